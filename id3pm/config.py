@@ -1,0 +1,246 @@
+"""Frozen, typed configurations and their JSON form; a typo is an error.
+
+Names follow guided-diffusion's `script_util.py` where a counterpart exists. The presets are Table 2 of the paper's
+supplement (Kansy et al., ICCV-W 2023).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from id3pm.errors import ConfigError, InvalidOptionError
+
+T = TypeVar("T")
+SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
+NoiseScheduleName = Literal["cosine", "linear"]
+MAX_SEED = 2**63 - 1
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_option(condition: bool, message: str) -> None:
+    if not condition:
+        raise InvalidOptionError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Architecture of one U-Net, as guided-diffusion's `create_model` / `sr_create_model` take it.
+
+    Attributes:
+        image_size: Height and width of the image that is denoised, in pixels.
+        num_channels: Channels at the first level (`model_channels`).
+        num_res_blocks: Residual blocks per level.
+        channel_mult: Channel multiplier per level, first (finest) level first.
+        attention_resolutions: Resolutions in pixels with self-attention (guided-diffusion's command-line meaning).
+        num_heads: Attention heads; ignored where `num_head_channels` is set.
+        num_head_channels: Channels per head, or `None` to use `num_heads`.
+        num_heads_upsample: Heads in the decoder, or `None` for `num_heads`.
+        dropout: Dropout rate inside residual blocks, in training only.
+        learn_sigma: Output the variance interpolation too: 6 output channels instead of 3.
+        resblock_updown: Residual blocks change the resolution instead of (strided) convolutions.
+        conv_resample: Convolutions in resampling layers where `resblock_updown` is off.
+        use_scale_shift_norm: Time embedding scales and shifts the normalised activations (FiLM).
+        use_new_attention_order: Split q, k, v before the heads (`QKVAttention`) instead of after.
+        identity_dim: Length D of the ID vector, or `None` for no identity conditioning.
+        attribute_dim: Length A of the attribute vector, or `None` for no attribute conditioning.
+        low_res_size: Size in pixels of the image to upsample; set means super-resolution (`SuperResModel`).
+    """
+
+    image_size: int
+    num_channels: int
+    num_res_blocks: int
+    channel_mult: tuple[float, ...]
+    attention_resolutions: tuple[int, ...]
+    num_heads: int = 1
+    num_head_channels: int | None = None
+    num_heads_upsample: int | None = None
+    dropout: float = 0.0
+    learn_sigma: bool = True
+    resblock_updown: bool = False
+    conv_resample: bool = True
+    use_scale_shift_norm: bool = True
+    use_new_attention_order: bool = False
+    identity_dim: int | None = None
+    attribute_dim: int | None = None
+    low_res_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "num_channels", "num_res_blocks", "num_heads"):
+            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("num_head_channels", "num_heads_upsample", "identity_dim", "attribute_dim", "low_res_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name}={value}: must be null or at least 1")
+        _require(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must be in [0, 1)")
+        _require(len(self.channel_mult) >= 1, "channel_mult is empty: name one multiplier per level")
+        factor = 2 ** (len(self.channel_mult) - 1)
+        _require(
+            self.image_size % factor == 0,
+            f"image_size={self.image_size}: must be a multiple of {factor} for {len(self.channel_mult)} levels",
+        )
+        for mult in self.channel_mult:
+            channels = int(mult * self.num_channels)
+            _require(
+                channels >= 32 and channels % 32 == 0,
+                f"channel_mult {mult} x num_channels {self.num_channels} = {channels}: "
+                "must be a multiple of 32 (group norm has 32 groups)",
+            )
+        for resolution in self.attention_resolutions:
+            _require(
+                resolution >= 1 and self.image_size % resolution == 0,
+                f"attention_resolutions has {resolution}: must divide image_size={self.image_size}",
+            )
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the first convolution: 3, or 6 with the upsampled low-resolution image beside x_t."""
+        return 3 if self.low_res_size is None else 6
+
+    @property
+    def out_channels(self) -> int:
+        """3 channels of eps, and 3 of the variance interpolation where `learn_sigma` is on."""
+        return 6 if self.learn_sigma else 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """The noising process a U-Net was trained with; it always predicts eps.
+
+    Attributes:
+        diffusion_steps: T, the number of training time steps.
+        noise_schedule: `cosine` (Nichol and Dhariwal 2021) or `linear` (Ho et al. 2020).
+        rescale_timesteps: Give the U-Net t * 1000 / T instead of t, as guided-diffusion can.
+    """
+
+    diffusion_steps: int = 1000
+    noise_schedule: NoiseScheduleName = "cosine"
+    rescale_timesteps: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.diffusion_steps >= 1, f"diffusion_steps={self.diffusion_steps}: must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How one image is sampled by one stage. Defaults are the paper's for the 64 px stage.
+
+    Attributes:
+        sampler: `ddpm` (respaced ancestral sampling with the learned variance), `ddim` or `dpmpp_2m`.
+        steps: Evaluations of the U-Net; T is respaced to this many (paper: 250).
+        guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u); 1 switches it off (paper: 2).
+        guidance_low: First training time step (inclusive) at which guidance is on.
+        guidance_high: Last training time step (inclusive) at which guidance is on.
+        dynamic_threshold: Imagen's percentile in (0, 1] for x0 (paper: 0.99); 0 clips x0 to [-1, 1] instead.
+        eta: Noise of `ddim`, 0 (deterministic) .. 1; must be 0 for the other samplers.
+    """
+
+    sampler: SamplerName = "ddpm"
+    steps: int = 250
+    guidance_scale: float = 2.0
+    guidance_low: int = 0
+    guidance_high: int = 1_000_000
+    dynamic_threshold: float = 0.99
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        samplers = typing.get_args(SamplerName)
+        _require_option(self.sampler in samplers, f"sampler={self.sampler!r}: choose one of {', '.join(samplers)}")
+        _require_option(1 <= self.steps <= 1000, f"steps={self.steps}: must be between 1 and 1000")
+        _require_option(
+            math.isfinite(self.guidance_scale) and 0.0 <= self.guidance_scale <= 20.0,
+            f"guidance_scale={self.guidance_scale}: must be between 0 and 20",
+        )
+        _require_option(
+            0 <= self.guidance_low <= self.guidance_high,
+            f"guidance_low={self.guidance_low}, guidance_high={self.guidance_high}: need 0 <= low <= high",
+        )
+        _require_option(
+            math.isfinite(self.dynamic_threshold) and 0.0 <= self.dynamic_threshold <= 1.0,
+            f"dynamic_threshold={self.dynamic_threshold}: must be 0 (off) or a percentile in (0, 1]",
+        )
+        _require_option(math.isfinite(self.eta) and 0.0 <= self.eta <= 1.0, f"eta={self.eta}: must be in [0, 1]")
+        _require_option(
+            self.eta == 0.0 or self.sampler == "ddim",
+            f"eta={self.eta} with sampler={self.sampler!r}: eta belongs to ddim; leave it at 0",
+        )
+
+
+PAPER_BASE_64 = UNetConfig(
+    image_size=64,
+    num_channels=192,
+    num_res_blocks=3,
+    channel_mult=(1, 2, 3, 4),
+    attention_resolutions=(32, 16, 8),
+    num_heads=3,
+    dropout=0.1,
+    resblock_updown=True,
+    use_new_attention_order=True,
+    identity_dim=512,
+)
+PAPER_SR_256 = UNetConfig(
+    image_size=256,
+    num_channels=192,
+    num_res_blocks=2,
+    channel_mult=(1, 1, 2, 2, 4, 4),
+    attention_resolutions=(32, 16, 8),
+    num_heads=4,
+    resblock_updown=True,
+    low_res_size=64,
+)
+UNET_PRESETS: Mapping[str, UNetConfig] = types.MappingProxyType(
+    {"paper-base-64": PAPER_BASE_64, "paper-sr-256": PAPER_SR_256}
+)
+PAPER_BASE_DIFFUSION = DiffusionConfig(noise_schedule="cosine")
+PAPER_SR_DIFFUSION = DiffusionConfig(noise_schedule="linear")
+PAPER_BASE_SAMPLING = SamplingOptions()
+PAPER_SR_SAMPLING = SamplingOptions(guidance_scale=1.0, dynamic_threshold=0.0)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A JSON-ready dict of a configuration: tuples become lists, nothing is left out."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config).items()}
+
+
+def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
+    """A configuration of class `cls` from a JSON object.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value has the wrong type or breaks a rule.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{cls.__name__}: expected a JSON object, got {type(data).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(data) - set(fields)):
+        raise ConfigError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(fields)}")
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := sorted(required - set(data)):
+        raise ConfigError(f"{cls.__name__} needs {', '.join(missing)}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _typed(cls, key, hints[key], value) for key, value in data.items()})
+
+
+def _typed(cls: type, key: str, hint: Any, value: Any) -> Any:
+    """`value` as the type that the field's annotation names; JSON's lists become tuples, its ints floats."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        origin = typing.get_origin(option)
+        if option is type(None) and value is None:
+            return None
+        if origin is Literal and value in typing.get_args(option):
+            return value
+        if origin is tuple and isinstance(value, (list, tuple)):
+            return tuple(_typed(cls, key, typing.get_args(option)[0], item) for item in value)
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value
+        if option in (int, bool, str) and type(value) is option:
+            return value
+    expected = " or ".join(str(getattr(option, "__name__", option)) for option in options)
+    raise ConfigError(f"{cls.__name__}.{key}={value!r}: expected {expected}")
