@@ -1,0 +1,53 @@
+# make demo  - set up, build the engines, start the Triton server, write a picture of generated faces to out/
+# make test  - set up, lint, type-check and run all tests
+PYTHON ?= python3.11
+VENV   ?= .venv
+# Which torch to install. On Linux PyPI's default build carries CUDA; PIP_EXTRA_INDEX_URL can name PyTorch's CPU index.
+TORCH  ?= torch==2.13.0
+BUNDLE ?= bundles/demo
+BIN    := $(VENV)/bin
+REPO   := triton_repo
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup engines demo serve test lint types unit test-slow clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml client/pyproject.toml deploy/system-packages.sh
+	sh deploy/system-packages.sh
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy<2"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e client -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gan_face_generate==1.1.1
+	touch $@
+
+setup: $(STAMP)  ## virtual environment with everything
+
+engines: $(STAMP)  ## bundle -> verified engines in triton_repo/ (does nothing when up to date)
+	$(BIN)/python export/build_engines.py --bundle $(BUNDLE) --repository $(REPO)
+
+demo: engines  ## the whole product on a photograph: picture in out/
+	$(BIN)/python demo/run.py --repository $(REPO) --photo demo/astronaut.jpg --out out
+
+serve: engines  ## the Triton server in the foreground
+	$(BIN)/id3pm serve --repository $(REPO)
+
+test: lint types unit  ## linters, types and all tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
+	$(BIN)/python -m pytest -m slow
+
+clean:  ## remove what was built (not the virtual environment)
+	rm -rf build out $(REPO)/*/1/engine .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""`id3pm`: the command line. Each command lives in its own room and is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from id3pm import __version__
+from id3pm.errors import Id3pmError
+
+COMMANDS = {
+    "convert": ("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle"),
+    "demo-dataset": ("id3pm.training.commands:demo_dataset_command", "make the embedded training set"),
+    "embed-dataset": ("id3pm.training.commands:embed_dataset_command", "a folder of images -> crops and ID vectors"),
+    "export-bundle": ("id3pm.training.commands:export_bundle_command", "EMA weights of two training runs -> a bundle"),
+    "serve": ("id3pm.serving.server:serve_command", "start the Triton server on built engines"),
+    "train": ("id3pm.training.commands:train_command", "train the 64 px model or the super-resolution model"),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported on use, so that `id3pm --help` is instant and needs no extra."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in sorted(COMMANDS.items())])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="id3pm")
+def cli() -> None:
+    """ID3PM in production: ID vector and seed in, faces of that identity out."""
+
+
+def main() -> None:
+    """Entry point: an expected error is one line on stderr and exit status 1, never a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except Id3pmError as error:
+        click.echo(f"id3pm: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,126 @@
+"""The house's import rules (docs/architecture.md), read from the source with `ast`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOUNDATION = {"errors", "config"}
+PAPER = FOUNDATION | {"images", "attributes", "bundle"}
+ROOMS = {"unet", "diffusion", "face", "latent"}
+CORE = PAPER | ROOMS | {"engines", "sampling"}
+
+# room -> the rooms of id3pm it may import (itself is always allowed)
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "images": FOUNDATION,
+    "attributes": FOUNDATION,
+    "bundle": FOUNDATION | {"attributes"},
+    "unet": PAPER,
+    "diffusion": PAPER,
+    "face": PAPER,
+    "latent": PAPER,
+    "engines": PAPER | ROOMS,
+    "sampling": CORE,
+    "pipeline": CORE,
+    "serving": CORE | {"pipeline"},
+    "training": CORE | {"pipeline"},
+    "evaluation": CORE | {"pipeline"},
+    "cli": FOUNDATION,
+}
+# foreign libraries that only these files or folders may name, even inside a function
+HEAVY = {
+    "torch": ("id3pm/unet", "id3pm/engines/torch_engine.py", "id3pm/training", "id3pm/evaluation", "export", "tests"),
+    "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
+    "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
+    "onnx": ("id3pm/face", "export", "tests"),
+    "triton_python_backend_utils": ("triton_repo", "id3pm/serving"),
+    "tritonclient": ("client", "id3pm/serving", "tests", "benchmarks"),
+    "diffusers": ("tests", "benchmarks"),
+}
+CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
+FOUNDATION_MAY_IMPORT = {
+    "errors": set(),
+    "config": {"id3pm"},
+    "images": {"id3pm", "numpy", "PIL"},
+    "attributes": {"id3pm", "numpy"},
+    "bundle": {"id3pm", "numpy", "safetensors"},
+}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at any depth, as dotted names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where a name comes from"
+            assert node.module is not None
+            if node.module == "id3pm":
+                yield from (f"id3pm.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "id3pm").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sources("id3pm"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_room_imports_only_the_rooms_below_it(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    allowed = ALLOWED[room] | {room}
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "id3pm" and len(parts) > 1 and parts[1] != "__version__":
+            assert parts[1] in allowed, f"{room} may not import id3pm.{parts[1]}"
+        assert parts[0] not in {"id3pm_client", "export"}, f"{room} may not import {parts[0]}"
+
+
+@pytest.mark.parametrize("path", sources("id3pm", "export", "triton_repo", "client", "benchmarks", "demo"), ids=str)
+def test_heavy_libraries_stay_in_their_files(path: Path) -> None:
+    relative = path.relative_to(ROOT).as_posix()
+    for name in imports(path):
+        homes = HEAVY.get(name.split(".")[0])
+        assert homes is None or relative.startswith(homes), f"{relative} may not import {name}"
+
+
+@pytest.mark.parametrize("room", sorted(FOUNDATION_MAY_IMPORT))
+def test_the_foundation_needs_little(room: str) -> None:
+    found = {name.split(".")[0] for name in imports(ROOT / "id3pm" / f"{room}.py")}
+    assert found - set(sys.stdlib_module_names) <= FOUNDATION_MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("path", sources("client/src"), ids=str)
+def test_the_client_meets_the_server_on_the_wire_only(path: Path) -> None:
+    found = {name.split(".")[0] for name in imports(path)}
+    assert found - set(sys.stdlib_module_names) <= CLIENT_MAY_IMPORT
+
+
+@pytest.mark.parametrize("path", sources("triton_repo"), ids=str)
+def test_triton_models_are_thin(path: Path) -> None:
+    found = {name for name in imports(path) if name.split(".")[0] not in sys.stdlib_module_names}
+    assert all(name.startswith("id3pm.serving") or name == "triton_python_backend_utils" for name in found), found
+    assert len(path.read_text().splitlines()) <= 60
+
+
+def test_the_server_side_starts_without_torch() -> None:
+    program = (
+        "import sys; import id3pm; assert not {'numpy', 'torch'} & set(sys.modules), 'import id3pm is heavy';"
+        "import id3pm.cli, id3pm.serving.server, id3pm.serving.wire, id3pm.pipeline, id3pm.face.stage;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)
