@@ -47,7 +47,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: an expected error is one line on stderr and exit status 1, never a traceback."""
     try:
-        cli.main(standalone_mode=False)
+        result = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -56,3 +56,5 @@ def main() -> None:
     except Id3pmError as error:
         click.echo(f"id3pm: {error}", err=True)
         sys.exit(1)
+    else:
+        sys.exit(result if isinstance(result, int) else 0)
