@@ -1,0 +1,108 @@
+"""`make demo`: the whole product once, on a real photograph, through the real Triton server.
+
+Photograph -> ID vector -> faces of that identity for several seeds at 64 px and 256 px -> one picture, the similarity of
+each face to the photograph under the same face-recognition model, and the time per image.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+from id3pm_client import Client, ClientError, GeneratedImage
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.table import Table
+
+from id3pm.errors import Id3pmError
+from id3pm.serving.server import TritonServer
+
+TILE, MARGIN, CAPTION = 256, 12, 28
+# Few steps of the fast sampler: a newcomer waits seconds, not minutes. The paper's setting is the server's default.
+SAMPLING = {"sampler": "dpmpp_2m", "steps": 25, "guidance_scale": 2.0, "sr_sampler": "dpmpp_2m", "sr_steps": 10}
+
+console = Console()
+
+
+def similarity(client: Client, image: Image.Image, target: np.ndarray) -> float | None:
+    """Cosine of the ID vector found in `image` and the target ID vector, or `None` where no face is found."""
+    try:
+        return float(client.embed(image).vector @ target)
+    except ClientError as error:
+        console.print(f"[yellow]no similarity: {error}")
+        return None
+
+
+def face_crop(photo: Image.Image, box: np.ndarray) -> Image.Image:
+    """The square around the detected face, enlarged so that it frames the head as the generated faces do."""
+    x, y, width, height = box
+    centre_x, centre_y, half = x + width / 2, y + height / 2, 0.75 * max(width, height)
+    return photo.crop((int(centre_x - half), int(centre_y - half), int(centre_x + half), int(centre_y + half)))
+
+
+def sheet(photo: Image.Image, images: list[GeneratedImage], captions: list[str]) -> Image.Image:
+    """The photograph on the left; for each seed the 64 px face above the 256 px face, with its caption."""
+    columns = len(images) + 1
+    row = TILE + CAPTION
+    canvas = Image.new("RGB", (MARGIN + columns * (TILE + MARGIN), MARGIN + 2 * row), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(16)
+
+    def put(column: int, line: int, image: Image.Image, caption: str, how: Image.Resampling) -> None:
+        x, y = MARGIN + column * (TILE + MARGIN), MARGIN + line * row
+        canvas.paste(image.resize((TILE, TILE), how), (x, y))
+        draw.text((x, y + TILE + 4), caption, fill="black", font=font)
+
+    put(0, 0, photo, "photograph", Image.Resampling.LANCZOS)
+    for column, (image, caption) in enumerate(zip(images, captions, strict=True), start=1):
+        put(column, 0, image.image_64, f"seed {image.seed}, 64 px", Image.Resampling.NEAREST)
+        put(column, 1, image.image, caption, Image.Resampling.LANCZOS)
+    return canvas
+
+
+@click.command()
+@click.option("--repository", type=click.Path(path_type=Path), default=Path("triton_repo"), show_default=True)
+@click.option("--photo", type=click.Path(path_type=Path), default=Path("demo/astronaut.jpg"), show_default=True)
+@click.option("--seeds", default=4, show_default=True, type=click.IntRange(1, 64), help="How many faces to generate.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
+def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
+    """Generate faces of the person in PHOTO through the Triton server and write them to OUT."""
+    out.mkdir(parents=True, exist_ok=True)
+    data = photo.read_bytes()
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server, Client(server.grpc_url) as client:
+        face = client.embed(data)
+        console.print(f"found {face.faces} face(s) in {photo}, detection score {face.score:.2f}")
+        start = time.perf_counter()
+        images = client.generate(face.vector, list(range(seeds)), **SAMPLING)
+        seconds = time.perf_counter() - start
+        at_256 = [similarity(client, image.image, face.vector) for image in images]
+        at_64 = [similarity(client, image.image_64, face.vector) for image in images]
+
+    table = Table("seed", "similarity 64 px", "similarity 256 px", "file", title="identity similarity to the photograph")
+    captions = []
+    for image, low, high in zip(images, at_64, at_256, strict=True):
+        name = out / f"seed-{image.seed}.png"
+        image.save(name)
+        shown = ["no face" if value is None else f"{value:.2f}" for value in (low, high)]
+        captions.append(f"seed {image.seed}, similarity {shown[1]}")
+        table.add_row(str(image.seed), *shown, str(name))
+    console.print(table)
+    crop = face_crop(Image.open(io.BytesIO(data)).convert("RGB"), face.box)
+    sheet(crop, images, captions).save(out / "demo.png")
+    console.print(
+        f"{len(images)} images in {seconds:.1f} s: {seconds / len(images):.1f} s per image "
+        f"(64 px: {SAMPLING['steps']} steps {SAMPLING['sampler']}, guidance {SAMPLING['guidance_scale']}; "
+        f"256 px: {SAMPLING['sr_steps']} steps {SAMPLING['sr_sampler']})"
+    )
+    console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Id3pmError, ClientError, OSError) as error:
+        sys.exit(f"demo: {error}")
