@@ -1,0 +1,230 @@
+"""The U-Net: `UNetModel` and `SuperResModel` of guided-diffusion in one module, plus identity and attribute inputs.
+
+Parameter names and shapes equal the original's, so that its checkpoints load; the outputs agree to 1e-5 relative. The
+conditions enter as in the paper's identity conditioning module: embedded to the width of the time embedding and added
+to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from id3pm.config import UNetConfig
+from id3pm.errors import ConfigError, InvalidInputError
+from id3pm.unet.keys import require_same_shapes
+from id3pm.unet.layers import (
+    AttentionBlock,
+    Block,
+    Downsample,
+    GroupNorm32,
+    ResBlock,
+    Upsample,
+    embedding_mlp,
+    timestep_embedding,
+    zeroed,
+)
+
+NULL_IDENTITY = 0.0  # every element of the vector that means "no identity" (paper, section 2 of the supplement)
+NULL_ATTRIBUTES = -1.0  # 0 is a valid attribute value, so "no attributes" is -1 (footnote 1 of the supplement)
+
+
+class UNet(nn.Module):
+    """Predicts eps (and the variance interpolation) from x_t, t and the conditions (Dhariwal and Nichol 2021).
+
+    Args:
+        config: The architecture.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+
+    Raises:
+        ConfigError: The heads do not divide the channels of a level with attention.
+    """
+
+    def __init__(self, config: UNetConfig, *, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
+        emb_channels = 4 * config.num_channels
+        self.time_embed = embedding_mlp(config.num_channels, emb_channels)
+        self.identity_embed = None if config.identity_dim is None else embedding_mlp(config.identity_dim, emb_channels)
+        self.attribute_embed = (
+            None if config.attribute_dim is None else embedding_mlp(config.attribute_dim, emb_channels)
+        )
+
+        level_channels = [int(mult * config.num_channels) for mult in config.channel_mult]
+        levels = range(len(level_channels))
+        channels = level_channels[0]
+        resolution = config.image_size
+        self.input_blocks = nn.ModuleList([Block(nn.Conv2d(config.in_channels, channels, 3, padding=1))])
+        skip_channels = [channels]
+        for level in levels:
+            for _ in range(config.num_res_blocks):
+                layers: list[nn.Module] = [_res_block(config, channels, level_channels[level])]
+                channels = level_channels[level]
+                if resolution in config.attention_resolutions:
+                    layers.append(_attention(config, channels, config.num_heads))
+                self.input_blocks.append(Block(*layers))
+                skip_channels.append(channels)
+            if level != levels[-1]:
+                self.input_blocks.append(Block(_resampler(config, channels, Downsample)))
+                skip_channels.append(channels)
+                resolution //= 2
+
+        self.middle_block = Block(
+            _res_block(config, channels, channels),
+            _attention(config, channels, config.num_heads),
+            _res_block(config, channels, channels),
+        )
+
+        heads = config.num_heads_upsample or config.num_heads
+        self.output_blocks = nn.ModuleList()
+        for level in reversed(levels):
+            for i in range(config.num_res_blocks + 1):
+                layers = [_res_block(config, channels + skip_channels.pop(), level_channels[level])]
+                channels = level_channels[level]
+                if resolution in config.attention_resolutions:
+                    layers.append(_attention(config, channels, heads))
+                if level != 0 and i == config.num_res_blocks:
+                    layers.append(_resampler(config, channels, Upsample))
+                    resolution *= 2
+                self.output_blocks.append(Block(*layers))
+
+        self.out = nn.Sequential(
+            GroupNorm32(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, config.out_channels, 3, padding=1))
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        identity: Tensor | None = None,
+        attributes: Tensor | None = None,
+        low_res: Tensor | None = None,
+    ) -> Tensor:
+        """One evaluation.
+
+        Args:
+            x: Noisy images x_t, [N, 3, S, S].
+            timesteps: [N], integers or floats in 0 .. T - 1 (or rescaled to 0 .. 1000).
+            identity: ID vectors [N, D]; `None` is the unconditional case, the 0-vector.
+            attributes: Attribute vectors [N, A]; `None` is the unconditional case, the -1-vector.
+            low_res: Images to upsample in [-1, 1], [N, 3, s, s]; needed by a super-resolution network.
+
+        Returns:
+            [N, 3, S, S]: eps; or [N, 6, S, S]: eps, then the learned interpolation of the log-variance in [-1, 1].
+
+        Raises:
+            InvalidInputError: A condition was given that the network does not take, or has the wrong length, or the
+                low-resolution image is missing.
+        """
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.num_channels))
+        identity = _condition("identity", identity, self.config.identity_dim, NULL_IDENTITY, x)
+        attributes = _condition("attributes", attributes, self.config.attribute_dim, NULL_ATTRIBUTES, x)
+        if self.identity_embed is not None:
+            emb = emb + self.identity_embed(identity)
+        if self.attribute_embed is not None:
+            emb = emb + self.attribute_embed(attributes)
+        h = self._with_low_res(x, low_res)
+        skips = []
+        for block in self.input_blocks:
+            h = self._run(block, h, emb)
+            skips.append(h)
+        h = self._run(self.middle_block, h, emb)
+        for block in self.output_blocks:
+            h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb)
+        return self.out(h)  # type: ignore[no-any-return]
+
+    def _with_low_res(self, x: Tensor, low_res: Tensor | None) -> Tensor:
+        if (low_res is None) != (self.config.low_res_size is None):
+            wanted = "takes no" if self.config.low_res_size is None else "needs a"
+            raise InvalidInputError(f"this network {wanted} low_res image")
+        if low_res is None:
+            return x
+        size = (self.config.image_size, self.config.image_size)
+        return torch.cat([x, F.interpolate(low_res, size, mode="bilinear", align_corners=False)], dim=1)
+
+    def _run(self, block: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, h, emb, use_reentrant=False)  # type: ignore[no-any-return]
+        return block(h, emb)  # type: ignore[no-any-return]
+
+
+def _condition(name: str, vector: Tensor | None, dim: int | None, null: float, x: Tensor) -> Tensor | None:
+    """The condition to embed, its null vector where none is given; `None` where the network takes none."""
+    if dim is None:
+        if vector is not None:
+            raise InvalidInputError(f"this network takes no {name}")
+        return None
+    if vector is None:
+        return torch.full((x.shape[0], dim), null, device=x.device)
+    if vector.ndim != 2 or vector.shape[1] != dim:
+        raise InvalidInputError(f"{name} has shape {tuple(vector.shape)}: this network takes [N, {dim}]")
+    return vector
+
+
+def _res_block(
+    config: UNetConfig,
+    channels: int,
+    out_channels: int,
+    resample: type[Upsample] | type[Downsample] | None = None,
+) -> ResBlock:
+    return ResBlock(
+        channels,
+        4 * config.num_channels,
+        out_channels=out_channels,
+        dropout=config.dropout,
+        scale_shift_norm=config.use_scale_shift_norm,
+        resample=resample,
+    )
+
+
+def _resampler(config: UNetConfig, channels: int, resample: type[Upsample] | type[Downsample]) -> nn.Module:
+    if config.resblock_updown:
+        return _res_block(config, channels, channels, resample)
+    return resample(channels, use_conv=config.conv_resample)
+
+
+def _attention(config: UNetConfig, channels: int, heads: int) -> AttentionBlock:
+    if config.num_head_channels is not None:
+        if channels % config.num_head_channels:
+            raise ConfigError(
+                f"num_head_channels={config.num_head_channels}: must divide the {channels} channels of every level "
+                "with attention"
+            )
+        heads = channels // config.num_head_channels
+    return AttentionBlock(channels, heads=heads, new_order=config.use_new_attention_order)
+
+
+def build_unet(config: UNetConfig) -> UNet:
+    """A freshly initialised network in training mode."""
+    return UNet(config)
+
+
+def expected_shapes(config: UNetConfig) -> dict[str, tuple[int, ...]]:
+    """Shape by parameter name, in guided-diffusion's order; allocates no memory (meta device)."""
+    with torch.device("meta"):
+        return {key: tuple(tensor.shape) for key, tensor in UNet(config).state_dict().items()}
+
+
+def load_unet(config: UNetConfig, tensors: Mapping[str, npt.NDArray[Any]]) -> UNet:
+    """A network with the given weights (copied to float32), in evaluation mode on the CPU.
+
+    Args:
+        config: The architecture.
+        tensors: Array by parameter name, as `read_checkpoint` or `load_weights` give them.
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit; the message lists all of them.
+    """
+    require_same_shapes(expected_shapes(config), {key: array.shape for key, array in tensors.items()})
+    with torch.device("meta"):
+        unet = UNet(config)
+    state = {key: torch.tensor(array, dtype=torch.float32) for key, array in tensors.items()}
+    unet.load_state_dict(state, assign=True)  # no random initialisation to throw away
+    return unet.eval()
