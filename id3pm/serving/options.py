@@ -1,0 +1,171 @@
+"""From what a request carries to checked options, one `Row` per image."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from id3pm.config import MAX_SEED, SamplingOptions
+from id3pm.errors import InvalidInputError, InvalidOptionError
+from id3pm.serving.wire import OPTIONS, OPTIONS_BY_NAME, Array, Option, Stage, shortest_float, text
+
+T = TypeVar("T")
+MAX_PRIORITY = 9
+# What Triton and its HTTP generate endpoint put among a request's own parameters; x- are headers told to be forwarded.
+_TRITON_PARAMETERS = ("id", "timeout", "binary_data_output", "sequence_id", "sequence_start", "sequence_end")
+_TRITON_PREFIXES = ("triton_", "x-")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """The checked values of one image.
+
+    Attributes:
+        seed: 0 .. 2^63 - 1.
+        priority: 0 (first) .. 9 (last).
+        options: The stage's sampling options: what was sent, over the bundle's defaults.
+        attributes: float32 [A] as sent, or `None`.
+    """
+
+    seed: int
+    priority: int
+    options: SamplingOptions
+    attributes: Array | None
+
+
+def parse_rows(
+    stage: Stage,
+    rows: int,
+    tensors: Mapping[str, Array],
+    parameters: Mapping[str, Any],
+    defaults: SamplingOptions,
+) -> list[Row]:
+    """The options of every image of a request.
+
+    Args:
+        stage: The stage that asks. Parameters of the other stage are checked too: in an ensemble they reach every
+            model, and a wrong one should fail before any work is done.
+        rows: Images in the request (Triton's batch dimension).
+        tensors: Input tensors by name, each [rows, length].
+        parameters: Request parameters by name, JSON scalars; one value counts for all rows.
+        defaults: The bundle's options of this stage, for what is not sent.
+
+    Raises:
+        InvalidInputError: A parameter is unknown, a value breaks its rule, or a tensor and a parameter disagree.
+    """
+    _refuse_unknown(parameters)
+    sent: dict[str, list[Any]] = {}
+    for option in OPTIONS:
+        values = _from_parameter(option, parameters[option.name], rows) if option.name in parameters else None
+        if stage not in option.stages:
+            continue
+        if option.name in tensors:
+            from_tensor = _from_tensor(option, tensors[option.name], rows)
+            if values is not None and values != from_tensor:
+                raise InvalidOptionError(
+                    f"{option.name} came as input ({_shown(from_tensor)}) and as parameter ({_shown(values)}): send one"
+                )
+            values = from_tensor
+        if values is not None:
+            sent[option.name] = values
+    if "seed" not in sent:
+        raise InvalidInputError(f"seed is missing: send a whole number between 0 and {MAX_SEED}")
+    return per_row(rows, lambda index: _row(stage, {name: values[index] for name, values in sent.items()}, defaults))
+
+
+def per_row(rows: int, parse: Callable[[int], T]) -> list[T]:
+    """`parse(index)` for every row; an error says which row it is where there are several."""
+    results = []
+    for index in range(rows):
+        try:
+            results.append(parse(index))
+        except InvalidInputError as error:
+            if rows == 1:
+                raise
+            raise type(error)(f"row {index}: {error}") from error
+    return results
+
+
+def _refuse_unknown(parameters: Mapping[str, Any]) -> None:
+    for name in parameters:
+        if name in OPTIONS_BY_NAME or name in _TRITON_PARAMETERS or name.startswith(_TRITON_PREFIXES):
+            continue
+        close = difflib.get_close_matches(name, OPTIONS_BY_NAME, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InvalidOptionError(f"parameter {name[:64]!r} is unknown: {hint}valid are {', '.join(OPTIONS_BY_NAME)}")
+
+
+def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> Row:
+    seed, priority, attributes = values["seed"], values.get("priority", 1), values.get("attributes")
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidOptionError(f"seed={seed}: must be between 0 and {MAX_SEED}")
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidOptionError(f"priority={priority}: must be between 0 (first) and {MAX_PRIORITY} (last)")
+    return Row(
+        seed=seed,
+        priority=priority,
+        options=_sampling_options(stage, values, defaults),
+        attributes=None if attributes is None else np.array(attributes, dtype=np.float32),
+    )
+
+
+def _sampling_options(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> SamplingOptions:
+    names = {option.field: option.name for option in OPTIONS if option.field is not None and stage in option.stages}
+    changes = {field: values[name] for field, name in names.items() if name in values}
+    # eta belongs to ddim: a bundle that defaults to ddim with noise must not spoil a request for another sampler.
+    if changes.get("sampler", defaults.sampler) != defaults.sampler:
+        changes.setdefault("eta", 0.0)
+    try:
+        return dataclasses.replace(defaults, **changes)
+    except InvalidOptionError as error:
+        # The sender knows the field `steps` of the super-resolution stage as sr_steps.
+        raise InvalidOptionError(re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))) from error
+
+
+def _from_tensor(option: Option, tensor: Array, rows: int) -> list[Any]:
+    """One Python value per row: str, int, float, or a tuple of floats for a vector."""
+    if tensor.ndim != 2 or len(tensor) != rows or option.length not in (-1, tensor.shape[1]):
+        raise InvalidOptionError(f"{option.name} has shape {list(tensor.shape)}: expected {[rows, option.length]}")
+    if option.length == -1:
+        return [tuple(shortest_float(value) for value in row) for row in tensor]
+    if option.dtype == "STRING":
+        return [text(option.name, value) for value in tensor[:, 0]]
+    convert = shortest_float if option.dtype == "FP32" else int
+    return [convert(value) for value in tensor[:, 0]]
+
+
+def _from_parameter(option: Option, value: Any, rows: int) -> list[Any]:
+    """The same for a request parameter. Numbers may come as text, which is how headers and some clients send them."""
+    try:
+        return [_scalar(option, value)] * rows
+    except (ValueError, TypeError, OverflowError):
+        kind = "text" if option.dtype == "STRING" else "a number" if option.dtype == "FP32" else "a whole number"
+        kind = kind if option.length == 1 else "a JSON list of numbers"
+        raise InvalidOptionError(f"{option.name}={str(value)[:64]!r}: expected {kind}") from None
+
+
+def _scalar(option: Option, value: Any) -> Any:
+    if option.length == -1:  # a request parameter cannot be a list, so a vector comes as its JSON text
+        numbers = json.loads(value)
+        if not isinstance(numbers, list) or any(isinstance(number, bool) for number in numbers):
+            raise ValueError
+        return tuple(shortest_float(float(number)) for number in numbers)
+    if isinstance(value, bool) or (option.dtype == "STRING" and not isinstance(value, str)):
+        raise ValueError  # bool("false") is the classic: true and false are neither numbers nor text here
+    if option.dtype == "STRING":
+        return value
+    if option.dtype == "FP32":
+        return shortest_float(float(value))
+    if isinstance(value, float):
+        raise ValueError
+    return int(value)
+
+
+def _shown(values: list[Any]) -> str:
+    return ", ".join(str(value)[:32] for value in dict.fromkeys(values[:4]))

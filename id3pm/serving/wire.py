@@ -1,0 +1,151 @@
+"""What travels between a client and the models: names, Triton data types and meanings, in one table.
+
+Nothing here knows Triton's libraries. A test compares the table with every `config.pbtxt` of the model repository.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from id3pm.config import SamplingOptions
+from id3pm.errors import ImageError, InvalidInputError
+
+Array = npt.NDArray[Any]
+Stage = Literal["base", "sr"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+BASE: tuple[Stage, ...] = ("base",)
+SR: tuple[Stage, ...] = ("sr",)
+
+FACES = ("largest", "only")
+CONTROL_OPS = ("ping", "drain", "cancel", "progress")
+MAX_PHOTO_BYTES = 32 * 2**20
+_SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One value that a request may carry, as an input tensor or as a request parameter of the same name.
+
+    Attributes:
+        name: Name on the wire; options of the super-resolution stage begin with `sr_`.
+        dtype: Data type of the input tensor, in Triton's words.
+        stages: The stages that take it.
+        help: Meaning, range and unit.
+        length: Numbers per image; -1 is a length that the model checks.
+    """
+
+    name: str
+    dtype: Literal["STRING", "INT32", "INT64", "FP32"]
+    stages: tuple[Stage, ...]
+    help: str
+    length: int = 1
+
+    @property
+    def field(self) -> str | None:
+        """The field of `SamplingOptions` that it sets, or `None` where it is not a sampling option."""
+        field = self.name.removeprefix("sr_")
+        return field if field in _SAMPLING_FIELDS else None
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("seed", "INT64", STAGES, "0 .. 2^63 - 1; required: the image is a function of it"),
+    Option("priority", "INT32", STAGES, "order of waiting requests: 0 (first) .. 9 (last); default 1"),
+    Option("sampler", "STRING", BASE, "ddpm, ddim or dpmpp_2m"),
+    Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000"),
+    Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 0 .. 20; 1 is off"),
+    Option("guidance_low", "INT32", BASE, "lowest training time step with guidance (inclusive)"),
+    Option("guidance_high", "INT32", BASE, "highest training time step with guidance (inclusive)"),
+    Option("dynamic_threshold", "FP32", BASE, "percentile of dynamic thresholding in (0, 1]; 0 clips to [-1, 1]"),
+    Option("eta", "FP32", BASE, "noise of ddim, 0 .. 1"),
+    Option("attributes", "FP32", BASE, "attribute vector, where the bundle has attributes; -1 is unspecified", -1),
+    Option("sr_sampler", "STRING", SR, "as sampler, for 64 -> 256 px"),
+    Option("sr_steps", "INT32", SR, "as steps, for 64 -> 256 px"),
+    Option("sr_eta", "FP32", SR, "as eta, for 64 -> 256 px"),
+)
+OPTIONS_BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
+
+
+def parse_control(control: Array) -> tuple[str, str]:
+    """Operation and request id of a control tensor, strings [1, 2].
+
+    Raises:
+        InvalidInputError: Another shape, an unknown operation, or no id where one is needed.
+    """
+    if control.shape != (1, 2):
+        raise InvalidInputError(f"control has shape {list(control.shape)}: send one row [operation, request id]")
+    op, request_id = (text("control", value) for value in control.reshape(-1))
+    if op not in CONTROL_OPS:
+        raise InvalidInputError(f"control operation {op[:64]!r}: choose one of {', '.join(CONTROL_OPS)}")
+    if op in ("cancel", "progress") and not request_id:
+        raise InvalidInputError(f"control {op} needs the request id as its second string")
+    return op, request_id
+
+
+def parse_faces(rows: int, face: Array | None) -> list[str]:
+    """Which face of its photograph each row wants: `largest` (default) or `only`.
+
+    Raises:
+        InvalidInputError: Another word.
+    """
+    if face is None:
+        return [FACES[0]] * rows
+    words = [text("face", value) for value in face.reshape(-1)]
+    for word in words:
+        if word not in FACES:
+            raise InvalidInputError(f"face={word[:64]!r}: choose one of {', '.join(FACES)}")
+    return words
+
+
+def photo_bytes(value: bytes) -> bytes:
+    """The file's bytes of a photograph that came as such, as base64 text, or as a browser's `data:` URL.
+
+    Raises:
+        ImageError: It is empty or larger than `MAX_PHOTO_BYTES`.
+    """
+    if not value:
+        raise ImageError("photo is empty: send the bytes of a JPEG, PNG or WebP file, or their base64 text")
+    if len(value) > MAX_PHOTO_BYTES * 4 // 3 + 1024:
+        raise ImageError(f"photo has {len(value)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
+    coded = value.partition(b",")[2] if value.startswith(b"data:") else value
+    try:
+        # No picture format is valid base64: JPEG, PNG and WebP begin with, or soon have, bytes outside its alphabet.
+        data = base64.b64decode(b"".join(coded.split()), validate=True) if coded.isascii() else value
+    except binascii.Error:
+        data = value
+    if len(data) > MAX_PHOTO_BYTES:
+        raise ImageError(f"photo has {len(data)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
+    return data
+
+
+def strings(values: Sequence[str | bytes]) -> Array:
+    """A string tensor [N, 1] as Triton wants it: an object array of bytes."""
+    encoded = [value.encode() if isinstance(value, str) else value for value in values]
+    return np.array(encoded, dtype=np.object_).reshape(-1, 1)
+
+
+def text(name: str, value: Any) -> str:
+    """The text of one element of a string tensor.
+
+    Raises:
+        InvalidInputError: It is not UTF-8.
+    """
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"{name}: the text is not UTF-8") from None
+
+
+def shortest_float(value: float | np.floating[Any]) -> float:
+    """The shortest decimal that is the same float32: 0.99 is 0.99 again after travelling as FP32.
+
+    Without this a request over the wire (0.9900000095) would differ in the last bits from one made in process.
+    """
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which no option allows
+        return float(str(np.float32(value)))
