@@ -205,8 +205,14 @@ PAPER_SR_SAMPLING = SamplingOptions(guidance_scale=1.0, dynamic_threshold=0.0)
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A JSON-ready dict of a configuration: tuples become lists, nothing is left out."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config).items()}
+    """A JSON-ready dict of a configuration: tuples become lists, nested ones dicts, nothing is left out."""
+    return {key: _plain(value) for key, value in vars(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
@@ -220,7 +226,11 @@ def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(data) - set(fields)):
         raise ConfigError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(fields)}")
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    required = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
     if missing := sorted(required - set(data)):
         raise ConfigError(f"{cls.__name__} needs {', '.join(missing)}")
     hints = typing.get_type_hints(cls)
@@ -228,7 +238,7 @@ def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
 
 
 def _typed(cls: type, key: str, hint: Any, value: Any) -> Any:
-    """`value` as the type that the field's annotation names; JSON's lists become tuples, its ints floats."""
+    """`value` as the type that the field's annotation names; lists become tuples, objects configurations."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         origin = typing.get_origin(option)
@@ -240,7 +250,20 @@ def _typed(cls: type, key: str, hint: Any, value: Any) -> Any:
             return tuple(_typed(cls, key, typing.get_args(option)[0], item) for item in value)
         if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return value
-        if option in (int, bool, str) and type(value) is option:
+        if origin is list and isinstance(value, list):
+            return [_typed(cls, key, typing.get_args(option)[0], item) for item in value]
+        if origin is dict and isinstance(value, Mapping):
+            return {name: _typed(cls, f"{key}.{name}", typing.get_args(option)[1], v) for name, v in value.items()}
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return _nested(key, option, value)
+        if option is Any or (option in (int, bool, str) and type(value) is option):
             return value
     expected = " or ".join(str(getattr(option, "__name__", option)) for option in options)
     raise ConfigError(f"{cls.__name__}.{key}={value!r}: expected {expected}")
+
+
+def _nested(key: str, cls: Any, data: Mapping[str, Any]) -> Any:
+    try:
+        return from_json(cls, data)
+    except (ConfigError, InvalidOptionError) as error:
+        raise ConfigError(f"{key}: {error}") from error

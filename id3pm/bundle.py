@@ -1,0 +1,250 @@
+"""A bundle: one folder that is one deployable model.
+
+    bundle.json          what the model is (`Bundle`), and the sha256 of the two weight files
+    base.safetensors     weights of the 64 px stage, by guided-diffusion's parameter names
+    sr.safetensors       weights of the super-resolution stage
+
+Reading needs numpy and safetensors, not torch. Messages name files by their name in the folder, never by full path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
+from id3pm.errors import BundleError, ConfigError
+
+Stage = Literal["base", "sr"]
+Storage = Literal["fp16", "fp32"]
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+SCHEMA_VERSION = 1
+CONFIG_FILE = "bundle.json"
+HASHES_KEY = "weights_sha256"
+STAGES: tuple[Stage, ...] = ("base", "sr")
+ATTRIBUTE_DIMS = {1: 11, 2: 17, 3: 30}  # sums of the categories of each set (Table 6 of the paper's supplement)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Everything about a model but its weights.
+
+    Attributes:
+        name: Short name, shown in receipts and status messages.
+        id_vector_model: The face recognition model whose ID vectors the base network was trained on, e.g. `sface`.
+        identity_dim: Length D of these vectors.
+        attribute_set: The paper's attribute set 1, 2 or 3, or `None` without attribute conditioning.
+        base: The ID-conditioned network of the low-resolution stage.
+        base_diffusion: Its noising process.
+        sr: The super-resolution network.
+        sr_diffusion: Its noising process.
+        sampling: Default sampling options of the base stage.
+        sr_sampling: Default sampling options of the super-resolution stage.
+        licence: Licence of the weights, as an SPDX identifier or in words.
+        training_card: What is known about data and training; free-form JSON.
+        schema_version: Version of this file format.
+
+    Raises:
+        ConfigError: The parts do not fit each other.
+    """
+
+    name: str
+    id_vector_model: str
+    identity_dim: int
+    attribute_set: int | None
+    base: UNetConfig
+    base_diffusion: DiffusionConfig
+    sr: UNetConfig
+    sr_diffusion: DiffusionConfig
+    sampling: SamplingOptions
+    sr_sampling: SamplingOptions
+    licence: str
+    training_card: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        attribute_dim = None if self.attribute_set is None else ATTRIBUTE_DIMS.get(self.attribute_set)
+        rules = {
+            f"schema_version={self.schema_version}: this version of id3pm reads {SCHEMA_VERSION}": (
+                self.schema_version == SCHEMA_VERSION
+            ),
+            "name, id_vector_model and licence must not be empty": all((self.name, self.id_vector_model, self.licence)),
+            f"identity_dim={self.identity_dim}: must equal base.identity_dim={self.base.identity_dim}": (
+                self.identity_dim == self.base.identity_dim
+            ),
+            f"attribute_set={self.attribute_set}: must be null or one of {', '.join(map(str, ATTRIBUTE_DIMS))}": (
+                self.attribute_set is None or self.attribute_set in ATTRIBUTE_DIMS
+            ),
+            f"base.attribute_dim={self.base.attribute_dim}: attribute_set={self.attribute_set} needs {attribute_dim}": (
+                self.base.attribute_dim == attribute_dim
+            ),
+            f"base.low_res_size={self.base.low_res_size}: must be null": self.base.low_res_size is None,
+            f"sr.low_res_size={self.sr.low_res_size}: must equal base.image_size={self.base.image_size}": (
+                self.sr.low_res_size == self.base.image_size
+            ),
+            "sr.identity_dim and sr.attribute_dim must be null: super-resolution is unconditional": (
+                self.sr.identity_dim is None and self.sr.attribute_dim is None
+            ),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise ConfigError(rule)
+
+
+def weights_file(stage: Stage) -> str:
+    """Name of the weight file of a stage inside the bundle."""
+    return f"{stage}.safetensors"
+
+
+def read_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """The description of the bundle in a folder; reads no weights.
+
+    Raises:
+        BundleError: `bundle.json` is missing or damaged, has unknown keys or breaks a rule.
+    """
+    return _read(Path(path))[0]
+
+
+def load_weights(path: str | os.PathLike[str], stage: Stage) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of one stage as float32, whatever they are stored in.
+
+    Raises:
+        BundleError: The file is missing, or differs from what `bundle.json` recorded.
+    """
+    file = _verified_file(Path(path), stage)
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that numpy does not have
+        raise BundleError(f"{file.name} is not a readable safetensors file: {error}") from error
+    return {key: np.asarray(tensor, dtype=np.float32) for key, tensor in tensors.items()}
+
+
+def weights_hash(path: str | os.PathLike[str], stage: Stage) -> str:
+    """sha256 (hex) of a stage's weight file as it lies on disk.
+
+    Raises:
+        BundleError: The file is missing.
+    """
+    return _sha256(_existing(Path(path), weights_file(stage)))
+
+
+def verify(path: str | os.PathLike[str]) -> Bundle:
+    """Checks the whole bundle: the description, and both weight files against their recorded hashes.
+
+    Raises:
+        BundleError: Something is missing or damaged; the message says which file.
+    """
+    for stage in STAGES:
+        _verified_file(Path(path), stage)
+    return read_bundle(path)
+
+
+def write_bundle(
+    path: str | os.PathLike[str],
+    bundle: Bundle,
+    base_tensors: Tensors,
+    sr_tensors: Tensors,
+    *,
+    storage: Storage = "fp32",
+) -> None:
+    """Writes a bundle; what is there before is replaced only once all new files are complete.
+
+    `bundle.json` goes away first and comes back last, so an interrupted write never looks like a bundle.
+
+    Args:
+        path: The folder; made if it does not exist.
+        bundle: The description.
+        base_tensors: Weights of the base stage by parameter name.
+        sr_tensors: Weights of the super-resolution stage by parameter name.
+        storage: `fp32`, or `fp16` to halve the size (vectors such as biases and norm scales stay float32).
+
+    Raises:
+        BundleError: A weight is not finite, or too large for float16.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _temporary_folder(folder) as new:
+        hashes = {}
+        for stage, tensors in zip(STAGES, (base_tensors, sr_tensors), strict=True):
+            file = new / weights_file(stage)
+            save_file({key: _stored(stage, key, tensor, storage) for key, tensor in tensors.items()}, file)
+            hashes[stage] = _sha256(file)
+        text = json.dumps({**to_json(bundle), HASHES_KEY: hashes}, indent=2, ensure_ascii=False, allow_nan=False)
+        (new / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for name in (*map(weights_file, STAGES), CONFIG_FILE):
+            os.replace(new / name, folder / name)
+
+
+@contextlib.contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """A folder on the same file system, so that moving a file out of it is atomic."""
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
+        yield Path(name)
+
+
+def _stored(stage: Stage, key: str, tensor: npt.NDArray[Any], storage: Storage) -> npt.NDArray[Any]:
+    if not np.isfinite(tensor).all():
+        raise BundleError(f"{stage} weight {key} holds NaN or infinity: training diverged or the checkpoint is damaged")
+    if storage == "fp32" or tensor.ndim < 2:
+        return np.ascontiguousarray(tensor, dtype=np.float32)
+    limit = float(np.finfo(np.float16).max)
+    if np.abs(tensor).max(initial=0.0) > limit:
+        raise BundleError(f"{stage} weight {key} exceeds {limit:g}, the largest float16: store the bundle as fp32")
+    return np.ascontiguousarray(tensor, dtype=np.float16)
+
+
+def _read(folder: Path) -> tuple[Bundle, dict[str, str]]:
+    try:
+        data = json.loads(_existing(folder, CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise BundleError(f"{CONFIG_FILE} is not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{CONFIG_FILE} holds a {type(data).__name__}: expected a JSON object")
+    hashes = data.pop(HASHES_KEY, None)
+    if not isinstance(hashes, dict) or set(hashes) != set(STAGES):
+        raise BundleError(f"{CONFIG_FILE}: {HASHES_KEY} must name exactly {' and '.join(STAGES)}")
+    try:
+        return from_json(Bundle, data), hashes
+    except ValueError as error:  # ConfigError or InvalidOptionError
+        raise BundleError(f"{CONFIG_FILE}: {error}") from error
+
+
+def _verified_file(folder: Path, stage: Stage) -> Path:
+    file = _existing(folder, weights_file(stage))
+    recorded = _read(folder)[1][stage]
+    actual = _sha256(file)
+    if actual != recorded:
+        raise BundleError(
+            f"{file.name} is damaged or from another bundle: its sha256 is {actual}, {CONFIG_FILE} records {recorded}. "
+            "Copy or convert the bundle again."
+        )
+    return file
+
+
+def _existing(folder: Path, name: str) -> Path:
+    file = folder / name
+    if not file.is_file():
+        raise BundleError(f"bundle {folder.name!r} has no {name}: give a folder made by `id3pm convert` or training")
+    return file
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
