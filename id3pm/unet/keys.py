@@ -30,7 +30,7 @@ def require_same_shapes(expected: Shapes, given: Shapes) -> None:
         raise CheckpointError(
             f"the checkpoint does not fit the architecture: of {len(expected)} tensors needed, {len(missing)} are "
             f"missing and {len(misshaped)} have another shape; {len(extra)} are unknown. Choose the configuration it "
-            "was trained with."
+            "was trained with; rename keys that are only called otherwise."
             + _section("missing", missing)
             + _section("unknown", extra)
             + _section("another shape", misshaped)
