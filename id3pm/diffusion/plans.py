@@ -1,0 +1,214 @@
+"""What every step of every sampler does, as coefficients: computed in float64, once per (process, options).
+
+With eps the (guided) output of the U-Net, one step of every sampler here is
+
+    x0     = clip(a x - b eps)                            a = sqrt(1 / abar_t), b = sqrt(1 / abar_t - 1)
+    x_next = c_x x + c_x0 x0 + c_prev x0_prev + std noise
+
+    ddpm      guided-diffusion's `SpacedDiffusion.p_sample`: the respaced ancestral sampler of Nichol and Dhariwal
+              (2021); variance LEARNED_RANGE where the U-Net learns it, else FIXED_LARGE
+    ddim      guided-diffusion's `ddim_sample` with eta: Song et al. (2020), eq. 12, eps re-derived from the clipped x0
+    dpmpp_2m  DPM-Solver++(2M) of Lu et al. (2022), algorithm 2, midpoint; the last step goes to x0. Equal to diffusers'
+              DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint",
+              final_sigmas_type="zero"), all else at its defaults, with `set_timesteps(timesteps=...)` given the time
+              steps of `space_timesteps` (noisiest first), and x0 clipped as its `thresholding` does
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.config import DiffusionConfig, SamplingOptions
+from id3pm.diffusion.schedule import Schedule, respaced_schedule
+from id3pm.errors import InvalidOptionError
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IndexArray = NDArray[np.intp]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Coefficients:
+    """The scalars of `update`: one per step in a `StepPlan`, one per row in `RowCoefficients`.
+
+    Attributes:
+        timestep: What the U-Net is given, float32 (rescaled where the process says so).
+        sqrt_recip_alphas_cumprod: a in x0 = a x - b eps.
+        sqrt_recipm1_alphas_cumprod: b in x0 = a x - b eps.
+        c_x: Factor of x.
+        c_x0: Factor of the clipped x0.
+        c_prev: Factor of the previous step's clipped x0; 0 where the step does not use it.
+        std: Factor of the noise where the variance is not learned.
+        min_log_variance: log variance at interpolation -1, where the variance is learned.
+        max_log_variance: log variance at interpolation +1, where the variance is learned.
+        guidance_scale: s of classifier-free guidance.
+        percentile: Of dynamic thresholding, float64; 0 clamps.
+        guided: The step needs the unconditional eps too: inside the guidance interval, and s is not 1.
+        learned_variance: The noise's standard deviation comes from the U-Net's variance channels.
+        needs_noise: The step adds noise.
+    """
+
+    timestep: Float32Array
+    sqrt_recip_alphas_cumprod: Float32Array
+    sqrt_recipm1_alphas_cumprod: Float32Array
+    c_x: Float32Array
+    c_x0: Float32Array
+    c_prev: Float32Array
+    std: Float32Array
+    min_log_variance: Float32Array
+    max_log_variance: Float32Array
+    guidance_scale: Float32Array
+    percentile: Float64Array
+    guided: BoolArray
+    learned_variance: BoolArray
+    needs_noise: BoolArray
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class StepPlan(Coefficients):
+    """Every step of one image, noisiest first: each array has one read-only entry per step."""
+
+    def __len__(self) -> int:
+        return len(self.timestep)
+
+    @property
+    def evaluations(self) -> int:
+        """Rows that the U-Net computes for one image: one a step, and one more where the step is guided."""
+        return len(self) + int(self.guided.sum())
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RowCoefficients(Coefficients):
+    """The coefficients of one step of a mixed batch: each array has one entry per row, [N]."""
+
+    @functools.cached_property
+    def guided_rows(self) -> IndexArray:
+        """The rows that need an unconditional evaluation, ascending."""
+        return np.flatnonzero(self.guided)
+
+    @functools.cached_property
+    def noise_rows(self) -> IndexArray:
+        """The rows that need noise, ascending."""
+        return np.flatnonzero(self.needs_noise)
+
+    @functools.cached_property
+    def multistep_rows(self) -> IndexArray:
+        """The rows that use the previous step's x0, ascending."""
+        return np.flatnonzero(self.c_prev)
+
+
+def plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) -> StepPlan:
+    """All steps of one image; cached.
+
+    Args:
+        config: The process that the U-Net was trained with.
+        options: How to sample. The guidance interval is in training time steps, before any rescaling.
+        learn_sigma: The U-Net has variance channels.
+
+    Raises:
+        InvalidOptionError: More steps than the process has.
+        ConfigError: The process has no valid betas.
+    """
+    return _plan(config, options, learn_sigma)
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) -> StepPlan:
+    if options.steps > config.diffusion_steps:
+        raise InvalidOptionError(
+            f"steps={options.steps}: this model has {config.diffusion_steps} training steps, ask for that many or fewer"
+        )
+    schedule = respaced_schedule(config, options.steps)
+    count = len(schedule)
+    learned = learn_sigma and options.sampler == "ddpm"
+    if options.sampler == "ddpm":
+        c_x, c_x0, c_prev, std = _ddpm(schedule)
+    elif options.sampler == "ddim":
+        c_x, c_x0, c_prev, std = _ddim(schedule, options.eta)
+    else:
+        c_x, c_x0, c_prev, std = _dpmpp_2m(schedule)
+    timesteps = np.array(schedule.timesteps)
+    inside = (options.guidance_low <= timesteps) & (timesteps <= options.guidance_high)
+    needs_noise = std > 0
+    needs_noise[0] = False  # the last step ends at the mean
+
+    real = functools.partial(_noisiest_first, dtype=np.float32)
+    flag = functools.partial(_noisiest_first, dtype=np.bool_)
+    return StepPlan(
+        timestep=real(schedule.model_timesteps),
+        sqrt_recip_alphas_cumprod=real(schedule.sqrt_recip_alphas_cumprod),
+        sqrt_recipm1_alphas_cumprod=real(schedule.sqrt_recipm1_alphas_cumprod),
+        c_x=real(c_x),
+        c_x0=real(c_x0),
+        c_prev=real(c_prev),
+        std=real(np.where(needs_noise, std, 0.0)),
+        min_log_variance=real(schedule.posterior_log_variance_clipped),
+        max_log_variance=real(np.log(schedule.betas)),
+        guidance_scale=real(np.full(count, options.guidance_scale)),
+        percentile=_noisiest_first(np.full(count, options.dynamic_threshold), np.float64),
+        guided=flag(inside & (options.guidance_scale != 1.0)),
+        learned_variance=flag(needs_noise & learned),
+        needs_noise=flag(needs_noise),
+    )
+
+
+def _noisiest_first(cleanest_first: NDArray[np.generic], dtype: type[ScalarT]) -> NDArray[ScalarT]:
+    steps = cleanest_first[::-1].astype(dtype)
+    steps.setflags(write=False)
+    return steps
+
+
+def _ddpm(schedule: Schedule) -> tuple[Float64Array, ...]:
+    """Mean of q(x_(i-1) | x_i, x0) and, for U-Nets that do not learn it, the variance beta (FIXED_LARGE)."""
+    return (
+        schedule.posterior_mean_coef2,
+        schedule.posterior_mean_coef1,
+        np.zeros(len(schedule)),
+        np.sqrt(schedule.betas),
+    )
+
+
+def _ddim(schedule: Schedule, eta: float) -> tuple[Float64Array, ...]:
+    """sqrt(abar_prev) x0 + sqrt(1 - abar_prev - sigma^2) eps + sigma noise, eps = (x - sqrt(abar) x0) / sqrt(1 - abar).
+
+    Song et al. (2020), eq. 12 and 16.
+    """
+    alpha_bar, alpha_bar_prev = schedule.alphas_cumprod, schedule.alphas_cumprod_prev
+    sigma = eta * np.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) * np.sqrt(1 - alpha_bar / alpha_bar_prev)
+    # Never negative but for rounding, where eta = 1 and sigma^2 comes close to 1 - abar_prev.
+    c_x = np.sqrt(np.maximum(1 - alpha_bar_prev - sigma**2, 0.0)) / schedule.sqrt_one_minus_alphas_cumprod
+    return c_x, np.sqrt(alpha_bar_prev) - c_x * schedule.sqrt_alphas_cumprod, np.zeros(len(schedule)), sigma
+
+
+def _dpmpp_2m(schedule: Schedule) -> tuple[Float64Array, ...]:
+    """(sigma_next / sigma) x - alpha_next (exp(-h) - 1) D with D = x0 + (x0 - x0_prev) / (2 r).
+
+    Lu et al. (2022), eq. 17, in half log-SNR: lambda = log(alpha / sigma), h = lambda_next - lambda and
+    r = (lambda - lambda_before) / h. "next" is one step cleaner, "before" one step noisier. The first step has no
+    x0_prev and the last goes to lambda = infinity: both are of first order (D = x0), the last therefore ends at x0.
+    """
+    alpha, sigma = schedule.sqrt_alphas_cumprod, schedule.sqrt_one_minus_alphas_cumprod
+    alpha_next = np.sqrt(schedule.alphas_cumprod_prev)
+    sigma_next = np.append(0.0, sigma[:-1])
+    c_x = sigma_next / sigma
+    # exp(-h) = (alpha sigma_next) / (sigma alpha_next), and so no infinity at the last step.
+    first_order = alpha_next - alpha * c_x
+    log_snr = np.log(alpha / sigma)
+    extrapolation = np.zeros(len(schedule))  # 1 / (2 r)
+    extrapolation[1:-1] = (log_snr[:-2] - log_snr[1:-1]) / (2 * (log_snr[1:-1] - log_snr[2:]))
+    return c_x, first_order * (1 + extrapolation), -first_order * extrapolation, np.zeros(len(schedule))
+
+
+def gather(plans: Sequence[StepPlan], steps: Sequence[int]) -> RowCoefficients:
+    """The coefficients of a mixed batch whose row i takes step `steps[i]` (0 = noisiest) of `plans[i]`."""
+    places = list(zip(plans, steps, strict=True))
+    names = [field.name for field in dataclasses.fields(RowCoefficients)]
+    return RowCoefficients(**{name: np.array([getattr(plan, name)[step] for plan, step in places]) for name in names})
