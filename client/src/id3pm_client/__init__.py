@@ -1,0 +1,52 @@
+"""Client of an ID3PM server: ID vector and seed in, faces of that identity out.
+
+from id3pm_client import Client
+
+with Client("127.0.0.1:8001") as client:
+    image = client.generate(client.embed("portrait.jpg").vector, seed=1)
+    image.save("face.png")
+"""
+
+from id3pm_client._aio import AsyncClient, AsyncTransport
+from id3pm_client._base import ServerInfo
+from id3pm_client._contract import Options
+from id3pm_client._errors import (
+    AccessDeniedError,
+    CancelledRequestError,
+    ClientError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InternalServerError,
+    InvalidRequestError,
+    NotServedError,
+    OverloadedError,
+    UnavailableError,
+)
+from id3pm_client._flight import Call, Retry
+from id3pm_client._images import Embedding, GeneratedImage
+from id3pm_client._sync import Client, SyncTransport
+from id3pm_client._version import __version__
+
+__all__ = [
+    "AccessDeniedError",
+    "AsyncClient",
+    "AsyncTransport",
+    "Call",
+    "CancelledRequestError",
+    "Client",
+    "ClientError",
+    "ConnectionFailedError",
+    "DeadlineExceededError",
+    "Embedding",
+    "GeneratedImage",
+    "InternalServerError",
+    "InvalidRequestError",
+    "NotServedError",
+    "Options",
+    "OverloadedError",
+    "Retry",
+    "ServerInfo",
+    "SyncTransport",
+    "UnavailableError",
+    "__version__",
+]

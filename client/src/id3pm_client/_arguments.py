@@ -1,0 +1,131 @@
+"""What callers pass, as checked numpy arrays.
+
+Only type, shape and finiteness are checked here: ranges are the server's business, and its message is passed on.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from id3pm_client._contract import DTYPES, MAX_SEED, OPTIONS
+from id3pm_client._errors import InvalidRequestError
+
+Float32 = npt.NDArray[np.float32]
+
+
+def as_vectors(name: str, value: object) -> Float32:
+    """`value` as float32 `[D]` or `[N, D]` with finite elements.
+
+    Raises:
+        InvalidRequestError: Not numbers, another rank, no element per row, or an element is not finite in float32.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # numpy's answer to rows of different lengths
+        raise InvalidRequestError(f"{name} is not a rectangular array: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise InvalidRequestError(f"{name} has dtype {array.dtype}: pass real numbers")
+    if array.ndim not in (1, 2):
+        raise InvalidRequestError(f"{name} has shape {array.shape}: pass one vector [D] or several [N, D]")
+    if array.shape[-1] == 0:
+        raise InvalidRequestError(f"{name} has shape {array.shape}: a vector needs at least one element")
+    with np.errstate(over="ignore"):  # what overflows becomes infinite and is reported below
+        vectors: Float32 = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(vectors).all():
+        position = tuple(int(i) for i in np.argwhere(~np.isfinite(vectors))[0])
+        raise InvalidRequestError(
+            f"{name}[{', '.join(map(str, position))}] is {array[position]}: every element must be finite in float32"
+        )
+    return vectors
+
+
+def as_seeds(value: object) -> tuple[list[int], bool]:
+    """Seeds as a list, and whether `value` was a single number rather than a sequence.
+
+    Raises:
+        InvalidRequestError: Not an integer or a flat sequence of integers, or one is outside [0, 2**63 - 1].
+    """
+    if isinstance(value, np.ndarray):
+        value = value.item() if value.ndim == 0 else list(value)
+    if isinstance(value, (Sequence, range)) and not isinstance(value, (str, bytes)):
+        return [_seed(f"seed[{i}]", item) for i, item in enumerate(value)], False
+    return [_seed("seed", value)], True
+
+
+def _seed(name: str, value: object) -> int:
+    seed = _integer(name, value)
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidRequestError(f"{name}={seed}: must be between 0 and 2**63 - 1")
+    return seed
+
+
+def _integer(name: str, value: object) -> int:
+    # bool is an int to Python, and a mistake here.
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise InvalidRequestError(f"{name}={value!r}: must be an integer, not {type(value).__name__}")
+    return int(cast(SupportsIndex, value))
+
+
+def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
+    """A scalar option as its `[1, 1]` tensor.
+
+    Raises:
+        InvalidRequestError: `value` has the wrong type, is not finite, or does not fit the data type.
+    """
+    datatype = OPTIONS[name].datatype
+    if datatype == "BYTES":
+        if not isinstance(value, str):
+            raise InvalidRequestError(f"{name}={value!r}: must be a string, not {type(value).__name__}")
+        return text_tensor(value)
+    if datatype == "INT32":
+        number: float = _integer(name, value)
+        limits = np.iinfo(np.int32)
+        if not limits.min <= number <= limits.max:
+            raise InvalidRequestError(f"{name}={number}: must fit 32 bits")
+    else:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+            raise InvalidRequestError(f"{name}={value!r}: must be a number, not {type(value).__name__}")
+        number = float(value)
+        if not math.isfinite(number) or abs(number) > np.finfo(np.float32).max:
+            raise InvalidRequestError(f"{name}={value!r}: must be finite in float32")
+    return np.array([[number]], dtype=DTYPES[datatype])
+
+
+def text_tensor(*texts: str | bytes) -> npt.NDArray[np.object_]:
+    """Strings as one row `[1, n]` of a BYTES tensor."""
+    row = [text.encode() if isinstance(text, str) else text for text in texts]
+    return np.array([row], dtype=np.object_)
+
+
+def as_timeout(name: str, value: object) -> float:
+    """A time limit in seconds.
+
+    Raises:
+        InvalidRequestError: Not a positive, finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
+        raise InvalidRequestError(f"{name}={value!r}: must be a positive, finite number of seconds")
+    return float(value)
+
+
+def broadcast_length(lengths: dict[str, int]) -> int:
+    """How many images arguments of these lengths ask for: equal lengths, or 1 where the others are longer.
+
+    Raises:
+        InvalidRequestError: Two lengths differ and neither is 1; the message names both.
+    """
+    name, length = next(iter(lengths.items()))
+    for other, size in lengths.items():
+        if length == 1:
+            name, length = other, size
+        elif size not in (1, length):
+            raise InvalidRequestError(
+                f"{name} has {length} rows and {other} has {size}: they must have the same length, or one of them 1"
+            )
+    return length

@@ -1,0 +1,98 @@
+"""What the client and the server agree on: models, tensors, options.
+
+`tests/contract` compares it with the server's files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+import numpy as np
+
+ID3PM = "id3pm"
+ID3PM_PHOTO = "id3pm_photo"
+FACE_EMBEDDING = "face_embedding"
+# The models that keep a request for long, and answer `control` about it.
+STAGES = ("denoiser_64", "super_resolution")
+
+CONTROL = "control"
+STATUS = "status"
+MAX_SEED = 2**63 - 1
+IMAGE_SHAPE = (256, 256, 3)
+IMAGE_64_SHAPE = (64, 64, 3)
+DETECTION_LENGTH = 15
+PNG_RECEIPT_KEY = "id3pm"
+
+DTYPES: Mapping[str, type[Any]] = MappingProxyType(
+    {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "UINT8": np.uint8, "BYTES": np.object_}
+)
+
+
+class Options(TypedDict, total=False):
+    """Sampling options of `generate`; what is left out or `None` takes the default of the server's bundle."""
+
+    sampler: str | None
+    steps: int | None
+    guidance_scale: float | None
+    guidance_low: int | None
+    guidance_high: int | None
+    dynamic_threshold: float | None
+    eta: float | None
+    attributes: Any
+    sr_sampler: str | None
+    sr_steps: int | None
+    sr_eta: float | None
+    priority: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One sampling option: its Triton data type and what it does. The server checks the range."""
+
+    datatype: str
+    help: str
+
+
+OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {
+        "sampler": Option("BYTES", "64 px stage: ddpm, ddim or dpmpp_2m"),
+        "steps": Option("INT32", "64 px stage: evaluations of the network"),
+        "guidance_scale": Option("FP32", "how strongly the ID vector steers the image; 1 is no guidance"),
+        "guidance_low": Option("INT32", "first training time step with guidance"),
+        "guidance_high": Option("INT32", "last training time step with guidance"),
+        "dynamic_threshold": Option("FP32", "percentile of dynamic thresholding; 0 clips instead"),
+        "eta": Option("FP32", "64 px stage: noise of ddim, 0 to 1"),
+        "attributes": Option("FP32", "attribute vector; -1 everywhere means none"),
+        "sr_sampler": Option("BYTES", "super-resolution: ddpm, ddim or dpmpp_2m"),
+        "sr_steps": Option("INT32", "super-resolution: evaluations of the network"),
+        "sr_eta": Option("FP32", "super-resolution: noise of ddim, 0 to 1"),
+        "priority": Option("INT32", "class of the request in the server's queue; lower goes first"),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The tensors of one served model that this client sends or asks for: name to Triton data type."""
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+_OPTION_TYPES = {name: option.datatype for name, option in OPTIONS.items()}
+_IMAGES = {"image": "UINT8", "image_64": "UINT8", "receipt": "BYTES"}
+_CONTROLLED = Model({CONTROL: "BYTES"}, {STATUS: "BYTES"})
+
+MODELS: Mapping[str, Model] = MappingProxyType(
+    {
+        ID3PM: Model({"embedding": "FP32", "seed": "INT64", **_OPTION_TYPES}, _IMAGES),
+        ID3PM_PHOTO: Model({"photo": "BYTES", "face": "BYTES", "seed": "INT64", **_OPTION_TYPES}, _IMAGES),
+        FACE_EMBEDDING: Model(
+            {"photo": "BYTES", "face": "BYTES"}, {"embedding": "FP32", "detection": "FP32", "faces": "INT32"}
+        ),
+        **{stage: _CONTROLLED for stage in STAGES},
+    }
+)

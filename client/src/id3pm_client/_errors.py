@@ -1,0 +1,117 @@
+"""Every exception that this package raises on purpose.
+
+    ClientError
+    ├── InvalidRequestError (ValueError)              an argument or a request breaks a rule; do not send it again
+    ├── UnavailableError                              no answer for now; retries are used up
+    │   ├── ConnectionFailedError (ConnectionError)   the server cannot be reached, or the connection broke
+    │   └── OverloadedError                           the server takes no work: queue full, draining or stopping
+    ├── DeadlineExceededError (TimeoutError)          the time limit passed
+    ├── CancelledRequestError                         cancelled on the server, or by closing the client
+    ├── AccessDeniedError                             the server wants a header or a certificate that was not sent
+    ├── NotServedError                                the server does not have the model
+    └── InternalServerError                           the server failed, or answered something unexpected
+
+Messages of the server are passed on without Triton's own prefixes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+Self = TypeVar("Self", bound="ClientError")
+
+
+class ClientError(Exception):
+    """Base of all exceptions of this package.
+
+    Attributes:
+        index: Position of the failed image in the arrays given to `generate`, or `None` for a single request.
+        request_id: Id under which the server knows the request, or `None` if nothing was sent.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+        self.request_id = request_id
+
+    def of_request(self: Self, request_id: str, index: int | None, label: str) -> Self:
+        """The same error, saying which request failed; `label` goes in front of the message unless empty."""
+        message = f"{label}: {self}" if label else str(self)
+        return type(self)(message, index=index, request_id=request_id)
+
+
+class InvalidRequestError(ClientError, ValueError):
+    """An argument or a request breaks a rule; the message names the value and the rule."""
+
+
+class UnavailableError(ClientError):
+    """The server gave no answer for now; the retries are used up."""
+
+
+class ConnectionFailedError(UnavailableError, ConnectionError):
+    """The server cannot be reached, or the connection broke."""
+
+
+class OverloadedError(UnavailableError):
+    """The server takes no new work: its queue is full, or it is draining or stopping."""
+
+
+class DeadlineExceededError(ClientError, TimeoutError):
+    """The time limit passed before the answer came."""
+
+
+class CancelledRequestError(ClientError):
+    """The request was cancelled on the server, or this client was closed under it."""
+
+
+class AccessDeniedError(ClientError):
+    """The server wants a header or a certificate that was not sent."""
+
+
+class NotServedError(ClientError):
+    """The server does not have the model."""
+
+
+class InternalServerError(ClientError):
+    """The server failed, or answered something that does not fit the contract."""
+
+
+_BY_STATUS: Mapping[str, type[ClientError]] = MappingProxyType(
+    {
+        "INVALID_ARGUMENT": InvalidRequestError,
+        "UNAVAILABLE": OverloadedError,
+        "DEADLINE_EXCEEDED": DeadlineExceededError,
+        "CANCELLED": CancelledRequestError,
+        "UNAUTHENTICATED": AccessDeniedError,
+        "PERMISSION_DENIED": AccessDeniedError,
+        "NOT_FOUND": NotServedError,
+        "UNIMPLEMENTED": NotServedError,
+    }
+)
+# gRPC gives its own failures and the server's refusals the same status UNAVAILABLE; only the text tells them apart.
+_CONNECTION = re.compile(
+    "failed to connect|errors resolving|dns resolution|connection re(set|fused)|connection timed out|socket closed|"
+    "cancelling all calls|stream removed|recvmsg|sendmsg|broken pipe|keepalive|goaway|tsi|handshake|ssl_",
+    re.IGNORECASE,
+)
+_RESTRICTED = "This protocol is restricted"  # Triton answers UNAVAILABLE where a header is missing
+_NOISE = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )+")
+
+
+def error_from_status(status: str, message: str) -> ClientError:
+    """The typed error of a gRPC status.
+
+    Args:
+        status: Name of the gRPC status code, such as `UNAVAILABLE`.
+        message: The status's message as it came.
+    """
+    text = _NOISE.sub("", message or "").strip() or f"the server answered {status} without a message"
+    error = _BY_STATUS.get(status, InternalServerError)
+    if status == "UNAVAILABLE" and text.startswith(_RESTRICTED):
+        error = AccessDeniedError
+    elif status == "UNAVAILABLE" and _CONNECTION.search(text):
+        error = ConnectionFailedError
+    return error(text)

@@ -1,0 +1,148 @@
+"""The wire: Triton's gRPC protocol through `tritonclient`. The only file that knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import tritonclient.grpc
+import tritonclient.grpc.aio
+from tritonclient.utils import InferenceServerException
+
+from id3pm_client._base import Connection
+from id3pm_client._contract import MODELS
+from id3pm_client._errors import ClientError, error_from_status
+from id3pm_client._flight import Call, Tensors
+
+Outcome: TypeAlias = Tensors | ClientError
+
+_CHANNEL_ARGS = [
+    # A photograph may be large; its limit is the server's business.
+    ("grpc.max_send_message_length", 2**31 - 1),
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    # gRPC waits up to two minutes before it reconnects, and fails every call meanwhile: a restarted server is back
+    # sooner.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+class GrpcTransport:
+    """Blocking transport over one gRPC channel; thread-safe."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Opens the channel; it connects with the first call."""
+        self._client = tritonclient.grpc.InferenceServerClient(**_settings(connection))
+        self._headers = dict(connection.headers)
+
+    def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Sends `call`; see `SyncTransport.submit`."""
+
+        def done(result: Any, error: InferenceServerException | None) -> None:
+            on_done(_tensors(call, result) if error is None else _typed(error))
+
+        context = self._client.async_infer(callback=done, headers=self._headers, **_request(call, timeout_s))
+        cancel: Callable[[], None] = context.cancel
+        return cancel
+
+    def server_metadata(self, timeout_s: float) -> tuple[str, str]:
+        """Name and version of the server."""
+        try:
+            answer = self._client.get_server_metadata(headers=self._headers, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _typed(error) from None
+        return answer.name, answer.version
+
+    def is_ready(self, model: str | None, timeout_s: float) -> bool:
+        """Whether the server, or one model of it, takes requests."""
+        try:
+            if model is None:
+                return bool(self._client.is_server_ready(headers=self._headers, client_timeout=timeout_s))
+            return bool(self._client.is_model_ready(model, headers=self._headers, client_timeout=timeout_s))
+        except InferenceServerException as error:
+            raise _typed(error) from None
+
+    def close(self) -> None:
+        """Closes the channel."""
+        self._client.close()
+
+
+class AsyncGrpcTransport:
+    """asyncio transport over one gRPC channel."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Remembers the connection: a channel of `grpc.aio` belongs to the event loop in which it is made."""
+        self._connection = connection
+        self._headers = dict(connection.headers)
+        self._made: Any = None
+
+    @property
+    def _client(self) -> Any:
+        if self._made is None:
+            self._made = tritonclient.grpc.aio.InferenceServerClient(**_settings(self._connection))
+        return self._made
+
+    async def infer(self, call: Call, timeout_s: float) -> Tensors:
+        """Sends `call` and waits; see `AsyncTransport.infer`."""
+        try:
+            result = await self._client.infer(headers=self._headers, **_request(call, timeout_s))
+        except InferenceServerException as error:
+            raise _typed(error) from None
+        return _tensors(call, result)
+
+    async def server_metadata(self, timeout_s: float) -> tuple[str, str]:
+        """Name and version of the server."""
+        try:
+            answer = await self._client.get_server_metadata(headers=self._headers, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _typed(error) from None
+        return answer.name, answer.version
+
+    async def is_ready(self, model: str | None, timeout_s: float) -> bool:
+        """Whether the server, or one model of it, takes requests."""
+        try:
+            if model is None:
+                return bool(await self._client.is_server_ready(headers=self._headers, client_timeout=timeout_s))
+            return bool(await self._client.is_model_ready(model, headers=self._headers, client_timeout=timeout_s))
+        except InferenceServerException as error:
+            raise _typed(error) from None
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        if self._made is not None:
+            await self._made.close()
+
+
+def _settings(connection: Connection) -> dict[str, Any]:
+    return {
+        "url": connection.url,
+        "ssl": connection.ssl,
+        "root_certificates": connection.root_certificates,
+        "channel_args": _CHANNEL_ARGS,
+    }
+
+
+def _request(call: Call, timeout_s: float) -> dict[str, Any]:
+    """The arguments that both kinds of `tritonclient` take for one inference."""
+    inputs = []
+    for name, array in call.inputs.items():
+        tensor = tritonclient.grpc.InferInput(name, array.shape, MODELS[call.model].inputs[name])
+        inputs.append(tensor.set_data_from_numpy(array))
+    return {
+        "model_name": call.model,
+        "inputs": inputs,
+        "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in call.outputs],
+        "request_id": call.request_id,
+        # The model sees `timeout` and can drop work that nobody waits for; the call itself ends at `client_timeout`.
+        "timeout": int(timeout_s * 1e6),
+        "client_timeout": timeout_s,
+    }
+
+
+def _tensors(call: Call, result: Any) -> Tensors:
+    arrays = {name: result.as_numpy(name) for name in call.outputs}
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _typed(error: InferenceServerException) -> ClientError:
+    return error_from_status(str(error.status() or "").removeprefix("StatusCode."), error.message() or "")

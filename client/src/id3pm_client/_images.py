@@ -1,0 +1,129 @@
+"""What goes in and comes out as pictures: photographs, faces found in them, generated images."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, PngImagePlugin
+
+from id3pm_client._contract import DETECTION_LENGTH, PNG_RECEIPT_KEY
+from id3pm_client._errors import InvalidRequestError
+
+Photo: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+"""A photograph: path of a JPEG or PNG file, its bytes, a PIL image, or uint8 `[H, W, 3]` RGB."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GeneratedImage:
+    """One generated face.
+
+    Attributes:
+        image: 256 x 256 RGB.
+        image_64: The 64 x 64 RGB image that super-resolution enlarged, or `None` where it was not asked for.
+        seed: The seed that it was made from.
+        receipt: Everything that determines the image: seed, options, hashes of weights and engines.
+        request_id: Id under which the server knew the request.
+        seconds: Time from sending the request to its answer, retries included.
+    """
+
+    image: Image.Image
+    image_64: Image.Image | None
+    seed: int
+    receipt: Mapping[str, Any]
+    request_id: str
+    seconds: float
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the 256 px image as PNG, with the receipt as JSON in the text chunk `id3pm`.
+
+        Raises:
+            InvalidRequestError: `path` does not end in `.png`.
+            OSError: The file cannot be written.
+        """
+        if Path(path).suffix.lower() != ".png":
+            raise InvalidRequestError(
+                f"{os.fspath(path)!r}: must end in .png, which carries the receipt; use .image.save() for other formats"
+            )
+        text = PngImagePlugin.PngInfo()
+        text.add_text(PNG_RECEIPT_KEY, json.dumps(self.receipt))
+        self.image.save(path, format="PNG", pnginfo=text)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embedding:
+    """The ID vector of a face in a photograph. Usable wherever an array is expected.
+
+    Attributes:
+        vector: float32 `[D]`.
+        detection: float32 `[15]`: x, y, width, height of the face, five landmarks (x, y), score; in pixels of the
+            photograph.
+        faces: How many faces the photograph shows.
+    """
+
+    vector: npt.NDArray[np.float32]
+    detection: npt.NDArray[np.float32]
+    faces: int
+
+    def __post_init__(self) -> None:
+        assert self.detection.shape == (DETECTION_LENGTH,)
+        self.vector.setflags(write=False)
+        self.detection.setflags(write=False)
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The vector, for `np.asarray(embedding)` and `np.stack(embeddings)`."""
+        array = self.vector if dtype is None else self.vector.astype(dtype, copy=False)
+        return array.copy() if copy else array
+
+    @property
+    def box(self) -> npt.NDArray[np.float32]:
+        """float32 `[4]`: x, y of the upper left corner, width, height; in pixels."""
+        return self.detection[:4]
+
+    @property
+    def landmarks(self) -> npt.NDArray[np.float32]:
+        """float32 `[5, 2]`: (x, y) of right eye, left eye, nose tip, right and left corner of the mouth."""
+        return self.detection[4:14].reshape(5, 2)
+
+    @property
+    def score(self) -> float:
+        """The detector's confidence, 0 to 1."""
+        return float(self.detection[14])
+
+
+def photo_bytes(photo: Photo) -> bytes:
+    """A photograph as the bytes of a JPEG or PNG file; files and bytes are passed on untouched.
+
+    Raises:
+        InvalidRequestError: Of another type, empty, or an array that is not uint8 `[H, W, 3]`.
+        OSError: The file cannot be read.
+    """
+    if isinstance(photo, (str, os.PathLike)):
+        photo = Path(photo).read_bytes()
+    if isinstance(photo, bytes):
+        if not photo:
+            raise InvalidRequestError("the photo is empty: pass the bytes of a JPEG or PNG file")
+        return photo
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+            raise InvalidRequestError(
+                f"the photo is a {photo.dtype} array of shape {photo.shape}: pass uint8 [H, W, 3] RGB"
+            )
+        photo = Image.fromarray(np.ascontiguousarray(photo))
+    if isinstance(photo, Image.Image):
+        if 0 in photo.size:
+            raise InvalidRequestError(f"the photo has {photo.width} x {photo.height} pixels: it is empty")
+        file = io.BytesIO()
+        # Lossless and quick: the server decodes it once and drops it.
+        ImageOps.exif_transpose(photo).convert("RGB").save(file, format="PNG", compress_level=1)
+        return file.getvalue()
+    raise InvalidRequestError(
+        f"the photo is a {type(photo).__name__}: pass a path, bytes, a PIL image or uint8 [H, W, 3]"
+    )

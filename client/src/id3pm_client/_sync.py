@@ -1,0 +1,323 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy.typing as npt
+
+from id3pm_client import _base as base
+from id3pm_client import _contract as contract
+from id3pm_client._arguments import as_seeds
+from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
+from id3pm_client._flight import Call, Flight, Tensors
+from id3pm_client._grpc import GrpcTransport, Outcome
+from id3pm_client._images import Embedding, GeneratedImage, Photo
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+logger = logging.getLogger("id3pm_client")
+
+
+class SyncTransport(Protocol):
+    """What `Client` needs from a wire."""
+
+    def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Sends `call` without waiting; returns a function that gives it up.
+
+        `on_done` is called exactly once, from any thread: with the output tensors or a typed error, at the latest after
+        `timeout_s` seconds (`DeadlineExceededError`) or when the call is given up (`CancelledRequestError`).
+        """
+        ...
+
+    def server_metadata(self, timeout_s: float) -> tuple[str, str]:
+        """Name and version of the server."""
+        ...
+
+    def is_ready(self, model: str | None, timeout_s: float) -> bool:
+        """Whether the server, or one model of it, takes requests."""
+        ...
+
+    def close(self) -> None:
+        """Frees the connection."""
+        ...
+
+
+class Client(base.BaseClient[SyncTransport]):
+    """Client of an ID3PM server; thread-safe, to be kept and reused.
+
+    with Client("127.0.0.1:8001") as client:
+        face = client.embed("portrait.jpg")
+        for image in client.generate(face.vector, range(8), steps=25):
+            image.save(f"seed-{image.seed}.png")
+    """
+
+    def _open(self, connection: base.Connection) -> SyncTransport:
+        return GrpcTransport(connection)
+
+    def _prepare(self) -> None:
+        self._slots = threading.BoundedSemaphore(self.max_in_flight)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; the client cannot be used afterwards."""
+        self._closed = True
+        self._transport.close()
+
+    @overload
+    def generate(
+        self,
+        embedding: npt.ArrayLike | Embedding,
+        seed: int,
+        *,
+        with_64: bool = ...,
+        timeout_s: float | None = ...,
+        on_image: base.OnImage | None = ...,
+        **options: Unpack[contract.Options],
+    ) -> GeneratedImage | Any: ...
+    @overload
+    def generate(
+        self,
+        embedding: npt.ArrayLike | Embedding,
+        seed: base.Seeds,
+        *,
+        with_64: bool = ...,
+        timeout_s: float | None = ...,
+        on_image: base.OnImage | None = ...,
+        **options: Unpack[contract.Options],
+    ) -> list[GeneratedImage]: ...
+    def generate(
+        self,
+        embedding: npt.ArrayLike | Embedding,
+        seed: int | base.Seeds,
+        *,
+        with_64: bool = True,
+        timeout_s: float | None = None,
+        on_image: base.OnImage | None = None,
+        **options: Unpack[contract.Options],
+    ) -> GeneratedImage | list[GeneratedImage]:
+        """Generates faces from ID vectors.
+
+        One ID vector and one seed give one image; several of either, a list in order, where one vector goes with all
+        seeds and one seed with all vectors. The first failure stops all the others, on the server too.
+
+        Args:
+            embedding: ID vector `[D]`, or several `[N, D]`; any real numbers, finite in float32.
+            seed: Integer in [0, 2**63 - 1], or N of them. The same seed and vector give the same image.
+            with_64: Bring the 64 px image along.
+            timeout_s: Seconds that each image may take from its sending, retries included; `None` for the client's.
+            on_image: Called with position and image as each arrives, in this thread.
+            **options: sampler, steps, guidance_scale, guidance_low, guidance_high, dynamic_threshold, eta, attributes
+                (`[A]` or `[N, A]`), sr_sampler, sr_steps, sr_eta, priority. `None` is the default of the server's
+                bundle.
+
+        Raises:
+            InvalidRequestError: An argument breaks a rule, here or on the server.
+            ClientError: Another failure; `error.index` says which image it was.
+            TypeError: Unknown option.
+        """
+        return self._generate(self._generation(embedding, seed, with_64, timeout_s, options), on_image)
+
+    @overload
+    def generate_from_photo(
+        self,
+        photo: Photo,
+        seed: int,
+        *,
+        face: str = ...,
+        with_64: bool = ...,
+        timeout_s: float | None = ...,
+        on_image: base.OnImage | None = ...,
+        **options: Unpack[contract.Options],
+    ) -> GeneratedImage: ...
+    @overload
+    def generate_from_photo(
+        self,
+        photo: Photo,
+        seed: base.Seeds,
+        *,
+        face: str = ...,
+        with_64: bool = ...,
+        timeout_s: float | None = ...,
+        on_image: base.OnImage | None = ...,
+        **options: Unpack[contract.Options],
+    ) -> list[GeneratedImage]: ...
+    def generate_from_photo(
+        self,
+        photo: Photo,
+        seed: int | base.Seeds,
+        *,
+        face: str = "largest",
+        with_64: bool = True,
+        timeout_s: float | None = None,
+        on_image: base.OnImage | None = None,
+        **options: Unpack[contract.Options],
+    ) -> GeneratedImage | list[GeneratedImage]:
+        """Generates faces of the person in a photograph.
+
+        One seed is one request. For several, the photograph is sent and analysed once, then `generate` does the rest.
+
+        Args:
+            photo: Path or bytes of a JPEG or PNG file, PIL image, or uint8 `[H, W, 3]` RGB.
+            seed: As for `generate`.
+            face: `largest` takes the largest of several faces; `only` refuses several.
+            with_64: As for `generate`.
+            timeout_s: Seconds that each request may take.
+            on_image: As for `generate`.
+            **options: As for `generate`.
+
+        Raises:
+            InvalidRequestError: As for `generate`, or no usable face.
+            ClientError: Another failure.
+            OSError: The photograph's file cannot be read.
+        """
+        seeds, single = as_seeds(seed)
+        if not single:
+            embedding = self.embed(photo, face=face, timeout_s=timeout_s)
+            return self.generate(embedding, seeds, with_64=with_64, timeout_s=timeout_s, on_image=on_image, **options)
+        return self._generate(self._photo_generation(photo, seeds[0], face, with_64, timeout_s, options), on_image)
+
+    def embed(self, photo: Photo, *, face: str = "largest", timeout_s: float | None = None) -> Embedding:
+        """The ID vector of the face in a photograph.
+
+        Args:
+            photo: Path or bytes of a JPEG or PNG file, PIL image, or uint8 `[H, W, 3]` RGB.
+            face: `largest` takes the largest of several faces; `only` refuses several.
+            timeout_s: Seconds that the request may take; `None` for the client's.
+
+        Raises:
+            InvalidRequestError: Not a photograph, or no usable face.
+            ClientError: Another failure.
+            OSError: The file cannot be read.
+        """
+        found: list[Embedding] = []
+        flight = self._embedding_flight(photo, face, timeout_s)
+        self._run([flight], lambda _, tensors: found.append(base.parse_embedding(tensors)))
+        return found[0]
+
+    def ping(self) -> dict[str, Mapping[str, Any]]:
+        """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
+
+        Unlike `is_ready`, this reaches the process that does the work.
+
+        Raises:
+            ClientError: A stage gave no answer.
+        """
+        self._check_open()
+        calls = [base.control_call(stage, "ping", "") for stage in contract.STAGES]
+        answers = {}
+        for call, outcome in zip(calls, self._ask(calls), strict=True):
+            if isinstance(outcome, ClientError):
+                raise outcome
+            answers[call.model] = base.control_answer(outcome)
+        return answers
+
+    def is_ready(self) -> bool:
+        """Whether the server can be reached and says that it takes requests."""
+        self._check_open()
+        try:
+            return self._transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)
+        except (UnavailableError, DeadlineExceededError, NotServedError):
+            return False
+
+    def server_info(self) -> base.ServerInfo:
+        """Name, version and readiness of the server and of its models.
+
+        Raises:
+            ClientError: No answer.
+        """
+        self._check_open()
+        name, version = self._transport.server_metadata(base.CONTROL_TIMEOUT_S)
+        models = {model: self._transport.is_ready(model, base.CONTROL_TIMEOUT_S) for model in contract.MODELS}
+        return base.ServerInfo(name, version, self._transport.is_ready(None, base.CONTROL_TIMEOUT_S), models)
+
+    def _generate(
+        self, generation: base.Generation, on_image: base.OnImage | None
+    ) -> GeneratedImage | list[GeneratedImage]:
+        images: dict[int, GeneratedImage] = {}
+
+        def arrived(position: int, tensors: Tensors) -> None:
+            images[position] = generation.image(position, tensors)
+            if on_image is not None:
+                on_image(position, images[position])
+
+        self._run(generation.flights, arrived)
+        return images[0] if generation.single else [images[position] for position in range(len(images))]
+
+    def _run(self, flights: Sequence[Flight], on_answer: Callable[[int, Tensors], None]) -> None:
+        """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
+        self._check_open()
+        answers: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
+        due = [(0.0, position) for position in range(len(flights))]  # a heap: when to send which flight
+        on_the_way: dict[int, Callable[[], None]] = {}
+        try:
+            while due or on_the_way:
+                now = time.monotonic()
+                # Other threads may hold all slots: wait for one only where no answer of our own can free one.
+                while due and due[0][0] <= now and self._slots.acquire(blocking=not on_the_way):
+                    _, position = heapq.heappop(due)
+                    on_the_way[position] = self._send(flights[position], position, answers)
+                wait_s = due[0][0] - now if due and due[0][0] > now else None
+                try:
+                    position, outcome = answers.get(timeout=wait_s)
+                except queue.Empty:
+                    continue
+                del on_the_way[position]
+                now = time.monotonic()
+                if isinstance(outcome, ClientError):
+                    heapq.heappush(due, (now + flights[position].fail(outcome, now), position))
+                else:
+                    flights[position].land(now)
+                    on_answer(position, outcome)
+        except BaseException:
+            for give_up in on_the_way.values():
+                give_up()
+            self._stop_work(flights)
+            raise
+
+    def _send(
+        self, flight: Flight, position: int, answers: queue.SimpleQueue[tuple[int, Outcome]]
+    ) -> Callable[[], None]:
+        def done(outcome: Outcome) -> None:
+            self._slots.release()
+            answers.put((position, outcome))
+
+        call, timeout_s = flight.take_off(time.monotonic())
+        try:
+            return self._transport.submit(call, timeout_s, done)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def _stop_work(self, flights: Sequence[Flight]) -> None:
+        calls = [] if self._closed else base.cancel_calls(flights)
+        for call, outcome in zip(calls, self._ask(calls), strict=True):
+            logger.debug("cancel at %s: %s", call.model, outcome)
+
+    def _ask(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Sends control calls at once, past the slots, and collects the answers in order."""
+        answers: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
+        for position, call in enumerate(calls):
+            self._transport.submit(call, base.CONTROL_TIMEOUT_S, functools.partial(_put, answers, position))
+        outcomes = dict(answers.get() for _ in calls)
+        return [outcomes[position] for position in range(len(calls))]
+
+
+def _put(answers: queue.SimpleQueue[tuple[int, Outcome]], position: int, outcome: Outcome) -> None:
+    answers.put((position, outcome))
