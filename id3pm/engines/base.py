@@ -1,0 +1,81 @@
+"""The one interface of all engines, and the loader that picks the runtime from an engine folder's manifest."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+from id3pm.config import UNetConfig
+from id3pm.engines.inputs import EngineInputs, FloatArray
+from id3pm.engines.manifest import Manifest, read_manifest, verify_engine_file
+from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
+from id3pm.engines.tensorrt_engine import TensorRTEngine
+from id3pm.errors import EngineError
+
+__all__ = ["Engine", "EngineInputs", "load_engine"]
+
+
+class Engine(Protocol):
+    """One U-Net that is ready to run. Not safe for concurrent calls: one thread owns it.
+
+    Attributes:
+        config: The architecture, which says what `run` takes and returns.
+        max_batch: Most rows of one call.
+        description: Runtime, version and precision, for receipts and logs.
+    """
+
+    config: UNetConfig
+    max_batch: int
+    description: str
+
+    def run(self, inputs: EngineInputs) -> FloatArray:
+        """Evaluates the U-Net.
+
+        Args:
+            inputs: Contiguous float32 arrays, named and shaped as `inputs.input_shapes` says, 1 to `max_batch` rows.
+
+        Returns:
+            float32 [N, 3 or 6, S, S], contiguous, owned by the caller.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the runtime's memory; the engine cannot be used afterwards."""
+        ...
+
+
+def load_engine(folder: str | Path, device: str = "cpu", threads: int | None = None) -> Engine:
+    """Loads the engine that lies in a folder, after checking its manifest, its hash and the runtime.
+
+    Args:
+        folder: An engine folder as `export/build_engines.py` leaves it.
+        device: `cpu`, `cuda` or `cuda:<index>`; must suit the target the engine was built for.
+        threads: CPU threads of one call, or `None` for the runtime's choice (all cores).
+
+    Raises:
+        EngineMissingError: No engine has been built in this folder.
+        EngineError: The engine is damaged, or this machine cannot run it.
+        MissingExtraError: The runtime is not installed.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    index = _device_index(manifest, device)
+    path = verify_engine_file(folder, manifest)
+    if manifest.target == "tensorrt":
+        return TensorRTEngine(path, manifest, device_index=index or 0)
+    return OnnxRuntimeEngine(path, manifest, device_index=index, threads=threads)
+
+
+def _device_index(manifest: Manifest, device: str) -> int | None:
+    """The CUDA device's number, or `None` for the CPU; refuses a device that the engine was not built for."""
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if match is None:
+        raise EngineError(f"device={device!r}: use cpu, cuda or cuda:<index>")
+    if (device == "cpu") != (manifest.target == "onnx-cpu"):
+        wanted = "--target onnx-cpu" if device == "cpu" else "--target onnx-cuda or --target tensorrt"
+        raise EngineError(
+            f"device={device}: this engine was built for {manifest.target}; "
+            f"choose another device or run: python export/build_engines.py {wanted}"
+        )
+    return None if device == "cpu" else int(match.group(1) or 0)

@@ -1,0 +1,50 @@
+"""What goes into a U-Net and what comes out: one table for all engines and for the exported graphs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.config import UNetConfig
+
+FloatArray = NDArray[np.float32]
+EngineInputs = dict[str, FloatArray]
+OUTPUT_NAME = "model_output"
+
+
+def input_shapes(config: UNetConfig, rows: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the float32 inputs that a U-Net of this configuration takes, in graph order.
+
+    `x` [N, 3, S, S] is x_t and `timesteps` [N] the training time steps (rescaled where the diffusion says so);
+    `identity` [N, D], `attributes` [N, A] and `low_res` [N, 3, s, s] exist where the configuration has them.
+    """
+    shapes: dict[str, tuple[int, ...]] = {
+        "x": (rows, 3, config.image_size, config.image_size),
+        "timesteps": (rows,),
+    }
+    if config.identity_dim is not None:
+        shapes["identity"] = (rows, config.identity_dim)
+    if config.attribute_dim is not None:
+        shapes["attributes"] = (rows, config.attribute_dim)
+    if config.low_res_size is not None:
+        shapes["low_res"] = (rows, 3, config.low_res_size, config.low_res_size)
+    return shapes
+
+
+def output_shape(config: UNetConfig, rows: int) -> tuple[int, ...]:
+    """Shape of `model_output`: eps [N, 3, S, S], and the variance interpolation behind it where it is learned."""
+    return (rows, config.out_channels, config.image_size, config.image_size)
+
+
+def assert_inputs(config: UNetConfig, max_batch: int, inputs: EngineInputs) -> int:
+    """The number of rows, after asserting that `inputs` are what the engine was built for.
+
+    Requests are validated long before; a breach here is a bug of the caller, not of a user.
+    """
+    rows = len(inputs["x"])
+    assert 1 <= rows <= max_batch, f"{rows} rows in one engine call; the engine takes 1 to {max_batch}"
+    shapes = {name: array.shape for name, array in inputs.items()}
+    assert shapes == input_shapes(config, rows), f"engine inputs {shapes}, expected {input_shapes(config, rows)}"
+    for name, array in inputs.items():
+        assert array.dtype == np.float32 and array.flags.c_contiguous, f"input {name}: need contiguous float32"
+    return rows

@@ -1,0 +1,165 @@
+"""`manifest.json`: what an engine was built from, for which runtime, and the proof that it equals the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from id3pm.bundle import Stage
+from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
+from id3pm.errors import ConfigError, EngineError, EngineMissingError, InvalidOptionError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+BUILD_HINT = "run: python export/build_engines.py"
+
+Target = Literal["onnx-cpu", "onnx-cuda", "tensorrt"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BundleReference:
+    """The bundle an engine was built from.
+
+    Attributes:
+        name: The bundle's name.
+        weights_sha256: Hash of the stage's weights file.
+        bundle_json_sha256: Hash of `bundle.json`.
+    """
+
+    name: str
+    weights_sha256: str
+    bundle_json_sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnnxNodes:
+    """Size of the ONNX graph before and after simplification."""
+
+    nodes_before: int
+    nodes_after: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Measured differences from the fp32 PyTorch model, and what was allowed.
+
+    Attributes:
+        forward: One entry per time step that was compared.
+        trajectory: The comparison over a whole sampling trajectory with the same noise.
+        thresholds: The largest differences that the build accepts.
+    """
+
+    forward: list[dict[str, Any]]
+    trajectory: dict[str, Any]
+    thresholds: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a server must know about an engine; the JSON object of `manifest.json`.
+
+    Attributes:
+        schema_version: Version of this format.
+        stage: `base` (64 px) or `sr`.
+        target: The runtime the engine was built for: `onnx-cpu`, `onnx-cuda` or `tensorrt`.
+        precision: Of weights and matrix work, such as `fp32`.
+        max_batch: Most rows of one engine call.
+        file: Name of the engine file in the same folder.
+        file_sha256: `engine_sha256` of that file.
+        bundle: The bundle that was built.
+        unet: Architecture of the stage.
+        diffusion: Noising process of the stage.
+        sampling: The bundle's default options of the stage.
+        id_vector_model: Name of the face-recognition model whose ID vectors the bundle takes.
+        attribute_set: Number of the attribute set, or `None`.
+        opset: ONNX opset of the exported graph.
+        onnx: Size of the graph.
+        versions: Name of each library that took part in the build, and its version.
+        device: What the engine runs on: `cpu`, `cuda`, or the compute capability of a TensorRT engine (`sm86`).
+        parity: Proof of equality.
+        built_at: UTC time in ISO 8601.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    stage: Stage
+    target: Target
+    precision: str
+    max_batch: int
+    file: str
+    file_sha256: str
+    bundle: BundleReference
+    unet: UNetConfig
+    diffusion: DiffusionConfig
+    sampling: SamplingOptions
+    id_vector_model: str
+    attribute_set: int | None
+    opset: int
+    onnx: OnnxNodes
+    versions: dict[str, str]
+    device: str
+    parity: Parity
+    built_at: str
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ConfigError(f"schema_version={self.schema_version}: this version of id3pm reads {SCHEMA_VERSION}")
+        if self.max_batch < 1:
+            raise ConfigError(f"max_batch={self.max_batch}: must be at least 1")
+        if Path(self.file).name != self.file:
+            raise ConfigError(f"file={self.file!r}: must be a plain file name beside the manifest")
+
+
+def engine_sha256(path: Path) -> str:
+    """Hash (hex) of an engine: the bytes of the file, then those of its external weights `<file>.data`, if any."""
+    digest = hashlib.sha256()
+    for part in (path, path.with_name(path.name + ".data")):
+        if part.exists():
+            with part.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json` into an engine folder; it appears whole or not at all."""
+    partial = folder / (MANIFEST_NAME + ".partial")
+    partial.write_text(json.dumps(to_json(manifest), indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST_NAME)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of an engine folder.
+
+    Raises:
+        EngineMissingError: The folder has no manifest.
+        EngineError: The manifest is not valid.
+    """
+    try:
+        text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise EngineMissingError(f"no engine has been built here; {BUILD_HINT}") from error
+    try:
+        return from_json(Manifest, json.loads(text))
+    except (json.JSONDecodeError, ConfigError, InvalidOptionError) as error:
+        raise EngineError(f"the engine's manifest is not valid: {error}; {BUILD_HINT}") from error
+
+
+def verify_engine_file(folder: Path, manifest: Manifest) -> Path:
+    """The path of the engine file, after comparing its hash with the manifest (reads the whole file once).
+
+    Raises:
+        EngineMissingError: The file is not there.
+        EngineError: Its content is not what was built.
+    """
+    path = folder / manifest.file
+    if not path.is_file():
+        raise EngineMissingError(f"the engine's {manifest.file} is missing; {BUILD_HINT}")
+    if (found := engine_sha256(path)) != manifest.file_sha256:
+        raise EngineError(
+            f"{manifest.file} is damaged or from another build: sha256 {found[:12]}..., "
+            f"the manifest says {manifest.file_sha256[:12]}...; {BUILD_HINT}"
+        )
+    return path

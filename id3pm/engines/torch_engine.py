@@ -1,0 +1,52 @@
+"""The fp32 PyTorch U-Net of a bundle behind the engine interface: the reference that other engines are held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from id3pm.bundle import Stage, load_weights, read_bundle
+from id3pm.engines.inputs import EngineInputs, FloatArray, assert_inputs
+from id3pm.errors import MissingExtraError
+
+
+class TorchEngine:
+    """An `Engine` over a bundle's weights in eager PyTorch, on the CPU by default."""
+
+    def __init__(self, bundle: str | Path, stage: Stage, max_batch: int = 16, device: str = "cpu") -> None:
+        """Builds the U-Net of one stage.
+
+        Args:
+            bundle: A bundle folder.
+            stage: `base` or `sr`.
+            max_batch: Most rows of one call.
+            device: A torch device.
+
+        Raises:
+            MissingExtraError: torch is not installed.
+            BundleError: The folder is incomplete or damaged.
+        """
+        try:
+            import torch
+
+            from id3pm.unet.model import load_unet
+        except ImportError as error:
+            raise MissingExtraError("torch is not installed; run: pip install 'id3pm[export]'") from error
+        description = read_bundle(bundle)
+        self.config = description.base if stage == "base" else description.sr
+        self.max_batch = max_batch
+        self.description = f"torch {torch.__version__} {device} fp32"
+        self._torch = torch
+        self._device = device
+        self._unet = load_unet(self.config, load_weights(bundle, stage)).to(device)
+
+    def run(self, inputs: EngineInputs) -> FloatArray:
+        """Evaluates the U-Net; see `Engine.run`."""
+        assert_inputs(self.config, self.max_batch, inputs)
+        with self._torch.inference_mode():
+            tensors = {name: self._torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
+            output: FloatArray = self._unet(**tensors).float().cpu().contiguous().numpy()
+        return output
+
+    def close(self) -> None:
+        """Drops the weights."""
+        del self._unet

@@ -1,0 +1,163 @@
+"""The rows that are being sampled, stacked, and one step of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.diffusion.guidance import null_attributes, null_identity, take_rows
+from id3pm.diffusion.noise import noise
+from id3pm.diffusion.samplers import StepPlan, gather, update
+from id3pm.engines.base import Engine
+from id3pm.engines.inputs import EngineInputs, FloatArray, input_shapes
+from id3pm.errors import EngineError, Id3pmError
+from id3pm.sampling.request import Sample, SampleRequest
+
+OnDone = Callable[[Sample | Id3pmError], None]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Row:
+    """One request on its way through a scheduler.
+
+    Attributes:
+        request: What was asked for, validated.
+        plan: Its steps.
+        on_done: Takes the result, exactly once.
+        rank: Waiting rows enter in ascending order of this.
+        submitted: Monotonic seconds of its arrival.
+        started: Monotonic seconds at which it entered the batch, or `None` while it waits.
+        step: Steps made.
+        x0: The latest prediction of the finished image, float32 [3, S, S], never written to again; `None` before one.
+        answered: `on_done` has been or is being called.
+    """
+
+    request: SampleRequest
+    plan: StepPlan
+    on_done: OnDone
+    rank: tuple[int, float, int]
+    submitted: float
+    started: float | None = None
+    step: int = 0
+    x0: FloatArray | None = None
+    answered: bool = False
+
+
+class RowBatch:
+    """The active rows of one engine, at any mixture of time steps, samplers and guidance. One thread owns it.
+
+    Its arrays are replaced at every step and never written to, so a row's `x0` may be read from any thread.
+    """
+
+    def __init__(self, engine: Engine, stage: int) -> None:
+        self._engine = engine
+        self._stage = stage
+        self._shape = input_shapes(engine.config, 0)["x"][1:]
+        self.clear()
+
+    def clear(self) -> None:
+        """Drops all rows."""
+        empty = {name: np.empty(s, np.float32) for name, s in input_shapes(self._engine.config, 0).items()}
+        del empty["timesteps"]
+        self._x = self._x0 = empty.pop("x")
+        self._conditions = empty
+        self.rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        """Starts a row from its noise: draw 0 of the seed contract."""
+        start = noise(row.request.seed, self._stage, 0, self._shape)[None]
+        self._x = np.concatenate([self._x, start])
+        self._x0 = np.concatenate([self._x0, start])  # a place in the stack; nothing reads it before the first step
+        for name, stacked in self._conditions.items():
+            self._conditions[name] = np.concatenate([stacked, getattr(row.request, name)[None]])
+        self.rows.append(row)
+
+    def keep(self, kept: Sequence[bool]) -> None:
+        """Drops the rows whose flag is false."""
+        if all(kept):
+            return
+        indices = np.flatnonzero(kept)
+        self._x, self._x0 = self._x[indices], self._x0[indices]
+        self._conditions = {name: stacked[indices] for name, stacked in self._conditions.items()}
+        self.rows = [self.rows[index] for index in indices]
+
+    def step(self) -> list[tuple[Row, Sample | EngineError]]:
+        """One step of every row: one U-Net evaluation of all of them, and of the guided ones without their condition.
+
+        Returns:
+            The rows that have left the batch: finished, or failed because their output was not finite.
+        """
+        if not self.rows:
+            return []
+        coefficients = gather([row.plan for row in self.rows], [row.step for row in self.rows])
+        guided, noisy = coefficients.guided_rows, coefficients.noise_rows
+        output = self._evaluate(self._inputs(coefficients.timestep, guided))
+        count = len(self.rows)
+        finite = np.isfinite(output).reshape(len(output), -1).all(axis=1)
+        finite_rows = finite[:count].copy()
+        finite_rows[guided] &= finite[count:]
+        if not finite.all():  # such rows fail below; until then their numbers must not raise warnings
+            output = np.where(np.isfinite(output), output, np.float32(0.0))
+        draws = [noise(row.request.seed, self._stage, row.step + 1, self._shape) for row in self._at(noisy)]
+        self._x, self._x0 = update(
+            self._x,
+            output[:count],
+            coefficients,
+            unconditional=output[count:] if len(guided) else None,
+            x0_prev=self._x0,
+            noise=np.stack(draws) if draws else None,
+        )
+        for row, x0 in zip(self.rows, self._x0, strict=True):
+            row.step, row.x0 = row.step + 1, x0
+        return self._leave(finite_rows.tolist())
+
+    def _at(self, indices: NDArray[np.intp]) -> list[Row]:
+        return [self.rows[index] for index in indices]
+
+    def _inputs(self, timesteps: FloatArray, guided: NDArray[np.intp]) -> EngineInputs:
+        """The conditional rows, and behind them the guided ones again with null conditions."""
+        stacked = {"x": self._x, "timesteps": timesteps, **self._conditions}
+        if not len(guided):
+            return stacked
+        repeated = {name: take_rows(array, guided) for name, array in stacked.items()}
+        if "identity" in repeated:
+            repeated["identity"] = null_identity(*repeated["identity"].shape)
+        if "attributes" in repeated:
+            repeated["attributes"] = null_attributes(*repeated["attributes"].shape)
+        return {name: np.concatenate([stacked[name], repeated[name]]) for name in stacked}
+
+    def _evaluate(self, inputs: EngineInputs) -> FloatArray:
+        """The U-Net's output for all rows, in as few engine calls as its largest batch allows."""
+        size = self._engine.max_batch
+        parts = [
+            self._engine.run({name: array[start : start + size] for name, array in inputs.items()})
+            for start in range(0, len(inputs["x"]), size)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _leave(self, finite: Sequence[bool]) -> list[tuple[Row, Sample | EngineError]]:
+        now = time.monotonic()
+        left: list[tuple[Row, Sample | EngineError]] = []
+        for row, x, is_finite in zip(self.rows, self._x, finite, strict=True):
+            if not is_finite:
+                left.append((row, EngineError(f"the U-Net's output at step {row.step} is not finite")))
+            elif row.step == len(row.plan):
+                left.append((row, _sample(row, x, now)))
+        gone = {id(row) for row, _ in left}
+        self.keep([id(row) not in gone for row in self.rows])
+        return left
+
+
+def _sample(row: Row, image: FloatArray, now: float) -> Sample:
+    started = row.submitted if row.started is None else row.started
+    return Sample(
+        image=image.copy(),  # the stack it lies in would live as long as the image
+        steps=row.step,
+        evaluations=row.plan.evaluations,
+        waited_s=started - row.submitted,
+        sampled_s=now - started,
+    )

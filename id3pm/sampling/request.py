@@ -1,0 +1,102 @@
+"""One image to be sampled by one stage, and the result."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from id3pm.config import SamplingOptions, UNetConfig
+from id3pm.diffusion.guidance import null_attributes
+from id3pm.diffusion.noise import check_seed
+from id3pm.engines.inputs import FloatArray, input_shapes
+from id3pm.errors import InvalidInputError, InvalidOptionError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SampleRequest:
+    """One image of one stage. `StepScheduler.submit` checks it with `validated`.
+
+    Attributes:
+        id: Name for cancel and progress; unique among the requests in flight.
+        seed: 0 .. 2^63 - 1; all noise of the image is a function of it.
+        options: How to sample.
+        identity: ID vector, float32 [D], as its face-recognition model gives it: never normalised here. The zero
+            vector is the unconditional input of classifier-free guidance, so it means "nobody in particular".
+        attributes: Attribute vector, float32 [A], or `None` for unspecified (the -1-vector).
+        low_res: The image to upsample, float32 [3, s, s] in [-1, 1].
+        deadline: `time.monotonic()` seconds after which the result is of no use, or `None`.
+        priority: Smaller goes first; only the order of waiting requests depends on it.
+    """
+
+    id: str
+    seed: int
+    options: SamplingOptions
+    identity: FloatArray | None = None
+    attributes: FloatArray | None = None
+    low_res: FloatArray | None = None
+    deadline: float | None = None
+    priority: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """A finished image.
+
+    Attributes:
+        image: float32 [3, S, S], nominally in [-1, 1].
+        steps: Sampling steps that were made.
+        evaluations: Rows that the U-Net evaluated: one per step, two where the step was guided.
+        waited_s: Seconds between `submit` and the first step.
+        sampled_s: Seconds between the first step and the last.
+    """
+
+    image: FloatArray
+    steps: int
+    evaluations: int
+    waited_s: float
+    sampled_s: float
+
+
+def validated(request: SampleRequest, config: UNetConfig) -> SampleRequest:
+    """The request with its arrays copied to float32, after checking that a U-Net of this configuration can take it.
+
+    Raises:
+        InvalidInputError: A value is missing, superfluous, not finite, or of the wrong size.
+        InvalidOptionError: Guidance is asked of a stage that has no condition.
+    """
+    scale = request.options.guidance_scale
+    if config.identity_dim is None and config.attribute_dim is None and scale != 1.0:
+        raise InvalidOptionError(f"guidance_scale={scale}: this stage has no condition to guide; leave it at 1")
+    shapes = {name: shape[1:] for name, shape in input_shapes(config, 1).items()}
+    attributes = request.attributes
+    if attributes is None and config.attribute_dim is not None:
+        attributes = null_attributes(1, config.attribute_dim)[0]
+    return dataclasses.replace(
+        request,
+        seed=check_seed(request.seed),
+        identity=_checked("identity", request.identity, shapes.get("identity")),
+        attributes=_checked("attributes", attributes, shapes.get("attributes")),
+        low_res=_checked("low_res", request.low_res, shapes.get("low_res")),
+    )
+
+
+def _checked(name: str, value: FloatArray | None, shape: tuple[int, ...] | None) -> FloatArray | None:
+    """A float32 copy of `value`, which must have this shape; `None` where the stage takes no such input."""
+    if shape is None:
+        if value is not None:
+            raise InvalidInputError(f"{name}: this model takes none")
+        return None
+    if value is None:
+        raise InvalidInputError(f"{name}: missing; this model needs {list(shape)} numbers")
+    try:
+        with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused below
+            array = np.array(value, dtype=np.float32, order="C")
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{name}: expected numbers of shape {list(shape)}") from error
+    if array.shape != shape:
+        raise InvalidInputError(f"{name} has shape {list(array.shape)}; this model takes {list(shape)}")
+    if not np.isfinite(array).all():
+        raise InvalidInputError(f"{name} has values that are not finite (NaN or infinity)")
+    array.setflags(write=False)
+    return array
