@@ -1,0 +1,210 @@
+"""Photo or ID vector in, faces out, in this process: the twin of the served ensemble, bit for bit.
+
+For benchmarks, evaluation and notebooks; it reads the same engine folders as the server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import queue
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from id3pm.config import SamplingOptions
+from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed
+from id3pm.engines.base import Engine, load_engine
+from id3pm.engines.manifest import Manifest, read_manifest
+from id3pm.errors import EngineError, Id3pmError, InvalidInputError
+from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
+from id3pm.sampling.cascade import Cascade, CascadeImages
+from id3pm.sampling.options import both_stages
+from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
+from id3pm.sampling.request import SampleRequest
+from id3pm.sampling.scheduler import StepScheduler
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generated:
+    """Generated faces, in the order they were asked for.
+
+    Attributes:
+        images: uint8 [N, 256, 256, 3].
+        images_64: uint8 [N, 64, 64, 3], what super-resolution was given.
+        receipts: One per image; see `id3pm.sampling.receipt`.
+    """
+
+    images: NDArray[np.uint8]
+    images_64: NDArray[np.uint8]
+    receipts: list[Receipt]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stage:
+    engine: Engine
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, folder: Path, device: str, threads: int | None) -> _Stage:
+        return cls(load_engine(folder, device=device, threads=threads), read_manifest(folder))
+
+    def scheduler(self, stage: int) -> StepScheduler:
+        # The caller's list is the queue here, so nothing is turned away.
+        rows = self.manifest.max_batch
+        return StepScheduler(self.engine, self.manifest.diffusion, stage, max_rows=rows, max_waiting=sys.maxsize)
+
+
+class Pipeline:
+    """Both U-Nets and the face stage of one Triton repository. Close it, or use it as a context manager."""
+
+    def __init__(self, repository: Path, base: _Stage, sr: _Stage, threads: int | None) -> None:
+        """Use `Pipeline.load`."""
+        self._face_folder = repository / "face_embedding" / "1" / "engine"
+        self._threads = threads
+        self._base = base
+        self._sr = sr
+        self._cascade = Cascade(base.scheduler(STAGE_BASE), sr.scheduler(STAGE_SR))
+        self._calls = itertools.count()
+
+    @classmethod
+    def load(cls, repository: str | Path, device: str = "cpu", threads: int | None = None) -> Pipeline:
+        """Loads the engines that `export/build_engines.py` left in a Triton repository.
+
+        Args:
+            repository: The `triton_repo` folder.
+            device: See `load_engine`.
+            threads: CPU threads of each engine, or `None` for all cores.
+
+        Raises:
+            EngineMissingError: An engine has not been built.
+            EngineError: An engine is damaged, or this machine cannot run it.
+        """
+        repository = Path(repository)
+        base, sr = (
+            _Stage.load(repository / model / "1" / "engine", device, threads)
+            for model in ("denoiser_64", "super_resolution")
+        )
+        return cls(repository, base, sr, threads)
+
+    @functools.cached_property
+    def face_stage(self) -> FaceStage:
+        """The face stage, loaded when it is first used.
+
+        Raises:
+            EngineMissingError: Its models have not been built.
+            EngineError: They are damaged, or give other ID vectors than the U-Net was trained with.
+        """
+        stage = FaceStage.load(self._face_folder, threads=self._threads)
+        wanted = self._base.manifest.id_vector_model
+        if stage.id_vector_model != wanted:
+            raise EngineError(f"the face stage gives {stage.id_vector_model} ID vectors, the U-Net takes {wanted}")
+        return stage
+
+    def embed(self, photo: bytes, face: FacePolicy = "largest") -> FaceResult:
+        """The ID vector of the face in a photograph; see `FaceStage.embed` for arguments and errors."""
+        return self.face_stage.embed(photo, face)
+
+    def generate(self, embeddings: ArrayLike, seeds: int | Sequence[int], **options: Any) -> Generated:
+        """Generates one face per ID vector and seed; a single one of either goes with all of the other.
+
+        Args:
+            embeddings: ID vectors [N, D], or one of [D], as `embed` gives them.
+            seeds: One seed, or N of them, 0 .. 2^63 - 1.
+            **options: `steps`, `guidance_scale`, ..., `sr_sampler`, `sr_steps`, `sr_eta` and `attributes` ([A], for
+                all images); what is left out takes the bundle's defaults.
+
+        Raises:
+            InvalidInputError: A value breaks a rule; the message names both.
+            EngineError: An engine failed.
+        """
+        vectors, seed_list = _paired(embeddings, seeds)
+        attributes = _numbers("attributes", options.pop("attributes")) if "attributes" in options else None
+        base, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, options)
+        call = next(self._calls)
+        requests = [
+            SampleRequest(
+                id=f"{call}-{index}",
+                seed=seed,
+                options=base,
+                identity=vector,
+                attributes=attributes,
+            )
+            for index, (vector, seed) in enumerate(zip(vectors, seed_list, strict=True))
+        ]
+        results = self._run(requests, sr)
+        return Generated(
+            images=np.stack([result.image for result in results]),
+            images_64=np.stack([result.image_64 for result in results]),
+            receipts=[self._receipt(request, sr) for request in requests],
+        )
+
+    def _run(self, requests: list[SampleRequest], sr: SamplingOptions) -> list[CascadeImages]:
+        """Sends all requests through the cascade; the first error cancels the others."""
+        done: queue.SimpleQueue[tuple[int, CascadeImages | Id3pmError]] = queue.SimpleQueue()
+        results: dict[int, CascadeImages] = {}
+        try:
+            for index, request in enumerate(requests):
+                self._cascade.submit(request, sr, functools.partial(_put, done, index))
+            while len(results) < len(requests):
+                index, outcome = done.get()
+                if isinstance(outcome, Id3pmError):
+                    raise outcome
+                results[index] = outcome
+        finally:
+            for request in requests:
+                self._cascade.cancel(request.id)
+        return [results[index] for index in range(len(requests))]
+
+    def _receipt(self, request: SampleRequest, sr: SamplingOptions) -> Receipt:
+        base = self._base
+        receipt = new_receipt(base.manifest.bundle.name, request.seed, request.identity)
+        receipt = add_stage(receipt, base.manifest, base.engine.description, request.options, request.attributes)
+        return add_stage(receipt, self._sr.manifest, self._sr.engine.description, sr)
+
+    def close(self) -> None:
+        """Ends both schedulers and frees the engines."""
+        for scheduler in (self._cascade.base, self._cascade.sr):
+            if scheduler.close():
+                scheduler.engine.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _put(
+    done: queue.SimpleQueue[tuple[int, CascadeImages | Id3pmError]], index: int, outcome: CascadeImages | Id3pmError
+) -> None:
+    done.put((index, outcome))
+
+
+def _numbers(name: str, value: ArrayLike) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused by the scheduler
+            return np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{name}: expected numbers") from error
+
+
+def _paired(embeddings: ArrayLike, seeds: int | Sequence[int]) -> tuple[NDArray[np.float32], list[int]]:
+    """ID vectors [N, D] and N seeds, a single one of either repeated."""
+    vectors = np.atleast_2d(_numbers("embeddings", embeddings))
+    seed_list = [check_seed(seed) for seed in np.atleast_1d(np.asarray(seeds, dtype=object))]
+    count = max(len(vectors), len(seed_list))
+    if vectors.ndim != 2 or len(vectors) not in (1, count) or len(seed_list) not in (1, count) or not count:
+        raise InvalidInputError(
+            f"embeddings of shape {list(vectors.shape)} with {len(seed_list)} seeds: "
+            "give [N, D] and N seeds, or one of either"
+        )
+    return np.broadcast_to(vectors, (count, vectors.shape[1])), seed_list * (count // len(seed_list))

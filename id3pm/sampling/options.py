@@ -1,0 +1,55 @@
+"""Sampling options of both stages by their public names, for callers in this process.
+
+Over the wire the same names arrive as tensors or parameters and are parsed by `id3pm.serving`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from id3pm.config import SamplingOptions, from_json, to_json
+from id3pm.errors import ConfigError, InvalidOptionError
+
+BASE_OPTIONS: Mapping[str, str] = {field.name: field.name for field in dataclasses.fields(SamplingOptions)}
+SR_OPTIONS: Mapping[str, str] = {f"sr_{name}": name for name in ("sampler", "steps", "eta")}
+
+
+def both_stages(
+    base: SamplingOptions, sr: SamplingOptions, given: Mapping[str, Any]
+) -> tuple[SamplingOptions, SamplingOptions]:
+    """The options of the 64 px stage and of super-resolution.
+
+    Args:
+        base: Defaults of the 64 px stage.
+        sr: Defaults of super-resolution.
+        given: What the caller asks for, by public name: the keys of `BASE_OPTIONS` and `SR_OPTIONS`.
+
+    Raises:
+        InvalidOptionError: A name is unknown, or a value has the wrong type or is outside its range.
+    """
+    if unknown := sorted(set(given) - set(BASE_OPTIONS) - set(SR_OPTIONS)):
+        raise InvalidOptionError(
+            f"unknown option {', '.join(unknown)}; choose from {', '.join((*BASE_OPTIONS, *SR_OPTIONS, 'attributes'))}"
+        )
+    return _with(base, given, BASE_OPTIONS), _with(sr, given, SR_OPTIONS)
+
+
+def _with(defaults: SamplingOptions, given: Mapping[str, Any], names: Mapping[str, str]) -> SamplingOptions:
+    changes = {names[name]: _plain(value) for name, value in given.items() if name in names}
+    if changes.get("sampler", defaults.sampler) != defaults.sampler:
+        changes.setdefault("eta", 0.0)  # a default eta belongs to the default sampler
+    try:
+        return from_json(SamplingOptions, {**to_json(defaults), **changes})
+    except ConfigError as error:
+        raise InvalidOptionError(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    """A number as it is after travelling over the wire: floats have passed through FP32, so both ways agree in bits."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return float(str(np.float32(value))) if isinstance(value, float) else value
