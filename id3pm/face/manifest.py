@@ -1,0 +1,101 @@
+"""manifest.json of a face engine folder: which detector and encoder lie there, and how they are fed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from id3pm.config import from_json, to_json
+from id3pm.errors import ConfigError, EngineError, EngineMissingError
+
+FILE_NAME = "manifest.json"
+HOW_TO_BUILD = "build the face models with python export/face_models.py"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceManifest:
+    """What a face engine folder contains.
+
+    Attributes:
+        id_vector_model: Name of the FR method, as bundles name it: `sface` or `insightface:<pack>`.
+        identity_dim: Length D of its ID vectors.
+        detector: Kind of the detector, a key of `id3pm.face.encoders.DETECTORS`.
+        detector_file: Its ONNX file in the folder.
+        detector_sha256: Hash of that file.
+        encoder_file: The ONNX file of the encoder: crops in, ID vectors out.
+        encoder_sha256: Hash of that file.
+        input_mean: Subtracted from the encoder's RGB input, 0..255.
+        input_std: The encoder's input is then divided by this.
+        source: Where the models come from, with versions.
+        source_sha256: Hash over the source files; what makes a rebuild unnecessary.
+        licence: Licence of the weights.
+        recipe: Version of the graph clean-up that was applied; 0 for files taken as they are.
+        schema_version: Version of this file's form.
+    """
+
+    id_vector_model: str
+    identity_dim: int
+    detector: str
+    detector_file: str
+    detector_sha256: str
+    encoder_file: str
+    encoder_sha256: str
+    input_mean: float
+    input_std: float
+    source: str
+    source_sha256: str
+    licence: str
+    recipe: int
+    schema_version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.schema_version != 1:
+            raise ConfigError(f"schema_version={self.schema_version}: this version reads 1; {HOW_TO_BUILD}")
+
+
+def write_manifest(folder: Path, manifest: FaceManifest) -> None:
+    """Write manifest.json into `folder`."""
+    (folder / FILE_NAME).write_text(json.dumps(to_json(manifest), indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> FaceManifest:
+    """The manifest of a face engine folder; the files it names exist and have the hashes it gives.
+
+    Raises:
+        EngineMissingError: There is no manifest, or a file it names is missing.
+        EngineError: The manifest cannot be read, or a file is not the one it describes.
+    """
+    try:
+        data: Any = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EngineMissingError(f"no face models have been built: {HOW_TO_BUILD}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EngineError(f"the face models' {FILE_NAME} is not JSON ({error}): {HOW_TO_BUILD}") from error
+    if not isinstance(data, Mapping):
+        raise EngineError(f"the face models' {FILE_NAME} is not a JSON object: {HOW_TO_BUILD}")
+    try:
+        manifest = from_json(FaceManifest, data)
+    except ConfigError as error:
+        raise EngineError(f"the face models' {FILE_NAME} is not valid: {error}; {HOW_TO_BUILD}") from error
+    for name, sha256 in (
+        (manifest.detector_file, manifest.detector_sha256),
+        (manifest.encoder_file, manifest.encoder_sha256),
+    ):
+        if not (folder / name).is_file():
+            raise EngineMissingError(f"the face models lack {name}: {HOW_TO_BUILD}")
+        if file_sha256(folder / name) != sha256:
+            raise EngineError(f"{name} is not the file its manifest describes: {HOW_TO_BUILD}")
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of one file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""One way to open an ONNX file of the face stage with onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
+
+
+def open_session(model: Path, threads: int | None) -> Any:
+    """An onnxruntime CPU session.
+
+    Args:
+        model: The ONNX file.
+        threads: Threads inside one operator, or `None` for onnxruntime's choice (all cores). Results do not depend on
+            it. Dataset workers and tests use 1: one process per core beats threads for networks this small.
+
+    Raises:
+        EngineMissingError: There is no such file.
+        EngineError: onnxruntime cannot load it.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("the face stage needs onnxruntime: pip install 'id3pm[face]'") from error
+    if threads is not None and threads < 1:
+        raise EngineError(f"threads={threads}: must be None (all cores) or at least 1")
+    if not model.is_file():
+        raise EngineMissingError(f"there is no {model.name}: build the face models with python export/face_models.py")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exception classes are private and change between versions
+        raise EngineError(f"{model.name} cannot be loaded by onnxruntime: {error}") from error

@@ -1,0 +1,211 @@
+"""The face stage: a photo in, the ID vector of the face in it out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.errors import (
+    FaceError,
+    FaceTooSmallError,
+    InvalidInputError,
+    MissingExtraError,
+    NoFaceError,
+    SeveralFacesError,
+)
+from id3pm.face.align import align_face
+from id3pm.face.detect import DETECTION_SIZE, FaceDetector
+from id3pm.face.encoders import FaceEncoder, load_models
+from id3pm.face.manifest import read_manifest
+from id3pm.images import decode_photo
+
+FacePolicy = Literal["largest", "only"]
+MIN_FACE_SIZE = 24
+"""Shortest allowed side of a face's box, in pixels of the photo; below it, five landmarks lie within noise."""
+
+BATCH = 16
+"""Pictures or crops in one call of a network: more needs memory and is no faster."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """One attempt at finding a face: the picture's longer side is scaled to `size` inside a black border."""
+
+    size: int
+    border: int
+
+    def frame(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture [H, W, 3] as the detector gets to see it."""
+        try:
+            import cv2
+        except ImportError as error:
+            raise MissingExtraError("face detection needs OpenCV: pip install 'id3pm[face]'") from error
+        height, width = image.shape[:2]
+        scale = self._scale((height, width))
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR)
+        return np.pad(scaled, ((self.border, self.border), (self.border, self.border), (0, 0)))
+
+    def to_photo(self, faces: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        """Faces [K, 15] found in the framed picture, in pixels of the photo of this (height, width)."""
+        faces, scale = faces.copy(), self._scale(size)
+        points = [0, 1, *range(4, 14)]
+        # Resizing aligns the outer edges of pixels, so their centres, which coordinates count, move by half a pixel.
+        faces[:, points] = (faces[:, points] - self.border + 0.5) / scale - 0.5
+        faces[:, 2:4] /= scale
+        return faces
+
+    def _scale(self, size: tuple[int, int]) -> float:
+        return self.size / max(size)
+
+
+def _looks(longer_side: int) -> tuple[_Look, ...]:
+    """Attempts in order; the next one is made only for pictures in which no face was found so far.
+
+    1. Pictures up to 256 px, as the two diffusion stages make them, at 192 px: a 64 px face is too small for the
+       detector, and its 64 px and 256 px versions should be aligned alike. Others as they are, at most 640 px.
+    2. At twice that size: small faces in large photos, soft faces in small ones.
+    3. At 160 px inside a border: a face that fills or overfills the frame.
+    """
+    first = 192 if longer_side <= 256 else min(longer_side, 640)
+    return (_Look(first, 0), _Look(2 * first, 0), _Look(160, 80))
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceResult:
+    """The face that was taken from one photo.
+
+    Attributes:
+        embedding: Its ID vector, float32 [D], L2 norm 1.
+        detection: float32 [15], pixels of the photo: see `id3pm.face.detect.DETECTION_SIZE`.
+        faces: How many faces were found.
+    """
+
+    embedding: NDArray[np.float32]
+    detection: NDArray[np.float32]
+    faces: int
+
+
+class FaceStage:
+    """Detector, alignment and encoder of one FR method.
+
+    Args:
+        id_vector_model: Name of the method, as bundles name it.
+        detector: Finds faces.
+        encoder: Turns aligned faces into ID vectors.
+    """
+
+    def __init__(self, id_vector_model: str, detector: FaceDetector, encoder: FaceEncoder) -> None:
+        self.id_vector_model = id_vector_model
+        self._detector = detector
+        self._encoder = encoder
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> FaceStage:
+        """The stage from a face engine folder that export/face_models.py built.
+
+        Args:
+            folder: For example triton_repo/face_embedding/1/engine.
+            threads: See `id3pm.face.runtime.open_session`.
+
+        Raises:
+            EngineMissingError: Nothing has been built there.
+            EngineError: A file is damaged or does not fit.
+        """
+        manifest = read_manifest(folder)
+        detector, encoder = load_models(folder, manifest, threads)
+        return cls(manifest.id_vector_model, detector, encoder)
+
+    @property
+    def identity_dim(self) -> int:
+        """Length D of the ID vectors."""
+        return self._encoder.identity_dim
+
+    def embed(self, photo: bytes, policy: FacePolicy = "largest") -> FaceResult:
+        """The face in one photo.
+
+        Args:
+            photo: Content of a JPEG, PNG or WebP file; see `id3pm.images.decode_photo`.
+            policy: Which of several faces to take: `largest` by box area, or `only`: refuse to choose.
+
+        Raises:
+            ImageError: The photo cannot be decoded.
+            NoFaceError: No face was found at any of the scales tried.
+            FaceTooSmallError: The face is smaller than `MIN_FACE_SIZE`.
+            SeveralFacesError: Several faces, and the policy is `only`.
+            InvalidInputError: The policy is unknown.
+        """
+        (result,) = self.embed_images(decode_photo(photo)[None], policy)
+        if isinstance(result, FaceError):
+            raise result
+        return result
+
+    def embed_images(self, images: NDArray[np.uint8], policy: FacePolicy = "largest") -> list[FaceResult | FaceError]:
+        """The faces in a batch of decoded pictures; what is wrong with one does not stop the others.
+
+        Args:
+            images: uint8 [N, H, W, 3], RGB.
+            policy: See `embed`.
+
+        Returns:
+            For every picture its result, or the error that `embed` would have raised.
+        """
+        if policy not in get_args(FacePolicy):
+            raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")
+        found = self.detect(images)
+        picks = [_choose(faces, policy, images.shape[1:3]) for faces in found]
+        usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
+        crops = [align_face(images[i], face[4:14].reshape(5, 2)) for i, face in usable.items()]
+        batches = [self._encoder.encode_batch(np.stack(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
+        embeddings = dict(zip(usable, (row for batch in batches for row in batch), strict=True))
+        return [
+            pick if isinstance(pick, FaceError) else FaceResult(embeddings[i], pick, len(found[i]))
+            for i, pick in enumerate(picks)
+        ]
+
+    def detect(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """All faces in a batch of decoded pictures.
+
+        Args:
+            images: uint8 [N, H, W, 3], RGB.
+
+        Returns:
+            N arrays float32 [K, 15] in pixels of the pictures, highest score first; K is 0 where no attempt of
+            `_looks` found a face.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise InvalidInputError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, 3]")
+        faces = [np.empty((0, DETECTION_SIZE), dtype=np.float32)] * len(images)
+        for look in _looks(max(images.shape[1:3])):
+            missing = [i for i, found in enumerate(faces) if not len(found)]
+            for start in range(0, len(missing), BATCH):
+                chunk = missing[start : start + BATCH]
+                scenes = np.stack([look.frame(images[i]) for i in chunk])
+                for i, found in zip(chunk, self._detector.detect_batch(scenes), strict=True):
+                    faces[i] = look.to_photo(found, images.shape[1:3])
+        return faces
+
+
+def _choose(faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int]) -> NDArray[np.float32] | FaceError:
+    """The face [15] that the policy takes, or why none can be taken."""
+    height, width = size
+    if not len(faces):
+        tried = ", ".join(f"{look.size} px" + " with a border" * (look.border > 0) for look in _looks(max(size)))
+        return NoFaceError(
+            f"no face was found in the {width}x{height} photo; tried with its longer side at {tried}: send a photo in "
+            "which the face looks towards the camera and is well lit"
+        )
+    if policy == "only" and len(faces) > 1:
+        return SeveralFacesError(
+            f"{len(faces)} faces were found and face='only' allows one: crop the photo, or send face='largest'"
+        )
+    face: NDArray[np.float32] = faces[np.argmax(faces[:, 2] * faces[:, 3])]
+    if min(face[2:4]) < MIN_FACE_SIZE:
+        return FaceTooSmallError(
+            f"the face is {face[2]:.0f}x{face[3]:.0f} px: at least {MIN_FACE_SIZE} px are needed; send a closer photo"
+        )
+    return face

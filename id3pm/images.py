@@ -1,0 +1,153 @@
+"""Pictures: uint8 [H, W, 3] <-> float32 [3, H, W] in [-1, 1], and safe decoding of what users send.
+
+The only place where this package converts between the two.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from id3pm.errors import ImageError
+
+MAX_PIXELS = 40_000_000
+"""Largest photo that is decoded: 40 megapixels, 120 MB as RGB. Cameras of today stay below it."""
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def to_chw(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a U-Net takes: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [-1, 1] (x / 127.5 - 1)."""
+    if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] != 3:
+        raise ImageError(f"images are {images.dtype} {images.shape}: need uint8 [..., H, W, 3]")
+    scaled = images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
+
+
+def to_uint8(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """What a person looks at: float32 [..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3].
+
+    Values outside are clipped and fractions are cut off, as guided-diffusion's sampling scripts do.
+    """
+    if x.ndim < 3 or x.shape[-3] != 3:
+        raise ImageError(f"x is {x.shape}: need [..., 3, H, W]")
+    pixels = ((x + np.float32(1.0)) * np.float32(127.5)).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels, -3, -1))
+
+
+def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """A photo as a person sees it.
+
+    JPEG, PNG and WebP; the first frame of animations; EXIF orientation applied; transparency on white; 16-bit depth,
+    palettes, grey and CMYK converted to 8-bit RGB. Colour profiles are ignored. The size is read from the header and
+    checked before any pixel is decoded.
+
+    Args:
+        data: The file's content.
+        max_pixels: Largest allowed width x height.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        ImageError: Not such a file, too large, truncated or damaged.
+    """
+    image = _open(data, max_pixels)
+    _check_size(*image.size, max_pixels)
+    try:
+        image.load()
+        upright = _TURNS.get(_orientation(image))
+        rgb = _to_rgb(image)
+        return np.array(rgb if upright is None else rgb.transpose(upright))
+    except Exception as error:  # damaged files make the decoders raise nearly any class
+        raise ImageError(f"the photo is truncated or damaged: {error}") from error
+
+
+def encode_png(image: NDArray[np.uint8], text: Mapping[str, str] | None = None) -> bytes:
+    """A PNG file.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        text: Text chunks to store in the file; keys of 1 to 79 Latin-1 characters.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ImageError(f"image is {image.dtype} {image.shape}: need uint8 [H, W, 3]")
+    info = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        info.add_text(key, value)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture with its header read.
+
+    Pillow's `Image.open` would try forty formats and warn about large pictures through the process-wide warning
+    filter; the three plug-ins are called directly instead.
+    """
+    file = io.BytesIO(data)
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            return JpegImagePlugin.JpegImageFile(file)
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            return PngImagePlugin.PngImageFile(file)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            _check_size(*_webp_size(data), max_pixels)
+            return WebPImagePlugin.WebPImageFile(file)
+    except ImageError:
+        raise
+    except Exception as error:  # damaged headers make the decoders raise nearly any class
+        raise ImageError(f"the photo's header is damaged: {error}") from error
+    raise ImageError(f"the photo ({len(data)} bytes) is not a JPEG, PNG or WebP file")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height from a WebP header. Pillow's plug-in allocates the canvas before it can be asked."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10 or kind not in (b"VP8 ", b"VP8L", b"VP8X"):
+        raise ImageError("the photo's header is damaged: no size where WebP has it")
+    if kind == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the photo has {width}x{height} = {width * height / 1e6:.1f} megapixels: at most {max_pixels / 1e6:g} are "
+            "allowed; send a smaller one"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) .. 8; a photo whose EXIF block cannot be read is taken as it is stored."""
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # damaged EXIF makes the parser raise nearly any class, and says nothing about the pixels
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit grey: Pillow's own conversion would clip at 255. The high byte is what it keeps of 16-bit colour too.
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
