@@ -19,9 +19,10 @@ PHOTO = {"photo": ("TYPE_STRING", (1,)), "face": ("TYPE_STRING", (1,))}
 CONTROL = {"control": ("TYPE_STRING", (2,))}
 IMAGE_64 = {"image_64": ("TYPE_UINT8", (64, 64, 3))}
 IMAGE = {"image": ("TYPE_UINT8", (256, 256, 3))}
-RECEIPT_64, RECEIPT, PNG, STATUS = (
-    {name: ("TYPE_STRING", (1,))} for name in ("receipt_64", "receipt", "png", "status")
-)
+RECEIPT_64 = {"receipt_64": ("TYPE_STRING", (1,))}
+RECEIPT = {"receipt": ("TYPE_STRING", (1,))}
+PNG = {"png": ("TYPE_STRING", (1,))}
+STATUS = {"status": ("TYPE_STRING", (1,))}
 FACE_OUTPUTS = {**EMBEDDING, "detection": ("TYPE_FP32", (15,)), "faces": ("TYPE_INT32", (1,))}
 
 EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -31,6 +32,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "id3pm": ({**EMBEDDING, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT}),
     "id3pm_photo": ({**PHOTO, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT, **EMBEDDING}),
     "id3pm_png": ({**EMBEDDING, **BASE, **SR}, {**PNG, **RECEIPT}),
+    "id3pm_photo_png": ({**PHOTO, **BASE, **SR}, {**PNG, **RECEIPT}),
 }
 
 
@@ -62,7 +64,7 @@ def test_every_model_takes_sixteen_rows_and_answers_missing_inputs_itself(name: 
     assert not parsed.model_transaction_policy.decoupled
 
 
-@pytest.mark.parametrize("name", [name for name, _ in EXPECTED.items() if name.startswith("id3pm")])
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith("id3pm")])
 def test_ensembles_pass_every_option_to_the_models_that_take_it(name: str) -> None:
     """A forgotten input_map line would make an option do nothing, silently."""
     parsed = config(name)

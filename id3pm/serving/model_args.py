@@ -1,0 +1,48 @@
+"""What a Triton model learns from its configuration and environment when it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+from id3pm.errors import ConfigError
+
+THREADS_VARIABLE = "ID3PM_THREADS"
+
+
+def device_of(args: Mapping[str, str], target: str) -> str:
+    """The device for an engine built for `target`: the CPU, or the GPU that Triton gave this instance.
+
+    Triton names no GPU where it sees none; a GPU engine then asks for the first one and says itself what is wrong.
+    """
+    if target == "onnx-cpu":
+        return "cpu"
+    return f"cuda:{args['model_instance_device_id'] if args['model_instance_kind'] == 'GPU' else 0}"
+
+
+def threads() -> int | None:
+    """CPU threads per engine, from the environment; `None` (unset) is all cores.
+
+    Raises:
+        ConfigError: The variable is not a positive whole number.
+    """
+    value = os.environ.get(THREADS_VARIABLE)
+    if value is None:
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"{THREADS_VARIABLE}={value!r}: must be a whole number of at least 1")
+    return int(value)
+
+
+def parameter(args: Mapping[str, str], name: str) -> int:
+    """A whole-number entry under `parameters` of the model's config.pbtxt.
+
+    Raises:
+        ConfigError: It is missing or not a positive whole number.
+    """
+    entry = json.loads(args["model_config"])["parameters"].get(name, {})
+    value = entry.get("string_value", "")
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"config.pbtxt: parameter {name}={value!r}: must be a whole number of at least 1")
+    return int(value)

@@ -1,0 +1,102 @@
+"""What would fail silently or late when a server starts, checked before it does."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
+from id3pm.errors import EngineError, ServerError
+from id3pm.face.manifest import read_manifest as read_face_manifest
+
+STAGE_MODELS = {"base": "denoiser_64", "sr": "super_resolution"}
+FACE_MODEL = "face_embedding"
+_SHM_REGION = "triton_python_backend_shm_region_"
+
+
+def check_engines(repository: Path) -> dict[str, Manifest]:
+    """The manifests of both stages' engines, by stage.
+
+    Raises:
+        ServerError: This is no model repository of id3pm.
+        EngineMissingError: An engine has not been built.
+        EngineError: An engine is damaged, or the engines are not from one bundle.
+    """
+    manifests = {}
+    for stage, model in STAGE_MODELS.items():
+        if not (repository / model / "config.pbtxt").is_file():
+            raise ServerError(f"{repository} has no {model}/config.pbtxt: give the model repository with --repository")
+        try:
+            manifests[stage] = read_manifest(repository / model / "1" / "engine")
+        except EngineError as error:
+            raise type(error)(f"{model}: {error} --repository {repository}") from error
+        if manifests[stage].stage != stage:
+            raise EngineError(f"{model} holds an engine of stage {manifests[stage].stage}, not {stage}; {BUILD_HINT}")
+    base, sr = manifests["base"].bundle, manifests["sr"].bundle
+    if base.bundle_json_sha256 != sr.bundle_json_sha256:
+        raise EngineError(f"denoiser_64 is from bundle {base.name}, super_resolution from {sr.name}; {BUILD_HINT}")
+    face = read_face_manifest(repository / FACE_MODEL / "1" / "engine")
+    wanted = manifests["base"].id_vector_model
+    if face.id_vector_model != wanted:
+        raise EngineError(
+            f"{FACE_MODEL} gives {face.id_vector_model} ID vectors, the bundle takes {wanted}; {BUILD_HINT}"
+        )
+    return manifests
+
+
+def check_ports(host: str, ports: Mapping[str, int]) -> dict[str, int]:
+    """The ports to use, by option name; 0 becomes one that is free.
+
+    Raises:
+        ServerError: A port is taken, or the address is not one of this machine.
+    """
+    chosen: dict[str, int] = {}
+    held: list[socket.socket] = []  # kept open so that two zeros do not become the same port
+    try:
+        for option, port in ports.items():
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            probe = socket.socket(family, socket.SOCK_STREAM)
+            held.append(probe)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
+            probe.bind((host, port))
+            chosen[option] = probe.getsockname()[1]
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ServerError(f"port {port} on {host} is in use: choose another with --{option}") from error
+        raise ServerError(f"cannot listen on {host}, port {port} (--{option}): {error.strerror}") from error
+    finally:
+        for probe in held:
+            probe.close()
+    return chosen
+
+
+def remove_stale_shared_memory(folder: Path = Path("/dev/shm"), age_s: float = 10.0) -> list[str]:
+    """Removes the regions that a killed server's Python stubs left behind; they hold memory until a reboot.
+
+    A region is stale when no process maps it and it is older than `age_s` (a starting server creates before it maps).
+
+    Returns:
+        The names of what was removed.
+    """
+    regions = {path.name: path for path in folder.glob(f"{_SHM_REGION}*")}
+    if not regions:
+        return []
+    mapped: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            mapped.update(re.findall(rf"{_SHM_REGION}\S+", maps.read_text()))
+        except OSError:  # the process has ended, or is another user's, whose regions cannot be removed anyway
+            continue
+    removed = []
+    for name in sorted(set(regions) - mapped):
+        try:
+            if time.time() - regions[name].stat().st_mtime > age_s:
+                regions[name].unlink()
+                removed.append(name)
+        except (FileNotFoundError, PermissionError):
+            continue
+    return removed

@@ -1,0 +1,127 @@
+"""The two diffusion stages as Triton models."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
+from id3pm.errors import InvalidInputError
+from id3pm.images import encode_png, to_chw, to_uint8
+from id3pm.sampling.receipt import Receipt, add_stage, new_receipt, parse_receipt
+from id3pm.sampling.request import Sample, SampleRequest, validated
+from id3pm.serving.options import Row, per_row
+from id3pm.serving.stage import StageModel
+from id3pm.serving.triton import Call
+from id3pm.serving.wire import Array, strings, text
+
+MAX_RECEIPT_BYTES = 64 * 1024
+PNG_TEXT_KEY = "id3pm"
+
+
+class DenoiserModel(StageModel):
+    """ID vector and seed -> 64 px image: the diffusion loop with classifier-free guidance."""
+
+    stage = "base"
+    stage_index = STAGE_BASE
+
+    def sample_requests(self, call: Call, rows: Sequence[Row], ids: Sequence[str]) -> list[SampleRequest]:
+        """See `StageModel`."""
+        embedding = call.tensor("embedding")
+
+        def request(index: int) -> SampleRequest:
+            row = rows[index]
+            try:
+                return validated(
+                    SampleRequest(
+                        id=ids[index],
+                        seed=row.seed,
+                        options=row.options,
+                        identity=embedding[index],
+                        attributes=row.attributes,
+                        deadline=call.deadline,
+                        priority=row.priority,
+                    ),
+                    self.engine.config,
+                )
+            except InvalidInputError as error:  # what the library calls identity is `embedding` to the sender
+                raise type(error)(re.sub(r"\bidentity\b", "embedding", str(error))) from error
+
+        return per_row(len(rows), request)
+
+    def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
+        """See `StageModel`."""
+        made: dict[str, Array] = {}
+        if "image_64" in call.wanted:
+            made["image_64"] = np.stack([to_uint8(sample.image) for sample in samples])
+        if "receipt_64" in call.wanted:
+            made["receipt_64"] = strings([json.dumps(self._receipt(request)) for request in requests])
+        return made
+
+    def _receipt(self, request: SampleRequest) -> Receipt:
+        receipt = new_receipt(self.manifest.bundle.name, request.seed, request.identity)
+        return add_stage(receipt, self.manifest, self.engine.description, request.options, request.attributes)
+
+
+class SuperResolutionModel(StageModel):
+    """64 px image and seed -> 256 px image: the super-resolution diffusion loop."""
+
+    stage = "sr"
+    stage_index = STAGE_SR
+
+    def sample_requests(self, call: Call, rows: Sequence[Row], ids: Sequence[str]) -> list[SampleRequest]:
+        """See `StageModel`."""
+        low_res = to_chw(call.tensor("image_64"))
+
+        def request(index: int) -> SampleRequest:
+            row = rows[index]
+            self._receipt_so_far(call, index, row.seed)  # a wrong one should fail before the work, not after it
+            return validated(
+                SampleRequest(
+                    id=ids[index],
+                    seed=row.seed,
+                    options=row.options,
+                    low_res=low_res[index],
+                    deadline=call.deadline,
+                    priority=row.priority,
+                ),
+                self.engine.config,
+            )
+
+        return per_row(len(rows), request)
+
+    def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
+        """See `StageModel`."""
+        images = [to_uint8(sample.image) for sample in samples]
+        receipts = [json.dumps(self._receipt(call, index, request)) for index, request in enumerate(requests)]
+        made: dict[str, Array] = {}
+        if "image" in call.wanted:
+            made["image"] = np.stack(images)
+        if "receipt" in call.wanted:
+            made["receipt"] = strings(receipts)
+        if "png" in call.wanted:
+            files = (
+                encode_png(image, {PNG_TEXT_KEY: receipt}) for image, receipt in zip(images, receipts, strict=True)
+            )
+            made["png"] = strings([base64.b64encode(file) for file in files])
+        return made
+
+    def _receipt(self, call: Call, index: int, request: SampleRequest) -> Receipt:
+        receipt = self._receipt_so_far(call, index, request.seed)
+        return add_stage(receipt, self.manifest, self.engine.description, request.options)
+
+    def _receipt_so_far(self, call: Call, index: int, seed: int) -> Receipt:
+        """What the 64 px stage said of the image, or a new receipt for an image from elsewhere."""
+        if "receipt_64" not in call.tensors:
+            return new_receipt(self.manifest.bundle.name, seed, None)
+        sent = text("receipt_64", call.tensors["receipt_64"][index, 0])
+        if len(sent) > MAX_RECEIPT_BYTES:
+            raise InvalidInputError(f"receipt_64 has {len(sent)} characters: at most {MAX_RECEIPT_BYTES} are allowed")
+        receipt = parse_receipt(sent)
+        if receipt.get("seed") != seed:
+            raise InvalidInputError(f"receipt_64 is of seed {receipt.get('seed')!r:.32}, the request has seed {seed}")
+        return receipt

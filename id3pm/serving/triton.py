@@ -1,0 +1,138 @@
+"""The few things that this package asks of Triton's Python backend: read a request, answer it exactly once.
+
+The backend's module `triton_python_backend_utils` exists only inside a Triton stub, so it is handed in as `pb`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from id3pm.errors import (
+    CancelledError,
+    DeadlineError,
+    DrainingError,
+    Id3pmError,
+    InvalidInputError,
+    OverloadedError,
+)
+from id3pm.serving.wire import Array
+
+logger = logging.getLogger(__name__)
+_CODES: tuple[tuple[tuple[type[Id3pmError], ...], str], ...] = (
+    ((InvalidInputError,), "INVALID_ARG"),
+    ((OverloadedError, DrainingError, DeadlineError), "UNAVAILABLE"),
+    ((CancelledError,), "CANCELLED"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """A request as the models see it: copies, for Triton's memory is gone when `execute` returns.
+
+    Attributes:
+        id: What the sender called it; may be empty.
+        tensors: Input tensors by name, each [rows, ...].
+        parameters: Request parameters by name, JSON scalars.
+        wanted: Names of the outputs that were asked for.
+        deadline: `time.monotonic()` seconds after which nobody waits for the answer, or `None`.
+    """
+
+    id: str
+    tensors: Mapping[str, Array]
+    parameters: Mapping[str, Any]
+    wanted: frozenset[str]
+    deadline: float | None
+
+    @property
+    def rows(self) -> int:
+        """Triton's batch dimension, which all tensors share."""
+        return len(next(iter(self.tensors.values())))
+
+    def tensor(self, name: str) -> Array:
+        """An input tensor.
+
+        Raises:
+            InvalidInputError: It was not sent.
+        """
+        if name not in self.tensors:
+            raise InvalidInputError(f"{name} is missing: send it as an input tensor")
+        return self.tensors[name]
+
+
+def read_call(request: Any) -> Call:
+    """A request of the Python backend.
+
+    Raises:
+        InvalidInputError: The timeout parameter is not a whole number of microseconds.
+    """
+    parameters = json.loads(request.parameters() or "{}")
+    # gRPC and HTTP infer set the request's own timeout; HTTP generate passes it on as a mere parameter.
+    timeout_us = request.timeout() or parameters.get("timeout", 0)
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
+        raise InvalidInputError(f"timeout={str(timeout_us)[:64]!r}: expected a whole number of microseconds")
+    return Call(
+        id=request.request_id(),
+        tensors={tensor.name(): np.array(tensor.as_numpy()) for tensor in request.inputs()},
+        parameters=parameters,
+        wanted=frozenset(request.requested_output_names()),
+        deadline=time.monotonic() + timeout_us / 1e6 if timeout_us else None,
+    )
+
+
+class Reply:
+    """The one response to a request, which any thread may send. In Triton's default mode there must be exactly one."""
+
+    def __init__(self, pb: Any, request: Any) -> None:
+        self._pb = pb
+        self._sender = request.get_response_sender()
+        self._lock = threading.Lock()
+        self._sent = False
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the caller has gone or cancelled: known for direct gRPC calls, never through ensembles or HTTP."""
+        with self._lock:
+            return not self._sent and bool(self._sender.is_cancelled())
+
+    def send(self, outputs: Mapping[str, Array]) -> None:
+        """Answers with tensors; does nothing where the request is answered already."""
+        tensors = [self._pb.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()]
+        self._finish(self._pb.InferenceResponse(tensors))
+
+    def fail(self, error: BaseException) -> str:
+        """Answers with an error; does nothing where the request is answered already.
+
+        Returns:
+            Triton's name of the error's kind.
+        """
+        code, message = describe(error)
+        if code == "INTERNAL":
+            logger.error("a request failed: %s", message, exc_info=error)
+        triton_error = self._pb.TritonError(message, getattr(self._pb.TritonError, code))
+        self._finish(self._pb.InferenceResponse(error=triton_error))
+        return code
+
+    def _finish(self, response: Any) -> None:
+        with self._lock:
+            if self._sent:
+                return
+            self._sent = True
+            self._sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """Triton's error code for an exception, and the text that its sender gets to read (never a path or a traceback)."""
+    for kinds, code in _CODES:
+        if isinstance(error, kinds):
+            return code, str(error)
+    if isinstance(error, Id3pmError):
+        return "INTERNAL", str(error)
+    return "INTERNAL", f"internal error ({type(error).__name__}); the server's log says more"
