@@ -42,8 +42,8 @@ class YuNet:
     Args:
         model: yunet.onnx as export/face_models.py writes it (dynamic batch, height and width).
         threads: See `id3pm.face.runtime.open_session`.
-        score_threshold: Faces below this score are dropped. At 0.7, 98 % of 64 px generated faces are found, and no face
-            in pictures of galaxies, texts and textures (the best of those scores 0.65).
+        score_threshold: Faces below this score are dropped. At 0.7, 99 % of 64 px generated faces are found, and
+            none in pictures of galaxies, texts and textures (the best of those scores 0.65).
         nms_threshold: Of two boxes that overlap by more (intersection over union), the better one stays.
     """
 
