@@ -206,11 +206,14 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
     async def _run(self, flights: Sequence[Flight], on_answer: Callable[[int, Tensors], None]) -> None:
         """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
         self._check_open()
-        tasks = [asyncio.ensure_future(self._fly(flight, position)) for position, flight in enumerate(flights)]
+        tasks: list[asyncio.Task[None]] = []
+        tasks += [asyncio.create_task(self._fly(tasks, i, flight, on_answer)) for i, flight in enumerate(flights)]
         try:
-            for answer in asyncio.as_completed(tasks):
-                position, tensors = await answer
-                on_answer(position, tensors)
+            if tasks:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+                for error in [task.exception() for task in done if not task.cancelled()]:
+                    if error is not None:
+                        raise error
         except BaseException:
             for task in tasks:
                 task.cancel()
@@ -218,18 +221,31 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
             await self._stop_work(flights)
             raise
 
-    async def _fly(self, flight: Flight, position: int) -> tuple[int, Tensors]:
-        while True:
-            async with self._slots:
+    async def _fly(
+        self,
+        tasks: Sequence[asyncio.Task[None]],
+        position: int,
+        flight: Flight,
+        on_answer: Callable[[int, Tensors], None],
+    ) -> None:
+        """One flight of several from its slot to its answer; it keeps the slot while it waits for another attempt."""
+        async with self._slots:
+            while True:
                 call, timeout_s = flight.take_off(time.monotonic())
                 try:
                     tensors = await self._transport.infer(call, timeout_s)
+                    break
                 except ClientError as error:
-                    delay_s = flight.fail(error, time.monotonic())
-                else:
-                    flight.land(time.monotonic())
-                    return position, tensors
-            await asyncio.sleep(delay_s)
+                    verdict = flight.fail(error, time.monotonic())
+                if isinstance(verdict, ClientError):
+                    # Now, before one of them gets this slot.
+                    for task in tasks:
+                        if task is not asyncio.current_task():
+                            task.cancel()
+                    raise verdict
+                await asyncio.sleep(verdict)
+            flight.land(time.monotonic())
+        on_answer(position, tensors)
 
     async def _stop_work(self, flights: Sequence[Flight]) -> None:
         calls = [] if self._closed else base.cancel_calls(flights)

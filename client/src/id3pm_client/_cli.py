@@ -32,10 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
-        with Client(
-            args.url, timeout_s=args.timeout, ssl=args.root_certificates is not None or args.ssl,
-            root_certificates=args.root_certificates, max_in_flight=args.max_in_flight,
-        ) as client:  # fmt: skip
+        with _client(args) as client:
             args.command(client, args)
     except KeyboardInterrupt:
         _tell("interrupted: the server was told to stop")
@@ -50,6 +47,7 @@ def generate(client: Client, args: argparse.Namespace) -> None:
     """Writes one PNG per image to a folder, each as soon as it arrives."""
     args.out.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS}
+    seeds = args.seed[0] if len(args.seed) == 1 else args.seed
     arrived = 0
 
     def on_image(position: int, image: GeneratedImage) -> None:
@@ -65,10 +63,10 @@ def generate(client: Client, args: argparse.Namespace) -> None:
 
     if args.photo is not None:
         client.generate_from_photo(
-            args.photo, args.seed, face=args.face, with_64=args.with_64, on_image=on_image, **options
+            args.photo, seeds, face=args.face, with_64=args.with_64, on_image=on_image, **options
         )
     else:
-        client.generate(_read_vectors(args.embedding), args.seed, with_64=args.with_64, on_image=on_image, **options)
+        client.generate(_read_vectors(args.embedding), seeds, with_64=args.with_64, on_image=on_image, **options)
 
 
 def embed(client: Client, args: argparse.Namespace) -> None:
@@ -123,6 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("ping", help="is the server working?", epilog=EPILOG)
     command.set_defaults(command=ping)
     return parser
+
+
+def _client(args: argparse.Namespace) -> Client:
+    return Client(
+        args.url,
+        timeout_s=args.timeout,
+        max_in_flight=args.max_in_flight,
+        ssl=args.ssl or args.root_certificates is not None,
+        root_certificates=args.root_certificates,
+    )
 
 
 def _add_face(command: argparse.ArgumentParser) -> None:

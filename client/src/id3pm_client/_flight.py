@@ -143,23 +143,23 @@ class Flight:
         self.seconds = now - self._started
         self._budget.earn()
 
-    def fail(self, error: ClientError, now: float) -> float:
-        """An attempt failed: seconds until the next one.
+    def fail(self, error: ClientError, now: float) -> float | ClientError:
+        """An attempt failed.
 
-        Raises:
-            ClientError: `error`, saying which request it was, where another attempt is useless or not allowed;
-                `DeadlineExceededError` where no time is left for one.
+        Returns:
+            Seconds until the next attempt, or the error that ends the flight, saying which request it was: `error`
+            where another attempt is useless or not allowed, `DeadlineExceededError` where no time is left for one.
         """
         if not isinstance(error, (DeadlineExceededError, ConnectionFailedError)):
             self.open_ids.remove(self.request_id)  # the server itself said that it is over
         if isinstance(error, DeadlineExceededError):
             error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s")
         if not isinstance(error, UnavailableError) or self._attempts > self._retry.limit or not self._budget.spend():
-            raise error.of_request(self.request_id, self.index, self._label)
+            return error.of_request(self.request_id, self.index, self._label)
         delay_s = self._retry.delay_s(self._attempts)
         if delay_s >= self._left_s(now):
             late = DeadlineExceededError(f"no answer within {self._timeout_s:g} s; the last attempt: {error}")
-            raise late.of_request(self.request_id, self.index, self._label)
+            return late.of_request(self.request_id, self.index, self._label)
         return delay_s
 
     def _left_s(self, now: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import heapq
 import logging
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 import numpy.typing as npt
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 logger = logging.getLogger("id3pm_client")
+Answers: TypeAlias = "queue.SimpleQueue[tuple[int, Outcome]]"
 
 
 class SyncTransport(Protocol):
@@ -261,49 +263,54 @@ class Client(base.BaseClient[SyncTransport]):
         return images[0] if generation.single else [images[position] for position in range(len(images))]
 
     def _run(self, flights: Sequence[Flight], on_answer: Callable[[int, Tensors], None]) -> None:
-        """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
+        """Sends all flights, as many at once as there are slots; the first failure gives up the others.
+
+        A flight keeps its slot until it has landed, so one that waits for its next attempt holds back new ones.
+        """
         self._check_open()
-        answers: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
-        due = [(0.0, position) for position in range(len(flights))]  # a heap: when to send which flight
+        answers: Answers = queue.SimpleQueue()
+        unsent = collections.deque(range(len(flights)))
+        again: list[tuple[float, int]] = []  # a heap: when to send which flight once more
         on_the_way: dict[int, Callable[[], None]] = {}
+        slots = 0
+
+        def send(position: int) -> None:
+            call, timeout_s = flights[position].take_off(time.monotonic())
+            on_done = functools.partial(_put, answers, position)
+            on_the_way[position] = self._transport.submit(call, timeout_s, on_done)
+
         try:
-            while due or on_the_way:
-                now = time.monotonic()
+            while unsent or slots:
                 # Other threads may hold all slots: wait for one only where no answer of our own can free one.
-                while due and due[0][0] <= now and self._slots.acquire(blocking=not on_the_way):
-                    _, position = heapq.heappop(due)
-                    on_the_way[position] = self._send(flights[position], position, answers)
-                wait_s = due[0][0] - now if due and due[0][0] > now else None
+                while unsent and self._slots.acquire(blocking=not slots):
+                    slots += 1
+                    send(unsent.popleft())
+                while again and again[0][0] <= time.monotonic():
+                    send(heapq.heappop(again)[1])
                 try:
-                    position, outcome = answers.get(timeout=wait_s)
+                    position, outcome = answers.get(timeout=max(again[0][0] - time.monotonic(), 0) if again else None)
                 except queue.Empty:
                     continue
                 del on_the_way[position]
                 now = time.monotonic()
                 if isinstance(outcome, ClientError):
-                    heapq.heappush(due, (now + flights[position].fail(outcome, now), position))
+                    verdict = flights[position].fail(outcome, now)
+                    if isinstance(verdict, ClientError):
+                        raise verdict
+                    heapq.heappush(again, (now + verdict, position))
                 else:
                     flights[position].land(now)
+                    self._slots.release()
+                    slots -= 1
                     on_answer(position, outcome)
         except BaseException:
             for give_up in on_the_way.values():
                 give_up()
             self._stop_work(flights)
             raise
-
-    def _send(
-        self, flight: Flight, position: int, answers: queue.SimpleQueue[tuple[int, Outcome]]
-    ) -> Callable[[], None]:
-        def done(outcome: Outcome) -> None:
-            self._slots.release()
-            answers.put((position, outcome))
-
-        call, timeout_s = flight.take_off(time.monotonic())
-        try:
-            return self._transport.submit(call, timeout_s, done)
-        except BaseException:
-            self._slots.release()
-            raise
+        finally:
+            for _ in range(slots):
+                self._slots.release()
 
     def _stop_work(self, flights: Sequence[Flight]) -> None:
         calls = [] if self._closed else base.cancel_calls(flights)
@@ -312,12 +319,12 @@ class Client(base.BaseClient[SyncTransport]):
 
     def _ask(self, calls: Sequence[Call]) -> list[Outcome]:
         """Sends control calls at once, past the slots, and collects the answers in order."""
-        answers: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
+        answers: Answers = queue.SimpleQueue()
         for position, call in enumerate(calls):
             self._transport.submit(call, base.CONTROL_TIMEOUT_S, functools.partial(_put, answers, position))
         outcomes = dict(answers.get() for _ in calls)
         return [outcomes[position] for position in range(len(calls))]
 
 
-def _put(answers: queue.SimpleQueue[tuple[int, Outcome]], position: int, outcome: Outcome) -> None:
+def _put(answers: Answers, position: int, outcome: Outcome) -> None:
     answers.put((position, outcome))

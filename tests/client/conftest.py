@@ -1,0 +1,204 @@
+"""A server that never leaves the process: one script of answers, spoken to by both clients through their transports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from id3pm_client import (
+    AsyncClient,
+    Call,
+    CancelledRequestError,
+    Client,
+    ClientError,
+    DeadlineExceededError,
+    NotServedError,
+)
+
+DIM = 4
+HANG = None  # the answer that never comes
+
+
+class FakeServer:
+    """Records what it is asked; `answer(call)` returns tensors, raises a ClientError or returns HANG."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Call], dict[str, Any] | None] = echo
+        self.delay_s: Callable[[Call], float] = lambda call: 0.0
+        self.calls: list[Call] = []
+        self.timeouts: list[float] = []
+        self.controls: list[tuple[str, str, str]] = []
+        self.given_up: list[str] = []
+        self.ready = True
+        self.in_flight = self.most_in_flight = 0
+        self._lock = threading.Lock()
+
+    def begin(self, call: Call, timeout_s: float) -> tuple[dict[str, Any] | ClientError, float]:
+        """The outcome of a call, and after how many seconds it comes."""
+        with self._lock:
+            if "control" in call.inputs:
+                operation, request_id = (text.decode() for text in call.inputs["control"][0])
+                self.controls.append((call.model, operation, request_id))
+                if operation == "cancel":
+                    return NotServedError(f"no request {request_id}"), 0.0
+                return {"status": texts('{"active": 1, "waiting": 2}')}, 0.0
+            self.calls.append(call)
+            self.timeouts.append(timeout_s)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            outcome = self.answer(call)
+        except ClientError as error:
+            outcome = error
+        if outcome is HANG:
+            return DeadlineExceededError("Deadline Exceeded"), timeout_s
+        return outcome, self.delay_s(call)
+
+    def end(self, call: Call, given_up: bool) -> None:
+        if "control" in call.inputs:
+            return
+        with self._lock:
+            self.in_flight -= 1
+            if given_up:
+                self.given_up.append(call.request_id)
+
+    def seeds(self) -> list[int]:
+        return [int(call.inputs["seed"][0, 0]) for call in self.calls]
+
+
+class FakeSyncTransport:
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.closed = False
+
+    def submit(self, call: Call, timeout_s: float, on_done: Callable[[Any], None]) -> Callable[[], None]:
+        outcome, delay_s = self.server.begin(call, timeout_s)
+        once = threading.Lock()
+
+        def finish(result: Any, given_up: bool) -> None:
+            if once.acquire(blocking=False):
+                self.server.end(call, given_up)
+                on_done(result)
+
+        timer = threading.Timer(delay_s, finish, (outcome, False))
+        timer.daemon = True
+
+        def give_up() -> None:
+            timer.cancel()
+            finish(CancelledRequestError("Locally cancelled by application!"), True)
+
+        timer.start()
+        return give_up
+
+    def server_metadata(self, timeout_s: float) -> tuple[str, str]:
+        return "fake", "1"
+
+    def is_ready(self, model: str | None, timeout_s: float) -> bool:
+        return ready(self.server)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeAsyncTransport:
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.closed = False
+
+    async def infer(self, call: Call, timeout_s: float) -> Any:
+        outcome, delay_s = self.server.begin(call, timeout_s)
+        try:
+            await asyncio.sleep(delay_s)
+        except asyncio.CancelledError:
+            self.server.end(call, given_up=True)
+            raise
+        self.server.end(call, given_up=False)
+        if isinstance(outcome, ClientError):
+            raise outcome
+        return outcome
+
+    async def server_metadata(self, timeout_s: float) -> tuple[str, str]:
+        return "fake", "1"
+
+    async def is_ready(self, model: str | None, timeout_s: float) -> bool:
+        return ready(self.server)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Blocking:
+    """`AsyncClient` with blocking methods, so that one test speaks to both clients."""
+
+    def __init__(self, client: AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+        return lambda *args, **kwargs: self._loop.run_until_complete(method(*args, **kwargs))
+
+
+def texts(*values: str) -> np.ndarray:
+    return np.array([[value.encode() for value in values]], dtype=np.object_)
+
+
+def ready(server: FakeServer) -> bool:
+    if isinstance(server.ready, Exception):
+        raise server.ready
+    return server.ready
+
+
+def echo(call: Call) -> dict[str, Any]:
+    """What a server answers, with pictures that show the request: all pixels are seed % 256."""
+    if call.model == "face_embedding":
+        return {
+            "embedding": np.arange(DIM, dtype=np.float32)[None],
+            "detection": np.arange(15, dtype=np.float32)[None],
+            "faces": np.array([[2]], dtype=np.int32),
+        }
+    seed = int(call.inputs["seed"][0, 0])
+    first = float(call.inputs["embedding"][0, 0]) if "embedding" in call.inputs else None
+    tensors = {
+        "image": np.full((1, 256, 256, 3), seed % 256, np.uint8),
+        "image_64": np.full((1, 64, 64, 3), seed % 256, np.uint8),
+        "receipt": texts(json.dumps({"seed": seed, "first": first})),
+    }
+    return {name: tensors[name] for name in call.outputs}
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture(params=["sync", "async"])
+def make_client(request: pytest.FixtureRequest, server: FakeServer) -> Iterator[Callable[..., Any]]:
+    """Makes a client of either kind with the given settings, its methods blocking."""
+    if request.param == "sync":
+        yield lambda **settings: Client(transport=FakeSyncTransport(server), **settings)
+        return
+    loop = asyncio.new_event_loop()
+    yield lambda **settings: Blocking(AsyncClient(transport=FakeAsyncTransport(server), **settings), loop)
+    loop.close()
+
+
+@pytest.fixture
+def client(make_client: Callable[..., Any]) -> Any:
+    return make_client()
+
+
+@pytest.fixture
+def sync_transport(server: FakeServer) -> FakeSyncTransport:
+    return FakeSyncTransport(server)
+
+
+@pytest.fixture
+def async_transport(server: FakeServer) -> FakeAsyncTransport:
+    return FakeAsyncTransport(server)

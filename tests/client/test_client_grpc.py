@@ -1,0 +1,240 @@
+"""Both clients over real gRPC, against a service that answers Triton's protocol without Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from id3pm_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotServedError,
+    Retry,
+)
+
+VECTOR = np.array([0.5, 1.5], np.float32)
+
+
+class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers by seed: 1..9 with an image, 10 never, 11 with an error of its own; remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.headers: list[dict[str, str]] = []
+        self.ended = threading.Event()
+        self.controls: set[tuple[str, str, str]] = set()
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        inputs = {
+            t.name: (t.datatype, tuple(t.shape), raw)
+            for t, raw in zip(request.inputs, request.raw_input_contents, strict=True)
+        }
+        if "control" in inputs:
+            raw = inputs["control"][2]
+            length = int.from_bytes(raw[:4], "little")
+            self.controls.add((request.model_name, raw[4 : 4 + length].decode(), raw[8 + length :].decode()))
+            return answer(request, status=b'{"active": 0}')
+        self.requests.append((request, inputs))
+        self.headers.append(dict(context.invocation_metadata()))
+        seed = int(np.frombuffer(inputs["seed"][2], np.int64)[0])
+        if seed == 10:
+            context.add_callback(self.ended.set)
+            self.ended.wait(20)
+        if seed == 11:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "in ensemble 'id3pm', [request id: 1] steps=0: too few")
+        return answer(
+            request,
+            image=np.full((1, 256, 256, 3), seed, np.uint8),
+            image_64=np.full((1, 64, 64, 3), seed, np.uint8),
+            receipt=json.dumps({"seed": seed}).encode(),
+        )
+
+    def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ModelReadyResponse(ready=request.name != "face_embedding")
+
+    def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerReadyResponse(ready=True)
+
+    def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerMetadataResponse(name="stand-in", version="7")
+
+
+def answer(request: Any, **outputs: Any) -> Any:
+    response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
+    for wanted in request.outputs:
+        value = outputs[wanted.name]
+        tensor = response.outputs.add(name=wanted.name)
+        if isinstance(value, bytes):
+            tensor.datatype, shape = "BYTES", (1, 1)
+            raw = len(value).to_bytes(4, "little") + value
+        else:
+            tensor.datatype, shape = "UINT8", value.shape
+            raw = value.tobytes()
+        tensor.shape.extend(shape)
+        response.raw_output_contents.append(raw)
+    return response
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[Service, str]]:
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    made = Service()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(made, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield made, f"127.0.0.1:{port}"
+    made.ended.set()
+    server.stop(0).wait()
+
+
+def settled(service: Service, request_id: str) -> bool:
+    wanted = {(stage, "cancel", request_id) for stage in ("denoiser_64", "super_resolution")}
+    return service.ended.wait(5) and wanted <= service.controls
+
+
+def test_client_and_async_client_get_the_same_images(service: tuple[Service, str]) -> None:
+    made, url = service
+
+    async def main() -> Any:
+        async with AsyncClient(url) as client:
+            return await client.generate(VECTOR, [1, 2, 3], steps=4, sampler="ddim")
+
+    with Client(url) as client:
+        images = client.generate(VECTOR, [1, 2, 3], steps=4, sampler="ddim")
+    for first, second in zip(images, asyncio.run(main()), strict=True):
+        assert first.seed == second.seed
+        assert first.receipt == second.receipt == {"seed": first.seed}
+        assert first.image.tobytes() == second.image.tobytes() == bytes([first.seed]) * (256 * 256 * 3)
+        assert first.image_64.tobytes() == second.image_64.tobytes()
+    for request, inputs in made.requests:
+        assert request.model_name == "id3pm"
+        assert inputs["embedding"] == ("FP32", (1, 2), VECTOR.tobytes())
+        assert inputs["steps"] == ("INT32", (1, 1), np.int32(4).tobytes())
+        assert inputs["sampler"] == ("BYTES", (1, 1), b"\x04\x00\x00\x00ddim")
+        assert 0 < request.parameters["timeout"].int64_param <= 300e6
+
+
+def test_headers_go_with_every_request(service: tuple[Service, str]) -> None:
+    made, url = service
+    with Client(url, headers={"triton-grpc-protocol-key": "secret"}) as client:
+        client.generate(VECTOR, 1)
+    assert made.headers[0]["triton-grpc-protocol-key"] == "secret"
+
+
+def test_the_servers_message_comes_through_without_tritons_prefixes(service: tuple[Service, str]) -> None:
+    with (
+        Client(service[1]) as client,
+        pytest.raises(InvalidRequestError, match=r"^image 1 \(seed 11\): steps=0: too few$"),
+    ):
+        client.generate(VECTOR, [1, 11])
+
+
+def test_a_deadline_ends_the_call_and_the_work(service: tuple[Service, str]) -> None:
+    made, url = service
+    with Client(url) as client, pytest.raises(DeadlineExceededError, match="no answer within 0.3 s") as caught:
+        client.generate(VECTOR, 10, timeout_s=0.3)
+    assert settled(made, caught.value.request_id or "")
+
+
+def test_the_async_deadline_does_so_too(service: tuple[Service, str]) -> None:
+    made, url = service
+
+    async def main() -> str:
+        async with AsyncClient(url) as client:
+            with pytest.raises(DeadlineExceededError, match="no answer within 0.3 s") as caught:
+                await client.generate(VECTOR, 10, timeout_s=0.3)
+        return caught.value.request_id or ""
+
+    assert settled(made, asyncio.run(main()))
+
+
+def test_a_failure_cancels_its_neighbours_over_the_wire(service: tuple[Service, str]) -> None:
+    made, url = service
+    with Client(url) as client, pytest.raises(InvalidRequestError):
+        client.generate(VECTOR, [10, 11])
+    (hanging,) = (request.id for request, inputs in made.requests if inputs["seed"][2] == np.int64(10).tobytes())
+    assert settled(made, hanging)
+
+
+def test_a_cancelled_task_cancels_over_the_wire(service: tuple[Service, str]) -> None:
+    made, url = service
+
+    async def main() -> None:
+        async with AsyncClient(url) as client:
+            task = asyncio.create_task(client.generate(VECTOR, 10))
+            while not made.requests:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+    assert settled(made, made.requests[0][0].id)
+
+
+def test_ping_readiness_and_info(service: tuple[Service, str]) -> None:
+    async def main() -> Any:
+        async with AsyncClient(service[1]) as client:
+            return await client.ping(), await client.is_ready(), await client.server_info()
+
+    with Client(service[1]) as client:
+        assert (client.ping(), client.is_ready(), client.server_info()) == asyncio.run(main())
+        assert client.is_ready()
+        assert client.ping()["denoiser_64"] == {"active": 0}
+        info = client.server_info()
+    assert (info.name, info.version, info.ready) == ("stand-in", "7", True)
+    assert info.models["id3pm"]
+    assert not info.models["face_embedding"]
+
+
+def test_nobody_at_home_is_a_connection_failure() -> None:
+    client = Client("127.0.0.1:9", retry=Retry(limit=2, first_delay_s=0.01))
+    start = time.monotonic()
+    with client, pytest.raises(ConnectionFailedError, match="failed to connect"):
+        client.generate(VECTOR, 1)
+    assert not Client("127.0.0.1:9").is_ready()
+    assert time.monotonic() - start < 5.0
+
+
+def test_a_server_that_comes_back_is_found_again() -> None:
+    first = grpc.server(futures.ThreadPoolExecutor(1))
+    port = first.add_insecure_port("127.0.0.1:0")
+    first.start()
+    second = grpc.server(futures.ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Service(), second)
+
+    def come_back() -> None:
+        second.add_insecure_port(f"127.0.0.1:{port}")
+        second.start()
+
+    with Client(f"127.0.0.1:{port}", retry=Retry(limit=20, first_delay_s=0.1, max_delay_s=0.2)) as client:
+        first.stop(0).wait()
+        later = threading.Timer(0.3, come_back)
+        later.start()
+        try:
+            assert client.generate(VECTOR, 1).seed == 1
+        finally:
+            later.join()
+            second.stop(0).wait()
+
+
+def test_what_is_no_triton_is_not_served() -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with Client(f"127.0.0.1:{port}") as client, pytest.raises(NotServedError):
+        client.generate(VECTOR, 1)
+    server.stop(0).wait()

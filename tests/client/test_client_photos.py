@@ -1,0 +1,156 @@
+"""Photographs in, embeddings and saved pictures out."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from id3pm_client import (
+    Embedding,
+    GeneratedImage,
+    InternalServerError,
+    InvalidRequestError,
+    OverloadedError,
+    ServerInfo,
+)
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+
+
+def sent_pixels(server: Any) -> np.ndarray:
+    photo = server.calls[-1].inputs["photo"]
+    assert photo.shape == (1, 1)
+    return np.asarray(Image.open(io.BytesIO(photo[0, 0])))
+
+
+def test_a_photo_may_be_a_path_bytes_a_picture_or_an_array(client: Any, server: Any, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(PIXELS).save(path)
+    for photo in (path, str(path), path.read_bytes(), Image.open(path), PIXELS, PIXELS[:, ::-1][:, ::-1]):
+        client.embed(photo)
+        np.testing.assert_array_equal(sent_pixels(server), PIXELS)
+    client.embed(path)
+    assert server.calls[-1].inputs["photo"][0, 0] == path.read_bytes(), "files travel untouched"
+
+
+def test_a_turned_picture_is_sent_upright(client: Any, server: Any) -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # camera held upright: rotate by 270 degrees to view
+    Image.fromarray(PIXELS).save(file, format="PNG", exif=exif)
+    client.embed(Image.open(file))
+    np.testing.assert_array_equal(sent_pixels(server), np.rot90(PIXELS, -1))
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (b"", "the photo is empty"),
+        (PIXELS.astype(np.float32), "float32 array of shape"),
+        (PIXELS[..., 0], r"shape \(6, 5\): pass uint8 \[H, W, 3\]"),
+        (PIXELS[:0], r"shape \(0, 5, 3\)"),
+        (np.zeros((2, 2, 4), np.uint8), r"shape \(2, 2, 4\)"),
+        (None, "the photo is a NoneType: pass a path"),
+        (7, "the photo is a int"),
+    ],
+)
+def test_what_is_no_photo_is_refused_before_it_is_sent(client: Any, server: Any, photo: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        client.embed(photo)
+    assert server.calls == []
+
+
+def test_a_missing_file_is_a_missing_file(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        client.embed(tmp_path / "none.jpg")
+
+
+def test_embed_reads_vector_and_detection(client: Any, server: Any) -> None:
+    face = client.embed(PIXELS, face="only")
+    assert server.calls[0].model == "face_embedding"
+    assert server.calls[0].inputs["face"].tolist() == [[b"only"]]
+    assert isinstance(face, Embedding)
+    assert face.vector.dtype == np.float32
+    assert face.vector.tolist() == [0, 1, 2, 3]
+    assert face.faces == 2
+    assert face.box.tolist() == [0, 1, 2, 3]
+    assert face.landmarks.tolist() == [[4, 5], [6, 7], [8, 9], [10, 11], [12, 13]]
+    assert face.score == 14.0
+    with pytest.raises(ValueError, match="read-only"):
+        face.vector[0] = 1.0
+
+
+def test_an_embedding_is_an_array_where_one_is_expected(client: Any) -> None:
+    face = client.embed(PIXELS)
+    assert client.generate(face, 1).receipt["first"] == 0.0
+    assert len(client.generate([face, face], 1)) == 2
+    assert np.asarray(face, dtype=np.float64).dtype == np.float64
+    assert np.stack([face, face]).shape == (2, 4)
+
+
+def test_face_must_be_text(client: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="face=1: must be a string"):
+        client.embed(PIXELS, face=1)
+
+
+def test_a_broken_embedding_answer_is_the_servers_fault(client: Any, server: Any) -> None:
+    good = server.answer
+    server.answer = lambda call: {**good(call), "detection": np.zeros((1, 4), np.float32)}
+    with pytest.raises(InternalServerError, match=r"detection \(4,\)"):
+        client.embed(PIXELS)
+
+
+def test_one_seed_and_a_photo_are_one_request(client: Any, server: Any) -> None:
+    image = client.generate_from_photo(PIXELS, 3, face="only", steps=5, attributes=[1.0])
+    assert isinstance(image, GeneratedImage)
+    (call,) = server.calls
+    assert call.model == "id3pm_photo"
+    assert set(call.inputs) == {"photo", "face", "seed", "steps", "attributes"}
+    assert call.inputs["face"].tolist() == [[b"only"]]
+
+
+def test_for_several_seeds_the_photo_is_analysed_once(client: Any, server: Any) -> None:
+    images = client.generate_from_photo(PIXELS, [3, 4], steps=5, with_64=False)
+    assert [image.seed for image in images] == [3, 4]
+    assert [call.model for call in server.calls] == ["face_embedding", "id3pm", "id3pm"]
+    assert all(call.inputs["steps"].tolist() == [[5]] for call in server.calls[1:])
+    assert server.calls[1].inputs["embedding"].tolist() == [[0, 1, 2, 3]]
+
+
+def test_a_photo_and_one_seed_take_one_attribute_vector(client: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="attributes has 2 rows for one image"):
+        client.generate_from_photo(PIXELS, 3, attributes=[[1.0], [2.0]])
+
+
+def test_a_saved_picture_carries_its_receipt(client: Any, tmp_path: Path) -> None:
+    image = client.generate(np.ones(4), 9)
+    image.save(tmp_path / "face.png")
+    with Image.open(tmp_path / "face.png") as saved:
+        assert json.loads(saved.text["id3pm"]) == {"seed": 9, "first": 1.0}
+        np.testing.assert_array_equal(np.asarray(saved), np.asarray(image.image))
+    with pytest.raises(InvalidRequestError, match=r"face.jpg': must end in .png"):
+        image.save(tmp_path / "face.jpg")
+
+
+def test_ping_asks_both_stages(client: Any, server: Any) -> None:
+    assert client.ping() == {
+        "denoiser_64": {"active": 1, "waiting": 2},
+        "super_resolution": {"active": 1, "waiting": 2},
+    }
+    assert server.controls == [("denoiser_64", "ping", ""), ("super_resolution", "ping", "")]
+
+
+def test_readiness_and_server_info(client: Any, server: Any) -> None:
+    assert client.is_ready()
+    info = client.server_info()
+    assert isinstance(info, ServerInfo)
+    assert (info.name, info.version, info.ready) == ("fake", "1", True)
+    assert set(info.models) >= {"id3pm", "id3pm_photo", "face_embedding"}
+    server.ready = OverloadedError("Server exiting")
+    assert not client.is_ready()

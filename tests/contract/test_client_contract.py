@@ -1,0 +1,67 @@
+"""The client's idea of the wire against the server's own files: neither imports the other, so a test must compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from id3pm.serving import wire
+from id3pm_client import _contract as contract
+
+REPOSITORY = Path(__file__).parents[2] / "triton_repo"
+DATATYPES = {"TYPE_STRING": "BYTES"}
+# What the client decodes by position or turns into pictures.
+SHAPES = {
+    "image": contract.IMAGE_SHAPE,
+    "image_64": contract.IMAGE_64_SHAPE,
+    "detection": (contract.DETECTION_LENGTH,),
+    "control": (2,),
+    "embedding": (-1,),
+    "attributes": (-1,),
+}
+
+
+def config(model: str) -> Any:
+    text = (REPOSITORY / model / "config.pbtxt").read_text()
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def datatype(tensor: Any) -> str:
+    name = model_config_pb2.DataType.Name(tensor.data_type)
+    return DATATYPES.get(name, name.removeprefix("TYPE_"))
+
+
+@pytest.mark.parametrize("model", contract.MODELS)
+def test_the_models_have_the_tensors_that_the_client_uses(model: str) -> None:
+    served, used = config(model), contract.MODELS[model]
+    for tensors, names in ((served.input, used.inputs), (served.output, used.outputs)):
+        found = {tensor.name: (datatype(tensor), tuple(tensor.dims)) for tensor in tensors}
+        expected = {name: (kind, SHAPES.get(name, (1,))) for name, kind in names.items()}
+        assert {name: found.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("model", contract.MODELS)
+def test_the_client_sends_all_that_the_models_need(model: str) -> None:
+    needed = {tensor.name for tensor in config(model).input if not tensor.optional}
+    assert needed <= set(contract.MODELS[model].inputs)
+
+
+@pytest.mark.parametrize("model", [contract.ID3PM, contract.ID3PM_PHOTO])
+def test_the_client_can_send_every_input_of_the_ensembles(model: str) -> None:
+    assert {tensor.name for tensor in config(model).input} == set(contract.MODELS[model].inputs)
+
+
+def test_the_client_has_the_servers_options() -> None:
+    served = {option.name: "BYTES" if option.dtype == "STRING" else option.dtype for option in wire.OPTIONS}
+    assert served.pop("seed") == "INT64", "a seed is an argument of its own in the client"
+    assert {name: option.datatype for name, option in contract.OPTIONS.items()} == served
+
+
+def test_the_client_uses_the_servers_control_operations() -> None:
+    assert {"cancel", "ping"} <= set(wire.CONTROL_OPS)
+    assert {model for model in contract.MODELS if "control" in contract.MODELS[model].inputs} == set(contract.STAGES)
+    assert all("control" in {tensor.name for tensor in config(stage).input} for stage in contract.STAGES)
