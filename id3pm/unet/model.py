@@ -121,7 +121,7 @@ class UNet(nn.Module):
 
         Raises:
             InvalidInputError: A condition was given that the network does not take, or has the wrong length, or the
-                low-resolution image is missing.
+                low-resolution image is missing or of another size.
         """
         emb = self.time_embed(timestep_embedding(timesteps, self.config.num_channels))
         identity = _condition("identity", identity, self.config.identity_dim, NULL_IDENTITY, x)
@@ -141,11 +141,15 @@ class UNet(nn.Module):
         return self.out(h)  # type: ignore[no-any-return]
 
     def _with_low_res(self, x: Tensor, low_res: Tensor | None) -> Tensor:
-        if (low_res is None) != (self.config.low_res_size is None):
-            wanted = "takes no" if self.config.low_res_size is None else "needs a"
-            raise InvalidInputError(f"this network {wanted} low_res image")
-        if low_res is None:
+        """The input of the first convolution: x_t, beside it the low-resolution image at the same size."""
+        small = self.config.low_res_size
+        if small is None:
+            if low_res is not None:
+                raise InvalidInputError("this network takes no low_res image")
             return x
+        if low_res is None or tuple(low_res.shape[1:]) != (3, small, small):
+            got = None if low_res is None else tuple(low_res.shape)
+            raise InvalidInputError(f"low_res is {got}: this network takes [N, 3, {small}, {small}]")
         size = (self.config.image_size, self.config.image_size)
         return torch.cat([x, F.interpolate(low_res, size, mode="bilinear", align_corners=False)], dim=1)
 

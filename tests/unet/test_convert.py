@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from id3pm.bundle import load_weights, read_bundle, verify
+from id3pm.config import PAPER_SR_SAMPLING, DiffusionConfig, SamplingOptions, UNetConfig, to_json
+from id3pm.errors import BundleError, CheckpointError, ConfigError
+from id3pm.unet.convert import PRESETS, convert_command
+from id3pm.unet.model import expected_shapes, load_unet
+from tests.golden.unet_cases import inputs, weights
+
+TINY: dict[str, Any] = {"num_channels": 32, "num_res_blocks": 1, "channel_mult": (1, 1), "attention_resolutions": (4,)}
+BASE = UNetConfig(image_size=8, identity_dim=6, **TINY)
+SR = UNetConfig(image_size=16, low_res_size=8, **TINY)
+
+Convert = Callable[..., Result]
+
+
+def save_checkpoint(path: Path, config: UNetConfig, without: str = "no key begins so") -> None:
+    tensors = {k: torch.from_numpy(v) for k, v in weights(expected_shapes(config)).items() if not k.startswith(without)}
+    torch.save(tensors, path)
+
+
+def write_stage(path: Path, config: UNetConfig, **more: Any) -> None:
+    diffusion = to_json(DiffusionConfig(diffusion_steps=500, noise_schedule="linear"))
+    path.write_text(json.dumps({"unet": to_json(config), "diffusion": diffusion, **more}))
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Iterator[Convert]:
+    """Runs the command on two tiny checkpoints in `tmp_path`; keyword arguments replace or remove options."""
+    save_checkpoint(tmp_path / "base.pt", BASE)
+    save_checkpoint(tmp_path / "sr.pt", SR)
+    write_stage(tmp_path / "base.json", BASE)
+    write_stage(tmp_path / "sr.json", SR, sampling=to_json(PAPER_SR_SAMPLING))
+
+    def run(*flags: str, **options: str | None) -> Result:
+        values: dict[str, str | None] = {
+            "base": str(tmp_path / "base.pt"),
+            "sr": str(tmp_path / "sr.pt"),
+            "base_config": str(tmp_path / "base.json"),
+            "sr_config": str(tmp_path / "sr.json"),
+            "id_vector_model": "sface",
+            "name": "tiny",
+            "licence": "MIT",
+            "out": str(tmp_path / "bundle"),
+        }
+        values.update(options)
+        arguments = [f"--{key.replace('_', '-')}={value}" for key, value in values.items() if value is not None]
+        return CliRunner().invoke(convert_command, [*arguments, *flags])
+
+    yield run
+
+
+def assert_refused(result: Result, error: type[Exception], *texts: str) -> None:
+    assert result.exit_code != 0
+    assert isinstance(result.exception, error), result.output
+    for text in texts:
+        assert text in str(result.exception)
+
+
+def test_converted_bundle_holds_the_weights_and_the_configuration(convert: Convert, tmp_path: Path) -> None:
+    result = convert()
+    assert result.exit_code == 0, result.output
+    assert "wrote bundle 'tiny'" in result.output
+    bundle = verify(tmp_path / "bundle")
+    assert (bundle.base, bundle.sr, bundle.identity_dim, bundle.attribute_set) == (BASE, SR, 6, None)
+    assert bundle.base_diffusion == DiffusionConfig(diffusion_steps=500, noise_schedule="linear")
+    assert (bundle.sampling, bundle.sr_sampling) == (SamplingOptions(), PAPER_SR_SAMPLING)
+    assert bundle.training_card == {"converted_from": {"base": "base.pt", "sr": "sr.pt"}}
+    assert sorted(file.name for file in (tmp_path / "bundle").iterdir()) == [
+        "base.safetensors",
+        "bundle.json",
+        "sr.safetensors",
+    ]
+    for stage, config in (("base", BASE), ("sr", SR)):
+        loaded = load_weights(tmp_path / "bundle", stage)
+        assert all(np.array_equal(loaded[key], array) for key, array in weights(expected_shapes(config)).items())
+
+
+def test_fp16_storage_keeps_the_output_within_half_precision(convert: Convert, tmp_path: Path) -> None:
+    assert convert("--storage=fp16").exit_code == 0
+    arguments = {key: torch.from_numpy(array) for key, array in inputs(BASE).items()}
+    with torch.no_grad():
+        expected = load_unet(BASE, weights(expected_shapes(BASE)))(**arguments)
+        actual = load_unet(BASE, load_weights(tmp_path / "bundle", "base"))(**arguments)
+    error = float((actual - expected).abs().max() / expected.abs().max())
+    assert 0 < error < 2e-3
+
+
+def test_checkpoint_without_identity_layers_is_refused_with_their_names(convert: Convert, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "base.pt", BASE, without="identity_embed.")
+    missing = [key for key in expected_shapes(BASE) if key.startswith("identity_embed.")]
+    assert len(missing) == 4
+    assert_refused(convert(), CheckpointError, "base.pt", *missing)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_swapped_checkpoints_are_refused(convert: Convert, tmp_path: Path) -> None:
+    result = convert(base=str(tmp_path / "sr.pt"), sr=str(tmp_path / "base.pt"))
+    assert_refused(result, CheckpointError, "input_blocks.0.0.weight: the checkpoint has (32, 6, 3, 3)")
+
+
+def test_options_name_the_conditions(convert: Convert, tmp_path: Path) -> None:
+    unconditioned = UNetConfig(image_size=8, **TINY)
+    write_stage(tmp_path / "base.json", unconditioned)
+    assert_refused(convert(), ConfigError, "give --identity-dim")
+    conditioned = UNetConfig(image_size=8, identity_dim=5, attribute_dim=17, **TINY)
+    save_checkpoint(tmp_path / "base.pt", conditioned)
+    assert convert("--identity-dim=5", "--attribute-set=2").exit_code == 0
+    bundle = read_bundle(tmp_path / "bundle")
+    assert (bundle.base, bundle.attribute_set) == (conditioned, 2)
+
+
+def test_other_names_of_the_identity_layers_are_mapped(convert: Convert, tmp_path: Path) -> None:
+    state = torch.load(tmp_path / "base.pt", weights_only=True)
+    torch.save({key.replace("identity_embed.", "id_mlp."): value for key, value in state.items()}, tmp_path / "base.pt")
+    assert_refused(convert(), CheckpointError, "id_mlp.0.weight")
+    assert convert("--rename=id_mlp.=identity_embed.").exit_code == 0
+    verify(tmp_path / "bundle")
+    wrong = convert("--rename=id_mlp.", "--force")
+    assert wrong.exit_code == 2
+    assert "expected OLD=NEW" in wrong.output
+
+
+def test_existing_bundle_is_replaced_only_by_force(convert: Convert, tmp_path: Path) -> None:
+    assert convert().exit_code == 0
+    again = convert(name="second")
+    assert again.exit_code == 2
+    assert "--force" in again.output
+    assert read_bundle(tmp_path / "bundle").name == "tiny"
+    assert convert("--force", name="second").exit_code == 0
+    assert verify(tmp_path / "bundle").name == "second"
+
+
+def test_default_architecture_is_the_papers(convert: Convert) -> None:
+    result = convert(base_config=None, sr_config=None)
+    assert_refused(result, CheckpointError, "base.pt", "input_blocks.15.")
+    assert PRESETS["paper-base-64"].diffusion.noise_schedule == "cosine"
+    assert PRESETS["paper-sr-256"].diffusion.noise_schedule == "linear"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "base.json: "),
+        ('{"unet": {}, "diffusion": {}}', "unet: UNetConfig needs"),
+        ('{"unets": {}}', "StageConfig has no unets"),
+    ],
+)
+def test_wrong_configuration_file_is_named(convert: Convert, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "base.json").write_text(content)
+    assert_refused(convert(), ConfigError, "base.json", message)
+
+
+def test_preset_and_configuration_exclude_each_other(convert: Convert) -> None:
+    assert_refused(convert("--base-preset=paper-base-64"), ConfigError, "--base-preset and --base-config")
+
+
+def test_diverged_weights_are_refused(convert: Convert, tmp_path: Path) -> None:
+    state = torch.load(tmp_path / "sr.pt", weights_only=True)
+    state["out.2.bias"][0] = torch.nan
+    torch.save(state, tmp_path / "sr.pt")
+    assert_refused(convert(), BundleError, "sr weight out.2.bias holds NaN")
+    assert not (tmp_path / "bundle" / "bundle.json").exists()
