@@ -92,7 +92,7 @@ def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
             raise InvalidRequestError(f"{name}={value!r}: must be a number, not {type(value).__name__}")
         number = float(value)
-        if not math.isfinite(number) or abs(number) > np.finfo(np.float32).max:
+        if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
             raise InvalidRequestError(f"{name}={value!r}: must be finite in float32")
     return np.array([[number]], dtype=DTYPES[datatype])
 
