@@ -82,7 +82,7 @@ def clip_x0(x0: Array, percentile: NDArray[np.floating[Any]]) -> Array:
     limit = xp.ones((x0.shape[0],) + (1,) * (x0.ndim - 1), dtype=x0.dtype, device=device(x0))
     rows = np.flatnonzero(percentile)
     if len(rows):
-        magnitudes = xp.sort(xp.abs(xp.reshape(take_rows(x0, rows), (len(rows), -1))), axis=1)
+        magnitudes = xp.sort(xp.abs(xp.reshape(take_rows(x0, rows), (len(rows), -1))), axis=1, stable=False)
         quantiles = xp.concat([_quantile(magnitudes[i, :], float(percentile[row])) for i, row in enumerate(rows)])
         limit = put_rows(limit, rows, xp.clip(xp.reshape(quantiles, (-1, *limit.shape[1:])), min=1.0))
     return xp.clip(x0, min=-limit, max=limit) / limit

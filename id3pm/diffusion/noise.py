@@ -64,9 +64,9 @@ def check_seed(seed: Any) -> int:
         InvalidInputError: It is not an integer in 0 .. 2^63 - 1.
     """
     try:
-        value = operator.index(seed)
+        value = -1 if isinstance(seed, (bool, np.bool_)) else operator.index(seed)
     except TypeError:
         value = -1
-    if isinstance(seed, (bool, np.bool_)) or not 0 <= value <= MAX_SEED:
+    if not 0 <= value <= MAX_SEED:
         raise InvalidInputError(f"seed={seed!r}: must be an integer between 0 and 2^63 - 1")
     return value

@@ -126,7 +126,11 @@ def _plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) 
         raise InvalidOptionError(
             f"steps={options.steps}: this model has {config.diffusion_steps} training steps, ask for that many or fewer"
         )
-    schedule = respaced_schedule(config, options.steps)
+    return plan_from_schedule(respaced_schedule(config, options.steps), options, learn_sigma)
+
+
+def plan_from_schedule(schedule: Schedule, options: SamplingOptions, learn_sigma: bool) -> StepPlan:
+    """As `plan`, for a process that was respaced in any other way (such as "ddim25"); `options.steps` is not read."""
     count = len(schedule)
     learned = learn_sigma and options.sampler == "ddpm"
     if options.sampler == "ddpm":

@@ -1,0 +1,104 @@
+"""diffusers' schedulers as live oracles, stepped with the same model outputs and the same noise.
+
+They compute their coefficients in float32, hence the looser tolerances, and the linear schedule, whose abar_T is large
+enough for that. (Values computed by guided-diffusion itself are in test_samplers.py.)
+"""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+from id3pm.config import DiffusionConfig, SamplingOptions
+from id3pm.diffusion.plans import plan_from_schedule
+from id3pm.diffusion.samplers import gather, update
+from id3pm.diffusion.schedule import betas, respaced_schedule
+from tests.diffusion.fake_unet import FakeUNet
+
+LINEAR = DiffusionConfig(noise_schedule="linear")
+BETAS = betas(LINEAR)
+ROWS, SHAPE = 2, (3, 4, 4)
+PERCENTILES = [0.0, 0.9, 0.995]
+
+
+def draw(number):
+    return np.random.default_rng(number).standard_normal((ROWS, *SHAPE), dtype=np.float32)
+
+
+def clipping(percentile):
+    """The diffusers settings of `dynamic_threshold`; its threshold of at most 1 is a clamp to [-1, 1]."""
+    if percentile == 0:
+        return {"thresholding": True, "sample_max_value": 1.0}
+    return {"thresholding": True, "dynamic_thresholding_ratio": percentile, "sample_max_value": 1e9}
+
+
+def compare(respacing, options, oracle_step, tolerance):
+    """Steps both from the same state; each step starts from the oracle's, so that errors do not add up or cancel."""
+    schedule = respaced_schedule(LINEAR, respacing)
+    steps, model = plan_from_schedule(schedule, options, learn_sigma=True), FakeUNet()
+    x, x0 = draw(0), None
+    for step in range(len(steps)):
+        rows = gather([steps] * ROWS, [step] * ROWS)
+        output = model(x, rows.timestep, range(ROWS), np.ones(ROWS))
+        noise = draw(step + 1)
+        actual, x0 = update(x, output, rows, x0_prev=x0, noise=noise if rows.needs_noise.all() else None)
+        timestep = schedule.timesteps[::-1][step]
+        x = oracle_step(torch.from_numpy(output), timestep, torch.from_numpy(x), torch.from_numpy(noise)).numpy()
+        np.testing.assert_allclose(actual, x, rtol=tolerance, atol=tolerance, err_msg=f"step {step}")
+
+
+def noisiest_first(respacing):
+    return list(respaced_schedule(LINEAR, respacing).timesteps[::-1])
+
+
+@pytest.mark.parametrize("percentile", PERCENTILES)
+@pytest.mark.parametrize("respacing", ["10", "100", "ddim25"])
+def test_ddpm_equals_diffusers_learned_range(respacing, percentile):
+    scheduler = DDPMScheduler(trained_betas=BETAS, variance_type="learned_range", **clipping(percentile))
+    scheduler.set_timesteps(timesteps=noisiest_first(respacing))
+
+    def step(output, timestep, x, noise):
+        with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *args, **kwargs: noise):
+            return scheduler.step(output, timestep, x).prev_sample
+
+    options = SamplingOptions(guidance_scale=1.0, dynamic_threshold=percentile)
+    compare(respacing, options, step, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("percentile", PERCENTILES)
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [10, 50])
+def test_ddim_equals_diffusers(steps, eta, percentile):
+    scheduler = DDIMScheduler(trained_betas=BETAS, **clipping(percentile))
+    scheduler.set_timesteps(steps)  # its "leading" spacing is the DDIM paper's: "ddimN"
+    assert scheduler.timesteps.tolist() == noisiest_first(f"ddim{steps}")
+
+    def step(output, timestep, x, noise):
+        given = {"use_clipped_model_output": True, "variance_noise": noise, "eta": eta}
+        return scheduler.step(output[:, :3], timestep, x, **given).prev_sample
+
+    options = SamplingOptions(sampler="ddim", eta=eta, guidance_scale=1.0, dynamic_threshold=percentile)
+    compare(f"ddim{steps}", options, step, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("percentile", PERCENTILES)
+@pytest.mark.parametrize("respacing", ["2", "3", "10", "30", "ddim25"])
+def test_dpmpp_2m_equals_diffusers_dpm_solver_multistep(respacing, percentile):
+    scheduler = DPMSolverMultistepScheduler(
+        trained_betas=BETAS,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
+        final_sigmas_type="zero",
+        variance_type="learned_range",
+        **clipping(percentile),
+    )
+    scheduler.set_timesteps(timesteps=noisiest_first(respacing))
+
+    def step(output, timestep, x, noise):
+        return scheduler.step(output, timestep, x).prev_sample
+
+    options = SamplingOptions(sampler="dpmpp_2m", guidance_scale=1.0, dynamic_threshold=percentile)
+    compare(respacing, options, step, tolerance=1e-4)
