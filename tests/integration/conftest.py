@@ -1,0 +1,212 @@
+"""One real Triton server for all integration tests, with stand-in networks so small that an image takes no time."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import queue
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.grpc
+from onnx import numpy_helper
+from tritonclient.utils import np_to_triton_dtype
+
+from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
+from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
+from id3pm.serving.server import TritonServer
+
+ROOT = Path(__file__).parents[2]
+BASE = UNetConfig(
+    image_size=64, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), identity_dim=128
+)
+SR = UNetConfig(
+    image_size=256, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), low_res_size=64
+)
+BASE_SAMPLING = SamplingOptions(steps=3)
+SR_SAMPLING = SamplingOptions(steps=2, guidance_scale=1.0, dynamic_threshold=0.0)
+
+# Names, shapes and dependence on every input are a U-Net's; what comes out is no face.
+BASE_GRAPH = """<ir_version: 8, opset_import: ["": 17]>
+base (float[N,3,64,64] x, float[N] timesteps, float[N,128] identity) => (float[N,6,64,64] model_output) {
+    time = Unsqueeze(timesteps, last)
+    time_bias = MatMul(time, w_time)
+    identity_bias = MatMul(identity, w_identity)
+    bias = Add(time_bias, identity_bias)
+    plane = Unsqueeze(bias, planes)
+    features = Conv<pads = [1, 1, 1, 1]>(x, w_in)
+    biased = Add(features, plane)
+    active = Tanh(biased)
+    model_output = Conv<pads = [1, 1, 1, 1]>(active, w_out)
+}"""
+SR_GRAPH = """<ir_version: 8, opset_import: ["": 17]>
+sr (float[N,3,256,256] x, float[N] timesteps, float[N,3,64,64] low_res) => (float[N,6,256,256] model_output) {
+    time = Unsqueeze(timesteps, last)
+    bias = MatMul(time, w_time)
+    plane = Unsqueeze(bias, planes)
+    upsampled = Resize<mode = "nearest">(low_res, , scales)
+    both = Concat<axis = 1>(x, upsampled)
+    features = Conv<pads = [1, 1, 1, 1]>(both, w_in)
+    biased = Add(features, plane)
+    active = Tanh(biased)
+    model_output = Conv<pads = [1, 1, 1, 1]>(active, w_out)
+}"""
+
+
+def tiny_engine(
+    folder: Path, stage: Stage, graph: str, unet: UNetConfig, diffusion: DiffusionConfig, sampling: SamplingOptions
+) -> None:
+    """A random network as an engine folder. Its manifest proves nothing: these tests are about serving."""
+    random = np.random.Generator(np.random.Philox(0))
+    channels = 8
+    constants = {
+        "last": np.array([1]),
+        "planes": np.array([2, 3]),
+        "scales": np.array([1, 1, 4, 4], dtype=np.float32),
+        "w_time": random.standard_normal((1, channels)) * 1e-3,
+        "w_identity": random.standard_normal((128, channels)),
+        "w_in": random.standard_normal((channels, unet.in_channels, 3, 3)) * 0.2,
+        "w_out": random.standard_normal((unet.out_channels, channels, 3, 3)) * 0.2,
+    }
+    model = onnx.parser.parse_model(graph)
+    used = {name for node in model.graph.node for name in node.input}
+    for name, value in constants.items():
+        if name in used:
+            array = value if value.dtype == np.int64 else value.astype(np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.checker.check_model(model, full_check=True)
+    folder.mkdir(parents=True)
+    onnx.save(model, folder / "model.onnx")
+    manifest = Manifest(
+        stage=stage,
+        target="onnx-cpu",
+        precision="fp32",
+        max_batch=8,
+        file="model.onnx",
+        file_sha256=engine_sha256(folder / "model.onnx"),
+        bundle=BundleReference(name="tiny", weights_sha256="0" * 64, bundle_json_sha256="1" * 64),
+        unet=unet,
+        diffusion=diffusion,
+        sampling=sampling,
+        id_vector_model="sface",
+        attribute_set=None,
+        opset=17,
+        onnx=OnnxNodes(nodes_before=len(model.graph.node), nodes_after=len(model.graph.node)),
+        versions={"onnx": onnx.__version__},
+        device="cpu",
+        parity=Parity(forward=[], trajectory={}, thresholds={}),
+        built_at="2025-01-01T00:00:00+00:00",
+    )
+    write_manifest(folder, manifest)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model repository of this checkout with stand-in networks and the real face models."""
+    folder = tmp_path_factory.mktemp("serving") / "triton_repo"
+    shutil.copytree(ROOT / "triton_repo", folder, ignore=shutil.ignore_patterns("engine", "__pycache__"))
+    tiny_engine(folder / "denoiser_64/1/engine", "base", BASE_GRAPH, BASE, PAPER_BASE_DIFFUSION, BASE_SAMPLING)
+    tiny_engine(folder / "super_resolution/1/engine", "sr", SR_GRAPH, SR, PAPER_SR_DIFFUSION, SR_SAMPLING)
+    program = [sys.executable, str(ROOT / "export" / "face_models.py"), "--repository", str(folder)]
+    subprocess.run(program, check=True, timeout=120, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[TritonServer]:
+    """A running server on free ports; stopped, if need be by force, when the tests are over."""
+    running = TritonServer(
+        repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60, drain_timeout_s=5
+    )
+    try:
+        with running:
+            yield running
+    finally:
+        running.kill()
+
+
+@pytest.fixture(scope="session")
+def embedding() -> np.ndarray:
+    """An ID vector of length 1, as SFace gives them."""
+    vector = np.random.Generator(np.random.Philox(5)).standard_normal(128)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+class Wire:
+    """The two ways a client reaches the server, without id3pm's own client: raw tensors, and JSON over HTTP."""
+
+    def __init__(self, server: TritonServer) -> None:
+        self.server = server
+        self.grpc = tritonclient.grpc.InferenceServerClient(server.grpc_url)
+
+    def start(
+        self, model: str, outputs: Sequence[str], parameters: dict[str, Any] | None = None, id: str = "", **inputs: Any
+    ) -> Callable[[], dict[str, np.ndarray]]:
+        """Sends a request; calling what is returned waits for the answer."""
+        done: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        self.grpc.async_infer(
+            model,
+            [_tensor(name, value) for name, value in inputs.items()],
+            callback=lambda result, error: done.put((result, error)),
+            outputs=[tritonclient.grpc.InferRequestedOutput(name) for name in outputs],
+            request_id=id,
+            parameters=parameters,
+            client_timeout=60,
+        )
+
+        def answer() -> dict[str, np.ndarray]:
+            result, error = done.get(timeout=60)
+            if error is not None:
+                raise error
+            return {name: result.as_numpy(name) for name in outputs}
+
+        return answer
+
+    def infer(self, model: str, outputs: Sequence[str], **inputs: Any) -> dict[str, np.ndarray]:
+        """Sends a request and waits for the answer."""
+        return self.start(model, outputs, **inputs)()
+
+    def control(self, model: str, op: str, request_id: str = "") -> dict[str, Any]:
+        """The JSON answer to a control request."""
+        status = self.infer(model, ["status"], control=np.array([[op, request_id]], dtype=object))["status"]
+        return json.loads(status[0, 0])
+
+    def http(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """Status and body of an HTTP exchange; a body makes it a POST, sent as JSON unless it is bytes."""
+        connection = http.client.HTTPConnection(self.server.http_url, timeout=60)
+        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body)
+        connection.request("GET" if body is None else "POST", path, data, headers or {})
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        return response.status, content
+
+    def metrics(self) -> dict[str, float]:
+        """This package's metrics, by name and labels."""
+        with urllib.request.urlopen(f"http://{self.server.metrics_url}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("id3pm_")}
+
+
+def _tensor(name: str, value: Any) -> tritonclient.grpc.InferInput:
+    array = np.asarray(value)
+    if array.dtype.kind in "SUO":
+        array = array.astype(object)
+    tensor = tritonclient.grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+@pytest.fixture(scope="session")
+def wire(server: TritonServer) -> Iterator[Wire]:
+    connection = Wire(server)
+    yield connection
+    connection.grpc.close()
