@@ -1,7 +1,7 @@
 """diffusers' schedulers as live oracles, stepped with the same model outputs and the same noise.
 
-They compute their coefficients in float32, hence the looser tolerances, and the linear schedule, whose abar_T is large
-enough for that. (Values computed by guided-diffusion itself are in test_samplers.py.)
+They compute their coefficients in float32, hence the looser tolerances. (Values computed by guided-diffusion itself
+are in test_samplers.py.)
 """
 
 from unittest import mock
@@ -17,10 +17,13 @@ from id3pm.diffusion.samplers import gather, update
 from id3pm.diffusion.schedule import betas, respaced_schedule
 from tests.diffusion.fake_unet import FakeUNet
 
-LINEAR = DiffusionConfig(noise_schedule="linear")
-BETAS = betas(LINEAR)
 ROWS, SHAPE = 2, (3, 4, 4)
 PERCENTILES = [0.0, 0.9, 0.995]
+
+
+@pytest.fixture(params=["cosine", "linear"])
+def config(request):
+    return DiffusionConfig(noise_schedule=request.param)
 
 
 def draw(number):
@@ -34,9 +37,9 @@ def clipping(percentile):
     return {"thresholding": True, "dynamic_thresholding_ratio": percentile, "sample_max_value": 1e9}
 
 
-def compare(respacing, options, oracle_step, tolerance):
+def compare(config, respacing, options, oracle_step, tolerance):
     """Steps both from the same state; each step starts from the oracle's, so that errors do not add up or cancel."""
-    schedule = respaced_schedule(LINEAR, respacing)
+    schedule = respaced_schedule(config, respacing)
     steps, model = plan_from_schedule(schedule, options, learn_sigma=True), FakeUNet()
     x, x0 = draw(0), None
     for step in range(len(steps)):
@@ -49,45 +52,45 @@ def compare(respacing, options, oracle_step, tolerance):
         np.testing.assert_allclose(actual, x, rtol=tolerance, atol=tolerance, err_msg=f"step {step}")
 
 
-def noisiest_first(respacing):
-    return list(respaced_schedule(LINEAR, respacing).timesteps[::-1])
+def noisiest_first(config, respacing):
+    return list(respaced_schedule(config, respacing).timesteps[::-1])
 
 
 @pytest.mark.parametrize("percentile", PERCENTILES)
 @pytest.mark.parametrize("respacing", ["10", "100", "ddim25"])
-def test_ddpm_equals_diffusers_learned_range(respacing, percentile):
-    scheduler = DDPMScheduler(trained_betas=BETAS, variance_type="learned_range", **clipping(percentile))
-    scheduler.set_timesteps(timesteps=noisiest_first(respacing))
+def test_ddpm_equals_diffusers_learned_range(config, respacing, percentile):
+    scheduler = DDPMScheduler(trained_betas=betas(config), variance_type="learned_range", **clipping(percentile))
+    scheduler.set_timesteps(timesteps=noisiest_first(config, respacing))
 
     def step(output, timestep, x, noise):
         with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *args, **kwargs: noise):
             return scheduler.step(output, timestep, x).prev_sample
 
     options = SamplingOptions(guidance_scale=1.0, dynamic_threshold=percentile)
-    compare(respacing, options, step, tolerance=1e-4)
+    compare(config, respacing, options, step, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("percentile", PERCENTILES)
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [10, 50])
-def test_ddim_equals_diffusers(steps, eta, percentile):
-    scheduler = DDIMScheduler(trained_betas=BETAS, **clipping(percentile))
+def test_ddim_equals_diffusers(config, steps, eta, percentile):
+    scheduler = DDIMScheduler(trained_betas=betas(config), **clipping(percentile))
     scheduler.set_timesteps(steps)  # its "leading" spacing is the DDIM paper's: "ddimN"
-    assert scheduler.timesteps.tolist() == noisiest_first(f"ddim{steps}")
+    assert scheduler.timesteps.tolist() == noisiest_first(config, f"ddim{steps}")
 
     def step(output, timestep, x, noise):
         given = {"use_clipped_model_output": True, "variance_noise": noise, "eta": eta}
         return scheduler.step(output[:, :3], timestep, x, **given).prev_sample
 
     options = SamplingOptions(sampler="ddim", eta=eta, guidance_scale=1.0, dynamic_threshold=percentile)
-    compare(f"ddim{steps}", options, step, tolerance=1e-4)
+    compare(config, f"ddim{steps}", options, step, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("percentile", PERCENTILES)
 @pytest.mark.parametrize("respacing", ["2", "3", "10", "30", "ddim25"])
-def test_dpmpp_2m_equals_diffusers_dpm_solver_multistep(respacing, percentile):
+def test_dpmpp_2m_equals_diffusers_dpm_solver_multistep(config, respacing, percentile):
     scheduler = DPMSolverMultistepScheduler(
-        trained_betas=BETAS,
+        trained_betas=betas(config),
         algorithm_type="dpmsolver++",
         solver_order=2,
         solver_type="midpoint",
@@ -95,10 +98,10 @@ def test_dpmpp_2m_equals_diffusers_dpm_solver_multistep(respacing, percentile):
         variance_type="learned_range",
         **clipping(percentile),
     )
-    scheduler.set_timesteps(timesteps=noisiest_first(respacing))
+    scheduler.set_timesteps(timesteps=noisiest_first(config, respacing))
 
     def step(output, timestep, x, noise):
         return scheduler.step(output, timestep, x).prev_sample
 
     options = SamplingOptions(sampler="dpmpp_2m", guidance_scale=1.0, dynamic_threshold=percentile)
-    compare(respacing, options, step, tolerance=1e-4)
+    compare(config, respacing, options, step, tolerance=1e-4)
