@@ -44,8 +44,10 @@ class FaceModel:
             return self._stage.embed(photo_bytes(photos[row]), policies[row])
 
         results = per_row(call.rows, embed)
+        embeddings = np.stack([result.embedding for result in results])
         outputs = {
-            "embedding": np.stack([result.embedding for result in results]),
+            "embedding": embeddings,
+            "id_vector": embeddings,  # see config.pbtxt
             "detection": np.stack([result.detection for result in results]),
             "faces": np.array([[result.faces] for result in results], dtype=np.int32),
         }

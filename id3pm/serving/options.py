@@ -13,7 +13,7 @@ import numpy as np
 
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import InvalidInputError, InvalidOptionError
-from id3pm.serving.wire import OPTIONS, OPTIONS_BY_NAME, Array, Option, Stage, shortest_float, text
+from id3pm.serving.wire import OPTIONS, OPTIONS_BY_NAME, STAGES, Array, Option, Stage, shortest_float, text
 
 T = TypeVar("T")
 MAX_PRIORITY = 9
@@ -60,11 +60,10 @@ def parse_rows(
         InvalidInputError: A parameter is unknown, a value breaks its rule, or a tensor and a parameter disagree.
     """
     _refuse_unknown(parameters)
+    _check_other_stages(stage, parameters)
     sent: dict[str, list[Any]] = {}
-    for option in OPTIONS:
+    for option in (option for option in OPTIONS if stage in option.stages):
         values = _from_parameter(option, parameters[option.name], rows) if option.name in parameters else None
-        if stage not in option.stages:
-            continue
         if option.name in tensors:
             from_tensor = _from_tensor(option, tensors[option.name], rows)
             if values is not None and values != from_tensor:
@@ -99,6 +98,15 @@ def _refuse_unknown(parameters: Mapping[str, Any]) -> None:
         close = difflib.get_close_matches(name, OPTIONS_BY_NAME, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise InvalidOptionError(f"parameter {name[:64]!r} is unknown: {hint}valid are {', '.join(OPTIONS_BY_NAME)}")
+
+
+def _check_other_stages(stage: Stage, parameters: Mapping[str, Any]) -> None:
+    for other in STAGES:
+        if other != stage:
+            options = [option for option in OPTIONS if other in option.stages and option.name in parameters]
+            values = {option.name: _from_parameter(option, parameters[option.name], 1)[0] for option in options}
+            # That stage's defaults are not known here; ddim is the sampler that goes with every other option.
+            _sampling_options(other, values, SamplingOptions(sampler="ddim"))
 
 
 def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> Row:

@@ -148,17 +148,24 @@ class Wire:
         self.grpc = tritonclient.grpc.InferenceServerClient(server.grpc_url)
 
     def start(
-        self, model: str, outputs: Sequence[str], parameters: dict[str, Any] | None = None, id: str = "", **inputs: Any
+        self,
+        model: str,
+        outputs: Sequence[str],
+        parameters: dict[str, Any] | None = None,
+        id: str = "",
+        timeout_us: int | None = None,
+        **inputs: Any,
     ) -> Callable[[], dict[str, np.ndarray]]:
         """Sends a request; calling what is returned waits for the answer."""
         done: queue.Queue[tuple[Any, Any]] = queue.Queue()
         self.grpc.async_infer(
             model,
-            [_tensor(name, value) for name, value in inputs.items()],
+            [self.tensor(name, value) for name, value in inputs.items()],
             callback=lambda result, error: done.put((result, error)),
             outputs=[tritonclient.grpc.InferRequestedOutput(name) for name in outputs],
             request_id=id,
             parameters=parameters,
+            timeout=timeout_us,
             client_timeout=60,
         )
 
@@ -169,6 +176,16 @@ class Wire:
             return {name: result.as_numpy(name) for name in outputs}
 
         return answer
+
+    @staticmethod
+    def tensor(name: str, value: Any) -> tritonclient.grpc.InferInput:
+        """An input tensor of the value's own type."""
+        array = np.asarray(value)
+        if array.dtype.kind in "SUO":
+            array = array.astype(object)
+        tensor = tritonclient.grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        return tensor
 
     def infer(self, model: str, outputs: Sequence[str], **inputs: Any) -> dict[str, np.ndarray]:
         """Sends a request and waits for the answer."""
@@ -194,15 +211,6 @@ class Wire:
         with urllib.request.urlopen(f"http://{self.server.metrics_url}/metrics", timeout=10) as response:
             lines = response.read().decode().splitlines()
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("id3pm_")}
-
-
-def _tensor(name: str, value: Any) -> tritonclient.grpc.InferInput:
-    array = np.asarray(value)
-    if array.dtype.kind in "SUO":
-        array = array.astype(object)
-    tensor = tritonclient.grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-    tensor.set_data_from_numpy(array)
-    return tensor
 
 
 @pytest.fixture(scope="session")
