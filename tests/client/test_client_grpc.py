@@ -29,11 +29,12 @@ VECTOR = np.array([0.5, 1.5], np.float32)
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers by seed: 1..9 with an image, 10 never, 11 with an error of its own; remembers what it saw."""
+    """Answers by seed: 1..9 an image, 10 nothing, 11 an error, 12 an error once 10 has come. Remembers what it saw."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.headers: list[dict[str, str]] = []
+        self.hanging = threading.Event()
         self.ended = threading.Event()
         self.controls: set[tuple[str, str, str]] = set()
 
@@ -52,8 +53,11 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         seed = int(np.frombuffer(inputs["seed"][2], np.int64)[0])
         if seed == 10:
             context.add_callback(self.ended.set)
+            self.hanging.set()
             self.ended.wait(20)
-        if seed == 11:
+        if seed == 12:
+            self.hanging.wait(5)
+        if seed in (11, 12):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "in ensemble 'id3pm', [request id: 1] steps=0: too few")
         return answer(
             request,
@@ -164,7 +168,7 @@ def test_the_async_deadline_does_so_too(service: tuple[Service, str]) -> None:
 def test_a_failure_cancels_its_neighbours_over_the_wire(service: tuple[Service, str]) -> None:
     made, url = service
     with Client(url) as client, pytest.raises(InvalidRequestError):
-        client.generate(VECTOR, [10, 11])
+        client.generate(VECTOR, [10, 12])
     (hanging,) = (request.id for request, inputs in made.requests if inputs["seed"][2] == np.int64(10).tobytes())
     assert settled(made, hanging)
 

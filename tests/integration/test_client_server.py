@@ -1,0 +1,242 @@
+"""The client and the real server together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from id3pm_client import (
+    AsyncClient,
+    Call,
+    CancelledRequestError,
+    Client,
+    DeadlineExceededError,
+    GeneratedImage,
+    InvalidRequestError,
+)
+from id3pm_client._base import Connection
+from id3pm_client._cli import main
+from id3pm_client._grpc import GrpcTransport
+
+pytestmark = pytest.mark.server
+PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
+QUICK: dict[str, Any] = {"steps": 4, "sampler": "dpmpp_2m", "sr_steps": 2, "sr_sampler": "ddim"}
+# Each keeps one stage busy for many seconds if nobody stops it.
+LONG: dict[str, dict[str, Any]] = {
+    "denoiser_64": {"steps": 1000, "sampler": "ddpm"},
+    "super_resolution": {"steps": 1, "sr_steps": 1000, "sr_sampler": "ddpm"},
+}
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[Client]:
+    with Client(server.grpc_url, timeout_s=60) as made:
+        yield made
+
+
+def same(first: GeneratedImage, second: GeneratedImage) -> bool:
+    assert first.image_64 is not None and second.image_64 is not None
+    return (
+        first.seed == second.seed
+        and first.receipt == second.receipt
+        and first.image.tobytes() == second.image.tobytes()
+        and first.image_64.tobytes() == second.image_64.tobytes()
+    )
+
+
+def until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def idle(client: Client) -> bool:
+    return all(status["active"] == status["waiting"] == 0 for status in client.ping().values())
+
+
+def test_an_image_is_the_same_alone_and_in_a_batch(client: Client, embedding: np.ndarray) -> None:
+    vectors = np.stack([embedding, -embedding, embedding[::-1]])
+    together = client.generate(vectors, [3, 1, 3], **QUICK)
+    assert [image.seed for image in together] == [3, 1, 3]
+    for vector, image in zip(vectors, together, strict=True):
+        assert same(image, client.generate(vector, image.seed, **QUICK))
+    assert not same(together[0], together[2]), "another ID vector is another face"
+
+
+def test_async_client_gets_the_images_that_client_gets(server: Any, client: Client, embedding: np.ndarray) -> None:
+    async def generate() -> list[GeneratedImage]:
+        async with AsyncClient(server.grpc_url) as asynchronous:
+            return await asynchronous.generate(embedding, range(3), **QUICK)
+
+    pairs = zip(client.generate(embedding, range(3), **QUICK), asyncio.run(generate()), strict=True)
+    assert all(same(first, second) for first, second in pairs)
+
+
+def test_the_64_px_image_may_stay_on_the_server(client: Client, embedding: np.ndarray) -> None:
+    image = client.generate(embedding, 3, with_64=False, **QUICK)
+    assert image.image_64 is None
+    assert image.image.tobytes() == client.generate(embedding, 3, **QUICK).image.tobytes()
+
+
+def test_the_receipt_tells_what_was_asked_for(client: Client, embedding: np.ndarray, tmp_path: Path) -> None:
+    image = client.generate(embedding, 5, guidance_scale=1.5, **QUICK)
+    assert image.receipt["seed"] == 5
+    base = image.receipt["stages"]["base"]["options"]
+    assert (base["steps"], base["sampler"], base["guidance_scale"]) == (4, "dpmpp_2m", 1.5)
+    assert image.receipt["stages"]["sr"]["options"]["steps"] == 2
+    image.save(tmp_path / "face.png")
+    with Image.open(tmp_path / "face.png") as saved:
+        assert json.loads(saved.text["id3pm"]) == image.receipt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "^steps=0: must be between 1 and 1000$"),
+        ({"sr_steps": -3}, "^sr_steps=-3: must be between 1 and 1000$"),
+        ({"sampler": "euler"}, "^sampler='euler': choose one of ddpm, ddim, dpmpp_2m$"),
+        ({"guidance_scale": 99.0}, "^guidance_scale=99.0: must be between 0 and 20$"),
+        ({"priority": -1}, "^priority=-1: must be between 0"),
+        ({"embedding": np.ones(7)}, "7"),
+    ],
+)
+def test_the_servers_rules_come_through_as_typed_errors(
+    client: Client, embedding: np.ndarray, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message) as caught:
+        client.generate(**{"embedding": embedding, "seed": 1, **QUICK, **arguments})
+    assert "ensemble" not in str(caught.value)
+    assert "/" not in str(caught.value), "no paths of the server"
+    assert client.generate(embedding, 1, **QUICK).seed == 1, "the server keeps serving"
+
+
+def test_a_real_photograph_becomes_an_id_vector_and_faces(client: Client) -> None:
+    face = client.embed(PHOTO)
+    assert face.vector.shape == (128,)
+    assert face.faces == 1
+    assert face.score > 0.7
+    x, y, width, height = face.box
+    inside = (face.landmarks > (x, y)).all() and (face.landmarks < (x + width, y + height)).all()
+    assert inside, "eyes, nose and mouth lie in the face"
+
+    one = client.generate_from_photo(PHOTO, 4, **QUICK)
+    several = client.generate_from_photo(PHOTO.read_bytes(), [4, 5], **QUICK)
+    assert same(one, several[0])
+    assert same(one, client.generate(face, 4, **QUICK))
+
+
+def test_a_picture_and_an_array_are_photographs_too(client: Client) -> None:
+    with Image.open(PHOTO) as picture:
+        vectors = [client.embed(photo).vector for photo in (picture, np.asarray(picture), PHOTO)]
+    assert np.array_equal(vectors[0], vectors[1])
+    assert float(vectors[0] @ vectors[2]) / float(np.linalg.norm(vectors[0]) * np.linalg.norm(vectors[2])) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (PHOTO.read_bytes()[:2000], "(?i)photo|image|picture"),
+        (b"GIF89a", "(?i)photo|image|picture"),
+        (np.full((200, 200, 3), 128, np.uint8), "(?i)no face"),
+    ],
+    ids=["truncated", "not a photo", "no face"],
+)
+def test_a_bad_photograph_is_an_invalid_request(client: Client, photo: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        client.embed(photo)
+    with pytest.raises(InvalidRequestError, match=message):
+        client.generate_from_photo(photo, 1)
+
+
+@pytest.mark.parametrize("stage", LONG)
+def test_a_deadline_stops_the_work_of_either_stage(client: Client, embedding: np.ndarray, stage: str) -> None:
+    with pytest.raises(DeadlineExceededError, match="no answer within 0.4 s"):
+        client.generate(embedding, 1, timeout_s=0.4, **LONG[stage])
+    assert until(lambda: idle(client), 0.5)
+
+
+@pytest.mark.parametrize("stage", LONG)
+def test_a_cancelled_task_stops_the_work_of_either_stage(
+    server: Any, client: Client, embedding: np.ndarray, stage: str
+) -> None:
+    async def cancel_when_busy() -> None:
+        async with AsyncClient(server.grpc_url) as asynchronous:
+            task = asyncio.create_task(asynchronous.generate(embedding, [1, 2], **LONG[stage]))
+            while not (await asynchronous.ping())[stage]["active"]:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(cancel_when_busy())
+    assert until(lambda: idle(client), 0.5)
+
+
+class Spy:
+    """A transport that remembers under which id each seed was sent."""
+
+    def __init__(self, server: Any) -> None:
+        self._wire = GrpcTransport(Connection(server.grpc_url))
+        self.ids: dict[int, str] = {}
+
+    def submit(self, call: Call, timeout_s: float, on_done: Callable[[Any], None]) -> Callable[[], None]:
+        if "seed" in call.inputs:
+            self.ids[int(call.inputs["seed"][0, 0])] = call.request_id
+        return self._wire.submit(call, timeout_s, on_done)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wire, name)
+
+
+def test_what_another_cancels_is_told_and_stops_its_neighbours(
+    server: Any, client: Client, wire: Any, embedding: np.ndarray
+) -> None:
+    spy = Spy(server)
+
+    def cancel_one() -> None:
+        assert until(lambda: client.ping()["denoiser_64"]["active"] == 2, 10)
+        assert wire.control("denoiser_64", "cancel", spy.ids[8])["found"]
+
+    with Client(transport=spy) as other, ThreadPoolExecutor(1) as pool:
+        cancelling = pool.submit(cancel_one)
+        with pytest.raises(CancelledRequestError, match=r"^image 1 \(seed 8\): the request was cancelled$") as caught:
+            other.generate(embedding, [7, 8], **LONG["denoiser_64"])
+        cancelling.result()
+    assert caught.value.index == 1
+    assert caught.value.request_id == spy.ids[8]
+    assert until(lambda: idle(client), 0.5)
+
+
+def test_readiness_and_ping(client: Client) -> None:
+    assert client.is_ready()
+    info = client.server_info()
+    assert info.ready
+    assert all(info.models.values())
+    assert all(status["draining"] is False for status in client.ping().values())
+
+
+def test_the_command_line_makes_pictures_of_a_photograph(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--steps", "2", "--sr-steps", "1", "--with-64"]
+    arguments = ["generate", "--photo", str(PHOTO), "--seed", "1", "2", "--out", str(tmp_path), *options]
+    assert main(["--url", server.grpc_url, *arguments]) == 0
+    paths = capsys.readouterr().out.split()
+    assert len(paths) == 2
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.size == (256, 256)
+    assert main(["--url", server.grpc_url, *arguments, "--steps", "0"]) == 2
+    assert "steps=0: must be between 1 and 1000" in capsys.readouterr().err
