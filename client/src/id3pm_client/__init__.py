@@ -7,7 +7,7 @@ with Client("127.0.0.1:8001") as client:
     image.save("face.png")
 """
 
-from id3pm_client._aio import AsyncClient, AsyncTransport
+from id3pm_client._aio import AsyncClient
 from id3pm_client._base import ServerInfo
 from id3pm_client._contract import Options
 from id3pm_client._errors import (
@@ -24,7 +24,8 @@ from id3pm_client._errors import (
 )
 from id3pm_client._flight import Call, Retry
 from id3pm_client._images import Embedding, GeneratedImage
-from id3pm_client._sync import Client, SyncTransport
+from id3pm_client._sync import Client
+from id3pm_client._transport import AsyncTransport, SyncTransport
 from id3pm_client._version import __version__
 
 __all__ = [

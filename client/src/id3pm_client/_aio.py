@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
@@ -18,36 +18,12 @@ from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedEr
 from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._grpc import AsyncGrpcTransport
 from id3pm_client._images import Embedding, GeneratedImage, Photo
+from id3pm_client._transport import AsyncTransport
 
 if TYPE_CHECKING:
     from typing import Unpack
 
 logger = logging.getLogger("id3pm_client")
-
-
-class AsyncTransport(Protocol):
-    """What `AsyncClient` needs from a wire."""
-
-    async def infer(self, call: Call, timeout_s: float) -> Tensors:
-        """Sends `call` and waits for the output tensors.
-
-        Raises:
-            ClientError: The request failed; `DeadlineExceededError` after `timeout_s` seconds.
-            asyncio.CancelledError: The waiting task was cancelled, and the call with it.
-        """
-        ...
-
-    async def server_metadata(self, timeout_s: float) -> tuple[str, str]:
-        """Name and version of the server."""
-        ...
-
-    async def is_ready(self, model: str | None, timeout_s: float) -> bool:
-        """Whether the server, or one model of it, takes requests."""
-        ...
-
-    async def close(self) -> None:
-        """Frees the connection."""
-        ...
 
 
 class AsyncClient(base.BaseClient[AsyncTransport]):

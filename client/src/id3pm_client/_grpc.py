@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import tritonclient.grpc
 import tritonclient.grpc.aio
@@ -13,8 +13,7 @@ from id3pm_client._base import Connection
 from id3pm_client._contract import MODELS
 from id3pm_client._errors import ClientError, error_from_status
 from id3pm_client._flight import Call, Tensors
-
-Outcome: TypeAlias = Tensors | ClientError
+from id3pm_client._transport import Outcome
 
 _CHANNEL_ARGS = [
     # A photograph may be large; its limit is the server's business.
@@ -36,7 +35,7 @@ class GrpcTransport:
         self._headers = dict(connection.headers)
 
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
-        """Sends `call`; see `SyncTransport.submit`."""
+        """Sends `call`; see `_transport.SyncTransport.submit`."""
 
         def done(result: Any, error: InferenceServerException | None) -> None:
             on_done(_tensors(call, result) if error is None else _typed(error))
@@ -83,7 +82,7 @@ class AsyncGrpcTransport:
         return self._made
 
     async def infer(self, call: Call, timeout_s: float) -> Tensors:
-        """Sends `call` and waits; see `AsyncTransport.infer`."""
+        """Sends `call` and waits; see `_transport.AsyncTransport.infer`."""
         try:
             result = await self._client.infer(headers=self._headers, **_request(call, timeout_s))
         except InferenceServerException as error:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy.typing as npt
 
@@ -20,38 +20,15 @@ from id3pm_client import _contract as contract
 from id3pm_client._arguments import as_seeds
 from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
 from id3pm_client._flight import Call, Flight, Tensors
-from id3pm_client._grpc import GrpcTransport, Outcome
+from id3pm_client._grpc import GrpcTransport
 from id3pm_client._images import Embedding, GeneratedImage, Photo
+from id3pm_client._transport import Outcome, SyncTransport
 
 if TYPE_CHECKING:
     from typing import Unpack
 
 logger = logging.getLogger("id3pm_client")
 Answers: TypeAlias = "queue.SimpleQueue[tuple[int, Outcome]]"
-
-
-class SyncTransport(Protocol):
-    """What `Client` needs from a wire."""
-
-    def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
-        """Sends `call` without waiting; returns a function that gives it up.
-
-        `on_done` is called exactly once, from any thread: with the output tensors or a typed error, at the latest after
-        `timeout_s` seconds (`DeadlineExceededError`) or when the call is given up (`CancelledRequestError`).
-        """
-        ...
-
-    def server_metadata(self, timeout_s: float) -> tuple[str, str]:
-        """Name and version of the server."""
-        ...
-
-    def is_ready(self, model: str | None, timeout_s: float) -> bool:
-        """Whether the server, or one model of it, takes requests."""
-        ...
-
-    def close(self) -> None:
-        """Frees the connection."""
-        ...
 
 
 class Client(base.BaseClient[SyncTransport]):

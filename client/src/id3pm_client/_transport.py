@@ -1,0 +1,60 @@
+"""What the clients need from a wire. gRPC is one; the tests bring another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from id3pm_client._errors import ClientError
+from id3pm_client._flight import Call, Tensors
+
+Outcome: TypeAlias = Tensors | ClientError
+
+
+class SyncTransport(Protocol):
+    """What `Client` needs from a wire."""
+
+    def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Sends `call` without waiting; returns a function that gives it up.
+
+        `on_done` is called exactly once, from any thread: with the output tensors or a typed error, at the latest after
+        `timeout_s` seconds (`DeadlineExceededError`) or when the call is given up (`CancelledRequestError`).
+        """
+        ...
+
+    def server_metadata(self, timeout_s: float) -> tuple[str, str]:
+        """Name and version of the server."""
+        ...
+
+    def is_ready(self, model: str | None, timeout_s: float) -> bool:
+        """Whether the server, or one model of it, takes requests."""
+        ...
+
+    def close(self) -> None:
+        """Frees the connection."""
+        ...
+
+
+class AsyncTransport(Protocol):
+    """What `AsyncClient` needs from a wire."""
+
+    async def infer(self, call: Call, timeout_s: float) -> Tensors:
+        """Sends `call` and waits for the output tensors.
+
+        Raises:
+            ClientError: The request failed; `DeadlineExceededError` after `timeout_s` seconds.
+            asyncio.CancelledError: The waiting task was cancelled, and the call with it.
+        """
+        ...
+
+    async def server_metadata(self, timeout_s: float) -> tuple[str, str]:
+        """Name and version of the server."""
+        ...
+
+    async def is_ready(self, model: str | None, timeout_s: float) -> bool:
+        """Whether the server, or one model of it, takes requests."""
+        ...
+
+    async def close(self) -> None:
+        """Frees the connection."""
+        ...
