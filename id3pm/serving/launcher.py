@@ -29,6 +29,11 @@ _LOG_LINES = 200
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
+def is_noise(line: str) -> bool:
+    """Whether a line of Triton's log only says, as an error, that a machine without a GPU has none."""
+    return "CudaDriverHelper has not been initialized" in line or "CUDA driver version is insufficient" in line
+
+
 class TritonServer:
     """One `tritonserver` process with its Python stubs, in a process group of its own.
 
@@ -172,7 +177,7 @@ class TritonServer:
         """The server's last lines; those that speak of errors, where there are any."""
         if self._reader is not None and self.poll() is not None:
             self._reader.join(timeout=5.0)
-        log = list(self._log)
+        log = [line for line in self._log if not is_noise(line)]
         telling = [line for line in log if line.startswith("E") or "rror" in line or "failed" in line]
         return "\n".join((telling or log)[-lines:])
 

@@ -38,7 +38,10 @@ def check_engines(repository: Path) -> dict[str, Manifest]:
             raise EngineError(f"{model} holds an engine of stage {manifests[stage].stage}, not {stage}; {BUILD_HINT}")
     base, sr = manifests["base"].bundle, manifests["sr"].bundle
     if base.bundle_json_sha256 != sr.bundle_json_sha256:
-        raise EngineError(f"denoiser_64 is from bundle {base.name}, super_resolution from {sr.name}; {BUILD_HINT}")
+        raise EngineError(
+            f"denoiser_64 (bundle {base.name}) and super_resolution (bundle {sr.name}) are of different bundles; "
+            f"{BUILD_HINT}"
+        )
     face = read_face_manifest(repository / FACE_MODEL / "1" / "engine")
     wanted = manifests["base"].id_vector_model
     if face.id_vector_model != wanted:

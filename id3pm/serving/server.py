@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import ServerError
-from id3pm.serving.launcher import TritonServer
+from id3pm.serving.launcher import TritonServer, is_noise
 
 __all__ = ["TritonServer", "serve_command"]
 
@@ -57,7 +57,7 @@ def serve_command(
     console = Console(stderr=True)
 
     def show(line: str) -> None:
-        if verbose or line.startswith("E"):
+        if verbose or (line.startswith("E") and not is_noise(line)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     server = TritonServer(

@@ -129,8 +129,9 @@ class StageModel(abc.ABC):
                 del self._in_flight[name]
             if isinstance(outcome, Exception):
                 raise outcome
-            reply.send(self.outputs(call, requests, outcome))
+            outputs = self.outputs(call, requests, outcome)
             self._count(outcome)
+            reply.send(outputs)
         except Exception as error:
             self._metrics.error(reply.fail(error))
         finally:

@@ -1,0 +1,193 @@
+"""Starting, failing to start, draining, stopping and dying, each with a server of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from id3pm.errors import EngineError, EngineMissingError, ServerError
+from id3pm.serving.control import control, is_ready
+from id3pm.serving.server import TritonServer
+
+pytestmark = pytest.mark.server
+SERVE = [sys.executable, "-c", "from id3pm.cli import main; main()", "serve"]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [entry.getsockname()[1] for entry in sockets]
+    for entry in sockets:
+        entry.close()
+    return ports
+
+
+def group_members(group: int) -> list[int]:
+    """The processes of a process group that still run."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def wait_until(condition: Any, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+class Serving:
+    """`id3pm serve` in a process of its own."""
+
+    def __init__(self, repository: Path) -> None:
+        self.http_port, grpc_port, metrics_port = free_ports(3)
+        ports = [f"--http-port={self.http_port}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics_port}"]
+        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports]
+        self.process = subprocess.Popen([*SERVE, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.said = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        wait_until(lambda: "A face as a PNG" in self.said or self.process.poll() is not None, timeout_s=60)
+        assert self.process.poll() is None, self.said
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr:
+            for line in self.process.stderr:
+                self.said += line
+
+    def tritonserver(self) -> int:
+        """Its child, which leads a process group of its own."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (child,) = (int(pid) for pid in children)
+        return child
+
+    def end(self) -> int:
+        status = self.process.wait(timeout=60)
+        self._reader.join(timeout=5)
+        return status
+
+    def generate(self, answers: list[tuple[int, Any]], steps: int) -> threading.Thread:
+        """Starts a request in a thread, which appends status and JSON of the answer."""
+
+        def run() -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
+            body = {"embedding": [0.1] * 128, "seed": 1, "steps": steps}
+            connection.request("POST", "/v2/models/id3pm_png/generate", json.dumps(body))
+            response = connection.getresponse()
+            answers.append((response.status, json.loads(response.read())))
+            connection.close()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def serving(repository: Path) -> Iterator[Serving]:
+    running = Serving(repository)
+    child = running.tritonserver()
+    try:
+        yield running
+    finally:
+        for group in (child, running.process.pid):
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        running.process.wait(timeout=10)
+
+
+def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Serving) -> None:
+    group = serving.tritonserver()
+    answers: list[tuple[int, Any]] = []
+    threads = [serving.generate(answers, steps=300) for _ in range(3)]
+    wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["active"] == 3)
+    serving.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["draining"])
+    late: list[tuple[int, Any]] = []
+    serving.generate(late, steps=1).join(timeout=30)
+    for thread in threads:
+        thread.join(timeout=60)
+    assert serving.end() == 0, serving.said
+    assert [status for status, _ in answers] == [200, 200, 200]
+    assert all(answer["png"] == answers[0][1]["png"] for _, answer in answers)
+    assert late[0][0] != 200 and "draining" in late[0][1]["error"]
+    assert group_members(group) == []
+    assert not is_ready("127.0.0.1", serving.http_port)
+
+
+def test_a_server_that_dies_ends_the_command_with_an_error(serving: Serving) -> None:
+    os.killpg(serving.tritonserver(), signal.SIGKILL)
+    assert serving.end() == 1
+    assert "the server died (exit status -9)" in serving.said
+
+
+def test_what_serve_prints_says_where_and_what(serving: Serving) -> None:
+    assert f"http://127.0.0.1:{serving.http_port}" in serving.said
+    for word in ("id3pm_photo", "bundle tiny", "onnx-cpu fp32", "sface, 128 numbers", "curl"):
+        assert word in serving.said
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.end() == 0, serving.said
+
+
+def test_a_port_in_use_is_named_with_the_option_that_changes_it(repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        http_port, metrics_port = free_ports(2)
+        ports = [f"--http-port={http_port}", f"--grpc-port={port}", f"--metrics-port={metrics_port}"]
+        ended = subprocess.run(
+            [*SERVE, f"--repository={repository}", *ports], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == 1
+    assert f"port {port} on 127.0.0.1 is in use: choose another with --grpc-port" in ended.stderr
+
+
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
+
+
+def test_a_missing_engine_says_how_to_build_it(copied: Path) -> None:
+    shutil.rmtree(copied / "super_resolution" / "1" / "engine")
+    with pytest.raises(EngineMissingError, match=r"super_resolution: .* python export/build_engines.py"):
+        TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
+
+
+def test_engines_of_two_bundles_are_refused(copied: Path) -> None:
+    manifest = copied / "super_resolution" / "1" / "engine" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("1" * 64, "2" * 64))
+    with pytest.raises(EngineError, match="are of different bundles; run: python export/build_engines.py"):
+        TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
+
+
+def test_a_damaged_engine_ends_the_start_with_the_reason(copied: Path) -> None:
+    with (copied / "denoiser_64" / "1" / "engine" / "model.onnx").open("ab") as engine:
+        engine.write(b"x")
+    server = TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60)
+    with pytest.raises(ServerError, match=r"(?s)died while starting.*is damaged or from another build"), server:
+        pass
+    assert server.poll() is not None
+
+
+def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="--repository"):
+        TritonServer(tmp_path).start()
