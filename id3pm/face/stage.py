@@ -157,7 +157,8 @@ class FaceStage:
         if policy not in get_args(FacePolicy):
             raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")
         found = self.detect(images)
-        picks = [_choose(faces, policy, images.shape[1:3]) for faces in found]
+        height, width = images.shape[1:3]
+        picks = [_choose(faces, policy, (height, width)) for faces in found]
         usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
         crops = [align_face(images[i], face[4:14].reshape(5, 2)) for i, face in usable.items()]
         batches = [self._encoder.encode_batch(np.stack(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
@@ -180,13 +181,14 @@ class FaceStage:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise InvalidInputError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, 3]")
         faces = [np.empty((0, DETECTION_SIZE), dtype=np.float32)] * len(images)
-        for look in _looks(max(images.shape[1:3])):
+        height, width = images.shape[1:3]
+        for look in _looks(max(height, width)):
             missing = [i for i, found in enumerate(faces) if not len(found)]
             for start in range(0, len(missing), BATCH):
                 chunk = missing[start : start + BATCH]
                 scenes = np.stack([look.frame(images[i]) for i in chunk])
                 for i, found in zip(chunk, self._detector.detect_batch(scenes), strict=True):
-                    faces[i] = look.to_photo(found, images.shape[1:3])
+                    faces[i] = look.to_photo(found, (height, width))
         return faces
 
 
