@@ -47,14 +47,16 @@ class Parity:
     """Measured differences from the fp32 PyTorch model, and what was allowed.
 
     Attributes:
-        forward: One entry per time step that was compared.
+        forward: One entry per time step and condition that were compared; empty where the engine could not be run.
         trajectory: The comparison over a whole sampling trajectory with the same noise.
         thresholds: The largest differences that the build accepts.
+        batch_invariant: Whether a row's result has the same bits in any batch; `None` where that was not measured.
     """
 
     forward: list[dict[str, Any]]
     trajectory: dict[str, Any]
     thresholds: dict[str, Any]
+    batch_invariant: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

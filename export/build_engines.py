@@ -1,0 +1,190 @@
+"""Builds a bundle's engines into a Triton model repository, each proven equal to the PyTorch model before it is used.
+
+    python export/build_engines.py                                  # the demo bundle, for this machine's CPU
+    python export/build_engines.py --bundle PATH --max-batch 32
+
+For the 64 px and the super-resolution stage: PyTorch -> ONNX (-> TensorRT), then the parity gate (`parity.py`), then
+<repository>/<model>/1/engine/{model.onnx or model.plan, manifest.json}. A stage that misses a threshold prints the
+table, leaves the engine in place as it was, and ends the program with exit code 1. The face models come last.
+Engines that are up to date are left alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+
+import engine_folder
+import parity
+import parity_report
+import targets
+import to_onnx
+import to_tensorrt
+from engine_folder import EngineSpec
+from face_models import build_face_models
+from id3pm.bundle import STAGES, Bundle, Stage, read_bundle
+from id3pm.config import UNetConfig
+from id3pm.engines.base import load_engine
+from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, Target, engine_sha256, write_manifest
+from id3pm.engines.torch_engine import TorchEngine
+from id3pm.errors import EngineError, Id3pmError, ParityError
+from progress import Progress
+from thresholds import thresholds
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@click.command(help=__doc__.split("\n\n")[0] if __doc__ else None)
+@click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), default=ROOT / "bundles" / "demo")
+@click.option("--target", type=click.Choice(get_args(Target)), default="onnx-cpu", show_default=True)
+@click.option("--precision", type=click.Choice(targets.PRECISIONS), default="fp32", show_default=True)
+@click.option("--gpu", help="Compute capability to build for, such as sm86; with --target tensorrt.")
+@click.option(
+    "--max-batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Most rows of one engine call."
+)
+@click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "triton_repo")
+@click.option("--stage", type=click.Choice([*STAGES, "face", "all"]), default="all", show_default=True)
+@click.option("--face-model", help="As face_models.py takes it; the bundle's ID-vector model if not given.")
+@click.option("--force", is_flag=True, help="Build even what is up to date.")
+@click.option(
+    "--allow-unverified",
+    is_flag=True,
+    help="Install an engine that this machine cannot run, without any proof of parity. Its manifest says so.",
+)
+def main(
+    bundle_path: Path,
+    target: Target,
+    precision: str,
+    gpu: str | None,
+    max_batch: int,
+    repository: Path,
+    stage: str,
+    face_model: str | None,
+    force: bool,
+    allow_unverified: bool,
+) -> None:
+    """Command line; see the module's text."""
+    console = Console(highlight=False)
+    try:
+        targets.require_available(target, precision, gpu)
+        bundle = read_bundle(bundle_path)
+        for name in STAGES:
+            if stage in (name, "all"):
+                spec = EngineSpec(
+                    stage=name,
+                    target=target,
+                    precision=precision,
+                    max_batch=max_batch,
+                    device=gpu or targets.TARGETS[target].device,
+                    bundle=engine_folder.bundle_reference(bundle_path, bundle, name),
+                    versions=engine_folder.versions(target),
+                )
+                ensure_engine(console, bundle_path, repository, spec, force=force, allow_unverified=allow_unverified)
+        if stage in ("face", "all"):
+            ensure_face_models(console, repository, bundle, face_model)
+    except (Id3pmError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def ensure_engine(
+    console: Console, bundle_path: Path, repository: Path, spec: EngineSpec, *, force: bool, allow_unverified: bool
+) -> None:
+    """Builds, verifies and installs one stage's engine, unless the one in place is what `spec` asks for.
+
+    Raises:
+        ParityError: The engine is not equal to the reference; the one in place was left as it was.
+        Id3pmError: The bundle is damaged, a library is missing, or the engine cannot be built or verified here.
+    """
+    folder = engine_folder.engine_folder(repository, spec.stage)
+    name = f"{engine_folder.MODELS[spec.stage]} ({spec.target} {spec.precision}, max batch {spec.max_batch})"
+    limits = dataclasses.asdict(thresholds(spec.target, spec.precision))
+    reason = engine_folder.why_stale(folder, spec, limits, allow_unverified=allow_unverified)
+    if reason is None and not force:
+        console.print(f"{name}: up to date")
+        return
+    unverifiable = targets.why_not_executable(spec.target, spec.device)
+    if unverifiable is not None and not allow_unverified:
+        raise EngineError(
+            f"{name} cannot be verified on this machine: {unverifiable}. Build it where it will run, "
+            "or pass --allow-unverified to install it without proof of parity"
+        )
+    console.print(f"{name}: building ({reason or '--force'})")
+    progress = Progress(console)
+    with engine_folder.staging_folder(folder) as staging, progress.running():
+        manifest = build(bundle_path, staging, spec, limits, progress)
+        if unverifiable is None:
+            manifest = verify(console, bundle_path, staging, manifest, progress)
+        write_manifest(staging, manifest)
+        engine_folder.install(staging, folder)
+    if unverifiable is not None:
+        console.print(f"[yellow]{name}: installed WITHOUT proof of parity: {unverifiable}[/yellow]")
+    console.print(f"{name}: installed")
+
+
+def build(bundle_path: Path, staging: Path, spec: EngineSpec, limits: dict[str, Any], progress: Progress) -> Manifest:
+    """Writes the engine file into `staging`; returns its manifest, in which parity is still to be measured."""
+    bundle = read_bundle(bundle_path)
+    graph = staging / "model.onnx"
+    exported = to_onnx.export_onnx(bundle_path, spec.stage, graph, progress)
+    file = staging / targets.TARGETS[spec.target].file
+    if spec.target == "tensorrt":
+        progress(f"building the TensorRT plan for {spec.device}")
+        to_tensorrt.build_plan(graph, file, _unet(bundle, spec.stage), spec.max_batch, spec.device)
+        for part in staging.glob(graph.name + "*"):
+            part.unlink()
+    return engine_folder.built_manifest(
+        spec,
+        file=file.name,
+        file_sha256=engine_sha256(file),
+        unet=_unet(bundle, spec.stage),
+        diffusion=bundle.base_diffusion if spec.stage == "base" else bundle.sr_diffusion,
+        sampling=bundle.sampling if spec.stage == "base" else bundle.sr_sampling,
+        id_vector_model=bundle.id_vector_model,
+        attribute_set=bundle.attribute_set,
+        opset=exported.opset,
+        onnx=OnnxNodes(nodes_before=exported.nodes_before, nodes_after=exported.nodes_after),
+        parity=Parity(forward=[], trajectory={}, thresholds=limits),
+        built_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def verify(console: Console, bundle_path: Path, staging: Path, manifest: Manifest, progress: Progress) -> Manifest:
+    """The manifest with its parity, measured through the loader that the server uses.
+
+    Raises:
+        ParityError: A threshold is missed; the table has been printed.
+    """
+    progress("loading engine and reference")
+    write_manifest(staging, manifest)
+    engine = load_engine(staging, device=targets.TARGETS[manifest.target].device)
+    reference = TorchEngine(bundle_path, manifest.stage, max_batch=manifest.max_batch)
+    measured = parity.compare(reference, engine, manifest, progress)
+    engine.close()
+    reference.close()
+    model = engine_folder.MODELS[manifest.stage]
+    console.print(parity_report.table(f"{model}: {engine.description} against {reference.description}", measured))
+    if missed := parity_report.misses(measured):
+        raise ParityError(
+            f"{model} is not equal to the PyTorch model: {'; '.join(missed)}. "
+            "It was not installed; an engine that was there before was left as it was"
+        )
+    return dataclasses.replace(manifest, parity=measured)
+
+
+def ensure_face_models(console: Console, repository: Path, bundle: Bundle, face_model: str | None) -> None:
+    """Builds the face models of the bundle's ID-vector model, unless they are up to date."""
+    _, built = build_face_models(repository, face_model or bundle.id_vector_model)
+    console.print(f"face_embedding ({bundle.id_vector_model}): {'built' if built else 'up to date'}")
+
+
+def _unet(bundle: Bundle, stage: Stage) -> UNetConfig:
+    return bundle.base if stage == "base" else bundle.sr
+
+
+if __name__ == "__main__":
+    main()

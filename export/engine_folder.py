@@ -1,0 +1,161 @@
+"""An engine's folder in the Triton repository: is it up to date, and how a new one takes its place.
+
+Nothing here imports a heavy library: looking is fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import id3pm
+from id3pm.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
+from id3pm.engines.manifest import BundleReference, Manifest, Target, read_manifest, verify_engine_file
+from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
+from targets import tensorrt_module
+
+MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
+"""The Triton model of each stage."""
+BUILD_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxslim")
+RECIPE_FILES = ("to_onnx.py", "onnx_operators.py")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """Everything that decides what an engine is; the fields are those of its `Manifest`.
+
+    Attributes:
+        stage: `base` or `sr`.
+        target: Runtime.
+        precision: Of weights and matrix work.
+        max_batch: Most rows of one call.
+        device: `cpu`, `cuda` or a compute capability.
+        bundle: Name and hashes of the bundle.
+        versions: Of libraries and of the recipe (a hash of the code that writes the graph).
+    """
+
+    stage: Stage
+    target: Target
+    precision: str
+    max_batch: int
+    device: str
+    bundle: BundleReference
+    versions: dict[str, str]
+
+
+def engine_folder(repository: Path, stage: Stage) -> Path:
+    """Where the stage's Triton model looks for its engine."""
+    return repository / MODELS[stage] / "1" / "engine"
+
+
+def bundle_reference(path: Path, bundle: Bundle, stage: Stage) -> BundleReference:
+    """Name and hashes of the bundle in a folder.
+
+    Raises:
+        BundleError: The weights are missing.
+    """
+    return BundleReference(
+        name=bundle.name,
+        weights_sha256=weights_hash(path, stage),
+        bundle_json_sha256=hashlib.sha256((path / CONFIG_FILE).read_bytes()).hexdigest(),
+    )
+
+
+def versions(target: Target) -> dict[str, str]:
+    """Versions of all that takes part in a build, read from package metadata without importing anything.
+
+    Raises:
+        MissingExtraError: A library is not installed.
+    """
+    modules, recipe = list(BUILD_LIBRARIES), list(RECIPE_FILES)
+    if target == "tensorrt":
+        modules.append(tensorrt_module())
+        recipe.append("to_tensorrt.py")
+    # A module may come from several distributions: onnxruntime or onnxruntime-gpu, tensorrt-rtx-cu12 or -cu13.
+    distributions = importlib.metadata.packages_distributions()
+    if missing := [module for module in modules if module not in distributions]:
+        raise MissingExtraError(f"not installed: {', '.join(missing)}; run: pip install 'id3pm[export]'")
+    found = {module: importlib.metadata.version(distributions[module][0]) for module in modules}
+    return {"id3pm": id3pm.__version__, "recipe": _recipe_hash(recipe), **found}
+
+
+def _recipe_hash(recipe: list[str]) -> str:
+    here, unet = Path(__file__).parent, Path(id3pm.__file__).parent / "unet"
+    digest = hashlib.sha256()
+    for file in (*(here / name for name in recipe), unet / "layers.py", unet / "model.py"):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def why_stale(folder: Path, spec: EngineSpec, limits: dict[str, Any], *, allow_unverified: bool) -> str | None:
+    """Why the engine in a folder is not what `spec` asks for; `None` if it is, and is intact and verified.
+
+    Args:
+        folder: The engine folder.
+        spec: What is wanted.
+        limits: The thresholds that its parity must have been held to.
+        allow_unverified: An engine whose parity was not measured counts, too.
+    """
+    try:
+        manifest = read_manifest(folder)
+        verify_engine_file(folder, manifest)
+    except EngineMissingError:
+        return "no engine yet"
+    except EngineError:
+        return "the engine in place is damaged or from another version"
+    changed = [
+        field.name for field in dataclasses.fields(spec) if getattr(manifest, field.name) != getattr(spec, field.name)
+    ]
+    if changed:
+        return f"other {', '.join(changed)}"
+    if manifest.parity.thresholds != limits:
+        return "other thresholds"
+    if not manifest.parity.forward and not allow_unverified:
+        return "its parity was not measured"
+    return None
+
+
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, to build in; gone afterwards unless `install` has moved it.
+
+    Raises:
+        EngineError: The repository cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".engine-", dir=folder.parent))
+    except OSError as error:
+        raise EngineError(f"cannot write the repository: {error.strerror} ({folder.parent})") from error
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def install(staging: Path, folder: Path) -> None:
+    """Puts a finished engine in the place of the old one, which comes back if that fails."""
+    staging.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    old = staging.with_name(staging.name + "-old")
+    folder.rename(old)
+    try:
+        staging.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
+
+
+def built_manifest(spec: EngineSpec, **rest: Any) -> Manifest:
+    """The manifest of an engine that was built as `spec` says."""
+    return Manifest(**{field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}, **rest)

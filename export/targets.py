@@ -1,0 +1,101 @@
+"""Which engines can be built: one table of targets and precisions, and what each needs to be verified here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import re
+import types
+from collections.abc import Mapping
+
+from id3pm.engines.manifest import Target
+from id3pm.errors import EngineError, MissingExtraError
+
+TENSORRT_MODULES = ("tensorrt_rtx", "tensorrt")
+"""Preferred first: TensorRT for RTX builds for a named GPU without having one, the data-centre one for the GPU here."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetInfo:
+    """What is known about a target.
+
+    Attributes:
+        file: Name of the engine file.
+        device: What `load_engine` runs it on.
+        precisions: `None` for each precision that can be built, else why not.
+    """
+
+    file: str
+    device: str
+    precisions: Mapping[str, str | None]
+
+
+_LATER = "not available yet: the graph is exported in fp32 only, its {} form has no published parity so far"
+_HALF = {"fp16": _LATER.format("fp16"), "bf16": _LATER.format("bf16")}
+_INT8 = {"int8": "not available yet: there is no calibration over sampling trajectories so far"}
+
+TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
+    {
+        "onnx-cpu": TargetInfo(file="model.onnx", device="cpu", precisions={"fp32": None, **_HALF, **_INT8}),
+        "onnx-cuda": TargetInfo(file="model.onnx", device="cuda", precisions={"fp32": None, **_HALF, **_INT8}),
+        "tensorrt": TargetInfo(file="model.plan", device="cuda", precisions={"fp32": None, **_HALF, **_INT8}),
+    }
+)
+PRECISIONS = tuple(dict.fromkeys(name for target in TARGETS.values() for name in target.precisions))
+
+
+def require_available(target: Target, precision: str, gpu: str | None) -> None:
+    """Refuses what cannot be built, before any work is done.
+
+    Raises:
+        EngineError: The combination is not available; the message says why and what is.
+    """
+    reason = TARGETS[target].precisions[precision]
+    if reason is not None:
+        available = ", ".join(name for name, why_not in TARGETS[target].precisions.items() if why_not is None)
+        raise EngineError(f"--target {target} --precision {precision}: {reason}; available for {target}: {available}")
+    if target == "tensorrt" and (gpu is None or not re.fullmatch(r"sm\d+", gpu)):
+        raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")
+    if target != "tensorrt" and gpu is not None:
+        raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")
+
+
+def tensorrt_module() -> str:
+    """Name of the TensorRT module that builds here.
+
+    Raises:
+        MissingExtraError: None is installed.
+    """
+    for module in TENSORRT_MODULES:
+        if importlib.util.find_spec(module) is not None:
+            return module
+    raise MissingExtraError("TensorRT is not installed; run: pip install tensorrt-rtx-cu13 (or tensorrt, on its GPU)")
+
+
+def why_not_executable(target: Target, gpu: str | None) -> str | None:
+    """Why an engine of this target cannot run on this machine, so that no parity can be measured; `None` if it can."""
+    if target == "onnx-cpu":
+        return None
+    if target == "onnx-cuda":
+        import onnxruntime
+
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            return None
+        return f"onnxruntime {onnxruntime.__version__} has no CUDAExecutionProvider; install onnxruntime-gpu"
+    here = gpu_here()
+    if here is None:
+        return "no GPU"
+    return None if here == gpu else f"the GPU of this machine is {here}, not {gpu}"
+
+
+def gpu_here() -> str | None:
+    """Compute capability of CUDA device 0 such as `sm86`; `None` without a driver, a GPU or cuda-python."""
+    if importlib.util.find_spec("cuda") is None:
+        return None
+    runtime = importlib.import_module("cuda.bindings.runtime")
+    status, major = runtime.cudaDeviceGetAttribute(runtime.cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor, 0)
+    if status != runtime.cudaError_t.cudaSuccess:
+        return None
+    minor = runtime.cudaDeviceGetAttribute(runtime.cudaDeviceAttr.cudaDevAttrComputeCapabilityMinor, 0)[1]
+    return f"sm{major}{minor}"
