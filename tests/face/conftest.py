@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import cv2
-import face_models
 import numpy as np
 import pytest
 from skimage import data
 
+import face_models
 from id3pm.face.stage import FaceStage
 
 

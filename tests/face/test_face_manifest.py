@@ -1,0 +1,99 @@
+"""Promises of id3pm.face.manifest, and what FaceStage.load makes of it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from id3pm.errors import EngineError, EngineMissingError
+from id3pm.face.manifest import FILE_NAME, FaceManifest, file_sha256, read_manifest, write_manifest
+from id3pm.face.stage import FaceStage
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A face engine folder whose models are two text files."""
+    (tmp_path / "detector.onnx").write_text("detector")
+    (tmp_path / "encoder.onnx").write_text("encoder")
+    manifest = FaceManifest(
+        id_vector_model="sface",
+        identity_dim=128,
+        detector="yunet",
+        detector_file="detector.onnx",
+        detector_sha256=file_sha256(tmp_path / "detector.onnx"),
+        encoder_file="encoder.onnx",
+        encoder_sha256=file_sha256(tmp_path / "encoder.onnx"),
+        input_mean=0.0,
+        input_std=1.0,
+        source="text",
+        source_sha256="0" * 64,
+        licence="none",
+        recipe=1,
+    )
+    write_manifest(tmp_path, manifest)
+    return tmp_path
+
+
+def test_a_manifest_survives_the_round_trip(folder):
+    manifest = read_manifest(folder)
+    write_manifest(folder, manifest)
+    assert read_manifest(folder) == manifest
+
+
+def test_an_empty_folder_says_how_to_build(tmp_path):
+    with pytest.raises(EngineMissingError, match=r"build the face models with python export/face_models.py"):
+        FaceStage.load(tmp_path)
+
+
+def test_a_missing_model_is_named(folder):
+    (folder / "encoder.onnx").unlink()
+    with pytest.raises(EngineMissingError, match="lack encoder.onnx"):
+        read_manifest(folder)
+
+
+def test_a_changed_model_is_refused(folder):
+    (folder / "detector.onnx").write_text("another")
+    with pytest.raises(EngineError, match="detector.onnx is not the file its manifest describes"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"identity_dims": 128}, "has no identity_dims"),
+        ({"identity_dim": "128"}, "identity_dim='128': expected int"),
+        ({"schema_version": 2}, "schema_version=2"),
+    ],
+)
+def test_unknown_keys_types_and_versions_are_refused(folder, change, message):
+    data = json.loads((folder / FILE_NAME).read_text()) | change
+    (folder / FILE_NAME).write_text(json.dumps(data))
+    with pytest.raises(EngineError, match=message):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\udcff"])
+def test_a_manifest_that_is_no_json_object_is_refused(folder, text):
+    (folder / FILE_NAME).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(EngineError, match="is not"):
+        read_manifest(folder)
+
+
+def test_a_file_that_is_no_model_is_an_error_without_its_path(folder):
+    with pytest.raises(EngineError, match="detector.onnx cannot be loaded"):
+        FaceStage.load(folder)
+
+
+def test_an_unknown_detector_is_refused_with_the_known_ones(folder):
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), detector="mtcnn"))
+    with pytest.raises(EngineError, match="'mtcnn' is unknown; known are scrfd, yunet"):
+        FaceStage.load(folder)
+
+
+def test_a_wrong_dimension_is_refused(face_folder, tmp_path):
+    for file in face_folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / FILE_NAME).unlink()
+    write_manifest(tmp_path, dataclasses.replace(read_manifest(face_folder), identity_dim=512))
+    with pytest.raises(EngineError, match="sface.onnx gives 128 numbers, its manifest says 512"):
+        FaceStage.load(tmp_path)
