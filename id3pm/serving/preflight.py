@@ -66,6 +66,7 @@ def check_ports(host: str, ports: Mapping[str, int]) -> dict[str, int]:
             held.append(probe)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
             probe.bind((host, port))
+            probe.listen(1)
             chosen[option] = probe.getsockname()[1]
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

@@ -85,12 +85,16 @@ def find_runtime() -> TritonRuntime:
 def _stub(wheel: Path) -> Path:
     """The Python backend's worker program for this version of Python."""
     stubs = wheel / "python_backend_stubs"
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    version = _python_version()
     stub = stubs / version / "triton_python_backend_stub"
     if not stub.exists():
         known = ", ".join(sorted((path.name for path in stubs.iterdir()), key=lambda name: int(name.split(".")[1])))
         raise ServerError(f"Python {version}: {WHEEL} serves models in Python {known}; make an environment with one")
     return stub
+
+
+def _python_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _require_numpy_1() -> None:
@@ -108,11 +112,10 @@ def _libraries_of(program: Path) -> tuple[Path, ...]:
     Raises:
         ServerError: A library or a C library version is missing.
     """
-    listing = subprocess.run(["ldd", str(program)], capture_output=True, text=True, timeout=30, check=False)
-    problems = [line.strip() for line in (listing.stdout + listing.stderr).splitlines() if "not found" in line]
+    problems = _missing(program)
     if not problems:
         return ()
-    libpython = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    libpython = f"libpython{_python_version()}.so.1.0"
     folder = Path(sysconfig.get_config_var("LIBDIR") or "/nonexistent")
     if all(line.startswith(libpython) for line in problems):
         if (folder / libpython).exists():
@@ -123,3 +126,9 @@ def _libraries_of(program: Path) -> tuple[Path, ...]:
             f"apt-get install {package}"
         )
     raise ServerError(f"this system lacks what tritonserver needs: {'; '.join(problems)}; use a newer Linux")
+
+
+def _missing(program: Path) -> list[str]:
+    """What the dynamic linker does not find for a program, in its own words."""
+    listing = subprocess.run(["ldd", str(program)], capture_output=True, text=True, timeout=30, check=False)
+    return [line.strip() for line in (listing.stdout + listing.stderr).splitlines() if "not found" in line]

@@ -1,0 +1,134 @@
+"""What is checked before a server starts, and where the server comes from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import mmap
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from id3pm.errors import MissingExtraError, ServerError
+from id3pm.serving import runtime
+from id3pm.serving.preflight import check_ports, remove_stale_shared_memory
+
+
+def test_zero_takes_free_ports_that_differ() -> None:
+    chosen = check_ports("127.0.0.1", {"http-port": 0, "grpc-port": 0, "metrics-port": 0})
+    assert len({*chosen.values(), 0}) == 4
+
+
+def test_a_port_in_use_names_the_option() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"port {port} on 127.0.0.1 is in use: choose another with --grpc-port"):
+            check_ports("127.0.0.1", {"http-port": 0, "grpc-port": port})
+
+
+def test_the_same_port_twice_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(ServerError, match="--metrics-port"):
+        check_ports("127.0.0.1", {"http-port": port, "metrics-port": port})
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(ServerError, match="cannot listen on 192.0.2.1"):
+        check_ports("192.0.2.1", {"http-port": 0})
+
+
+def test_only_shared_memory_that_nobody_maps_is_removed(tmp_path: Path) -> None:
+    prefix = "triton_python_backend_shm_region_"
+    stale, mapped, young, other = (tmp_path / name for name in (f"{prefix}a", f"{prefix}b", f"{prefix}c", "unrelated"))
+    for path in (stale, mapped, young, other):
+        path.write_bytes(bytes(mmap.PAGESIZE))
+    for path in (stale, mapped, other):
+        os.utime(path, (1, 1))
+    with mapped.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+        assert remove_stale_shared_memory(tmp_path) == [stale.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mapped.name, young.name, other.name])
+
+
+def no_server_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+
+
+def test_a_server_on_the_path_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    binary = tmp_path / "tritonserver"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = runtime.find_runtime()
+    assert found.binary == binary
+    assert found.arguments(tmp_path / "unused") == []
+    assert found.environment()["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_the_servers_python_is_this_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_server_on_path(monkeypatch)
+    found = runtime.find_runtime()
+    assert found.arguments(tmp_path) == [
+        f"--backend-directory={tmp_path}/backends",
+        f"--cache-directory={tmp_path}/caches",
+    ]
+    backend = tmp_path / "backends" / "python"
+    assert {path.name for path in backend.iterdir()} >= {
+        "libtriton_python.so",
+        "triton_python_backend_utils.py",
+        "triton_python_backend_stub",
+    }
+    assert all(path.resolve().exists() for path in backend.iterdir())
+
+
+def test_numpy_2_is_refused_because_tensors_would_read_as_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_server_on_path(monkeypatch)
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.1.0" if name == "numpy" else version(name))
+    with pytest.raises(ServerError, match=r"numpy 2.1.0: .* pip install 'numpy<2'"):
+        runtime.find_runtime()
+
+
+def test_without_any_server_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_server_on_path(monkeypatch)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"id3pm\[serve\]"):
+        runtime.find_runtime()
+
+
+def test_a_python_without_stub_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_server_on_path(monkeypatch)
+    monkeypatch.setattr(runtime, "_python_version", lambda: "3.99")
+    with pytest.raises(ServerError, match=r"Python 3.99: .* serves models in Python 3.8, .*3.12, 3.13"):
+        runtime.find_runtime()
+
+
+def missing(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    no_server_on_path(monkeypatch)
+    monkeypatch.setattr(runtime, "_missing", lambda program: [line])
+
+
+def test_a_missing_libpython_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    missing(monkeypatch, f"libpython{version}.so.1.0 => not found")
+    monkeypatch.setattr(runtime.sysconfig, "get_config_var", lambda name: "/nonexistent")
+    with pytest.raises(ServerError, match=f"apt-get install libpython{version}"):
+        runtime.find_runtime()
+
+
+def test_a_libpython_beside_this_python_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    (tmp_path / name).touch()
+    missing(monkeypatch, f"{name} => not found")
+    monkeypatch.setattr(runtime.sysconfig, "get_config_var", lambda key: str(tmp_path))
+    environment: Any = runtime.find_runtime().environment()
+    assert environment["LD_LIBRARY_PATH"].split(os.pathsep)[0] == str(tmp_path)
+
+
+def test_an_old_c_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing(monkeypatch, "libc.so.6: version `GLIBC_2.35' not found (required by the stub)")
+    with pytest.raises(ServerError, match=r"GLIBC_2.35.*use a newer Linux"):
+        runtime.find_runtime()

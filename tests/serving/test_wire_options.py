@@ -1,0 +1,177 @@
+"""How options travel: as tensors or parameters, checked against one table."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from id3pm.config import MAX_SEED, SamplingOptions
+from id3pm.errors import ImageError, InvalidInputError, InvalidOptionError
+from id3pm.serving.options import parse_rows
+from id3pm.serving.wire import MAX_PHOTO_BYTES, OPTIONS, parse_control, photo_bytes, shortest_float
+
+DEFAULTS = SamplingOptions(sampler="ddim", steps=25, eta=0.5)
+SEED = {"seed": np.array([[3]], dtype=np.int64)}
+
+
+def one(stage: Any = "base", tensors: Any = None, parameters: Any = None, defaults: Any = DEFAULTS) -> Any:
+    (row,) = parse_rows(stage, 1, {**SEED, **(tensors or {})}, parameters or {}, defaults)
+    return row
+
+
+def test_every_sampling_option_of_the_64_px_stage_can_be_sent() -> None:
+    fields = {field.name for field in dataclasses.fields(SamplingOptions)}
+    assert {option.field for option in OPTIONS if "base" in option.stages} - {None} == fields
+
+
+def test_what_is_not_sent_keeps_the_default() -> None:
+    assert one().options == DEFAULTS
+    assert one(parameters={"steps": 7}).options == dataclasses.replace(DEFAULTS, steps=7)
+
+
+def test_the_stages_have_their_own_names_for_the_same_field() -> None:
+    parameters = {"steps": 7, "sr_steps": 9}
+    assert one("base", parameters=parameters).options.steps == 7
+    assert one("sr", parameters=parameters).options.steps == 9
+
+
+def test_another_sampler_does_not_inherit_the_noise_of_ddim() -> None:
+    assert one(parameters={"sampler": "ddpm"}).options.eta == 0.0
+    with pytest.raises(InvalidOptionError, match=r"eta=0.5 with sampler='ddpm'"):
+        one(parameters={"sampler": "ddpm", "eta": 0.5})
+
+
+def test_an_error_uses_the_name_that_the_sender_used() -> None:
+    with pytest.raises(InvalidOptionError, match=r"^sr_steps=0: must be between 1 and 1000$"):
+        one("sr", parameters={"sr_steps": 0})
+    with pytest.raises(InvalidOptionError, match=r"sr_eta=0.5 with sr_sampler='ddpm': sr_eta belongs to ddim"):
+        one("sr", parameters={"sr_eta": 0.5}, defaults=SamplingOptions())
+
+
+def test_a_bad_parameter_of_the_other_stage_fails_before_any_work() -> None:
+    with pytest.raises(InvalidOptionError, match="sr_steps=-1"):
+        one("base", parameters={"sr_steps": -1})
+
+
+def test_an_option_that_only_the_other_stage_can_judge_passes() -> None:
+    one("base", parameters={"sr_eta": 0.5})  # right where the bundle's sr_sampler is ddim, which this stage cannot know
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("steps", True, "a whole number"),
+        ("steps", 2.0, "a whole number"),
+        ("steps", None, "a whole number"),
+        ("steps", "1e3", "a whole number"),
+        ("seed", 2**63, "between 0 and"),
+        ("seed", -1, "between 0 and"),
+        ("guidance_scale", "much", "a number"),
+        ("guidance_scale", False, "a number"),
+        ("guidance_scale", 1e39, "guidance_scale=inf"),
+        ("sampler", 5, "text"),
+        ("attributes", "[true]", "a JSON list of numbers"),
+        ("attributes", "{}", "a JSON list of numbers"),
+        ("attributes", 5, "a JSON list of numbers"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(name: str, value: Any, words: str) -> None:
+    with pytest.raises(InvalidOptionError, match=words) as caught:
+        parse_rows("base", 1, {} if name == "seed" else SEED, {name: value}, DEFAULTS)
+    assert str(caught.value).startswith(f"{name}=")
+
+
+def test_a_vector_can_come_as_json_text() -> None:
+    assert one(parameters={"attributes": "[0.25, -1]"}).attributes.tolist() == [0.25, -1.0]
+
+
+def test_unknown_names_are_refused_with_the_nearest_one() -> None:
+    with pytest.raises(InvalidOptionError, match=r"'guidance' is unknown: did you mean guidance_\w+\? valid are seed"):
+        one(parameters={"guidance": 2})
+
+
+@pytest.mark.parametrize("name", ["id", "timeout", "triton_enable_empty_final_response", "x-request-source"])
+def test_what_triton_adds_is_ignored(name: str) -> None:
+    assert one(parameters={name: "1"}).options == DEFAULTS
+
+
+def test_the_same_value_twice_is_fine_and_two_values_are_not() -> None:
+    tensor = {"guidance_scale": np.array([[2.3]], dtype=np.float32)}
+    assert one(tensors=tensor, parameters={"guidance_scale": 2.3}).options.guidance_scale == 2.3
+    with pytest.raises(InvalidOptionError, match=r"guidance_scale came as input \(2.3\) and as parameter \(2.4\)"):
+        one(tensors=tensor, parameters={"guidance_scale": 2.4})
+
+
+def test_rows_keep_their_own_values_and_errors_name_the_row() -> None:
+    tensors = {"seed": np.array([[1], [2], [3]]), "steps": np.array([[5], [6], [7]], dtype=np.int32)}
+    rows = parse_rows("base", 3, tensors, {}, DEFAULTS)
+    assert [(row.seed, row.options.steps) for row in rows] == [(1, 5), (2, 6), (3, 7)]
+    tensors["steps"][2] = 0
+    with pytest.raises(InvalidOptionError, match=r"^row 2: steps=0"):
+        parse_rows("base", 3, tensors, {}, DEFAULTS)
+
+
+def test_a_tensor_of_the_wrong_shape_is_refused() -> None:
+    with pytest.raises(InvalidOptionError, match=r"steps has shape \[1, 2\]: expected \[1, 1\]"):
+        one(tensors={"steps": np.ones((1, 2), dtype=np.int32)})
+
+
+@given(st.integers(0, MAX_SEED))
+def test_every_seed_arrives_as_it_was_sent(seed: int) -> None:
+    (row,) = parse_rows("sr", 1, {"seed": np.array([[seed]], dtype=np.int64)}, {"seed": str(seed)}, DEFAULTS)
+    assert row.seed == seed
+
+
+@given(st.floats(width=32, allow_nan=False))
+def test_the_shortest_decimal_is_the_same_float32(value: float) -> None:
+    assert np.float32(shortest_float(value)) == np.float32(value)
+
+
+@given(st.integers(-999_999, 999_999), st.integers(0, 6))
+def test_decimals_of_six_digits_survive_fp32(digits: int, places: int) -> None:
+    value = digits / 10**places
+    assert shortest_float(np.float32(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ([["ping", ""], ["ping", ""]], "one row"),
+        ([["ping"]], "one row"),
+        ([["stop", ""]], "'stop': choose one of ping, drain, cancel, progress"),
+        ([["progress", ""]], "needs the request id"),
+        ([[b"\xff", ""]], "UTF-8"),
+    ],
+)
+def test_control_requests_are_checked(sent: Any, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        parse_control(np.array(sent, dtype=object))
+
+
+JPEG = b"\xff\xd8\xff\xe0 rest of the file"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        JPEG,
+        b"/9j/4CByZXN0IG9mIHRoZSBmaWxl",
+        b"/9j/4CByZXN0\nIG9mIHRoZSBmaWxl\n",
+        b"data:image/jpeg;base64,/9j/4CByZXN0IG9mIHRoZSBmaWxl",
+    ],
+    ids=["bytes", "base64", "wrapped", "data-url"],
+)
+def test_a_photograph_may_be_bytes_or_base64(sent: bytes) -> None:
+    assert photo_bytes(sent) == JPEG
+
+
+def test_oversized_photographs_are_refused_before_they_are_decoded() -> None:
+    with pytest.raises(ImageError, match=f"at most {MAX_PHOTO_BYTES}"):
+        photo_bytes(b"\xff" * (MAX_PHOTO_BYTES + 1))
+    with pytest.raises(ImageError, match=f"at most {MAX_PHOTO_BYTES}"):
+        photo_bytes(b"A" * (MAX_PHOTO_BYTES * 2))
