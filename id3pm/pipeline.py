@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from id3pm.bundle import Stage
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed
 from id3pm.engines.base import Engine, load_engine
-from id3pm.engines.manifest import Manifest, read_manifest
+from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
 from id3pm.errors import EngineError, Id3pmError, InvalidInputError
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.sampling.cascade import Cascade, CascadeImages
 from id3pm.sampling.options import both_stages
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
-from id3pm.sampling.request import SampleRequest
+from id3pm.sampling.request import SampleRequest, validated
 from id3pm.sampling.scheduler import StepScheduler
 
 
@@ -52,8 +53,11 @@ class _Stage:
     manifest: Manifest
 
     @classmethod
-    def load(cls, folder: Path, device: str, threads: int | None) -> _Stage:
-        return cls(load_engine(folder, device=device, threads=threads), read_manifest(folder))
+    def load(cls, folder: Path, stage: Stage, device: str, threads: int | None) -> _Stage:
+        manifest = read_manifest(folder)
+        if manifest.stage != stage:
+            raise EngineError(f"the engine of stage {manifest.stage} lies where {stage} belongs; {BUILD_HINT}")
+        return cls(load_engine(folder, device=device, threads=threads), manifest)
 
     def scheduler(self, stage: int) -> StepScheduler:
         # The caller's list is the queue here, so nothing is turned away.
@@ -84,13 +88,17 @@ class Pipeline:
 
         Raises:
             EngineMissingError: An engine has not been built.
-            EngineError: An engine is damaged, or this machine cannot run it.
+            EngineError: An engine is damaged or from another bundle, or this machine cannot run it.
         """
         repository = Path(repository)
-        base, sr = (
-            _Stage.load(repository / model / "1" / "engine", device, threads)
-            for model in ("denoiser_64", "super_resolution")
-        )
+        base = _Stage.load(repository / "denoiser_64" / "1" / "engine", "base", device, threads)
+        sr = _Stage.load(repository / "super_resolution" / "1" / "engine", "sr", device, threads)
+        first, second = base.manifest.bundle, sr.manifest.bundle
+        if first.bundle_json_sha256 != second.bundle_json_sha256:
+            raise EngineError(
+                f"the engines were built from bundles {first.name} ({first.bundle_json_sha256[:8]}) and "
+                f"{second.name} ({second.bundle_json_sha256[:8]}), not from one; {BUILD_HINT}"
+            )
         return cls(repository, base, sr, threads)
 
     @functools.cached_property
@@ -129,15 +137,10 @@ class Pipeline:
         base, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, options)
         call = next(self._calls)
         requests = [
-            SampleRequest(
-                id=f"{call}-{index}",
-                seed=seed,
-                options=base,
-                identity=vector,
-                attributes=attributes,
-            )
+            SampleRequest(id=f"{call}-{index}", seed=seed, options=base, identity=vector, attributes=attributes)
             for index, (vector, seed) in enumerate(zip(vectors, seed_list, strict=True))
         ]
+        requests = [validated(request, self._base.manifest.unet) for request in requests]
         results = self._run(requests, sr)
         return Generated(
             images=np.stack([result.image for result in results]),

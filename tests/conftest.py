@@ -1,0 +1,41 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Triton repository with the engines of tiny U-Nets, 16 -> 32 px; read-only for tests."""
+    import tiny_engines
+
+    repository = tmp_path_factory.mktemp("repository")
+    tiny_engines.write_engine_folder(repository / "denoiser_64/1/engine", tiny_engines.BASE)
+    tiny_engines.write_engine_folder(repository / "super_resolution/1/engine", tiny_engines.SR, external_data=True)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def base_folder(tiny_repository: Path) -> Path:
+    """Engine folder of the tiny base U-Net."""
+    return tiny_repository / "denoiser_64/1/engine"
+
+
+@pytest.fixture(scope="session")
+def sr_folder(tiny_repository: Path) -> Path:
+    """Engine folder of the tiny super-resolution U-Net, with external weights."""
+    return tiny_repository / "super_resolution/1/engine"
+
+
+@pytest.fixture
+def engine_copy(base_folder: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of `base_folder` that a test may damage."""
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    for file in base_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    yield folder

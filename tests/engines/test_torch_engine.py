@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_engines
+import torch
+
+from id3pm.bundle import Bundle, Stage, write_bundle
+from id3pm.engines.inputs import input_shapes
+from id3pm.engines.torch_engine import TorchEngine
+from id3pm.errors import BundleError, MissingExtraError
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    bundle = Bundle(
+        name="tiny",
+        id_vector_model="sface",
+        identity_dim=8,
+        attribute_set=1,
+        base=tiny_engines.BASE,
+        base_diffusion=tiny_engines.BASE_DIFFUSION,
+        sr=tiny_engines.SR,
+        sr_diffusion=tiny_engines.SR_DIFFUSION,
+        sampling=tiny_engines.BASE_SAMPLING,
+        sr_sampling=tiny_engines.SR_SAMPLING,
+        licence="MIT",
+    )
+    weights = [
+        {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config).state_dict().items()}
+        for config in (tiny_engines.BASE, tiny_engines.SR)
+    ]
+    write_bundle(folder, bundle, *weights)
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["base", "sr"])
+def test_engine_of_a_bundle_equals_its_module(bundle_folder: Path, stage: Stage) -> None:
+    engine = TorchEngine(bundle_folder, stage)
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.standard_normal(s, dtype=np.float32) for name, s in input_shapes(engine.config, 2).items()}
+    output = engine.run(inputs)
+    with torch.inference_mode():
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        expected = tiny_engines.random_unet(engine.config)(**tensors).numpy()
+    np.testing.assert_array_equal(output, expected)
+    assert output.dtype == np.float32
+    assert engine.description == f"torch {torch.__version__} cpu fp32"
+
+
+def test_folder_without_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        TorchEngine(tmp_path, "base")
+
+
+def test_missing_torch_names_the_extra(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match="export"):
+        TorchEngine(bundle_folder, "base")

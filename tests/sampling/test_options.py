@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from id3pm.config import PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, SamplingOptions
+from id3pm.errors import InvalidOptionError
+from id3pm.sampling.options import both_stages
+
+
+def test_nothing_given_means_the_defaults() -> None:
+    assert both_stages(PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, {}) == (PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING)
+
+
+def test_each_option_reaches_its_stage_only() -> None:
+    given = {"steps": 10, "sampler": "ddim", "eta": 0.5, "sr_steps": np.int32(7), "sr_sampler": "dpmpp_2m"}
+    base, sr = both_stages(PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, given)
+    assert base == SamplingOptions(steps=10, sampler="ddim", eta=0.5)
+    assert sr == SamplingOptions(steps=7, sampler="dpmpp_2m", guidance_scale=1.0, dynamic_threshold=0.0)
+
+
+def test_floats_are_what_the_wire_would_make_of_them() -> None:
+    base, _ = both_stages(PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, {"dynamic_threshold": 0.9, "guidance_scale": 1 / 3})
+    assert base.dynamic_threshold == 0.9
+    assert base.guidance_scale == 0.33333334
+
+
+def test_default_eta_belongs_to_the_default_sampler() -> None:
+    defaults = SamplingOptions(sampler="ddim", eta=0.5)
+    assert both_stages(defaults, PAPER_SR_SAMPLING, {"sampler": "ddpm"})[0].eta == 0.0
+    assert both_stages(defaults, PAPER_SR_SAMPLING, {"steps": 3})[0].eta == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stepz": 10}, "unknown option stepz; choose from sampler, steps"),
+        ({"sr_guidance_scale": 2.0}, "unknown option sr_guidance_scale"),
+        ({"steps": 0}, "steps=0"),
+        ({"steps": "10"}, "steps='10'"),
+        ({"steps": 10.5}, "steps=10.5"),
+        ({"sampler": "euler"}, "sampler='euler'"),
+        ({"guidance_scale": float("nan")}, "guidance_scale=nan"),
+        ({"eta": 0.5}, "eta belongs to ddim"),
+    ],
+)
+def test_wrong_option_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOptionError, match=message):
+        both_stages(PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, given)

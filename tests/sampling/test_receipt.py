@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from id3pm import __version__
+from id3pm.config import SamplingOptions, from_json
+from id3pm.engines.manifest import read_manifest
+from id3pm.errors import InvalidInputError
+from id3pm.sampling.receipt import add_stage, new_receipt, parse_receipt
+
+
+def test_receipt_names_everything_that_made_the_image(base_folder: Path, sr_folder: Path) -> None:
+    base, sr = read_manifest(base_folder), read_manifest(sr_folder)
+    identity = np.array([0.5, -1.0], dtype=np.float32)
+    options = SamplingOptions(steps=9, guidance_scale=1.5)
+    first = add_stage(new_receipt("demo", 7, identity), base, "engine a", options, np.array([0.1, 1], np.float32))
+    receipt = add_stage(first, sr, "engine b", SamplingOptions())
+    assert list(first["stages"]) == ["base"]  # the earlier receipt is left as it was
+    assert receipt["schema"] == 1 and receipt["id3pm"] == __version__
+    assert receipt["bundle"] == "demo" and receipt["seed"] == 7
+    assert receipt["id_vector_sha256"] == hashlib.sha256(struct.pack("<2f", 0.5, -1.0)).hexdigest()
+    stage = receipt["stages"]["base"]
+    attributes = stage["options"].pop("attributes")
+    assert np.array_equal(np.array(attributes, np.float32), np.array([0.1, 1], np.float32))
+    assert from_json(SamplingOptions, stage["options"]) == options
+    assert stage["engine_sha256"] == base.file_sha256 and stage["weights_sha256"] == base.bundle.weights_sha256
+    assert stage["engine"] == "engine a" and receipt["stages"]["sr"]["engine"] == "engine b"
+    assert parse_receipt(json.dumps(receipt)) == receipt
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2, "stages": {}}', '{"schema": 1, "stages": []}'])
+def test_text_that_is_no_receipt_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="receipt"):
+        parse_receipt(text)
