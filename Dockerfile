@@ -1,0 +1,36 @@
+# The served product: NVIDIA's Triton with this package, without torch, and engines that were built before.
+#
+#   python export/build_engines.py --target tensorrt --precision fp16 --gpu sm90     # on the host; or onnx-cpu, onnx-cuda
+#   docker build -t id3pm --build-arg RUNTIME=tensorrt==10.11.0.33 .                 # or onnxruntime, onnxruntime-gpu
+#   docker run --rm --gpus all --shm-size=256m -p 127.0.0.1:8000-8002:8000-8002 id3pm
+#
+# Written against the documentation of the base image (Ubuntu 24.04, Python 3.12); not built by our CI, which has no Docker.
+ARG TRITON_TAG=25.06-py3
+FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}
+
+# What runs the engines. A TensorRT plan loads only in the version that built it: name that one.
+ARG RUNTIME=onnxruntime
+# The base image's Python belongs to Ubuntu; in a container, nobody else needs it.
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+WORKDIR /opt/id3pm
+COPY pyproject.toml README.md ./
+COPY id3pm ./id3pm
+# onnxruntime runs the face models in any case; onnxruntime-gpu brings the same module and takes its place.
+RUN case "${RUNTIME}" in \
+        onnxruntime*) runtimes="${RUNTIME}" ;; \
+        *) runtimes="onnxruntime ${RUNTIME}" ;; \
+    esac \
+    && python3 -m pip install . "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} \
+    && python3 -c "import id3pm.serving.stages, id3pm.serving.face, cv2, onnxruntime"
+
+COPY triton_repo ./triton_repo
+# Fails the build, not the start, when an engine is missing, damaged or of another bundle.
+RUN python3 -c "from pathlib import Path; from id3pm.serving.preflight import check_engines; check_engines(Path('triton_repo'))"
+
+USER 1000:1000
+EXPOSE 8000 8001 8002
+HEALTHCHECK --start-period=5m --interval=10s --timeout=5s \
+    CMD ["python3", "-c", "import sys; from id3pm.serving.control import is_ready; sys.exit(not is_ready('127.0.0.1', 8000))"]
+# Docker's SIGTERM must leave time for work in flight: docker stop --time 70.
+CMD ["tritonserver", "--model-repository=triton_repo", "--disable-auto-complete-config", "--exit-timeout-secs=60"]
