@@ -36,4 +36,5 @@ def open_session(model: Path, threads: int | None) -> Any:
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exception classes are private and change between versions
-        raise EngineError(f"{model.name} cannot be loaded by onnxruntime: {error}") from error
+        reason = str(error).replace(str(model), model.name)  # messages carry no paths of a server
+        raise EngineError(f"{model.name} cannot be loaded by onnxruntime: {reason}") from error
