@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_numpy_namespace
 from numpy.typing import NDArray
 
 Array = Any  # numpy.ndarray, torch.Tensor or cupy.ndarray
@@ -82,17 +82,31 @@ def clip_x0(x0: Array, percentile: NDArray[np.floating[Any]]) -> Array:
     limit = xp.ones((x0.shape[0],) + (1,) * (x0.ndim - 1), dtype=x0.dtype, device=device(x0))
     rows = np.flatnonzero(percentile)
     if len(rows):
-        magnitudes = xp.sort(xp.abs(xp.reshape(take_rows(x0, rows), (len(rows), -1))), axis=1, stable=False)
+        magnitudes = _ordered(xp.abs(xp.reshape(take_rows(x0, rows), (len(rows), -1))), percentile[rows])
         quantiles = xp.concat([_quantile(magnitudes[i, :], float(percentile[row])) for i, row in enumerate(rows)])
         limit = put_rows(limit, rows, xp.clip(xp.reshape(quantiles, (-1, *limit.shape[1:])), min=1.0))
     return xp.clip(x0, min=-limit, max=limit) / limit
 
 
+def _ordered(values: Array, fractions: NDArray[np.floating[Any]]) -> Array:
+    """Each row [N, M] in ascending order, at least at the places that `_quantile` reads for the fractions."""
+    xp = array_namespace(values)
+    if not is_numpy_namespace(xp):
+        return xp.sort(values, axis=1, stable=False)
+    read = {index for fraction in fractions for index in _neighbours(float(fraction), values.shape[1] - 1)}
+    return np.partition(values, sorted(read), axis=1)  # a third of a sort's time, which dominated a step
+
+
+def _neighbours(fraction: float, last: int) -> tuple[int, int]:
+    """The two places between which a quantile lies, the last one being `last`."""
+    lower = math.floor(fraction * last)
+    return lower, min(lower + 1, last)
+
+
 def _quantile(ascending: Array, fraction: float) -> Array:
     """The quantile of a sorted vector, shape [1], linearly interpolated between its two nearest elements."""
     last = ascending.shape[0] - 1
-    lower = math.floor(fraction * last)
-    upper = min(lower + 1, last)
+    lower, upper = _neighbours(fraction, last)
     weight = fraction * last - lower
     # Slices, not elements: numpy's float32 scalars become float64 when they meet a Python float, arrays do not.
     low, high = ascending[lower : lower + 1], ascending[upper : upper + 1]

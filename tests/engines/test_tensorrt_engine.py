@@ -37,9 +37,7 @@ def test_module_that_built_the_plan_is_used(manifest: Manifest, monkeypatch: pyt
 
 def test_other_version_is_refused_with_both(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "tensorrt_rtx", "1.3.0")
-    with pytest.raises(
-        EngineError, match=r"1\.3\.0 is installed, the engine was built by 1\.2\.3; run on this machine"
-    ):
+    with pytest.raises(EngineError, match=r"1\.3\.0 is installed, the engine was built by 1\.2\.3; run on"):
         import_runtime(manifest)
 
 

@@ -1,4 +1,4 @@
-"""An engine without a network, whose every call a test can count, hold back, delay or break; and an inbox for results."""
+"""An engine without a network, whose calls a test can count, hold back, delay or break; and an inbox for results."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class FakeEngine:
 
     def run(self, inputs: EngineInputs) -> FloatArray:
         rows = assert_inputs(self.config, self.max_batch, inputs)
-        self.calls.append(rows)
         self.seen = inputs["identity"][:, 0].tolist()
+        self.calls.append(rows)
         self.entered.release()
         assert self._allowed is None or self._allowed.acquire(timeout=TIMEOUT_S), "the test never let this call go on"
         time.sleep(self.delay_s)
