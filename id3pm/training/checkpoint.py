@@ -1,0 +1,69 @@
+"""Training checkpoints: everything a run needs to go on, in one file that is replaced whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from id3pm.config import from_json, to_json
+from id3pm.errors import CheckpointError
+from id3pm.training.presets import TrainConfig
+
+FILE_NAME = "checkpoint.pt"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state after `step` optimiser steps. All randomness follows from the seed and the step, so none is stored.
+
+    Attributes:
+        config: The run.
+        step: Optimiser steps done.
+        model: Weights by name.
+        optimizer: The optimiser's state dict.
+        ema_updates: Updates of the average.
+        ema: Averaged weights by name.
+        scaler: State of fp16's gradient scaler; empty without one.
+        facts: What the training card needs: data set, hardware, seconds of training so far.
+    """
+
+    config: TrainConfig
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    ema_updates: int
+    ema: dict[str, Tensor]
+    scaler: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes `checkpoint.pt`; an interrupted write leaves the previous one in place."""
+    partial = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
+    state = {**vars(checkpoint), "config": to_json(checkpoint.config)}
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, folder / FILE_NAME)
+
+
+def load(folder: Path) -> Checkpoint:
+    """The newest checkpoint of a run, on the CPU; runs no code from the file.
+
+    Raises:
+        CheckpointError: There is none, or it is not one of ours.
+    """
+    file = folder / FILE_NAME
+    if not file.is_file():
+        raise CheckpointError(f"{folder} has no {FILE_NAME}: train first (id3pm train --out {folder})")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return Checkpoint(**{**state, "config": from_json(TrainConfig, state["config"])})
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file.name} cannot be read ({error}): restore it or start the run anew") from error

@@ -1,0 +1,157 @@
+"""The command line of this room: `id3pm demo-dataset`, `embed-dataset`, `train`, `export-bundle`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from id3pm.bundle import Storage
+from id3pm.config import SamplerName, SamplingOptions
+from id3pm.errors import InvalidInputError
+from id3pm.training.demo_data import DemoJob, make_demo_dataset
+from id3pm.training.embedding import FaceFilter
+from id3pm.training.export import export_bundle
+from id3pm.training.folder_data import SKIPPED_FILE, FolderJob, embed_folder
+from id3pm.training.presets import PRESETS
+from id3pm.training.session import SessionOptions, train
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FACES = Path("triton_repo/face_embedding/1/engine")
+faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face engine folder (export/face_models.py).")
+
+
+@click.command("demo-dataset")
+@click.option("--out", type=FOLDER, default=Path("data/demo"))
+@click.option("--count", type=click.IntRange(1), default=60_000, help="Least number of faces; an existing set grows.")
+@click.option("--seed", type=click.IntRange(0), default=0)
+@click.option("--workers", type=click.IntRange(1), default=2, help="Processes, one core each.")
+@faces_option
+def demo_dataset_command(out: Path, count: int, seed: int, workers: int, faces: Path) -> None:
+    """Make the embedded training set: generated faces, filtered, with ID vectors.
+
+    Deterministic by seed, and resumable: what is complete is kept.
+    """
+    total = make_demo_dataset(DemoJob(folder=out, faces=faces, seed=seed), count, workers)
+    click.echo(f"{total} faces in {out}")
+
+
+@click.command("embed-dataset")
+@click.argument("pictures", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--out", type=FOLDER, required=True)
+@click.option("--size", type=click.IntRange(16, 1024), default=64, help="Side of the crops in pixels.")
+@click.option("--min-score", type=click.FloatRange(0, 1), default=0.6, help="Least score of the detector.")
+@faces_option
+def embed_dataset_command(pictures: Path, out: Path, size: int, min_score: float, faces: Path) -> None:
+    """Turn a folder of pictures into aligned crops with ID vectors.
+
+    Resumable; pictures that cannot be used are skipped and listed.
+    """
+    job = FolderJob(
+        pictures=pictures, folder=out, faces=faces, image_size=size, face_filter=FaceFilter(min_score=min_score)
+    )
+    report = embed_folder(job)
+    click.echo(f"{report.kept} faces in {out}, {report.skipped} pictures skipped")
+    if report.skipped:
+        click.echo(f"reasons: {out / SKIPPED_FILE}")
+
+
+@click.command("train")
+@click.option("--stage", type=click.Choice(["base", "sr"]), required=True)
+@click.option("--preset", type=click.Choice(["paper", "demo"]), default="paper")
+@click.option("--data", type=FOLDER, required=True, help="From id3pm demo-dataset or embed-dataset.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the run: checkpoint, history, pictures.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@click.option("--allow-data-change", is_flag=True, help="Resume although the data set is another one now.")
+@click.option("--identity-dim", type=click.IntRange(1), help="Length of the ID vectors; else the preset's.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all; else the preset's.")
+@click.option("--batch-size", type=click.IntRange(1), help="Images per step, over all processes; else the preset's.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Else the preset's.")
+@click.option("--precision", type=click.Choice(["no", "fp16", "bf16"]), help="Autocast; else the preset's.")
+@click.option("--seed", type=click.IntRange(0), default=0)
+@click.option("--max-minutes", type=click.FloatRange(0), help="Stop with a checkpoint after this long.")
+@click.option("--save-minutes", type=click.FloatRange(0), default=10.0, help="Time between checkpoints and pictures.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
+@click.option("--cpu", is_flag=True, help="Train on the CPU even where there is a GPU.")
+def train_command(
+    stage: str,
+    preset: str,
+    data: Path,
+    out: Path,
+    resume: bool,
+    allow_data_change: bool,
+    identity_dim: int | None,
+    steps: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    precision: str | None,
+    seed: int,
+    max_minutes: float | None,
+    save_minutes: float,
+    threads: int | None,
+    cpu: bool,
+) -> None:
+    """Train the 64 px model or the super-resolution model.
+
+    For several GPUs, hosts or CPU processes start it with `accelerate launch -m id3pm.cli train ...` or torchrun.
+    SIGTERM and Ctrl-C stop it with a checkpoint.
+    """
+    config = PRESETS[preset, stage]
+    if identity_dim is not None:
+        if stage == "sr":
+            raise InvalidInputError("--identity-dim belongs to --stage base: super-resolution is unconditional")
+        config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, identity_dim=identity_dim))
+    given = {"total_steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    config = dataclasses.replace(config, seed=seed, **changes)
+    options = SessionOptions(
+        data=data,
+        out=out,
+        resume=resume,
+        allow_data_change=allow_data_change,
+        max_minutes=max_minutes,
+        save_minutes=save_minutes,
+        threads=threads,
+        cpu=cpu,
+    )
+    click.echo(f"{train(config, options)} steps done: {out}")
+
+
+@click.command("export-bundle")
+@click.option("--base", "base_run", type=FOLDER, required=True, help="Folder of the base run.")
+@click.option("--sr", "sr_run", type=FOLDER, required=True, help="Folder of the super-resolution run.")
+@click.option("--out", type=FOLDER, required=True, help="The bundle's folder.")
+@click.option("--name", default="demo")
+@click.option("--licence", default="MIT", help="Licence of the weights.")
+@click.option("--storage", type=click.Choice(["fp16", "fp32"]), default="fp16")
+@click.option("--steps", type=click.IntRange(1, 1000), default=250, help="Default steps of the base stage.")
+@click.option("--sr-steps", type=click.IntRange(1, 1000), default=250, help="Default steps of super-resolution.")
+@click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m"]), default="ddpm", help="Default of both.")
+def export_bundle_command(
+    base_run: Path,
+    sr_run: Path,
+    out: Path,
+    name: str,
+    licence: str,
+    storage: Storage,
+    steps: int,
+    sr_steps: int,
+    sampler: SamplerName,
+) -> None:
+    """Write the averaged weights of two runs as a bundle with a training card.
+
+    The runs may still be going on: their newest checkpoints are taken.
+    """
+    bundle = export_bundle(
+        base_run,
+        sr_run,
+        out,
+        name=name,
+        licence=licence,
+        sampling=SamplingOptions(sampler=sampler, steps=steps),
+        sr_sampling=SamplingOptions(sampler=sampler, steps=sr_steps, guidance_scale=1.0, dynamic_threshold=0.0),
+        storage=storage,
+    )
+    click.echo(f"{bundle.name}: {out}")

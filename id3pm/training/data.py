@@ -1,0 +1,181 @@
+"""Batches as a pure function of (seed, step): that is all a run needs to resume exactly where it stopped.
+
+The whole batch's randomness is drawn in one place, in one order, on the CPU; each process then takes its share of rows.
+So the number of processes does not change what is trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from id3pm.errors import InvalidInputError
+from id3pm.images import to_chw
+from id3pm.training.photographs import random_crops
+from id3pm.training.presets import TrainConfig
+from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
+
+ORDER_STREAM, ROW_STREAM = 0, 1  # second key word of Philox: which use the numbers are for
+SEED_LIMIT = np.iinfo(np.int64).max
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One optimiser step's input, on the CPU.
+
+    Attributes:
+        x0: Clean images, float32 [N, 3, S, S] in [-1, 1].
+        noise: Standard normal, float32 [N, 3, S, S].
+        t: int64 [N], uniform in 0 .. T - 1.
+        conditions: Keyword arguments of the U-Net: `identity` [N, D], `attributes` [N, A], `low_res` [N, 3, s, s].
+    """
+
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    conditions: dict[str, Tensor]
+
+    def share(self, rank: int, world: int, device: torch.device) -> Batch:
+        """The rows of one of `world` processes (every world-th row), on its device."""
+
+        def rows(x: Tensor) -> Tensor:
+            return x[rank::world].to(device, non_blocking=True)
+
+        conditions = {name: rows(value) for name, value in self.conditions.items()}
+        return Batch(rows(self.x0), rows(self.noise), rows(self.t), conditions)
+
+
+class Batches(Protocol):
+    """A source of batches."""
+
+    def at(self, step: int) -> Batch:
+        """The batch of optimiser step `step` (0, 1, ...)."""
+        ...
+
+
+def step_rng(seed: int, stream: int, counter: int) -> np.random.Generator:
+    """The random numbers of one step (or epoch) of one stream."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=counter << 64))
+
+
+def rows_of_step(seed: int, step: int, batch_size: int, count: int) -> NDArray[np.int64]:
+    """Which images step `step` takes: epochs without replacement, one after the other, across batch borders."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    rows = np.empty(batch_size, np.int64)
+    for epoch in np.unique(positions // count):
+        inside = positions // count == epoch
+        rows[inside] = _epoch_order(seed, int(epoch), count)[positions[inside] % count]
+    return rows
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return step_rng(seed, ORDER_STREAM, epoch).permutation(count)
+
+
+class FaceBatches:
+    """Images with their conditions, for the base model.
+
+    Args:
+        arrays: A training split (`id3pm.training.shards.load`).
+        config: The run.
+
+    Raises:
+        InvalidInputError: The data do not fit the network.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], config: TrainConfig) -> None:
+        self._arrays = arrays
+        self._config = config
+        size, dim = arrays["images"].shape[1], arrays["vectors"].shape[1]
+        unet = config.unet
+        if size != unet.image_size:
+            raise InvalidInputError(f"the images are {size} px: this network needs {unet.image_size}")
+        if dim != unet.identity_dim:
+            raise InvalidInputError(f"the ID vectors have {dim} numbers: this network needs {unet.identity_dim}")
+        if unet.attribute_dim is not None and arrays.get("attributes", np.zeros((0, 0))).shape[1] != unet.attribute_dim:
+            raise InvalidInputError(f"the data set has no attributes of length {unet.attribute_dim}")
+
+    def at(self, step: int) -> Batch:
+        """See `Batches.at`."""
+        config, arrays = self._config, self._arrays
+        rows = rows_of_step(config.seed, step, config.batch_size, len(arrays["images"]))
+        rng = step_rng(config.seed, ROW_STREAM, step)
+        flips = (rng.random(len(rows)) < 0.5) & config.flip
+        images = np.where(flips[:, None, None, None], arrays["images"][rows][:, :, ::-1], arrays["images"][rows])
+        vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
+        conditions = {"identity": drop_conditions(vectors, config.condition_dropout, NULL_IDENTITY, rng)}
+        if config.unet.attribute_dim is not None:
+            attributes = arrays["attributes"][rows].astype(np.float32)
+            conditions["attributes"] = drop_conditions(attributes, config.condition_dropout, NULL_ATTRIBUTES, rng)
+        return _noised(images, conditions, config, rng)
+
+
+class SuperResolutionBatches:
+    """Pairs of an image and its fourfold area reduction, for the super-resolution model.
+
+    Args:
+        images: uint8 [M, S, S, 3], S at least `config.train_size`.
+        photographs: Larger pictures, uint8 [H, W, 3] each, that a share `config.photo_share` of the rows is cut from.
+        config: The run.
+
+    Raises:
+        InvalidInputError: The images are too small, or photographs are asked for and there are none.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], photographs: list[NDArray[np.uint8]], config: TrainConfig) -> None:
+        if min(images.shape[1:3]) < config.train_size:
+            raise InvalidInputError(
+                f"the images are {images.shape[2]}x{images.shape[1]} px: training at {config.train_size} needs larger"
+            )
+        if config.photo_share and not photographs:
+            raise InvalidInputError(f"photo_share={config.photo_share} needs photographs, and none were found")
+        self._images = images
+        self._photographs = photographs
+        self._config = config
+
+    def at(self, step: int) -> Batch:
+        """See `Batches.at`."""
+        config = self._config
+        rows = rows_of_step(config.seed, step, config.batch_size, len(self._images))
+        rng = step_rng(config.seed, ROW_STREAM, step)
+        high = random_crops([self._images[row] for row in rows], config.train_size, rng)
+        from_photo = np.flatnonzero(rng.random(len(rows)) < config.photo_share)
+        if len(from_photo):
+            picks = rng.integers(len(self._photographs), size=len(from_photo))
+            high[from_photo] = random_crops([self._photographs[pick] for pick in picks], config.train_size, rng)
+        flips = (rng.random(len(rows)) < 0.5) & config.flip
+        high = np.where(flips[:, None, None, None], high[:, :, ::-1], high)
+        unet = config.train_unet
+        low = area_reduce(high, unet.image_size // (unet.low_res_size or 1))
+        return _noised(high, {"low_res": torch.from_numpy(to_chw(low))}, config, rng)
+
+
+def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Means of blocks of factor x factor pixels, as uint8, which is what the first stage hands over."""
+    count, height, width, _ = images.shape
+    blocks = images.reshape(count, height // factor, factor, width // factor, factor, 3)
+    means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return np.rint(means).astype(np.uint8)
+
+
+def drop_conditions(vectors: NDArray[np.float32], rate: float, null: float, rng: np.random.Generator) -> Tensor:
+    """Replaces each row by the null vector with probability `rate` (Ho and Salimans 2022, algorithm 1)."""
+    dropped = rng.random(len(vectors)) < rate
+    return torch.from_numpy(np.where(dropped[:, None], np.float32(null), vectors.astype(np.float32)))
+
+
+def _noised(
+    images: NDArray[np.uint8], conditions: dict[str, Tensor], config: TrainConfig, rng: np.random.Generator
+) -> Batch:
+    x0 = torch.from_numpy(to_chw(images))
+    t = torch.from_numpy(rng.integers(config.diffusion.diffusion_steps, size=len(images)))
+    # torch's generator is several times faster than numpy's for this many normals; its seed still comes from the step.
+    generator = torch.Generator().manual_seed(int(rng.integers(SEED_LIMIT)))
+    return Batch(x0, torch.randn(x0.shape, generator=generator), t, conditions)

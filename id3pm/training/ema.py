@@ -1,0 +1,52 @@
+"""The exponential moving average of the weights: what is sampled from and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+
+class Ema:
+    """Averages parameters after every optimiser step.
+
+    Args:
+        parameters: (name, tensor) pairs, copied as the start of the average.
+        rate: Weight of the old average (paper: 0.9999).
+        warm_up: Use min(rate, (1 + n) / (10 + n)) at step n, so that the random start does not stay in the average of
+            a run much shorter than 1 / (1 - rate) steps (TensorFlow's `ExponentialMovingAverage` with `num_updates`).
+    """
+
+    def __init__(
+        self, parameters: Iterable[tuple[str, Tensor]], *, rate: float = 0.9999, warm_up: bool = False
+    ) -> None:
+        self.rate = rate
+        self.warm_up = warm_up
+        self.updates = 0
+        self.average = {name: tensor.detach().float().clone() for name, tensor in parameters}
+
+    @torch.no_grad()
+    def update(self, parameters: Iterable[tuple[str, Tensor]]) -> None:
+        """Average <- rate * average + (1 - rate) * parameter, for the same names as at the start."""
+        self.updates += 1
+        rate = self.current_rate()
+        given = dict(parameters)
+        # One fused call over all tensors: a loop of small ones would cost a visible part of a CPU step.
+        torch._foreach_lerp_(
+            list(self.average.values()), [given[name].detach().float() for name in self.average], 1.0 - rate
+        )
+
+    def current_rate(self) -> float:
+        """The weight of the old average at the latest update."""
+        return min(self.rate, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.rate
+
+    def state_dict(self) -> dict[str, object]:
+        """What `load_state_dict` takes back."""
+        return {"updates": self.updates, "average": self.average}
+
+    def load_state_dict(self, updates: int, average: Mapping[str, Tensor]) -> None:
+        """Continues a saved average, in place."""
+        self.updates = updates
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])

@@ -1,0 +1,98 @@
+"""EMA weights of a base run and a super-resolution run -> a bundle with its training card."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from id3pm.bundle import Bundle, Storage, write_bundle
+from id3pm.config import SamplingOptions
+from id3pm.errors import ConfigError
+from id3pm.training import checkpoint
+from id3pm.training.checkpoint import Checkpoint
+from id3pm.training.presets import StageName, deviations
+
+
+def export_bundle(
+    base_run: Path,
+    sr_run: Path,
+    out: Path,
+    *,
+    name: str,
+    licence: str,
+    sampling: SamplingOptions,
+    sr_sampling: SamplingOptions,
+    storage: Storage = "fp16",
+) -> Bundle:
+    """Writes the bundle of the newest checkpoints of two runs, which may still be training.
+
+    Args:
+        base_run: Folder of the base run.
+        sr_run: Folder of the super-resolution run.
+        out: The bundle's folder.
+        name: The bundle's name.
+        licence: Licence of the weights.
+        sampling: Default options of the base stage.
+        sr_sampling: Default options of the super-resolution stage.
+        storage: Number format of the matrices in the files.
+
+    Raises:
+        CheckpointError: A run has no checkpoint.
+        ConfigError: A folder holds the other stage, or the stages do not fit each other.
+    """
+    base, sr = _load(base_run, "base"), _load(sr_run, "sr")
+    data = base.facts["data"]["description"]
+    bundle = Bundle(
+        name=name,
+        id_vector_model=data["id_vector_model"],
+        identity_dim=data["identity_dim"],
+        attribute_set=data.get("attribute_set"),
+        base=base.config.unet,
+        base_diffusion=base.config.diffusion,
+        sr=sr.config.unet,
+        sr_diffusion=sr.config.diffusion,
+        sampling=sampling,
+        sr_sampling=sr_sampling,
+        licence=licence,
+        training_card={
+            "exported": time.strftime("%Y-%m-%d"),
+            "base": training_card(base),
+            "sr": training_card(sr),
+        },
+    )
+    write_bundle(out, bundle, _arrays(base.ema), _arrays(sr.ema), storage=storage)
+    return bundle
+
+
+def training_card(state: Checkpoint) -> dict[str, Any]:
+    """What was trained, on what, for how long, and how that differs from the paper."""
+    config = state.config
+    return {
+        "steps": state.step,
+        "images_seen": state.step * config.batch_size,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "parameters": sum(tensor.numel() for tensor in state.ema.values()),
+        "training_seconds": state.facts["training_seconds"],
+        "hardware": state.facts["hardware"],
+        "losses": state.facts.get("losses", {}),
+        "data": state.facts["data"],
+        "weights": f"exponential moving average, rate {config.ema_rate}",
+        "deviations_from_paper": deviations(config),
+    }
+
+
+def _load(folder: Path, stage: StageName) -> Checkpoint:
+    state = checkpoint.load(folder)
+    if state.config.stage != stage:
+        raise ConfigError(f"{folder} holds a run of stage {state.config.stage!r}: a {stage!r} run is needed here")
+    return state
+
+
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    return {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,192 @@
+"""The training loop: one process or many, CPU or GPU, through accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from id3pm.errors import CheckpointError
+from id3pm.training import checkpoint as checkpoints
+from id3pm.training.checkpoint import Checkpoint
+from id3pm.training.data import Batches, step_rng
+from id3pm.training.ema import Ema
+from id3pm.training.loss import HybridLoss
+from id3pm.training.presets import TrainConfig
+from id3pm.unet.model import UNet, build_unet
+
+DROPOUT_STREAM = 2  # second key word of Philox, beside those of `id3pm.training.data`
+Losses = dict[str, float]
+
+
+def build(config: TrainConfig) -> UNet:
+    """A freshly initialised network for `config.train_size`; the same seed gives the same weights.
+
+    PyTorch initialises a linear layer for inputs of variance 1, but the elements of a unit ID vector of length D have
+    variance 1 / D. `identity_gain` = sqrt(D) makes up for it, so that a short run need not learn the scale first.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        unet = build_unet(config.train_unet)
+    if unet.identity_embed is not None:
+        with torch.no_grad():
+            unet.get_parameter("identity_embed.0.weight").mul_(config.identity_gain)
+    return unet
+
+
+class Trainer:
+    """One run: the network, its optimiser and average, and how far it is.
+
+    Args:
+        config: The run.
+        batches: Where its data come from.
+        folder: Where its checkpoint lies.
+        facts: See `Checkpoint.facts`.
+        accelerator: Devices, processes, precision.
+    """
+
+    def __init__(
+        self, config: TrainConfig, batches: Batches, folder: Path, facts: dict[str, Any], accelerator: Accelerator
+    ) -> None:
+        self.config = config
+        self.step = 0
+        self.seconds = 0.0
+        self._batches = batches
+        self._folder = folder
+        self._facts = facts
+        self._accelerator = accelerator
+        self._loss = HybridLoss(
+            config.diffusion, learn_sigma=config.unet.learn_sigma, min_snr_gamma=config.min_snr_gamma
+        ).to(accelerator.device)
+        unet = build(config).train()
+        # AdamW with weight decay 0, as the paper's code base; fused: one kernel for all tensors.
+        optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+        self._model, self._optimizer = accelerator.prepare(unet, optimizer)
+        self._ema = Ema(self.unet.named_parameters(), rate=config.ema_rate, warm_up=config.ema_warmup)
+
+    @property
+    def is_main_process(self) -> bool:
+        """The process that writes files."""
+        return bool(self._accelerator.is_main_process)
+
+    @property
+    def unet(self) -> UNet:
+        """The network as it is now (not the average)."""
+        unwrapped: UNet = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
+        return unwrapped
+
+    def ema_weights(self) -> dict[str, Tensor]:
+        """The averaged weights by name, as they are now."""
+        return self._ema.average
+
+    def train_step(self) -> Losses:
+        """One optimiser step; the losses of this process's rows, averaged."""
+        started = time.perf_counter()
+        config, accelerator = self.config, self._accelerator
+        batch = self._batches.at(self.step).share(
+            accelerator.process_index, accelerator.num_processes, accelerator.device
+        )
+        # Dropout inside the network draws from torch's global generator: it, too, follows from the step.
+        torch.manual_seed(int(step_rng(config.seed, DROPOUT_STREAM, self.step).integers(2**62)))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.step)
+        x_t = self._loss.q_sample(batch.x0, batch.t, batch.noise)
+        output = self._model(x_t, self._loss.timesteps(batch.t), **batch.conditions)
+        terms = self._loss(output.float(), batch.x0, x_t, batch.t, batch.noise)
+        accelerator.backward(terms["loss"].mean())
+        if config.grad_clip is not None:
+            accelerator.clip_grad_norm_(self._model.parameters(), config.grad_clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._ema.update(self.unet.named_parameters())
+        self.step += 1
+        losses = {name: float(value.detach().mean()) for name, value in terms.items()}
+        self.seconds += time.perf_counter() - started
+        return losses
+
+    def run(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, Losses]]:
+        """Trains up to `total_steps`; yields (steps done, losses) after each step.
+
+        Args:
+            should_stop: Asked before each step, in every process; one process that says yes stops them all.
+        """
+        while self.step < self.config.total_steps and not self.agree(should_stop()):
+            losses = self.train_step()
+            yield self.step, losses
+
+    def agree(self, flag: bool) -> bool:
+        """True in every process as soon as one says so; called by all of them at the same step."""
+        if self._accelerator.num_processes == 1:
+            return flag
+        votes = torch.tensor(float(flag), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(votes, "sum") > 0)
+
+    def save(self) -> None:
+        """Writes the checkpoint; called in every process, done by the first."""
+        self._accelerator.wait_for_everyone()
+        if not self._accelerator.is_main_process:
+            return
+        scaler = self._accelerator.scaler
+        state = Checkpoint(
+            config=self.config,
+            step=self.step,
+            model=self.unet.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            ema_updates=self._ema.updates,
+            ema=self.ema_weights(),
+            scaler={} if scaler is None else scaler.state_dict(),
+            facts={**self._facts, "training_seconds": round(self.seconds)},
+        )
+        checkpoints.save(self._folder, state)
+
+    def resume(self, *, allow_data_change: bool = False) -> None:
+        """Goes on from the checkpoint in the folder: the next step is the one an uninterrupted run would do.
+
+        Args:
+            allow_data_change: Go on although the data set is another one now.
+
+        Raises:
+            CheckpointError: There is none, or it belongs to another run.
+        """
+        state = checkpoints.load(self._folder)
+        for name, value in vars(self.config).items():
+            if (saved := getattr(state.config, name)) != value and name not in ("total_steps", "precision"):
+                raise CheckpointError(
+                    f"the checkpoint was trained with {name}={saved!r}, asked for is {value!r}: use another folder"
+                )
+        if state.facts["data"] != self._facts["data"] and not allow_data_change:
+            raise CheckpointError(
+                f"the checkpoint was trained on {state.facts['data']['images']} images, given are "
+                f"{self._facts['data']['images']}, or made otherwise: resume with the same data, or accept the change "
+                "with --allow-data-change"
+            )
+        self.unet.load_state_dict(state.model)
+        self._optimizer.load_state_dict(state.optimizer)
+        self._ema.load_state_dict(state.ema_updates, state.ema)
+        if state.scaler and self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state.scaler)
+        self.step = state.step
+        self.seconds = float(state.facts["training_seconds"])
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[UNet]:
+        """The network with the averaged weights, in evaluation mode, inside the `with` block."""
+        unet = self.unet
+        current = {name: tensor.detach().clone() for name, tensor in unet.named_parameters()}
+        unet.load_state_dict(self._ema.average)
+        try:
+            yield unet.eval()
+        finally:
+            unet.load_state_dict(current)
+            unet.train()
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of step 0, 1, ...: a linear rise over `warmup_steps`, then constant (as in the paper)."""
+    return config.learning_rate * min(1.0, (step + 1) / max(config.warmup_steps, 1))

@@ -1,0 +1,178 @@
+"""What one training run is: network, diffusion, data treatment, optimiser. Frozen, and stored in every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Literal
+
+from id3pm.config import (
+    PAPER_BASE_64,
+    PAPER_BASE_DIFFUSION,
+    PAPER_SR_256,
+    PAPER_SR_DIFFUSION,
+    DiffusionConfig,
+    UNetConfig,
+)
+from id3pm.errors import ConfigError
+
+StageName = Literal["base", "sr"]
+Precision = Literal["no", "fp16", "bf16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. Defaults are the paper's (Kansy et al. 2023, supplement, Table 2) for the base model.
+
+    Attributes:
+        unet: The network as it will be deployed.
+        diffusion: Its noising process.
+        train_size: Size in pixels of the images it is trained on. A super-resolution network may be trained on crops
+            smaller than `unet.image_size` (it is convolutional); the low-resolution side shrinks by the same factor.
+        batch_size: Images per optimiser step, over all processes.
+        total_steps: Optimiser steps.
+        learning_rate: Of AdamW without weight decay.
+        warmup_steps: The learning rate rises linearly over these; 0 for none.
+        ema_rate: See `id3pm.training.ema.Ema`.
+        ema_warmup: See `id3pm.training.ema.Ema`.
+        condition_dropout: Share of images that are trained with the null vector instead of their condition.
+        flip: Mirror every other image at random, with the ID vector of the mirrored image.
+        photo_share: Share of a super-resolution batch that is cut from photographs instead of the data set.
+        grad_clip: Largest L2 norm of the gradient; `None` does not clip.
+        min_snr_gamma: See `id3pm.training.loss.HybridLoss`.
+        identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
+            `id3pm.training.loop.build`.
+        seed: Of everything random: initial weights, order of images, flips, time steps, noise, dropout.
+        precision: Mixed precision: bf16 or fp16 autocast, or none.
+    """
+
+    unet: UNetConfig
+    diffusion: DiffusionConfig
+    train_size: int = 64
+    batch_size: int = 64
+    total_steps: int = 100_000
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    ema_rate: float = 0.9999
+    ema_warmup: bool = False
+    condition_dropout: float = 0.1
+    flip: bool = False
+    photo_share: float = 0.0
+    grad_clip: float | None = None
+    min_snr_gamma: float | None = None
+    identity_gain: float = 1.0
+    seed: int = 0
+    precision: Precision = "fp16"
+
+    def __post_init__(self) -> None:
+        factor = self.unet.image_size / self.train_size
+        rules = {
+            f"batch_size={self.batch_size}, total_steps={self.total_steps}: must be at least 1": (
+                min(self.batch_size, self.total_steps) >= 1
+            ),
+            f"learning_rate={self.learning_rate}: must be positive": self.learning_rate > 0,
+            f"warmup_steps={self.warmup_steps}: must be 0 or more": self.warmup_steps >= 0,
+            f"ema_rate={self.ema_rate}: must be in [0, 1)": 0.0 <= self.ema_rate < 1.0,
+            f"condition_dropout={self.condition_dropout}: must be in [0, 1]": 0.0 <= self.condition_dropout <= 1.0,
+            f"photo_share={self.photo_share}: must be in [0, 1]": 0.0 <= self.photo_share <= 1.0,
+            f"train_size={self.train_size}: a base network is trained at its image_size={self.unet.image_size}": (
+                factor == 1 or self.unet.low_res_size is not None
+            ),
+            f"train_size={self.train_size}: must divide image_size and low_res_size of the network": (
+                factor.is_integer() and (self.unet.low_res_size or 0) % factor == 0
+            ),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise ConfigError(rule)
+
+    @property
+    def stage(self) -> StageName:
+        """Which stage of a bundle this run makes."""
+        return "base" if self.unet.low_res_size is None else "sr"
+
+    @property
+    def train_unet(self) -> UNetConfig:
+        """The same weights at `train_size`: attention sits at the same depths, sizes shrink by one factor."""
+        factor = self.unet.image_size // self.train_size
+        low_res = None if self.unet.low_res_size is None else self.unet.low_res_size // factor
+        attention = tuple(resolution // factor for resolution in self.unet.attention_resolutions)
+        return dataclasses.replace(
+            self.unet, image_size=self.train_size, low_res_size=low_res, attention_resolutions=attention
+        )
+
+
+DEMO_BASE_UNET = UNetConfig(
+    image_size=64,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1, 3, 4),
+    attention_resolutions=(16, 8),
+    num_head_channels=32,
+    resblock_updown=True,
+    use_new_attention_order=True,
+    identity_dim=128,
+)
+# 256 px is where the cost lies, and 32 channels is the least that 32-group norm allows: no attention, plain resampling.
+DEMO_SR_UNET = UNetConfig(
+    image_size=256,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1, 2, 2),
+    attention_resolutions=(),
+    num_head_channels=32,
+    conv_resample=False,
+    low_res_size=64,
+)
+PAPER_BASE = TrainConfig(unet=PAPER_BASE_64, diffusion=PAPER_BASE_DIFFUSION)
+PAPER_SR = TrainConfig(
+    unet=PAPER_SR_256, diffusion=PAPER_SR_DIFFUSION, train_size=256, total_steps=50_000, condition_dropout=0.0
+)
+# What differs from the paper, and why: the run is hundreds of times shorter, on a CPU, with a network 60 times smaller.
+DEMO_BASE = TrainConfig(
+    unet=DEMO_BASE_UNET,
+    diffusion=PAPER_BASE_DIFFUSION,
+    batch_size=16,
+    learning_rate=4e-4,
+    warmup_steps=200,
+    ema_warmup=True,
+    flip=True,
+    grad_clip=1.0,
+    min_snr_gamma=5.0,
+    identity_gain=128**0.5,
+    precision="bf16",
+)
+DEMO_SR = TrainConfig(
+    unet=DEMO_SR_UNET,
+    diffusion=PAPER_SR_DIFFUSION,
+    train_size=64,
+    batch_size=16,
+    total_steps=50_000,
+    learning_rate=5e-4,
+    warmup_steps=200,
+    ema_warmup=True,
+    condition_dropout=0.0,
+    flip=True,
+    photo_share=0.5,
+    grad_clip=1.0,
+    precision="bf16",
+)
+PRESETS: Mapping[tuple[str, str], TrainConfig] = types.MappingProxyType(
+    {
+        ("demo", "base"): DEMO_BASE,
+        ("demo", "sr"): DEMO_SR,
+        ("paper", "base"): PAPER_BASE,
+        ("paper", "sr"): PAPER_SR,
+    }
+)
+
+
+def deviations(config: TrainConfig) -> dict[str, object]:
+    """What a run does otherwise than the paper: `{field: its value}`, for the training card."""
+    paper = PRESETS["paper", config.stage]
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name not in ("unet", "diffusion", "seed") and getattr(config, field.name) != getattr(paper, field.name)
+    }

@@ -1,0 +1,206 @@
+"""One sitting of training: data in, progress shown, checkpoint and pictures every few minutes, a clean stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from id3pm.training import preview, shards
+from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches, area_reduce
+from id3pm.training.loop import Losses, Trainer
+from id3pm.training.photographs import packaged_photographs
+from id3pm.training.presets import TrainConfig
+
+HISTORY_FILE = "history.jsonl"
+LOG_EVERY = 20  # steps per line of the history
+PREVIEW_FACES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How a sitting goes; nothing here changes what is learned.
+
+    Attributes:
+        data: Folder of the training set.
+        out: Folder of the run.
+        resume: Go on from the run's checkpoint.
+        allow_data_change: Resume although the data set has grown since.
+        max_minutes: Stop with a checkpoint after this long; `None` for no limit.
+        save_minutes: Time between checkpoints (with pictures).
+        threads: CPU threads of each process; `None` for PyTorch's choice.
+        cpu: Train on the CPU even where there is a GPU.
+    """
+
+    data: Path
+    out: Path
+    resume: bool = False
+    allow_data_change: bool = False
+    max_minutes: float | None = None
+    save_minutes: float = 10.0
+    threads: int | None = None
+    cpu: bool = False
+
+
+def train(config: TrainConfig, options: SessionOptions) -> int:
+    """Trains until `total_steps`, the time limit, or SIGTERM / SIGINT; always ends with a checkpoint.
+
+    Returns:
+        Optimiser steps done in the run so far.
+
+    Raises:
+        InvalidInputError: The data do not fit.
+        CheckpointError: `resume`, and the run's checkpoint is missing or another run's.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    accelerator = Accelerator(cpu=options.cpu, mixed_precision=config.precision)
+    options.out.mkdir(parents=True, exist_ok=True)
+    arrays = shards.load(options.data, "train")
+    facts = {"data": _data_facts(options.data, arrays), "hardware": _hardware(accelerator)}
+    trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator)
+    if options.resume:
+        trainer.resume(allow_data_change=options.allow_data_change)
+    show = _Pictures(config, options, trainer)
+    deadline = float("inf") if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
+    with _StopSignal() as stopped:
+        _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
+    return trainer.step
+
+
+def make_batches(config: TrainConfig, arrays: dict[str, NDArray[Any]]) -> Batches:
+    """The batches of a run on a training split.
+
+    Raises:
+        InvalidInputError: The data do not fit the network.
+    """
+    if config.stage == "base":
+        return FaceBatches(arrays, config)
+    photographs = packaged_photographs(config.train_size) if config.photo_share else []
+    return SuperResolutionBatches(arrays["images"], photographs, config)
+
+
+def _steps(
+    trainer: Trainer,
+    options: SessionOptions,
+    accelerator: Accelerator,
+    show: _Pictures,
+    should_stop: Callable[[], bool],
+) -> None:
+    batch_size = trainer.config.batch_size
+    recent: list[Losses] = []
+    saved_at = time.monotonic()
+    history = options.out / HISTORY_FILE
+    if accelerator.is_main_process:
+        _cut_history(history, trainer.step)
+    with tqdm(
+        total=trainer.config.total_steps,
+        initial=trainer.step,
+        unit="step",
+        disable=not accelerator.is_main_process,
+        mininterval=5.0,
+        smoothing=0.1,
+    ) as bar:
+        for step, losses in trainer.run(should_stop):
+            recent.append(losses)
+            bar.update()
+            if step % LOG_EVERY == 0:
+                means = {name: float(np.mean([line[name] for line in recent])) for name in losses}
+                recent.clear()
+                bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
+                if accelerator.is_main_process:
+                    line = {"step": step, "images": step * batch_size, "seconds": round(trainer.seconds, 1), **means}
+                    with history.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(line) + "\n")
+            # Clocks differ between processes, and a checkpoint waits for all of them: they agree when it is time.
+            if step % LOG_EVERY == 0 and trainer.agree(time.monotonic() - saved_at > 60 * options.save_minutes):
+                trainer.save()
+                show()
+                saved_at = time.monotonic()
+    trainer.save()
+    show()
+
+
+class _Pictures:
+    """Sample grid and loss curve of a run, drawn by the first process."""
+
+    def __init__(self, config: TrainConfig, options: SessionOptions, trainer: Trainer) -> None:
+        held_out = shards.load(options.data, "test")
+        self._targets = {name: held_out[name][:PREVIEW_FACES] for name in ("images", "vectors")}
+        self._config = config
+        self._out = options.out
+        self._trainer = trainer
+
+    def __call__(self) -> None:
+        if not self._trainer.is_main_process:
+            return
+        with self._trainer.averaged() as unet:
+            if self._config.stage == "base":
+                grid = preview.base_grid(unet, self._config, self._targets)
+                preview.save_picture(self._out / f"samples_{self._trainer.step:07d}.png", grid, scale=2)
+            else:
+                self._super_resolution(unet)
+        if (self._out / HISTORY_FILE).exists():
+            preview.loss_curve(self._out / HISTORY_FILE, self._out / "loss.png")
+
+    def _super_resolution(self, unet: Any) -> None:
+        config, step = self._config, self._trainer.step
+        size = config.train_size
+        high = np.ascontiguousarray(self._targets["images"][:, :size, :size])
+        factor = size // (config.train_unet.low_res_size or 1)
+        grid = preview.sr_grid(unet, config, high, area_reduce(high, factor))
+        preview.save_picture(self._out / f"samples_{step:07d}.png", grid, scale=2)
+        if config.train_unet != config.unet:
+            low = self._targets["images"][:4]
+            if low.shape[1] != config.unet.low_res_size:
+                return
+            full = preview.at_full_size(unet, config)
+            black = np.zeros((len(low), config.unet.image_size, config.unet.image_size, 3), np.uint8)
+            grid = preview.sr_grid(full, config, black, low)
+            preview.save_picture(self._out / f"full_size_{step:07d}.png", grid[: 3 * config.unet.image_size], scale=1)
+
+
+class _StopSignal:
+    """SIGTERM and SIGINT ask for a stop at the next step instead of killing the run."""
+
+    def __enter__(self) -> Callable[[], bool]:
+        self._asked = False
+        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return lambda: self._asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def _cut_history(history: Path, step: int) -> None:
+    """Drops lines after `step`: an interrupted run wrote them after its last checkpoint, and they will come again."""
+    if history.exists():
+        lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
+        history.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
+
+
+def _data_facts(folder: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    return {"description": shards.describe(folder), "images": len(arrays["images"])}
+
+
+def _hardware(accelerator: Accelerator) -> str:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    return f"{accelerator.num_processes} process(es), {name}, {platform.machine()}, PyTorch {torch.__version__}"

@@ -1,0 +1,114 @@
+"""The training set on disk: a folder of shards and a description.
+
+    dataset.json             how the shards were made; a resumed run must agree with it
+    shard_00000.npz          images          uint8   [n, S, S, 3]  RGB
+                             vectors         float32 [n, D]        ID vectors, L2 norm 1
+                             flipped_vectors float32 [n, D]        ID vectors of the mirrored images
+                             detections      float32 [n, 15]       see `id3pm.face.detect.DETECTION_SIZE`
+                             index           int64   [n]           number of the image in its source, ascending
+
+A shard is written whole or not at all, so whatever lies there is complete and is not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.errors import InvalidInputError
+
+Split = Literal["train", "test"]
+TEST_EVERY = 20
+DESCRIPTION_FILE = "dataset.json"
+ARRAYS = ("images", "vectors", "flipped_vectors", "detections", "index")
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """File of one shard."""
+    return folder / f"shard_{number:05d}.npz"
+
+
+def write_shard(folder: Path, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes one shard atomically."""
+    partial = folder / f".shard_{number:05d}.{os.getpid()}.tmp"
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(partial, shard_path(folder, number))
+
+
+def shard_size(folder: Path, number: int) -> int | None:
+    """Images in a shard, or `None` where it has not been made; reads no image."""
+    path = shard_path(folder, number)
+    if not path.exists():
+        return None
+    with np.load(path) as shard:
+        return len(shard["index"])
+
+
+def begin(folder: Path, description: Mapping[str, Any]) -> None:
+    """Creates the data set's folder, or checks that what lies there was made in the same way.
+
+    Raises:
+        InvalidInputError: Another description lies there: mixing two data sets would go unnoticed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / DESCRIPTION_FILE
+    if not file.exists():
+        file.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        return
+    existing = describe(folder)
+    for key in sorted({*existing, *description}):
+        if existing.get(key) != description.get(key):
+            raise InvalidInputError(
+                f"the folder holds a data set with {key}={existing.get(key)!r}, asked for is {description.get(key)!r}: "
+                "choose another folder"
+            )
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """The description of a data set.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    try:
+        description: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidInputError(
+            f"{folder} is no data set (no {DESCRIPTION_FILE}): make one with id3pm demo-dataset or id3pm embed-dataset"
+        ) from None
+    return description
+
+
+def is_test(index: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Every 20th number is held out: the split needs no list and never changes when a data set grows."""
+    test: NDArray[np.bool_] = index % TEST_EVERY == 0
+    return test
+
+
+def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
+    """All images of one half of a data set, in memory, in order of their numbers; see the head of this file.
+
+    Raises:
+        InvalidInputError: The folder is no data set, a shard is damaged, or nothing is in this half.
+    """
+    describe(folder)
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
+    for path in sorted(folder.glob("shard_*.npz")):
+        try:
+            with np.load(path) as shard:
+                rows = np.flatnonzero(is_test(shard["index"]) == (split == "test"))
+                for name in ARRAYS:
+                    parts[name].append(shard[name][rows])
+        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise InvalidInputError(f"{path.name} is damaged ({error}): delete it and make it again") from error
+    if not sum(map(len, parts["index"])):
+        raise InvalidInputError(f"{folder} has no {split} images")
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
