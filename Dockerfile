@@ -18,8 +18,8 @@ COPY pyproject.toml README.md ./
 COPY id3pm ./id3pm
 # onnxruntime runs the face models in any case; onnxruntime-gpu brings the same module and takes its place.
 RUN case "${RUNTIME}" in \
-        onnxruntime*) runtimes="${RUNTIME}" ;; \
-        *) runtimes="onnxruntime ${RUNTIME}" ;; \
+        tensorrt*) runtimes="onnxruntime cuda-python ${RUNTIME}" ;; \
+        *) runtimes="${RUNTIME}" ;; \
     esac \
     && python3 -m pip install . "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} \
     && python3 -c "import id3pm.serving.stages, id3pm.serving.face, cv2, onnxruntime"
