@@ -73,7 +73,10 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
     """Generate faces of the person in PHOTO through the Triton server and write them to OUT."""
     out.mkdir(parents=True, exist_ok=True)
     data = photo.read_bytes()
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server, Client(server.grpc_url) as client:
+    with (
+        TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+        Client(server.grpc_url) as client,
+    ):
         face = client.embed(data)
         console.print(f"found {face.faces} face(s) in {photo}, detection score {face.score:.2f}")
         start = time.perf_counter()
@@ -82,7 +85,9 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
         at_256 = [similarity(client, image.image, face.vector) for image in images]
         at_64 = [similarity(client, image.image_64, face.vector) for image in images]
 
-    table = Table("seed", "similarity 64 px", "similarity 256 px", "file", title="identity similarity to the photograph")
+    table = Table(
+        "seed", "similarity 64 px", "similarity 256 px", "file", title="identity similarity to the photograph"
+    )
     captions = []
     for image, low, high in zip(images, at_64, at_256, strict=True):
         name = out / f"seed-{image.seed}.png"
