@@ -1,8 +1,7 @@
 """TensorRT plans, from the data-centre `tensorrt` module or from `tensorrt_rtx` (TensorRT for RTX): one code path.
 
-Building and inspecting plans is tested without a GPU; running them needs one. Device memory and copies go through
-NVIDIA's `cuda-python`. Nothing in this file past the checks has been executed by this project's tests, which have no
-GPU: it follows the TensorRT 10 Python API.
+Device memory and copies go through NVIDIA's `cuda-python`. No plan has ever been executed by this project's tests,
+which have no GPU: the checks are tested for real, the rest against stand-ins for both libraries.
 """
 
 from __future__ import annotations
@@ -94,6 +93,7 @@ class TensorRTEngine:
         self._cuda.use()
         while self._buffers:
             self._cuda.free(self._buffers.popitem()[1])
+        self._cuda.destroy(self._stream)
 
 
 def import_runtime(manifest: Manifest) -> Any:
@@ -129,7 +129,7 @@ def check_capability(manifest: Manifest, capability: tuple[int, int]) -> None:
 
 
 class _Cuda:
-    """The eight CUDA runtime calls the engine needs, with errors raised."""
+    """The CUDA runtime calls the engine needs, with errors raised."""
 
     def __init__(self, device_index: int) -> None:
         try:
@@ -158,6 +158,9 @@ class _Cuda:
 
     def stream(self) -> int:
         return int(self._call("cudaStreamCreate"))
+
+    def destroy(self, stream: int) -> None:
+        self._call("cudaStreamDestroy", stream)
 
     def malloc(self, size: int) -> int:
         return int(self._call("cudaMalloc", size))

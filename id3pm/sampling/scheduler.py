@@ -6,6 +6,7 @@ are done leave, waiting rows take their places: nobody waits for the end of some
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
 import math
@@ -189,8 +190,9 @@ class StepScheduler:
 
     def _admit(self) -> None:
         self._batch.keep([not row.answered for row in self._batch.rows])
-        waiting = sorted((row for row in self._rows() if row.started is None), key=lambda row: row.rank)
-        for row in waiting[: self._max_rows - len(self._batch.rows)]:
+        free = self._max_rows - len(self._batch.rows)
+        waiting = (row for row in self._rows() if row.started is None)
+        for row in heapq.nsmallest(free, waiting, key=lambda row: row.rank):
             row.started = time.monotonic()
             self._batch.add(row)
 
