@@ -87,7 +87,9 @@ def main(
                 ensure_engine(console, bundle_path, repository, spec, force=force, allow_unverified=allow_unverified)
         if stage in ("face", "all"):
             ensure_face_models(console, repository, bundle, face_model)
-    except (Id3pmError, OSError) as error:
+    except OSError as error:
+        raise click.ClickException(f"{error.strerror}: {error.filename}") from error
+    except Id3pmError as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -105,7 +107,7 @@ def ensure_engine(
     limits = dataclasses.asdict(thresholds(spec.target, spec.precision))
     reason = engine_folder.why_stale(folder, spec, limits, allow_unverified=allow_unverified)
     if reason is None and not force:
-        console.print(f"{name}: up to date")
+        console.print(f"{name}: up to date", soft_wrap=True)
         return
     unverifiable = targets.why_not_executable(spec.target, spec.device)
     if unverifiable is not None and not allow_unverified:
@@ -113,17 +115,20 @@ def ensure_engine(
             f"{name} cannot be verified on this machine: {unverifiable}. Build it where it will run, "
             "or pass --allow-unverified to install it without proof of parity"
         )
-    console.print(f"{name}: building ({reason or '--force'})")
+    console.print(f"{name}: building ({reason or '--force'})", soft_wrap=True)
     progress = Progress(console)
     with engine_folder.staging_folder(folder) as staging, progress.running():
         manifest = build(bundle_path, staging, spec, limits, progress)
-        if unverifiable is None:
+        if unverifiable is not None:
+            not_executed = dataclasses.replace(manifest.parity, trajectory={"not_executed": unverifiable})
+            manifest = dataclasses.replace(manifest, parity=not_executed)
+        else:
             manifest = verify(console, bundle_path, staging, manifest, progress)
         write_manifest(staging, manifest)
         engine_folder.install(staging, folder)
     if unverifiable is not None:
-        console.print(f"[yellow]{name}: installed WITHOUT proof of parity: {unverifiable}[/yellow]")
-    console.print(f"{name}: installed")
+        console.print(f"[yellow]{name}: installed WITHOUT proof of parity: {unverifiable}[/yellow]", soft_wrap=True)
+    console.print(f"{name}: installed", soft_wrap=True)
 
 
 def build(bundle_path: Path, staging: Path, spec: EngineSpec, limits: dict[str, Any], progress: Progress) -> Manifest:
@@ -179,7 +184,7 @@ def verify(console: Console, bundle_path: Path, staging: Path, manifest: Manifes
 def ensure_face_models(console: Console, repository: Path, bundle: Bundle, face_model: str | None) -> None:
     """Builds the face models of the bundle's ID-vector model, unless they are up to date."""
     _, built = build_face_models(repository, face_model or bundle.id_vector_model)
-    console.print(f"face_embedding ({bundle.id_vector_model}): {'built' if built else 'up to date'}")
+    console.print(f"face_embedding ({bundle.id_vector_model}): {'built' if built else 'up to date'}", soft_wrap=True)
 
 
 def _unet(bundle: Bundle, stage: Stage) -> UNetConfig:

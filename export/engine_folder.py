@@ -127,13 +127,10 @@ def staging_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside `folder`, to build in; gone afterwards unless `install` has moved it.
 
     Raises:
-        EngineError: The repository cannot be written.
+        OSError: The repository cannot be written.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".engine-", dir=folder.parent))
-    except OSError as error:
-        raise EngineError(f"cannot write the repository: {error.strerror} ({folder.parent})") from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".engine-", dir=folder.parent))
     try:
         yield staging
     finally:

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_engines
+from rich.console import Console
+
+import parity
+import parity_report
+from id3pm.engines.inputs import EngineInputs, FloatArray, output_shape
+from id3pm.engines.manifest import Manifest
+from thresholds import thresholds
+
+
+class NumpyEngine:
+    """A stand-in for a U-Net: smooth in all inputs, different for every row, and wrong in the way a test asks for."""
+
+    description = "numpy"
+    max_batch = 4
+    config = tiny_engines.BASE
+
+    def __init__(self, fault: str = "", size: float = 0.0) -> None:
+        self.fault, self.size = fault, size
+
+    def run(self, inputs: EngineInputs) -> FloatArray:
+        rows = len(inputs["x"])
+        level = (inputs["timesteps"] / 100 + inputs["identity"].sum(1) / 8 - inputs["attributes"].mean(1) / 4)[
+            :, None, None, None
+        ]
+        output = np.tanh(np.concatenate([inputs["x"] + level, -inputs["x"] * level], axis=1)).astype(np.float32)
+        assert output.shape == output_shape(self.config, rows)
+        if self.fault == "scale":
+            output *= np.float32(1 + self.size)
+        elif self.fault == "batch":
+            output += np.float32(self.size * (rows - 1))
+        elif self.fault == "position":
+            output += np.float32(self.size) * np.arange(rows, dtype=np.float32)[:, None, None, None]
+        elif self.fault == "late nan" and (inputs["timesteps"] == 99).any():
+            output[-1, 0, 0, 0] = np.nan
+        elif self.fault == "unconditional":
+            output[~inputs["identity"].any(axis=1)] *= np.float32(1 + self.size)
+        return output
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    file = tmp_path / "model.onnx"
+    file.touch()
+    manifest = tiny_engines.manifest_of(tiny_engines.BASE, file)
+    limits = dataclasses.asdict(thresholds("onnx-cpu", "fp32"))
+    return dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, thresholds=limits))
+
+
+def test_an_equal_engine_passes_with_the_highest_marks(manifest: Manifest) -> None:
+    measured = parity.compare(NumpyEngine(), NumpyEngine(), manifest)
+    assert parity_report.misses(measured) == []
+    assert [row["max_abs_error"] for row in measured.forward] == [0.0] * 10
+    assert measured.trajectory["psnr_db"] == parity.MAX_PSNR
+    assert measured.batch_invariant is True
+
+
+@pytest.mark.parametrize(
+    ("fault", "size", "expected"),
+    [
+        ("scale", 1e-3, "relative error 0.001 of a forward pass"),
+        ("scale", 0.2, "PSNR"),
+        ("unconditional", 1e-3, "relative error"),
+        ("batch", 1e-6, "depends on the batch"),
+        ("position", 1e-6, "depends on the batch"),
+        ("late nan", 0.0, "relative error nan"),
+        ("late nan", 0.0, "PSNR nan"),
+    ],
+)
+def test_every_kind_of_wrong_engine_misses(manifest: Manifest, fault: str, size: float, expected: str) -> None:
+    measured = parity.compare(NumpyEngine(), NumpyEngine(fault, size), manifest)
+    assert any(expected in miss for miss in parity_report.misses(measured)), parity_report.misses(measured)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(parity_report.table("engine", measured))
+    assert "MISS" in console.export_text()
+
+
+def test_the_measured_error_is_the_error(manifest: Manifest) -> None:
+    measured = parity.compare(NumpyEngine(), NumpyEngine("scale", 1e-5), manifest)
+    assert parity_report.misses(measured) == []
+    for row in measured.forward:
+        assert row["relative_error"] == pytest.approx(1e-5, rel=0.05)
+
+
+def test_a_gpu_engine_may_depend_on_the_batch_but_that_is_recorded(manifest: Manifest) -> None:
+    limits = dataclasses.asdict(thresholds("onnx-cuda", "fp32"))
+    manifest = dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, thresholds=limits))
+    measured = parity.compare(NumpyEngine(), NumpyEngine("batch", 1e-6), manifest)
+    assert measured.batch_invariant is False
+    assert parity_report.misses(measured) == []
