@@ -41,10 +41,6 @@ class Ema:
         """The weight of the old average at the latest update."""
         return min(self.rate, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.rate
 
-    def state_dict(self) -> dict[str, object]:
-        """What `load_state_dict` takes back."""
-        return {"updates": self.updates, "average": self.average}
-
     def load_state_dict(self, updates: int, average: Mapping[str, Tensor]) -> None:
         """Continues a saved average, in place."""
         self.updates = updates

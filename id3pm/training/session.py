@@ -26,8 +26,6 @@ from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig
 
 HISTORY_FILE = "history.jsonl"
-LOG_EVERY = 20  # steps per line of the history
-PREVIEW_FACES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,8 @@ class SessionOptions:
         allow_data_change: Resume although the data set has grown since.
         max_minutes: Stop with a checkpoint after this long; `None` for no limit.
         save_minutes: Time between checkpoints (with pictures).
+        log_every: Steps per line of the history.
+        preview_faces: Held-out faces in the sample grid.
         threads: CPU threads of each process; `None` for PyTorch's choice.
         cpu: Train on the CPU even where there is a GPU.
     """
@@ -51,6 +51,8 @@ class SessionOptions:
     allow_data_change: bool = False
     max_minutes: float | None = None
     save_minutes: float = 10.0
+    log_every: int = 20
+    preview_faces: int = 8
     threads: int | None = None
     cpu: bool = False
 
@@ -117,7 +119,7 @@ def _steps(
         for step, losses in trainer.run(should_stop):
             recent.append(losses)
             bar.update()
-            if step % LOG_EVERY == 0:
+            if step % options.log_every == 0:
                 means = {name: float(np.mean([line[name] for line in recent])) for name in losses}
                 recent.clear()
                 bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
@@ -126,7 +128,7 @@ def _steps(
                     with history.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(line) + "\n")
             # Clocks differ between processes, and a checkpoint waits for all of them: they agree when it is time.
-            if step % LOG_EVERY == 0 and trainer.agree(time.monotonic() - saved_at > 60 * options.save_minutes):
+            if step % options.log_every == 0 and trainer.agree(time.monotonic() - saved_at > 60 * options.save_minutes):
                 trainer.save()
                 show()
                 saved_at = time.monotonic()
@@ -139,7 +141,7 @@ class _Pictures:
 
     def __init__(self, config: TrainConfig, options: SessionOptions, trainer: Trainer) -> None:
         held_out = shards.load(options.data, "test")
-        self._targets = {name: held_out[name][:PREVIEW_FACES] for name in ("images", "vectors")}
+        self._targets = {name: held_out[name][: options.preview_faces] for name in ("images", "vectors")}
         self._config = config
         self._out = options.out
         self._trainer = trainer

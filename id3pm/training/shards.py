@@ -103,7 +103,8 @@ def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
     for path in sorted(folder.glob("shard_*.npz")):
         try:
-            with np.load(path) as shard:
+            # numpy leaves a file open that it opened itself and could not read.
+            with path.open("rb") as file, np.load(file) as shard:
                 rows = np.flatnonzero(is_test(shard["index"]) == (split == "test"))
                 for name in ARRAYS:
                     parts[name].append(shard[name][rows])

@@ -1,0 +1,144 @@
+"""The demo data set: the wheel's own generator, the same shards from every way of making them, a fixed split."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from id3pm.errors import InvalidInputError
+from id3pm.training import demo_data, shards
+from id3pm.training.demo_data import DemoJob, make_demo_dataset, make_shard
+from id3pm.training.embedding import Embedded, FaceFilter, mirror_landmarks
+from id3pm.training.gan import FaceGenerator, latents
+
+pytest.importorskip("gan_face_generate", reason="pip install --no-deps gan_face_generate==1.1.1")
+MANIFEST = types.SimpleNamespace(id_vector_model="fake", identity_dim=2, source_sha256="0" * 64)
+
+
+class FakeEmbedder:
+    """Keeps every third picture; its vector is two pixels' values."""
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        pass
+
+    def embed(self, images: NDArray[np.uint8], face_filter: FaceFilter) -> Embedded:
+        rows = np.flatnonzero(images[:, 0, 0, 0] % 3 == 0)
+        vectors = images[rows, 30, 30:32, 0].astype(np.float32)
+        return Embedded(rows, vectors, -vectors, np.zeros((len(rows), 15), np.float32))
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoJob:
+    monkeypatch.setattr(demo_data, "Embedder", FakeEmbedder)
+    monkeypatch.setattr(demo_data, "read_manifest", lambda folder: MANIFEST)
+    monkeypatch.setattr(demo_data, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
+    return DemoJob(folder=tmp_path / "demo", faces=tmp_path, shard_size=12)
+
+
+def test_generator_equals_the_wheels_own() -> None:
+    from gan_face_generate.models import Generator
+
+    original = Generator(ngpu=0, nc=3, nz=100, ngf=64).eval()
+    state = torch.load(demo_weights(), map_location="cpu", weights_only=True)
+    original.load_state_dict(state["netG_state_dict"])
+    with torch.inference_mode():
+        images = original(torch.from_numpy(latents(3, [5, 6]))[:, :, None, None]).permute(0, 2, 3, 1).numpy()
+    pixels = FaceGenerator().sample(3, [5, 6])
+    assert pixels.shape == (2, 64, 64, 3)
+    assert np.abs(pixels - (images + 1) * 127.5).max() <= 0.51  # rounding to whole pixel values
+
+
+def demo_weights() -> Path:
+    from id3pm.training.gan import weights_path
+
+    return weights_path()
+
+
+def test_a_face_depends_on_seed_and_index_alone() -> None:
+    alone, beside = latents(1, [7]), latents(1, [3, 7])
+    np.testing.assert_array_equal(alone[0], beside[1])
+    assert not np.array_equal(latents(2, [7]), alone)
+    many = latents(0, range(500))
+    assert abs(many.mean()) < 0.02 and abs(many.std() - 1.0) < 0.02
+
+
+def test_an_interrupted_set_is_completed_with_the_same_shards(job: DemoJob, tmp_path: Path) -> None:
+    total = make_demo_dataset(job, count=12, workers=2)
+    assert total >= 12
+    other = dataclasses.replace(job, folder=tmp_path / "other")
+    make_demo_dataset(other, count=1)
+    stamp = shards.shard_path(other.folder, 0).stat().st_mtime_ns
+    assert make_demo_dataset(other, count=12) >= 12
+    assert shards.shard_path(other.folder, 0).stat().st_mtime_ns == stamp
+    for split in ("train", "test"):
+        try:
+            first, second = (shards.load(folder, split) for folder in (job.folder, other.folder))  # type: ignore[arg-type]
+        except InvalidInputError:
+            continue  # so few faces may leave the test half empty
+        common = np.intersect1d(first["index"], second["index"])
+        assert len(common)
+        for name in shards.ARRAYS:
+            rows = [np.isin(arrays["index"], common) for arrays in (first, second)]
+            np.testing.assert_array_equal(first[name][rows[0]], second[name][rows[1]])
+
+
+def test_a_shard_holds_what_the_filter_kept_under_its_number(job: DemoJob) -> None:
+    job.folder.mkdir()
+    kept = make_shard(job, 2)
+    with np.load(shards.shard_path(job.folder, 2)) as shard:
+        assert kept == len(shard["index"]) == shards.shard_size(job.folder, 2)
+        assert set(shard["index"]) <= set(range(24, 36))
+        np.testing.assert_array_equal(shard["images"], FaceGenerator().sample(0, shard["index"].tolist()))
+        np.testing.assert_array_equal(shard["flipped_vectors"], -shard["vectors"])
+    assert not list(job.folder.glob("*.tmp"))
+
+
+def test_another_data_set_in_the_folder_is_not_mixed_in(job: DemoJob) -> None:
+    make_demo_dataset(job, count=1)
+    with pytest.raises(InvalidInputError, match="seed=0, asked for is 1"):
+        make_demo_dataset(dataclasses.replace(job, seed=1), count=1)
+
+
+def test_every_twentieth_number_is_held_out(tmp_path: Path) -> None:
+    shards.begin(tmp_path, {"kind": "test"})
+    index = np.arange(100, dtype=np.int64)
+    columns = {name: index[:, None] for name in ("images", "vectors", "flipped_vectors", "detections")}
+    shards.write_shard(tmp_path, 0, {**columns, "index": index})
+    assert shards.load(tmp_path, "test")["index"].tolist() == [0, 20, 40, 60, 80]
+    assert len(shards.load(tmp_path, "train")["images"]) == 95
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    shards.begin(tmp_path, {"kind": "test"})
+    shards.shard_path(tmp_path, 3).write_bytes(b"PK\x03\x04")
+    with pytest.raises(InvalidInputError, match="shard_00003.npz is damaged"):
+        shards.load(tmp_path, "train")
+
+
+def face(score: float = 0.9, turn: float = 0.0, eyes: float = 20.0) -> NDArray[np.float32]:
+    center = np.array([32.0, 30.0])
+    points = np.array([[-eyes / 2, 0], [eyes / 2, 0], [turn * eyes, 8], [-6, 16], [6, 16]]) + center
+    return np.array([10, 10, 44, 44, *points.ravel(), score], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("detection", "accepted"),
+    [(face(), True), (face(score=0.7), False), (face(turn=-0.4), False), (face(turn=0.2), True), (face(eyes=8), False)],
+)
+def test_filter_wants_clear_frontal_large_faces(detection: NDArray[np.float32], accepted: bool) -> None:
+    assert FaceFilter(min_score=0.8, max_turn=0.25, min_eye_distance=0.2).accepts(detection, 64) is accepted
+
+
+def test_mirrored_landmarks_are_those_of_the_mirrored_picture() -> None:
+    points = face(turn=0.2)[4:14].reshape(5, 2)
+    mirrored = mirror_landmarks(points, 64)
+    assert mirrored[0, 0] < mirrored[1, 0] and mirrored[3, 0] < mirrored[4, 0]
+    np.testing.assert_allclose(mirrored[2], [63 - points[2, 0], points[2, 1]])
+    np.testing.assert_allclose(mirror_landmarks(mirrored, 64), points)

@@ -1,0 +1,189 @@
+"""A run: interrupted and resumed it gives the same bits; it refuses what does not belong; its weights become a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import TINY_BASE, TINY_SR, face_arrays
+
+from id3pm.bundle import load_weights, read_bundle, verify
+from id3pm.config import SamplingOptions
+from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
+from id3pm.training import checkpoint, shards
+from id3pm.training.export import export_bundle
+from id3pm.training.loop import build, learning_rate
+from id3pm.training.presets import PRESETS, TrainConfig, deviations
+from id3pm.training.session import SessionOptions, train
+from id3pm.unet.model import load_unet
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    shards.begin(folder, {"kind": "test", "id_vector_model": "none", "identity_dim": 8})
+    shards.write_shard(folder, 0, face_arrays())
+    return folder
+
+
+def run(config: TrainConfig, data: Path, out: Path, **options: object) -> int:
+    small = {"cpu": True, "threads": 1, "log_every": 2, "preview_faces": 2}
+    return train(config, SessionOptions(data=data, out=out, **small, **options))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    assert run(TINY_BASE, data, out) == 6
+    return out
+
+
+def test_interrupted_and_resumed_run_ends_with_the_same_bits(data: Path, finished: Path, tmp_path: Path) -> None:
+    assert run(dataclasses.replace(TINY_BASE, total_steps=2), data, tmp_path) == 2
+    assert run(TINY_BASE, data, tmp_path, resume=True) == 6
+    straight, resumed = checkpoint.load(finished), checkpoint.load(tmp_path)
+    for part in ("model", "ema"):
+        for name, tensor in getattr(straight, part).items():
+            assert torch.equal(tensor, getattr(resumed, part)[name]), f"{part} {name}"
+    for key, state in straight.optimizer["state"].items():
+        assert torch.equal(state["exp_avg_sq"], resumed.optimizer["state"][key]["exp_avg_sq"])
+    history = [(out / "history.jsonl").read_text(encoding="utf-8").splitlines() for out in (finished, tmp_path)]
+    losses = [[(json.loads(line)["step"], json.loads(line)["loss"]) for line in lines] for lines in history]
+    assert losses[0] == losses[1] and [step for step, _ in losses[0]] == [2, 4, 6]
+
+
+def test_training_changes_weights_and_the_average_lags_behind(finished: Path) -> None:
+    start, end = build(TINY_BASE).state_dict(), checkpoint.load(finished)
+    moved = [name for name, tensor in end.model.items() if not torch.equal(tensor, start[name])]
+    assert len(moved) == len(start)
+    assert any(not torch.equal(end.ema[name], end.model[name]) for name in moved)
+
+
+def test_a_run_leaves_a_sample_grid_and_a_loss_curve(finished: Path) -> None:
+    assert (finished / "samples_0000006.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_time_limit_and_sigterm_stop_with_a_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(TINY_BASE, data, tmp_path, max_minutes=0.0) == 0
+    assert checkpoint.load(tmp_path).step == 0
+    learned = learning_rate
+
+    def interrupt(config: TrainConfig, step: int) -> float:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learned(config, step)
+
+    monkeypatch.setattr("id3pm.training.loop.learning_rate", interrupt)
+    assert run(TINY_BASE, data, tmp_path, resume=True) == 2
+    assert checkpoint.load(tmp_path).step == 2
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_resume_refuses_another_run_and_other_data(data: Path, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="learning_rate=0.001"):
+        run(dataclasses.replace(TINY_BASE, learning_rate=0.5), data, finished, resume=True)
+    grown = tmp_path / "grown"
+    shards.begin(grown, shards.describe(data))
+    shards.write_shard(grown, 0, face_arrays(80))
+    with pytest.raises(CheckpointError, match="57 images, given are 76"):
+        run(TINY_BASE, grown, finished, resume=True)
+    with pytest.raises(CheckpointError, match="train first"):
+        run(TINY_BASE, data, tmp_path / "empty", resume=True)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "checkpoint.pt").write_bytes((finished / "checkpoint.pt").read_bytes())
+    assert run(TINY_BASE, grown, copy, resume=True, allow_data_change=True) == 6
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(tmp_path)
+
+
+def test_super_resolution_trains_on_crops_and_exports_at_full_size(data: Path, finished: Path, tmp_path: Path) -> None:
+    assert run(TINY_SR, data, tmp_path / "sr") == 3
+    assert (tmp_path / "sr/full_size_0000003.png").exists()
+    options = SamplingOptions(sampler="dpmpp_2m", steps=10)
+    export_bundle(
+        finished, tmp_path / "sr", tmp_path / "b", name="t", licence="MIT", sampling=options, sr_sampling=options
+    )
+    verify(tmp_path / "b")
+    bundle = read_bundle(tmp_path / "b")
+    assert bundle.sr.image_size == 64 and bundle.base == TINY_BASE.unet and bundle.id_vector_model == "none"
+    card = bundle.training_card["base"]
+    assert card["steps"] == 6 and card["images_seen"] == 48
+    assert card["deviations_from_paper"]["ema_warmup"] is True
+    ema = checkpoint.load(finished).ema
+    for name, array in load_weights(tmp_path / "b", "base").items():
+        np.testing.assert_allclose(array, ema[name].numpy(), atol=1e-3)
+    load_unet(bundle.sr, load_weights(tmp_path / "b", "sr"))
+
+
+def test_export_refuses_swapped_runs(finished: Path, tmp_path: Path) -> None:
+    options = SamplingOptions()
+    with pytest.raises(ConfigError, match="'sr' run is needed"):
+        export_bundle(finished, finished, tmp_path, name="t", licence="MIT", sampling=options, sr_sampling=options)
+
+
+def test_learning_rate_rises_and_stays() -> None:
+    rates = [learning_rate(TINY_BASE, step) for step in range(5)]
+    np.testing.assert_allclose(rates, [1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3, 1e-3])
+    assert learning_rate(PRESETS["paper", "base"], 0) == 1e-4
+
+
+def test_paper_presets_are_the_papers_table() -> None:
+    base, sr = PRESETS["paper", "base"], PRESETS["paper", "sr"]
+    for config, steps in ((base, 100_000), (sr, 50_000)):
+        assert (config.batch_size, config.learning_rate, config.ema_rate, config.total_steps) == (
+            64,
+            1e-4,
+            0.9999,
+            steps,
+        )
+        assert deviations(config) == {} and not config.ema_warmup and config.min_snr_gamma is None
+    assert (base.condition_dropout, sr.condition_dropout, sr.train_size) == (0.1, 0.0, 256)
+
+
+def test_initial_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    first, again = (build(TINY_BASE).state_dict() for _ in range(2))
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_identity_gain_scales_the_first_identity_layer_alone() -> None:
+    plain, scaled = (build(dataclasses.replace(TINY_BASE, identity_gain=gain)).state_dict() for gain in (1.0, 3.0))
+    changed = [name for name in plain if not torch.equal(plain[name], scaled[name])]
+    assert changed == ["identity_embed.0.weight"]
+    torch.testing.assert_close(scaled[changed[0]], 3.0 * plain[changed[0]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"condition_dropout": 1.5}, "condition_dropout=1.5"),
+        ({"ema_rate": 1.0}, "ema_rate=1.0"),
+        ({"train_size": 8}, "train_size=8"),
+    ],
+)
+def test_impossible_runs_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(TINY_BASE, **changes)  # type: ignore[arg-type]
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no data set"):
+        shards.load(tmp_path, "train")
