@@ -115,6 +115,8 @@ def ensure_engine(
             f"{name} cannot be verified on this machine: {unverifiable}. Build it where it will run, "
             "or pass --allow-unverified to install it without proof of parity"
         )
+    if spec.target == "tensorrt":
+        to_tensorrt.require_gpu(spec.device)
     console.print(f"{name}: building ({reason or '--force'})", soft_wrap=True)
     progress = Progress(console)
     with engine_folder.staging_folder(folder) as staging, progress.running():

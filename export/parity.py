@@ -44,7 +44,7 @@ class Trial:
     images: int
 
 
-TRIALS: dict[Stage, Trial] = {"base": Trial(steps=20, images=2), "sr": Trial(steps=4, images=1)}
+TRIALS: dict[Stage, Trial] = {"base": Trial(steps=10, images=2), "sr": Trial(steps=4, images=1)}
 
 
 def compare(reference: Engine, engine: Engine, manifest: Manifest, report: Report = lambda _: None) -> Parity:
@@ -83,8 +83,9 @@ def _compare_forward(
     alone = _run(engine, stacked, 1)
     worst_abs, worst_relative = np.zeros(len(names)), np.zeros(len(names))
     invariant = True
-    for indices, outputs in _all_batches(engine, stacked, sizes):
-        invariant = invariant and np.array_equal(outputs, alone[indices])  # NaN is unequal, also to itself
+    single = (np.arange(len(names)), alone)
+    for indices, outputs in (single, *_larger_batches(engine, stacked, sizes)):
+        invariant = invariant and outputs.tobytes() == alone[indices].tobytes()
         difference = (outputs - expected[indices]).reshape(len(indices), -1)
         norm = np.linalg.norm(expected[indices].reshape(len(indices), -1), axis=1)
         relative = np.linalg.norm(difference, axis=1) / np.maximum(norm, np.finfo(np.float32).tiny)
@@ -101,7 +102,7 @@ def _compare_forward(
         }
         for i, (timestep, condition) in enumerate(names)
     ]
-    return entries, bool(invariant)
+    return entries, invariant
 
 
 def _largest_batch(engine: Engine) -> int:
@@ -110,12 +111,14 @@ def _largest_batch(engine: Engine) -> int:
     return max(1, min(engine.max_batch, MAX_ACTIVATION // widest))
 
 
-def _all_batches(
+def _larger_batches(
     engine: Engine, inputs: EngineInputs, sizes: list[int]
 ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
-    """Every row in a batch of every size, at changing positions: (row numbers, outputs)."""
+    """Every row in a batch of every size above 1, at changing positions: (row numbers, outputs)."""
     count = len(inputs["x"])
     for size in sizes:
+        if size == 1:
+            continue
         for start in range(0, count, size):
             indices = (start + np.arange(size))[:: -1 if start // size % 2 else 1] % count
             yield indices, engine.run({name: np.ascontiguousarray(array[indices]) for name, array in inputs.items()})

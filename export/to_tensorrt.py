@@ -37,10 +37,10 @@ def build_plan(onnx_path: Path, plan_path: Path, config: UNetConfig, max_batch: 
         plan_path: The file to write.
         config: The architecture, for the input shapes.
         max_batch: Most rows of one call.
-        gpu: Compute capability such as `sm86`.
+        gpu: Compute capability such as `sm86`, one that `require_gpu` lets pass.
 
     Raises:
-        EngineError: TensorRT cannot parse or build the graph, or does not build for this GPU.
+        EngineError: TensorRT cannot parse or build the graph.
         MissingExtraError: No TensorRT is installed.
     """
     trt = importlib.import_module(tensorrt_module())
@@ -57,7 +57,9 @@ def build_plan(onnx_path: Path, plan_path: Path, config: UNetConfig, max_batch: 
         for name in low:
             profile.set_shape(name, low[name], high[name], high[name])
         build_config.add_optimization_profile(profile)
-    _set_gpu(trt, build_config, gpu)
+    if hasattr(trt, "ComputeCapability"):
+        build_config.num_compute_capabilities = 1
+        build_config.set_compute_capability(trt.ComputeCapability.__members__[gpu.upper()], 0)
     plan = builder.build_serialized_network(network, build_config)
     if plan is None:
         raise EngineError(f"{trt.__name__} {trt.__version__} could not build the network for {gpu}; see its log above")
@@ -70,18 +72,21 @@ def _strongly_typed(trt: Any) -> int:
     return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
 
 
-def _set_gpu(trt: Any, build_config: Any, gpu: str) -> None:
-    if not hasattr(build_config, "set_compute_capability"):
+def require_gpu(gpu: str) -> None:
+    """Refuses a compute capability that the installed TensorRT does not build for.
+
+    Raises:
+        EngineError: It does not; the message names those it does.
+        MissingExtraError: No TensorRT is installed.
+    """
+    trt = importlib.import_module(tensorrt_module())
+    if not hasattr(trt, "ComputeCapability"):
         here = gpu_here()
         if gpu != here:
             raise EngineError(
                 f"--gpu {gpu}: {trt.__name__} builds for the GPU of this machine only ({here or 'there is none'}); "
                 "tensorrt-rtx-cu13 builds for others"
             )
-        return
-    capability = getattr(trt.ComputeCapability, gpu.upper(), None)
-    if capability is None:
-        known = ", ".join(sorted(name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")))
-        raise EngineError(f"--gpu {gpu}: {trt.__name__} {trt.__version__} builds for {known}")
-    build_config.num_compute_capabilities = 1
-    build_config.set_compute_capability(capability, 0)
+    elif gpu.upper() not in trt.ComputeCapability.__members__:
+        known = sorted(name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
+        raise EngineError(f"--gpu {gpu}: {trt.__name__} {trt.__version__} builds for {', '.join(known)}")
