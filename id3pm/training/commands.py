@@ -95,8 +95,8 @@ def train_command(
 ) -> None:
     """Train the 64 px model or the super-resolution model.
 
-    For several GPUs, hosts or CPU processes start it with `accelerate launch -m id3pm.cli train ...` or torchrun.
-    SIGTERM and Ctrl-C stop it with a checkpoint.
+    For several GPUs, hosts or CPU processes start it with a launcher: `torchrun --nproc_per_node 2 -m id3pm train ...`,
+    or `accelerate launch`. SIGTERM and Ctrl-C stop it with a checkpoint.
     """
     config = PRESETS[preset, stage]
     if identity_dim is not None:

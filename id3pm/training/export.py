@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from id3pm.errors import ConfigError
 from id3pm.training import checkpoint
 from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.presets import StageName, deviations
+from id3pm.training.session import HISTORY_FILE
 
 
 def export_bundle(
@@ -61,16 +63,21 @@ def export_bundle(
         licence=licence,
         training_card={
             "exported": time.strftime("%Y-%m-%d"),
-            "base": training_card(base),
-            "sr": training_card(sr),
+            "base": training_card(base, base_run),
+            "sr": training_card(sr, sr_run),
         },
     )
     write_bundle(out, bundle, _arrays(base.ema), _arrays(sr.ema), storage=storage)
     return bundle
 
 
-def training_card(state: Checkpoint) -> dict[str, Any]:
-    """What was trained, on what, for how long, and how that differs from the paper."""
+def training_card(state: Checkpoint, run: Path) -> dict[str, Any]:
+    """What was trained, on what, for how long, with what loss, and how that differs from the paper.
+
+    Args:
+        state: The run's checkpoint.
+        run: The run's folder, for its history.
+    """
     config = state.config
     return {
         "steps": state.step,
@@ -80,11 +87,21 @@ def training_card(state: Checkpoint) -> dict[str, Any]:
         "parameters": sum(tensor.numel() for tensor in state.ema.values()),
         "training_seconds": state.facts["training_seconds"],
         "hardware": state.facts["hardware"],
-        "losses": state.facts.get("losses", {}),
+        "losses": recent_losses(run / HISTORY_FILE, state.step),
         "data": state.facts["data"],
         "weights": f"exponential moving average, rate {config.ema_rate}",
         "deviations_from_paper": deviations(config),
     }
+
+
+def recent_losses(history: Path, step: int, lines: int = 10) -> dict[str, float]:
+    """Means over the last lines of a run's history up to a step; empty where it has none."""
+    if not history.exists():
+        return {}
+    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["step"] <= step][-lines:]
+    names = [name for name in ("mse", "vb") if rows and name in rows[-1]]
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
 def _load(folder: Path, stage: StageName) -> Checkpoint:

@@ -34,6 +34,7 @@ ALLOWED = {
     "training": CORE | {"pipeline"},
     "evaluation": CORE | {"pipeline"},
     "cli": FOUNDATION,
+    "__main__": {"cli"},
 }
 # foreign libraries that only these files or folders may name, even inside a function
 HEAVY = {

@@ -1,4 +1,4 @@
-"""A run: interrupted and resumed it gives the same bits; it refuses what does not belong; its weights become a bundle."""
+"""A run: interrupted and resumed it gives the same bits; refuses what does not belong; becomes a bundle."""
 
 from __future__ import annotations
 
@@ -122,6 +122,8 @@ def test_super_resolution_trains_on_crops_and_exports_at_full_size(data: Path, f
     assert bundle.sr.image_size == 64 and bundle.base == TINY_BASE.unet and bundle.id_vector_model == "none"
     card = bundle.training_card["base"]
     assert card["steps"] == 6 and card["images_seen"] == 48
+    lines = [json.loads(line) for line in (finished / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert card["losses"]["mse"] == pytest.approx(np.mean([line["mse"] for line in lines]))
     assert card["deviations_from_paper"]["ema_warmup"] is True
     ema = checkpoint.load(finished).ema
     for name, array in load_weights(tmp_path / "b", "base").items():
