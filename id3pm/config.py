@@ -49,6 +49,9 @@ class UNetConfig:
         resblock_updown: Residual blocks change the resolution instead of (strided) convolutions.
         conv_resample: Convolutions in resampling layers where `resblock_updown` is off.
         use_scale_shift_norm: Time embedding scales and shifts the normalised activations (FiLM).
+        norm_groups: Groups of every group norm; guided-diffusion's are 32. Where a group is a single channel, the norm
+            before the last convolution takes every channel's mean away, and the network cannot tell the mean of eps:
+            colours drift. Narrow networks need fewer groups.
         use_new_attention_order: Split q, k, v before the heads (`QKVAttention`) instead of after.
         identity_dim: Length D of the ID vector, or `None` for no identity conditioning.
         attribute_dim: Length A of the attribute vector, or `None` for no attribute conditioning.
@@ -68,13 +71,14 @@ class UNetConfig:
     resblock_updown: bool = False
     conv_resample: bool = True
     use_scale_shift_norm: bool = True
+    norm_groups: int = 32
     use_new_attention_order: bool = False
     identity_dim: int | None = None
     attribute_dim: int | None = None
     low_res_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "num_channels", "num_res_blocks", "num_heads"):
+        for name in ("image_size", "num_channels", "num_res_blocks", "num_heads", "norm_groups"):
             _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("num_head_channels", "num_heads_upsample", "identity_dim", "attribute_dim", "low_res_size"):
             value = getattr(self, name)
@@ -89,9 +93,9 @@ class UNetConfig:
         for mult in self.channel_mult:
             channels = int(mult * self.num_channels)
             _require(
-                channels >= 32 and channels % 32 == 0,
+                channels >= self.norm_groups and channels % self.norm_groups == 0,
                 f"channel_mult {mult} x num_channels {self.num_channels} = {channels}: "
-                "must be a multiple of 32 (group norm has 32 groups)",
+                f"must be a multiple of {self.norm_groups} (group norm has norm_groups={self.norm_groups})",
             )
         for resolution in self.attention_resolutions:
             _require(

@@ -48,10 +48,10 @@ def zeroed(conv: nn.Conv1d | nn.Conv2d) -> nn.Conv1d | nn.Conv2d:
 
 
 class GroupNorm32(nn.GroupNorm):
-    """Group norm of 32 groups that computes in float32 whatever the activations are in."""
+    """Group norm that computes in float32 whatever the activations are in."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(GROUPS, channels)
+    def __init__(self, channels: int, groups: int = GROUPS) -> None:
+        super().__init__(groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, ...] -> the same shape and dtype."""
@@ -92,6 +92,7 @@ class ResBlock(nn.Module):
         dropout: Dropout rate before the last convolution.
         scale_shift_norm: `emb` scales and shifts the normalised activations (AdaGN) instead of being added.
         resample: `Upsample` or `Downsample` to change the size on both branches, or `None` to keep it.
+        norm_groups: Groups of its group norms; must divide both numbers of channels.
     """
 
     def __init__(
@@ -103,18 +104,19 @@ class ResBlock(nn.Module):
         dropout: float,
         scale_shift_norm: bool,
         resample: type[Upsample] | type[Downsample] | None = None,
+        norm_groups: int = GROUPS,
     ) -> None:
         super().__init__()
         self.scale_shift_norm = scale_shift_norm
         self.resample = nn.Identity() if resample is None else resample(channels, use_conv=False)
         self.in_layers = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            GroupNorm32(channels, norm_groups), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels if scale_shift_norm else out_channels)
         )
         self.out_layers = nn.Sequential(
-            GroupNorm32(out_channels),
+            GroupNorm32(out_channels, norm_groups),
             nn.SiLU(),
             nn.Dropout(dropout),
             zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
@@ -145,18 +147,19 @@ class AttentionBlock(nn.Module):
         heads: Number of heads; must divide `channels`.
         new_order: The rows of `qkv` are ordered [q/k/v, head, channel] (guided-diffusion's `QKVAttention`) instead of
             [head, q/k/v, channel] (`QKVAttentionLegacy`).
+        norm_groups: Groups of its group norm; must divide `channels`.
 
     Raises:
         ConfigError: `heads` does not divide `channels`.
     """
 
-    def __init__(self, channels: int, *, heads: int, new_order: bool) -> None:
+    def __init__(self, channels: int, *, heads: int, new_order: bool, norm_groups: int = GROUPS) -> None:
         super().__init__()
         if channels % heads:
             raise ConfigError(f"attention over {channels} channels cannot be split into {heads} heads: must divide")
         self.heads = heads
         self.new_order = new_order
-        self.norm = GroupNorm32(channels)
+        self.norm = GroupNorm32(channels, norm_groups)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 

@@ -96,7 +96,9 @@ class UNet(nn.Module):
                 self.output_blocks.append(Block(*layers))
 
         self.out = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, config.out_channels, 3, padding=1))
+            GroupNorm32(channels, config.norm_groups),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(channels, config.out_channels, 3, padding=1)),
         )
 
     def forward(
@@ -185,6 +187,7 @@ def _res_block(
         dropout=config.dropout,
         scale_shift_norm=config.use_scale_shift_norm,
         resample=resample,
+        norm_groups=config.norm_groups,
     )
 
 
@@ -202,7 +205,9 @@ def _attention(config: UNetConfig, channels: int, heads: int) -> AttentionBlock:
                 "with attention"
             )
         heads = channels // config.num_head_channels
-    return AttentionBlock(channels, heads=heads, new_order=config.use_new_attention_order)
+    return AttentionBlock(
+        channels, heads=heads, new_order=config.use_new_attention_order, norm_groups=config.norm_groups
+    )
 
 
 def build_unet(config: UNetConfig) -> UNet:

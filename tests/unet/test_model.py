@@ -206,3 +206,23 @@ def test_loaded_network_is_in_evaluation_mode_and_owns_its_weights() -> None:
 def test_loading_refuses_weights_of_another_architecture() -> None:
     with pytest.raises(CheckpointError, match="unknown"):
         load_unet(CASES["strided_conv"], weights(expected_shapes(CASES["new_order_updown"])))
+
+
+def test_fewer_norm_groups_let_a_narrow_network_pass_the_mean_of_its_input() -> None:
+    means = {}
+    for groups in (32, 8):
+        config = UNetConfig(
+            image_size=8,
+            num_channels=32,
+            num_res_blocks=1,
+            channel_mult=(1,),
+            attention_resolutions=(),
+            norm_groups=groups,
+        )
+        torch.manual_seed(0)
+        out = UNet(config).out[0]
+        x = torch.randn(1, 32, 8, 8)
+        raised = x + torch.arange(32.0)[None, :, None, None]
+        with torch.no_grad():
+            means[groups] = (out(raised) - out(x)).mean(dim=(2, 3)).abs().max().item()
+    assert means[32] < 1e-5 < 0.1 < means[8]
