@@ -1,7 +1,7 @@
 """`make demo`: the whole product once, on a real photograph, through the real Triton server.
 
-Photograph -> ID vector -> faces of that identity for several seeds at 64 px and 256 px -> one picture, the similarity of
-each face to the photograph under the same face-recognition model, and the time per image.
+Photograph -> ID vector -> faces of that identity for several seeds at 64 px and 256 px -> one picture, the similarity
+of each face to the photograph under the same face-recognition model, and the time per image.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import click
 import numpy as np
-from id3pm_client import Client, ClientError, GeneratedImage
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import Id3pmError
 from id3pm.serving.server import TritonServer
+from id3pm_client import Client, ClientError, GeneratedImage
 
 TILE, MARGIN, CAPTION = 256, 12, 28
 # Few steps of the fast sampler: a newcomer waits seconds, not minutes. The paper's setting is the server's default.
