@@ -40,14 +40,25 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @click.command(help=__doc__.split("\n\n")[0] if __doc__ else None)
-@click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), default=ROOT / "bundles" / "demo")
+@click.option(
+    "--bundle",
+    "bundle_path",
+    type=click.Path(path_type=Path),
+    default=ROOT / "bundles" / "demo",
+    help="Folder of the bundle.  [default: bundles/demo of this checkout]",
+)
 @click.option("--target", type=click.Choice(get_args(Target)), default="onnx-cpu", show_default=True)
 @click.option("--precision", type=click.Choice(targets.PRECISIONS), default="fp32", show_default=True)
 @click.option("--gpu", help="Compute capability to build for, such as sm86; with --target tensorrt.")
 @click.option(
     "--max-batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Most rows of one engine call."
 )
-@click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "triton_repo")
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT / "triton_repo",
+    help="Triton model repository.  [default: triton_repo of this checkout]",
+)
 @click.option("--stage", type=click.Choice([*STAGES, "face", "all"]), default="all", show_default=True)
 @click.option("--face-model", help="As face_models.py takes it; the bundle's ID-vector model if not given.")
 @click.option("--force", is_flag=True, help="Build even what is up to date.")

@@ -24,8 +24,8 @@ OPSET = 20
 """The newest that onnxruntime 1.20, TensorRT 10 and PyTorch's exporter all know."""
 EXTERNAL_DATA_BYTES = 2**30
 """Above this the weights lie in `<file>.data`: protobuf ends at 2 GiB, and runtimes memory-map the extra file."""
-MANY_ELEMENTS = 1024
-"""Constants larger than this are weights, which the simplifier need not see; smaller ones may be shapes."""
+MANY_ELEMENTS = 2**14
+"""Constants larger than this are matrices, which the simplifier need not see; shapes, biases and norms are smaller."""
 EXAMPLE_ROWS = 2  # any number above 1: the exporter specialises on 0 and 1
 
 Report = Callable[[str], None]
