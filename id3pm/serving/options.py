@@ -49,8 +49,8 @@ def parse_rows(
     """The options of every image of a request.
 
     Args:
-        stage: The stage that asks. Parameters of the other stage are checked too: in an ensemble they reach every
-            model, and a wrong one should fail before any work is done.
+        stage: The stage that asks. Options of the other stage are checked too, as far as they are among `tensors` and
+            `parameters`: a wrong one should fail before the 64 px stage has done its work, not after it.
         rows: Images in the request (Triton's batch dimension).
         tensors: Input tensors by name, each [rows, length].
         parameters: Request parameters by name, JSON scalars; one value counts for all rows.
@@ -60,22 +60,14 @@ def parse_rows(
         InvalidInputError: A parameter is unknown, a value breaks its rule, or a tensor and a parameter disagree.
     """
     _refuse_unknown(parameters)
-    _check_other_stages(stage, parameters)
-    sent: dict[str, list[Any]] = {}
-    for option in (option for option in OPTIONS if stage in option.stages):
-        values = _from_parameter(option, parameters[option.name], rows) if option.name in parameters else None
-        if option.name in tensors:
-            from_tensor = _from_tensor(option, tensors[option.name], rows)
-            if values is not None and values != from_tensor:
-                raise InvalidOptionError(
-                    f"{option.name} came as input ({_shown(from_tensor)}) and as parameter ({_shown(values)}): send one"
-                )
-            values = from_tensor
-        if values is not None:
-            sent[option.name] = values
+    for other in STAGES:
+        if other != stage:
+            # That stage's defaults are not known here; ddim is the sampler that goes with every other option.
+            _check_options(other, _sent(other, rows, tensors, parameters), rows, SamplingOptions(sampler="ddim"))
+    sent = _sent(stage, rows, tensors, parameters)
     if "seed" not in sent:
         raise InvalidInputError(f"seed is missing: send a whole number between 0 and {MAX_SEED}")
-    return per_row(rows, lambda index: _row(stage, {name: values[index] for name, values in sent.items()}, defaults))
+    return per_row(rows, lambda index: _row(stage, _at(sent, index), defaults))
 
 
 def per_row(rows: int, parse: Callable[[int], T]) -> list[T]:
@@ -100,13 +92,30 @@ def _refuse_unknown(parameters: Mapping[str, Any]) -> None:
         raise InvalidOptionError(f"parameter {name[:64]!r} is unknown: {hint}valid are {', '.join(OPTIONS_BY_NAME)}")
 
 
-def _check_other_stages(stage: Stage, parameters: Mapping[str, Any]) -> None:
-    for other in STAGES:
-        if other != stage:
-            options = [option for option in OPTIONS if other in option.stages and option.name in parameters]
-            values = {option.name: _from_parameter(option, parameters[option.name], 1)[0] for option in options}
-            # That stage's defaults are not known here; ddim is the sampler that goes with every other option.
-            _sampling_options(other, values, SamplingOptions(sampler="ddim"))
+def _sent(stage: Stage, rows: int, tensors: Mapping[str, Array], parameters: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """One value per row for each of the stage's options that was sent."""
+    sent: dict[str, list[Any]] = {}
+    for option in (option for option in OPTIONS if stage in option.stages):
+        values = _from_parameter(option, parameters[option.name], rows) if option.name in parameters else None
+        if option.name in tensors:
+            from_tensor = _from_tensor(option, tensors[option.name], rows)
+            if values is not None and values != from_tensor:
+                raise InvalidOptionError(
+                    f"{option.name} came as input ({_shown(from_tensor)}) and as parameter ({_shown(values)}): send one"
+                )
+            values = from_tensor
+        if values is not None:
+            sent[option.name] = values
+    return sent
+
+
+def _check_options(stage: Stage, sent: Mapping[str, list[Any]], rows: int, defaults: SamplingOptions) -> None:
+    per_row(rows, lambda index: _sampling_options(stage, _at(sent, index), defaults))
+
+
+def _at(sent: Mapping[str, list[Any]], index: int) -> dict[str, Any]:
+    """The values of one row."""
+    return {name: values[index] for name, values in sent.items()}
 
 
 def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> Row:

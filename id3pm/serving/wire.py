@@ -36,7 +36,8 @@ class Option:
     Attributes:
         name: Name on the wire; options of the super-resolution stage begin with `sr_`.
         dtype: Data type of the input tensor, in Triton's words.
-        stages: The stages that take it.
+        stages: The stages that use it. As an input, `denoiser_64` takes all options, whatever stage uses them, and
+            refuses bad ones: it is the first of an ensemble, and nobody should wait for an error.
         help: Meaning, range and unit.
         length: Numbers per image; -1 is a length that the model checks.
     """

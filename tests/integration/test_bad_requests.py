@@ -103,6 +103,16 @@ def test_the_bad_row_of_a_batch_is_named(wire: Any) -> None:
     assert "row 1: steps=0" in message
 
 
+def test_a_bad_option_of_super_resolution_costs_no_work_of_the_64_px_stage(wire: Any) -> None:
+    def evaluated() -> float:
+        return wire.metrics()['id3pm_engine_rows_total{model="denoiser_64"}']
+
+    before = evaluated()
+    for bad in ({"sr_steps": int32(0)}, {"sr_sampler": text("euler")}, {"sr_eta": fp32(2.0)}):
+        assert next(iter(bad)) in refusal(wire, "id3pm", steps=int32(1000), **bad, **GOOD)
+    assert evaluated() == before
+
+
 @pytest.mark.parametrize(
     ("receipt", "words"),
     [("{not json", ["JSON"]), ("[]", ["receipt"]), ('{"schema": 1, "stages": {}, "seed": 2}', ["seed 2", "seed 1"])],

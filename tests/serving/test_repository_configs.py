@@ -32,7 +32,7 @@ FACE_OUTPUTS = {
 
 EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "face_embedding": (PHOTO, FACE_OUTPUTS),
-    "denoiser_64": ({**EMBEDDING, **BASE, **CONTROL}, {**IMAGE_64, **RECEIPT_64, **STATUS}),
+    "denoiser_64": ({**EMBEDDING, **BASE, **SR, **CONTROL}, {**IMAGE_64, **RECEIPT_64, **STATUS}),
     "super_resolution": ({**IMAGE_64, **RECEIPT_64, **SR, **CONTROL}, {**IMAGE, **PNG, **RECEIPT, **STATUS}),
     "id3pm": ({**EMBEDDING, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT}),
     "id3pm_photo": ({**PHOTO, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT, **EMBEDDING}),

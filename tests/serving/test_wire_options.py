@@ -58,6 +58,18 @@ def test_a_bad_parameter_of_the_other_stage_fails_before_any_work() -> None:
         one("base", parameters={"sr_steps": -1})
 
 
+def test_a_bad_tensor_of_the_other_stage_fails_before_any_work() -> None:
+    tensors = {"seed": np.array([[1], [2]]), "sr_steps": np.array([[4], [0]], dtype=np.int32)}
+    with pytest.raises(InvalidOptionError, match=r"^row 1: sr_steps=0: must be between 1 and 1000$"):
+        parse_rows("base", 2, tensors, {}, DEFAULTS)
+    with pytest.raises(InvalidOptionError, match=r"sr_steps came as input \(4\) and as parameter \(5\)"):
+        one("base", tensors={"sr_steps": np.array([[4]], dtype=np.int32)}, parameters={"sr_steps": 5})
+
+
+def test_options_of_the_other_stage_change_nothing_here() -> None:
+    assert one("base", tensors={"sr_steps": np.array([[4]], dtype=np.int32)}).options == DEFAULTS
+
+
 def test_an_option_that_only_the_other_stage_can_judge_passes() -> None:
     one("base", parameters={"sr_eta": 0.5})  # right where the bundle's sr_sampler is ddim, which this stage cannot know
 
