@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -184,6 +185,8 @@ def write_bundle(
             hashes[stage] = _sha256(file)
         text = json.dumps({**to_json(bundle), HASHES_KEY: hashes}, indent=2, ensure_ascii=False, allow_nan=False)
         (new / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        for stage in STAGES:  # safetensors writes for the owner's eyes only; the other file follows the umask
+            shutil.copymode(new / CONFIG_FILE, new / weights_file(stage))
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         for name in (*map(weights_file, STAGES), CONFIG_FILE):
             os.replace(new / name, folder / name)

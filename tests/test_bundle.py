@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,16 @@ def test_non_contiguous_tensors_are_stored_by_value(tmp_path: Path) -> None:
     tensor = np.arange(12, dtype=np.float32).reshape(3, 4)
     write_bundle(tmp_path, BUNDLE, {"a.weight": tensor.T}, SR_TENSORS)
     assert np.array_equal(load_weights(tmp_path, "base")["a.weight"], tensor.T)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_all_files_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_bundle(tmp_path / "bundle", BUNDLE, BASE_TENSORS, SR_TENSORS)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "bundle").iterdir()} == {mode}
 
 
 def test_hash_is_that_of_the_file(folder: Path) -> None:
