@@ -20,8 +20,10 @@ from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.control import control, is_ready
 from id3pm.serving.model_args import THREADS_VARIABLE
-from id3pm.serving.preflight import STAGE_MODELS, check_engines, check_ports, remove_stale_shared_memory
+from id3pm.serving.preflight import STAGE_MODELS, check_engines, check_ports
+from id3pm.serving.process import start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
+from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
 
 _POLL_S = 0.1
 _LOG_LINES = 200
@@ -35,7 +37,7 @@ def is_noise(line: str) -> bool:
 
 
 class TritonServer:
-    """One `tritonserver` process with its Python stubs, in a process group of its own.
+    """One `tritonserver` process with its Python stubs, in a process group of its own, which ends with this process.
 
     Use it as a context manager (`with TritonServer("triton_repo") as server:`), or call `start`, `wait_ready`, `stop`.
 
@@ -76,6 +78,7 @@ class TritonServer:
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._shared_memory: set[str] = set()
         self._cleanup = contextlib.ExitStack()
 
     @property
@@ -128,21 +131,12 @@ class TritonServer:
         self.runtime = find_runtime()
         self.manifests = check_engines(self.repository)
         self.ports = check_ports(self.host, self.ports)
-        remove_stale_shared_memory()
+        remove_stale_regions()
         scratch = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="id3pm-triton-")))
         environment = self.runtime.environment()
         if self._threads is not None:
             environment[THREADS_VARIABLE] = str(self._threads)
-        self._process = subprocess.Popen(
-            self._command(self.runtime, scratch),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C must reach this process alone, which then drains
-        )
+        self._process = start_guarded(self._command(self.runtime, scratch), environment)
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True)
         self._reader.start()
 
@@ -160,6 +154,7 @@ class TritonServer:
             if time.monotonic() > deadline:
                 raise ServerError(f"the server was not ready within {timeout_s:g} s:\n{self.log_tail()}")
             time.sleep(_POLL_S)
+        self._shared_memory = regions_of(self.pid)
 
     def ping(self, model: str) -> dict[str, Any]:
         """What a stage's scheduler says of itself: active, waiting, in_flight, loop_age_ms, draining.
@@ -217,11 +212,16 @@ class TritonServer:
 
     def kill(self) -> None:
         """Ends the whole process group at once, and cleans up; safe to call at any time."""
-        self.abort()
         if self._process is not None:
+            if self.poll() is None:
+                self._shared_memory |= regions_of(self._process.pid)
+            self.abort()
             self._process.wait()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
         if self._reader is not None:
             self._reader.join(timeout=5.0)
+        remove_regions(self._shared_memory)
         self._cleanup.close()
 
     def abort(self) -> None:

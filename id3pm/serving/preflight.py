@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import re
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from id3pm.face.manifest import read_manifest as read_face_manifest
 
 STAGE_MODELS = {"base": "denoiser_64", "sr": "super_resolution"}
 FACE_MODEL = "face_embedding"
-_SHM_REGION = "triton_python_backend_shm_region_"
 
 
 def check_engines(repository: Path) -> dict[str, Manifest]:
@@ -76,31 +73,3 @@ def check_ports(host: str, ports: Mapping[str, int]) -> dict[str, int]:
         for probe in held:
             probe.close()
     return chosen
-
-
-def remove_stale_shared_memory(folder: Path = Path("/dev/shm"), age_s: float = 10.0) -> list[str]:
-    """Removes the regions that a killed server's Python stubs left behind; they hold memory until a reboot.
-
-    A region is stale when no process maps it and it is older than `age_s` (a starting server creates before it maps).
-
-    Returns:
-        The names of what was removed.
-    """
-    regions = {path.name: path for path in folder.glob(f"{_SHM_REGION}*")}
-    if not regions:
-        return []
-    mapped: set[str] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            mapped.update(re.findall(rf"{_SHM_REGION}\S+", maps.read_text()))
-        except OSError:  # the process has ended, or is another user's, whose regions cannot be removed anyway
-            continue
-    removed = []
-    for name in sorted(set(regions) - mapped):
-        try:
-            if time.time() - regions[name].stat().st_mtime > age_s:
-                regions[name].unlink()
-                removed.append(name)
-        except (FileNotFoundError, PermissionError):
-            continue
-    return removed

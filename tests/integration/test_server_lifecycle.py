@@ -21,6 +21,7 @@ import pytest
 from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving.control import control, is_ready
 from id3pm.serving.server import TritonServer
+from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
 
 pytestmark = pytest.mark.server
 SERVE = [sys.executable, "-c", "from id3pm.cli import main; main()", "serve"]
@@ -139,6 +140,21 @@ def test_a_server_that_dies_ends_the_command_with_an_error(serving: Serving) -> 
     os.killpg(serving.tritonserver(), signal.SIGKILL)
     assert serving.end() == 1
     assert "the server died (exit status -9)" in serving.said
+
+
+def test_a_launcher_that_is_killed_takes_the_server_with_it(serving: Serving) -> None:
+    group = serving.tritonserver()
+    assert len(regions_of(group)) == 3, "one per Python model"
+    serving.process.kill()
+    wait_until(lambda: group_members(group) == [])
+
+
+def test_a_killed_server_leaves_no_shared_memory(repository: Path) -> None:
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60) as server:
+        regions = regions_of(server.pid)
+        assert regions and all((SHARED_MEMORY / name).exists() for name in regions)
+        server.kill()
+    assert not any((SHARED_MEMORY / name).exists() for name in regions)
 
 
 def test_what_serve_prints_says_where_and_what(serving: Serving) -> None:

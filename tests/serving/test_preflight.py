@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import mmap
 import os
 import socket
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from id3pm.errors import MissingExtraError, ServerError
 from id3pm.serving import runtime
-from id3pm.serving.preflight import check_ports, remove_stale_shared_memory
+from id3pm.serving.preflight import check_ports
 
 
 def test_zero_takes_free_ports_that_differ() -> None:
@@ -39,18 +38,6 @@ def test_the_same_port_twice_is_refused() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ServerError, match="cannot listen on 192.0.2.1"):
         check_ports("192.0.2.1", {"http-port": 0})
-
-
-def test_only_shared_memory_that_nobody_maps_is_removed(tmp_path: Path) -> None:
-    prefix = "triton_python_backend_shm_region_"
-    stale, mapped, young, other = (tmp_path / name for name in (f"{prefix}a", f"{prefix}b", f"{prefix}c", "unrelated"))
-    for path in (stale, mapped, young, other):
-        path.write_bytes(bytes(mmap.PAGESIZE))
-    for path in (stale, mapped, other):
-        os.utime(path, (1, 1))
-    with mapped.open("r+b") as file, mmap.mmap(file.fileno(), 0):
-        assert remove_stale_shared_memory(tmp_path) == [stale.name]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mapped.name, young.name, other.name])
 
 
 def no_server_on_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,41 @@
+"""A server process that does not outlive the one that started it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+
+# The shell becomes the server (`exec`), so its process id ($$) is the server's. Beside it in the same process group
+# stays a guard that holds the reading end of a pipe, and ends the group when the other end closes: when the launcher
+# dies, by whatever signal. The kernel's own means, PR_SET_PDEATHSIG, looks at the thread that started the server, which
+# may end long before its process does; and in a multi-threaded process nothing can safely be run between fork and exec.
+_GUARDED = """
+exec 3<&0 </dev/null
+(trap '' TERM; read -r _ <&3; kill -TERM $$; sleep "$0"; kill -KILL 0) >/dev/null 2>&1 &
+exec "$@" 3<&-
+"""
+_GRACE_S = 5  # an idle Triton takes 2.5 to 4.5 s to end, and then leaves no shared memory behind
+
+
+def start_guarded(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Starts a program in a process group of its own, which ends when this process does, even by SIGKILL.
+
+    The caller must end the group (`os.killpg`) also where the program has ended by itself: the guard belongs to it.
+
+    Args:
+        command: Program and arguments.
+        environment: All its environment variables.
+
+    Returns:
+        The process; its id is the program's and the group's. Its output can be read from `stdout`; leave `stdin` alone.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _GUARDED, str(_GRACE_S), *command],
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C must reach this process alone, which then drains
+    )

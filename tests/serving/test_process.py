@@ -1,0 +1,70 @@
+"""A server must not stay behind when its launcher is killed, whatever thread started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from id3pm.serving.process import start_guarded
+
+SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+LAUNCHER = """
+import os, sys, threading, time
+from id3pm.serving.process import start_guarded
+def start():
+    process = start_guarded(sys.argv[1:], os.environ)
+    process.stdout.readline()
+    print(process.pid, flush=True)
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()  # the thread that started the server has ended; the process lives on
+time.sleep(60)
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("program", [SLEEPER, ["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"]])
+def test_the_server_ends_when_its_launcher_is_killed(program: list[str]) -> None:
+    """Also one that ignores SIGTERM, after the grace period."""
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, *program], stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        server = int(launcher.stdout.readline())
+        try:
+            time.sleep(0.3)
+            assert runs(server)
+            launcher.kill()
+            launcher.wait()
+            wait_until(lambda: not runs(server), timeout_s=8.0)
+        finally:
+            if runs(server):
+                os.killpg(server, signal.SIGKILL)
+
+
+def test_exit_status_arguments_and_output_are_the_programs_own() -> None:
+    program = [sys.executable, "-c", "import sys; print(sys.argv[1:], sys.stdin.read()); sys.exit(7)", "a b", "$HOME"]
+    process = start_guarded(program, {**os.environ, "HOME": "nowhere"})
+    assert process.stdout is not None and process.stdin is not None
+    with process.stdout, process.stdin:
+        assert process.stdout.read() == "['a b', '$HOME'] \n"
+        assert process.wait(timeout=10) == 7
+        os.killpg(process.pid, signal.SIGKILL)  # the guard
