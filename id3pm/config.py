@@ -113,6 +113,30 @@ class UNetConfig:
         """3 channels of eps, and 3 of the variance interpolation where `learn_sigma` is on."""
         return 6 if self.learn_sigma else 3
 
+    def at_size(self, image_size: int) -> UNetConfig:
+        """The same weights for images of another size: all sizes change by one factor, attention keeps its depths.
+
+        Args:
+            image_size: In pixels.
+
+        Raises:
+            ConfigError: A size of this network would not be a whole number of pixels.
+        """
+
+        def scaled(size: int) -> int:
+            _require(
+                size * image_size % self.image_size == 0,
+                f"image_size={image_size}: a network for {self.image_size} px with {size} px inside does not scale so",
+            )
+            return size * image_size // self.image_size
+
+        return dataclasses.replace(
+            self,
+            image_size=image_size,
+            low_res_size=None if self.low_res_size is None else scaled(self.low_res_size),
+            attention_resolutions=tuple(map(scaled, self.attention_resolutions)),
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:

@@ -47,6 +47,14 @@ def to_uint8(x: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.moveaxis(pixels, -3, -1))
 
 
+def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Means of blocks of factor x factor pixels, as uint8, which is what the first stage hands over."""
+    count, height, width, _ = images.shape
+    blocks = images.reshape(count, height // factor, factor, width // factor, factor, 3)
+    means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return np.rint(means).astype(np.uint8)
+
+
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """A photo as a person sees it.
 

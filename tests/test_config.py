@@ -190,3 +190,11 @@ def test_configuration_errors_are_value_errors() -> None:
         assert issubclass(error, ValueError)
         assert issubclass(error, Id3pmError)
     assert issubclass(InvalidOptionError, InvalidInputError)
+
+
+def test_network_at_another_size_keeps_its_attention_at_the_same_depth() -> None:
+    quarter = PAPER_SR_256.at_size(64)
+    assert (quarter.image_size, quarter.low_res_size, quarter.attention_resolutions) == (64, 16, (8, 4, 2))
+    assert quarter.at_size(256) == PAPER_SR_256
+    with pytest.raises(ConfigError, match="image_size=100"):
+        PAPER_SR_256.at_size(100)

@@ -12,7 +12,14 @@ from id3pm.errors import MissingExtraError
 class TorchEngine:
     """An `Engine` over a bundle's weights in eager PyTorch, on the CPU by default."""
 
-    def __init__(self, bundle: str | Path, stage: Stage, max_batch: int = 16, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        bundle: str | Path,
+        stage: Stage,
+        max_batch: int = 16,
+        device: str = "cpu",
+        image_size: int | None = None,
+    ) -> None:
         """Builds the U-Net of one stage.
 
         Args:
@@ -20,10 +27,13 @@ class TorchEngine:
             stage: `base` or `sr`.
             max_batch: Most rows of one call.
             device: A torch device.
+            image_size: Run the convolutional network at another size than it is deployed with, in pixels; see
+                `UNetConfig.at_size`.
 
         Raises:
             MissingExtraError: torch is not installed.
             BundleError: The folder is incomplete or damaged.
+            ConfigError: The network does not exist at this image size.
         """
         try:
             import torch
@@ -32,7 +42,8 @@ class TorchEngine:
         except ImportError as error:
             raise MissingExtraError("torch is not installed; run: pip install 'id3pm[export]'") from error
         description = read_bundle(bundle)
-        self.config = description.base if stage == "base" else description.sr
+        config = description.base if stage == "base" else description.sr
+        self.config = config if image_size is None else config.at_size(image_size)
         self.max_batch = max_batch
         self.description = f"torch {torch.__version__} {device} fp32"
         self._torch = torch

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from id3pm.errors import InvalidInputError
-from id3pm.images import to_chw
+from id3pm.images import area_reduce, to_chw
 from id3pm.training.photographs import random_crops
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
@@ -83,7 +83,7 @@ class FaceBatches:
     """Images with their conditions, for the base model.
 
     Args:
-        arrays: A training split (`id3pm.training.shards.load`).
+        arrays: A training split (`id3pm.shards.load`).
         config: The run.
 
     Raises:
@@ -155,14 +155,6 @@ class SuperResolutionBatches:
         unet = config.train_unet
         low = area_reduce(high, unet.image_size // (unet.low_res_size or 1))
         return _noised(high, {"low_res": torch.from_numpy(to_chw(low))}, config, rng)
-
-
-def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Means of blocks of factor x factor pixels, as uint8, which is what the first stage hands over."""
-    count, height, width, _ = images.shape
-    blocks = images.reshape(count, height // factor, factor, width // factor, factor, 3)
-    means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32)
-    return np.rint(means).astype(np.uint8)
 
 
 def drop_conditions(vectors: NDArray[np.float32], rate: float, null: float, rng: np.random.Generator) -> Tensor:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from id3pm import shards
 from id3pm.config import to_json
 from id3pm.errors import Id3pmError, ImageError, InvalidInputError, MissingExtraError
 from id3pm.face.align import similarity_transform
 from id3pm.images import decode_photo
-from id3pm.training import shards
 from id3pm.training.embedding import Embedder, FaceFilter
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})

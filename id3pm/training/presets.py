@@ -94,13 +94,8 @@ class TrainConfig:
 
     @property
     def train_unet(self) -> UNetConfig:
-        """The same weights at `train_size`: attention sits at the same depths, sizes shrink by one factor."""
-        factor = self.unet.image_size // self.train_size
-        low_res = None if self.unet.low_res_size is None else self.unet.low_res_size // factor
-        attention = tuple(resolution // factor for resolution in self.unet.attention_resolutions)
-        return dataclasses.replace(
-            self.unet, image_size=self.train_size, low_res_size=low_res, attention_resolutions=attention
-        )
+        """The same weights at `train_size`; see `UNetConfig.at_size`."""
+        return self.unet.at_size(self.train_size)
 
 
 DEMO_BASE_UNET = UNetConfig(

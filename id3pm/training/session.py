@@ -19,8 +19,10 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from id3pm.training import preview, shards
-from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches, area_reduce
+from id3pm import shards
+from id3pm.images import area_reduce
+from id3pm.training import preview
+from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
 from id3pm.training.loop import Losses, Trainer
 from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig

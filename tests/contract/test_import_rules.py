@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOUNDATION = {"errors", "config"}
-PAPER = FOUNDATION | {"images", "attributes", "bundle"}
+PAPER = FOUNDATION | {"images", "attributes", "bundle", "shards"}
 ROOMS = {"unet", "diffusion", "face", "latent"}
 CORE = PAPER | ROOMS | {"engines", "sampling"}
 
@@ -23,6 +23,7 @@ ALLOWED = {
     "images": FOUNDATION,
     "attributes": FOUNDATION,
     "bundle": FOUNDATION | {"attributes"},
+    "shards": FOUNDATION,
     "unet": PAPER,
     "diffusion": PAPER,
     "face": PAPER,
@@ -53,6 +54,7 @@ FOUNDATION_MAY_IMPORT = {
     "images": {"id3pm", "numpy", "PIL"},
     "attributes": {"id3pm", "numpy"},
     "bundle": {"id3pm", "numpy", "safetensors"},
+    "shards": {"id3pm", "numpy"},
 }
 
 

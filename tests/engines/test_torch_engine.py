@@ -61,3 +61,10 @@ def test_missing_torch_names_the_extra(bundle_folder: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match="export"):
         TorchEngine(bundle_folder, "base")
+
+
+def test_network_runs_at_another_size(bundle_folder: Path) -> None:
+    engine = TorchEngine(bundle_folder, "sr", image_size=16)
+    inputs = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(engine.config, 2).items()}
+    assert inputs["low_res"].shape == (2, 3, 8, 8)
+    assert engine.run(inputs).shape == (2, engine.config.out_channels, 16, 16)

@@ -10,11 +10,10 @@ import torch
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
 from id3pm.errors import InvalidInputError
-from id3pm.images import to_chw
+from id3pm.images import area_reduce, to_chw
 from id3pm.training.data import (
     FaceBatches,
     SuperResolutionBatches,
-    area_reduce,
     drop_conditions,
     rows_of_step,
     step_rng,

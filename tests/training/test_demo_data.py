@@ -12,8 +12,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from id3pm import shards
 from id3pm.errors import InvalidInputError
-from id3pm.training import demo_data, shards
+from id3pm.training import demo_data
 from id3pm.training.demo_data import DemoJob, make_demo_dataset, make_shard
 from id3pm.training.embedding import Embedded, FaceFilter, mirror_landmarks
 from id3pm.training.gan import FaceGenerator, latents
@@ -104,22 +105,6 @@ def test_another_data_set_in_the_folder_is_not_mixed_in(job: DemoJob) -> None:
     make_demo_dataset(job, count=1)
     with pytest.raises(InvalidInputError, match="seed=0, asked for is 1"):
         make_demo_dataset(dataclasses.replace(job, seed=1), count=1)
-
-
-def test_every_twentieth_number_is_held_out(tmp_path: Path) -> None:
-    shards.begin(tmp_path, {"kind": "test"})
-    index = np.arange(100, dtype=np.int64)
-    columns = {name: index[:, None] for name in ("images", "vectors", "flipped_vectors", "detections")}
-    shards.write_shard(tmp_path, 0, {**columns, "index": index})
-    assert shards.load(tmp_path, "test")["index"].tolist() == [0, 20, 40, 60, 80]
-    assert len(shards.load(tmp_path, "train")["images"]) == 95
-
-
-def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
-    shards.begin(tmp_path, {"kind": "test"})
-    shards.shard_path(tmp_path, 3).write_bytes(b"PK\x03\x04")
-    with pytest.raises(InvalidInputError, match="shard_00003.npz is damaged"):
-        shards.load(tmp_path, "train")
 
 
 def face(score: float = 0.9, turn: float = 0.0, eyes: float = 20.0) -> NDArray[np.float32]:

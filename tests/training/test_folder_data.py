@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from id3pm import shards
 from id3pm.errors import InvalidInputError
-from id3pm.training import folder_data, shards
+from id3pm.training import folder_data
 from id3pm.training.embedding import Embedded, FaceFilter
 from id3pm.training.folder_data import LANDMARKS_IN_FRAME, FolderJob, FolderReport, embed_folder, framed_face
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
+from id3pm import shards
 from id3pm.bundle import load_weights, read_bundle, verify
 from id3pm.config import SamplingOptions
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
-from id3pm.training import checkpoint, shards
+from id3pm.training import checkpoint
 from id3pm.training.export import export_bundle
 from id3pm.training.loop import build, learning_rate
 from id3pm.training.presets import PRESETS, TrainConfig, deviations

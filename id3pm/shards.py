@@ -1,4 +1,4 @@
-"""The training set on disk: a folder of shards and a description.
+"""A data set on disk: a folder of shards and a description.
 
     dataset.json             how the shards were made; a resumed run must agree with it
     shard_00000.npz          images          uint8   [n, S, S, 3]  RGB
