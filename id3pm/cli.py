@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NamedTuple
 
 import click
 
 from id3pm import __version__
-from id3pm.errors import Id3pmError
+from id3pm.errors import Id3pmError, MissingExtraError
 
+
+class Command(NamedTuple):
+    """Where a command is defined, its line in the overview, and the extra that brings what it imports."""
+
+    target: str
+    help: str
+    extra: str
+
+
+_TRAINING = "id3pm.training.commands:"
 COMMANDS = {
-    "convert": ("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle"),
-    "demo-dataset": ("id3pm.training.commands:demo_dataset_command", "make the embedded training set"),
-    "embed-dataset": ("id3pm.training.commands:embed_dataset_command", "a folder of images -> crops and ID vectors"),
-    "export-bundle": ("id3pm.training.commands:export_bundle_command", "EMA weights of two training runs -> a bundle"),
-    "serve": ("id3pm.serving.server:serve_command", "start the Triton server on built engines"),
-    "train": ("id3pm.training.commands:train_command", "train the 64 px model or the super-resolution model"),
+    "convert": Command("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
+    "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
+    "embed-dataset": Command(
+        _TRAINING + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"
+    ),
+    "export-bundle": Command(
+        _TRAINING + "export_bundle_command", "EMA weights of two training runs -> a bundle", "train"
+    ),
+    "serve": Command("id3pm.serving.server:serve_command", "start the Triton server on built engines", "serve"),
+    "train": Command(_TRAINING + "train_command", "train the 64 px model or the super-resolution model", "train"),
 }
 
 
@@ -29,13 +44,19 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name][0].split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        target, _, extra = COMMANDS[cmd_name]
+        module, attribute = target.split(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"{cmd_name} needs {error.name}, which is not installed; run: pip install 'id3pm[{extra}]'"
+            ) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, help_line) for name, (_, help_line) in sorted(COMMANDS.items())])
+            formatter.write_dl([(name, help_line) for name, (_, help_line, _) in sorted(COMMANDS.items())])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -55,6 +76,9 @@ def main() -> None:
         sys.exit(130)
     except Id3pmError as error:
         click.echo(f"id3pm: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a file or folder that was named cannot be read or written
+        click.echo(f"id3pm: {error.strerror}: {error.filename}" if error.filename else f"id3pm: {error}", err=True)
         sys.exit(1)
     else:
         sys.exit(result if isinstance(result, int) else 0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from id3pm.config import from_json, to_json
 from id3pm.errors import CheckpointError
 from id3pm.training.presets import TrainConfig
+from id3pm.unet.checkpoint import read_plain
 
 FILE_NAME = "checkpoint.pt"
 
@@ -63,7 +64,7 @@ def load(folder: Path) -> Checkpoint:
     if not file.is_file():
         raise CheckpointError(f"{folder} has no {FILE_NAME}: train first (id3pm train --out {folder})")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_plain(file)
         return Checkpoint(**{**state, "config": from_json(TrainConfig, state["config"])})
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file.name} cannot be read ({error}): restore it or start the run anew") from error

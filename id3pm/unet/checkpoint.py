@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,38 @@ from id3pm.errors import CheckpointError
 from id3pm.unet.keys import require_same_shapes
 from id3pm.unet.model import expected_shapes
 
-__all__ = ["check_keys", "expected_shapes", "read_checkpoint"]
+__all__ = ["check_keys", "expected_shapes", "read_checkpoint", "read_plain"]
+
+
+def read_plain(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` wrote: tensors, numbers, text, lists and dicts, on the CPU.
+
+    Nothing else is unpickled (`weights_only=True`): a file from a stranger cannot run code.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds other Python objects.
+    """
+    file = Path(path)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {file.name!r}") from None
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
+        # torch's own texts are about its internals, or advise to let the file run its code.
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{file.name} holds Python objects ({found[1]}), which only code from the file could restore: it is "
+                "refused. Save the state dict alone (torch.save(model.state_dict(), ...))"
+            ) from error
+        raise CheckpointError(
+            f"{file.name} ({file.stat().st_size} bytes) is no PyTorch checkpoint, or is damaged: copy it again"
+        ) from error
 
 
 def read_checkpoint(
     path: str | os.PathLike[str], rename: Mapping[str, str] | None = None
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The tensors of a checkpoint as float32 (fp16 and bf16 are converted).
-
-    Only tensors are unpickled (`weights_only=True`): a checkpoint from a stranger cannot run code.
 
     Args:
         path: The `.pt` file.
@@ -37,12 +61,7 @@ def read_checkpoint(
             it or makes two keys equal.
     """
     file = Path(path)
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {file.name!r}") from None
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file.name} is not a readable PyTorch checkpoint of tensors only: {error}") from error
+    state = read_plain(file)
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{file.name} holds a {type(state).__name__}: expected a state dict, tensor by name")
     foreign = [str(key) for key, value in state.items() if not (isinstance(key, str) and torch.is_tensor(value))]
