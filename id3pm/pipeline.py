@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import queue
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +22,12 @@ from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
-from id3pm.errors import EngineError, Id3pmError, InvalidInputError
+from id3pm.errors import EngineError, InvalidInputError
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
+from id3pm.images import to_uint8
 from id3pm.sampling.cascade import Cascade, CascadeImages
-from id3pm.sampling.options import both_stages
+from id3pm.sampling.collect import collect
+from id3pm.sampling.options import base_stage, both_stages
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
 from id3pm.sampling.request import SampleRequest, validated
 from id3pm.sampling.scheduler import StepScheduler
@@ -101,6 +102,11 @@ class Pipeline:
             )
         return cls(repository, base, sr, threads)
 
+    @property
+    def base_manifest(self) -> Manifest:
+        """What the 64 px engine is and was built from."""
+        return self._base.manifest
+
     @functools.cached_property
     def face_stage(self) -> FaceStage:
         """The face stage, loaded when it is first used.
@@ -119,57 +125,100 @@ class Pipeline:
         """The ID vector of the face in a photograph; see `FaceStage.embed` for arguments and errors."""
         return self.face_stage.embed(photo, face)
 
-    def generate(self, embeddings: ArrayLike, seeds: int | Sequence[int], **options: Any) -> Generated:
+    def generate(
+        self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: ArrayLike | None = None, **options: Any
+    ) -> Generated:
         """Generates one face per ID vector and seed; a single one of either goes with all of the other.
 
         Args:
             embeddings: ID vectors [N, D], or one of [D], as `embed` gives them.
             seeds: One seed, or N of them, 0 .. 2^63 - 1.
-            **options: `steps`, `guidance_scale`, ..., `sr_sampler`, `sr_steps`, `sr_eta` and `attributes` ([A], for
-                all images); what is left out takes the bundle's defaults.
+            attributes: [A], for all images; `None` for unspecified.
+            **options: `steps`, `guidance_scale`, ..., `sr_sampler`, `sr_steps`, `sr_eta`; what is left out takes the
+                bundle's defaults.
 
         Raises:
             InvalidInputError: A value breaks a rule; the message names both.
             EngineError: An engine failed.
         """
-        vectors, seed_list = _paired(embeddings, seeds)
-        attributes = _numbers("attributes", options.pop("attributes")) if "attributes" in options else None
         base, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, options)
-        call = next(self._calls)
-        requests = [
-            SampleRequest(id=f"{call}-{index}", seed=seed, options=base, identity=vector, attributes=attributes)
-            for index, (vector, seed) in enumerate(zip(vectors, seed_list, strict=True))
-        ]
-        requests = [validated(request, self._base.manifest.unet) for request in requests]
-        results = self._run(requests, sr)
+        requests = self._requests(embeddings, seeds, base, attributes)
+        results: list[CascadeImages] = collect(
+            requests, lambda request, done: self._cascade.submit(request, sr, done), self._cascade.cancel
+        )
         return Generated(
             images=np.stack([result.image for result in results]),
             images_64=np.stack([result.image_64 for result in results]),
             receipts=[self._receipt(request, sr) for request in requests],
         )
 
-    def _run(self, requests: list[SampleRequest], sr: SamplingOptions) -> list[CascadeImages]:
-        """Sends all requests through the cascade; the first error cancels the others."""
-        done: queue.SimpleQueue[tuple[int, CascadeImages | Id3pmError]] = queue.SimpleQueue()
-        results: dict[int, CascadeImages] = {}
-        try:
-            for index, request in enumerate(requests):
-                self._cascade.submit(request, sr, functools.partial(_put, done, index))
-            while len(results) < len(requests):
-                index, outcome = done.get()
-                if isinstance(outcome, Id3pmError):
-                    raise outcome
-                results[index] = outcome
-        finally:
-            for request in requests:
-                self._cascade.cancel(request.id)
-        return [results[index] for index in range(len(requests))]
+    def generate_64(
+        self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: ArrayLike | None = None, **options: Any
+    ) -> NDArray[np.uint8]:
+        """As `generate`, without super-resolution and its options.
 
-    def _receipt(self, request: SampleRequest, sr: SamplingOptions) -> Receipt:
+        Returns:
+            uint8 [N, 64, 64, 3]: the same as `generate(...).images_64`. `receipts` gives their receipts.
+
+        Raises:
+            InvalidInputError: A value breaks a rule; the message names both.
+            EngineError: The engine failed.
+        """
+        base = base_stage(self._base.manifest.sampling, options)
+        requests = self._requests(embeddings, seeds, base, attributes)
+        scheduler = self._cascade.base
+        return to_uint8(np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)]))
+
+    def receipts(
+        self,
+        embeddings: ArrayLike,
+        seeds: int | Sequence[int],
+        *,
+        attributes: ArrayLike | None = None,
+        super_resolution: bool = True,
+        **options: Any,
+    ) -> list[Receipt]:
+        """The receipts of what `generate` (or `generate_64`) would make, without making it.
+
+        Equal receipts mean equal images, so a caller can tell whether he has an image already.
+
+        Args:
+            embeddings: See `generate`.
+            seeds: See `generate`.
+            attributes: See `generate`.
+            super_resolution: False for `generate_64`.
+            **options: See `generate`.
+
+        Raises:
+            InvalidInputError: A value breaks a rule; the message names both.
+        """
+        defaults = self._base.manifest.sampling
+        sr: SamplingOptions | None = None
+        if super_resolution:
+            base, sr = both_stages(defaults, self._sr.manifest.sampling, options)
+        else:
+            base = base_stage(defaults, options)
+        return [self._receipt(request, sr) for request in self._requests(embeddings, seeds, base, attributes)]
+
+    def _requests(
+        self, embeddings: ArrayLike, seeds: int | Sequence[int], options: SamplingOptions, attributes: ArrayLike | None
+    ) -> list[SampleRequest]:
+        vectors, seed_list = _paired(embeddings, seeds)
+        attribute_vector = None if attributes is None else _numbers("attributes", attributes)
+        call = next(self._calls)
+        requests = [
+            SampleRequest(
+                id=f"{call}-{index}", seed=seed, options=options, identity=vector, attributes=attribute_vector
+            )
+            for index, (vector, seed) in enumerate(zip(vectors, seed_list, strict=True))
+        ]
+        return [validated(request, self._base.manifest.unet) for request in requests]
+
+    def _receipt(self, request: SampleRequest, sr: SamplingOptions | None) -> Receipt:
         base = self._base
         receipt = new_receipt(base.manifest.bundle.name, request.seed, request.identity)
         receipt = add_stage(receipt, base.manifest, base.engine.description, request.options, request.attributes)
-        return add_stage(receipt, self._sr.manifest, self._sr.engine.description, sr)
+        return receipt if sr is None else add_stage(receipt, self._sr.manifest, self._sr.engine.description, sr)
 
     def close(self) -> None:
         """Ends both schedulers and frees the engines."""
@@ -184,12 +233,6 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _put(
-    done: queue.SimpleQueue[tuple[int, CascadeImages | Id3pmError]], index: int, outcome: CascadeImages | Id3pmError
-) -> None:
-    done.put((index, outcome))
 
 
 def _numbers(name: str, value: ArrayLike) -> NDArray[np.float32]:

@@ -80,6 +80,27 @@ def test_receipt_makes_the_same_image_again(pipeline: Pipeline) -> None:
     assert receipt["stages"]["base"]["engine"].startswith("onnxruntime")
 
 
+def test_the_64_px_stage_alone_makes_the_same_images(pipeline: Pipeline) -> None:
+    asked = {"guidance_scale": 1.5, "attributes": [0.5] * 11}
+    both = pipeline.generate(VECTORS[:2], [4, 5], **asked)
+    np.testing.assert_array_equal(pipeline.generate_64(VECTORS[:2], [4, 5], **asked), both.images_64)
+    with pytest.raises(InvalidOptionError, match="sr_steps; choose from sampler"):
+        pipeline.generate_64(VECTORS[0], 1, sr_steps=2)
+
+
+def test_receipts_are_known_before_the_images(pipeline: Pipeline) -> None:
+    asked = {"steps": 2, "attributes": [0.5] * 11}
+    assert (
+        pipeline.receipts(VECTORS, 3, sr_steps=2, **asked)
+        == pipeline.generate(VECTORS, 3, sr_steps=2, **asked).receipts
+    )
+    (alone,) = pipeline.receipts(VECTORS[0], 3, super_resolution=False, **asked)
+    assert set(alone["stages"]) == {"base"}
+    assert alone["stages"]["base"] == pipeline.receipts(VECTORS[0], 3, **asked)[0]["stages"]["base"]
+    with pytest.raises(InvalidOptionError, match="sr_steps"):
+        pipeline.receipts(VECTORS[0], 3, super_resolution=False, sr_steps=2)
+
+
 @pytest.mark.parametrize(
     ("vectors", "seeds", "options", "message"),
     [

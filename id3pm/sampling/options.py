@@ -31,11 +31,29 @@ def both_stages(
     Raises:
         InvalidOptionError: A name is unknown, or a value has the wrong type or is outside its range.
     """
-    if unknown := sorted(set(given) - set(BASE_OPTIONS) - set(SR_OPTIONS)):
-        raise InvalidOptionError(
-            f"unknown option {', '.join(unknown)}; choose from {', '.join((*BASE_OPTIONS, *SR_OPTIONS, 'attributes'))}"
-        )
+    _check_names(given, (*BASE_OPTIONS, *SR_OPTIONS))
     return _with(base, given, BASE_OPTIONS), _with(sr, given, SR_OPTIONS)
+
+
+def base_stage(base: SamplingOptions, given: Mapping[str, Any]) -> SamplingOptions:
+    """The options of the 64 px stage where no other follows.
+
+    Args:
+        base: Defaults.
+        given: What the caller asks for: the keys of `BASE_OPTIONS`.
+
+    Raises:
+        InvalidOptionError: As for `both_stages`; options of super-resolution are unknown here.
+    """
+    _check_names(given, tuple(BASE_OPTIONS))
+    return _with(base, given, BASE_OPTIONS)
+
+
+def _check_names(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise InvalidOptionError(
+            f"unknown option {', '.join(unknown)}; choose from {', '.join((*known, 'attributes'))}"
+        )
 
 
 def _with(defaults: SamplingOptions, given: Mapping[str, Any], names: Mapping[str, str]) -> SamplingOptions:

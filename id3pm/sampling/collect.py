@@ -1,0 +1,48 @@
+"""Many requests in, all results out: for callers in this process who wait."""
+
+from __future__ import annotations
+
+import functools
+import queue
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from id3pm.errors import Id3pmError
+from id3pm.sampling.request import SampleRequest
+
+T = TypeVar("T")
+
+
+def collect(
+    requests: Sequence[SampleRequest],
+    submit: Callable[[SampleRequest, Callable[[T | Id3pmError], None]], None],
+    cancel: Callable[[str], object],
+) -> list[T]:
+    """Submits all requests and waits for their results, in order; the first error cancels the others.
+
+    Args:
+        requests: With ids that are unique.
+        submit: Of a scheduler or a cascade: takes a request and whom to call with the result or the error.
+        cancel: Of the same: ends the request of an id, and ignores ids that are done.
+
+    Raises:
+        Id3pmError: The first error that a request ended with, or that `submit` raised.
+    """
+    done: queue.SimpleQueue[tuple[int, T | Id3pmError]] = queue.SimpleQueue()
+    results: dict[int, T] = {}
+    try:
+        for index, request in enumerate(requests):
+            submit(request, functools.partial(_put, done, index))
+        while len(results) < len(requests):
+            index, outcome = done.get()
+            if isinstance(outcome, Id3pmError):
+                raise outcome
+            results[index] = outcome
+    finally:
+        for request in requests:
+            cancel(request.id)
+    return [results[index] for index in range(len(requests))]
+
+
+def _put(done: queue.SimpleQueue[tuple[int, T | Id3pmError]], index: int, outcome: T | Id3pmError) -> None:
+    done.put((index, outcome))
