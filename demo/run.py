@@ -10,6 +10,7 @@ import io
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -19,22 +20,28 @@ from rich.table import Table
 
 from id3pm.errors import Id3pmError
 from id3pm.serving.server import TritonServer
-from id3pm_client import Client, ClientError, GeneratedImage
+from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError
 
 TILE, MARGIN, CAPTION = 256, 12, 28
-# Few steps of the fast sampler: a newcomer waits seconds, not minutes. The paper's setting is the server's default.
-SAMPLING = {"sampler": "dpmpp_2m", "steps": 25, "guidance_scale": 2.0, "sr_sampler": "dpmpp_2m", "sr_steps": 10}
 
 console = Console()
 
 
 def similarity(client: Client, image: Image.Image, target: np.ndarray) -> float | None:
-    """Cosine of the ID vector found in `image` and the target ID vector, or `None` where no face is found."""
+    """Cosine of the ID vector found in `image` and the target ID vector, or `None` where no usable face is found."""
     try:
         return float(client.embed(image).vector @ target)
-    except ClientError as error:
-        console.print(f"[yellow]no similarity: {error}")
+    except InvalidRequestError:
         return None
+
+
+def settings(receipt: dict[str, Any]) -> str:
+    """How an image was sampled, from its receipt."""
+    base, sr = (receipt["stages"][stage]["options"] for stage in ("base", "sr"))
+    return (
+        f"64 px: {base['steps']} steps {base['sampler']}, guidance {base['guidance_scale']:g}; "
+        f"256 px: {sr['steps']} steps {sr['sampler']}"
+    )
 
 
 def face_crop(photo: Image.Image, box: np.ndarray) -> Image.Image:
@@ -80,7 +87,7 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
         face = client.embed(data)
         console.print(f"found {face.faces} face(s) in {photo}, detection score {face.score:.2f}")
         start = time.perf_counter()
-        images = client.generate(face.vector, list(range(seeds)), **SAMPLING)
+        images = client.generate(face.vector, list(range(seeds)))  # as the bundle says
         seconds = time.perf_counter() - start
         at_256 = [similarity(client, image.image, face.vector) for image in images]
         at_64 = [similarity(client, image.image_64, face.vector) for image in images]
@@ -99,9 +106,7 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
     crop = face_crop(Image.open(io.BytesIO(data)).convert("RGB"), face.box)
     sheet(crop, images, captions).save(out / "demo.png")
     console.print(
-        f"{len(images)} images in {seconds:.1f} s: {seconds / len(images):.1f} s per image "
-        f"(64 px: {SAMPLING['steps']} steps {SAMPLING['sampler']}, guidance {SAMPLING['guidance_scale']}; "
-        f"256 px: {SAMPLING['sr_steps']} steps {SAMPLING['sr_sampler']})"
+        f"{len(images)} images in {seconds:.1f} s: {seconds / len(images):.1f} s per image ({settings(images[0].receipt)})"
     )
     console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")
 
