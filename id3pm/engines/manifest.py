@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from id3pm.bundle import Stage
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
-from id3pm.errors import ConfigError, EngineError, EngineMissingError, InvalidOptionError
+from id3pm.errors import ConfigError, EngineError, EngineMissingError
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -140,13 +140,23 @@ def read_manifest(folder: Path) -> Manifest:
         EngineError: The manifest is not valid.
     """
     try:
-        text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
+        return from_json(Manifest, json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise EngineMissingError(f"no engine has been built here; {BUILD_HINT}") from error
-    try:
-        return from_json(Manifest, json.loads(text))
-    except (json.JSONDecodeError, ConfigError, InvalidOptionError) as error:
+    except ValueError as error:  # not UTF-8, not JSON, or not allowed by a configuration
         raise EngineError(f"the engine's manifest is not valid: {error}; {BUILD_HINT}") from error
+
+
+def engine_file(folder: Path, manifest: Manifest) -> Path:
+    """The path of the engine file.
+
+    Raises:
+        EngineMissingError: The file is not there.
+    """
+    path = folder / manifest.file
+    if not path.is_file():
+        raise EngineMissingError(f"the engine's {manifest.file} is missing; {BUILD_HINT}")
+    return path
 
 
 def verify_engine_file(folder: Path, manifest: Manifest) -> Path:
@@ -156,9 +166,7 @@ def verify_engine_file(folder: Path, manifest: Manifest) -> Path:
         EngineMissingError: The file is not there.
         EngineError: Its content is not what was built.
     """
-    path = folder / manifest.file
-    if not path.is_file():
-        raise EngineMissingError(f"the engine's {manifest.file} is missing; {BUILD_HINT}")
+    path = engine_file(folder, manifest)
     if (found := engine_sha256(path)) != manifest.file_sha256:
         raise EngineError(
             f"{manifest.file} is damaged or from another build: sha256 {found[:12]}..., "

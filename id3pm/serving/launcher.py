@@ -24,16 +24,12 @@ from id3pm.serving.preflight import STAGE_MODELS, check_engines, check_ports
 from id3pm.serving.process import start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
 from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
+from id3pm.serving.triton_log import last_words
 
 _POLL_S = 0.1
 _LOG_LINES = 200
 # What nobody needs to serve, and what lets a client change the server or read what it should not.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
-
-
-def is_noise(line: str) -> bool:
-    """Whether a line of Triton's log only says, as an error, that a machine without a GPU has none."""
-    return "CudaDriverHelper has not been initialized" in line or "CUDA driver version is insufficient" in line
 
 
 class TritonServer:
@@ -169,12 +165,10 @@ class TritonServer:
         return None if self._process is None else self._process.poll()
 
     def log_tail(self, lines: int = 20) -> str:
-        """The server's last lines; those that speak of errors, where there are any."""
+        """Why the server died, or its last lines; see `last_words`."""
         if self._reader is not None and self.poll() is not None:
             self._reader.join(timeout=5.0)
-        log = [line for line in self._log if not is_noise(line)]
-        telling = [line for line in log if line.startswith("E") or "rror" in line or "failed" in line]
-        return "\n".join((telling or log)[-lines:])
+        return last_words(list(self._log), lines)
 
     def stop(self) -> bool:
         """Lets work in flight finish, then ends the server; kills what is left when time is up.

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
+from id3pm.engines.manifest import BUILD_HINT, Manifest, engine_file, read_manifest
 from id3pm.errors import EngineError, ServerError
 from id3pm.face.manifest import read_manifest as read_face_manifest
 
@@ -27,8 +27,10 @@ def check_engines(repository: Path) -> dict[str, Manifest]:
     for stage, model in STAGE_MODELS.items():
         if not (repository / model / "config.pbtxt").is_file():
             raise ServerError(f"{repository} has no {model}/config.pbtxt: give the model repository with --repository")
+        folder = repository / model / "1" / "engine"
         try:
-            manifests[stage] = read_manifest(repository / model / "1" / "engine")
+            manifests[stage] = read_manifest(folder)
+            engine_file(folder, manifests[stage])  # its hash is compared by the model, which reads the file anyway
         except EngineError as error:
             raise type(error)(f"{model}: {error} --repository {repository}") from error
         if manifests[stage].stage != stage:

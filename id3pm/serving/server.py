@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import ServerError
-from id3pm.serving.launcher import TritonServer, is_noise
+from id3pm.serving.launcher import TritonServer
+from id3pm.serving.triton_log import is_error
 
 __all__ = ["TritonServer", "serve_command"]
 
@@ -55,9 +56,11 @@ def serve_command(
     At the end, work in flight is finished first; a second signal ends at once.
     """
     console = Console(stderr=True)
+    ready, stop = threading.Event(), threading.Event()
 
     def show(line: str) -> None:
-        if verbose or (line.startswith("E") and not is_noise(line)):
+        # What goes wrong before the server is ready comes as one exception.
+        if verbose or (ready.is_set() and is_error(line)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     server = TritonServer(
@@ -71,7 +74,6 @@ def serve_command(
         drain_timeout_s=drain_timeout,
         on_log=show,
     )
-    stop = threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
         if stop.is_set():
@@ -84,6 +86,7 @@ def serve_command(
     try:
         with console.status("loading engines"):
             server.wait_ready()
+        ready.set()
         console.print(_overview(server))
         console.print("A face as a PNG, from any photograph with a face:", style="bold")
         console.print(_CURL % server.http_url, markup=False, highlight=False, soft_wrap=True)

@@ -55,8 +55,9 @@ def test_missing_key_is_refused(engine_copy: Path) -> None:
         read_manifest(engine_copy)
 
 
-def test_text_that_is_not_json_is_refused(engine_copy: Path) -> None:
-    (engine_copy / "manifest.json").write_text("{")
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]"], ids=["cut", "not text", "list"])
+def test_text_that_is_not_json_is_refused(engine_copy: Path, content: bytes) -> None:
+    (engine_copy / "manifest.json").write_bytes(content)
     with pytest.raises(EngineError, match="manifest is not valid"):
         read_manifest(engine_copy)
 

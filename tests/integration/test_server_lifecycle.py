@@ -182,9 +182,10 @@ def copied(repository: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
 
 
-def test_a_missing_engine_says_how_to_build_it(copied: Path) -> None:
-    shutil.rmtree(copied / "super_resolution" / "1" / "engine")
-    with pytest.raises(EngineMissingError, match=r"super_resolution: .* python export/build_engines.py"):
+@pytest.mark.parametrize("missing", ["model.onnx", "manifest.json"])
+def test_a_missing_engine_says_how_to_build_it(copied: Path, missing: str) -> None:
+    (copied / "super_resolution" / "1" / "engine" / missing).unlink()
+    with pytest.raises(EngineMissingError, match=r"^super_resolution: .*; run: python export/build_engines.py"):
         TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
 
 
@@ -199,7 +200,7 @@ def test_a_damaged_engine_ends_the_start_with_the_reason(copied: Path) -> None:
     with (copied / "denoiser_64" / "1" / "engine" / "model.onnx").open("ab") as engine:
         engine.write(b"x")
     server = TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60)
-    with pytest.raises(ServerError, match=r"(?s)died while starting.*is damaged or from another build"), server:
+    with pytest.raises(ServerError, match=r"died while starting .*:\ndenoiser_64 cannot be loaded: .*damaged"), server:
         pass
     assert server.poll() is not None
 

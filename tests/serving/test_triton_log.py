@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from id3pm.serving.triton_log import is_error, last_words
+
+# As tritonserver 2.51 wrote them, shortened.
+NO_GPU = 'E1123 14:12:10.1 99 cuda.cc:1] "CUDA driver version is insufficient for CUDA runtime version"'
+ENSEMBLE = "E1123 14:12:12.9 99 model_repository_manager.cc:703] \"Invalid argument: ensemble 'id3pm' depends on ...\""
+TABLE = """
++------------------+---------+--------------------------------------------------------------+
+| Model            | Version | Status                                                       |
++------------------+---------+--------------------------------------------------------------+
+| denoiser_64      | 1       | READY                                                        |
+| super_resolution | 1       | UNAVAILABLE: Internal: EngineError: model.onnx is damaged    |
++------------------+---------+--------------------------------------------------------------+
+""".strip().splitlines()
+
+
+def test_a_model_that_cannot_be_loaded_is_named_with_its_reason_alone() -> None:
+    log = [NO_GPU, ENSEMBLE, *TABLE, "error: creating server: Internal - failed to load all models"]
+    assert last_words(log) == "super_resolution cannot be loaded: model.onnx is damaged"
+
+
+def test_without_such_a_model_the_lines_that_speak_of_errors_are_shown() -> None:
+    assert last_words(["I1 starting", NO_GPU, "error: no space left", "I1 done"]) == "error: no space left"
+    assert last_words(["I1 one", "I1 two", "I1 three"], lines=2) == "I1 two\nI1 three"
+    assert last_words([]) == ""
+
+
+def test_a_machine_without_a_gpu_is_no_error() -> None:
+    assert is_error(ENSEMBLE)
+    assert not is_error(NO_GPU)
+    assert not is_error("I1123 started")
