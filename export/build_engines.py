@@ -182,6 +182,7 @@ def verify(console: Console, bundle_path: Path, staging: Path, manifest: Manifes
     engine = load_engine(staging, device=targets.TARGETS[manifest.target].device)
     reference = TorchEngine(bundle_path, manifest.stage, max_batch=manifest.max_batch)
     measured = parity.compare(reference, engine, manifest, progress)
+    progress.end()
     engine.close()
     reference.close()
     model = engine_folder.MODELS[manifest.stage]

@@ -20,11 +20,12 @@ class Progress:
 
     def __call__(self, phase: str) -> None:
         """Ends the running phase and starts the next."""
-        self._end()
+        self.end()
         self._phase, self._start = phase, time.perf_counter()
         self._status.update(phase)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Ends the running phase and reports its seconds."""
         if self._phase is not None:
             self._console.print(f"  {self._phase}: {time.perf_counter() - self._start:.1f} s")
         self._phase = None
@@ -34,4 +35,4 @@ class Progress:
         """Shows the spinner; a phase that an error interrupts is not reported as done."""
         with self._status:
             yield
-            self._end()
+            self.end()
