@@ -113,6 +113,13 @@ def test_a_file_that_is_no_array_exits_with_2(tmp_path: Path, capsys: pytest.Cap
         assert "not a .npy file" in capsys.readouterr().err
 
 
+def test_a_file_without_vectors_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.zeros((0, 128), np.float32))
+    assert main(["generate", "--embedding", str(path), "--seed", "1", "--out", str(tmp_path)]) == 2
+    assert "holds no vector, its shape is (0, 128)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["generate"], ["generate", "--photo", "x", "--seed", "a", "--out", "."]])
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -105,6 +105,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
 
         Raises:
             InvalidRequestError: A setting breaks a rule.
+            OSError: The certificates cannot be read.
         """
         if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise InvalidRequestError(f"max_in_flight={max_in_flight!r}: must be an integer of at least 1")

@@ -139,9 +139,12 @@ def _add_face(command: argparse.ArgumentParser) -> None:
 
 def _read_vectors(path: str) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
+        vectors = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InvalidRequestError(f"{path}: not a .npy file: {error}") from None
+    if isinstance(vectors, np.ndarray) and vectors.size == 0:
+        raise InvalidRequestError(f"{path}: holds no vector, its shape is {vectors.shape}")
+    return vectors
 
 
 def _exit_code(error: Exception) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc
@@ -113,6 +114,9 @@ class AsyncGrpcTransport:
 
 
 def _settings(connection: Connection) -> dict[str, Any]:
+    if connection.root_certificates is not None:
+        # tritonclient opens it too, but leaves half an object behind where it cannot.
+        Path(connection.root_certificates).read_bytes()
     return {
         "url": connection.url,
         "ssl": connection.ssl,
