@@ -105,9 +105,8 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
     console.print(table)
     crop = face_crop(Image.open(io.BytesIO(data)).convert("RGB"), face.box)
     sheet(crop, images, captions).save(out / "demo.png")
-    console.print(
-        f"{len(images)} images in {seconds:.1f} s: {seconds / len(images):.1f} s per image ({settings(images[0].receipt)})"
-    )
+    each = seconds / len(images)
+    console.print(f"{len(images)} images in {seconds:.1f} s: {each:.1f} s per image ({settings(images[0].receipt)})")
     console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")
 
 
