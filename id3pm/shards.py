@@ -12,10 +12,11 @@ A shard is written whole or not at all, so whatever lies there is complete and i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,12 +45,27 @@ def write_shard(folder: Path, number: int, arrays: Mapping[str, NDArray[Any]]) -
 
 
 def shard_size(folder: Path, number: int) -> int | None:
-    """Images in a shard, or `None` where it has not been made; reads no image."""
+    """Images in a shard, or `None` where it has not been made; reads no image.
+
+    Raises:
+        InvalidInputError: The shard is damaged.
+    """
     path = shard_path(folder, number)
     if not path.exists():
         return None
-    with np.load(path) as shard:
+    with _opened(path) as shard:
         return len(shard["index"])
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """The arrays of a shard, each read when it is asked for; what is wrong with the file names it."""
+    try:
+        # numpy leaves a file open that it opened itself and could not read.
+        with path.open("rb") as file, np.load(file) as shard:
+            yield shard
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+        raise InvalidInputError(f"{path.name} is damaged ({error}): delete it and make it again") from error
 
 
 def begin(folder: Path, description: Mapping[str, Any]) -> None:
@@ -76,14 +92,20 @@ def describe(folder: Path) -> dict[str, Any]:
     """The description of a data set.
 
     Raises:
-        InvalidInputError: There is none.
+        InvalidInputError: There is none, or it is damaged.
     """
     try:
-        description: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInputError(
             f"{folder} is no data set (no {DESCRIPTION_FILE}): make one with id3pm demo-dataset or id3pm embed-dataset"
         ) from None
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise InvalidInputError(
+            f"{DESCRIPTION_FILE} is damaged ({error}): restore it, or make the data anew"
+        ) from error
+    if not isinstance(description, dict):
+        raise InvalidInputError(f"{DESCRIPTION_FILE} holds a {type(description).__name__}: expected a JSON object")
     return description
 
 
@@ -102,14 +124,10 @@ def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
     describe(folder)
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
     for path in sorted(folder.glob("shard_*.npz")):
-        try:
-            # numpy leaves a file open that it opened itself and could not read.
-            with path.open("rb") as file, np.load(file) as shard:
-                rows = np.flatnonzero(is_test(shard["index"]) == (split == "test"))
-                for name in ARRAYS:
-                    parts[name].append(shard[name][rows])
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise InvalidInputError(f"{path.name} is damaged ({error}): delete it and make it again") from error
+        with _opened(path) as shard:
+            rows = np.flatnonzero(is_test(shard["index"]) == (split == "test"))
+            for name in ARRAYS:
+                parts[name].append(shard[name][rows])
     if not sum(map(len, parts["index"])):
         raise InvalidInputError(f"{folder} has no {split} images")
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}

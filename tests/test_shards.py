@@ -20,8 +20,18 @@ def test_every_twentieth_number_is_held_out(tmp_path: Path) -> None:
     assert len(shards.load(tmp_path, "train")["images"]) == 95
 
 
-def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
+def test_a_damaged_shard_is_named(tmp_path: Path, content: bytes) -> None:
     shards.begin(tmp_path, {"kind": "test"})
-    shards.shard_path(tmp_path, 3).write_bytes(b"PK\x03\x04")
+    shards.shard_path(tmp_path, 3).write_bytes(content)
     with pytest.raises(InvalidInputError, match="shard_00003.npz is damaged"):
         shards.load(tmp_path, "train")
+    with pytest.raises(InvalidInputError, match="shard_00003.npz is damaged"):
+        shards.shard_size(tmp_path, 3)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]"])
+def test_a_damaged_description_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / shards.DESCRIPTION_FILE).write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"dataset\.json"):
+        shards.begin(tmp_path, {"kind": "test"})

@@ -43,6 +43,16 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
+def require_none(folder: Path) -> None:
+    """Refuses a folder that holds a run already: its checkpoint, perhaps of days, would be replaced.
+
+    Raises:
+        CheckpointError: There is a checkpoint.
+    """
+    if (folder / FILE_NAME).exists():
+        raise CheckpointError(f"{folder} holds a run already: go on with --resume, or choose another folder")
+
+
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes `checkpoint.pt`; an interrupted write leaves the previous one in place."""
     partial = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
@@ -63,8 +73,8 @@ def load(folder: Path) -> Checkpoint:
     file = folder / FILE_NAME
     if not file.is_file():
         raise CheckpointError(f"{folder} has no {FILE_NAME}: train first (id3pm train --out {folder})")
+    state = read_plain(file)
     try:
-        state = read_plain(file)
         return Checkpoint(**{**state, "config": from_json(TrainConfig, state["config"])})
-    except (CheckpointError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file.name} cannot be read ({error}): restore it or start the run anew") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file.name} is no checkpoint of a training run: {error}") from error

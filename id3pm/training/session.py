@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from id3pm import shards
 from id3pm.images import area_reduce
-from id3pm.training import preview
+from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
 from id3pm.training.loop import Losses, Trainer
 from id3pm.training.photographs import packaged_photographs
@@ -67,8 +67,11 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
 
     Raises:
         InvalidInputError: The data do not fit.
-        CheckpointError: `resume`, and the run's checkpoint is missing or another run's.
+        CheckpointError: `resume`, and the run's checkpoint is missing or another run's; or no `resume`, and the folder
+            holds a run already.
     """
+    if not options.resume:
+        checkpoint.require_none(options.out)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     accelerator = Accelerator(cpu=options.cpu, mixed_precision=config.precision)

@@ -107,8 +107,17 @@ def test_resume_refuses_another_run_and_other_data(data: Path, finished: Path, t
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt .*is damaged"):
         checkpoint.load(tmp_path)
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is no checkpoint of a training run"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_finished_run_is_not_overwritten_by_mistake(data: Path, finished: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds a run already: go on with --resume"):
+        run(TINY_BASE, data, finished)
+    assert checkpoint.load(finished).step == 6
 
 
 def test_super_resolution_trains_on_crops_and_exports_at_full_size(data: Path, finished: Path, tmp_path: Path) -> None:
