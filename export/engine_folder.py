@@ -19,6 +19,7 @@ import id3pm
 from id3pm.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
 from id3pm.engines.manifest import BundleReference, Manifest, Target, read_manifest, verify_engine_file
 from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
+from id3pm.hashing import file_sha256
 from targets import tensorrt_module
 
 MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
@@ -64,7 +65,7 @@ def bundle_reference(path: Path, bundle: Bundle, stage: Stage) -> BundleReferenc
     return BundleReference(
         name=bundle.name,
         weights_sha256=weights_hash(path, stage),
-        bundle_json_sha256=hashlib.sha256((path / CONFIG_FILE).read_bytes()).hexdigest(),
+        bundle_json_sha256=file_sha256(path / CONFIG_FILE),
     )
 
 

@@ -23,8 +23,9 @@ import numpy as np
 
 import face_graphs
 from id3pm.errors import EngineError, EngineMissingError, Id3pmError, MissingExtraError, ParityError
-from id3pm.face.manifest import FaceManifest, file_sha256, read_manifest, write_manifest
+from id3pm.face.manifest import FaceManifest, read_manifest, write_manifest
 from id3pm.face.runtime import open_session
+from id3pm.hashing import file_sha256
 
 RECIPE = 1
 """Version of the clean-up in this file and in face_graphs.py: raise it with every change that alters the graphs."""

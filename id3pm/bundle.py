@@ -10,7 +10,6 @@ Reading needs numpy and safetensors, not torch. Messages name files by their nam
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -25,8 +24,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from id3pm.attributes import ATTRIBUTE_SETS
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
 from id3pm.errors import BundleError, ConfigError
+from id3pm.hashing import file_sha256
 
 Stage = Literal["base", "sr"]
 Storage = Literal["fp16", "fp32"]
@@ -36,7 +37,7 @@ SCHEMA_VERSION = 1
 CONFIG_FILE = "bundle.json"
 HASHES_KEY = "weights_sha256"
 STAGES: tuple[Stage, ...] = ("base", "sr")
-ATTRIBUTE_DIMS = {1: 11, 2: 17, 3: 30}  # sums of the categories of each set (Table 6 of the paper's supplement)
+ATTRIBUTE_DIMS = {number: len(fields) for number, fields in ATTRIBUTE_SETS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def weights_hash(path: str | os.PathLike[str], stage: Stage) -> str:
     Raises:
         BundleError: The file is missing.
     """
-    return _sha256(_existing(Path(path), weights_file(stage)))
+    return file_sha256(_existing(Path(path), weights_file(stage)))
 
 
 def verify(path: str | os.PathLike[str]) -> Bundle:
@@ -182,7 +183,7 @@ def write_bundle(
         for stage, tensors in zip(STAGES, (base_tensors, sr_tensors), strict=True):
             file = new / weights_file(stage)
             save_file({key: _stored(stage, key, tensor, storage) for key, tensor in tensors.items()}, file)
-            hashes[stage] = _sha256(file)
+            hashes[stage] = file_sha256(file)
         text = json.dumps({**to_json(bundle), HASHES_KEY: hashes}, indent=2, ensure_ascii=False, allow_nan=False)
         (new / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         for stage in STAGES:  # safetensors writes for the owner's eyes only; the other file follows the umask
@@ -229,7 +230,7 @@ def _read(folder: Path) -> tuple[Bundle, dict[str, str]]:
 def _verified_file(folder: Path, stage: Stage) -> Path:
     file = _existing(folder, weights_file(stage))
     recorded = _read(folder)[1][stage]
-    actual = _sha256(file)
+    actual = file_sha256(file)
     if actual != recorded:
         raise BundleError(
             f"{file.name} is damaged or from another bundle: its sha256 is {actual}, {CONFIG_FILE} records {recorded}. "
@@ -243,11 +244,3 @@ def _existing(folder: Path, name: str) -> Path:
     if not file.is_file():
         raise BundleError(f"bundle {folder.name!r} has no {name}: give a folder made by `id3pm convert` or training")
     return file
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from id3pm.bundle import Stage
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
+from id3pm.hashing import file_sha256
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -116,13 +116,8 @@ class Manifest:
 
 def engine_sha256(path: Path) -> str:
     """Hash (hex) of an engine: the bytes of the file, then those of its external weights `<file>.data`, if any."""
-    digest = hashlib.sha256()
-    for part in (path, path.with_name(path.name + ".data")):
-        if part.exists():
-            with part.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()
+    weights = path.with_name(path.name + ".data")
+    return file_sha256(path, weights) if weights.exists() else file_sha256(path)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

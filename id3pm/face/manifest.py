@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from id3pm.config import from_json, to_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
+from id3pm.hashing import file_sha256
 
 FILE_NAME = "manifest.json"
 HOW_TO_BUILD = "build the face models with python export/face_models.py"
@@ -90,12 +90,3 @@ def read_manifest(folder: Path) -> FaceManifest:
         if file_sha256(folder / name) != sha256:
             raise EngineError(f"{name} is not the file its manifest describes: {HOW_TO_BUILD}")
     return manifest
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of one file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOUNDATION = {"errors", "config"}
+FOUNDATION = {"errors", "config", "hashing"}
 PAPER = FOUNDATION | {"images", "attributes", "bundle", "shards"}
 ROOMS = {"unet", "diffusion", "face", "latent"}
 CORE = PAPER | ROOMS | {"engines", "sampling"}
@@ -20,6 +20,7 @@ CORE = PAPER | ROOMS | {"engines", "sampling"}
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
+    "hashing": set(),
     "images": FOUNDATION,
     "attributes": FOUNDATION,
     "bundle": FOUNDATION | {"attributes"},
@@ -51,6 +52,7 @@ CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
 FOUNDATION_MAY_IMPORT = {
     "errors": set(),
     "config": {"id3pm"},
+    "hashing": set(),
     "images": {"id3pm", "numpy", "PIL"},
     "attributes": {"id3pm", "numpy"},
     "bundle": {"id3pm", "numpy", "safetensors"},

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from id3pm.errors import EngineError, EngineMissingError
-from id3pm.face.manifest import FILE_NAME, FaceManifest, file_sha256, read_manifest, write_manifest
+from id3pm.face.manifest import FILE_NAME, FaceManifest, read_manifest, write_manifest
 from id3pm.face.stage import FaceStage
+from id3pm.hashing import file_sha256
 
 
 @pytest.fixture
