@@ -21,7 +21,7 @@ def last_words(log: Sequence[str], lines: int = 20) -> str:
         log: The server's log.
         lines: Most lines to show; those that speak of errors, where there are any.
     """
-    reasons = dict(match.groups() for match in map(_NOT_LOADED.match, log) if match)
+    reasons = {match[1]: match[2] for match in map(_NOT_LOADED.match, log) if match}
     if reasons:
         return "\n".join(f"{model} cannot be loaded: {reason}" for model, reason in reasons.items())
     log = [line for line in log if not _is_noise(line)]
