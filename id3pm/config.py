@@ -162,7 +162,8 @@ class SamplingOptions:
 
     Attributes:
         sampler: `ddpm` (respaced ancestral sampling with the learned variance), `ddim` or `dpmpp_2m`.
-        steps: Evaluations of the U-Net; T is respaced to this many (paper: 250).
+        steps: Evaluations of the U-Net; T is respaced to this many (paper: 250). A single step gives no face: it keeps
+            time step 0 alone, as guided-diffusion's respacing does, and so takes the noise for a finished image.
         guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u); 1 switches it off (paper: 2).
         guidance_low: First training time step (inclusive) at which guidance is on.
         guidance_high: Last training time step (inclusive) at which guidance is on.

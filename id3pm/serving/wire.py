@@ -59,7 +59,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", "INT64", STAGES, "0 .. 2^63 - 1; required: the image is a function of it"),
     Option("priority", "INT32", STAGES, "order of waiting requests: 0 (first) .. 9 (last); default 1"),
     Option("sampler", "STRING", BASE, "ddpm, ddim or dpmpp_2m"),
-    Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000"),
+    Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
     Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 0 .. 20; 1 is off"),
     Option("guidance_low", "INT32", BASE, "lowest training time step with guidance (inclusive)"),
     Option("guidance_high", "INT32", BASE, "highest training time step with guidance (inclusive)"),

@@ -59,7 +59,7 @@ class Option:
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {
         "sampler": Option("BYTES", "64 px stage: ddpm, ddim or dpmpp_2m"),
-        "steps": Option("INT32", "64 px stage: evaluations of the network"),
+        "steps": Option("INT32", "64 px stage: evaluations of the network; a single one gives noise"),
         "guidance_scale": Option("FP32", "how strongly the ID vector steers the image; 1 is no guidance"),
         "guidance_low": Option("INT32", "first training time step with guidance"),
         "guidance_high": Option("INT32", "last training time step with guidance"),
@@ -67,7 +67,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "eta": Option("FP32", "64 px stage: noise of ddim, 0 to 1"),
         "attributes": Option("FP32", "attribute vector; -1 everywhere means none"),
         "sr_sampler": Option("BYTES", "super-resolution: ddpm, ddim or dpmpp_2m"),
-        "sr_steps": Option("INT32", "super-resolution: evaluations of the network"),
+        "sr_steps": Option("INT32", "super-resolution: evaluations of the network; a single one gives noise"),
         "sr_eta": Option("FP32", "super-resolution: noise of ddim, 0 to 1"),
         "priority": Option("INT32", "class of the request in the server's queue; lower goes first"),
     }
