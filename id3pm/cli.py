@@ -27,6 +27,9 @@ COMMANDS = {
     "embed-dataset": Command(
         _TRAINING + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"
     ),
+    "evaluate": Command(
+        "id3pm.evaluation.commands:evaluate_group", "identity of generated faces, worth of super-resolution", "evaluate"
+    ),
     "export-bundle": Command(
         _TRAINING + "export_bundle_command", "EMA weights of two training runs -> a bundle", "train"
     ),

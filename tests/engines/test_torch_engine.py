@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tiny_engines
 import torch
+from tiny_bundle import write_tiny_bundle
 
-from id3pm.bundle import Bundle, Stage, write_bundle
+from id3pm.bundle import Stage
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import BundleError, MissingExtraError
@@ -17,24 +18,7 @@ from id3pm.errors import BundleError, MissingExtraError
 @pytest.fixture(scope="module")
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    bundle = Bundle(
-        name="tiny",
-        id_vector_model="sface",
-        identity_dim=8,
-        attribute_set=1,
-        base=tiny_engines.BASE,
-        base_diffusion=tiny_engines.BASE_DIFFUSION,
-        sr=tiny_engines.SR,
-        sr_diffusion=tiny_engines.SR_DIFFUSION,
-        sampling=tiny_engines.BASE_SAMPLING,
-        sr_sampling=tiny_engines.SR_SAMPLING,
-        licence="MIT",
-    )
-    weights = [
-        {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config).state_dict().items()}
-        for config in (tiny_engines.BASE, tiny_engines.SR)
-    ]
-    write_bundle(folder, bundle, *weights)
+    write_tiny_bundle(folder)
     return folder
 
 

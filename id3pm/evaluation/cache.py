@@ -1,0 +1,44 @@
+"""Arrays that are slow to make, kept on disk under a hash of all that determines them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Cache:
+    """A folder of .npy files. What determines an array is its name, so nothing in it is ever out of date.
+
+    Args:
+        folder: Made when something is first kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def array(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """The array of this key, made if it has not been made before.
+
+        Args:
+            key: JSON value with everything the array depends on.
+            make: Makes it.
+        """
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        file = self._folder / f"{digest}.npy"
+        if file.exists():
+            kept: NDArray[Any] = np.load(file)
+            return kept
+        made = make()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.tmp")
+        with partial.open("wb") as stream:
+            np.save(stream, made)
+        partial.replace(file)
+        return made

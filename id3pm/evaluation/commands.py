@@ -1,0 +1,218 @@
+"""The command line of this room: `id3pm evaluate identity` and `id3pm evaluate super-resolution`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from id3pm import shards
+from id3pm.bundle import read_bundle
+from id3pm.config import SamplerName, SamplingOptions
+from id3pm.errors import InvalidInputError
+from id3pm.evaluation import report as reports
+from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.dlib_encoder import DlibJudge
+from id3pm.evaluation.encoders import Judge, StageJudge
+from id3pm.evaluation.identity import IdentityStudy, Setting, SettingResult, load_targets, settings_of
+from id3pm.evaluation.superresolution import compare, enlarge, held_out_photographs, photograph_crops
+from id3pm.face.manifest import read_manifest
+from id3pm.face.stage import FaceStage
+from id3pm.images import decode_photo
+from id3pm.pipeline import Pipeline
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+SAMPLER = click.Choice(get_args(SamplerName))
+FACE_MODELS = Path("face_embedding/1/engine")
+PEOPLE_IN_PICTURE, SEEDS_IN_PICTURE = 8, 4
+data_option = click.option("--data", type=FOLDER, default=Path("data/demo"), help="From id3pm demo-dataset or similar.")
+repository_option = click.option("--repository", type=FOLDER, default=Path("triton_repo"), help="Built engines.")
+out_option = click.option("--out", type=FOLDER, default=Path("out/evaluation"), help="Folder of the report.")
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads; all cores if not given.")
+
+
+def _numbers(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
+    """Reads numbers separated by commas."""
+
+    def convert(context: click.Context, parameter: click.Parameter, text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{text!r}: give numbers separated by commas, such as 10,25") from None
+
+    return convert
+
+
+@click.group("evaluate")
+def evaluate_group() -> None:
+    """Measure what built engines and bundles are worth."""
+
+
+@evaluate_group.command("identity")
+@data_option
+@repository_option
+@out_option
+@click.option("--identities", type=click.IntRange(20), default=500, help="People from the data set's test split.")
+@click.option("--seeds", type=click.IntRange(1), default=1, help="Images of each.")
+@click.option("--guidance", callback=_numbers(float), default="1,1.5,2,2.5,3", help="Guidance scales, at --at-steps.")
+@click.option("--steps", callback=_numbers(int), default="10,25,50,250", help="Numbers of steps, at --at-guidance.")
+@click.option("--at-guidance", type=float, default=2.0, help="The guidance scale at which steps are compared.")
+@click.option("--at-steps", type=int, default=25, help="The steps at which guidance scales are compared.")
+@click.option("--sampler", "samplers", type=SAMPLER, multiple=True, help="May be repeated; else the bundle's default.")
+@click.option("--super-resolution", is_flag=True, help="Judge the 256 px images instead of the 64 px images.")
+@click.option("--independent/--no-independent", default=True, help="Also judge with dlib's network (extra evaluate).")
+@threads_option
+def identity_command(
+    data: Path,
+    repository: Path,
+    out: Path,
+    identities: int,
+    seeds: int,
+    guidance: tuple[float, ...],
+    steps: tuple[int, ...],
+    at_guidance: float,
+    at_steps: int,
+    samplers: tuple[SamplerName, ...],
+    super_resolution: bool,
+    independent: bool,
+    threads: int | None,
+) -> None:
+    """Do generated faces show whom they should?
+
+    Generates faces of people held out from training and compares their ID vectors: identity.json, identity.md,
+    identity.png and faces.png in --out. One setting after the other; the report is written anew after each. What has
+    been generated is kept in --out and not made again, so an interrupted evaluation goes on where it stopped.
+    """
+    reports.new_figure(1, 1)  # a missing plot library is noticed now, not after hours
+    with Pipeline.load(repository, threads=threads) as pipeline:
+        manifest = pipeline.base_manifest
+        settings = settings_of(samplers or (manifest.sampling.sampler,), guidance, steps, at_guidance, at_steps)
+        for setting in settings:  # a bad value is noticed now, too
+            SamplingOptions(**dataclasses.asdict(setting))
+        key = _models_key(repository)
+        judges: list[Judge] = [StageJudge(pipeline.face_stage, key)]
+        if independent:
+            judges.append(DlibJudge(pipeline.face_stage, key))
+        targets = load_targets(data, manifest.id_vector_model, identities, seeds)
+        study = IdentityStudy(pipeline, targets, judges, Cache(out / "cache"), super_resolution)
+        results: list[SettingResult] = []
+        with _progress() as bar:
+            for setting in settings:
+                task = bar.add_task(_label(setting), total=identities * seeds)
+                results.append(study.measure(setting, lambda count, task=task: bar.advance(task, count)))  # type: ignore[misc]
+                bar.console.print(_line(results[-1]), soft_wrap=True)
+                report = reports.IdentityReport(
+                    subject={
+                        "bundle": manifest.bundle.name,
+                        "weights": manifest.bundle.weights_sha256[:12],
+                        "target": manifest.target,
+                        "data": data.name,
+                        "size": 256 if super_resolution else 64,
+                    },
+                    identities=identities,
+                    images_per_identity=seeds,
+                    at_guidance=at_guidance,
+                    at_steps=at_steps,
+                    baselines=study.baselines,
+                    results=tuple(results),
+                    settings=len(settings),
+                )
+                reports.write_identity_report(out, report)
+        images, similarities = study.faces(settings[0], PEOPLE_IN_PICTURE, SEEDS_IN_PICTURE)
+        reports.plot_faces(
+            out / "faces.png",
+            targets.images[:PEOPLE_IN_PICTURE],
+            images,
+            [judge.name for judge in judges],
+            similarities,
+        )
+    click.echo(f"report: {out / 'identity.md'}")
+
+
+@evaluate_group.command("super-resolution")
+@click.option("--bundle", type=FOLDER, default=Path("bundles/demo"))
+@data_option
+@repository_option
+@out_option
+@click.option("--count", type=click.IntRange(1), default=64, help="Held-out faces.")
+@click.option("--photographs", type=FOLDER, help="Folder of JPEG or PNG files; else some that packages carry.")
+@click.option("--sampler", type=SAMPLER, help="Else the bundle's default.")
+@click.option("--steps", type=int, help="Else the bundle's default.")
+@threads_option
+def super_resolution_command(
+    bundle: Path,
+    data: Path,
+    repository: Path,
+    out: Path,
+    count: int,
+    photographs: Path | None,
+    sampler: SamplerName | None,
+    steps: int | None,
+    threads: int | None,
+) -> None:
+    """Is the super-resolution network better than Lanczos?
+
+    PSNR, SSIM and identity on held-out faces and on crops of photographs: super_resolution.json, .md and .png in
+    --out. Runs the bundle's PyTorch network, because engines are built for one size.
+    """
+    reports.new_figure(1, 1)
+    description = read_bundle(bundle)
+    given = {name: value for name, value in (("sampler", sampler), ("steps", steps)) if value is not None}
+    options = dataclasses.replace(description.sr_sampling, **given)  # type: ignore[arg-type]
+    judge = StageJudge(FaceStage.load(repository / FACE_MODELS, threads), _models_key(repository))
+    faces = shards.load(data, "test")["images"][:count]
+    crops = photograph_crops(_pictures(photographs), description.sr.image_size)
+    sets = (("held-out faces", faces, judge), ("photographs", crops, None))
+    comparisons, shown = [], []
+    with _progress() as bar:
+        for name, truth, face_judge in sets:
+            task = bar.add_task(name, total=len(truth))
+            enlarged = enlarge(bundle, truth, options, lambda task=task: bar.advance(task))  # type: ignore[misc]
+            comparisons.append(compare(name, enlarged, face_judge))
+            shown.append(enlarged)
+    subject = {"bundle": description.name, "sampler": options.sampler, "steps": options.steps}
+    reports.write_super_resolution_report(out, subject, comparisons, shown)
+    click.echo(f"report: {out / 'super_resolution.md'}")
+
+
+def _pictures(folder: Path | None) -> list[Any]:
+    if folder is None:
+        if not (pictures := held_out_photographs()):
+            raise InvalidInputError("no photographs: pip install scikit-image, which carries some, or --photographs")
+        return pictures
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
+    if not files:
+        raise InvalidInputError(f"{folder} has no pictures (.jpg, .jpeg, .png, .webp)")
+    return [decode_photo(file.read_bytes()) for file in files]
+
+
+def _models_key(repository: Path) -> str:
+    manifest = read_manifest(repository / FACE_MODELS)
+    return f"{manifest.detector_sha256} {manifest.encoder_sha256}"
+
+
+def _label(setting: Setting) -> str:
+    return f"{setting.sampler}, {setting.steps} steps, guidance {setting.guidance_scale:g}"
+
+
+def _line(result: SettingResult) -> str:
+    found = ", ".join(
+        f"{m.judge} {m.similarity.mean:.3f}, recovered {m.recovered:.2f}"
+        if m.similarity.count
+        else f"{m.judge}: no face"
+        for m in result.measurements
+    )
+    return f"{_label(result.setting)}: {found}"
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as bar:
+        yield bar

@@ -1,0 +1,63 @@
+"""The FR models that judge generated faces, behind one interface."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.face.stage import FaceResult, FaceStage
+
+
+class Judge(Protocol):
+    """An FR model with its own way from a picture to a vector.
+
+    Attributes:
+        name: For reports.
+        key: What its vectors depend on: model, version, detector.
+        independent: Whether the generator was trained without it.
+        centred: Whether the mean vector of the targets is to be subtracted before angles mean anything: models that
+            were trained on Euclidean distances put all faces into one corner of their space.
+    """
+
+    name: str
+    key: str
+    independent: bool
+    centred: bool
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Vectors of the largest face in each picture.
+
+        Args:
+            images: uint8 [N, H, W, 3], RGB.
+
+        Returns:
+            float32 [N, D]; NaN where no face was found.
+        """
+        ...
+
+
+class StageJudge:
+    """The face stage that gave the ID vectors: shows whether the generator does what it was trained for.
+
+    Args:
+        stage: The stage.
+        key: Hash of its models.
+    """
+
+    independent = False
+    centred = False
+
+    def __init__(self, stage: FaceStage, key: str) -> None:
+        self.name = stage.id_vector_model
+        self.key = f"{self.name} {key}"
+        self._stage = stage
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Judge.embed`."""
+        vectors = np.full((len(images), self._stage.identity_dim), np.nan, np.float32)
+        for row, result in enumerate(self._stage.embed_images(images)):
+            if isinstance(result, FaceResult):
+                vectors[row] = result.embedding
+        return vectors
