@@ -76,14 +76,16 @@ def serve_command(
     )
 
     def on_signal(number: int, frame: object) -> None:
+        if not ready.is_set():
+            raise KeyboardInterrupt  # there is no work to finish yet
         if stop.is_set():
             server.abort()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    server.start()
     try:
+        server.start()
         with console.status("loading engines"):
             server.wait_ready()
         ready.set()

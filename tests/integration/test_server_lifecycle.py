@@ -165,6 +165,20 @@ def test_what_serve_prints_says_where_and_what(serving: Serving) -> None:
     assert serving.end() == 0, serving.said
 
 
+def test_a_signal_ends_a_server_that_is_not_ready_yet(repository: Path) -> None:
+    ports = [f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
+    command = [*SERVE, f"--repository={repository}", *ports]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: children.read_text().split() and regions_of(int(children.read_text().split()[0])))
+        group = int(children.read_text().split()[0])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 130
+        wait_until(lambda: group_members(group) == [], timeout_s=2.0)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
 def test_a_port_in_use_is_named_with_the_option_that_changes_it(repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
