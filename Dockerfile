@@ -1,7 +1,7 @@
 # The served product: NVIDIA's Triton with this package, without torch, and engines that were built before.
 #
-#   python export/build_engines.py --target tensorrt --precision fp16 --gpu sm90     # on the host; or onnx-cpu, onnx-cuda
-#   docker build -t id3pm --build-arg RUNTIME=tensorrt==10.11.0.33 .                 # or onnxruntime, onnxruntime-gpu
+#   python export/build_engines.py --target onnx-cuda             # on the host with the GPU; or onnx-cpu, tensorrt
+#   docker build -t id3pm --build-arg RUNTIME=onnxruntime-gpu .   # or onnxruntime, tensorrt==10.11.0.33
 #   docker run --rm --gpus all --shm-size=256m -p 127.0.0.1:8000-8002:8000-8002 id3pm
 #
 # Written against the documentation of the base image (Ubuntu 24.04, Python 3.12); not built by our CI, which has no Docker.

@@ -26,7 +26,7 @@ import targets
 import to_onnx
 import to_tensorrt
 from engine_folder import EngineSpec
-from face_models import build_face_models
+from face_models import build_face_models, vectors_of
 from id3pm.bundle import STAGES, Bundle, Stage, read_bundle
 from id3pm.config import UNetConfig
 from id3pm.engines.base import load_engine
@@ -196,8 +196,17 @@ def verify(console: Console, bundle_path: Path, staging: Path, manifest: Manifes
 
 
 def ensure_face_models(console: Console, repository: Path, bundle: Bundle, face_model: str | None) -> None:
-    """Builds the face models of the bundle's ID-vector model, unless they are up to date."""
-    _, built = build_face_models(repository, face_model or bundle.id_vector_model)
+    """Builds the face models of the bundle's ID-vector model, unless they are up to date.
+
+    Raises:
+        EngineError: `face_model` gives other ID vectors than the bundle takes.
+    """
+    model = face_model or bundle.id_vector_model
+    if vectors_of(model) != bundle.id_vector_model:
+        raise EngineError(
+            f"--face-model {model} gives {vectors_of(model)} ID vectors, the bundle takes {bundle.id_vector_model}"
+        )
+    _, built = build_face_models(repository, model)
     console.print(f"face_embedding ({bundle.id_vector_model}): {'built' if built else 'up to date'}", soft_wrap=True)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +58,7 @@ def build_face_models(repository: Path, model: str = "sface") -> tuple[Path, boo
         files = _pack_files(Path(model.removeprefix(INSIGHTFACE)))
     else:
         raise EngineError(f"model {model!r} is unknown: choose sface or {INSIGHTFACE}PATH of a model pack's folder")
-    name = model if model == "sface" else INSIGHTFACE + files[0].parent.name
+    name = vectors_of(model)
     source_sha256 = hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
     if _is_current(folder, name, source_sha256):
         return folder, False
@@ -74,6 +73,11 @@ def build_face_models(repository: Path, model: str = "sface") -> tuple[Path, boo
             folder.rename(Path(scratch) / "old")
         built.rename(folder)
     return folder, True
+
+
+def vectors_of(model: str) -> str:
+    """What bundles and manifests call the ID vectors of a model that is named as `build_face_models` takes it."""
+    return INSIGHTFACE + Path(model.removeprefix(INSIGHTFACE)).name if model.startswith(INSIGHTFACE) else model
 
 
 def _is_current(folder: Path, name: str, source_sha256: str) -> bool:
@@ -164,7 +168,6 @@ def parity(original: Path, rewritten: Path, size: int) -> float:
 
 def _pack_files(pack: Path) -> tuple[Path, Path]:
     """Detector and recogniser of an insightface model pack, told apart by their inputs and outputs."""
-    onnx = _import_onnx()
     if not pack.is_dir():
         raise EngineMissingError(
             f"there is no folder {pack}: download the model pack {pack.name} from insightface's releases and unpack it "
@@ -172,7 +175,7 @@ def _pack_files(pack: Path) -> tuple[Path, Path]:
         )
     found: dict[str, Path] = {}
     for file in sorted(pack.glob("*.onnx")):
-        graph = onnx.load(file, load_external_data=False).graph
+        graph = _load(file)
         if len(graph.output) == 9:
             found.setdefault("detector", file)
         elif _dims(graph.input[0])[2:] == [112, 112] and len(graph.output) == 1:
@@ -184,6 +187,15 @@ def _pack_files(pack: Path) -> tuple[Path, Path]:
             "landmarks, such as det_10g.onnx, and a recogniser for 112x112 crops, such as w600k_r50.onnx"
         )
     return found["detector"], found["recogniser"]
+
+
+def _load(file: Path) -> Any:
+    """The graph of an ONNX file from elsewhere, without its weights where they lie outside."""
+    onnx = _import_onnx()
+    try:
+        return onnx.load(file, load_external_data=False).graph
+    except Exception as error:  # protobuf's DecodeError, whose module depends on protobuf's implementation
+        raise EngineError(f"{file.name} is not a readable ONNX file: {error}") from error
 
 
 def _build_pack(folder: Path, files: Sequence[Path], name: str, source_sha256: str) -> FaceManifest:
@@ -228,9 +240,10 @@ def main(model: str, repository: Path) -> None:
     """Command line; see the module's text."""
     try:
         folder, built = build_face_models(repository, model)
+    except OSError as error:
+        raise click.ClickException(f"{error.strerror}: {error.filename}") from error
     except Id3pmError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(str(error)) from error
     click.echo(f"{'built' if built else 'up to date'}: {folder}")
 
 

@@ -63,7 +63,7 @@ _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--identity-dim", type=click.IntRange(min=1), help="Length of the ID vector [as the architecture says].")
 @click.option("--id-vector-model", required=True, help="Face recognition model of the ID vectors, e.g. sface.")
 @click.option("--attribute-set", type=click.Choice([str(key) for key in ATTRIBUTE_DIMS]), help="The paper's set.")
-@click.option("--name", required=True, help="Name of the bundle.")
+@click.option("--name", help="Name of the bundle [as the folder in --out].")
 @click.option("--licence", required=True, help="Licence of the weights.")
 @click.option("--storage", type=click.Choice(["fp16", "fp32"]), default="fp32", show_default=True)
 @click.option("--rename", "renames", multiple=True, metavar="OLD=NEW", help="Key prefix in --base to rename; repeats.")
@@ -79,7 +79,7 @@ def convert_command(
     identity_dim: int | None,
     id_vector_model: str,
     attribute_set: str | None,
-    name: str,
+    name: str | None,
     licence: str,
     storage: Storage,
     renames: tuple[str, ...],
@@ -99,7 +99,7 @@ def convert_command(
     if base.unet.identity_dim is None:
         raise ConfigError("the base architecture has no identity_dim: give --identity-dim")
     bundle = Bundle(
-        name=name,
+        name=name or out.resolve().name,
         id_vector_model=id_vector_model,
         identity_dim=base.unet.identity_dim,
         attribute_set=None if attribute_set is None else int(attribute_set),
@@ -117,7 +117,7 @@ def convert_command(
     click.echo(f"writing {storage} weights ...")
     write_bundle(out, bundle, base_tensors, sr_tensors, storage=storage)
     size = sum(file.stat().st_size for file in out.iterdir() if file.is_file())
-    click.echo(f"wrote bundle {name!r} to {out} ({size / 1e6:.1f} MB)")
+    click.echo(f"wrote bundle {bundle.name!r} to {out} ({size / 1e6:.1f} MB)")
 
 
 def _parse_renames(renames: tuple[str, ...]) -> dict[str, str]:

@@ -283,3 +283,9 @@ def test_the_face_models_belong_to_the_bundle(bundle: Path, tmp_path: Path) -> N
     other = tmp_path / "bundle"
     write_bundle(other, description, load_weights(bundle, "base"), load_weights(bundle, "sr"))
     assert_plain_error(build(other, tmp_path, "--stage", "face"), "'unknown-fr' is unknown: choose sface")
+
+
+def test_face_models_of_other_id_vectors_are_not_built(bundle: Path, tmp_path: Path) -> None:
+    refused = build(bundle, tmp_path, "--stage", "face", "--face-model", "insightface:/models/buffalo_l")
+    assert_plain_error(refused, "gives insightface:buffalo_l ID vectors, the bundle takes sface")
+    assert not list(tmp_path.iterdir())

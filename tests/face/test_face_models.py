@@ -59,7 +59,7 @@ def test_a_graph_that_differs_is_not_installed(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(face_models, "RECIPE", 2)
     result = CliRunner().invoke(face_models.main, ["--repository", str(tmp_path)])
     assert result.exit_code == 1
-    assert re.search(r"error: sface.onnx differs from its original by .*: at most 2e-05", result.output)
+    assert re.search(r"Error: sface.onnx differs from its original by .*: at most 2e-05", result.output)
     assert read_manifest(folder) == before
 
 
@@ -67,6 +67,13 @@ def test_the_command_says_what_it_did(face_folder):
     result = CliRunner().invoke(face_models.main, ["--repository", str(face_folder.parents[2])])
     assert result.exit_code == 0
     assert result.output == f"up to date: {face_folder}\n"
+
+
+def test_a_repository_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(face_models.main, ["--repository", str(tmp_path / "file")])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: Not a directory: ")
 
 
 def test_an_unknown_model_is_refused(tmp_path):

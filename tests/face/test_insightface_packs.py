@@ -92,3 +92,9 @@ def test_an_incomplete_pack_is_refused_with_what_is_missing(tmp_path, pack):
 def test_a_recogniser_is_no_detector(pack):
     with pytest.raises(EngineError, match="has 1 outputs: need an SCRFD detector with landmarks"):
         Scrfd(pack / "w600k_tiny.onnx", threads=1)
+
+
+def test_a_damaged_file_of_a_pack_is_named(pack, tmp_path):
+    (pack / "w600k_tiny.onnx").write_bytes(b"half a download")
+    with pytest.raises(EngineError, match=r"w600k_tiny\.onnx is not a readable ONNX file"):
+        face_models.build_face_models(tmp_path / "repository", f"insightface:{pack}")

@@ -67,6 +67,11 @@ def assert_refused(result: Result, error: type[Exception], *texts: str) -> None:
         assert text in str(result.exception)
 
 
+def test_a_bundle_is_called_as_its_folder_unless_named(convert: Convert, tmp_path: Path) -> None:
+    assert convert(name=None, out=str(tmp_path / "mine")).exit_code == 0
+    assert read_bundle(tmp_path / "mine").name == "mine"
+
+
 def test_converted_bundle_holds_the_weights_and_the_configuration(convert: Convert, tmp_path: Path) -> None:
     result = convert()
     assert result.exit_code == 0, result.output

@@ -1,0 +1,61 @@
+"""The commands in the documentation exist, with options that exist, and none that is needed is missing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+import build_engines
+from id3pm.cli import cli
+from id3pm_client._cli import _parser
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/architecture.md", "deploy/README.md", "client/README.md", "Makefile", "Dockerfile")
+COMMAND = re.compile(r"(?:id3pm|id3pm-client|python export/build_engines\.py) [^`|]+")
+
+
+def documented() -> list[tuple[str, list[str]]]:
+    """(page, words) of every command that begins a line of code, a recipe or a comment with a command."""
+    found = []
+    for page in PAGES:
+        text = (ROOT / page).read_text().replace("\\\n", " ").replace("$(BIN)/", "")
+        for line in text.splitlines():
+            if match := COMMAND.match(line.strip(" \t#")):
+                found.append((page, shlex.split(match[0], comments=True)))
+    return found
+
+
+COMMANDS = documented()
+
+
+def check(command: click.Command, words: list[str]) -> None:
+    """Parses, as far as that needs no files."""
+    context = click.Context(command)
+    if isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"there is no {words[0]}"
+        check(found, words[1:])
+        return
+    given, rest, _ = command.make_parser(context).parse_args(list(words))
+    needed = {parameter.name for parameter in command.params if parameter.required}
+    assert not rest
+    assert needed <= set(given)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert {words[0] for _, words in COMMANDS} == {"id3pm", "id3pm-client", "python"}
+    assert any(words[:2] == ["id3pm", "convert"] for _, words in COMMANDS)
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[" ".join(words)[:60] for _, words in COMMANDS])
+def test_a_documented_command_can_be_given(page: str, words: list[str]) -> None:
+    if words[0] == "id3pm":
+        check(cli, words[1:])
+    elif words[0] == "python":
+        check(build_engines.main, words[2:])
+    else:
+        _parser().parse_args(words[1:])
