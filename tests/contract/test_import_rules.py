@@ -45,7 +45,7 @@ HEAVY = {
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "onnx": ("id3pm/face", "export", "tests"),
     "triton_python_backend_utils": ("triton_repo", "id3pm/serving"),
-    "tritonclient": ("client", "id3pm/serving", "tests", "benchmarks"),
+    "tritonclient": ("client", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
