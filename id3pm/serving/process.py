@@ -14,10 +14,12 @@ exec 3<&0 </dev/null
 (trap '' TERM; read -r _ <&3; kill -TERM $$; sleep "$0"; kill -KILL 0) >/dev/null 2>&1 &
 exec "$@" 3<&-
 """
-_GRACE_S = 5  # an idle Triton takes 2.5 to 4.5 s to end, and then leaves no shared memory behind
+_GRACE_S = 5.0  # an idle Triton takes 2.5 to 4.5 s to end, and then leaves no shared memory behind
 
 
-def start_guarded(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def start_guarded(
+    command: Sequence[str], environment: Mapping[str, str], grace_s: float = _GRACE_S
+) -> subprocess.Popen[str]:
     """Starts a program in a process group of its own, which ends when this process does, even by SIGKILL.
 
     The caller must end the group (`os.killpg`) also where the program has ended by itself: the guard belongs to it.
@@ -25,12 +27,13 @@ def start_guarded(command: Sequence[str], environment: Mapping[str, str]) -> sub
     Args:
         command: Program and arguments.
         environment: All its environment variables.
+        grace_s: Seconds that the group has after SIGTERM to end by itself when this process is gone.
 
     Returns:
         The process; its id is the program's and the group's. Its output can be read from `stdout`; leave `stdin` alone.
     """
     return subprocess.Popen(
-        ["/bin/sh", "-c", _GUARDED, str(_GRACE_S), *command],
+        ["/bin/sh", "-c", _GUARDED, str(grace_s), *command],
         env=dict(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

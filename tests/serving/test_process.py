@@ -19,7 +19,7 @@ LAUNCHER = """
 import os, sys, threading, time
 from id3pm.serving.process import start_guarded
 def start():
-    process = start_guarded(sys.argv[1:], os.environ)
+    process = start_guarded(sys.argv[1:], os.environ, grace_s=0.5)
     process.stdout.readline()
     print(process.pid, flush=True)
 thread = threading.Thread(target=start)
@@ -54,7 +54,7 @@ def test_the_server_ends_when_its_launcher_is_killed(program: list[str]) -> None
             assert runs(server)
             launcher.kill()
             launcher.wait()
-            wait_until(lambda: not runs(server), timeout_s=8.0)
+            wait_until(lambda: not runs(server), timeout_s=3.0)
         finally:
             if runs(server):
                 os.killpg(server, signal.SIGKILL)
