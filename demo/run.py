@@ -35,6 +35,11 @@ def similarity(client: Client, image: Image.Image, target: np.ndarray) -> float 
         return None
 
 
+def show_arrival(position: int, image: GeneratedImage) -> None:
+    """Says that something is happening."""
+    console.print(f"  seed {image.seed}: {image.seconds:.1f} s")
+
+
 def settings(receipt: dict[str, Any]) -> str:
     """How an image was sampled, from its receipt."""
     base, sr = (receipt["stages"][stage]["options"] for stage in ("base", "sr"))
@@ -87,7 +92,8 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
         face = client.embed(data)
         console.print(f"found {face.faces} face(s) in {photo}, detection score {face.score:.2f}")
         start = time.perf_counter()
-        images = client.generate(face.vector, list(range(seeds)))  # as the bundle says
+        console.print(f"generating {seeds} face(s) ...")
+        images = client.generate(face.vector, list(range(seeds)), on_image=show_arrival)  # as the bundle says
         seconds = time.perf_counter() - start
         at_256 = [similarity(client, image.image, face.vector) for image in images]
         at_64 = [similarity(client, image.image_64, face.vector) for image in images]
