@@ -9,7 +9,7 @@ import tiny_engines
 from id3pm.bundle import Bundle, write_bundle
 
 
-def write_tiny_bundle(folder: Path) -> Bundle:
+def write_tiny_bundle(folder: Path, seed: int = 0) -> Bundle:
     """Writes the bundle of `tiny_engines.BASE` and `tiny_engines.SR` with random weights, and returns it."""
     bundle = Bundle(
         name="tiny",
@@ -25,7 +25,7 @@ def write_tiny_bundle(folder: Path) -> Bundle:
         licence="MIT",
     )
     weights = [
-        {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config).state_dict().items()}
+        {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config, seed).state_dict().items()}
         for config in (tiny_engines.BASE, tiny_engines.SR)
     ]
     write_bundle(folder, bundle, *weights)

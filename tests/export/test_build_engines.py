@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import tiny_engines
 from click.testing import CliRunner, Result
+from tiny_bundle import write_tiny_bundle
 
 import build_engines
 import targets
 import to_onnx
-from id3pm.bundle import Bundle, load_weights, read_bundle, weights_hash, write_bundle
+from id3pm.bundle import load_weights, read_bundle, weights_hash, write_bundle
 from id3pm.engines.base import load_engine
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.manifest import read_manifest
@@ -27,28 +27,6 @@ from id3pm.engines.torch_engine import TorchEngine
 
 ROOT = Path(__file__).parents[2]
 ENGINES = ("denoiser_64/1/engine", "super_resolution/1/engine")
-
-
-def write_tiny_bundle(path: Path, *, seed: int = 0) -> Path:
-    bundle = Bundle(
-        name="tiny",
-        id_vector_model="sface",
-        identity_dim=8,
-        attribute_set=1,
-        base=tiny_engines.BASE,
-        base_diffusion=tiny_engines.BASE_DIFFUSION,
-        sr=tiny_engines.SR,
-        sr_diffusion=tiny_engines.SR_DIFFUSION,
-        sampling=tiny_engines.BASE_SAMPLING,
-        sr_sampling=tiny_engines.SR_SAMPLING,
-        licence="none",
-    )
-    base, sr = (
-        {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config, seed).state_dict().items()}
-        for config in (bundle.base, bundle.sr)
-    )
-    write_bundle(path, bundle, base, sr)
-    return path
 
 
 def build(bundle: Path, repository: Path, *options: str) -> Result:
@@ -66,7 +44,9 @@ def contents(repository: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+    folder = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +129,8 @@ def test_a_second_run_builds_nothing_and_does_not_import_torch(bundle: Path, bui
 def test_changed_weights_are_built_anew(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(to_onnx, "EXTERNAL_DATA_BYTES", 100_000)  # and so large that they lie beside the graph
     before = contents(repository)
-    bundle = write_tiny_bundle(tmp_path / "bundle", seed=1)
+    bundle = tmp_path / "bundle"
+    write_tiny_bundle(bundle, seed=1)
     result = build(bundle, repository, "--stage", "sr")
     assert result.exit_code == 0 and "building (other bundle)" in result.output, result.output
     after = contents(repository)
