@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from id3pm.bundle import Storage
-from id3pm.config import SamplerName, SamplingOptions
+from id3pm.config import PAPER_SR_SAMPLING, SamplerName, SamplingOptions
 from id3pm.errors import InvalidInputError
 from id3pm.training.demo_data import DemoJob, make_demo_dataset
 from id3pm.training.embedding import FaceFilter
@@ -19,6 +19,7 @@ from id3pm.training.presets import PRESETS
 from id3pm.training.session import SessionOptions, train
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+SAMPLER = click.Choice(get_args(SamplerName))
 FACES = Path("triton_repo/face_embedding/1/engine")
 faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face engine folder (export/face_models.py).")
 
@@ -128,7 +129,10 @@ def train_command(
 @click.option("--storage", type=click.Choice(["fp16", "fp32"]), default="fp16")
 @click.option("--steps", type=click.IntRange(1, 1000), default=250, help="Default steps of the base stage.")
 @click.option("--sr-steps", type=click.IntRange(1, 1000), default=250, help="Default steps of super-resolution.")
-@click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m"]), default="ddpm", help="Default of both.")
+@click.option("--sampler", type=SAMPLER, default="ddpm", help="Default sampler of the base stage.")
+@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, help="Default eta of the base stage; for ddim.")
+@click.option("--sr-sampler", type=SAMPLER, default="ddpm", help="Default sampler of super-resolution.")
+@click.option("--sr-eta", type=click.FloatRange(0, 1), default=0.0, help="Default eta of super-resolution; for ddim.")
 def export_bundle_command(
     base_run: Path,
     sr_run: Path,
@@ -139,6 +143,9 @@ def export_bundle_command(
     steps: int,
     sr_steps: int,
     sampler: SamplerName,
+    eta: float,
+    sr_sampler: SamplerName,
+    sr_eta: float,
 ) -> None:
     """Write the averaged weights of two runs as a bundle with a training card.
 
@@ -150,8 +157,8 @@ def export_bundle_command(
         out,
         name=name,
         licence=licence,
-        sampling=SamplingOptions(sampler=sampler, steps=steps),
-        sr_sampling=SamplingOptions(sampler=sampler, steps=sr_steps, guidance_scale=1.0, dynamic_threshold=0.0),
+        sampling=SamplingOptions(sampler=sampler, steps=steps, eta=eta),
+        sr_sampling=dataclasses.replace(PAPER_SR_SAMPLING, sampler=sr_sampler, steps=sr_steps, eta=sr_eta),
         storage=storage,
     )
     click.echo(f"{bundle.name}: {out}")
