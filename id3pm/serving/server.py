@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 
 import click
@@ -15,6 +16,8 @@ from id3pm.serving.launcher import TritonServer
 from id3pm.serving.triton_log import is_error
 
 __all__ = ["TritonServer", "serve_command"]
+
+_ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
 
 _MODELS = (
     ("id3pm", "ID vector, seed -> faces at 256 px and 64 px, receipt"),
@@ -56,7 +59,7 @@ def serve_command(
     At the end, work in flight is finished first; a second signal ends at once.
     """
     console = Console(stderr=True)
-    ready, stop = threading.Event(), threading.Event()
+    ready, stop, hurry = threading.Event(), threading.Event(), threading.Event()
 
     def show(line: str) -> None:
         # What goes wrong before the server is ready comes as one exception.
@@ -75,12 +78,18 @@ def serve_command(
         on_log=show,
     )
 
+    first_signal = 0.0
+
     def on_signal(number: int, frame: object) -> None:
+        nonlocal first_signal
         if not ready.is_set():
             raise KeyboardInterrupt  # there is no work to finish yet
-        if stop.is_set():
+        if not stop.is_set():
+            first_signal = time.monotonic()
+            stop.set()
+        elif time.monotonic() - first_signal > _ECHO_S:
+            hurry.set()
             server.abort()
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
@@ -95,7 +104,8 @@ def serve_command(
         _serve_until(server, stop)
         console.print("draining: work in flight is finished, new work is refused")
         if not server.stop():
-            raise ServerError(f"not all work was finished within {drain_timeout:g} s")
+            reason = "a second signal came" if hurry.is_set() else f"{drain_timeout:g} s were over"
+            raise ServerError(f"{reason} before all work was finished")
         console.print("stopped")
     finally:
         server.kill()

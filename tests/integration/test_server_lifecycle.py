@@ -92,9 +92,12 @@ class Serving:
         def run() -> None:
             connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
             body = {"embedding": [0.1] * 128, "seed": 1, "steps": steps}
-            connection.request("POST", "/v2/models/id3pm_png/generate", json.dumps(body))
-            response = connection.getresponse()
-            answers.append((response.status, json.loads(response.read())))
+            try:
+                connection.request("POST", "/v2/models/id3pm_png/generate", json.dumps(body))
+                response = connection.getresponse()
+                answers.append((response.status, json.loads(response.read())))
+            except (OSError, http.client.HTTPException) as error:
+                answers.append((0, {"error": repr(error)}))
             connection.close()
 
         thread = threading.Thread(target=run, daemon=True)
@@ -134,6 +137,22 @@ def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Servi
     assert late[0][0] != 200 and "draining" in late[0][1]["error"]
     assert group_members(group) == []
     assert not is_ready("127.0.0.1", serving.http_port)
+
+
+def test_one_stop_sent_twice_is_still_one_stop_and_a_later_one_hurries(serving: Serving) -> None:
+    answers: list[tuple[int, Any]] = []
+    threads = [serving.generate(answers, steps=1000) for _ in range(8)]
+    wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["active"] == 8)
+    serving.process.send_signal(signal.SIGTERM)
+    serving.process.send_signal(signal.SIGTERM)
+    time.sleep(1.2)
+    assert serving.process.poll() is None, "the work is still being finished"
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.end() == 1
+    assert "a second signal came before all work was finished" in serving.said
+    for thread in threads:
+        thread.join(timeout=30)
+    assert {status for status, _ in answers} == {0}, "nobody was told that the work was done"
 
 
 def test_a_server_that_dies_ends_the_command_with_an_error(serving: Serving) -> None:
