@@ -210,7 +210,7 @@ class TritonServer:
             if self.poll() is None:
                 self._shared_memory |= regions_of(self._process.pid)
             self.abort()
-            self._process.wait()
+            self._process.wait(timeout=10.0)  # SIGKILL has been sent: longer means a hung kernel
             assert self._process.stdin is not None
             self._process.stdin.close()
         if self._reader is not None:

@@ -95,7 +95,7 @@ class StageModel(abc.ABC):
         ended = self._scheduler.close()
         self._answers.shutdown()
         self._stopping.set()
-        self._housekeeper.join()
+        self._housekeeper.join(timeout=5.0)
         if ended:  # else an engine call hangs, and freeing its memory would crash
             self.engine.close()
 
