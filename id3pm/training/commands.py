@@ -65,6 +65,7 @@ def embed_dataset_command(pictures: Path, out: Path, size: int, min_score: float
 @click.option("--data", type=FOLDER, required=True, help="From id3pm demo-dataset or embed-dataset.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run: checkpoint, history, pictures.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@click.option("--start-from", type=FOLDER, help="Bundle whose weights a new run starts from; else random weights.")
 @click.option("--allow-data-change", is_flag=True, help="Resume although the data set is another one now.")
 @click.option("--identity-dim", type=click.IntRange(1), help="Length of the ID vectors; else the preset's.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all; else the preset's.")
@@ -82,6 +83,7 @@ def train_command(
     data: Path,
     out: Path,
     resume: bool,
+    start_from: Path | None,
     allow_data_change: bool,
     identity_dim: int | None,
     steps: int | None,
@@ -111,6 +113,7 @@ def train_command(
         data=data,
         out=out,
         resume=resume,
+        start_from=start_from,
         allow_data_change=allow_data_change,
         max_minutes=max_minutes,
         save_minutes=save_minutes,

@@ -79,7 +79,9 @@ def training_card(state: Checkpoint, run: Path) -> dict[str, Any]:
         run: The run's folder, for its history.
     """
     config = state.config
+    before = {name: state.facts[name] for name in ("started_from",) if name in state.facts}
     return {
+        **before,
         "steps": state.step,
         "images_seen": state.step * config.batch_size,
         "batch_size": config.batch_size,

@@ -12,7 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from id3pm.errors import CheckpointError
+from id3pm.bundle import load_weights, read_bundle, weights_hash
+from id3pm.errors import CheckpointError, ConfigError
 from id3pm.training import checkpoint as checkpoints
 from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.data import Batches, step_rng
@@ -145,6 +146,33 @@ class Trainer:
         )
         checkpoints.save(self._folder, state)
 
+    def start_from(self, bundle: Path) -> None:
+        """Takes the weights of a bundle instead of random ones, for the average too; noted in the training card.
+
+        A bundle has no optimiser state: this is step 0 of a new run, with the learning rate's warm-up.
+
+        Args:
+            bundle: A bundle's folder.
+
+        Raises:
+            BundleError: It cannot be read.
+            ConfigError: Its network or its noising process is another one than this run's.
+        """
+        stage, config = self.config.stage, self.config
+        read = read_bundle(bundle)
+        unet, diffusion = (read.base, read.base_diffusion) if stage == "base" else (read.sr, read.sr_diffusion)
+        if (unet, diffusion) != (config.unet, config.diffusion):
+            raise ConfigError(f"{bundle} holds another {stage} network than this run trains: start from random weights")
+        weights = {name: torch.from_numpy(array) for name, array in load_weights(bundle, stage).items()}
+        self.unet.load_state_dict(weights)
+        self._ema = Ema(self.unet.named_parameters(), rate=config.ema_rate, warm_up=config.ema_warmup)
+        earlier = read.training_card.get(stage, {})
+        self._facts["started_from"] = {
+            "bundle": read.name,
+            "weights_sha256": weights_hash(bundle, stage),
+            "images_seen": earlier.get("images_seen", 0) + earlier.get("started_from", {}).get("images_seen", 0),
+        }
+
     def resume(self, *, allow_data_change: bool = False) -> None:
         """Goes on from the checkpoint in the folder: the next step is the one an uninterrupted run would do.
 
@@ -173,6 +201,8 @@ class Trainer:
             self._accelerator.scaler.load_state_dict(state.scaler)
         self.step = state.step
         self.seconds = float(state.facts["training_seconds"])
+        if "started_from" in state.facts:
+            self._facts["started_from"] = state.facts["started_from"]
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[UNet]:

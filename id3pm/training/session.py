@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from id3pm import shards
+from id3pm.errors import InvalidInputError
 from id3pm.images import area_reduce
 from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
@@ -32,12 +33,13 @@ HISTORY_FILE = "history.jsonl"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """How a sitting goes; nothing here changes what is learned.
+    """How a sitting goes; of these only `start_from` changes what is learned.
 
     Attributes:
         data: Folder of the training set.
         out: Folder of the run.
         resume: Go on from the run's checkpoint.
+        start_from: A bundle whose weights a new run starts from, instead of random ones.
         allow_data_change: Resume although the data set has grown since.
         max_minutes: Stop with a checkpoint after this long; `None` for no limit.
         save_minutes: Time between checkpoints (with pictures).
@@ -50,6 +52,7 @@ class SessionOptions:
     data: Path
     out: Path
     resume: bool = False
+    start_from: Path | None = None
     allow_data_change: bool = False
     max_minutes: float | None = None
     save_minutes: float = 10.0
@@ -66,10 +69,13 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
         Optimiser steps done in the run so far.
 
     Raises:
-        InvalidInputError: The data do not fit.
+        InvalidInputError: The data do not fit, or both `resume` and `start_from` are given.
+        BundleError, ConfigError: `start_from` cannot be read, or is another network.
         CheckpointError: `resume`, and the run's checkpoint is missing or another run's; or no `resume`, and the folder
             holds a run already.
     """
+    if options.resume and options.start_from is not None:
+        raise InvalidInputError("--resume goes on from the run's own checkpoint: leave --start-from out")
     if not options.resume:
         checkpoint.require_none(options.out)
     if options.threads is not None:
@@ -81,6 +87,8 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator)
     if options.resume:
         trainer.resume(allow_data_change=options.allow_data_change)
+    elif options.start_from is not None:
+        trainer.start_from(options.start_from)
     show = _Pictures(config, options, trainer)
     deadline = float("inf") if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
     with _StopSignal() as stopped:

@@ -14,7 +14,7 @@ import torch
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
 from id3pm import shards
-from id3pm.bundle import load_weights, read_bundle, verify
+from id3pm.bundle import load_weights, read_bundle, verify, weights_hash
 from id3pm.config import SamplingOptions
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
 from id3pm.training import checkpoint
@@ -139,6 +139,42 @@ def test_super_resolution_trains_on_crops_and_exports_at_full_size(data: Path, f
     for name, array in load_weights(tmp_path / "b", "base").items():
         np.testing.assert_allclose(array, ema[name].numpy(), atol=1e-3)
     load_unet(bundle.sr, load_weights(tmp_path / "b", "sr"))
+
+
+@pytest.fixture
+def bundle(data: Path, finished: Path, tmp_path: Path) -> Path:
+    sr, out, options = tmp_path / "sr", tmp_path / "bundle", SamplingOptions()
+    run(TINY_SR, data, sr)
+    export_bundle(finished, sr, out, name="first", licence="MIT", sampling=options, sr_sampling=options, storage="fp32")
+    return out
+
+
+def test_a_new_run_starts_from_the_weights_of_a_bundle_and_says_so(data: Path, bundle: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "second", dataclasses.replace(TINY_BASE, seed=1, total_steps=2)
+    assert run(config, data, out, start_from=bundle, max_minutes=0.0) == 0
+    for name, array in load_weights(bundle, "base").items():
+        state = checkpoint.load(out)
+        assert np.array_equal(state.model[name].numpy(), array) and np.array_equal(state.ema[name].numpy(), array)
+    assert run(config, data, out, resume=True) == 2
+    options = SamplingOptions()
+    export_bundle(
+        out, tmp_path / "sr", tmp_path / "b2", name="second", licence="MIT", sampling=options, sr_sampling=options
+    )
+    card = read_bundle(tmp_path / "b2").training_card["base"]
+    assert card["images_seen"] == 16
+    assert card["started_from"] == {
+        "bundle": "first",
+        "weights_sha256": weights_hash(bundle, "base"),
+        "images_seen": 48,
+    }
+
+
+def test_a_bundle_of_another_network_is_refused(data: Path, bundle: Path, tmp_path: Path) -> None:
+    other = dataclasses.replace(TINY_BASE, unet=dataclasses.replace(TINY_BASE.unet, num_channels=64))
+    with pytest.raises(ConfigError, match="another base network"):
+        run(other, data, tmp_path / "other", start_from=bundle)
+    with pytest.raises(InvalidInputError, match="--start-from"):
+        run(TINY_BASE, data, tmp_path / "other", start_from=bundle, resume=True)
 
 
 def test_export_refuses_swapped_runs(finished: Path, tmp_path: Path) -> None:
