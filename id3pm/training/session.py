@@ -24,6 +24,7 @@ from id3pm.errors import InvalidInputError
 from id3pm.images import area_reduce
 from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
+from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.loop import Losses, Trainer
 from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig
@@ -47,6 +48,7 @@ class SessionOptions:
         preview_faces: Held-out faces in the sample grid.
         threads: CPU threads of each process; `None` for PyTorch's choice.
         cpu: Train on the CPU even where there is a GPU.
+        faces: Face engine folder; for the identity loss alone.
     """
 
     data: Path
@@ -60,6 +62,7 @@ class SessionOptions:
     preview_faces: int = 8
     threads: int | None = None
     cpu: bool = False
+    faces: Path = Path("triton_repo/face_embedding/1/engine")
 
 
 def train(config: TrainConfig, options: SessionOptions) -> int:
@@ -84,7 +87,8 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     arrays = shards.load(options.data, "train")
     facts = {"data": _data_facts(options.data, arrays), "hardware": _hardware(accelerator)}
-    trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator)
+    judge = identity_loss(options.faces, options.data) if config.identity_loss else None
+    trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator, judge)
     if options.resume:
         trainer.resume(allow_data_change=options.allow_data_change)
     elif options.start_from is not None:
@@ -106,6 +110,22 @@ def make_batches(config: TrainConfig, arrays: dict[str, NDArray[Any]]) -> Batche
         return FaceBatches(arrays, config)
     photographs = packaged_photographs(config.train_size) if config.photo_share else []
     return SuperResolutionBatches(arrays["images"], photographs, config)
+
+
+def identity_loss(faces: Path, data: Path) -> IdentityLoss:
+    """The identity loss of a data set.
+
+    Raises:
+        EngineError: The face engine folder is not usable.
+        InvalidInputError: The data set's ID vectors are of another FR model.
+    """
+    judge, needed = IdentityLoss(faces), shards.describe(data).get("id_vector_model")
+    if judge.id_vector_model != needed:
+        raise InvalidInputError(
+            f"the ID vectors of {data} are of {needed!r}, the face models in {faces} are {judge.id_vector_model!r}: "
+            "the identity loss needs the same"
+        )
+    return judge
 
 
 def _steps(

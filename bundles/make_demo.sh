@@ -1,0 +1,55 @@
+#!/bin/sh
+# The demo bundle from nothing: data, base network, super-resolution, bundle, engines, figures. From the repository root:
+#
+#     BASE_MINUTES=600 SR_MINUTES=60 sh bundles/make_demo.sh
+#
+# Every step goes on where it stopped: run it again for more minutes of training. All GPUs are used, else the CPU.
+set -eu
+
+FACES=${FACES:-60000}                  # generated faces, 5 % of them held out
+BASE_MINUTES=${BASE_MINUTES:-60}       # of training the 64 px network in this call
+SR_MINUTES=${SR_MINUTES:-15}           # of training super-resolution in this call
+IDENTITY_LOSS=${IDENTITY_LOSS:-}       # else the preset's
+START_FROM=${START_FROM:-}             # a bundle whose weights new runs start from; else random weights
+SEED=${SEED:-0}                        # of new runs
+PEOPLE=${PEOPLE:-500}                  # held-out identities of the evaluation; 0 for none
+RUNS=${RUNS:-runs/demo}                # checkpoints
+OUT=${OUT:-bundles/demo}               # the bundle
+PYTHON=${PYTHON:-.venv/bin/python}
+
+devices=$("$PYTHON" - <<'PY'
+import os, torch
+gpus = torch.cuda.device_count()
+bf16 = gpus or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+print(gpus or len(os.sched_getaffinity(0)), "bf16" if bf16 else "no", "" if gpus else "--cpu --threads 1")
+PY
+)
+processes=${devices%% *}
+rest=${devices#* }
+precision=${rest%% *}
+cpu=${rest#"$precision"}
+
+train() { # stage, minutes, further options
+    stage=$1 minutes=$2
+    shift 2
+    if [ -f "$RUNS/$stage/checkpoint.pt" ]; then
+        set -- "$@" --resume --allow-data-change
+    elif [ -n "$START_FROM" ]; then
+        set -- "$@" --start-from "$START_FROM"
+    fi
+    # shellcheck disable=SC2086  # $cpu is several words
+    OMP_NUM_THREADS=1 "$PYTHON" -m torch.distributed.run --nproc_per_node "$processes" -m id3pm train --stage "$stage" \
+        --preset demo --data data/demo --out "$RUNS/$stage" --seed "$SEED" --precision "$precision" --max-minutes "$minutes" $cpu "$@"
+}
+
+"$PYTHON" export/face_models.py
+"$PYTHON" -m id3pm demo-dataset --out data/demo --count "$FACES" --workers "$(nproc)"
+train base "$BASE_MINUTES" ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"}
+train sr "$SR_MINUTES"
+"$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" \
+    --sampler ddim --eta 1 --steps 50 --sr-sampler ddim --sr-eta 1 --sr-steps 25
+if [ "$PEOPLE" -gt 0 ]; then
+    "$PYTHON" export/build_engines.py --bundle "$OUT"
+    "$PYTHON" -m id3pm evaluate identity --identities "$PEOPLE"
+    "$PYTHON" -m id3pm evaluate super-resolution --bundle "$OUT"
+fi

@@ -1,0 +1,85 @@
+"""An optional loss that the paper does not have: the cosine distance of the predicted face to its ID vector.
+
+The paper's FR models are black boxes, and denoising alone teaches a network to use the ID vector: over millions of
+images. Where the FR model's graph is at hand, its gradient teaches the same over a small part of them. The network that
+comes out takes ID vectors of any source all the same; only this training needs the FR model's weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from id3pm.face.align import ARCFACE_TEMPLATE, CROP_SIZE, similarity_transform
+from id3pm.face.manifest import read_manifest
+from id3pm.training.differentiable import DifferentiableGraph
+
+
+class IdentityLoss(nn.Module):
+    """Aligns predicted images as `id3pm.face` does, embeds them, and compares.
+
+    Args:
+        faces: A face engine folder (`export/face_models.py`).
+
+    Raises:
+        EngineError: The folder is not usable, or its encoder has no gradient here.
+    """
+
+    def __init__(self, faces: Path) -> None:
+        super().__init__()
+        manifest = read_manifest(faces)
+        self.id_vector_model = manifest.id_vector_model
+        self._encoder = DifferentiableGraph(faces / manifest.encoder_file)
+        self._mean, self._std = manifest.input_mean, manifest.input_std
+
+    def embed(self, images: Tensor, alignments: Tensor) -> Tensor:
+        """ID vectors of images, differentiable.
+
+        Args:
+            images: [N, 3, S, S] in [-1, 1].
+            alignments: float32 [N, 2, 3] of `crop_to_image`.
+
+        Returns:
+            float32 [N, D], L2 norm 1.
+        """
+        pixels = (images.float() + 1.0) * 127.5
+        size = torch.tensor([images.shape[3], images.shape[2]], dtype=torch.float32, device=images.device)
+        ticks = torch.arange(CROP_SIZE, dtype=torch.float32, device=images.device)
+        y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+        points = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ alignments[:, None].transpose(-1, -2)
+        grid = (2.0 * points + 1.0) / size - 1.0  # pixel centres to grid_sample's [-1, 1] from edge to edge
+        crops = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return F.normalize(self._encoder((crops - self._mean) / self._std), dim=1)
+
+    def forward(self, predicted_x0: Tensor, alignments: Tensor, vectors: Tensor) -> Tensor:
+        """1 - cosine similarity to the ID vectors, [N]; 0 for rows whose vector is the null vector.
+
+        Args:
+            predicted_x0: [N, 3, S, S]; values beyond [-1, 1] are clipped, as the samplers do.
+            alignments: See `embed`.
+            vectors: What the U-Net was conditioned on, float32 [N, D].
+        """
+        distance = 1.0 - F.cosine_similarity(self.embed(predicted_x0.clamp(-1.0, 1.0), alignments), vectors, dim=1)
+        return distance * vectors.any(dim=1)
+
+
+def crop_to_image(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Where the pixels of the aligned crop lie in the image: the inverse of `id3pm.face.align`'s transform.
+
+    Args:
+        landmarks: [N, 5, 2], pixels of each image.
+
+    Returns:
+        float32 [N, 2, 3]: `matrix @ [x, y, 1]` moves a point of the crop into the image.
+    """
+    inverses = np.empty((len(landmarks), 2, 3), np.float32)
+    for inverse, points in zip(inverses, landmarks, strict=True):
+        forward = np.vstack([similarity_transform(points, ARCFACE_TEMPLATE), [0.0, 0.0, 1.0]])
+        inverse[:] = np.linalg.inv(forward)[:2]
+    return inverses
