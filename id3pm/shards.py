@@ -4,8 +4,11 @@
     shard_00000.npz          images          uint8   [n, S, S, 3]  RGB
                              vectors         float32 [n, D]        ID vectors, L2 norm 1
                              flipped_vectors float32 [n, D]        ID vectors of the mirrored images
-                             detections      float32 [n, 15]       see `id3pm.face.detect.DETECTION_SIZE`
+                             detections      float32 [n, 15]       in pixels of `images`; see
+                                                                   `id3pm.face.detect.DETECTION_SIZE`
                              index           int64   [n]           number of the image in its source, ascending
+                             attributes      float32 [n, A]        where the set has them; see `id3pm.attributes`
+                             held_out        bool    [n]           the test split, where it is not every 20th
 
 A shard is written whole or not at all, so whatever lies there is complete and is not made again.
 """
@@ -29,6 +32,7 @@ Split = Literal["train", "test"]
 TEST_EVERY = 20
 DESCRIPTION_FILE = "dataset.json"
 ARRAYS = ("images", "vectors", "flipped_vectors", "detections", "index")
+OPTIONAL_ARRAYS = ("attributes", "held_out")
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -125,9 +129,12 @@ def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
     for path in sorted(folder.glob("shard_*.npz")):
         with _opened(path) as shard:
-            rows = np.flatnonzero(is_test(shard["index"]) == (split == "test"))
-            for name in ARRAYS:
-                parts[name].append(shard[name][rows])
+            held_out = shard["held_out"] if "held_out" in shard else is_test(shard["index"])
+            rows = np.flatnonzero(held_out == (split == "test"))
+            for name in (*ARRAYS, *(name for name in OPTIONAL_ARRAYS if name in shard)):
+                parts.setdefault(name, []).append(shard[name][rows])
     if not sum(map(len, parts["index"])):
         raise InvalidInputError(f"{folder} has no {split} images")
+    if any(len(arrays) != len(parts["index"]) for arrays in parts.values()):
+        raise InvalidInputError(f"the shards of {folder} do not all hold {', '.join(parts)}: make the data anew")
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}

@@ -8,17 +8,24 @@ from typing import Any, get_args
 
 import click
 
+from id3pm import shards
+from id3pm.attributes import ATTRIBUTE_SETS
 from id3pm.bundle import Storage
 from id3pm.config import PAPER_SR_SAMPLING, SamplerName, SamplingOptions
 from id3pm.errors import InvalidInputError
 from id3pm.training.demo_data import DemoJob, make_demo_dataset
 from id3pm.training.embedding import FaceFilter
 from id3pm.training.export import export_bundle
-from id3pm.training.folder_data import SKIPPED_FILE, FolderJob, embed_folder
+from id3pm.training.framing import Crop
+from id3pm.training.labels import AttributeFiles, Split
+from id3pm.training.picture_data import SKIPPED_FILE, PictureJob, embed_pictures
 from id3pm.training.presets import PRESETS
 from id3pm.training.session import SessionOptions, train
+from id3pm.training.sources import open_source
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+EXISTING_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 SAMPLER = click.Choice(get_args(SamplerName))
 FACES = Path("triton_repo/face_embedding/1/engine")
 faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face engine folder (export/face_models.py).")
@@ -40,20 +47,55 @@ def demo_dataset_command(out: Path, count: int, seed: int, workers: int, faces: 
 
 
 @click.command("embed-dataset")
-@click.argument("pictures", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("pictures", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=FOLDER, required=True)
-@click.option("--size", type=click.IntRange(16, 1024), default=64, help="Side of the crops in pixels.")
+@click.option("--size", type=click.IntRange(16, 1024), default=64, help="Side of the images in pixels.")
+@click.option(
+    "--crop",
+    type=click.Choice(get_args(Crop)),
+    default="face",
+    help="The face upright at one place, or the whole (middle square of the) picture where it is aligned already.",
+)
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.6, help="Least score of the detector.")
+@click.option("--image-column", help="Of parquet tables; else found by type and name.")
+@click.option("--ffhq-json", type=FILE, help="ffhq-dataset-v2.json: its category decides what is held out.")
+@click.option(
+    "--attribute-set",
+    type=click.IntRange(1, 3),
+    help="Store this set's attributes from the FFHQ features JSON beside each picture.",
+)
+@click.option("--attributes", type=EXISTING_FOLDER, help="Folder of those JSON files, if they are not beside.")
 @faces_option
-def embed_dataset_command(pictures: Path, out: Path, size: int, min_score: float, faces: Path) -> None:
-    """Turn a folder of pictures into aligned crops with ID vectors.
+def embed_dataset_command(
+    pictures: Path,
+    out: Path,
+    size: int,
+    crop: Crop,
+    min_score: float,
+    image_column: str | None,
+    ffhq_json: Path | None,
+    attribute_set: int | None,
+    attributes: Path | None,
+    faces: Path,
+) -> None:
+    """Turn pictures into training images with ID vectors.
 
-    Resumable; pictures that cannot be used are skipped and listed.
+    PICTURES is a folder of pictures, of webdataset .tar files or of .parquet files (or one such file); folders are
+    searched with their subfolders. Resumable; pictures that cannot be used are skipped and listed.
     """
-    job = FolderJob(
-        pictures=pictures, folder=out, faces=faces, image_size=size, face_filter=FaceFilter(min_score=min_score)
+    if attributes is not None and attribute_set is None:
+        raise InvalidInputError("--attributes needs --attribute-set: 1, 2 or 3")
+    job = PictureJob(
+        source=open_source(pictures, image_column),
+        folder=out,
+        faces=faces,
+        image_size=size,
+        crop=crop,
+        face_filter=FaceFilter(min_score=min_score),
+        split=None if ffhq_json is None else Split(ffhq_json),
+        attributes=None if attribute_set is None else AttributeFiles(attribute_set, attributes),
     )
-    report = embed_folder(job)
+    report = embed_pictures(job)
     click.echo(f"{report.kept} faces in {out}, {report.skipped} pictures skipped")
     if report.skipped:
         click.echo(f"reasons: {out / SKIPPED_FILE}")
@@ -68,6 +110,7 @@ def embed_dataset_command(pictures: Path, out: Path, size: int, min_score: float
 @click.option("--start-from", type=FOLDER, help="Bundle whose weights a new run starts from; else random weights.")
 @click.option("--allow-data-change", is_flag=True, help="Resume although the data set is another one now.")
 @click.option("--identity-dim", type=click.IntRange(1), help="Length of the ID vectors; else the preset's.")
+@click.option("--attributes", is_flag=True, help="Condition the base model on the data set's attributes, too.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all; else the preset's.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per step, over all processes; else the preset's.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Else the preset's.")
@@ -90,6 +133,7 @@ def train_command(
     start_from: Path | None,
     allow_data_change: bool,
     identity_dim: int | None,
+    attributes: bool,
     steps: int | None,
     batch_size: int | None,
     learning_rate: float | None,
@@ -112,6 +156,12 @@ def train_command(
         if stage == "sr":
             raise InvalidInputError("--identity-dim belongs to --stage base: super-resolution is unconditional")
         config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, identity_dim=identity_dim))
+    if attributes:
+        attribute_set = shards.describe(data).get("attribute_set")
+        if stage == "sr" or attribute_set is None:
+            raise InvalidInputError("--attributes is for --stage base and a data set made with --attribute-set")
+        dim = len(ATTRIBUTE_SETS[attribute_set])
+        config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, attribute_dim=dim))
     given = {
         "total_steps": steps,
         "batch_size": batch_size,

@@ -235,3 +235,26 @@ def test_impossible_runs_are_refused(changes: dict[str, float], message: str) ->
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no data set"):
         shards.load(tmp_path, "train")
+
+
+def test_a_base_model_trains_on_attributes_too(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from id3pm.training.commands import train_command
+
+    rng = np.random.default_rng(0)
+    arrays = face_arrays(42)
+    arrays["images"] = rng.integers(0, 256, (42, 64, 64, 3), dtype=np.uint8)
+    arrays["vectors"] = arrays["flipped_vectors"] = np.full((42, 128), 128**-0.5, np.float32)
+    command = ["--stage", "base", "--preset", "demo", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--cpu"]
+    command += ["--precision", "no", "--identity-loss", "0", "--batch-size", "2", "--steps", "1", "--attributes"]
+    shards.begin(tmp_path, {"kind": "pictures", "attribute_set": None})
+    shards.write_shard(tmp_path, 0, arrays)
+    refused = CliRunner().invoke(train_command, command)
+    assert isinstance(refused.exception, InvalidInputError) and "--attribute-set" in str(refused.exception)
+    (tmp_path / shards.DESCRIPTION_FILE).unlink()
+    shards.begin(tmp_path, {"kind": "pictures", "attribute_set": 1})
+    shards.write_shard(tmp_path, 0, {**arrays, "attributes": rng.random((42, 11)).astype(np.float32)})
+    result = CliRunner().invoke(train_command, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert checkpoint.load(tmp_path / "run").config.unet.attribute_dim == 11

@@ -1,0 +1,97 @@
+"""What FFHQ's metadata files say about a picture: its split, and its attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.attributes import encode_ffhq, null_vector
+from id3pm.errors import InvalidInputError
+from id3pm.training.sources import Source
+
+HELD_OUT = {"training": False, "validation": True}
+
+
+class Split:
+    """FFHQ's own division, 60 000 faces to train and 10 000 to validate, from `ffhq-dataset-v2.json`.
+
+    Args:
+        file: A JSON object: number of the picture -> {"category": "training" or "validation", ...}.
+
+    Raises:
+        InvalidInputError: It is not that.
+    """
+
+    def __init__(self, file: Path) -> None:
+        entries = _read_json(file.read_bytes(), file.name)
+        if not isinstance(entries, Mapping) or not entries:
+            raise InvalidInputError(f"{file.name} is not FFHQ's metadata: need an object with an entry per picture")
+        self._file = file.name
+        self._held_out: dict[int, bool] = {}
+        for key, entry in entries.items():
+            category = entry.get("category") if isinstance(entry, Mapping) else None
+            if not key.isdecimal() or category not in HELD_OUT:
+                raise InvalidInputError(
+                    f"{file.name}, entry {key!r}: category={category!r}: need a number's entry with one of "
+                    f"{', '.join(HELD_OUT)}"
+                )
+            self._held_out[int(key)] = HELD_OUT[category]
+
+    def held_out(self, name: str) -> bool:
+        """Whether the picture of this name (`.../00042.png`) is for validation.
+
+        Raises:
+            InvalidInputError: The metadata do not list it.
+        """
+        stem = _stem(name)
+        if not stem.isdecimal() or int(stem) not in self._held_out:
+            raise InvalidInputError(f"{self._file} does not list {stem}")
+        return self._held_out[int(stem)]
+
+
+class AttributeFiles:
+    """Attribute vectors from the FFHQ features JSON files (https://github.com/DCGM/ffhq-features-dataset).
+
+    Args:
+        attribute_set: 1, 2 or 3 (`id3pm.attributes`).
+        folder: Has `<stem of the picture>.json`; `None` takes the JSON file beside each picture.
+    """
+
+    def __init__(self, attribute_set: int, folder: Path | None) -> None:
+        self.attribute_set = attribute_set
+        self.dim = len(null_vector(attribute_set))
+        self._folder = folder
+
+    def vector(self, source: Source, index: int) -> NDArray[np.float32]:
+        """The attribute vector of a picture, float32 [A].
+
+        Raises:
+            InvalidInputError: There is no metadata for it, or a field is missing or wrong.
+        """
+        name = f"{_stem(source.name(index))}.json"
+        data: bytes | None
+        if self._folder is None:
+            data = source.metadata(index)
+        else:
+            file = self._folder / name
+            data = file.read_bytes() if file.is_file() else None
+        if data is None:
+            raise InvalidInputError(f"no attributes: {name} is missing")
+        return encode_ffhq(_read_json(data, name), self.attribute_set)
+
+
+def _stem(name: str) -> str:
+    """`part.tar:00000/00042.png` -> `00042`."""
+    return Path(name.rsplit(":", 1)[-1]).name.split(".", 1)[0]
+
+
+def _read_json(data: bytes, name: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise InvalidInputError(f"{name} is no JSON: {error}") from error
