@@ -19,7 +19,7 @@ from id3pm.images import to_chw, to_uint8
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import UNet
 
-PREVIEW = SamplingOptions(sampler="dpmpp_2m", steps=10)
+PREVIEW = SamplingOptions(sampler="ddim", eta=1.0, steps=20)
 SR_PREVIEW = SamplingOptions(sampler="dpmpp_2m", steps=8, guidance_scale=1.0, dynamic_threshold=0.0)
 SEEDS = 2
 Rows = NDArray[np.intp]
