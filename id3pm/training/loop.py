@@ -71,7 +71,10 @@ class Trainer:
         self._facts = facts
         self._accelerator = accelerator
         self._loss = HybridLoss(
-            config.diffusion, learn_sigma=config.unet.learn_sigma, min_snr_gamma=config.min_snr_gamma
+            config.diffusion,
+            learn_sigma=config.unet.learn_sigma,
+            min_snr_gamma=config.min_snr_gamma,
+            snr_floor=config.snr_floor,
         ).to(accelerator.device)
         if (identity_loss is None) != (config.identity_loss == 0):
             raise ValueError(f"identity_loss={config.identity_loss} and {identity_loss}: give both or none")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from id3pm.config import DiffusionConfig
 from id3pm.diffusion.schedule import respaced_schedule
 
+LARGEST_WEIGHT = 100.0  # of a time step, at the noisy end
 LEVELS = 255.0  # neighbouring pixel values are 2 / 255 apart in [-1, 1]
 
 
@@ -26,9 +27,19 @@ class HybridLoss(nn.Module):
         learn_sigma: The output carries the variance interpolation in its last 3 channels.
         min_snr_gamma: Weights L_simple by min(SNR, gamma) / SNR (Hang et al., "Efficient Diffusion Training via
             Min-SNR Weighting Strategy", ICCV 2023, for eps prediction); `None` is the paper's equal weighting.
+        snr_floor: Raises that weight to floor / SNR, up to 100, as the truncated SNR of Salimans and Ho, "Progressive
+            Distillation for Fast Sampling of Diffusion Models", ICLR 2022 (there 1): what the noisiest steps get wrong
+            is the colour of the whole image, which equal weighting hardly sees. 0 does not.
     """
 
-    def __init__(self, diffusion: DiffusionConfig, *, learn_sigma: bool, min_snr_gamma: float | None = None) -> None:
+    def __init__(
+        self,
+        diffusion: DiffusionConfig,
+        *,
+        learn_sigma: bool,
+        min_snr_gamma: float | None = None,
+        snr_floor: float = 0.0,
+    ) -> None:
         super().__init__()
         self.learn_sigma = learn_sigma
         self.steps = diffusion.diffusion_steps
@@ -36,6 +47,8 @@ class HybridLoss(nn.Module):
         self.timestep_scale = 1000.0 / self.steps if diffusion.rescale_timesteps else 1.0
         schedule = respaced_schedule(diffusion, diffusion.diffusion_steps)
         snr = schedule.alphas_cumprod / (1.0 - schedule.alphas_cumprod)
+        weight = np.ones_like(snr) if min_snr_gamma is None else np.minimum(snr, min_snr_gamma) / snr
+        weight = np.maximum(weight, np.minimum(snr_floor / snr, LARGEST_WEIGHT))
         tables = {
             "sqrt_alphas_cumprod": schedule.sqrt_alphas_cumprod,
             "sqrt_one_minus_alphas_cumprod": schedule.sqrt_one_minus_alphas_cumprod,
@@ -45,7 +58,7 @@ class HybridLoss(nn.Module):
             "posterior_mean_xt": schedule.posterior_mean_coef2,
             "posterior_log_variance": schedule.posterior_log_variance_clipped,
             "log_beta": np.log(schedule.betas),
-            "weight": np.ones_like(snr) if min_snr_gamma is None else np.minimum(snr, min_snr_gamma) / snr,
+            "weight": weight,
         }
         for name, values in tables.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)

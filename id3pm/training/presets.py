@@ -41,6 +41,7 @@ class TrainConfig:
         photo_share: Share of a super-resolution batch that is cut from photographs instead of the data set.
         grad_clip: Largest L2 norm of the gradient; `None` does not clip.
         min_snr_gamma: See `id3pm.training.loss.HybridLoss`.
+        snr_floor: See `id3pm.training.loss.HybridLoss`.
         identity_loss: Weight of `id3pm.training.identity_loss.IdentityLoss` on the predicted image, times the share
             of the image in the noisy one (alphas_cumprod); 0, the paper's, needs no FR model.
         identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
@@ -63,6 +64,7 @@ class TrainConfig:
     photo_share: float = 0.0
     grad_clip: float | None = None
     min_snr_gamma: float | None = None
+    snr_floor: float = 0.0
     identity_loss: float = 0.0
     identity_gain: float = 1.0
     seed: int = 0
@@ -79,6 +81,7 @@ class TrainConfig:
             f"ema_rate={self.ema_rate}: must be in [0, 1)": 0.0 <= self.ema_rate < 1.0,
             f"condition_dropout={self.condition_dropout}: must be in [0, 1]": 0.0 <= self.condition_dropout <= 1.0,
             f"photo_share={self.photo_share}: must be in [0, 1]": 0.0 <= self.photo_share <= 1.0,
+            f"snr_floor={self.snr_floor}: must be 0 or more": self.snr_floor >= 0.0,
             f"identity_loss={self.identity_loss}: must be 0 or more, and 0 without ID vectors": (
                 self.identity_loss == 0 or (self.identity_loss > 0 and self.unet.identity_dim is not None)
             ),
@@ -143,6 +146,8 @@ DEMO_BASE = TrainConfig(
     flip=True,
     grad_clip=1.0,
     min_snr_gamma=5.0,
+    snr_floor=0.1,
+    identity_loss=0.03,
     identity_gain=128**0.5,
     precision="bf16",
 )
@@ -159,6 +164,7 @@ DEMO_SR = TrainConfig(
     flip=True,
     photo_share=0.5,
     grad_clip=1.0,
+    snr_floor=0.1,
     precision="bf16",
 )
 PRESETS: Mapping[tuple[str, str], TrainConfig] = types.MappingProxyType(

@@ -43,7 +43,7 @@ HEAVY = {
     "torch": ("id3pm/unet", "id3pm/engines/torch_engine.py", "id3pm/training", "id3pm/evaluation", "export", "tests"),
     "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
-    "onnx": ("id3pm/face", "export", "tests"),
+    "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests"),
     "triton_python_backend_utils": ("triton_repo", "id3pm/serving"),
     "tritonclient": ("client", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),

@@ -1,4 +1,4 @@
-"""The hybrid loss and its gradient equal guided-diffusion's; min-SNR weights follow their paper."""
+"""The hybrid loss and its gradient equal guided-diffusion's; weights by SNR follow their papers."""
 
 from __future__ import annotations
 
@@ -68,3 +68,16 @@ def test_min_snr_weights_cap_the_signal_to_noise_ratio() -> None:
     snr = (plain.get_buffer("sqrt_alphas_cumprod") / plain.get_buffer("sqrt_one_minus_alphas_cumprod"))[t].numpy() ** 2
     np.testing.assert_allclose(ratio, np.minimum(1.0, 5.0 / snr), rtol=1e-3)
     assert ratio[0] < 0.01 and ratio[-1] == 1.0
+
+
+def test_a_floor_of_the_signal_to_noise_ratio_raises_the_noisiest_steps_alone() -> None:
+    config = DiffusionConfig(noise_schedule="cosine")
+    plain, weighted = (HybridLoss(config, learn_sigma=False, min_snr_gamma=5.0, snr_floor=f) for f in (0.0, 0.1))
+    x0, noise, output = (torch.from_numpy(array) for array in arrays())
+    t = torch.tensor([0, 100, 700, 850, 950, 999])
+    x_t = plain.q_sample(x0, t, noise)
+    first, second = (loss(output[:, :3], x0, x_t, t, noise)["loss"].numpy() for loss in (plain, weighted))
+    snr = (plain.get_buffer("sqrt_alphas_cumprod") / plain.get_buffer("sqrt_one_minus_alphas_cumprod"))[t].numpy() ** 2
+    np.testing.assert_array_equal(second[:3], first[:3])
+    np.testing.assert_allclose(second[3:] / first[3:], np.minimum(0.1 / snr[3:], 100.0), rtol=1e-3)
+    assert second[-1] / first[-1] == pytest.approx(100.0)  # the cosine schedule's last step has no image left
