@@ -17,6 +17,7 @@ from id3pm.errors import ConfigError, InvalidOptionError
 
 T = TypeVar("T")
 SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
+SpacingName = Literal["uniform", "logsnr"]
 NoiseScheduleName = Literal["cosine", "linear"]
 MAX_SEED = 2**63 - 1
 
@@ -164,6 +165,8 @@ class SamplingOptions:
         sampler: `ddpm` (respaced ancestral sampling with the learned variance), `ddim` or `dpmpp_2m`.
         steps: Evaluations of the U-Net; T is respaced to this many (paper: 250). A single step gives no face: it keeps
             time step 0 alone, as guided-diffusion's respacing does, and so takes the noise for a finished image.
+        spacing: Which time steps these are: `uniform` in t (guided-diffusion's) or in `logsnr`; see
+            `id3pm.diffusion.schedule.space_logsnr`.
         guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u); 1 switches it off (paper: 2).
         guidance_low: First training time step (inclusive) at which guidance is on.
         guidance_high: Last training time step (inclusive) at which guidance is on.
@@ -173,6 +176,7 @@ class SamplingOptions:
 
     sampler: SamplerName = "ddpm"
     steps: int = 250
+    spacing: SpacingName = "uniform"
     guidance_scale: float = 2.0
     guidance_low: int = 0
     guidance_high: int = 1_000_000
@@ -182,6 +186,8 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         samplers = typing.get_args(SamplerName)
         _require_option(self.sampler in samplers, f"sampler={self.sampler!r}: choose one of {', '.join(samplers)}")
+        spacings = typing.get_args(SpacingName)
+        _require_option(self.spacing in spacings, f"spacing={self.spacing!r}: choose one of {', '.join(spacings)}")
         _require_option(1 <= self.steps <= 1000, f"steps={self.steps}: must be between 1 and 1000")
         _require_option(
             math.isfinite(self.guidance_scale) and 0.0 <= self.guidance_scale <= 20.0,

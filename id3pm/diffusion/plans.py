@@ -126,7 +126,7 @@ def _plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) 
         raise InvalidOptionError(
             f"steps={options.steps}: this model has {config.diffusion_steps} training steps, ask for that many or fewer"
         )
-    return plan_from_schedule(respaced_schedule(config, options.steps), options, learn_sigma)
+    return plan_from_schedule(respaced_schedule(config, options.steps, options.spacing), options, learn_sigma)
 
 
 def plan_from_schedule(schedule: Schedule, options: SamplingOptions, learn_sigma: bool) -> StepPlan:

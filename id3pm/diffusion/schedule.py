@@ -14,12 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.config import DiffusionConfig
+from id3pm.config import DiffusionConfig, SpacingName
 from id3pm.errors import ConfigError, InvalidOptionError
 
 Float64Array = NDArray[np.float64]
 Respacing = int | str | Sequence[int]
 
+NOISIEST_LOGSNR = -6.0
+"""Of `logsnr` spacing: noisier time steps hold nothing of the image but its mean colour, amplified 20 times."""
 MAX_BETA = 0.999  # Nichol and Dhariwal (2021), section 3.2: no singularity at t = T
 
 
@@ -88,6 +90,30 @@ def space_timesteps(diffusion_steps: int, respacing: Respacing) -> tuple[int, ..
             position += stride
         start += size
     return tuple(sorted(set(timesteps)))
+
+
+def space_logsnr(config: DiffusionConfig, count: int) -> tuple[int, ...]:
+    """The training time steps whose log SNR, log(abar / (1 - abar)), is nearest to `count` equally spaced values.
+
+    Lu et al. (2022) derive DPM-Solver for steps of equal length in half the log SNR. The noisiest value is
+    `NOISIEST_LOGSNR`: at the end of the cosine schedule log SNR falls to -20, where nothing is left to divide up.
+
+    Args:
+        config: The training process.
+        count: Number of time steps to keep, 1 .. T.
+
+    Returns:
+        Ascending time steps in 0 .. T - 1, all different: where the training steps lie too far apart, the next ones.
+    """
+    kept = np.cumprod(1.0 - betas(config))
+    log_snr = np.log(kept / (1.0 - kept))
+    wanted = (
+        np.linspace(log_snr[0], max(NOISIEST_LOGSNR, log_snr[-1]), count) if count > 1 else np.array([NOISIEST_LOGSNR])
+    )
+    nearest = np.abs(log_snr[:, None] - wanted).argmin(axis=0)
+    places = np.arange(count)
+    distinct = np.maximum.accumulate(nearest - places) + places
+    return tuple(int(t) for t in np.minimum(distinct, config.diffusion_steps - count + places))
 
 
 def _count(text: str, respacing: str) -> int:
@@ -192,20 +218,32 @@ class Schedule:
         return timesteps
 
 
-def respaced_schedule(config: DiffusionConfig, respacing: Respacing) -> Schedule:
-    """The process that keeps the time steps of `space_timesteps(T, respacing)`; cached.
+def respaced_schedule(config: DiffusionConfig, respacing: Respacing, spacing: SpacingName = "uniform") -> Schedule:
+    """The process that keeps some of the time steps; cached.
+
+    Args:
+        config: The training process.
+        respacing: What `space_timesteps` takes; with `logsnr` spacing a number.
+        spacing: `uniform`: the time steps of `space_timesteps(T, respacing)`; `logsnr`: those of `space_logsnr`.
 
     `respaced_schedule(config, config.diffusion_steps)` is the training process itself, as guided-diffusion trains it.
 
     Raises:
         ConfigError, InvalidOptionError: As `betas` and `space_timesteps`.
     """
+    if spacing == "logsnr":
+        if not isinstance(respacing, int):
+            raise InvalidOptionError(f"respacing={respacing!r}: logsnr spacing takes a number of steps")
+        return _kept(config, space_logsnr(config, respacing))
     return _respaced_schedule(config, respacing if isinstance(respacing, (int, str)) else tuple(respacing))
 
 
 @functools.lru_cache(maxsize=256)
 def _respaced_schedule(config: DiffusionConfig, respacing: int | str | tuple[int, ...]) -> Schedule:
-    timesteps = space_timesteps(config.diffusion_steps, respacing)
+    return _kept(config, space_timesteps(config.diffusion_steps, respacing))
+
+
+def _kept(config: DiffusionConfig, timesteps: tuple[int, ...]) -> Schedule:
     kept = np.cumprod(1.0 - betas(config))[list(timesteps)]
     # The betas under which the kept steps have the same abar as in training (Nichol and Dhariwal 2021, eq. 19).
     respaced_betas = 1 - kept / np.append(1.0, kept[:-1])

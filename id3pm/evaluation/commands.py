@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm evaluate identity` and `id3pm evaluate super-resolution`."""
+"""The command line of this room: `id3pm evaluate identity`, `presets` and `super-resolution`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from id3pm import shards
 from id3pm.bundle import read_bundle
 from id3pm.config import SamplerName, SamplingOptions
+from id3pm.engines.manifest import Manifest
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation import report as reports
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.dlib_encoder import DlibJudge
 from id3pm.evaluation.encoders import Judge, StageJudge
 from id3pm.evaluation.identity import IdentityStudy, Setting, SettingResult, load_targets, settings_of
+from id3pm.evaluation.presets import measure_preset, presets_markdown, seconds_by_preset
 from id3pm.evaluation.superresolution import compare, enlarge, held_out_photographs, photograph_crops
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
 from id3pm.images import decode_photo
 from id3pm.pipeline import Pipeline
+from id3pm.sampling.presets import PRESETS
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 SAMPLER = click.Choice(get_args(SamplerName))
@@ -95,10 +98,7 @@ def identity_command(
         settings = settings_of(samplers or (manifest.sampling.sampler,), guidance, steps, at_guidance, at_steps)
         for setting in settings:  # a bad value is noticed now, too
             SamplingOptions(**dataclasses.asdict(setting))
-        key = _models_key(repository)
-        judges: list[Judge] = [StageJudge(pipeline.face_stage, key)]
-        if independent:
-            judges.append(DlibJudge(pipeline.face_stage, key))
+        judges = _judges(pipeline, repository, independent)
         targets = load_targets(data, manifest.id_vector_model, identities, seeds)
         study = IdentityStudy(pipeline, targets, judges, Cache(out / "cache"), super_resolution)
         results: list[SettingResult] = []
@@ -108,13 +108,7 @@ def identity_command(
                 results.append(study.measure(setting, lambda count, task=task: bar.advance(task, count)))  # type: ignore[misc]
                 bar.console.print(_line(results[-1]), soft_wrap=True)
                 report = reports.IdentityReport(
-                    subject={
-                        "bundle": manifest.bundle.name,
-                        "weights": manifest.bundle.weights_sha256[:12],
-                        "target": manifest.target,
-                        "data": data.name,
-                        "size": 256 if super_resolution else 64,
-                    },
+                    subject={**_subject(manifest, data), "size": 256 if super_resolution else 64},
                     identities=identities,
                     images_per_identity=seeds,
                     at_guidance=at_guidance,
@@ -133,6 +127,50 @@ def identity_command(
             similarities,
         )
     click.echo(f"report: {out / 'identity.md'}")
+
+
+@evaluate_group.command("presets")
+@data_option
+@repository_option
+@out_option
+@click.option("--identities", type=click.IntRange(20), default=100, help="People from the data set's test split.")
+@click.option("--timed", type=click.IntRange(1), default=4, help="256 px images that each preset makes for its speed.")
+@click.option("--independent/--no-independent", default=True, help="Also judge with dlib's network (extra evaluate).")
+@threads_option
+def presets_command(
+    data: Path, repository: Path, out: Path, identities: int, timed: int, independent: bool, threads: int | None
+) -> None:
+    """What do faster presets cost?
+
+    Speed, identity and agreement with `paper` of every sampling preset: presets.json and presets.md in --out. What has
+    been generated is kept there and not made again, so an interrupted evaluation goes on where it stopped.
+    """
+    with Pipeline.load(repository, threads=threads) as pipeline, _progress() as bar:
+        manifest = pipeline.base_manifest
+        judges = _judges(pipeline, repository, independent)
+        targets = load_targets(data, manifest.id_vector_model, identities, 1)
+        task = bar.add_task("speed", total=len(PRESETS))
+        seconds = seconds_by_preset(pipeline, targets, timed, lambda name: bar.advance(task))
+        study = IdentityStudy(pipeline, targets, judges, Cache(out / "cache"))
+        results = []
+        for name, preset in PRESETS.items():
+            task = bar.add_task(name, total=identities)
+            results.append(
+                measure_preset(name, preset, study, manifest, seconds[name], lambda n, task=task: bar.advance(task, n))  # type: ignore[misc]
+            )
+    subject = _subject(manifest, data)
+    out.mkdir(parents=True, exist_ok=True)
+    report = {
+        "schema": reports.SCHEMA,
+        "subject": subject,
+        "identities": identities,
+        "baselines": [dataclasses.asdict(base) for base in study.baselines],
+        "presets": [dataclasses.asdict(result) for result in results],
+    }
+    reports.write_json(out / "presets.json", report)
+    text = presets_markdown(subject, identities, study.baselines, results)
+    reports.write_text(out / "presets.md", text)
+    click.echo(text)
 
 
 @evaluate_group.command("super-resolution")
@@ -190,6 +228,22 @@ def _pictures(folder: Path | None) -> list[Any]:
     if not files:
         raise InvalidInputError(f"{folder} has no pictures (.jpg, .jpeg, .png, .webp)")
     return [decode_photo(file.read_bytes()) for file in files]
+
+
+def _judges(pipeline: Pipeline, repository: Path, independent: bool) -> list[Judge]:
+    key = _models_key(repository)
+    judges: list[Judge] = [StageJudge(pipeline.face_stage, key)]
+    return [*judges, DlibJudge(pipeline.face_stage, key)] if independent else judges
+
+
+def _subject(manifest: Manifest, data: Path) -> dict[str, Any]:
+    return {
+        "bundle": manifest.bundle.name,
+        "weights": manifest.bundle.weights_sha256[:12],
+        "target": manifest.target,
+        "precision": manifest.precision,
+        "data": data.name,
+    }
 
 
 def _models_key(repository: Path) -> str:

@@ -8,7 +8,7 @@ own picture slightly altered, which no generated image should be expected to bea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,23 +191,49 @@ class IdentityStudy:
         return tuple(view.baseline for view in self._views)
 
     def measure(self, setting: Setting, on_images: Callable[[int], None] = lambda count: None) -> SettingResult:
-        """Generates and judges the images of one setting.
+        """`judge` for one row of the report."""
+        return SettingResult(setting=setting, measurements=self.judge(to_json(setting), on_images))
+
+    def judge(
+        self, options: Mapping[str, Any], on_images: Callable[[int], None] = lambda count: None
+    ) -> tuple[Measurement, ...]:
+        """Generates and judges the images of one way of sampling; one opinion per judge.
 
         Args:
-            setting: How to sample.
+            options: Sampling options as `Pipeline.generate` takes them.
             on_images: Called with the number of images whenever some are done.
         """
+        vectors = self._vectors(options, on_images)
+        return tuple(view.measure(found, self._people) for view, found in zip(self._views, vectors, strict=True))
+
+    def agreement(self, options: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[Distribution, ...]:
+        """How alike two ways of sampling make the same person from the same seed.
+
+        Args:
+            options: Sampling options.
+            reference: Other ones.
+
+        Returns:
+            For every judge the cosine similarities of the pairs of images; those without a face do not count.
+        """
+        pairs = zip(self._views, self._vectors(options), self._vectors(reference), strict=True)
+        return tuple(distribution(view.agreement(first, second)) for view, first, second in pairs)
+
+    @property
+    def _people(self) -> NDArray[np.int64]:
         count, seeds = self._targets.seeds.shape
-        people = np.repeat(np.arange(count), seeds)
+        return np.repeat(np.arange(count), seeds)
+
+    def _vectors(
+        self, options: Mapping[str, Any], on_images: Callable[[int], None] = lambda count: None
+    ) -> list[NDArray[np.float32]]:
+        """What each judge sees in the images of all targets, [P, D]."""
         vectors: list[list[NDArray[np.float32]]] = [[] for _ in self._views]
-        for images, key in self._chunks(setting, people, self._targets.seeds.ravel()):
+        for images, key in self._chunks(options, self._people, self._targets.seeds.ravel()):
             for view, parts in zip(self._views, vectors, strict=True):
                 parts.append(view.embed(images, key))
             on_images(len(images))
-        measurements = tuple(
-            view.measure(np.concatenate(parts), people) for view, parts in zip(self._views, vectors, strict=True)
-        )
-        return SettingResult(setting=setting, measurements=measurements)
+        return [np.concatenate(parts) for parts in vectors]
 
     def faces(self, setting: Setting, people: int, seeds: int) -> tuple[NDArray[np.uint8], list[Floats]]:
         """Some people's images with their similarities, for a picture.
@@ -221,7 +247,7 @@ class IdentityStudy:
             uint8 [people, seeds, S, S, 3], and for every judge the similarities [people, seeds].
         """
         rows = np.repeat(np.arange(people), seeds)
-        chunks = list(self._chunks(setting, rows, np.tile(np.arange(seeds), people)))
+        chunks = list(self._chunks(to_json(setting), rows, np.tile(np.arange(seeds), people)))
         images = np.concatenate([images for images, _ in chunks])
         similarities = [
             view.similarities(np.concatenate([view.embed(images, key) for images, key in chunks]), rows)
@@ -233,10 +259,9 @@ class IdentityStudy:
         )
 
     def _chunks(
-        self, setting: Setting, people: NDArray[np.int64], seeds: NDArray[np.int64]
+        self, options: Mapping[str, Any], people: NDArray[np.int64], seeds: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.uint8], Any]]:
         """Images uint8 [n, S, S, 3] of these rows, a chunk at a time, and what they depend on: their receipts."""
-        options = to_json(setting)
         for start in range(0, len(people), CHUNK):
             vectors = self._targets.vectors[people[start : start + CHUNK]]
             chunk = seeds[start : start + CHUNK].tolist()
@@ -244,7 +269,7 @@ class IdentityStudy:
             yield self._cache.array(key, lambda v=vectors, s=chunk: self._generate(v, s, options)), key  # type: ignore[misc]
 
     def _generate(
-        self, vectors: NDArray[np.float32], seeds: Sequence[int], options: dict[str, Any]
+        self, vectors: NDArray[np.float32], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> NDArray[np.uint8]:
         if self._super_resolution:
             return self._pipeline.generate(vectors, seeds, **options).images
@@ -282,6 +307,11 @@ class _View:
     def similarities(self, vectors: NDArray[np.float32], people: NDArray[np.int64]) -> Floats:
         """Cosines between vectors [P, D] and the targets of these numbers [P]; NaN where there is no face."""
         cosines: Floats = np.einsum("pd,pd->p", self._directions(vectors), self._targets[people])
+        return cosines
+
+    def agreement(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> Floats:
+        """Cosines between two sets of vectors, row by row; NaN where either has no face."""
+        cosines: Floats = np.einsum("pd,pd->p", self._directions(first), self._directions(second))
         return cosines
 
     def measure(self, vectors: NDArray[np.float32], people: NDArray[np.int64]) -> Measurement:

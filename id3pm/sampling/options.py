@@ -13,9 +13,11 @@ import numpy as np
 
 from id3pm.config import SamplingOptions, from_json, to_json
 from id3pm.errors import ConfigError, InvalidOptionError
+from id3pm.sampling.presets import preset
 
+PRESET = "preset"
 BASE_OPTIONS: Mapping[str, str] = {field.name: field.name for field in dataclasses.fields(SamplingOptions)}
-SR_OPTIONS: Mapping[str, str] = {f"sr_{name}": name for name in ("sampler", "steps", "eta")}
+SR_OPTIONS: Mapping[str, str] = {f"sr_{name}": name for name in ("sampler", "steps", "spacing", "eta")}
 
 
 def both_stages(
@@ -26,12 +28,15 @@ def both_stages(
     Args:
         base: Defaults of the 64 px stage.
         sr: Defaults of super-resolution.
-        given: What the caller asks for, by public name: the keys of `BASE_OPTIONS` and `SR_OPTIONS`.
+        given: What the caller asks for, by public name: the keys of `BASE_OPTIONS` and `SR_OPTIONS`, and
+            `preset`, whose options take the place of the defaults.
 
     Raises:
         InvalidOptionError: A name is unknown, or a value has the wrong type or is outside its range.
     """
-    _check_names(given, (*BASE_OPTIONS, *SR_OPTIONS))
+    _check_names(given, (PRESET, *BASE_OPTIONS, *SR_OPTIONS))
+    if (name := given.get(PRESET)) is not None:
+        base, sr = preset(name).base, preset(name).sr
     return _with(base, given, BASE_OPTIONS), _with(sr, given, SR_OPTIONS)
 
 
@@ -40,12 +45,14 @@ def base_stage(base: SamplingOptions, given: Mapping[str, Any]) -> SamplingOptio
 
     Args:
         base: Defaults.
-        given: What the caller asks for: the keys of `BASE_OPTIONS`.
+        given: What the caller asks for: `preset` and the keys of `BASE_OPTIONS`.
 
     Raises:
         InvalidOptionError: As for `both_stages`; options of super-resolution are unknown here.
     """
-    _check_names(given, tuple(BASE_OPTIONS))
+    _check_names(given, (PRESET, *BASE_OPTIONS))
+    if (name := given.get(PRESET)) is not None:
+        base = preset(name).base
     return _with(base, given, BASE_OPTIONS)
 
 

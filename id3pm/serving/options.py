@@ -13,6 +13,7 @@ import numpy as np
 
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import InvalidInputError, InvalidOptionError
+from id3pm.sampling.presets import preset
 from id3pm.serving.wire import OPTIONS, OPTIONS_BY_NAME, STAGES, Array, Option, Stage, shortest_float, text
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Row:
     Attributes:
         seed: 0 .. 2^63 - 1.
         priority: 0 (first) .. 9 (last).
-        options: The stage's sampling options: what was sent, over the bundle's defaults.
+        options: The stage's sampling options: what was sent, over those of its preset or else the bundle's.
         attributes: float32 [A] as sent, or `None`.
     """
 
@@ -133,6 +134,9 @@ def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> 
 
 
 def _sampling_options(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> SamplingOptions:
+    if "preset" in values:
+        chosen = preset(values["preset"])
+        defaults = chosen.base if stage == "base" else chosen.sr
     names = {option.field: option.name for option in OPTIONS if option.field is not None and stage in option.stages}
     changes = {field: values[name] for field, name in names.items() if name in values}
     # eta belongs to ddim: a bundle that defaults to ddim with noise must not spoil a request for another sampler.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from id3pm.config import SamplingOptions
 from id3pm.errors import ImageError, InvalidInputError
+from id3pm.sampling.presets import PRESETS
 
 Array = npt.NDArray[Any]
 Stage = Literal["base", "sr"]
@@ -58,8 +59,10 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option("seed", "INT64", STAGES, "0 .. 2^63 - 1; required: the image is a function of it"),
     Option("priority", "INT32", STAGES, "order of waiting requests: 0 (first) .. 9 (last); default 1"),
+    Option("preset", "STRING", STAGES, f"{', '.join(PRESETS)}: all sampling options at once, in place of the bundle's"),
     Option("sampler", "STRING", BASE, "ddpm, ddim or dpmpp_2m"),
     Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
+    Option("spacing", "STRING", BASE, "time steps: uniform, or uniform in logsnr"),
     Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 0 .. 20; 1 is off"),
     Option("guidance_low", "INT32", BASE, "lowest training time step with guidance (inclusive)"),
     Option("guidance_high", "INT32", BASE, "highest training time step with guidance (inclusive)"),
@@ -68,6 +71,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("attributes", "FP32", BASE, "attribute vector, where the bundle has attributes; -1 is unspecified", -1),
     Option("sr_sampler", "STRING", SR, "as sampler, for 64 -> 256 px"),
     Option("sr_steps", "INT32", SR, "as steps, for 64 -> 256 px"),
+    Option("sr_spacing", "STRING", SR, "as spacing, for 64 -> 256 px"),
     Option("sr_eta", "FP32", SR, "as eta, for 64 -> 256 px"),
 )
 OPTIONS_BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}

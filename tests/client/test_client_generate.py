@@ -123,8 +123,10 @@ def test_a_bad_argument_is_named_and_nothing_is_sent(
 
 def test_every_option_travels_as_a_tensor_of_its_type(client: Any, server: Any) -> None:
     options: dict[str, Any] = {
+        "preset": "fast",
         "sampler": "ddim",
         "steps": np.int64(10),
+        "spacing": "logsnr",
         "guidance_scale": 3,
         "guidance_low": 0,
         "guidance_high": 900,
@@ -133,6 +135,7 @@ def test_every_option_travels_as_a_tensor_of_its_type(client: Any, server: Any) 
         "attributes": [1, 2, 3],
         "sr_sampler": "ddpm",
         "sr_steps": 5,
+        "sr_spacing": "uniform",
         "sr_eta": 0.0,
         "priority": 2,
     }
@@ -154,7 +157,7 @@ def test_none_leaves_an_option_to_the_server(client: Any, server: Any) -> None:
 
 
 def test_an_unknown_option_is_a_type_error_as_in_python(client: Any, server: Any) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'step'; the options are sampler, steps"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'step'; the options are preset, sampler, steps"):
         client.generate(VECTOR, 1, step=5)
     assert server.calls == []
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from id3pm.config import DiffusionConfig
-from id3pm.diffusion.schedule import betas, respaced_schedule, space_timesteps
+from id3pm.diffusion.schedule import NOISIEST_LOGSNR, betas, respaced_schedule, space_logsnr, space_timesteps
 from id3pm.errors import ConfigError, InvalidOptionError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -125,3 +125,27 @@ def test_cached_schedules_cannot_be_changed():
     for array in (schedule.betas, schedule.alphas_cumprod, schedule.posterior_variance, schedule.model_timesteps):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+@given(st.sampled_from(["cosine", "linear"]), st.integers(21, 1200), st.data())
+def test_logsnr_spacing_keeps_as_many_different_steps_as_asked_for(noise_schedule, diffusion_steps, data):
+    count = data.draw(st.integers(1, diffusion_steps))
+    timesteps = space_logsnr(DiffusionConfig(diffusion_steps=diffusion_steps, noise_schedule=noise_schedule), count)
+    assert len(timesteps) == count
+    assert all(later > earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False))
+    assert 0 <= timesteps[0] and timesteps[-1] < diffusion_steps
+
+
+@pytest.mark.parametrize("noise_schedule", ["cosine", "linear"])
+def test_logsnr_spacing_divides_the_log_snr_into_equal_parts(noise_schedule):
+    schedule = respaced_schedule(DiffusionConfig(noise_schedule=noise_schedule), 9, "logsnr")
+    log_snr = np.log(schedule.alphas_cumprod / (1 - schedule.alphas_cumprod))
+    np.testing.assert_allclose(log_snr[-1], NOISIEST_LOGSNR, atol=0.05)
+    gaps = np.diff(log_snr[3:])  # at the clean end the training steps themselves lie too far apart
+    np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.03)
+    assert schedule.timesteps[0] == 0
+
+
+def test_logsnr_spacing_takes_a_number():
+    with pytest.raises(InvalidOptionError, match=r"respacing='ddim50': logsnr spacing takes a number of steps"):
+        respaced_schedule(DiffusionConfig(), "ddim50", "logsnr")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm import shards
+from id3pm.config import DiffusionConfig
 
 DIM = 3
 
@@ -61,12 +62,18 @@ class ColorJudge:
 
 
 class ColorPipeline:
-    """At guidance 2 the picture of the person, at 1 that of its opposite, at 3 nobody. Counts what it has made."""
+    """At guidance 2 the picture of the person, at 1 that of its opposite, at 3 nobody. Counts what it has made.
+
+    The preset `balanced` makes the opposite, too, the others the person.
+    """
 
     base_manifest: Any = SimpleNamespace(
         bundle=SimpleNamespace(name="made up", weights_sha256="0" * 64),
         id_vector_model="sface",
         target="onnx-cpu",
+        precision="fp32",
+        diffusion=DiffusionConfig(),
+        unet=SimpleNamespace(learn_sigma=True),
         sampling=SimpleNamespace(sampler="ddpm"),
     )
     face_stage = None
@@ -86,8 +93,9 @@ class ColorPipeline:
         return [{"vector": v.tolist(), "seed": s, **options} for v, s in zip(vectors, seeds, strict=True)]
 
     def generate_64(
-        self, vectors: NDArray[np.float32], seeds: Sequence[int], *, guidance_scale: float, **options: Any
+        self, vectors: NDArray[np.float32], seeds: Sequence[int], *, guidance_scale: float = 2.0, **options: Any
     ) -> NDArray[np.uint8]:
+        guidance_scale = 1.0 if options.get("preset") == "balanced" else guidance_scale
         if next(self.calls) == self.fail_at:
             raise KeyboardInterrupt
         self.made += len(vectors)

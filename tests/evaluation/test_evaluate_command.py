@@ -36,12 +36,12 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
     return fake
 
 
-def run(folder: Path, *arguments: str) -> Result:
+def run(folder: Path, *arguments: str, command: str = "identity") -> Result:
     if not (folder / "data").exists():
         write_people(folder / "data", PEOPLE)
     common = ["--data", str(folder / "data"), "--out", str(folder / "out"), "--identities", str(PEOPLE)]
     return CliRunner().invoke(
-        commands.evaluate_group, ["identity", *common, *arguments], catch_exceptions=True, standalone_mode=False
+        commands.evaluate_group, [command, *common, *arguments], catch_exceptions=True, standalone_mode=False
     )
 
 
@@ -78,6 +78,21 @@ def test_report_has_numbers_tables_and_pictures(pipeline: ColorPipeline, tmp_pat
         with Image.open(tmp_path / "out" / name) as picture:
             assert np.asarray(picture).std() > 10
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_presets_are_compared_with_the_papers(pipeline: ColorPipeline, tmp_path: Path) -> None:
+    result = run(tmp_path, "--timed", "2", command="presets")
+    assert result.exit_code == 0, result.exception
+    found = json.loads((tmp_path / "out/presets.json").read_text(encoding="utf-8"))
+    paper, balanced, fast = found["presets"]
+    assert [paper["preset"], balanced["preset"], fast["preset"]] == ["paper", "balanced", "fast"]
+    assert paper["base"]["steps"] == 250 and paper["evaluations"] == 500
+    assert [row["agreement"][0]["mean"] for row in found["presets"]] == pytest.approx([1.0, -1.0, 1.0], abs=1e-3)
+    assert fast["measurements"][1]["similarity"]["mean"] == pytest.approx(1.0, abs=1e-3)
+    assert min(row["seconds_per_image"] for row in found["presets"]) > 0
+    rows = (tmp_path / "out/presets.md").read_text(encoding="utf-8").splitlines()[-3:]
+    assert rows[0].startswith("| `paper` | ddpm, 250 steps, guidance 2 | ddpm, 250 steps | 500 |")
+    assert " 1.0x | 1.000 |" in rows[0] and " -1.000 |" in rows[1]
 
 
 def test_finished_settings_are_reported_before_the_last_is_done(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from id3pm.config import PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, SamplingOptions
 from id3pm.errors import InvalidOptionError
-from id3pm.sampling.options import both_stages
+from id3pm.sampling.options import base_stage, both_stages
+from id3pm.sampling.presets import PRESETS
 
 
 def test_nothing_given_means_the_defaults() -> None:
@@ -36,7 +38,7 @@ def test_default_eta_belongs_to_the_default_sampler() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stepz": 10}, "unknown option stepz; choose from sampler, steps"),
+        ({"stepz": 10}, "unknown option stepz; choose from preset, sampler, steps"),
         ({"sr_guidance_scale": 2.0}, "unknown option sr_guidance_scale"),
         ({"steps": 0}, "steps=0"),
         ({"steps": "10"}, "steps='10'"),
@@ -49,3 +51,15 @@ def test_default_eta_belongs_to_the_default_sampler() -> None:
 def test_wrong_option_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
         both_stages(PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, given)
+
+
+def test_a_preset_takes_the_place_of_the_defaults_and_what_is_given_beside_it_wins() -> None:
+    defaults = SamplingOptions(sampler="dpmpp_2m", steps=3), SamplingOptions(sampler="dpmpp_2m", steps=4)
+    fast = PRESETS["fast"]
+    assert both_stages(*defaults, {"preset": "fast"}) == (fast.base, fast.sr)
+    base, sr = both_stages(*defaults, {"preset": "fast", "steps": 17, "sr_spacing": "logsnr"})
+    assert base == dataclasses.replace(fast.base, steps=17)
+    assert sr == dataclasses.replace(fast.sr, spacing="logsnr")
+    assert base_stage(defaults[0], {"preset": "paper"}) == PAPER_BASE_SAMPLING
+    with pytest.raises(InvalidOptionError, match="preset='slow': choose one of paper, balanced, fast"):
+        both_stages(*defaults, {"preset": "slow"})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import ImageError, InvalidInputError, InvalidOptionError
+from id3pm.sampling.presets import PRESETS
 from id3pm.serving.options import parse_rows
 from id3pm.serving.wire import MAX_PHOTO_BYTES, OPTIONS, parse_control, photo_bytes, shortest_float
 
@@ -187,3 +188,14 @@ def test_oversized_photographs_are_refused_before_they_are_decoded() -> None:
         photo_bytes(b"\xff" * (MAX_PHOTO_BYTES + 1))
     with pytest.raises(ImageError, match=f"at most {MAX_PHOTO_BYTES}"):
         photo_bytes(b"A" * (MAX_PHOTO_BYTES * 2))
+
+
+def test_a_preset_sets_both_stages_and_a_value_beside_it_wins() -> None:
+    for stage, preset in (("base", PRESETS["balanced"].base), ("sr", PRESETS["balanced"].sr)):
+        assert one(stage, parameters={"preset": "balanced"}).options == preset
+    assert one("base", parameters={"preset": "paper", "steps": 9}).options == dataclasses.replace(
+        PRESETS["paper"].base, steps=9
+    )
+    for stage in ("base", "sr"):
+        with pytest.raises(InvalidOptionError, match="preset='best': choose one of paper, balanced, fast"):
+            one(stage, parameters={"preset": "best"})

@@ -34,8 +34,10 @@ DTYPES: Mapping[str, type[Any]] = MappingProxyType(
 class Options(TypedDict, total=False):
     """Sampling options of `generate`; what is left out or `None` takes the default of the server's bundle."""
 
+    preset: str | None
     sampler: str | None
     steps: int | None
+    spacing: str | None
     guidance_scale: float | None
     guidance_low: int | None
     guidance_high: int | None
@@ -44,6 +46,7 @@ class Options(TypedDict, total=False):
     attributes: Any
     sr_sampler: str | None
     sr_steps: int | None
+    sr_spacing: str | None
     sr_eta: float | None
     priority: int | None
 
@@ -58,8 +61,10 @@ class Option:
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {
+        "preset": Option("BYTES", "all sampling options at once: paper, balanced or fast; others given beside it win"),
         "sampler": Option("BYTES", "64 px stage: ddpm, ddim or dpmpp_2m"),
         "steps": Option("INT32", "64 px stage: evaluations of the network; a single one gives noise"),
+        "spacing": Option("BYTES", "64 px stage: time steps uniform, or uniform in logsnr"),
         "guidance_scale": Option("FP32", "how strongly the ID vector steers the image; 1 is no guidance"),
         "guidance_low": Option("INT32", "first training time step with guidance"),
         "guidance_high": Option("INT32", "last training time step with guidance"),
@@ -68,6 +73,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "attributes": Option("FP32", "attribute vector; -1 everywhere means none"),
         "sr_sampler": Option("BYTES", "super-resolution: ddpm, ddim or dpmpp_2m"),
         "sr_steps": Option("INT32", "super-resolution: evaluations of the network; a single one gives noise"),
+        "sr_spacing": Option("BYTES", "super-resolution: as spacing"),
         "sr_eta": Option("FP32", "super-resolution: noise of ddim, 0 to 1"),
         "priority": Option("INT32", "class of the request in the server's queue; lower goes first"),
     }
