@@ -14,16 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from id3pm import shards
 from id3pm.bundle import read_bundle
-from id3pm.config import SamplerName, SamplingOptions
+from id3pm.config import SamplerName, SamplingOptions, SpacingName
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import InvalidInputError
+from id3pm.evaluation import files
 from id3pm.evaluation import report as reports
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.dlib_encoder import DlibJudge
 from id3pm.evaluation.encoders import Judge, StageJudge
-from id3pm.evaluation.identity import IdentityStudy, Setting, SettingResult, load_targets, settings_of
+from id3pm.evaluation.identity import IdentityStudy, Setting, SettingResult, settings_of
 from id3pm.evaluation.presets import measure_preset, presets_markdown, seconds_by_preset
 from id3pm.evaluation.superresolution import compare, enlarge, held_out_photographs, photograph_crops
+from id3pm.evaluation.superresolution_report import write_super_resolution_report
+from id3pm.evaluation.view import load_targets
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
 from id3pm.images import decode_photo
@@ -31,7 +34,7 @@ from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
-SAMPLER = click.Choice(get_args(SamplerName))
+SAMPLER, SPACING = click.Choice(get_args(SamplerName)), click.Choice(get_args(SpacingName))
 FACE_MODELS = Path("face_embedding/1/engine")
 PEOPLE_IN_PICTURE, SEEDS_IN_PICTURE = 8, 4
 data_option = click.option("--data", type=FOLDER, default=Path("data/demo"), help="From id3pm demo-dataset or similar.")
@@ -68,6 +71,7 @@ def evaluate_group() -> None:
 @click.option("--at-guidance", type=float, default=2.0, help="The guidance scale at which steps are compared.")
 @click.option("--at-steps", type=int, default=25, help="The steps at which guidance scales are compared.")
 @click.option("--sampler", "samplers", type=SAMPLER, multiple=True, help="May be repeated; else the bundle's default.")
+@click.option("--spacing", "spacings", type=SPACING, multiple=True, help="May be repeated.  [default: uniform]")
 @click.option("--super-resolution", is_flag=True, help="Judge the 256 px images instead of the 64 px images.")
 @click.option("--independent/--no-independent", default=True, help="Also judge with dlib's network (extra evaluate).")
 @threads_option
@@ -82,6 +86,7 @@ def identity_command(
     at_guidance: float,
     at_steps: int,
     samplers: tuple[SamplerName, ...],
+    spacings: tuple[SpacingName, ...],
     super_resolution: bool,
     independent: bool,
     threads: int | None,
@@ -92,10 +97,12 @@ def identity_command(
     identity.png and faces.png in --out. One setting after the other; the report is written anew after each. What has
     been generated is kept in --out and not made again, so an interrupted evaluation goes on where it stopped.
     """
-    reports.new_figure(1, 1)  # a missing plot library is noticed now, not after hours
+    files.new_figure(1, 1)  # a missing plot library is noticed now, not after hours
     with Pipeline.load(repository, threads=threads) as pipeline:
         manifest = pipeline.base_manifest
-        settings = settings_of(samplers or (manifest.sampling.sampler,), guidance, steps, at_guidance, at_steps)
+        settings = settings_of(
+            samplers or (manifest.sampling.sampler,), guidance, steps, at_guidance, at_steps, spacings or ("uniform",)
+        )
         for setting in settings:  # a bad value is noticed now, too
             SamplingOptions(**dataclasses.asdict(setting))
         judges = _judges(pipeline, repository, independent)
@@ -161,15 +168,15 @@ def presets_command(
     subject = _subject(manifest, data)
     out.mkdir(parents=True, exist_ok=True)
     report = {
-        "schema": reports.SCHEMA,
+        "schema": files.SCHEMA,
         "subject": subject,
         "identities": identities,
         "baselines": [dataclasses.asdict(base) for base in study.baselines],
         "presets": [dataclasses.asdict(result) for result in results],
     }
-    reports.write_json(out / "presets.json", report)
+    files.write_json(out / "presets.json", report)
     text = presets_markdown(subject, identities, study.baselines, results)
-    reports.write_text(out / "presets.md", text)
+    files.write_text(out / "presets.md", text)
     click.echo(text)
 
 
@@ -199,7 +206,7 @@ def super_resolution_command(
     PSNR, SSIM and identity on held-out faces and on crops of photographs: super_resolution.json, .md and .png in
     --out. Runs the bundle's PyTorch network, because engines are built for one size.
     """
-    reports.new_figure(1, 1)
+    files.new_figure(1, 1)
     description = read_bundle(bundle)
     given = {name: value for name, value in (("sampler", sampler), ("steps", steps)) if value is not None}
     options = dataclasses.replace(description.sr_sampling, **given)  # type: ignore[arg-type]
@@ -215,7 +222,7 @@ def super_resolution_command(
             comparisons.append(compare(name, enlarged, face_judge))
             shown.append(enlarged)
     subject = {"bundle": description.name, "sampler": options.sampler, "steps": options.steps}
-    reports.write_super_resolution_report(out, subject, comparisons, shown)
+    write_super_resolution_report(out, subject, comparisons, shown)
     click.echo(f"report: {out / 'super_resolution.md'}")
 
 
@@ -252,7 +259,7 @@ def _models_key(repository: Path) -> str:
 
 
 def _label(setting: Setting) -> str:
-    return f"{setting.sampler}, {setting.steps} steps, guidance {setting.guidance_scale:g}"
+    return f"{setting.series}, {setting.steps} steps, guidance {setting.guidance_scale:g}"
 
 
 def _line(result: SettingResult) -> str:

@@ -1,11 +1,9 @@
-"""Reports of the evaluation: JSON for programs, markdown tables and plots for people."""
+"""The report on identity: JSON for programs, markdown tables and plots for people."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.errors import MissingExtraError
-from id3pm.evaluation.identity import Baseline, Measurement, SettingResult
-from id3pm.evaluation.superresolution import Comparison, Enlarged
+from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
+from id3pm.evaluation.identity import SettingResult
 from id3pm.evaluation.verification import BINS, QUANTILES, Distribution, Floats
-
-SCHEMA = 1
-SHOWN = 4  # pictures of each set in the super-resolution plot
+from id3pm.evaluation.view import Baseline, Measurement
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,19 +42,19 @@ class IdentityReport:
     settings: int
 
     @property
-    def samplers(self) -> list[str]:
+    def series(self) -> list[str]:
         """In the order of the results."""
-        return list(dict.fromkeys(result.setting.sampler for result in self.results))
+        return list(dict.fromkeys(result.setting.series for result in self.results))
 
-    def by_guidance(self, sampler: str) -> list[SettingResult]:
-        """The guidance sweep of a sampler, in order."""
-        rows = [row for row in self.results if row.setting.sampler == sampler and row.setting.steps == self.at_steps]
+    def by_guidance(self, series: str) -> list[SettingResult]:
+        """The guidance sweep of a series, in order."""
+        rows = [row for row in self.results if row.setting.series == series and row.setting.steps == self.at_steps]
         return sorted(rows, key=lambda row: row.setting.guidance_scale)
 
-    def by_steps(self, sampler: str) -> list[SettingResult]:
-        """The steps sweep of a sampler, in order."""
+    def by_steps(self, series: str) -> list[SettingResult]:
+        """The steps sweep of a series, in order."""
         fixed = self.at_guidance
-        rows = [row for row in self.results if row.setting.sampler == sampler and row.setting.guidance_scale == fixed]
+        rows = [row for row in self.results if row.setting.series == series and row.setting.guidance_scale == fixed]
         return sorted(rows, key=lambda row: row.setting.steps)
 
 
@@ -102,11 +97,11 @@ def identity_markdown(report: IdentityReport) -> str:
             for base in report.baselines
         ),
     ]
-    for sampler in report.samplers:
-        lines += ["", f"## {sampler}, {report.at_steps} steps, by guidance scale", ""]
-        lines += _table("guidance", [(f"{row.setting.guidance_scale:g}", row) for row in report.by_guidance(sampler)])
-        lines += ["", f"## {sampler}, guidance scale {report.at_guidance:g}, by steps", ""]
-        lines += _table("steps", [(str(row.setting.steps), row) for row in report.by_steps(sampler)])
+    for series in report.series:
+        lines += ["", f"## {series}, {report.at_steps} steps, by guidance scale", ""]
+        lines += _table("guidance", [(f"{row.setting.guidance_scale:g}", row) for row in report.by_guidance(series)])
+        lines += ["", f"## {series}, guidance scale {report.at_guidance:g}, by steps", ""]
+        lines += _table("steps", [(str(row.setting.steps), row) for row in report.by_steps(series)])
     return "\n".join(lines) + "\n"
 
 
@@ -167,9 +162,9 @@ def plot_identity(file: Path, report: IdentityReport) -> None:
             halfway = (base.bound.mean + base.impostors.mean) / 2
             panel.axhline(halfway, color="lightgrey", linewidth=0.8, label="halfway")
             panel.set(ylabel=f"cosine similarity ({base.judge})")
-        for sampler in report.samplers:
-            _plot_means(panels[1], sampler, row, report.by_guidance(sampler), lambda r: r.setting.guidance_scale)
-            _plot_means(panels[2], sampler, row, report.by_steps(sampler), lambda r: r.setting.steps)
+        for series in report.series:
+            _plot_means(panels[1], series, row, report.by_guidance(series), lambda r: r.setting.guidance_scale)
+            _plot_means(panels[2], series, row, report.by_steps(series), lambda r: r.setting.steps)
         panels[1].set(xlabel="guidance scale", title=f"{report.at_steps} steps")
         panels[2].set(xlabel="steps", xscale="log", title=f"guidance scale {report.at_guidance:g}")
         ticks = sorted({r.setting.steps for r in report.results if r.setting.guidance_scale == report.at_guidance})
@@ -183,7 +178,7 @@ def plot_identity(file: Path, report: IdentityReport) -> None:
 def _plot_distributions(panel: Any, report: IdentityReport, judge: int) -> None:
     base = report.baselines[judge]
     shown = [("impostors", base.impostors), ("same-face bound", base.bound)]
-    reference = [r for r in report.by_steps(report.samplers[0]) if r.setting.steps == report.at_steps]
+    reference = [r for r in report.by_steps(report.series[0]) if r.setting.steps == report.at_steps]
     shown[1:1] = [("generated", r.measurements[judge].similarity) for r in reference]
     for label, values in shown:
         share = np.array(values.histogram) / max(values.count, 1)
@@ -192,7 +187,7 @@ def _plot_distributions(panel: Any, report: IdentityReport, judge: int) -> None:
     panel.set(title=f"guidance scale {report.at_guidance:g}, {report.at_steps} steps")
 
 
-def _plot_means(panel: Any, sampler: str, judge: int, rows: Sequence[SettingResult], place: Any) -> None:
+def _plot_means(panel: Any, series: str, judge: int, rows: Sequence[SettingResult], place: Any) -> None:
     similarity = [row.measurements[judge].similarity for row in rows]
     # Two standard errors: what another choice of people would change.
     errors = [2 * values.std / math.sqrt(max(values.count, 1)) for values in similarity]
@@ -202,7 +197,7 @@ def _plot_means(panel: Any, sampler: str, judge: int, rows: Sequence[SettingResu
         errors,
         marker="o",
         capsize=3,
-        label=sampler,
+        label=series,
     )
 
 
@@ -241,109 +236,3 @@ def plot_faces(
             panels[seed + 1, person].imshow(generated[person, seed])
             panels[seed + 1, person].set_title("  ".join(values), fontsize=7)
     save_figure(file, figure)
-
-
-def write_super_resolution_report(
-    folder: Path, subject: dict[str, Any], comparisons: Sequence[Comparison], shown: Sequence[Enlarged]
-) -> None:
-    """Writes super_resolution.json, super_resolution.md and super_resolution.png.
-
-    Args:
-        folder: Made if it does not exist.
-        subject: What was evaluated.
-        comparisons: One per set of pictures.
-        shown: The sets' pictures; some are shown.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    data = {"schema": SCHEMA, "subject": subject, "comparisons": [dataclasses.asdict(found) for found in comparisons]}
-    write_json(folder / "super_resolution.json", data)
-    write_text(folder / "super_resolution.md", super_resolution_markdown(subject, comparisons))
-    figure = new_figure(width=10, height=2.3 * SHOWN * len(shown))
-    panels = figure.subplots(SHOWN * len(shown), 4, squeeze=False)
-    for panel in panels.flat:
-        panel.set_axis_off()
-    for number, enlarged in enumerate(shown):
-        columns = {
-            "input": enlarged.low,
-            "Lanczos": enlarged.lanczos,
-            "network": enlarged.network,
-            "truth": enlarged.truth,
-        }
-        for row in range(min(SHOWN, len(enlarged.truth))):
-            for column, (title, images) in enumerate(columns.items()):
-                panel = panels[number * SHOWN + row, column]
-                panel.imshow(images[row], interpolation="nearest")
-                panel.set_title(f"{title}, {images.shape[1]} px", fontsize=8)
-    save_figure(folder / "super_resolution.png", figure)
-
-
-def super_resolution_markdown(subject: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
-    """The comparison as a table."""
-    lines = [
-        "# Super-resolution against Lanczos",
-        "",
-        ", ".join(f"{name} {value}" for name, value in subject.items()),
-        "",
-        "| pictures | sizes | method | PSNR (dB) | SSIM | identity | no face |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for found in comparisons:
-        for quality in found.qualities:
-            identity = "" if quality.identity is None else _identity(quality.identity)
-            no_face = "" if quality.no_face is None else f"{quality.no_face:.1%}"
-            lines.append(
-                f"| {found.count} {found.pictures} | {found.sizes[0]} -> {found.sizes[1]} | {quality.method} "
-                f"| {quality.psnr:.2f} | {quality.ssim:.3f} | {identity} | {no_face} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _identity(mean: float) -> str:
-    return "no face" if math.isnan(mean) else f"{mean:.3f}"
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of this size in inches.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib: pip install 'id3pm[evaluate]'") from error
-    return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
-
-
-def save_figure(file: Path, figure: Any) -> None:
-    """Writes a PNG that appears whole or not at all."""
-    partial = _partial(file)
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(file)
-
-
-def write_json(file: Path, data: Any) -> None:
-    """Writes JSON, with null for NaN and infinity, which JSON does not have."""
-    write_text(file, json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a text file that appears whole or not at all."""
-    partial = _partial(file)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
-
-
-def _partial(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.getpid()}.tmp")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -58,7 +58,7 @@ def test_report_has_numbers_tables_and_pictures(pipeline: ColorPipeline, tmp_pat
     assert found["subject"]["bundle"] == "made up"
     assert [base["judge"] for base in found["baselines"]] == ["color", "independent"]
     first = found["results"][0]
-    assert first["setting"] == {"sampler": "ddpm", "steps": 25, "guidance_scale": 2.0}
+    assert first["setting"] == {"sampler": "ddpm", "steps": 25, "guidance_scale": 2.0, "spacing": "uniform"}
     assert first["measurements"][1]["verification"]["accuracy"] == 1.0
     nobody = next(row for row in found["results"] if row["setting"]["guidance_scale"] == 3.0)
     assert nobody["measurements"][0]["similarity"]["mean"] is None

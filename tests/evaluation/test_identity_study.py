@@ -11,7 +11,8 @@ from made_up_people import ColorJudge, ColorPipeline, people, write_people
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.identity import IdentityStudy, Setting, altered, load_targets, settings_of
+from id3pm.evaluation.identity import IdentityStudy, Setting, settings_of
+from id3pm.evaluation.view import altered, load_targets
 from id3pm.pipeline import Pipeline
 
 PEOPLE = 40
@@ -114,6 +115,13 @@ def test_sweeps_share_their_common_setting() -> None:
     found = settings_of(["dpmpp_2m"], [1.0, 2.0], [10, 25], at_guidance=2.0, at_steps=25)
     assert [(s.guidance_scale, s.steps) for s in found] == [(2.0, 25), (1.0, 25), (2.0, 10)]
     assert len(settings_of(["ddpm", "ddim"], [1.0, 2.0], [10, 25], 2.0, 25)) == 6
+    both = settings_of(["ddim"], [2.0], [10, 25], 2.0, 25, ["uniform", "logsnr"])
+    assert [(row.series, row.steps) for row in both] == [
+        ("ddim", 25),
+        ("ddim", 10),
+        ("ddim logsnr", 25),
+        ("ddim logsnr", 10),
+    ]
 
 
 def test_altered_picture_is_flipped_blurred_and_brighter() -> None:

@@ -1,0 +1,57 @@
+"""The files of a report: each appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from id3pm.errors import MissingExtraError
+
+SCHEMA = 1  # of the JSON reports
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of this size in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure
+    except ImportError as error:
+        raise MissingExtraError("plots need matplotlib: pip install 'id3pm[evaluate]'") from error
+    return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(file: Path, figure: Any) -> None:
+    """Writes a PNG that appears whole or not at all."""
+    partial = _partial(file)
+    figure.savefig(partial, dpi=110, format="png")
+    partial.replace(file)
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Writes JSON, with null for NaN and infinity, which JSON does not have."""
+    write_text(file, json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file that appears whole or not at all."""
+    partial = _partial(file)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}.tmp")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
