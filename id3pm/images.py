@@ -16,6 +16,16 @@ from id3pm.errors import ImageError
 
 MAX_PIXELS = 40_000_000
 """Largest photo that is decoded: 40 megapixels, 120 MB as RGB. Cameras of today stay below it."""
+XMP_KEY = "XML:com.adobe.xmp"
+"""The PNG text chunk that holds XMP metadata."""
+GENERATED_XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+    ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
+"""Says that a model made the picture: IPTC Photo Metadata Standard, Digital Source Type."""
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,18 +93,21 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]
         raise ImageError(f"the photo is truncated or damaged: {error}") from error
 
 
-def encode_png(image: NDArray[np.uint8], text: Mapping[str, str] | None = None) -> bytes:
+def encode_png(image: NDArray[np.uint8], text: Mapping[str, str] | None = None, *, generated: bool = False) -> bytes:
     """A PNG file.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         text: Text chunks to store in the file; keys of 1 to 79 Latin-1 characters.
+        generated: Say in the metadata that a model made the picture: `GENERATED_XMP`.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ImageError(f"image is {image.dtype} {image.shape}: need uint8 [H, W, 3]")
     info = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
+    if generated:
+        info.add_itxt(XMP_KEY, GENERATED_XMP)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -139,6 +140,18 @@ def test_transparency_is_laid_on_white():
 def test_sixteen_bit_grey_keeps_its_high_byte():
     grey = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
     np.testing.assert_array_equal(decode_photo(file(Image.fromarray(grey)))[0, :, 0], [0, 0, 1, 128, 255])
+
+
+def test_a_generated_png_says_so_in_the_words_of_iptc():
+    def xmp(**options):
+        return Image.open(io.BytesIO(encode_png(PIXELS, **options))).text.get("XML:com.adobe.xmp")
+
+    assert xmp() is None
+    (description,) = ElementTree.fromstring(xmp(generated=True).partition("?>")[2].rpartition("<?")[0]).iter(
+        "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
+    )
+    source = description.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+    assert source == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])

@@ -175,7 +175,11 @@ class StageModel(abc.ABC):
         progress = self._scheduler.progress(row_id)
         if progress is None:  # done, while the request's other rows are not
             return {"done": True}
-        preview = None if progress.preview is None else base64.b64encode(encode_png(progress.preview)).decode()
+        preview = (
+            None
+            if progress.preview is None
+            else base64.b64encode(encode_png(progress.preview, generated=True)).decode()
+        )
         return {"done": False, "step": progress.step, "steps": progress.steps, "preview_png": preview}
 
     def _keep_house(self) -> None:

@@ -105,7 +105,8 @@ class SuperResolutionModel(StageModel):
             made["receipt"] = strings(receipts)
         if "png" in call.wanted:
             files = (
-                encode_png(image, {PNG_TEXT_KEY: receipt}) for image, receipt in zip(images, receipts, strict=True)
+                encode_png(image, {PNG_TEXT_KEY: receipt}, generated=True)
+                for image, receipt in zip(images, receipts, strict=True)
             )
             made["png"] = strings([base64.b64encode(file) for file in files])
         return made

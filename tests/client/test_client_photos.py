@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from id3pm.images import GENERATED_XMP
 from id3pm_client import (
     Embedding,
     GeneratedImage,
@@ -133,6 +134,7 @@ def test_a_saved_picture_carries_its_receipt(client: Any, tmp_path: Path) -> Non
     image.save(tmp_path / "face.png")
     with Image.open(tmp_path / "face.png") as saved:
         assert json.loads(saved.text["id3pm"]) == {"seed": 9, "first": 1.0}
+        assert saved.text["XML:com.adobe.xmp"] == GENERATED_XMP
         np.testing.assert_array_equal(np.asarray(saved), np.asarray(image.image))
     with pytest.raises(InvalidRequestError, match=r"face.jpg': must end in .png"):
         image.save(tmp_path / "face.jpg")

@@ -103,6 +103,7 @@ def test_plain_http_gives_a_png_that_carries_its_receipt(wire: Any, embedding: n
     picture = Image.open(io.BytesIO(base64.b64decode(answer["png"])))
     assert picture.size == (256, 256)
     assert json.loads(picture.text["id3pm"]) == json.loads(answer["receipt"])
+    assert "trainedAlgorithmicMedia" in picture.text["XML:com.adobe.xmp"]
     over_grpc = wire.infer("id3pm", IMAGES, **tensors(embedding, seed=7, steps=4, sampler="ddim"))
     assert np.array_equal(np.asarray(picture), over_grpc["image"][0])
 

@@ -25,6 +25,15 @@ IMAGE_SHAPE = (256, 256, 3)
 IMAGE_64_SHAPE = (64, 64, 3)
 DETECTION_LENGTH = 15
 PNG_RECEIPT_KEY = "id3pm"
+PNG_XMP_KEY = "XML:com.adobe.xmp"
+GENERATED_XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+    ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
+"""Says that a model made the picture: IPTC Photo Metadata Standard, Digital Source Type."""
 
 DTYPES: Mapping[str, type[Any]] = MappingProxyType(
     {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "UINT8": np.uint8, "BYTES": np.object_}

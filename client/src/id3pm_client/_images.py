@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin
 
-from id3pm_client._contract import DETECTION_LENGTH, PNG_RECEIPT_KEY
+from id3pm_client._contract import DETECTION_LENGTH, GENERATED_XMP, PNG_RECEIPT_KEY, PNG_XMP_KEY
 from id3pm_client._errors import InvalidRequestError
 
 Photo: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -44,6 +44,8 @@ class GeneratedImage:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the 256 px image as PNG, with the receipt as JSON in the text chunk `id3pm`.
 
+        Its metadata say that a model made it (IPTC digital source type `trainedAlgorithmicMedia`).
+
         Raises:
             InvalidRequestError: `path` does not end in `.png`.
             OSError: The file cannot be written.
@@ -54,6 +56,7 @@ class GeneratedImage:
             )
         text = PngImagePlugin.PngInfo()
         text.add_text(PNG_RECEIPT_KEY, json.dumps(self.receipt))
+        text.add_itxt(PNG_XMP_KEY, GENERATED_XMP)
         self.image.save(path, format="PNG", pnginfo=text)
 
 
