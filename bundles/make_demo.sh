@@ -51,5 +51,6 @@ train sr "$SR_MINUTES"
 if [ "$PEOPLE" -gt 0 ]; then
     "$PYTHON" export/build_engines.py --bundle "$OUT"
     "$PYTHON" -m id3pm evaluate identity --identities "$PEOPLE"
+    "$PYTHON" -m id3pm evaluate presets
     "$PYTHON" -m id3pm evaluate super-resolution --bundle "$OUT"
 fi

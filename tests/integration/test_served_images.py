@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from id3pm.config import to_json
 from id3pm.pipeline import Pipeline
+from id3pm.sampling.presets import PRESETS
 
 pytestmark = pytest.mark.server
 IMAGES = ["image", "image_64", "receipt"]
@@ -85,6 +88,14 @@ def test_a_parameter_does_what_the_tensor_of_its_name_does(wire: Any, embedding:
         embedding=embedding[None],
     )
     assert np.array_equal(as_tensors["image"], as_parameters["image"])
+
+
+def test_a_preset_reaches_both_stages_and_a_value_beside_it_wins(wire: Any, embedding: np.ndarray) -> None:
+    sent = tensors(embedding, seed=1, preset="fast", steps=3, sr_spacing="logsnr")
+    made = json.loads(wire.infer("id3pm", IMAGES, **sent)["receipt"][0, 0])["stages"]
+    fast = PRESETS["fast"]
+    assert made["base"]["options"] == to_json(dataclasses.replace(fast.base, steps=3))
+    assert made["sr"]["options"] == to_json(dataclasses.replace(fast.sr, spacing="logsnr"))
 
 
 def test_what_is_not_sent_takes_the_defaults_of_the_bundle(wire: Any, embedding: np.ndarray) -> None:
