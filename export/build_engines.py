@@ -148,7 +148,8 @@ def build(bundle_path: Path, staging: Path, spec: EngineSpec, limits: dict[str, 
     """Writes the engine file into `staging`; returns its manifest, in which parity is still to be measured."""
     bundle = read_bundle(bundle_path)
     graph = staging / "model.onnx"
-    exported = to_onnx.export_onnx(bundle_path, spec.stage, graph, progress)
+    winograd = spec.target == "onnx-cpu" and spec.precision == "fp32"
+    exported = to_onnx.export_onnx(bundle_path, spec.stage, graph, progress, winograd=winograd)
     file = staging / targets.TARGETS[spec.target].file
     if spec.target == "tensorrt":
         progress(f"building the TensorRT plan for {spec.device}")

@@ -38,6 +38,8 @@ def group_norm(
     ones, zeros = _constant([1.0] * num_groups), _constant([0.0] * num_groups)
     grouped = op.Reshape(x, _constant([0, num_groups, -1]))
     normal = op.Reshape(op.InstanceNormalization(grouped, ones, zeros, epsilon=eps), _constant([0, channels, *size]))
+    if weight is None:
+        return normal
     per_channel = _constant([channels] + [1] * len(size))
     return op.Add(op.Mul(normal, op.Reshape(weight, per_channel)), op.Reshape(bias, per_channel))
 

@@ -11,7 +11,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import onnx_operators
 from id3pm.bundle import Stage, load_weights, read_bundle
 from id3pm.engines.inputs import OUTPUT_NAME, input_shapes
 from id3pm.errors import EngineError, MissingExtraError
+from winograd import to_winograd
 
 OPSET = 20
 """The newest that onnxruntime 1.20, TensorRT 10 and PyTorch's exporter all know."""
@@ -38,7 +39,7 @@ class OnnxGraph:
     Attributes:
         opset: Version of the ONNX operator set.
         nodes_before: Nodes as PyTorch's exporter left them.
-        nodes_after: Nodes after simplification.
+        nodes_after: Nodes as written: simplified, and more where convolutions were rewritten.
     """
 
     opset: int
@@ -46,7 +47,15 @@ class OnnxGraph:
     nodes_after: int
 
 
-def export_onnx(bundle: Path, stage: Stage, path: Path, report: Report = lambda _: None) -> OnnxGraph:
+def export_onnx(
+    bundle: Path,
+    stage: Stage,
+    path: Path,
+    report: Report = lambda _: None,
+    *,
+    winograd: bool = False,
+    rewrites: Collection[str] | None = None,
+) -> OnnxGraph:
     """Writes the U-Net of one stage as `path`, with external weights `<path>.data` where they exceed 1 GiB.
 
     Inputs and output are named and shaped as `id3pm.engines.inputs` says; the batch axis is called `batch`.
@@ -56,6 +65,9 @@ def export_onnx(bundle: Path, stage: Stage, path: Path, report: Report = lambda 
         stage: `base` or `sr`.
         path: The file to write, ending in `.onnx`.
         report: Called with a few words at the start of each phase.
+        winograd: Rewrite wide convolutions for onnxruntime's CPU kernels; see `winograd.to_winograd`. Their weights
+            take up to four times the space.
+        rewrites: Which of `onnx_modules.REWRITES`, `None` for all; fewer only to measure what each is worth.
 
     Raises:
         BundleError: The bundle is incomplete or damaged.
@@ -64,10 +76,12 @@ def export_onnx(bundle: Path, stage: Stage, path: Path, report: Report = lambda 
     """
     ir, onnx = _import_libraries()
     report("exporting to ONNX")
-    model = _trace(bundle, stage)
+    model = _trace(bundle, stage, rewrites)
     nodes_before = sum(1 for _ in model.graph)
     report(f"simplifying {nodes_before} nodes")
     model = _simplify(ir, model)
+    if winograd:
+        to_winograd(ir, model)
     nodes_after = sum(1 for _ in model.graph)
     report(f"writing {nodes_after} nodes")
     _drop_build_traces(model)
@@ -92,15 +106,17 @@ def _import_libraries() -> tuple[Any, Any]:
     return onnx_ir, onnx
 
 
-def _trace(bundle: Path, stage: Stage) -> Any:
+def _trace(bundle: Path, stage: Stage, rewrites: Collection[str] | None) -> Any:
     """The stage's U-Net as an onnx_ir.Model, whose weights are those of the PyTorch module (no copy)."""
     import torch
 
     from id3pm.unet.model import load_unet
+    from onnx_modules import REWRITES, rewrite
 
     description = read_bundle(bundle)
     config = description.base if stage == "base" else description.sr
     unet = load_unet(config, load_weights(bundle, stage)).requires_grad_(False)
+    rewrite(unet, REWRITES if rewrites is None else rewrites)
     example = {name: torch.zeros(shape) for name, shape in input_shapes(config, EXAMPLE_ROWS).items()}
     batch = torch.export.Dim("batch")
     with _quiet_exporter():

@@ -6,7 +6,7 @@ The functions take numpy, torch or CuPy arrays and return the kind they are give
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_namespace
@@ -40,6 +40,16 @@ def put_rows(array: Array, rows: NDArray[np.intp], values: Array) -> Array:
     return copy
 
 
+def add_rows(array: Array, rows: NDArray[np.intp], values: Array) -> None:
+    """Adds `values` to the given ascending distinct rows of `array`, in place."""
+    if len(rows) == array.shape[0]:
+        array += values
+    else:
+        xp = array_namespace(array)
+        index = xp.asarray(rows, device=device(array))
+        array[index] = xp.take(array, index, axis=0) + values
+
+
 def guide(eps_cond: Array, eps_uncond: Array | None, scale: NDArray[np.float32], rows: NDArray[np.intp]) -> Array:
     """Classifier-free guidance eps_u + s (eps_c - eps_u), Ho and Salimans (2022), in the convention where s = 1 is off.
 
@@ -60,7 +70,9 @@ def guide(eps_cond: Array, eps_uncond: Array | None, scale: NDArray[np.float32],
         raise ValueError(f"{given} unconditional rows for {len(rows)} guided rows: give one for each, in their order")
     if eps_uncond is None:
         return eps_cond
-    guided = eps_uncond + column(scale[rows], eps_uncond) * (take_rows(eps_cond, rows) - eps_uncond)
+    guided = take_rows(eps_cond, rows) - eps_uncond
+    guided *= column(scale[rows], eps_uncond)  # in place, here and below: fresh pages cost more than the arithmetic
+    guided += eps_uncond
     return put_rows(eps_cond, rows, guided)
 
 
@@ -79,38 +91,57 @@ def clip_x0(x0: Array, percentile: NDArray[np.floating[Any]]) -> Array:
         float32 [N, C, H, W]. NaN stays NaN, in its own row.
     """
     xp = array_namespace(x0)
-    limit = xp.ones((x0.shape[0],) + (1,) * (x0.ndim - 1), dtype=x0.dtype, device=device(x0))
     rows = np.flatnonzero(percentile)
-    if len(rows):
-        magnitudes = _ordered(xp.abs(xp.reshape(take_rows(x0, rows), (len(rows), -1))), percentile[rows])
-        quantiles = xp.concat([_quantile(magnitudes[i, :], float(percentile[row])) for i, row in enumerate(rows)])
-        limit = put_rows(limit, rows, xp.clip(xp.reshape(quantiles, (-1, *limit.shape[1:])), min=1.0))
-    return xp.clip(x0, min=-limit, max=limit) / limit
+    if not len(rows):
+        return xp.clip(x0, min=-1.0, max=1.0)
+    magnitudes = xp.abs(xp.reshape(take_rows(x0, rows), (len(rows), -1)))
+    places = [_Place.of(float(percentile[row]), magnitudes.shape[1]) for row in rows]
+    select = _numpy_quantile_or_one if is_numpy_namespace(xp) else _quantile
+    quantiles = xp.concat([select(magnitudes[i, :], place) for i, place in enumerate(places)])
+    limit = xp.ones((x0.shape[0],) + (1,) * (x0.ndim - 1), dtype=x0.dtype, device=device(x0))
+    limit = put_rows(limit, rows, xp.clip(xp.reshape(quantiles, (-1, *limit.shape[1:])), min=1.0))
+    clipped = xp.clip(x0, min=-limit, max=limit)
+    clipped /= limit
+    return clipped
 
 
-def _ordered(values: Array, fractions: NDArray[np.floating[Any]]) -> Array:
-    """Each row [N, M] in ascending order, at least at the places that `_quantile` reads for the fractions."""
-    xp = array_namespace(values)
-    if not is_numpy_namespace(xp):
-        return xp.sort(values, axis=1, stable=False)
-    read = {index for fraction in fractions for index in _neighbours(float(fraction), values.shape[1] - 1)}
-    return np.partition(values, sorted(read), axis=1)  # a third of a sort's time, which dominated a step
+class _Place(NamedTuple):
+    """Where a quantile lies in a sorted vector: `weight` of the way from element `lower` to element `upper`."""
+
+    lower: int
+    upper: int
+    weight: float
+
+    @classmethod
+    def of(cls, fraction: float, count: int) -> _Place:
+        lower = math.floor(fraction * (count - 1))
+        return cls(lower, min(lower + 1, count - 1), fraction * (count - 1) - lower)
 
 
-def _neighbours(fraction: float, last: int) -> tuple[int, int]:
-    """The two places between which a quantile lies, the last one being `last`."""
-    lower = math.floor(fraction * last)
-    return lower, min(lower + 1, last)
+def _quantile(values: Array, place: _Place) -> Array:
+    """The quantile of a vector, shape [1], linearly interpolated."""
+    return _interpolate(array_namespace(values).sort(values, stable=False), place)
 
 
-def _quantile(ascending: Array, fraction: float) -> Array:
-    """The quantile of a sorted vector, shape [1], linearly interpolated between its two nearest elements."""
-    last = ascending.shape[0] - 1
-    lower, upper = _neighbours(fraction, last)
-    weight = fraction * last - lower
+def _numpy_quantile_or_one(values: Array, place: _Place) -> Array:
+    """The quantile of a vector, shape [1], if it is above 1, else any number up to 1; same bits as `_quantile`.
+
+    Sorting dominated a step. Only the elements near 1 and above can matter, and in most steps they are few.
+    """
+    large = values[~(values <= np.float32(0.999))]  # NaN is among them, last in ascending order as in a sort
+    below = len(values) - len(large)
+    if place.upper < below:
+        return np.ones(1, dtype=np.float32)
+    if place.lower < below:
+        large, below = values, 0
+    place = place._replace(lower=place.lower - below, upper=place.upper - below)
+    return _interpolate(np.partition(large, (place.lower, place.upper)), place)
+
+
+def _interpolate(ascending: Array, place: _Place) -> Array:
     # Slices, not elements: numpy's float32 scalars become float64 when they meet a Python float, arrays do not.
-    low, high = ascending[lower : lower + 1], ascending[upper : upper + 1]
-    return low + (high - low) * weight
+    low, high = ascending[place.lower : place.lower + 1], ascending[place.upper : place.upper + 1]
+    return low + (high - low) * place.weight
 
 
 def null_identity(count: int, identity_dim: int) -> NDArray[np.float32]:

@@ -33,7 +33,9 @@ STAGE_SR = 1
 MAX_DRAW = 2**64 - 1
 
 
-def noise(seed: int, stage: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def noise(
+    seed: int, stage: int, draw: int, shape: tuple[int, ...], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Standard normal numbers of the contract above.
 
     Args:
@@ -41,6 +43,7 @@ def noise(seed: int, stage: int, draw: int, shape: tuple[int, ...]) -> NDArray[n
         stage: `STAGE_BASE` or `STAGE_SR`, so that both stages may use one seed.
         draw: 0 for x_T, k for the noise that the k-th step adds.
         shape: Shape of the result, for one image `(3, H, W)`.
+        out: Where to write it, C-contiguous float32 of that shape; a new array where `None`.
 
     Returns:
         float32 of that shape, C-contiguous.
@@ -54,7 +57,7 @@ def noise(seed: int, stage: int, draw: int, shape: tuple[int, ...]) -> NDArray[n
     if not 0 <= draw <= MAX_DRAW:
         raise ValueError(f"draw={draw!r}: must be between 0 and 2^64 - 1")
     philox = np.random.Philox(key=check_seed(seed) + (stage << 64), counter=draw << 192)
-    return np.random.Generator(philox).standard_normal(shape, dtype=np.float32)
+    return np.random.Generator(philox).standard_normal(shape, dtype=np.float32, out=out)
 
 
 def check_seed(seed: Any) -> int:

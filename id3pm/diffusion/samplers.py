@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from array_api_compat import array_namespace
 
-from id3pm.diffusion.guidance import Array, clip_x0, column, guide, put_rows, take_rows
+from id3pm.diffusion.guidance import Array, add_rows, clip_x0, column, guide, put_rows, take_rows
 from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
 
 __all__ = ["RowCoefficients", "StepPlan", "gather", "plan", "sample", "update"]
@@ -54,21 +54,21 @@ def update(
     eps = model_output[:, :channels]
     eps_uncond = None if unconditional is None else unconditional[:, :channels]
     eps = guide(eps, eps_uncond, rows.guidance_scale, rows.guided_rows)
-    x0 = column(rows.sqrt_recip_alphas_cumprod, x) * x - column(rows.sqrt_recipm1_alphas_cumprod, x) * eps
+    x0 = column(rows.sqrt_recip_alphas_cumprod, x) * x
+    x0 -= column(rows.sqrt_recipm1_alphas_cumprod, x) * eps
     x0 = clip_x0(x0, rows.percentile)
-    x_next = column(rows.c_x, x) * x + column(rows.c_x0, x) * x0
+    x_next = column(rows.c_x, x) * x
+    x_next += column(rows.c_x0, x) * x0
     # Only the rows that ask for a term get it: even adding zero could turn -0.0 into 0.0, or carry a neighbour's NaN.
     if len(some := rows.multistep_rows):
         if x0_prev is None:
             raise ValueError(f"rows {some.tolist()} use the previous step's x0: pass x0_prev")
-        term = column(rows.c_prev[some], x) * take_rows(x0_prev, some)
-        x_next = put_rows(x_next, some, take_rows(x_next, some) + term)
+        add_rows(x_next, some, column(rows.c_prev[some], x) * take_rows(x0_prev, some))
     given = 0 if noise is None else noise.shape[0]
     if given != len(rows.noise_rows):
         raise ValueError(f"{given} rows of noise for {len(rows.noise_rows)} noisy rows: give one for each, in order")
     if noise is not None and len(some := rows.noise_rows):
-        std = _noise_std(model_output, channels, rows)
-        x_next = put_rows(x_next, some, take_rows(x_next, some) + std * noise)
+        add_rows(x_next, some, _noise_std(model_output, channels, rows) * noise)
     return x_next, x0
 
 
@@ -88,9 +88,14 @@ def _noise_std(model_output: Array, channels: int, rows: RowCoefficients) -> Arr
             f"model output has {model_output.shape[1]} channels: learned variance needs {2 * channels} (eps, variance)"
         )
     some = rows.noise_rows[learned]
-    fraction = (take_rows(model_output, some)[:, channels:] + 1) / 2
-    low, high = column(rows.min_log_variance[some], fraction), column(rows.max_log_variance[some], fraction)
-    std = xp.exp(0.5 * (fraction * high + (1 - fraction) * low))
+    fraction = take_rows(model_output[:, channels:], some) + 1
+    fraction /= 2
+    low = 1 - fraction
+    low *= column(rows.min_log_variance[some], fraction)
+    fraction *= column(rows.max_log_variance[some], fraction)
+    fraction += low
+    fraction *= 0.5
+    std = xp.exp(fraction)
     everywhere = (len(rows.noise_rows), *std.shape[1:])
     return put_rows(xp.broadcast_to(fixed, everywhere), learned, std)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ class RowBatch:
         self._engine = engine
         self._stage = stage
         self._shape = input_shapes(engine.config, 0)["x"][1:]
+        self._helper = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"noise-{stage}")
         self.clear()
 
     def clear(self) -> None:
@@ -95,6 +97,7 @@ class RowBatch:
             return []
         coefficients = gather([row.plan for row in self.rows], [row.step for row in self.rows])
         guided, noisy = coefficients.guided_rows, coefficients.noise_rows
+        draws = self._helper.submit(self._draw, self._at(noisy))  # while the engine runs, which leaves Python alone
         output = self._evaluate(self._inputs(coefficients.timestep, guided))
         count = len(self.rows)
         finite = np.isfinite(output).reshape(len(output), -1).all(axis=1)
@@ -102,14 +105,13 @@ class RowBatch:
         finite_rows[guided] &= finite[count:]
         if not finite.all():  # such rows fail below; until then their numbers must not raise warnings
             output = np.where(np.isfinite(output), output, np.float32(0.0))
-        draws = [noise(row.request.seed, self._stage, row.step + 1, self._shape) for row in self._at(noisy)]
         self._x, self._x0 = update(
             self._x,
             output[:count],
             coefficients,
             unconditional=output[count:] if len(guided) else None,
             x0_prev=self._x0,
-            noise=np.stack(draws) if draws else None,
+            noise=draws.result(),
         )
         for row, x0 in zip(self.rows, self._x0, strict=True):
             row.step, row.x0 = row.step + 1, x0
@@ -117,6 +119,15 @@ class RowBatch:
 
     def _at(self, indices: NDArray[np.intp]) -> list[Row]:
         return [self.rows[index] for index in indices]
+
+    def _draw(self, rows: Sequence[Row]) -> FloatArray | None:
+        """The noise that these rows' next step adds, [K, 3, S, S]; `None` for no rows."""
+        if not rows:
+            return None
+        draws = np.empty((len(rows), *self._shape), dtype=np.float32)
+        for row, out in zip(rows, draws, strict=True):
+            noise(row.request.seed, self._stage, row.step + 1, self._shape, out=out)
+        return draws
 
     def _inputs(self, timesteps: FloatArray, guided: NDArray[np.intp]) -> EngineInputs:
         """The conditional rows, and behind them the guided ones again with null conditions."""
