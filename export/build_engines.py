@@ -3,7 +3,8 @@
     python export/build_engines.py                                  # the demo bundle, for this machine's CPU
     python export/build_engines.py --bundle PATH --max-batch 32
 
-For the 64 px and the super-resolution stage: PyTorch -> ONNX (-> TensorRT), then the parity gate (`parity.py`), then
+For the 64 px and the super-resolution stage: PyTorch -> fp32 ONNX -> the precision asked for (-> TensorRT), then the
+parity gate (`parity.py`), then
 <repository>/<model>/1/engine/{model.onnx or model.plan, manifest.json}. A stage that misses a threshold prints the
 table, leaves the engine in place as it was, and ends the program with exit code 1. The face models come last.
 Engines that are up to date are left alone.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,7 +27,7 @@ import parity_report
 import targets
 import to_onnx
 import to_tensorrt
-from engine_folder import EngineSpec
+from engine_folder import ConversionJob, EngineSpec
 from face_models import build_face_models, vectors_of
 from id3pm.bundle import STAGES, Bundle, Stage, read_bundle
 from id3pm.config import UNetConfig
@@ -93,7 +95,7 @@ def main(
                     max_batch=max_batch,
                     device=gpu or targets.TARGETS[target].device,
                     bundle=engine_folder.bundle_reference(bundle_path, bundle, name),
-                    versions=engine_folder.versions(target),
+                    versions=engine_folder.versions(target, precision),
                 )
                 ensure_engine(console, bundle_path, repository, spec, force=force, allow_unverified=allow_unverified)
         if stage in ("face", "all"):
@@ -131,7 +133,7 @@ def ensure_engine(
     console.print(f"{name}: building ({reason or '--force'})", soft_wrap=True)
     progress = Progress(console)
     with engine_folder.staging_folder(folder) as staging, progress.running():
-        manifest = build(bundle_path, staging, spec, limits, progress)
+        manifest = build(bundle_path, repository, staging, spec, limits, progress)
         if unverifiable is not None:
             not_executed = dataclasses.replace(manifest.parity, trajectory={"not_executed": unverifiable})
             manifest = dataclasses.replace(manifest, parity=not_executed)
@@ -144,12 +146,19 @@ def ensure_engine(
     console.print(f"{name}: installed", soft_wrap=True)
 
 
-def build(bundle_path: Path, staging: Path, spec: EngineSpec, limits: dict[str, Any], progress: Progress) -> Manifest:
+def build(
+    bundle_path: Path, repository: Path, staging: Path, spec: EngineSpec, limits: dict[str, Any], progress: Progress
+) -> Manifest:
     """Writes the engine file into `staging`; returns its manifest, in which parity is still to be measured."""
     bundle = read_bundle(bundle_path)
     graph = staging / "model.onnx"
     winograd = spec.target == "onnx-cpu" and spec.precision == "fp32"
     exported = to_onnx.export_onnx(bundle_path, spec.stage, graph, progress, winograd=winograd)
+    converter = targets.TARGETS[spec.target].precisions[spec.precision].converter
+    notes: dict[str, Any] = {}
+    if converter is not None:
+        job = ConversionJob(graph=graph, bundle=bundle_path, repository=repository, spec=spec)
+        notes = importlib.import_module(converter).convert(job, progress)
     file = staging / targets.TARGETS[spec.target].file
     if spec.target == "tensorrt":
         progress(f"building the TensorRT plan for {spec.device}")
@@ -167,6 +176,7 @@ def build(bundle_path: Path, staging: Path, spec: EngineSpec, limits: dict[str, 
         attribute_set=bundle.attribute_set,
         opset=exported.opset,
         onnx=OnnxNodes(nodes_before=exported.nodes_before, nodes_after=exported.nodes_after),
+        conversion=notes,
         parity=Parity(forward=[], trajectory={}, thresholds=limits),
         built_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )

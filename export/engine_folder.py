@@ -20,7 +20,7 @@ from id3pm.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
 from id3pm.engines.manifest import BundleReference, Manifest, Target, read_manifest, verify_engine_file
 from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
 from id3pm.hashing import file_sha256
-from targets import tensorrt_module
+from targets import TARGETS, tensorrt_module
 
 MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
 """The Triton model of each stage."""
@@ -51,6 +51,27 @@ class EngineSpec:
     versions: dict[str, str]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConversionJob:
+    """What a precision's converter (`targets.Precision.converter`) is given.
+
+    Its module has `convert(job, report) -> dict[str, Any]`: rewrites `graph` (and the external weights beside it) in
+    place, keeping names and shapes of inputs and outputs and fp32 at both ends, and returns what a reader of the
+    manifest should know about it (`Manifest.conversion`).
+
+    Attributes:
+        graph: The exported fp32 graph, `model.onnx` in a folder of its own.
+        bundle: Folder of the bundle.
+        repository: The Triton model repository, in which a face engine may lie.
+        spec: What is built.
+    """
+
+    graph: Path
+    bundle: Path
+    repository: Path
+    spec: EngineSpec
+
+
 def engine_folder(repository: Path, stage: Stage) -> Path:
     """Where the stage's Triton model looks for its engine."""
     return repository / MODELS[stage] / "1" / "engine"
@@ -69,13 +90,13 @@ def bundle_reference(path: Path, bundle: Bundle, stage: Stage) -> BundleReferenc
     )
 
 
-def versions(target: Target) -> dict[str, str]:
+def versions(target: Target, precision: str) -> dict[str, str]:
     """Versions of all that takes part in a build, read from package metadata without importing anything.
 
     Raises:
         MissingExtraError: A library is not installed.
     """
-    modules, recipe = list(BUILD_LIBRARIES), list(RECIPE_FILES)
+    modules, recipe = list(BUILD_LIBRARIES), [*RECIPE_FILES, *TARGETS[target].precisions[precision].recipe]
     if target == "tensorrt":
         modules.append(tensorrt_module())
         recipe.append("to_tensorrt.py")

@@ -17,29 +17,52 @@ TENSORRT_MODULES = ("tensorrt_rtx", "tensorrt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Precision:
+    """How a graph of one precision comes about.
+
+    Attributes:
+        converter: Module of this folder whose `convert(job, report)` rewrites the exported fp32 graph; `None` where the
+            exported graph is what is built. It is imported when it is used.
+        recipe: Files of this folder that decide what the converter writes; part of the engine's recipe hash.
+        why_not: `None` if it can be built, else why not.
+    """
+
+    converter: str | None = None
+    recipe: tuple[str, ...] = ()
+    why_not: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetInfo:
     """What is known about a target.
 
     Attributes:
         file: Name of the engine file.
         device: What `load_engine` runs it on.
-        precisions: `None` for each precision that can be built, else why not.
+        precisions: Every precision that has a name here, available or not.
     """
 
     file: str
     device: str
-    precisions: Mapping[str, str | None]
+    precisions: Mapping[str, Precision]
 
 
-_LATER = "not available yet: the graph is exported in fp32 only, its {} form has no published parity so far"
-_HALF = {"fp16": _LATER.format("fp16"), "bf16": _LATER.format("bf16")}
-_INT8 = {"int8": "not available yet: there is no calibration over sampling trajectories so far"}
+_FP32 = Precision()
+_HALF_LATER = Precision(why_not="not available yet: it has no published parity so far")
+_HALF = {"fp16": _HALF_LATER, "bf16": _HALF_LATER}
+_INT8_LATER = Precision(why_not="not available yet: there is no calibration over sampling trajectories so far")
 
 TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
     {
-        "onnx-cpu": TargetInfo(file="model.onnx", device="cpu", precisions={"fp32": None, **_HALF, **_INT8}),
-        "onnx-cuda": TargetInfo(file="model.onnx", device="cuda", precisions={"fp32": None, **_HALF, **_INT8}),
-        "tensorrt": TargetInfo(file="model.plan", device="cuda", precisions={"fp32": None, **_HALF, **_INT8}),
+        "onnx-cpu": TargetInfo(
+            file="model.onnx", device="cpu", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
+        ),
+        "onnx-cuda": TargetInfo(
+            file="model.onnx", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
+        ),
+        "tensorrt": TargetInfo(
+            file="model.plan", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
+        ),
     }
 )
 PRECISIONS = tuple(dict.fromkeys(name for target in TARGETS.values() for name in target.precisions))
@@ -51,9 +74,9 @@ def require_available(target: Target, precision: str, gpu: str | None) -> None:
     Raises:
         EngineError: The combination is not available; the message says why and what is.
     """
-    reason = TARGETS[target].precisions[precision]
+    reason = TARGETS[target].precisions[precision].why_not
     if reason is not None:
-        available = ", ".join(name for name, why_not in TARGETS[target].precisions.items() if why_not is None)
+        available = ", ".join(name for name, known in TARGETS[target].precisions.items() if known.why_not is None)
         raise EngineError(f"--target {target} --precision {precision}: {reason}; available for {target}: {available}")
     if target == "tensorrt" and (gpu is None or not re.fullmatch(r"sm\d+", gpu)):
         raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,15 +14,29 @@ class Thresholds:
     Attributes:
         relative_error: Largest L2 error of a row's output, relative to its L2 norm.
         psnr_db: Lowest PSNR of a final image, in dB.
+        identity_cosine: Lowest cosine similarity of the ID vectors of a final 64 px image and the reference's.
         batch_invariant: Whether rows must be bit-identical in every batch, or it is merely recorded if they are.
     """
 
     relative_error: float
     psnr_db: float
+    identity_cosine: float
     batch_invariant: bool
+
+
+_LIMITS: Mapping[str, tuple[float, float]] = types.MappingProxyType(
+    {"fp32": (1e-4, 60.0), "fp16": (1e-2, 35.0), "bf16": (1e-1, 35.0), "int8": (2e-1, 28.0)}
+)
+"""By precision: relative error of a forward pass, PSNR in dB of a final image."""
+IDENTITY_COSINE = 0.98
 
 
 def thresholds(target: str, precision: str) -> Thresholds:
     """The published limits of a target and precision."""
-    assert precision == "fp32", f"no limits are published for {precision}"
-    return Thresholds(relative_error=1e-4, psnr_db=60.0, batch_invariant=target == "onnx-cpu")
+    relative_error, psnr_db = _LIMITS[precision]
+    return Thresholds(
+        relative_error=relative_error,
+        psnr_db=psnr_db,
+        identity_cosine=IDENTITY_COSINE,
+        batch_invariant=target == "onnx-cpu",
+    )

@@ -83,6 +83,7 @@ class Manifest:
         device: What the engine runs on: `cpu`, `cuda`, or the compute capability of a TensorRT engine (`sm86`).
         parity: Proof of equality.
         built_at: UTC time in ISO 8601.
+        conversion: What was done to the exported fp32 graph to reach `precision`; empty for `fp32`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -104,6 +105,7 @@ class Manifest:
     device: str
     parity: Parity
     built_at: str
+    conversion: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
