@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup engines demo serve test lint types unit test-slow clean
+.PHONY: help setup engines demo serve bench test lint types unit test-slow clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -33,6 +33,9 @@ demo: engines  ## the whole product on a photograph: picture in out/
 
 serve: engines  ## the Triton server in the foreground
 	$(BIN)/id3pm serve --repository $(REPO)
+
+bench: engines  ## our engines beside PyTorch, torch.compile and diffusers: tables and a plot in out/bench/
+	$(BIN)/python benchmarks/bench.py --bundle $(BUNDLE) --repository $(REPO) --out out/bench
 
 test: lint types unit  ## linters, types and all tests
 

@@ -86,8 +86,13 @@ def to_winograd(ir: Any, model: Any) -> int:
     """
     convolutions = [(node, tile) for node in model.graph if (tile := _tile_of(node)) is not None]
     for node, tile in convolutions:
-        _Rewriter(ir, model.graph, node, tile).run()
+        replace_convolution(ir, model.graph, node, tile)
     return len(convolutions)
+
+
+def replace_convolution(ir: Any, graph: Any, node: Any, tile: Tile) -> None:
+    """Rewrites one 3x3 convolution of stride 1 in place, whether it pays or not."""
+    _Rewriter(ir, graph, node, tile).run()
 
 
 def _tile_of(node: Any) -> Tile | None:

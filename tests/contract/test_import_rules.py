@@ -40,7 +40,15 @@ ALLOWED = {
 }
 # foreign libraries that only these files or folders may name, even inside a function
 HEAVY = {
-    "torch": ("id3pm/unet", "id3pm/engines/torch_engine.py", "id3pm/training", "id3pm/evaluation", "export", "tests"),
+    "torch": (
+        "id3pm/unet",
+        "id3pm/engines/torch_engine.py",
+        "id3pm/training",
+        "id3pm/evaluation",
+        "export",
+        "tests",
+        "benchmarks",  # the peers to compare with are PyTorch's
+    ),  # fmt: skip
     "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests"),
