@@ -114,8 +114,9 @@ def convolutions(rows: int, repeats: int) -> list[str]:
 
 def _convolution(channels: int, out_channels: int, size: int, tile: winograd.Tile | None) -> Any:
     float32 = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
-    weight = torch.randn(out_channels, channels, 3, 3) / (9 * channels) ** 0.5
-    tensors = {"w": weight, "b": torch.randn(out_channels)}
+    generator = torch.Generator().manual_seed(0)  # the same weights for every tile
+    weight = torch.randn(out_channels, channels, 3, 3, generator=generator) / (9 * channels) ** 0.5
+    tensors = {"w": weight, "b": torch.randn(out_channels, generator=generator)}
     constants = [
         onnx_ir.Value(name=name, type=float32, shape=onnx_ir.Shape(value.shape), const_value=onnx_ir.tensor(value))
         for name, value in tensors.items()
