@@ -73,7 +73,7 @@ def main(bundle: Path, repository: Path, out: Path, precisions: str, full_size: 
     if not quick:
         results |= cascade(repository)
     report.write(out, results)
-    console.print((out / "bench.md").read_text(), markup=False)
+    console.print((out / "bench.md").read_text(), markup=False, soft_wrap=True)
 
 
 def machine() -> dict[str, Any]:

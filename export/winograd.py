@@ -67,8 +67,7 @@ def choose_tile(channels: int, out_channels: int, size: int) -> Tile | None:
     """Which tiles pay for a convolution over `size` x `size` pixels; `None` where the direct kernel is faster.
 
     Products saved grow with both numbers of channels, data to transform with their sum: what decides is their quotient.
-    The limits are where a gain was measured on two cores with AVX2; `benchmarks/export_steps.py --convolutions` measures
-    it again.
+    The limits are where two cores with AVX2 gained; `benchmarks/export_steps.py --convolutions` measures it again.
     """
     width = channels * out_channels / (channels + out_channels)
     if size >= 16 and size % F4.size == 0:
