@@ -84,7 +84,7 @@ def test_the_64_px_stage_alone_makes_the_same_images(pipeline: Pipeline) -> None
     asked = {"guidance_scale": 1.5, "attributes": [0.5] * 11}
     both = pipeline.generate(VECTORS[:2], [4, 5], **asked)
     np.testing.assert_array_equal(pipeline.generate_64(VECTORS[:2], [4, 5], **asked), both.images_64)
-    with pytest.raises(InvalidOptionError, match="sr_steps; choose from sampler"):
+    with pytest.raises(InvalidOptionError, match="unknown option sr_steps; choose from preset, sampler"):
         pipeline.generate_64(VECTORS[0], 1, sr_steps=2)
 
 
