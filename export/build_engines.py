@@ -6,7 +6,8 @@
 For the 64 px and the super-resolution stage: PyTorch -> fp32 ONNX -> the precision asked for (-> TensorRT), then the
 parity gate (`parity.py`), then
 <repository>/<model>/1/engine/{model.onnx or model.plan, manifest.json}. A stage that misses a threshold prints the
-table, leaves the engine in place as it was, and ends the program with exit code 1. The face models come last.
+table, leaves the engine in place as it was, and ends the program with exit code 1. The face models come first:
+they compare the identity of the images.
 Engines that are up to date are left alone.
 """
 
@@ -36,6 +37,7 @@ from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, Target, engine_s
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import EngineError, Id3pmError, ParityError
 from progress import Progress
+from repository_faces import face_stage
 from thresholds import thresholds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +88,8 @@ def main(
     try:
         targets.require_available(target, precision, gpu)
         bundle = read_bundle(bundle_path)
+        if stage in ("face", "all"):  # first: they judge the others
+            ensure_face_models(console, repository, bundle, face_model)
         for name in STAGES:
             if stage in (name, "all"):
                 spec = EngineSpec(
@@ -98,8 +102,6 @@ def main(
                     versions=engine_folder.versions(target, precision),
                 )
                 ensure_engine(console, bundle_path, repository, spec, force=force, allow_unverified=allow_unverified)
-        if stage in ("face", "all"):
-            ensure_face_models(console, repository, bundle, face_model)
     except OSError as error:
         raise click.ClickException(f"{error.strerror}: {error.filename}") from error
     except Id3pmError as error:
@@ -138,7 +140,7 @@ def ensure_engine(
             not_executed = dataclasses.replace(manifest.parity, trajectory={"not_executed": unverifiable})
             manifest = dataclasses.replace(manifest, parity=not_executed)
         else:
-            manifest = verify(console, bundle_path, staging, manifest, progress)
+            manifest = verify(console, bundle_path, repository, staging, manifest, progress)
         write_manifest(staging, manifest)
         engine_folder.install(staging, folder)
     if unverifiable is not None:
@@ -182,7 +184,9 @@ def build(
     )
 
 
-def verify(console: Console, bundle_path: Path, staging: Path, manifest: Manifest, progress: Progress) -> Manifest:
+def verify(
+    console: Console, bundle_path: Path, repository: Path, staging: Path, manifest: Manifest, progress: Progress
+) -> Manifest:
     """The manifest with its parity, measured through the loader that the server uses.
 
     Raises:
@@ -192,7 +196,7 @@ def verify(console: Console, bundle_path: Path, staging: Path, manifest: Manifes
     write_manifest(staging, manifest)
     engine = load_engine(staging, device=targets.TARGETS[manifest.target].device)
     reference = TorchEngine(bundle_path, manifest.stage, max_batch=manifest.max_batch)
-    measured = parity.compare(reference, engine, manifest, progress)
+    measured = parity.compare(reference, engine, manifest, progress, face_stage(repository, manifest.id_vector_model))
     progress.end()
     engine.close()
     reference.close()

@@ -25,7 +25,7 @@ from targets import TARGETS, tensorrt_module
 MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
 """The Triton model of each stage."""
 BUILD_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxslim")
-RECIPE_FILES = ("to_onnx.py", "onnx_operators.py")
+RECIPE_FILES = ("to_onnx.py", "onnx_operators.py", "onnx_modules.py", "winograd.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Three questions, asked of the built engine through the loader that the server us
 
 1. Forward: the same output at time steps from clean to pure noise, with the condition and with the null vector?
 2. Rows: the same bits for a row, whatever batch and position it is in?
-3. Trajectory: the same image at the end of a whole sampling loop with the same noise?
+3. Trajectory: the same image at the end of a whole sampling loop with the same noise, and the same person in it?
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.bundle import Stage
-from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
-from id3pm.diffusion.samplers import plan, sample
+from id3pm.config import DiffusionConfig
 from id3pm.engines.base import Engine
-from id3pm.engines.inputs import EngineInputs, input_shapes
+from id3pm.engines.inputs import EngineInputs
 from id3pm.engines.manifest import Manifest, Parity
+from id3pm.face.stage import FaceStage
+from id3pm.images import to_uint8
 from parity_inputs import conditions_of, dead_leaves, forward_rows
+from repository_faces import known_face
+from trajectory import largest_batch, options, run_rows, sample_images
 
 FloatArray = NDArray[np.float32]
 Report = Callable[[str], None]
 
 BATCH_SIZES = (1, 2, 3)  # and the largest
-GUIDANCE_SCALE = 2.0  # the paper's
-MAX_ACTIVATION = 2**26
-"""Most elements of one activation (256 MiB) in a batch of the checks; only full-size super-resolution is above."""
 MAX_PSNR = 200.0  # written for images that are equal bit by bit: JSON has no infinity
 
 
@@ -47,14 +46,21 @@ class Trial:
 TRIALS: dict[Stage, Trial] = {"base": Trial(steps=10, images=2), "sr": Trial(steps=4, images=1)}
 
 
-def compare(reference: Engine, engine: Engine, manifest: Manifest, report: Report = lambda _: None) -> Parity:
+def compare(
+    reference: Engine,
+    engine: Engine,
+    manifest: Manifest,
+    report: Report = lambda _: None,
+    faces: FaceStage | None = None,
+) -> Parity:
     """Measures; `parity_report.misses` judges.
 
     Args:
         reference: The fp32 PyTorch U-Net.
         engine: What was built.
-        manifest: Its manifest; the trajectory takes the bundle's options from there, but ddpm and few steps.
+        manifest: Its manifest.
         report: Called with a few words at the start of each phase.
+        faces: The face engine of the bundle's ID vectors; without one the identity of the images is not compared.
 
     Returns:
         The measurements, with the manifest's thresholds.
@@ -65,7 +71,7 @@ def compare(reference: Engine, engine: Engine, manifest: Manifest, report: Repor
     return dataclasses.replace(
         manifest.parity,
         forward=forward,
-        trajectory=_compare_trajectory(reference, engine, manifest),
+        trajectory=_compare_trajectory(reference, engine, manifest, faces),
         batch_invariant=invariant,
     )
 
@@ -77,10 +83,10 @@ def _compare_forward(
     rows = forward_rows(reference.config, diffusion)
     names, inputs = zip(*rows, strict=True)
     stacked = {name: np.stack([row[name] for row in inputs]) for name in inputs[0]}
-    expected = _run(reference, stacked, min(BATCH_SIZES[-1], _largest_batch(reference)))
-    largest = _largest_batch(engine)
+    expected = run_rows(reference, stacked, min(BATCH_SIZES[-1], largest_batch(reference)))
+    largest = largest_batch(engine)
     sizes = sorted({min(size, largest) for size in BATCH_SIZES} | {largest})
-    alone = _run(engine, stacked, 1)
+    alone = run_rows(engine, stacked, 1)
     worst_abs, worst_relative = np.zeros(len(names)), np.zeros(len(names))
     invariant = True
     single = (np.arange(len(names)), alone)
@@ -105,12 +111,6 @@ def _compare_forward(
     return entries, invariant
 
 
-def _largest_batch(engine: Engine) -> int:
-    config = engine.config
-    widest = config.num_channels * config.image_size**2
-    return max(1, min(engine.max_batch, MAX_ACTIVATION // widest))
-
-
 def _larger_batches(
     engine: Engine, inputs: EngineInputs, sizes: list[int]
 ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
@@ -124,38 +124,58 @@ def _larger_batches(
             yield indices, engine.run({name: np.ascontiguousarray(array[indices]) for name, array in inputs.items()})
 
 
-def _run(engine: Engine, inputs: EngineInputs, size: int) -> FloatArray:
-    """All rows in order, `size` at a time."""
-    count = len(inputs["x"])
-    return np.concatenate(
-        [
-            engine.run({name: np.ascontiguousarray(array[start : start + size]) for name, array in inputs.items()})
-            for start in range(0, count, size)
-        ]
-    )
-
-
-def _compare_trajectory(reference: Engine, engine: Engine, manifest: Manifest) -> dict[str, Any]:
+def _compare_trajectory(
+    reference: Engine, engine: Engine, manifest: Manifest, faces: FaceStage | None
+) -> dict[str, Any]:
     config, trial = manifest.unet, TRIALS[manifest.stage]
-    conditional = config.identity_dim is not None or config.attribute_dim is not None
-    options = dataclasses.replace(
-        manifest.sampling,
-        sampler="ddpm",
-        eta=0.0,
-        steps=min(trial.steps, manifest.diffusion.diffusion_steps),
-        guidance_scale=GUIDANCE_SCALE if conditional else 1.0,
-    )
-    expected = _sample(reference, manifest, options, trial.images)
-    actual = _sample(engine, manifest, options, trial.images)
+    how = options(config, min(trial.steps, manifest.diffusion.diffusion_steps))
+    pairs = [conditions_of(config, image) for image in range(trial.images)]
+    conditions = [(pair[0][1], pair[-1][1]) for pair in pairs]
+    if faces is not None and config.identity_dim is not None:
+        for given, _ in conditions[1:]:  # the first keeps a random vector
+            given["identity"] = known_face(faces)
+    low_res = None
+    if config.low_res_size is not None:
+        low_res = np.stack([dead_leaves(image, config.low_res_size) for image in range(trial.images)])
+    expected = sample_images(reference, manifest.diffusion, how, conditions, low_res)
+    actual = sample_images(engine, manifest.diffusion, how, conditions, low_res)
     squared = np.mean((actual.astype(np.float64) - expected) ** 2, axis=(1, 2, 3))
-    return {
-        "sampler": options.sampler,
-        "steps": options.steps,
-        "guidance_scale": options.guidance_scale,
+    result: dict[str, Any] = {
+        "sampler": how.sampler,
+        "steps": how.steps,
+        "guidance_scale": how.guidance_scale,
         "images": trial.images,
         "psnr_db": float(np.min([_psnr(float(error)) for error in squared])),  # NaN stays NaN
         "max_abs_error": float(np.abs(actual - expected).max()),
     }
+    return result | (compare_identity(expected, actual, faces) if manifest.stage == "base" else {})
+
+
+def compare_identity(expected: FloatArray, actual: FloatArray, faces: FaceStage | None) -> dict[str, Any]:
+    """Is it still the same person?
+
+    Args:
+        expected: Images of the reference, float32 [N, 3, 64, 64] in [-1, 1].
+        actual: Images of the engine from the same noise.
+        faces: Detector and FR model.
+
+    Returns:
+        `identity_cosine`, the lowest of all images, and `identity_images`, their number; or `identity_not_compared`,
+        the reason.
+    """
+    if faces is None:
+        return {"identity_not_compared": "the repository has no face engine of the bundle's ID vectors"}
+    if not np.isfinite(actual).all():
+        return {"identity_cosine": math.nan}
+    images = [to_uint8(images) for images in (expected, actual)]
+    # Both are aligned by the landmarks of the reference: the network is judged, not the detector.
+    found = faces.detect(images[0])
+    seen = [index for index, detections in enumerate(found) if len(detections)]
+    if not seen:
+        return {"identity_not_compared": "the reference network's images show no face"}
+    landmarks = [found[index][0][4:14].reshape(5, 2) for index in seen]
+    first, second = (faces.encode([pictures[index] for index in seen], landmarks) for pictures in images)
+    return {"identity_cosine": float(np.min(np.sum(first * second, axis=1))), "identity_images": len(seen)}
 
 
 def _psnr(mean_squared_error: float) -> float:
@@ -163,28 +183,3 @@ def _psnr(mean_squared_error: float) -> float:
     if mean_squared_error == 0.0:
         return MAX_PSNR
     return min(10 * math.log10(4.0 / mean_squared_error), MAX_PSNR)
-
-
-def _sample(engine: Engine, manifest: Manifest, options: SamplingOptions, images: int) -> FloatArray:
-    """Final images [images, 3, S, S], clipped to [-1, 1]; noise and conditions depend on the image's number alone."""
-    config, stage = manifest.unet, STAGE_BASE if manifest.stage == "base" else STAGE_SR
-    shape = input_shapes(config, 1)["x"][1:]
-    conditions = [conditions_of(config, image) for image in range(images)]
-
-    def model(
-        x: FloatArray, timesteps: FloatArray, rows: NDArray[np.intp], conditional: NDArray[np.bool_]
-    ) -> FloatArray:
-        vectors = [conditions[row][0 if given else -1][1] for row, given in zip(rows, conditional, strict=True)]
-        inputs = {"x": x, "timesteps": timesteps}
-        inputs |= {name: np.stack([vector[name] for vector in vectors]) for name in vectors[0]}
-        if config.low_res_size is not None:
-            inputs["low_res"] = np.stack([dead_leaves(int(row), config.low_res_size) for row in rows])
-        return _run(engine, inputs, _largest_batch(engine))
-
-    def draw(row: int, number: int) -> FloatArray:
-        return noise(row, stage, number, shape)
-
-    start = np.stack([draw(image, 0) for image in range(images)])
-    plans = [plan(manifest.diffusion, options, config.learn_sigma)] * images
-    result: FloatArray = sample(model, start, plans, draw)
-    return np.clip(result, -1.0, 1.0)

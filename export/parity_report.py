@@ -20,6 +20,10 @@ def misses(parity: Parity) -> list[str]:
     psnr, lowest = parity.trajectory["psnr_db"], parity.thresholds["psnr_db"]
     if not psnr >= lowest:
         found.append(f"PSNR {psnr:.1f} dB of a final image (at least {lowest:g} dB)")
+    limit = parity.thresholds.get("identity_cosine")
+    cosine = parity.trajectory.get("identity_cosine")
+    if limit is not None and cosine is not None and not cosine >= limit:
+        found.append(f"identity cosine {cosine:.4f} of a final image (at least {limit:g})")
     return found
 
 
@@ -50,6 +54,11 @@ def table(title: str, parity: Parity) -> Table:
         f"{limits['psnr_db']:g} dB",
         _mark(run["psnr_db"] >= limits["psnr_db"]),
     )
+    if (cosine := run.get("identity_cosine")) is not None:
+        lowest = limits["identity_cosine"]
+        grid.add_row("their ID vectors", "", f"cosine {cosine:.4f}", f"{lowest:g}", _mark(cosine >= lowest))
+    elif (reason := run.get("identity_not_compared")) is not None:
+        grid.add_row(f"their ID vectors: not compared, {reason}", "", "", "", "")
     return grid
 
 

@@ -51,12 +51,14 @@ _FP32 = Precision()
 _HALF_LATER = Precision(why_not="not available yet: it has no published parity so far")
 _HALF = {"fp16": _HALF_LATER, "bf16": _HALF_LATER}
 _INT8_LATER = Precision(why_not="not available yet: there is no calibration over sampling trajectories so far")
+_INT8_CPU = Precision(
+    converter="quantize",
+    recipe=("quantize.py", "calibration.py", "trajectory.py", "parity_inputs.py", "repository_faces.py"),
+)
 
 TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
     {
-        "onnx-cpu": TargetInfo(
-            file="model.onnx", device="cpu", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
-        ),
+        "onnx-cpu": TargetInfo(file="model.onnx", device="cpu", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_CPU}),
         "onnx-cuda": TargetInfo(
             file="model.onnx", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
         ),

@@ -50,6 +50,11 @@ class TorchEngine:
         self._device = device
         self._unet = load_unet(self.config, load_weights(bundle, stage)).to(device)
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self._unet.parameters())
+
     def run(self, inputs: EngineInputs) -> FloatArray:
         """Evaluates the U-Net; see `Engine.run`."""
         assert_inputs(self.config, self.max_batch, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -160,13 +161,28 @@ class FaceStage:
         height, width = images.shape[1:3]
         picks = [_choose(faces, policy, (height, width)) for faces in found]
         usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
-        crops = [align_face(images[i], face[4:14].reshape(5, 2)) for i, face in usable.items()]
-        batches = [self._encoder.encode_batch(np.stack(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
-        embeddings = dict(zip(usable, (row for batch in batches for row in batch), strict=True))
+        landmarks = [face[4:14].reshape(5, 2) for face in usable.values()]
+        embeddings = dict(zip(usable, self.encode([images[i] for i in usable], landmarks), strict=True))
         return [
             pick if isinstance(pick, FaceError) else FaceResult(embeddings[i], pick, len(found[i]))
             for i, pick in enumerate(picks)
         ]
+
+    def encode(
+        self, images: Sequence[NDArray[np.uint8]], landmarks: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """ID vectors of faces whose landmarks are known.
+
+        Args:
+            images: N pictures, uint8 [H, W, 3], RGB.
+            landmarks: Of each, float32 [5, 2] in its pixels.
+
+        Returns:
+            float32 [N, D], L2 norm 1.
+        """
+        crops = [align_face(image, points) for image, points in zip(images, landmarks, strict=True)]
+        batches = [self._encoder.encode_batch(np.stack(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
+        return np.concatenate([np.empty((0, self.identity_dim), np.float32), *batches])
 
     def detect(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """All faces in a batch of decoded pictures.

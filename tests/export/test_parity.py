@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_engines
+from PIL import Image
 from rich.console import Console
 
 import parity
 import parity_report
+import repository_faces
 from id3pm.engines.inputs import EngineInputs, FloatArray, output_shape
 from id3pm.engines.manifest import Manifest
+from id3pm.face.stage import FaceStage
 from thresholds import thresholds
 
 
@@ -98,3 +101,29 @@ def test_a_gpu_engine_may_depend_on_the_batch_but_that_is_recorded(manifest: Man
     measured = parity.compare(NumpyEngine(), NumpyEngine("batch", 1e-6), manifest)
     assert measured.batch_invariant is False
     assert parity_report.misses(measured) == []
+
+
+def test_the_person_is_compared_by_the_landmarks_of_the_reference(face_folder: Path) -> None:
+    stage = FaceStage.load(face_folder)
+    with Image.open(repository_faces.PHOTOGRAPH) as photo:
+        box = (130, 0, 330, 200)  # the head
+        face = np.asarray(photo.convert("RGB").crop(box).resize((64, 64), Image.Resampling.LANCZOS), np.float32)
+    expected = (face.transpose(2, 0, 1) / 127.5 - 1)[None]
+    same = parity.compare_identity(expected, expected.copy(), stage)
+    assert same == {"identity_cosine": pytest.approx(1.0, abs=1e-5), "identity_images": 1}
+    noise = np.random.default_rng(0).standard_normal(expected.shape).astype(np.float32)
+    other = parity.compare_identity(expected, np.clip(expected + 0.5 * noise, -1, 1), stage)
+    assert other["identity_cosine"] < 0.9
+    broken = parity.compare_identity(expected, np.full_like(expected, np.nan), stage)
+    assert np.isnan(broken["identity_cosine"])
+    assert "no face" in parity.compare_identity(np.zeros_like(expected), expected, stage)["identity_not_compared"]
+
+
+@pytest.mark.parametrize("cosine", [0.9, float("nan")])
+def test_another_person_misses(manifest: Manifest, cosine: float) -> None:
+    measured = parity.compare(NumpyEngine(), NumpyEngine(), manifest)
+    other = dataclasses.replace(measured, trajectory=measured.trajectory | {"identity_cosine": cosine})
+    assert any("identity cosine" in miss for miss in parity_report.misses(other))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(parity_report.table("engine", other))
+    assert "MISS" in console.export_text()

@@ -1,0 +1,27 @@
+"""Faces for the builder: the repository's face engine, where it fits the bundle, and whom it sees on a photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.errors import EngineError
+from id3pm.face.stage import FaceStage
+
+PHOTOGRAPH = Path(__file__).resolve().parents[1] / "demo" / "astronaut.jpg"  # NASA, public domain; also the demo's
+
+
+def face_stage(repository: Path, id_vector_model: str) -> FaceStage | None:
+    """The repository's face stage; `None` where none is built that gives these ID vectors."""
+    try:
+        stage = FaceStage.load(repository / "face_embedding" / "1" / "engine")
+    except EngineError:
+        return None
+    return stage if stage.id_vector_model == id_vector_model else None
+
+
+def known_face(stage: FaceStage) -> NDArray[np.float32]:
+    """ID vector of the face on `PHOTOGRAPH`: float32 [D], L2 norm 1."""
+    return stage.embed(PHOTOGRAPH.read_bytes()).embedding

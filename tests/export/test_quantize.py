@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+from tiny_bundle import write_tiny_bundle
+
+import calibration
+import parity
+import parity_report
+import quantize
+from engine_folder import ConversionJob, EngineSpec
+from id3pm.bundle import Stage
+from id3pm.engines.base import load_engine
+from id3pm.engines.manifest import Manifest, engine_sha256, read_manifest, write_manifest
+from id3pm.engines.torch_engine import TorchEngine
+from id3pm.errors import EngineError
+from thresholds import thresholds
+
+STAGES = {"base": "denoiser_64", "sr": "super_resolution"}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(tiny_repository: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny engines in int8; that of super-resolution has external weights."""
+    repository = tmp_path_factory.mktemp("int8")
+    for stage in STAGES.values():
+        folder = Path(shutil.copytree(tiny_repository / stage / "1" / "engine", repository / stage / "1" / "engine"))
+        write_manifest(folder, convert(folder, bundle, repository))
+    return repository
+
+
+def convert(folder: Path, bundle: Path, repository: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(EngineSpec)}
+    spec = EngineSpec(**fields | {"precision": "int8"})
+    graph = folder / manifest.file
+    notes = quantize.convert(
+        ConversionJob(graph=graph, bundle=bundle, repository=repository, spec=spec), lambda phase: None
+    )
+    limits = dataclasses.asdict(thresholds("onnx-cpu", "int8"))
+    return dataclasses.replace(
+        manifest,
+        precision="int8",
+        conversion=notes,
+        file_sha256=engine_sha256(graph),
+        parity=dataclasses.replace(manifest.parity, thresholds=limits),
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_int8_engine_passes_its_gate_and_says_how_it_was_made(repository: Path, bundle: Path, stage: Stage) -> None:
+    folder = repository / STAGES[stage] / "1" / "engine"
+    manifest = read_manifest(folder)
+    engine = load_engine(folder)
+    measured = parity.compare(TorchEngine(bundle, stage, max_batch=4), engine, manifest)
+    assert parity_report.misses(measured) == []
+    assert 1e-4 < max(entry["relative_error"] for entry in measured.forward)  # it is not the fp32 graph
+    size = calibration.size_of(0)
+    calls = 2 if stage == "base" else 1  # with and without the condition
+    assert manifest.conversion["calibration_rows"] == size.images * size.steps * calls
+    assert manifest.conversion["quantised"] > 0
+
+
+def test_a_graph_without_convolutions_is_refused(repository: Path, bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(repository / "denoiser_64" / "1" / "engine", tmp_path / "engine"))
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["output"])],
+        "none",
+        [value("x", onnx.TensorProto.FLOAT, ["rows", 3])],
+        [value("output", onnx.TensorProto.FLOAT, ["rows", 3])],
+    )
+    onnx.save(onnx.helper.make_model(graph), folder / "model.onnx")
+    with pytest.raises(EngineError, match="model.onnx has no convolution to quantise"):
+        convert(folder, bundle, tmp_path)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_wide_convolutions_are_quantised_per_channel(repository: Path, stage: str) -> None:
+    folder = repository / STAGES[stage] / "1" / "engine"
+    manifest, model = read_manifest(folder), onnx.load(folder / "model.onnx")
+    makers = {output: node for node in model.graph.node for output in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    plain, kernels = [], []
+    for node in convolutions:
+        weights = makers.get(node.input[1])
+        if weights is None:
+            plain.append(node.name)
+            kernels.append(tuple(constants[node.input[1]].dims[2:]))
+            continue
+        assert weights.op_type == "DequantizeLinear"
+        assert makers[node.input[0]].op_type == "DequantizeLinear"
+        quantised, scale = (constants[name] for name in weights.input[:2])
+        assert quantised.data_type == onnx.TensorProto.INT8
+        assert list(scale.dims) == [quantised.dims[0]]  # one scale per output channel
+    assert sorted(plain) == manifest.conversion["in_floating_point"]
+    assert sum(kernel != (1, 1) for kernel in kernels) == 2  # the first and the last
+    assert len(convolutions) - len(plain) == manifest.conversion["quantised"]
+    assert "DynamicQuantizeLinear" not in Counter(node.op_type for node in model.graph.node)
+
+
+def test_the_gate_does_not_test_on_what_was_calibrated() -> None:
+    assert calibration.FIRST_SEED > 100
