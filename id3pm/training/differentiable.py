@@ -6,6 +6,7 @@ torchvision along.)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from id3pm.errors import EngineError, MissingExtraError
 
 Attributes = Mapping[str, Any]
+Node = tuple[str, Attributes, list[str], str]
+"""Operator, attributes, names of the inputs, name of the output."""
 
 
 class DifferentiableGraph(nn.Module):
@@ -37,12 +40,8 @@ class DifferentiableGraph(nn.Module):
         except ImportError as error:
             raise MissingExtraError("the identity loss reads ONNX files: pip install 'id3pm[train]'") from error
         graph = onnx.load(model).graph
-        self._buffer_of: dict[str, str] = {}
-        for index, constant in enumerate(graph.initializer):
-            self._buffer_of[constant.name] = f"constant_{index}"
-            array = torch.from_numpy(numpy_helper.to_array(constant).copy())
-            self.register_buffer(self._buffer_of[constant.name], array, persistent=False)
-        self._nodes: list[tuple[str, Attributes, list[str], str]] = []
+        constants = {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in graph.initializer}
+        self._nodes: list[Node] = []
         for node in graph.node:
             if node.op_type not in OPERATORS:
                 known = ", ".join(sorted(OPERATORS))
@@ -51,8 +50,12 @@ class DifferentiableGraph(nn.Module):
                 )
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             self._nodes.append((node.op_type, attributes, list(node.input), node.output[0]))
-        (self._input,) = (value.name for value in graph.input if value.name not in self._buffer_of)
+        (self._input,) = (value.name for value in graph.input if value.name not in constants)
         (self._output,) = (value.name for value in graph.output)
+        self._nodes = _fold_batch_norms(self._nodes, constants)
+        self._buffer_of = {name: f"constant_{index}" for index, name in enumerate(constants)}
+        for name, buffer in self._buffer_of.items():
+            self.register_buffer(buffer, constants[name], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The graph's output for `x`, float32 of the graph's input shape."""
@@ -61,6 +64,36 @@ class DifferentiableGraph(nn.Module):
         for operator, attributes, inputs, output in self._nodes:
             values[output] = OPERATORS[operator](attributes, *(values[name] if name else None for name in inputs))
         return values[self._output]
+
+
+def _fold_batch_norms(nodes: list[Node], constants: dict[str, Tensor]) -> list[Node]:
+    """The nodes without the batch norms that alone follow a convolution: they scale its weights and shift its bias.
+
+    Args:
+        nodes: In order of execution.
+        constants: Weights by name; those of folded pairs are added.
+    """
+    uses = Counter(name for _, _, inputs, _ in nodes for name in inputs)
+    maker = {output: index for index, (_, _, _, output) in enumerate(nodes)}
+    folded = list(nodes)
+    gone = set()
+    for index, (operator, attributes, inputs, output) in enumerate(nodes):
+        before = maker.get(inputs[0])
+        if operator != "BatchNormalization" or before is None or uses[inputs[0]] > 1:
+            continue
+        conv, conv_attributes, conv_inputs, _ = nodes[before]
+        if conv != "Conv" or conv_inputs[1] not in constants:
+            continue
+        scale, bias, mean, var = (constants[name] for name in inputs[1:])
+        factor = scale / torch.sqrt(var + attributes.get("epsilon", 1e-5))
+        weight = constants[conv_inputs[1]]
+        shift = constants[conv_inputs[2]] if len(conv_inputs) > 2 else torch.zeros_like(mean)
+        names = [f"{output}.weight", f"{output}.bias"]
+        constants[names[0]] = weight * factor.view(-1, *[1] * (weight.ndim - 1))
+        constants[names[1]] = bias + (shift - mean) * factor
+        folded[before] = (conv, conv_attributes, [conv_inputs[0], *names], output)
+        gone.add(index)
+    return [node for index, node in enumerate(folded) if index not in gone]
 
 
 def _conv(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -103,23 +103,35 @@ def test_its_gradient_leads_to_the_identity(face: Face, face_folder: Path) -> No
     loss, alignments = IdentityLoss(face_folder), torch.from_numpy(crop_to_image(landmarks[None]))
     blurred = torch.nn.functional.avg_pool2d(torch.from_numpy(to_chw(image[None])), 9, stride=1, padding=4)
     x0 = blurred.clone().requires_grad_()
-    before = loss(x0, alignments, torch.from_numpy(vector)).sum()
+    share = torch.tensor([0.5])
+    before = loss(x0, alignments, torch.from_numpy(vector), share).sum()
     before.backward()
     assert x0.grad is not None
-    after = loss(blurred - 0.02 * x0.grad.sign(), alignments, torch.from_numpy(vector)).sum()
-    assert after.item() < before.item() - 0.05
+    after = loss(blurred - 0.02 * x0.grad.sign(), alignments, torch.from_numpy(vector), share).sum()
+    assert after.item() < before.item() - 0.025
 
 
-def test_rows_without_condition_do_not_count(face: Face, face_folder: Path) -> None:
+def test_rows_without_condition_and_telling_nothing_do_not_count(face: Face, face_folder: Path) -> None:
     image, landmarks, vector = face
-    x0 = torch.from_numpy(to_chw(np.stack([image, image]))).requires_grad_()
-    alignments = torch.from_numpy(crop_to_image(np.stack([landmarks, landmarks])))
-    distance = IdentityLoss(face_folder)(x0, alignments, torch.from_numpy(np.concatenate([0 * vector, -vector])))
-    distance.sum().backward()
+    x0 = torch.from_numpy(to_chw(np.stack([image] * 4))).requires_grad_()
+    alignments = torch.from_numpy(crop_to_image(np.stack([landmarks] * 4)))
+    vectors = torch.from_numpy(np.concatenate([0 * vector, -vector, -vector, -vector]))
+    loss = IdentityLoss(face_folder)(x0, alignments, vectors, torch.tensor([0.5, 0.5, 0.01, 0.999]))
+    loss.sum().backward()
     assert x0.grad is not None
-    assert distance[0].item() == 0.0
-    assert x0.grad[0].abs().max().item() == 0.0
-    assert distance[1].item() > 1.9
+    for row in (0, 2, 3):
+        assert loss[row].item() == 0.0
+        assert x0.grad[row].abs().max().item() == 0.0
+    assert loss[1].item() > 0.95, "1 - cosine is 2, half of the image is there"
+
+
+def test_a_batch_that_tells_nothing_still_has_a_gradient(face: Face, face_folder: Path) -> None:
+    image, landmarks, vector = face
+    x0 = torch.from_numpy(to_chw(image[None])).requires_grad_()
+    alignments = torch.from_numpy(crop_to_image(landmarks[None]))
+    IdentityLoss(face_folder)(x0, alignments, torch.from_numpy(vector), torch.tensor([0.0])).sum().backward()
+    assert x0.grad is not None
+    assert x0.grad.abs().max().item() == 0.0
 
 
 def test_a_run_trains_on_it_and_mirrors_the_landmarks(tmp_path: Path, face: Face, face_folder: Path) -> None:
