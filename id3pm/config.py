@@ -172,6 +172,8 @@ class SamplingOptions:
         guidance_high: Last training time step (inclusive) at which guidance is on.
         dynamic_threshold: Imagen's percentile in (0, 1] for x0 (paper: 0.99); 0 clips x0 to [-1, 1] instead.
         eta: Noise of `ddim`, 0 (deterministic) .. 1; must be 0 for the other samplers.
+        consistency: Super-resolution alone: how far every x0 is moved to where its reduction is the small image, 0
+            (paper) .. 1 (exactly); see `id3pm.diffusion.guidance.make_consistent`.
     """
 
     sampler: SamplerName = "ddpm"
@@ -182,6 +184,7 @@ class SamplingOptions:
     guidance_high: int = 1_000_000
     dynamic_threshold: float = 0.99
     eta: float = 0.0
+    consistency: float = 0.0
 
     def __post_init__(self) -> None:
         samplers = typing.get_args(SamplerName)
@@ -205,6 +208,10 @@ class SamplingOptions:
         _require_option(
             self.eta == 0.0 or self.sampler == "ddim",
             f"eta={self.eta} with sampler={self.sampler!r}: eta belongs to ddim; leave it at 0",
+        )
+        _require_option(
+            math.isfinite(self.consistency) and 0.0 <= self.consistency <= 1.0,
+            f"consistency={self.consistency}: must be in [0, 1]",
         )
 
 

@@ -134,7 +134,7 @@ class Pipeline:
             embeddings: ID vectors [N, D], or one of [D], as `embed` gives them.
             seeds: One seed, or N of them, 0 .. 2^63 - 1.
             attributes: [A], for all images; `None` for unspecified.
-            **options: `preset`, `steps`, `guidance_scale`, ..., `sr_sampler`, `sr_steps`, `sr_eta`; what is left out
+            **options: `preset`, `steps`, `guidance_scale`, ..., `sr_sampler`, `sr_steps`, ...; what is left out
                 takes the preset's values, or else the bundle's.
 
         Raises:

@@ -122,6 +122,7 @@ def test_impossible_architectures_are_refused(changes: dict[str, Any], message: 
         ({"dynamic_threshold": 1.5}, "dynamic_threshold=1.5"),
         ({"eta": 0.5}, "eta belongs to ddim"),
         ({"sampler": "ddim", "eta": 2.0}, "eta=2.0"),
+        ({"consistency": 1.5}, "consistency=1.5"),
     ],
 )
 def test_options_outside_their_range_are_refused(changes: dict[str, Any], message: str) -> None:

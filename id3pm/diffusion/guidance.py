@@ -105,6 +105,31 @@ def clip_x0(x0: Array, percentile: NDArray[np.floating[Any]]) -> Array:
     return clipped
 
 
+def make_consistent(x0: Array, low_res: Array, share: NDArray[np.float32]) -> Array:
+    """x_0 moved to where its area reduction is the small image it should be an enlargement of.
+
+    The range-null-space decomposition of Wang et al. (2023), "Zero-Shot Image Restoration Using Denoising Diffusion
+    Null-Space Model" (DDNM), eq. 13, for A = mean over f x f pixels, whose pseudo-inverse repeats pixels:
+    x0 + share A^+ (y - A x0). What the network adds to the small image stays; what contradicts it, such as a drift of
+    colours, goes.
+
+    Args:
+        x0: float32 [N, C, f h, f w].
+        low_res: y, float32 [N, C, h, w].
+        share: float32 [N]; 1 makes A x0 = y.
+
+    Returns:
+        float32 [N, C, f h, f w], not clipped.
+    """
+    xp = array_namespace(x0)
+    n, channels, height, width = low_res.shape
+    factor = x0.shape[2] // height
+    blocks = xp.reshape(x0, (n, channels, height, factor, width, factor))
+    missing = low_res - xp.mean(blocks, axis=(3, 5))
+    missing *= column(share, missing)
+    return xp.reshape(blocks + missing[:, :, :, None, :, None], x0.shape)
+
+
 class _Place(NamedTuple):
     """Where a quantile lies in a sorted vector: `weight` of the way from element `lower` to element `upper`."""
 

@@ -2,7 +2,7 @@
 
 With eps the (guided) output of the U-Net, one step of every sampler here is
 
-    x0     = clip(a x - b eps)                            a = sqrt(1 / abar_t), b = sqrt(1 / abar_t - 1)
+    x0     = consistent(clip(a x - b eps))                a = sqrt(1 / abar_t), b = sqrt(1 / abar_t - 1)
     x_next = c_x x + c_x0 x0 + c_prev x0_prev + std noise
 
     ddpm      guided-diffusion's `SpacedDiffusion.p_sample`: the respaced ancestral sampler of Nichol and Dhariwal
@@ -51,6 +51,7 @@ class Coefficients:
         max_log_variance: log variance at interpolation +1, where the variance is learned.
         guidance_scale: s of classifier-free guidance.
         percentile: Of dynamic thresholding, float64; 0 clamps.
+        consistency: Share of the difference to the small image that x0 loses; 0 where there is none to agree with.
         guided: The step needs the unconditional eps too: inside the guidance interval, and s is not 1.
         learned_variance: The noise's standard deviation comes from the U-Net's variance channels.
         needs_noise: The step adds noise.
@@ -67,6 +68,7 @@ class Coefficients:
     max_log_variance: Float32Array
     guidance_scale: Float32Array
     percentile: Float64Array
+    consistency: Float32Array
     guided: BoolArray
     learned_variance: BoolArray
     needs_noise: BoolArray
@@ -103,6 +105,11 @@ class RowCoefficients(Coefficients):
     def multistep_rows(self) -> IndexArray:
         """The rows that use the previous step's x0, ascending."""
         return np.flatnonzero(self.c_prev)
+
+    @functools.cached_property
+    def consistent_rows(self) -> IndexArray:
+        """The rows whose x0 must agree with their small image, ascending."""
+        return np.flatnonzero(self.consistency)
 
 
 def plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) -> StepPlan:
@@ -158,6 +165,7 @@ def plan_from_schedule(schedule: Schedule, options: SamplingOptions, learn_sigma
         max_log_variance=real(np.log(schedule.betas)),
         guidance_scale=real(np.full(count, options.guidance_scale)),
         percentile=_noisiest_first(np.full(count, options.dynamic_threshold), np.float64),
+        consistency=real(np.full(count, options.consistency)),
         guided=flag(inside & (options.guidance_scale != 1.0)),
         learned_variance=flag(needs_noise & learned),
         needs_noise=flag(needs_noise),

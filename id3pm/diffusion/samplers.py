@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from array_api_compat import array_namespace
 
-from id3pm.diffusion.guidance import Array, add_rows, clip_x0, column, guide, put_rows, take_rows
+from id3pm.diffusion.guidance import Array, add_rows, clip_x0, column, guide, make_consistent, put_rows, take_rows
 from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
 
 __all__ = ["RowCoefficients", "StepPlan", "gather", "plan", "sample", "update"]
@@ -30,6 +30,7 @@ def update(
     unconditional: Array | None = None,
     x0_prev: Array | None = None,
     noise: Array | None = None,
+    low_res: Array | None = None,
 ) -> tuple[Array, Array]:
     """One step of every row.
 
@@ -43,6 +44,8 @@ def update(
             alone, `None` where there are none.
         noise: Standard normal numbers for `rows.noise_rows` alone, in that order, float32 [K, C, H, W]; `None` where
             no row needs any.
+        low_res: The small images of super-resolution, float32 [N, C, h, w]; read in `rows.consistent_rows` alone,
+            `None` where there are none.
 
     Returns:
         The next x and the clipped x0, both float32 [N, C, H, W], new arrays.
@@ -57,6 +60,11 @@ def update(
     x0 = column(rows.sqrt_recip_alphas_cumprod, x) * x
     x0 -= column(rows.sqrt_recipm1_alphas_cumprod, x) * eps
     x0 = clip_x0(x0, rows.percentile)
+    if len(some := rows.consistent_rows):
+        if low_res is None:
+            raise ValueError(f"rows {some.tolist()} must agree with their small images: pass low_res")
+        agreed = make_consistent(take_rows(x0, some), take_rows(low_res, some), rows.consistency[some])
+        x0 = put_rows(x0, some, agreed)
     x_next = column(rows.c_x, x) * x
     x_next += column(rows.c_x0, x) * x0
     # Only the rows that ask for a term get it: even adding zero could turn -0.0 into 0.0, or carry a neighbour's NaN.
@@ -100,7 +108,9 @@ def _noise_std(model_output: Array, channels: int, rows: RowCoefficients) -> Arr
     return put_rows(xp.broadcast_to(fixed, everywhere), learned, std)
 
 
-def sample(model: ModelFn, x_start: Array, plans: Sequence[StepPlan], noise_fn: NoiseFn) -> Array:
+def sample(
+    model: ModelFn, x_start: Array, plans: Sequence[StepPlan], noise_fn: NoiseFn, low_res: Array | None = None
+) -> Array:
     """The reference loop: a batch from noise to images, every row by its own plan, one U-Net call per iteration.
 
     Rows with shorter plans leave early. The step scheduler does the same with rows that come and go.
@@ -112,6 +122,7 @@ def sample(model: ModelFn, x_start: Array, plans: Sequence[StepPlan], noise_fn: 
         x_start: x_T, float32 [N, C, H, W] (draw 0 of the seed contract).
         plans: One plan per row.
         noise_fn: `noise_fn(row, draw)` -> [C, H, W], the noise that the row's step number `draw` (1 = noisiest) adds.
+        low_res: As for `update`.
 
     Returns:
         The images, float32 [N, C, H, W].
@@ -136,6 +147,7 @@ def sample(model: ModelFn, x_start: Array, plans: Sequence[StepPlan], noise_fn: 
             unconditional=outputs[len(active) :] if len(rows.guided_rows) else None,
             x0_prev=None if x0 is None else take_rows(x0, active),
             noise=xp.stack(noise) if noise else None,
+            low_res=None if low_res is None else take_rows(low_res, active),
         )
         x = put_rows(x, active, x_next)
         x0 = x0_next if x0 is None else put_rows(x0, active, x0_next)

@@ -189,6 +189,7 @@ def presets_command(
 @click.option("--photographs", type=FOLDER, help="Folder of JPEG or PNG files; else some that packages carry.")
 @click.option("--sampler", type=SAMPLER, help="Else the bundle's default.")
 @click.option("--steps", type=int, help="Else the bundle's default.")
+@click.option("--consistency", type=float, help="Else the bundle's default.")
 @threads_option
 def super_resolution_command(
     bundle: Path,
@@ -199,6 +200,7 @@ def super_resolution_command(
     photographs: Path | None,
     sampler: SamplerName | None,
     steps: int | None,
+    consistency: float | None,
     threads: int | None,
 ) -> None:
     """Is the super-resolution network better than Lanczos?
@@ -208,8 +210,11 @@ def super_resolution_command(
     """
     files.new_figure(1, 1)
     description = read_bundle(bundle)
-    given = {name: value for name, value in (("sampler", sampler), ("steps", steps)) if value is not None}
-    options = dataclasses.replace(description.sr_sampling, **given)  # type: ignore[arg-type]
+    given = {"sampler": sampler, "steps": steps, "consistency": consistency}
+    if sampler not in (None, description.sr_sampling.sampler):
+        given["eta"] = 0.0  # the bundle's belongs to its sampler
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = dataclasses.replace(description.sr_sampling, **changes)
     judge = StageJudge(FaceStage.load(repository / FACE_MODELS, threads), _models_key(repository))
     faces = shards.load(data, "test")["images"][:count]
     crops = photograph_crops(_pictures(photographs), description.sr.image_size)
@@ -221,7 +226,12 @@ def super_resolution_command(
             enlarged = enlarge(bundle, truth, options, lambda task=task: bar.advance(task))  # type: ignore[misc]
             comparisons.append(compare(name, enlarged, face_judge))
             shown.append(enlarged)
-    subject = {"bundle": description.name, "sampler": options.sampler, "steps": options.steps}
+    subject = {
+        "bundle": description.name,
+        "sampler": options.sampler,
+        "steps": options.steps,
+        "consistency": options.consistency,
+    }
     write_super_resolution_report(out, subject, comparisons, shown)
     click.echo(f"report: {out / 'super_resolution.md'}")
 

@@ -112,6 +112,7 @@ class RowBatch:
             unconditional=output[count:] if len(guided) else None,
             x0_prev=self._x0,
             noise=draws.result(),
+            low_res=self._conditions.get("low_res"),
         )
         for row, x0 in zip(self.rows, self._x0, strict=True):
             row.step, row.x0 = row.step + 1, x0

@@ -16,8 +16,10 @@ from id3pm.errors import ConfigError, InvalidOptionError
 from id3pm.sampling.presets import preset
 
 PRESET = "preset"
-BASE_OPTIONS: Mapping[str, str] = {field.name: field.name for field in dataclasses.fields(SamplingOptions)}
-SR_OPTIONS: Mapping[str, str] = {f"sr_{name}": name for name in ("sampler", "steps", "spacing", "eta")}
+BASE_OPTIONS: Mapping[str, str] = {
+    field.name: field.name for field in dataclasses.fields(SamplingOptions) if field.name != "consistency"
+}
+SR_OPTIONS: Mapping[str, str] = {f"sr_{name}": name for name in ("sampler", "steps", "spacing", "eta", "consistency")}
 
 
 def both_stages(

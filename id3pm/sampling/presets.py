@@ -22,7 +22,7 @@ def _ddim(base_steps: int, sr_steps: int) -> Preset:
     # eta 1: fresh noise at every step corrects what the network got wrong at the one before.
     return Preset(
         base=dataclasses.replace(PAPER_BASE_SAMPLING, sampler="ddim", eta=1.0, steps=base_steps, spacing="logsnr"),
-        sr=dataclasses.replace(PAPER_SR_SAMPLING, sampler="ddim", eta=1.0, steps=sr_steps),
+        sr=dataclasses.replace(PAPER_SR_SAMPLING, sampler="ddim", eta=1.0, steps=sr_steps, consistency=1.0),
     )
 
 

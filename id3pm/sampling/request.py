@@ -63,11 +63,16 @@ def validated(request: SampleRequest, config: UNetConfig) -> SampleRequest:
 
     Raises:
         InvalidInputError: A value is missing, superfluous, not finite, or of the wrong size.
-        InvalidOptionError: Guidance is asked of a stage that has no condition.
+        InvalidOptionError: Guidance is asked of a stage that has no condition, or consistency of one that has no small
+            image.
     """
     scale = request.options.guidance_scale
     if config.identity_dim is None and config.attribute_dim is None and scale != 1.0:
         raise InvalidOptionError(f"guidance_scale={scale}: this stage has no condition to guide; leave it at 1")
+    if config.low_res_size is None and request.options.consistency != 0.0:
+        raise InvalidOptionError(
+            f"consistency={request.options.consistency}: belongs to super-resolution; leave it at 0"
+        )
     shapes = {name: shape[1:] for name, shape in input_shapes(config, 1).items()}
     attributes = request.attributes
     if attributes is None and config.attribute_dim is not None:

@@ -73,6 +73,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("sr_steps", "INT32", SR, "as steps, for 64 -> 256 px"),
     Option("sr_spacing", "STRING", SR, "as spacing, for 64 -> 256 px"),
     Option("sr_eta", "FP32", SR, "as eta, for 64 -> 256 px"),
+    Option("sr_consistency", "FP32", SR, "0 .. 1: how closely the 256 px image, reduced, must be the 64 px image"),
 )
 OPTIONS_BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 

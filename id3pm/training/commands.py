@@ -11,7 +11,7 @@ import click
 from id3pm import shards
 from id3pm.attributes import ATTRIBUTE_SETS
 from id3pm.bundle import Storage
-from id3pm.config import PAPER_SR_SAMPLING, SamplerName, SamplingOptions
+from id3pm.config import PAPER_SR_SAMPLING, SamplerName, SamplingOptions, SpacingName
 from id3pm.errors import InvalidInputError
 from id3pm.training.demo_data import DemoJob, make_demo_dataset
 from id3pm.training.embedding import FaceFilter
@@ -26,7 +26,7 @@ from id3pm.training.sources import open_source
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 EXISTING_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
-SAMPLER = click.Choice(get_args(SamplerName))
+SAMPLER, SPACING = click.Choice(get_args(SamplerName)), click.Choice(get_args(SpacingName))
 FACES = Path("triton_repo/face_embedding/1/engine")
 faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face engine folder (export/face_models.py).")
 
@@ -196,9 +196,11 @@ def train_command(
 @click.option("--steps", type=click.IntRange(1, 1000), default=250, help="Default steps of the base stage.")
 @click.option("--sr-steps", type=click.IntRange(1, 1000), default=250, help="Default steps of super-resolution.")
 @click.option("--sampler", type=SAMPLER, default="ddpm", help="Default sampler of the base stage.")
+@click.option("--spacing", type=SPACING, default="uniform", help="Default spacing of the base stage's time steps.")
 @click.option("--eta", type=click.FloatRange(0, 1), default=0.0, help="Default eta of the base stage; for ddim.")
 @click.option("--sr-sampler", type=SAMPLER, default="ddpm", help="Default sampler of super-resolution.")
 @click.option("--sr-eta", type=click.FloatRange(0, 1), default=0.0, help="Default eta of super-resolution; for ddim.")
+@click.option("--sr-consistency", type=click.FloatRange(0, 1), default=0.0, help="Default of super-resolution.")
 def export_bundle_command(
     base_run: Path,
     sr_run: Path,
@@ -209,9 +211,11 @@ def export_bundle_command(
     steps: int,
     sr_steps: int,
     sampler: SamplerName,
+    spacing: SpacingName,
     eta: float,
     sr_sampler: SamplerName,
     sr_eta: float,
+    sr_consistency: float,
 ) -> None:
     """Write the averaged weights of two runs as a bundle with a training card.
 
@@ -223,8 +227,10 @@ def export_bundle_command(
         out,
         name=name,
         licence=licence,
-        sampling=SamplingOptions(sampler=sampler, steps=steps, eta=eta),
-        sr_sampling=dataclasses.replace(PAPER_SR_SAMPLING, sampler=sr_sampler, steps=sr_steps, eta=sr_eta),
+        sampling=SamplingOptions(sampler=sampler, steps=steps, spacing=spacing, eta=eta),
+        sr_sampling=dataclasses.replace(
+            PAPER_SR_SAMPLING, sampler=sr_sampler, steps=sr_steps, eta=sr_eta, consistency=sr_consistency
+        ),
         storage=storage,
     )
     click.echo(f"{bundle.name}: {out}")

@@ -137,6 +137,7 @@ def test_every_option_travels_as_a_tensor_of_its_type(client: Any, server: Any) 
         "sr_steps": 5,
         "sr_spacing": "uniform",
         "sr_eta": 0.0,
+        "sr_consistency": 1.0,
         "priority": 2,
     }
     assert set(options) == set(contract.OPTIONS) == set(Options.__annotations__)

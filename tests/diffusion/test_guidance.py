@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from id3pm.diffusion.guidance import clip_x0, guide, null_attributes, null_identity
+from id3pm.diffusion.guidance import clip_x0, guide, make_consistent, null_attributes, null_identity
 
 percentiles = st.one_of(st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.995, 1.0]), st.floats(1e-6, 1.0))
 
@@ -97,3 +97,27 @@ def test_null_vectors_are_zeros_for_identities_and_minus_ones_for_attributes():
     assert null_identity(2, 4).tolist() == [[0, 0, 0, 0]] * 2
     assert null_attributes(2, 3).tolist() == [[-1, -1, -1]] * 2
     assert null_identity(2, 4).dtype == null_attributes(2, 3).dtype == np.float32
+
+
+def test_a_consistent_image_reduces_to_its_small_one_and_keeps_its_details():
+    x0, low = normal(0, 3, 3, 12, 8), normal(1, 3, 3, 3, 2)
+    share = np.array([1.0, 0.0, 0.25], dtype=np.float32)
+    moved = make_consistent(x0, low, share)
+    assert moved.dtype == np.float32
+    reduced = moved.reshape(3, 3, 3, 4, 2, 4).mean(axis=(3, 5))
+    before = x0.reshape(3, 3, 3, 4, 2, 4).mean(axis=(3, 5))
+    np.testing.assert_allclose(reduced[0], low[0], atol=1e-6)
+    np.testing.assert_array_equal(moved[1], x0[1])
+    np.testing.assert_allclose(reduced[2], 0.75 * before[2] + 0.25 * low[2], atol=1e-6)
+    block = np.s_[0, 0, 4:8, 0:4]
+    np.testing.assert_allclose(moved[block] - moved[block].mean(), x0[block] - x0[block].mean(), atol=1e-6)
+
+
+def test_consistency_is_the_same_on_torch_and_in_any_batch():
+    x0, low = normal(0, 5, 3, 16, 16), normal(1, 5, 3, 4, 4)
+    share = np.linspace(0.2, 1.0, 5, dtype=np.float32)
+    together = make_consistent(x0, low, share)
+    torchs = make_consistent(torch.from_numpy(x0), torch.from_numpy(low), share)
+    np.testing.assert_allclose(torchs.numpy(), together, atol=1e-6)
+    for i in range(5):
+        assert make_consistent(x0[i : i + 1], low[i : i + 1], share[i : i + 1])[0].tobytes() == together[i].tobytes()

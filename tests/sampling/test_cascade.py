@@ -161,3 +161,21 @@ def test_cancel_between_the_stages_is_not_lost() -> None:
     assert isinstance(chain.outcome("a"), CancelledError)
     chain.sr.let(100)
     chain.close()
+
+
+def test_a_consistent_enlargement_reduces_to_its_small_image() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-0.5, 0.5, (2, 3, 8, 8)).astype(np.float32)
+    scheduler = StepScheduler(FakeUpsampler(), DIFFUSION, STAGE_SR)
+    outcomes: dict[str, Sample | Id3pmError] = {}
+    for name, image, share in (("loose", images[0], 0.0), ("kept", images[1], 1.0)):
+        options = dataclasses.replace(SR_OPTIONS, consistency=share)
+        asked = SampleRequest(id=name, seed=3, options=options, low_res=image)
+        scheduler.submit(asked, lambda outcome, name=name: outcomes.update({name: outcome}))  # type: ignore[misc]
+    wait_until(lambda: len(outcomes) == 2)
+    scheduler.close()
+    for (name, holds), image in zip((("loose", False), ("kept", True)), images, strict=True):
+        sample = outcomes[name]
+        assert isinstance(sample, Sample)
+        reduced = sample.image.reshape(3, 8, 2, 8, 2).mean(axis=(2, 4))
+        assert np.allclose(reduced, image, atol=1e-5) == holds, name

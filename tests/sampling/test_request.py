@@ -67,3 +67,8 @@ def test_super_resolution_takes_an_image_and_no_guidance() -> None:
         validated(dataclasses.replace(request, identity=np.ones(8)), tiny_engines.SR)
     with pytest.raises(InvalidOptionError, match="no condition to guide"):
         validated(dataclasses.replace(request, options=SamplingOptions()), tiny_engines.SR)
+
+
+def test_the_64_px_stage_has_nothing_to_be_consistent_with() -> None:
+    with pytest.raises(InvalidOptionError, match=r"consistency=0\.5: belongs to super-resolution"):
+        validated(changed(options=SamplingOptions(consistency=0.5)), tiny_engines.BASE)

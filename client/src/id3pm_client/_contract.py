@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
     sr_steps: int | None
     sr_spacing: str | None
     sr_eta: float | None
+    sr_consistency: float | None
     priority: int | None
 
 
@@ -84,6 +85,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "sr_steps": Option("INT32", "super-resolution: evaluations of the network; a single one gives noise"),
         "sr_spacing": Option("BYTES", "super-resolution: as spacing"),
         "sr_eta": Option("FP32", "super-resolution: noise of ddim, 0 to 1"),
+        "sr_consistency": Option("FP32", "super-resolution: how closely it keeps to the 64 px image, 0 to 1"),
         "priority": Option("INT32", "class of the request in the server's queue; lower goes first"),
     }
 )

@@ -103,8 +103,8 @@ class Client(base.BaseClient[SyncTransport]):
             timeout_s: Seconds that each image may take from its sending, retries included; `None` for the client's.
             on_image: Called with position and image as each arrives, in this thread.
             **options: preset, sampler, steps, spacing, guidance_scale, guidance_low, guidance_high, dynamic_threshold,
-                eta, attributes (`[A]` or `[N, A]`), sr_sampler, sr_steps, sr_spacing, sr_eta, priority. `None` is the
-                default of the server's bundle.
+                eta, attributes (`[A]` or `[N, A]`), sr_sampler, sr_steps, sr_spacing, sr_eta, sr_consistency, priority.
+                `None` is the default of the server's bundle.
 
         Raises:
             InvalidRequestError: An argument breaks a rule, here or on the server.
