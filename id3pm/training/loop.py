@@ -80,7 +80,8 @@ class Trainer:
             raise ValueError(f"identity_loss={config.identity_loss} and {identity_loss}: give both or none")
         self._identity_loss = None if identity_loss is None else identity_loss.to(accelerator.device)
         unet = build(config).train()
-        unet = unet.to(memory_format=torch.channels_last)  # what convolutions in bf16 are fastest with
+        # What convolutions in bf16 are fastest with. PyTorch's annotations do not know this form of `to`.
+        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # AdamW with weight decay 0, as the paper's code base; fused: one kernel for all tensors.
         optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
         self._model, self._optimizer = accelerator.prepare(unet, optimizer)
