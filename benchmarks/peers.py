@@ -1,60 +1,42 @@
-"""Who is measured: each samples the same number of guided images with the same number of ancestral steps.
+"""Whom we are measured against: PyTorch as guided-diffusion's users run it, compiled, in bfloat16; and diffusers.
 
-A contender is built in a process of its own (`workers.py`); `sample` runs the whole loop once.
+Each samples the same number of guided images with the same number of ancestral steps; `sample` runs the loop once.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from contest import GUIDANCE_SCALE, PERCENTILE, Timing, identities
 from id3pm.bundle import load_weights, read_bundle
-from id3pm.config import SamplingOptions, UNetConfig
+from id3pm.config import UNetConfig
 from id3pm.diffusion.noise import STAGE_BASE, noise
-from id3pm.diffusion.samplers import plan
 from id3pm.diffusion.schedule import respaced_schedule
-from id3pm.engines.base import Engine, load_engine
-from id3pm.engines.inputs import EngineInputs
-from id3pm.engines.manifest import read_manifest
-from id3pm.pipeline import Pipeline
-from id3pm.sampling.batch import Row, RowBatch
-from id3pm.sampling.request import SampleRequest, validated
 from id3pm.unet.model import load_unet
-
-GUIDANCE_SCALE = 2.0  # the paper's, as all options below
-PERCENTILE = 0.99
-
-
-class Timing(NamedTuple):
-    """Seconds of a whole loop, and of the network's evaluations in it."""
-
-    seconds: float
-    unet_seconds: float
-
-
-class Contender(Protocol):
-    """One way of sampling."""
-
-    def sample(self) -> Timing:
-        """Samples all images once."""
-        ...
 
 
 class Reference:
-    """Eager PyTorch, fp32, one loop per batch: the way users of guided-diffusion sample with guidance.
+    """Eager PyTorch, one loop per batch: the way users of guided-diffusion sample with guidance.
 
     Two forward passes a step (with and without the condition) and schedule tables looked up per step, in the structure
-    of guided-diffusion's `p_sample_loop`; `compiled` gives the network to torch.compile first.
+    of guided-diffusion's `p_sample_loop`.
+
+    Args:
+        bundle: Folder of the bundle.
+        images: How many.
+        steps: Of the loop.
+        compiled: Give the network to torch.compile first.
+        autocast: Run the network under bfloat16 autocast instead of in fp32.
     """
 
-    def __init__(self, bundle: str, images: int, steps: int, compiled: bool = False) -> None:
+    def __init__(self, bundle: str, images: int, steps: int, compiled: bool = False, autocast: bool = False) -> None:
         description = read_bundle(Path(bundle))
         self.config, self._steps, self._images = description.base, steps, images
         self._schedule = respaced_schedule(description.base_diffusion, steps)
@@ -62,6 +44,7 @@ class Reference:
         if compiled:
             self._unet = torch.compile(self._unet)
         self._identity = torch.from_numpy(identities(self.config, images))
+        self._autocast = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
         self._unet_seconds = 0.0
 
     def sample(self) -> Timing:
@@ -114,7 +97,8 @@ class Reference:
 
     def _call(self, x: torch.Tensor, timesteps: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         start = time.perf_counter()
-        output: torch.Tensor = self._unet(x, timesteps, identity=identity)
+        with self._autocast:
+            output: torch.Tensor = self._unet(x, timesteps, identity=identity).float()
         self._unet_seconds += time.perf_counter() - start
         return output
 
@@ -180,100 +164,3 @@ def diffusers_unet(config: UNetConfig) -> Any:
         norm_num_groups=config.norm_groups,
         resnet_time_scale_shift="scale_shift",
     ).eval()
-
-
-class Ours:
-    """One of our engines under the step scheduler's batch."""
-
-    def __init__(self, engine: str, images: int, steps: int) -> None:
-        manifest = read_manifest(Path(engine))
-        self._engine = _Timed(load_engine(Path(engine)))
-        options = SamplingOptions(steps=steps, guidance_scale=GUIDANCE_SCALE, dynamic_threshold=PERCENTILE)
-        self._plan = plan(manifest.diffusion, options, manifest.unet.learn_sigma)
-        vectors = identities(manifest.unet, images)
-        self._requests = [
-            validated(SampleRequest(id=str(i), seed=i, options=options, identity=vectors[i]), manifest.unet)
-            for i in range(images)
-        ]
-
-    def sample(self) -> Timing:
-        """Samples all images once."""
-        self._engine.seconds = 0.0
-        start = time.perf_counter()
-        self.images()
-        return Timing(time.perf_counter() - start, self._engine.seconds)
-
-    def images(self) -> NDArray[np.float32]:
-        """Samples [N, 3, S, S] with the seeds 0 to N - 1."""
-        batch = RowBatch(self._engine, STAGE_BASE)
-        for number, request in enumerate(self._requests):
-            rank = (0, 0.0, number)
-            batch.add(Row(request=request, plan=self._plan, on_done=lambda _: None, rank=rank, submitted=0.0))
-        done: list[Any] = []
-        while batch.rows:
-            done += batch.step()
-        return np.stack([outcome.image for _, outcome in done])
-
-
-class _Timed:
-    """An engine that adds up the time of its calls."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.config, self.max_batch, self.description = engine.config, engine.max_batch, engine.description
-        self.seconds = 0.0
-
-    def run(self, inputs: EngineInputs) -> NDArray[np.float32]:
-        start = time.perf_counter()
-        output = self._engine.run(inputs)
-        self.seconds += time.perf_counter() - start
-        return output
-
-    def close(self) -> None:
-        self._engine.close()
-
-
-class Cascade:
-    """Both stages in process, as the server runs them; see `id3pm.pipeline`."""
-
-    def __init__(self, repository: str, images: int, steps: int) -> None:
-        self._pipeline = Pipeline.load(repository)
-        self._vector = identities(self._pipeline.base_manifest.unet, 1)[0]
-        self._images, self._steps = images, steps
-
-    def sample(self) -> Timing:
-        """All images at once, `steps` steps in both stages."""
-        start = time.perf_counter()
-        self._pipeline.generate(self._vector, range(self._images), steps=self._steps, sr_steps=self._steps)
-        return Timing(time.perf_counter() - start, math.nan)
-
-    def preset(self, name: str, images: int) -> float:
-        """Seconds of `images` images with a preset's options in both stages."""
-        start = time.perf_counter()
-        self._pipeline.generate(self._vector, range(images), preset=name)
-        return time.perf_counter() - start
-
-
-class Matmul:
-    """The machine's measured peak: products of two float32 matrices of 2048 x 2048."""
-
-    SIZE = 2048
-    FLOPS = 2 * SIZE**3
-
-    def __init__(self) -> None:
-        self._a, self._b = torch.rand(self.SIZE, self.SIZE), torch.rand(self.SIZE, self.SIZE)
-
-    def sample(self) -> Timing:
-        """The faster of three products: a peak, so interruptions do not belong to it."""
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            torch.mm(self._a, self._b)
-            times.append(time.perf_counter() - start)
-        return Timing(min(times), min(times))
-
-
-def identities(config: UNetConfig, images: int) -> NDArray[np.float32]:
-    """ID vectors [N, D]."""
-    assert config.identity_dim is not None
-    return np.random.default_rng(0).standard_normal((images, config.identity_dim), dtype=np.float32)

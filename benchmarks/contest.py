@@ -1,0 +1,26 @@
+"""What all contenders have in common: the task, and what a turn returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.config import UNetConfig
+
+GUIDANCE_SCALE = 2.0  # the paper's, as the percentile of dynamic thresholding
+PERCENTILE = 0.99
+
+
+class Timing(NamedTuple):
+    """Seconds of a whole loop, and of the network's evaluations in it."""
+
+    seconds: float
+    unet_seconds: float
+
+
+def identities(config: UNetConfig, images: int) -> NDArray[np.float32]:
+    """ID vectors [N, D]."""
+    assert config.identity_dim is not None
+    return np.random.default_rng(0).standard_normal((images, config.identity_dim), dtype=np.float32)
