@@ -22,7 +22,7 @@ from id3pm.evaluation import report as reports
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.dlib_encoder import DlibJudge
 from id3pm.evaluation.encoders import Judge, StageJudge
-from id3pm.evaluation.identity import IdentityStudy, Setting, SettingResult, settings_of
+from id3pm.evaluation.identity import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
 from id3pm.evaluation.presets import measure_preset, presets_markdown, seconds_by_preset
 from id3pm.evaluation.superresolution import compare, enlarge, held_out_photographs, photograph_crops
 from id3pm.evaluation.superresolution_report import write_super_resolution_report
@@ -55,6 +55,17 @@ def _numbers(kind: type[int] | type[float]) -> Callable[[click.Context, click.Pa
     return convert
 
 
+def _intervals(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Reads time steps such as 200-800."""
+    found = []
+    for text in texts:
+        low, dash, high = text.partition("-")
+        if not (dash and low.isdecimal() and high.isdecimal()):
+            raise click.BadParameter(f"{text!r}: give the first and the last time step, such as 200-800")
+        found.append((int(low), int(high)))
+    return found
+
+
 @click.group("evaluate")
 def evaluate_group() -> None:
     """Measure what built engines and bundles are worth."""
@@ -72,6 +83,9 @@ def evaluate_group() -> None:
 @click.option("--at-steps", type=int, default=25, help="The steps at which guidance scales are compared.")
 @click.option("--sampler", "samplers", type=SAMPLER, multiple=True, help="May be repeated; else the bundle's default.")
 @click.option("--spacing", "spacings", type=SPACING, multiple=True, help="May be repeated.  [default: uniform]")
+@click.option(
+    "--interval", "intervals", callback=_intervals, multiple=True, help="Guidance at time steps 200-800 alone."
+)
 @click.option("--super-resolution", is_flag=True, help="Judge the 256 px images instead of the 64 px images.")
 @click.option("--independent/--no-independent", default=True, help="Also judge with dlib's network (extra evaluate).")
 @threads_option
@@ -87,6 +101,7 @@ def identity_command(
     at_steps: int,
     samplers: tuple[SamplerName, ...],
     spacings: tuple[SpacingName, ...],
+    intervals: list[tuple[int, int]],
     super_resolution: bool,
     independent: bool,
     threads: int | None,
@@ -100,9 +115,9 @@ def identity_command(
     files.new_figure(1, 1)  # a missing plot library is noticed now, not after hours
     with Pipeline.load(repository, threads=threads) as pipeline:
         manifest = pipeline.base_manifest
-        settings = settings_of(
-            samplers or (manifest.sampling.sampler,), guidance, steps, at_guidance, at_steps, spacings or ("uniform",)
-        )
+        samplers = samplers or (manifest.sampling.sampler,)
+        spacings = spacings or ("uniform",)
+        settings = settings_of(samplers, guidance, steps, at_guidance, at_steps, spacings, intervals)
         for setting in settings:  # a bad value is noticed now, too
             SamplingOptions(**dataclasses.asdict(setting))
         judges = _judges(pipeline, repository, independent)
@@ -269,7 +284,8 @@ def _models_key(repository: Path) -> str:
 
 
 def _label(setting: Setting) -> str:
-    return f"{setting.series}, {setting.steps} steps, guidance {setting.guidance_scale:g}"
+    where = "" if setting.interval == ALWAYS else f" at {setting.guidance_low} .. {setting.guidance_high}"
+    return f"{setting.series}, {setting.steps} steps, guidance {setting.guidance_scale:g}{where}"
 
 
 def _line(result: SettingResult) -> str:

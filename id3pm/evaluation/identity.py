@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.config import SamplerName, SpacingName, to_json
+from id3pm.config import SamplerName, SamplingOptions, SpacingName, to_json
+from id3pm.diffusion.samplers import plan
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.encoders import Judge
 from id3pm.evaluation.verification import Distribution, Floats, distribution
@@ -32,18 +33,36 @@ class Setting:
     steps: int
     guidance_scale: float
     spacing: SpacingName = "uniform"
+    guidance_low: int = 0
+    guidance_high: int = SamplingOptions.guidance_high
 
     @property
     def series(self) -> str:
         """What is compared with what: settings of one series differ in steps and guidance alone."""
         return self.sampler if self.spacing == "uniform" else f"{self.sampler} {self.spacing}"
 
+    @property
+    def interval(self) -> tuple[int, int]:
+        """First and last training time step at which guidance acts."""
+        return self.guidance_low, self.guidance_high
+
+
+ALWAYS = (0, SamplingOptions.guidance_high)
+"""The interval of guidance at every step."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SettingResult:
-    """The opinions of all judges on one setting."""
+    """What one setting costs, and the opinions of all judges on it.
+
+    Attributes:
+        setting: How the images were sampled.
+        evaluations: Rows that the 64 px U-Net computes for one image, conditional and unconditional.
+        measurements: One per judge.
+    """
 
     setting: Setting
+    evaluations: int
     measurements: tuple[Measurement, ...]
 
 
@@ -54,16 +73,23 @@ def settings_of(
     at_guidance: float,
     at_steps: int,
     spacings: Sequence[SpacingName] = ("uniform",),
+    intervals: Sequence[tuple[int, int]] = (),
 ) -> list[Setting]:
-    """Both sweeps of every sampler and spacing, each setting once: guidance at fixed steps, steps at fixed guidance."""
+    """All sweeps of every sampler and spacing, each setting once.
+
+    Guidance scales and intervals at fixed steps, steps at a fixed guidance scale.
+    """
     wanted = [
-        Setting(sampler=sampler, steps=count, guidance_scale=scale, spacing=spacing)
+        Setting(
+            sampler=sampler, steps=count, guidance_scale=scale, spacing=spacing, guidance_low=low, guidance_high=high
+        )
         for sampler in samplers
         for spacing in spacings
-        for scale, count in [
-            (at_guidance, at_steps),
-            *((scale, at_steps) for scale in guidance_scales),
-            *((at_guidance, count) for count in steps),
+        for scale, count, (low, high) in [
+            (at_guidance, at_steps, ALWAYS),
+            *((scale, at_steps, ALWAYS) for scale in guidance_scales),
+            *((at_guidance, count, ALWAYS) for count in steps),
+            *((at_guidance, at_steps, interval) for interval in intervals),
         ]
     ]
     return list(dict.fromkeys(wanted))
@@ -101,7 +127,13 @@ class IdentityStudy:
 
     def measure(self, setting: Setting, on_images: Callable[[int], None] = lambda count: None) -> SettingResult:
         """`judge` for one row of the report."""
-        return SettingResult(setting=setting, measurements=self.judge(to_json(setting), on_images))
+        manifest = self._pipeline.base_manifest
+        how = plan(manifest.diffusion, SamplingOptions(**to_json(setting)), manifest.unet.learn_sigma)
+        return SettingResult(
+            setting=setting,
+            evaluations=how.evaluations,
+            measurements=self.judge(to_json(setting), on_images),
+        )
 
     def judge(
         self, options: Mapping[str, Any], on_images: Callable[[int], None] = lambda count: None

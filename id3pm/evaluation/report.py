@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
-from id3pm.evaluation.identity import SettingResult
+from id3pm.evaluation.identity import ALWAYS, Setting, SettingResult
 from id3pm.evaluation.verification import BINS, QUANTILES, Distribution, Floats
 from id3pm.evaluation.view import Baseline, Measurement
 
@@ -48,14 +48,25 @@ class IdentityReport:
 
     def by_guidance(self, series: str) -> list[SettingResult]:
         """The guidance sweep of a series, in order."""
-        rows = [row for row in self.results if row.setting.series == series and row.setting.steps == self.at_steps]
+        rows = [row for row in self._guided_always(series) if row.setting.steps == self.at_steps]
         return sorted(rows, key=lambda row: row.setting.guidance_scale)
 
     def by_steps(self, series: str) -> list[SettingResult]:
         """The steps sweep of a series, in order."""
-        fixed = self.at_guidance
-        rows = [row for row in self.results if row.setting.series == series and row.setting.guidance_scale == fixed]
+        rows = [row for row in self._guided_always(series) if row.setting.guidance_scale == self.at_guidance]
         return sorted(rows, key=lambda row: row.setting.steps)
+
+    def by_interval(self, series: str) -> list[SettingResult]:
+        """The guidance intervals of a series, in order, with guidance at every step; empty if none was measured."""
+        fixed = (self.at_steps, self.at_guidance)
+        rows = [row for row in self.results if row.setting.series == series]
+        rows = [row for row in rows if (row.setting.steps, row.setting.guidance_scale) == fixed]
+        ordered = sorted(rows, key=lambda row: row.setting.interval)
+        return ordered if any(row.setting.interval != ALWAYS for row in rows) else []
+
+    def _guided_always(self, series: str) -> list[SettingResult]:
+        rows = [row for row in self.results if row.setting.series == series]
+        return [row for row in rows if row.setting.interval == ALWAYS]
 
 
 def write_identity_report(folder: Path, report: IdentityReport) -> None:
@@ -102,6 +113,10 @@ def identity_markdown(report: IdentityReport) -> str:
         lines += _table("guidance", [(f"{row.setting.guidance_scale:g}", row) for row in report.by_guidance(series)])
         lines += ["", f"## {series}, guidance scale {report.at_guidance:g}, by steps", ""]
         lines += _table("steps", [(str(row.setting.steps), row) for row in report.by_steps(series)])
+        if rows := report.by_interval(series):
+            where = f"{report.at_steps} steps, guidance scale {report.at_guidance:g}"
+            lines += ["", f"## {series}, {where}, by the time steps with guidance", ""]
+            lines += _table("time steps", [(_interval(row.setting), row) for row in rows])
     return "\n".join(lines) + "\n"
 
 
@@ -109,22 +124,24 @@ def _table(heading: str, rows: Sequence[tuple[str, SettingResult]]) -> list[str]
     judges = [measurement.judge for measurement in rows[0][1].measurements] if rows else []
     names = [f"{judge}: {column}" for judge in judges for column in ("similarity", "recovered", "verification")]
     return [
-        f"| {' | '.join([heading, *names, 'no face'])} |",
-        "|---" * (len(names) + 2) + "|",
-        *(
-            f"| {' | '.join([label, *(cell for found in row.measurements for cell in _cells(found)), _no_face(row)])} |"
-            for label, row in rows
-        ),
+        f"| {' | '.join([heading, 'evaluations', *names, 'no face'])} |",
+        "|---" * (len(names) + 3) + "|",
+        *(f"| {' | '.join([label, *_row(row)])} |" for label, row in rows),
     ]
+
+
+def _row(row: SettingResult) -> list[str]:
+    cells = [cell for found in row.measurements for cell in _cells(found)]
+    return [str(row.evaluations), *cells, f"{row.measurements[0].no_face:.1%}"]
+
+
+def _interval(setting: Setting) -> str:
+    return "all" if setting.interval == ALWAYS else f"{setting.guidance_low} .. {setting.guidance_high}"
 
 
 def _cells(found: Measurement) -> tuple[str, str, str]:
     recovered = f"{found.recovered:.2f}" if found.similarity.count else "no face"
     return _spread(found.similarity), recovered, _accuracy(found)
-
-
-def _no_face(row: SettingResult) -> str:
-    return f"{row.measurements[0].no_face:.1%}"
 
 
 def _spread(values: Distribution) -> str:

@@ -58,7 +58,15 @@ def test_report_has_numbers_tables_and_pictures(pipeline: ColorPipeline, tmp_pat
     assert found["subject"]["bundle"] == "made up"
     assert [base["judge"] for base in found["baselines"]] == ["color", "independent"]
     first = found["results"][0]
-    assert first["setting"] == {"sampler": "ddpm", "steps": 25, "guidance_scale": 2.0, "spacing": "uniform"}
+    assert first["setting"] == {
+        "sampler": "ddpm",
+        "steps": 25,
+        "guidance_scale": 2.0,
+        "spacing": "uniform",
+        "guidance_low": 0,
+        "guidance_high": 1_000_000,
+    }
+    assert first["evaluations"] == 50
     assert first["measurements"][1]["verification"]["accuracy"] == 1.0
     nobody = next(row for row in found["results"] if row["setting"]["guidance_scale"] == 3.0)
     assert nobody["measurements"][0]["similarity"]["mean"] is None
@@ -66,18 +74,30 @@ def test_report_has_numbers_tables_and_pictures(pipeline: ColorPipeline, tmp_pat
     by_guidance = table[table.index("## ddpm, 25 steps, by guidance scale") + 2 :][:5]
     assert [line.split(" | ")[0] for line in by_guidance] == [
         "| guidance",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
         "| 1",
         "| 2",
         "| 3",
     ]
-    assert by_guidance[3].startswith("| 2 | 1.000 ± 0.000 |") and by_guidance[3].endswith("| 0.0% |")
+    assert by_guidance[3].startswith("| 2 | 50 | 1.000 ± 0.000 |") and by_guidance[3].endswith("| 0.0% |")
     assert "no face" in by_guidance[4] and by_guidance[4].endswith("| 100.0% |")
     assert [line.split(" | ")[0] for line in table[-2:]] == ["| 10", "| 25"]
     for name in ("identity.png", "faces.png"):
         with Image.open(tmp_path / "out" / name) as picture:
             assert np.asarray(picture).std() > 10
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_guidance_intervals_are_a_series_with_their_cost(pipeline: ColorPipeline, tmp_path: Path) -> None:
+    intervals = ["--interval", "200-799", "--interval", "0-499"]
+    result = run(tmp_path, "--guidance", "2", "--steps", "10,20", "--at-steps", "10", *intervals)
+    assert result.exit_code == 0, result.exception
+    assert [row["evaluations"] for row in report(tmp_path)["results"]] == [20, 40, 16, 15]
+    table = (tmp_path / "out/identity.md").read_text(encoding="utf-8").splitlines()
+    title = "## ddpm, 10 steps, guidance scale 2, by the time steps with guidance"
+    rows = table[table.index(title) + 4 :]
+    assert [row.split(" | ")[:2] for row in rows] == [["| 0 .. 499", "15"], ["| all", "20"], ["| 200 .. 799", "16"]]
+    assert not any("0 .. 499" in row for row in table[: table.index(title)])  # other series are guided at every step
 
 
 def test_presets_are_compared_with_the_papers(pipeline: ColorPipeline, tmp_path: Path) -> None:
@@ -116,6 +136,8 @@ def test_finished_settings_are_reported_before_the_last_is_done(
         (["--guidance", "99"], InvalidOptionError, "guidance_scale=99"),
         (["--identities", "30"], InvalidInputError, "30 identities: the data set holds out 20"),
         (["--guidance", "one"], Exception, "'one': give numbers separated by commas"),
+        (["--interval", "200"], Exception, "'200': give the first and the last time step, such as 200-800"),
+        (["--interval", "800-200"], InvalidOptionError, "guidance_low=800, guidance_high=200: need 0 <= low <= high"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_generated(
