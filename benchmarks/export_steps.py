@@ -6,11 +6,8 @@ python benchmarks/export_steps.py --convolutions     # where Winograd tiles pay,
 
 from __future__ import annotations
 
-import collections
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,6 @@ from typing import Any
 import click
 import numpy as np
 import onnx_ir
-import onnxruntime
 import torch
 from rich.console import Console
 
@@ -26,17 +22,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "export"))
 
 import networks
 import report
+import sessions
 import winograd
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_engine import TorchEngine
 from to_onnx import export_onnx
 
 STEPS: Mapping[str, dict[str, Any]] = {
-    "as PyTorch exports it": {"rewrites": ()},
+    "as PyTorch exports it": {"operators": False, "rewrites": ()},
+    "+ constant shapes, one kernel per group norm": {"rewrites": ()},
     "+ attention without transposes": {"rewrites": ("attention",)},
     "+ adaptive norms folded": {"rewrites": ("attention", "adaptive_norm")},
     "+ Winograd convolutions": {"winograd": True},
 }
+CLUTTER = ("Shape", "Gather", "Squeeze", "Expand", "Cast")  # computations on sizes
 CONVOLUTIONS = [(64, 64, 64), (192, 192, 64), (384, 192, 64), (64, 128, 32), (128, 128, 32), (384, 384, 32)] + [
     (192, 192, 16), (448, 256, 16), (576, 576, 16), (256, 256, 8), (512, 512, 8), (768, 768, 8)
 ]  # fmt: skip
@@ -64,20 +63,23 @@ def steps(rows: int, repeats: int) -> list[str]:
         inputs = {key: generator.standard_normal(shape, dtype=np.float32) for key, shape in shapes.items()}
         inputs["timesteps"] = np.linspace(0, 999, rows, dtype=np.float32)
         calls: dict[str, Callable[[], Any]] = {"PyTorch eager": lambda: reference.run(inputs)}
-        nodes, optimised = {}, {}
+        nodes, optimised, shapes = {}, {}, {}
         for number, (label, options) in enumerate(STEPS.items()):
             path = folder / f"{number}.onnx"
-            nodes[label] = export_onnx(folder / "bundle", "base", path, **options).nodes_after
-            session, optimised[label] = _session(str(path), folder / "optimised.onnx")
+            nodes[label] = export_onnx(folder / "bundle", "base", path, **options)
+            shapes[label] = sum(node.op_type in CLUTTER for node in onnx_ir.load(path).graph)
+            session, optimised[label] = sessions.session(str(path), folder / "optimised.onnx")
             calls[label] = lambda session=session: session.run(None, inputs)[0]  # type: ignore[misc]
         expected = calls["PyTorch eager"]()
-        errors = {label: _relative(calls[label](), expected) for label in STEPS}
-        times = _interleaved(calls, repeats)
+        errors = {label: sessions.relative_error(calls[label](), expected) for label in STEPS}
+        times = sessions.milliseconds(calls, repeats)
     eager = times["PyTorch eager"]
     body = [
         [
             label,
-            str(nodes[label]),
+            f"{nodes[label].nodes_before} -> {nodes[label].nodes_after}",
+            str(shapes[label]),
+            str(sum(optimised[label].values())),
             str(optimised[label]["Transpose"]),
             str(optimised[label]["ReorderInput"] + optimised[label]["ReorderOutput"]),
             f"{times[label]:.1f}",
@@ -86,7 +88,17 @@ def steps(rows: int, repeats: int) -> list[str]:
         ]
         for label in STEPS
     ]
-    header = ["step", "nodes", "transposes", "layout changes", "ms", "speed", "relative error"]
+    header = [
+        "step",
+        "nodes, simplified",
+        "on shapes",
+        "as they run",
+        "transposes",
+        "layout changes",
+        "ms",
+        "speed",
+        "relative error",
+    ]
     return [f"{rows} rows, PyTorch eager {eager:.1f} ms, {torch.get_num_threads()} threads", ""] + report.table(
         header, body
     )
@@ -100,13 +112,16 @@ def convolutions(rows: int, repeats: int) -> list[str]:
         calls: dict[str, Callable[[], Any]] = {}
         for label, tile in (("direct", None), ("F2", winograd.F2), ("F4", winograd.F4)):
             model = _convolution(channels, out_channels, size, tile)
-            session, _ = _session(onnx_ir.to_proto(model).SerializeToString(), None)
+            session, _ = sessions.session(onnx_ir.to_proto(model).SerializeToString())
             calls[label] = lambda session=session, x=x: session.run(None, {"x": x})[0]  # type: ignore[misc]
         direct = calls["direct"]()
-        times = _interleaved(calls, repeats)
+        times = sessions.milliseconds(calls, repeats)
         chosen = winograd.choose_tile(channels, out_channels, size)
         cells = [f"{channels} -> {out_channels}, {size} px", f"{times['direct']:.2f}"]
-        cells += [f"{times['direct'] / times[key]:.2f}x, {_relative(calls[key](), direct):.0e}" for key in ("F2", "F4")]
+        cells += [
+            f"{times['direct'] / times[key]:.2f}x, {sessions.relative_error(calls[key](), direct):.0e}"
+            for key in ("F2", "F4")
+        ]
         body.append([*cells, "direct" if chosen is None else f"F{chosen.size}"])
     header = ["convolution", "direct, ms", "m = 2: speed, error", "m = 4: speed, error", "chosen"]
     return [f"{rows} rows", "", *report.table(header, body)]
@@ -129,35 +144,6 @@ def _convolution(channels: int, out_channels: int, size: int, tile: winograd.Til
     if tile is not None:
         winograd.replace_convolution(onnx_ir, graph, node, tile)
     return onnx_ir.Model(graph, ir_version=10)
-
-
-def _session(model: str | bytes, optimised: Path | None) -> tuple[Any, collections.Counter[str]]:
-    """A session, and how often each operator is in the graph as onnxruntime runs it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    if optimised is None:
-        return session, collections.Counter()
-    return session, collections.Counter(node.op_type for node in onnx_ir.load(optimised).graph)
-
-
-def _interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each."""
-    times: dict[str, list[float]] = {label: [] for label in calls}
-    for _ in range(repeats + 1):
-        for label, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[label].append(1e3 * (time.perf_counter() - start))
-    return {label: statistics.median(values[1:]) for label, values in times.items()}  # the first warms up
-
-
-def _relative(actual: Any, expected: Any) -> float:
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 if __name__ == "__main__":

@@ -112,14 +112,6 @@ class CachedUNet:
         """Nothing to free."""
 
 
-def work(unet: UNet, every: int, levels: int, steps: int) -> float:
-    """Operations of a trajectory, relative to the plain network's."""
-    cached = CachedUNet(unet, every, levels)
-    whole, shallow = cached.flops(fresh=True), cached.flops(fresh=False)
-    fresh = math.ceil(steps / every)
-    return (fresh * whole + (steps - fresh) * shallow) / (steps * whole)
-
-
 def sample(
     engine: CachedUNet, options: SamplingOptions, diffusion: Any, vectors: FloatArray, seeds: Sequence[int]
 ) -> FloatArray:
@@ -146,17 +138,40 @@ def sample(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One row of the table."""
+    """One row of the table.
+
+    Attributes:
+        preset: Whose options; the number of steps may differ.
+        steps: Of the loop.
+        every: The deep levels are computed at every so many steps.
+        levels: Levels, finest first, that are computed at every step.
+    """
 
     preset: str
-    every: int
-    levels: int
+    steps: int
+    every: int = 1
+    levels: int = 1
 
 
-def settings_of(presets: Sequence[str]) -> list[Setting]:
-    """The plain trajectory of each preset first."""
-    ways = [(1, 1), (2, 1), (3, 1), (2, 2), (3, 2)]
-    return [Setting(preset=name, every=every, levels=levels) for name in presets for every, levels in ways]
+def work(unet: UNet, setting: Setting) -> float:
+    """Operations of a trajectory, relative to the plain one of the same steps."""
+    cached = CachedUNet(unet, setting.every, setting.levels)
+    whole, shallow = cached.flops(fresh=True), cached.flops(fresh=False)
+    fresh = math.ceil(setting.steps / setting.every)
+    return (fresh * whole + (setting.steps - fresh) * shallow) / (setting.steps * whole)
+
+
+def settings_of(presets: Sequence[str], unet: UNet) -> list[Setting]:
+    """The plain trajectory of each preset first, and behind each way of caching a plain one of the same work."""
+    settings = []
+    for name in presets:
+        steps = PRESETS[name].base.steps
+        settings.append(Setting(preset=name, steps=steps))
+        for every, levels in ((2, 1), (3, 1), (2, 2)):
+            cached = Setting(preset=name, steps=steps, every=every, levels=levels)
+            fewer = round(steps * work(unet, cached))
+            settings += [cached, Setting(preset=name, steps=fewer)]
+    return list(dict.fromkeys(settings))
 
 
 @click.command(help=(__doc__ or "").split("\n\n")[0])
@@ -180,28 +195,30 @@ def main(
     cache = Cache(out / "cache")
     view = View(judge, targets, cache)
     rows, plain = [], (np.empty(0), np.empty(0))
-    for setting in settings_of(presets.split(",")):
-        options = PRESETS[setting.preset].base
+    for setting in settings_of(presets.split(","), unet):
+        preset = PRESETS[setting.preset].base
+        options = dataclasses.replace(preset, steps=setting.steps)
         key = {"bundle": weights_hash(bundle, "base"), **to_json(setting), **to_json(options), "people": identities}
         engine = CachedUNet(unet, setting.every, setting.levels)
         images = cache.array(key, lambda e=engine, o=options: all_images(e, o, description.base_diffusion, targets))  # type: ignore[misc]
         vectors = view.embed(to_uint8(images), key)
-        if setting.every == 1:
+        is_plain = setting == Setting(preset=setting.preset, steps=preset.steps)
+        if is_plain:
             plain = (images, vectors)
         found = view.measure(vectors, np.arange(identities))
         rows.append(
             [
-                f"`{setting.preset}`",
-                "no" if setting.every == 1 else f"every {setting.every}, {setting.levels} level(s) fresh",
-                f"{1 / work(unet, setting.every, setting.levels, options.steps):.2f}x",
+                f"`{setting.preset}`, {setting.steps} steps",
+                "" if setting.every == 1 else f"every {setting.every} steps, {setting.levels} level(s) afresh",
+                f"{preset.steps / (setting.steps * work(unet, setting)):.2f}x",
                 f"{found.similarity.mean:.3f}",
                 f"{np.nanmean(view.agreement(vectors, plain[1])):.3f}",
-                "" if setting.every == 1 else f"{psnr(images, plain[0]):.1f}",
+                "" if is_plain else f"{psnr(images, plain[0]):.1f}",
                 f"{found.no_face:.1%}",
             ]
         )
         console.print(" | ".join(rows[-1]))
-    header = ["preset", "cached", "work saved", f"similarity ({judge.name})", "agreement", "PSNR, dB", "no face"]
+    header = ["preset", "deep levels", "less work", f"similarity ({judge.name})", "agreement", "PSNR, dB", "no face"]
     lines = [f"Bundle {description.name}, {identities} people held out from training.", "", *report.table(header, rows)]
     (out / "feature_caching.md").write_text("\n".join(lines) + "\n")
     if docs is not None:

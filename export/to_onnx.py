@@ -55,6 +55,7 @@ def export_onnx(
     *,
     winograd: bool = False,
     rewrites: Collection[str] | None = None,
+    operators: bool = True,
 ) -> OnnxGraph:
     """Writes the U-Net of one stage as `path`, with external weights `<path>.data` where they exceed 1 GiB.
 
@@ -68,6 +69,7 @@ def export_onnx(
         winograd: Rewrite wide convolutions for onnxruntime's CPU kernels; see `winograd.to_winograd`. Their weights
             take up to four times the space.
         rewrites: Which of `onnx_modules.REWRITES`, `None` for all; fewer only to measure what each is worth.
+        operators: Write group norm, attention and resizing as `onnx_operators` does; off only to measure the same.
 
     Raises:
         BundleError: The bundle is incomplete or damaged.
@@ -76,7 +78,7 @@ def export_onnx(
     """
     ir, onnx = _import_libraries()
     report("exporting to ONNX")
-    model = _trace(bundle, stage, rewrites)
+    model = _trace(bundle, stage, rewrites, operators)
     nodes_before = sum(1 for _ in model.graph)
     report(f"simplifying {nodes_before} nodes")
     model = _simplify(ir, model)
@@ -106,7 +108,7 @@ def _import_libraries() -> tuple[Any, Any]:
     return onnx_ir, onnx
 
 
-def _trace(bundle: Path, stage: Stage, rewrites: Collection[str] | None) -> Any:
+def _trace(bundle: Path, stage: Stage, rewrites: Collection[str] | None, operators: bool) -> Any:
     """The stage's U-Net as an onnx_ir.Model, whose weights are those of the PyTorch module (no copy)."""
     import torch
 
@@ -128,7 +130,7 @@ def _trace(bundle: Path, stage: Stage, rewrites: Collection[str] | None) -> Any:
             input_names=list(example),
             output_names=[OUTPUT_NAME],
             opset_version=OPSET,
-            custom_translation_table=onnx_operators.translations(),
+            custom_translation_table=onnx_operators.translations() if operators else None,
             verbose=False,
         )
     assert program is not None  # dynamo=True always returns the program

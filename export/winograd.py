@@ -67,14 +67,14 @@ def choose_tile(channels: int, out_channels: int, size: int) -> Tile | None:
     """Which tiles pay for a convolution over `size` x `size` pixels; `None` where the direct kernel is faster.
 
     Products saved grow with both numbers of channels, data to transform with their sum: what decides is their quotient.
-    The limits are where two cores with AVX2 gained; `benchmarks/export_steps.py --convolutions` measures it again.
+    The fewer tiles an image has, the narrower the products; at 8 px neither tile gained on a processor with AVX-512.
+    The limits are where two cores with AVX2 and two with AVX-512 gained; `benchmarks/export_steps.py --convolutions`
+    measures it again.
     """
     width = channels * out_channels / (channels + out_channels)
-    if size >= 16 and size % F4.size == 0:
-        return F4 if width >= 64 else None
-    if size >= 8 and size % F2.size == 0:  # too few tiles of F4 for a matrix product's width
-        return F2 if width >= 256 else None
-    return None
+    if size < 16 or size % F4.size or width < 64:
+        return None
+    return F2 if size == 16 and width >= 128 else F4
 
 
 def to_winograd(ir: Any, model: Any) -> int:

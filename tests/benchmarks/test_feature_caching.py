@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny_engines
 
-from feature_caching import CachedUNet, work
+from feature_caching import CachedUNet, Setting, settings_of, work
 from id3pm.engines.inputs import EngineInputs, input_shapes
 
 UNET = tiny_engines.random_unet(tiny_engines.BASE).requires_grad_(False)
@@ -45,5 +45,12 @@ def test_work_is_that_of_the_calls() -> None:
     cached = CachedUNet(UNET, every=3, levels=1)
     whole, shallow = cached.flops(fresh=True), cached.flops(fresh=False)
     assert 0 < shallow < whole
-    assert work(UNET, every=3, levels=1, steps=8) == pytest.approx((3 * whole + 5 * shallow) / (8 * whole))
-    assert work(UNET, every=1, levels=1, steps=8) == 1.0
+    found = work(UNET, Setting(preset="fast", steps=8, every=3))
+    assert found == pytest.approx((3 * whole + 5 * shallow) / (8 * whole))
+    assert work(UNET, Setting(preset="fast", steps=8)) == 1.0
+
+
+def test_caching_competes_with_fewer_steps_of_the_same_work() -> None:
+    plain, cached, fewer = settings_of(["balanced"], UNET)[:3]
+    assert (plain.every, plain.steps, cached.every, cached.steps, fewer.every) == (1, 25, 2, 25, 1)
+    assert fewer.steps == pytest.approx(25 * work(UNET, cached), abs=0.5)
