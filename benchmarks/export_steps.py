@@ -46,9 +46,12 @@ console = Console(highlight=False)
 @click.option("--rows", default=8, show_default=True)
 @click.option("--repeats", default=7, show_default=True)
 @click.option("--convolutions", "only_convolutions", is_flag=True)
-def main(rows: int, repeats: int, only_convolutions: bool) -> None:
+@click.option("--docs", type=click.Path(path_type=Path, dir_okay=False), help="Page to put the table into as well.")
+def main(rows: int, repeats: int, only_convolutions: bool, docs: Path | None) -> None:
     """Command line; see the module's text."""
     lines = convolutions(4, repeats) if only_convolutions else steps(rows, repeats)
+    if docs is not None:
+        report.insert(docs, "convolutions" if only_convolutions else "export steps", lines)
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
