@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,19 @@ def speeds(path: Path, results: Mapping[str, Any]) -> None:
     sizes = results["sizes"]
     presets = [entry for entry in results.get("presets", []) if "seconds_per_image" in entry]
     panels = len(sizes) + bool(presets)
-    bars = max([len(size["rows"]) for size in sizes] + [3 * len(presets)])
-    figure, axes = plt.subplots(
-        1, panels, figsize=(6.2 * panels, 1.6 + 0.36 * bars), squeeze=False, layout="constrained"
+    lines = max([len(size["rows"]) for size in sizes] + [3 * len(presets)])
+    columns = min(panels, 2)
+    rows = math.ceil(panels / columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(6.4 * columns, rows * (1.2 + 0.3 * lines)), squeeze=False, layout="constrained"
     )
-    for axis, size in zip(axes[0], sizes, strict=False):
+    axes = grid.ravel()
+    for axis in axes[panels:]:
+        axis.set_axis_off()
+    for axis, size in zip(axes, sizes, strict=False):
         _size(axis, size)
     if presets:
-        _presets(axes[0, -1], presets)
+        _presets(axes[panels - 1], presets)
     machine = results["machine"]
     figure.suptitle(f"{machine['cpu']}, {machine['cores']} cores: higher is better", fontsize=10)
     figure.savefig(path, dpi=120)
