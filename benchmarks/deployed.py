@@ -21,7 +21,7 @@ TOGETHER: Mapping[str, int] = {"paper": 1, "balanced": 2, "fast": 4}
 LONG = 100
 """Presets of more steps are timed over `PART` of them: one step takes what another takes."""
 PART = 25
-TURNS = 3
+TURNS = 2
 
 
 def measure(repository: Path, engines: Mapping[str, Path], console: Console) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def through_triton(repository: Path) -> dict[str, Any]:
         worker.result()
         served = Served(repository, IMAGES, STEPS)
         both: Any = {"in process": worker, f"through Triton, {IMAGES} requests at once": served}
-        turns, failed = interleaved(both, seconds=60.0, least=3, most=5)
+        turns, failed = interleaved(both, seconds=40.0, least=3, most=5)
         rows = []
         for name, timings in turns.items():
             seconds, spread = median_and_spread([turn.seconds for turn in timings])

@@ -48,7 +48,7 @@ class Size:
     config: UNetConfig | None
     images: int
     steps: int
-    seconds: float = 60.0
+    seconds: float = 40.0
     rounds: tuple[int, int] = (3, 9)
     at_once: int | None = None
     compiled: bool = True
@@ -56,7 +56,7 @@ class Size:
 
 
 TINY = Size(name="tiny", config=networks.TINY_16, images=2, steps=3, seconds=1.0, rounds=(2, 2), compiled=False)
-SMALL = Size(name="18m", config=networks.SMALL_64, images=8, steps=2, seconds=80.0)
+SMALL = Size(name="18m", config=networks.SMALL_64, images=8, steps=2, seconds=60.0)
 FULL = Size(
     name="full",
     config=PAPER_BASE_64,

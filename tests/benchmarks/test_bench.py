@@ -99,6 +99,23 @@ def test_one_engine_per_precision_is_the_fastest() -> None:
     assert suite.fastest_of_each_precision(builds, []) == builds[:2]
 
 
+def row(name: str, precision: str, speed: float, outside: float) -> dict[str, object]:
+    return {"name": name, "precision": precision, "ours": True, "speed": speed, "outside_unet": outside}
+
+
+def test_targets_are_judged_by_the_best_engine_of_a_precision() -> None:
+    rows = [row("a", "int8", 2.4, 0.01), row("b", "int8", 2.6, 0.04), row("c", "fp32", 1.4, 0.02)]
+    peer = {**row("PyTorch", "bf16", 9.0, 0.5), "ours": False}
+    presets = [{"engine": "b", "seconds_per_image": {"paper": 9.0, "fast": 1.0}}, {"engine": "c", "failed": "why"}]
+    results = {"sizes": [{"size": "s", "images": 8, "rows": [*rows, peer]}], "presets": presets}
+    assert report.targets(results)[2:] == [
+        "| s: fp32 >= 1.5x eager PyTorch fp32 | 1.40x, c | **missed** |",
+        "| s: int8 >= 2.5x eager PyTorch fp32 | 2.60x, b | met |",
+        "| s: outside the U-Net <= 3% of a step at batch 8 | 4.0%, b | **missed** |",
+        "| b: `fast` >= 10x the images/s of `paper` | 9x | **missed** |",
+    ]
+
+
 def test_tables_replace_what_the_page_says_between_the_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- bench -->\nold\n<!-- end of bench -->\nafter\n")
