@@ -1,4 +1,4 @@
-"""ONNX graphs under OpenVINO, on CPUs with bf16 instructions.
+"""ONNX graphs under OpenVINO, on CPUs whose bf16 instructions (AMX, AVX-512) they are for.
 
 OpenVINO applies one inference precision to a whole graph, and in bf16 a time step of 999 is 1000: the embedding of time
 and identity would be wrong. So the graph is cut in two where vectors become images. Everything on vectors (the
@@ -17,6 +17,8 @@ from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_i
 from id3pm.engines.manifest import BUILD_HINT, Manifest
 from id3pm.errors import EngineError, MissingExtraError
 
+IMAGE_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+"""By precision of the engine: that of everything on images but the convolutions that an int8 graph quantises."""
 VECTOR_RANK = 2
 """Tensors of up to this rank that depend on an input are vectors, [N] or [N, D]; the others are images and tokens."""
 
@@ -44,7 +46,8 @@ class OpenVINOEngine:
         self.max_batch = manifest.max_batch
         version = ov.__version__.split("-")[0]
         self.description = f"OpenVINO {version} CPU {manifest.precision}"
-        if (reason := why_no_bf16()) is not None:
+        images_in = IMAGE_PRECISIONS[manifest.precision]
+        if images_in == "bf16" and (reason := why_no_bf16()) is not None:
             raise EngineError(f"{reason}; build for it with --precision fp32")
         core = ov.Core()
         try:
@@ -54,7 +57,7 @@ class OpenVINOEngine:
                 raise EngineError(f"the graph takes {', '.join(names)}, not what its manifest says; {BUILD_HINT}")
             vectors, images = _cut(ov, graph)
             self._vectors = core.compile_model(vectors, "CPU", _options("f32", threads)).create_infer_request()
-            self._images = core.compile_model(images, "CPU", _options("bf16", threads)).create_infer_request()
+            self._images = core.compile_model(images, "CPU", _options(images_in, threads)).create_infer_request()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO {version} cannot load this engine; {BUILD_HINT}") from error
         self._vector_names = [port.any_name for port in vectors.inputs]
