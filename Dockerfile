@@ -1,14 +1,14 @@
 # The served product: NVIDIA's Triton with this package, without torch, and engines that were built before.
 #
-#   python export/build_engines.py --target onnx-cuda             # on the host with the GPU; or onnx-cpu, tensorrt
-#   docker build -t id3pm --build-arg RUNTIME=onnxruntime-gpu .   # or onnxruntime, tensorrt==10.11.0.33
+#   python export/build_engines.py --target onnx-cuda             # on the host with the GPU; or cpu, tensorrt
+#   docker build -t id3pm --build-arg RUNTIME=onnxruntime-gpu .   # or onnxruntime, openvino, tensorrt==10.11.0.33
 #   docker run --rm --gpus all --shm-size=256m -p 127.0.0.1:8000-8002:8000-8002 id3pm
 #
 # Written against the documentation of the base image (Ubuntu 24.04, Python 3.12); not built by our CI, which has no Docker.
 ARG TRITON_TAG=25.06-py3
 FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}
 
-# What runs the engines. A TensorRT plan loads only in the version that built it: name that one.
+# What runs the engines; openvino for those of --precision bf16 and int8 on a CPU. A TensorRT plan loads only in the version that built it: name that one.
 ARG RUNTIME=onnxruntime
 # The base image's Python belongs to Ubuntu; in a container, nobody else needs it.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -19,6 +19,7 @@ COPY id3pm ./id3pm
 # onnxruntime runs the face models in any case; onnxruntime-gpu brings the same module and takes its place.
 RUN case "${RUNTIME}" in \
         tensorrt*) runtimes="onnxruntime cuda-python ${RUNTIME}" ;; \
+        openvino*) runtimes="onnxruntime ${RUNTIME}" ;; \
         *) runtimes="${RUNTIME}" ;; \
     esac \
     && python3 -m pip install . "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} \

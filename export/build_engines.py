@@ -51,7 +51,14 @@ ROOT = Path(__file__).resolve().parents[1]
     default=ROOT / "bundles" / "demo",
     help="Folder of the bundle.  [default: bundles/demo of this checkout]",
 )
-@click.option("--target", type=click.Choice(get_args(Target)), default="onnx-cpu", show_default=True)
+@click.option(
+    "--target",
+    "target_name",
+    type=click.Choice([targets.CPU, *get_args(Target)]),
+    default=targets.CPU,
+    show_default=True,
+    help="cpu: onnxruntime for fp32, OpenVINO for bf16 and int8.",
+)
 @click.option("--precision", type=click.Choice(targets.PRECISIONS), default="fp32", show_default=True)
 @click.option("--gpu", help="Compute capability to build for, such as sm86; with --target tensorrt.")
 @click.option(
@@ -73,7 +80,7 @@ ROOT = Path(__file__).resolve().parents[1]
 )
 def main(
     bundle_path: Path,
-    target: Target,
+    target_name: str,
     precision: str,
     gpu: str | None,
     max_batch: int,
@@ -85,6 +92,7 @@ def main(
 ) -> None:
     """Command line; see the module's text."""
     console = Console(highlight=False)
+    target = targets.runtime(target_name, precision)
     try:
         targets.require_available(target, precision, gpu)
         bundle = read_bundle(bundle_path)

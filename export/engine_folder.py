@@ -97,13 +97,16 @@ def versions(target: Target, precision: str) -> dict[str, str]:
         MissingExtraError: A library is not installed.
     """
     modules, recipe = list(BUILD_LIBRARIES), [*RECIPE_FILES, *TARGETS[target].precisions[precision].recipe]
+    if target == "openvino-cpu":
+        modules.append("openvino")
     if target == "tensorrt":
         modules.append(tensorrt_module())
         recipe.append("to_tensorrt.py")
     # A module may come from several distributions: onnxruntime or onnxruntime-gpu, tensorrt-rtx-cu12 or -cu13.
     distributions = importlib.metadata.packages_distributions()
     if missing := [module for module in modules if module not in distributions]:
-        raise MissingExtraError(f"not installed: {', '.join(missing)}; run: pip install 'id3pm[export]'")
+        extras = "export,openvino" if "openvino" in missing else "export"
+        raise MissingExtraError(f"not installed: {', '.join(missing)}; run: pip install 'id3pm[{extras}]'")
     found = {module: importlib.metadata.version(distributions[module][0]) for module in modules}
     return {"id3pm": id3pm.__version__, "recipe": _recipe_hash(recipe), **found}
 

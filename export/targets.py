@@ -8,8 +8,10 @@ import importlib.util
 import re
 import types
 from collections.abc import Mapping
+from typing import cast
 
 from id3pm.engines.manifest import Target
+from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.errors import EngineError, MissingExtraError
 
 TENSORRT_MODULES = ("tensorrt_rtx", "tensorrt")
@@ -51,6 +53,10 @@ _FP32 = Precision()
 _HALF_LATER = Precision(why_not="not available yet: it has no published parity so far")
 _HALF = {"fp16": _HALF_LATER, "bf16": _HALF_LATER}
 _INT8_LATER = Precision(why_not="not available yet: there is no calibration over sampling trajectories so far")
+_NO_FP16 = Precision(why_not="the matrix units of CPUs (AMX) take bf16, few take fp16; use bf16")
+_NO_BF16 = Precision(why_not="onnxruntime has no bf16 kernels for CPUs; --target cpu takes OpenVINO for it")
+_NO_FP32 = Precision(why_not="onnxruntime is as fast; --target cpu takes it for fp32")
+_BF16_CPU = Precision()  # OpenVINO rounds: `openvino_engine.py` says what
 _INT8_CPU = Precision(
     converter="quantize",
     recipe=("quantize.py", "calibration.py", "trajectory.py", "parity_inputs.py", "repository_faces.py"),
@@ -58,7 +64,16 @@ _INT8_CPU = Precision(
 
 TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
     {
-        "onnx-cpu": TargetInfo(file="model.onnx", device="cpu", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_CPU}),
+        "onnx-cpu": TargetInfo(
+            file="model.onnx",
+            device="cpu",
+            precisions={"fp32": _FP32, "fp16": _NO_FP16, "bf16": _NO_BF16, "int8": _INT8_CPU},
+        ),
+        "openvino-cpu": TargetInfo(
+            file="model.onnx",
+            device="cpu",
+            precisions={"fp32": _NO_FP32, "fp16": _NO_FP16, "bf16": _BF16_CPU, "int8": _INT8_CPU},
+        ),
         "onnx-cuda": TargetInfo(
             file="model.onnx", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
         ),
@@ -67,7 +82,17 @@ TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
         ),
     }
 )
+CPU = "cpu"
+CPU_RUNTIMES: Mapping[str, Target] = types.MappingProxyType(
+    {"fp32": "onnx-cpu", "fp16": "openvino-cpu", "bf16": "openvino-cpu", "int8": "openvino-cpu"}
+)
+"""By precision: the runtime that `--target cpu` means, the fastest one measured (docs/cpu.md)."""
 PRECISIONS = tuple(dict.fromkeys(name for target in TARGETS.values() for name in target.precisions))
+
+
+def runtime(target: str, precision: str) -> Target:
+    """The target that a name on the command line means: its own, or for `cpu` the one that suits the precision."""
+    return CPU_RUNTIMES[precision] if target == CPU else cast(Target, target)
 
 
 def require_available(target: Target, precision: str, gpu: str | None) -> None:
@@ -102,6 +127,8 @@ def why_not_executable(target: Target, gpu: str | None) -> str | None:
     """Why an engine of this target cannot run on this machine, so that no parity can be measured; `None` if it can."""
     if target == "onnx-cpu":
         return None
+    if target == "openvino-cpu":
+        return why_no_bf16()
     if target == "onnx-cuda":
         import onnxruntime
 

@@ -6,6 +6,8 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
+from id3pm.engines.manifest import CPU_TARGETS
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
@@ -38,5 +40,5 @@ def thresholds(target: str, precision: str) -> Thresholds:
         relative_error=relative_error,
         psnr_db=psnr_db,
         identity_cosine=IDENTITY_COSINE,
-        batch_invariant=target == "onnx-cpu",
+        batch_invariant=target in CPU_TARGETS,
     )

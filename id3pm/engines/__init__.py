@@ -1,1 +1,1 @@
-"""Compiled U-Nets behind one interface: onnxruntime, TensorRT, and PyTorch as the reference."""
+"""Compiled U-Nets behind one interface: onnxruntime, OpenVINO, TensorRT, and PyTorch as the reference."""

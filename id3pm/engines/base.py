@@ -8,8 +8,9 @@ from typing import Protocol
 
 from id3pm.config import UNetConfig
 from id3pm.engines.inputs import EngineInputs, FloatArray
-from id3pm.engines.manifest import Manifest, read_manifest, verify_engine_file
+from id3pm.engines.manifest import CPU_TARGETS, Manifest, read_manifest, verify_engine_file
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
+from id3pm.engines.openvino_engine import OpenVINOEngine
 from id3pm.engines.tensorrt_engine import TensorRTEngine
 from id3pm.errors import EngineError
 
@@ -64,6 +65,8 @@ def load_engine(folder: str | Path, device: str = "cpu", threads: int | None = N
     path = verify_engine_file(folder, manifest)
     if manifest.target == "tensorrt":
         return TensorRTEngine(path, manifest, device_index=index or 0)
+    if manifest.target == "openvino-cpu":
+        return OpenVINOEngine(path, manifest, threads=threads)
     return OnnxRuntimeEngine(path, manifest, device_index=index, threads=threads)
 
 
@@ -72,8 +75,8 @@ def _device_index(manifest: Manifest, device: str) -> int | None:
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
     if match is None:
         raise EngineError(f"device={device!r}: use cpu, cuda or cuda:<index>")
-    if (device == "cpu") != (manifest.target == "onnx-cpu"):
-        wanted = "--target onnx-cpu" if device == "cpu" else "--target onnx-cuda or --target tensorrt"
+    if (device == "cpu") != (manifest.target in CPU_TARGETS):
+        wanted = "--target cpu" if device == "cpu" else "--target onnx-cuda or --target tensorrt"
         raise EngineError(
             f"device={device}: this engine was built for {manifest.target}; "
             f"choose another device or run: python export/build_engines.py {wanted}"

@@ -16,7 +16,8 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 BUILD_HINT = "run: python export/build_engines.py"
 
-Target = Literal["onnx-cpu", "onnx-cuda", "tensorrt"]
+Target = Literal["onnx-cpu", "openvino-cpu", "onnx-cuda", "tensorrt"]
+CPU_TARGETS: frozenset[Target] = frozenset({"onnx-cpu", "openvino-cpu"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Manifest:
     Attributes:
         schema_version: Version of this format.
         stage: `base` (64 px) or `sr`.
-        target: The runtime the engine was built for: `onnx-cpu`, `onnx-cuda` or `tensorrt`.
+        target: The runtime the engine was built for, one of `Target`.
         precision: Of weights and matrix work, such as `fp32`.
         max_batch: Most rows of one engine call.
         file: Name of the engine file in the same folder.

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 
+from id3pm.engines.manifest import CPU_TARGETS
 from id3pm.errors import ConfigError
 
 THREADS_VARIABLE = "ID3PM_THREADS"
@@ -16,7 +17,7 @@ def device_of(args: Mapping[str, str], target: str) -> str:
 
     Triton names no GPU where it sees none; a GPU engine then asks for the first one and says itself what is wrong.
     """
-    if target == "onnx-cpu":
+    if target in CPU_TARGETS:
         return "cpu"
     return f"cuda:{args['model_instance_device_id'] if args['model_instance_kind'] == 'GPU' else 0}"
 

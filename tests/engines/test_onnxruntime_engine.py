@@ -100,7 +100,7 @@ def test_empty_folder_says_what_to_run(tmp_path: Path) -> None:
     ("target", "device", "message"),
     [
         ("onnx-cpu", "cuda", "built for onnx-cpu"),
-        ("onnx-cuda", "cpu", "--target onnx-cpu"),
+        ("onnx-cuda", "cpu", "--target cpu"),
         ("tensorrt", "cpu", "built for tensorrt"),
         ("onnx-cpu", "gpu", "use cpu, cuda or cuda:<index>"),
         ("onnx-cpu", "cuda:-1", "use cpu, cuda or cuda:<index>"),

@@ -23,6 +23,7 @@ from id3pm.bundle import load_weights, read_bundle, weights_hash, write_bundle
 from id3pm.engines.base import load_engine
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.manifest import read_manifest
+from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.engines.torch_engine import TorchEngine
 
 ROOT = Path(__file__).parents[2]
@@ -200,9 +201,17 @@ def test_a_damaged_engine_is_not_up_to_date(bundle: Path, repository: Path, monk
     ("options", "message"),
     [
         (["--max-batch", "0"], "0 is not in the range"),
-        (["--target", "onnx-npu"], "'onnx-npu' is not one of 'onnx-cpu', 'onnx-cuda', 'tensorrt'"),
+        (
+            ["--target", "onnx-npu"],
+            "'onnx-npu' is not one of 'cpu', 'onnx-cpu', 'openvino-cpu', 'onnx-cuda', 'tensorrt'",
+        ),
         (["--precision", "fp64"], "'fp64' is not one of"),
-        (["--precision", "fp16"], "not available yet: .*; available for onnx-cpu: fp32"),
+        (["--precision", "fp16"], "take bf16, few take fp16; .*; available for openvino-cpu: bf16, int8"),
+        (
+            ["--target", "onnx-cpu", "--precision", "bf16"],
+            "no bf16 kernels for CPUs; .*; available for onnx-cpu: fp32, int8",
+        ),
+        (["--target", "openvino-cpu"], "onnxruntime is as fast; .*; available for openvino-cpu: bf16, int8"),
         (["--target", "tensorrt"], "such as --gpu sm86"),
         (["--target", "tensorrt", "--gpu", "rtx3090"], "--gpu rtx3090: .* such as --gpu sm86"),
         (["--gpu", "sm86"], "only --target tensorrt"),
@@ -257,6 +266,28 @@ def test_an_engine_that_cannot_run_here_is_installed_only_on_demand_and_says_so(
     assert parity.trajectory == {"not_executed": "no GPU"}
     assert "up to date" in build(bundle, tmp_path, *options, "--allow-unverified").output
     assert_plain_error(build(bundle, tmp_path, *options), "cannot be verified")  # unproven is not up to date
+
+
+@pytest.mark.skipif(why_no_bf16() is not None, reason=str(why_no_bf16()))
+def test_the_precision_chooses_the_runtime_of_a_cpu(
+    bundle: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "export_onnx", exporter_of(built, "base"))
+    result = build(bundle, tmp_path, "--stage", "base", "--precision", "bf16")
+    assert result.exit_code == 0, result.output
+    manifest = read_manifest(tmp_path / ENGINES[0])
+    assert (manifest.target, manifest.precision, manifest.device) == ("openvino-cpu", "bf16", "cpu")
+    assert "openvino" in manifest.versions and manifest.parity.batch_invariant is True
+    assert 1e-4 < max(row["relative_error"] for row in manifest.parity.forward) < 1e-1
+    assert 35 <= manifest.parity.trajectory["psnr_db"] < 80
+    assert "up to date" in build(bundle, tmp_path, "--stage", "base", "--precision", "bf16").output
+
+
+def test_a_cpu_without_bf16_gets_no_bf16_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "why_no_bf16", lambda: "no bf16 instructions")
+    refused = build(bundle, tmp_path, "--stage", "base", "--precision", "bf16")
+    assert_plain_error(refused, "cannot be verified on this machine: no bf16 instructions")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_face_models_belong_to_the_bundle(bundle: Path, tmp_path: Path) -> None:

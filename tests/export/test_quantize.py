@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from tiny_bundle import write_tiny_bundle
@@ -16,7 +17,8 @@ import quantize
 from engine_folder import ConversionJob, EngineSpec
 from id3pm.bundle import Stage
 from id3pm.engines.base import load_engine
-from id3pm.engines.manifest import Manifest, engine_sha256, read_manifest, write_manifest
+from id3pm.engines.manifest import Manifest, Target, engine_sha256, read_manifest, write_manifest
+from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import EngineError
 from thresholds import thresholds
@@ -41,15 +43,15 @@ def repository(tiny_repository: Path, bundle: Path, tmp_path_factory: pytest.Tem
     return repository
 
 
-def convert(folder: Path, bundle: Path, repository: Path) -> Manifest:
-    manifest = read_manifest(folder)
+def convert(folder: Path, bundle: Path, repository: Path, target: Target = "onnx-cpu") -> Manifest:
+    manifest = dataclasses.replace(read_manifest(folder), target=target)
     fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(EngineSpec)}
     spec = EngineSpec(**fields | {"precision": "int8"})
     graph = folder / manifest.file
     notes = quantize.convert(
         ConversionJob(graph=graph, bundle=bundle, repository=repository, spec=spec), lambda phase: None
     )
-    limits = dataclasses.asdict(thresholds("onnx-cpu", "int8"))
+    limits = dataclasses.asdict(thresholds(target, "int8"))
     return dataclasses.replace(
         manifest,
         precision="int8",
@@ -71,6 +73,27 @@ def test_an_int8_engine_passes_its_gate_and_says_how_it_was_made(repository: Pat
     calls = 2 if stage == "base" else 1  # with and without the condition
     assert manifest.conversion["calibration_rows"] == size.images * size.steps * calls
     assert manifest.conversion["quantised"] > 0
+
+
+def largest_weight(folder: Path) -> int:
+    """Of all quantised convolutions."""
+    constants = onnx.load(folder / "model.onnx").graph.initializer
+    weights = [tensor for tensor in constants if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4]
+    return max(int(np.abs(onnx.numpy_helper.to_array(tensor).astype(np.int32)).max()) for tensor in weights)
+
+
+@pytest.mark.skipif(why_no_bf16() is not None, reason=str(why_no_bf16()))
+def test_openvino_runs_it_with_all_bits_of_the_weights(
+    repository: Path, tiny_repository: Path, bundle: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_repository / "denoiser_64" / "1" / "engine", tmp_path / "engine"))
+    manifest = convert(folder, bundle, tmp_path, "openvino-cpu")
+    write_manifest(folder, manifest)
+    assert "of 8 bits" in manifest.conversion["method"] and largest_weight(folder) == 127
+    assert largest_weight(repository / "denoiser_64" / "1" / "engine") == 64  # 7 bits, for processors without VNNI
+    measured = parity.compare(TorchEngine(bundle, "base", max_batch=4), load_engine(folder), manifest)
+    assert parity_report.misses(measured) == []
+    assert measured.batch_invariant is True
 
 
 def test_a_graph_without_convolutions_is_refused(repository: Path, bundle: Path, tmp_path: Path) -> None:

@@ -268,7 +268,8 @@ def test_a_bad_number_of_threads_is_refused(value: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("kind", "device_id", "target", "device"),
-    [("GPU", "1", "tensorrt", "cuda:1"), ("GPU", "1", "onnx-cpu", "cpu"), ("CPU", "0", "onnx-cuda", "cuda:0")],
+    [("GPU", "1", "tensorrt", "cuda:1"), ("GPU", "1", "onnx-cpu", "cpu"), ("GPU", "1", "openvino-cpu", "cpu")]
+    + [("CPU", "0", "onnx-cuda", "cuda:0")],
 )
 def test_an_engine_runs_where_it_was_built_for(kind: str, device_id: str, target: str, device: str) -> None:
     args = {"model_instance_kind": kind, "model_instance_device_id": device_id}

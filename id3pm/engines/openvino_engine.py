@@ -1,0 +1,143 @@
+"""ONNX graphs under OpenVINO, on CPUs whose bf16 instructions (AMX, AVX-512) they are for.
+
+OpenVINO applies one inference precision to a whole graph, and in bf16 a time step of 999 is 1000: the embedding of time
+and identity would be wrong. So the graph is cut in two where vectors become images. Everything on vectors (the
+embeddings and what each block makes of them) runs in fp32, everything on images in bf16, in which kernels still add up
+norms and softmax in fp32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
+from id3pm.engines.manifest import BUILD_HINT, Manifest
+from id3pm.errors import EngineError, MissingExtraError
+
+IMAGE_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+"""By precision of the engine: that of everything on images but the convolutions that an int8 graph quantises."""
+VECTOR_RANK = 2
+"""Tensors of up to this rank that depend on an input are vectors, [N] or [N, D]; the others are images and tokens."""
+
+
+class OpenVINOEngine:
+    """An `Engine` over two OpenVINO models: vectors in fp32, images in bf16 (convolutions of int8 engines in int8).
+
+    A row's result does not depend on the other rows of the call.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, threads: int | None = None) -> None:
+        """Loads a graph.
+
+        Args:
+            path: The `.onnx` file; external weights beside it are memory-mapped while it is compiled.
+            manifest: The engine's manifest.
+            threads: CPU threads of one call, or `None` for one per core.
+
+        Raises:
+            MissingExtraError: OpenVINO is not installed.
+            EngineError: The processor lacks bf16 instructions, or OpenVINO cannot load the graph.
+        """
+        ov = _import_openvino()
+        self.config = manifest.unet
+        self.max_batch = manifest.max_batch
+        version = ov.__version__.split("-")[0]
+        self.description = f"OpenVINO {version} CPU {manifest.precision}"
+        images_in = IMAGE_PRECISIONS[manifest.precision]
+        if images_in == "bf16" and (reason := why_no_bf16()) is not None:
+            raise EngineError(f"{reason}; build for it with --precision fp32")
+        core = ov.Core()
+        try:
+            graph = core.read_model(path)
+            names = [node.any_name for node in graph.inputs]
+            if names != list(input_shapes(self.config, 1)) or graph.outputs[0].any_name != OUTPUT_NAME:
+                raise EngineError(f"the graph takes {', '.join(names)}, not what its manifest says; {BUILD_HINT}")
+            vectors, images = _cut(ov, graph)
+            self._vectors = core.compile_model(vectors, "CPU", _options("f32", threads)).create_infer_request()
+            self._images = core.compile_model(images, "CPU", _options(images_in, threads)).create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO {version} cannot load this engine; {BUILD_HINT}") from error
+        self._vector_names = [port.any_name for port in vectors.inputs]
+        self._image_names = [port.any_name for port in images.inputs if port.any_name in names]
+        self._crossing = [port.any_name for port in vectors.outputs]
+
+    def run(self, inputs: EngineInputs) -> FloatArray:
+        """Evaluates the U-Net; see `Engine.run`."""
+        rows = assert_inputs(self.config, self.max_batch, inputs)
+        made = self._vectors.infer({name: inputs[name] for name in self._vector_names}, share_inputs=True)
+        crossing = {name: made[name] for name in self._crossing}
+        images = {name: inputs[name] for name in self._image_names}
+        result = self._images.infer(images | crossing, share_inputs=True, share_outputs=True)
+        output: FloatArray = np.array(result[OUTPUT_NAME])  # the runtime's own memory is written again by the next call
+        assert output.shape == output_shape(self.config, rows) and output.dtype == np.float32
+        return output
+
+    def close(self) -> None:
+        """Frees the models."""
+        self._vectors = self._images = None
+
+
+def why_no_bf16() -> str | None:
+    """Why bf16 cannot be computed here; `None` if it can.
+
+    Without such instructions OpenVINO would compute in fp32 and be slow.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    core = _import_openvino().Core()
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return None
+    return "this processor has no bf16 instructions (avx512_bf16 or amx_bf16)"
+
+
+def _import_openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("OpenVINO is not installed; run: pip install 'id3pm[openvino]'") from error
+    return openvino
+
+
+def _options(precision: str, threads: int | None) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads or 0,
+        "NUM_STREAMS": 1,  # one call at a time, on all threads
+        "ENABLE_CPU_PINNING": False,  # the engines of both stages would be pinned to the same cores
+    }
+
+
+def _cut(ov: Any, graph: Any) -> tuple[Any, Any]:
+    """The graph as two: from the vector inputs to the last vectors, and from those and the image inputs to the output.
+
+    A vector that crosses is an output of the first and an input of the second, under the same name.
+    """
+    vectors = {node for node in graph.get_parameters() if _is_vector(node.output(0))}
+    for node in graph.get_ordered_ops():
+        sources = [port.get_source_output().get_node() for port in node.inputs()]
+        if any(source in vectors for source in sources) and all(map(_is_vector, node.outputs())):
+            vectors.add(node)
+    results: list[Any] = []
+    parameters = [node for node in graph.get_parameters() if node not in vectors]
+    for node in [node for node in graph.get_ordered_ops() if node in vectors]:
+        for port in node.outputs():
+            leaving = [target for target in port.get_target_inputs() if target.get_node() not in vectors]
+            if leaving:
+                name = f"vector_{len(results)}"
+                parameter = ov.opset13.parameter(port.get_partial_shape(), port.get_element_type(), name)
+                parameter.output(0).set_names({name})
+                for target in leaving:
+                    target.replace_source_output(parameter.output(0))
+                port.set_names({name})
+                results.append(ov.opset13.result(port))
+                parameters.append(parameter)
+    first = ov.Model(results, [node for node in graph.get_parameters() if node in vectors], "vectors")
+    return first, ov.Model(graph.get_results(), parameters, "images")
+
+
+def _is_vector(port: Any) -> bool:
+    return bool(port.get_partial_shape().rank.get_length() <= VECTOR_RANK)
