@@ -48,8 +48,12 @@ class TargetInfo:
 
 
 _FP32 = Precision()
-_HALF_LATER = Precision(why_not="not available yet: it has no published parity so far")
-_HALF = {"fp16": _HALF_LATER, "bf16": _HALF_LATER}
+_HALF = Precision(converter="half", recipe=("half.py",))
+_HALF_CPU = Precision(why_not="onnxruntime's CPU provider has no kernels for it and computes in fp32")
+_BF16_CUDA = Precision(
+    why_not="onnxruntime's CUDA provider cannot run the whole graph: no bf16 Resize, and no Cos and Sin of the opset "
+    "that has bf16 convolutions"
+)
 _INT8_LATER = Precision(why_not="not available yet: there is no calibration over sampling trajectories so far")
 _INT8_CPU = Precision(
     converter="quantize",
@@ -58,20 +62,31 @@ _INT8_CPU = Precision(
 
 TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
     {
-        "onnx-cpu": TargetInfo(file="model.onnx", device="cpu", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_CPU}),
+        "onnx-cpu": TargetInfo(
+            file="model.onnx",
+            device="cpu",
+            precisions={"fp32": _FP32, "fp16": _HALF_CPU, "bf16": _HALF_CPU, "int8": _INT8_CPU},
+        ),
         "onnx-cuda": TargetInfo(
-            file="model.onnx", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
+            file="model.onnx",
+            device="cuda",
+            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _BF16_CUDA, "int8": _INT8_LATER},
         ),
         "tensorrt": TargetInfo(
-            file="model.plan", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
+            file="model.plan",
+            device="cuda",
+            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _INT8_LATER},
         ),
     }
 )
 PRECISIONS = tuple(dict.fromkeys(name for target in TARGETS.values() for name in target.precisions))
 
 
-def require_available(target: Target, precision: str, gpu: str | None) -> None:
+def require_available(target: Target, precision: str, gpu: str | None) -> str:
     """Refuses what cannot be built, before any work is done.
+
+    Returns:
+        The device to build for: `cpu`, `cuda`, or the compute capability that `gpu` names.
 
     Raises:
         EngineError: The combination is not available; the message says why and what is.
@@ -80,10 +95,16 @@ def require_available(target: Target, precision: str, gpu: str | None) -> None:
     if reason is not None:
         available = ", ".join(name for name, known in TARGETS[target].precisions.items() if known.why_not is None)
         raise EngineError(f"--target {target} --precision {precision}: {reason}; available for {target}: {available}")
-    if target == "tensorrt" and (gpu is None or not re.fullmatch(r"sm\d+", gpu)):
+    if target != "tensorrt":
+        if gpu is not None:
+            raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")
+        return TARGETS[target].device
+    here = gpu_here() if gpu == "current" else gpu
+    if here is None and gpu == "current":
+        raise EngineError("--gpu current: this machine has no GPU that cuda-python sees; name one, such as --gpu sm86")
+    if here is None or not re.fullmatch(r"sm\d+", here):
         raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")
-    if target != "tensorrt" and gpu is not None:
-        raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")
+    return here
 
 
 def tensorrt_module() -> str:
