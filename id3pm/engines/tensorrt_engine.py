@@ -75,6 +75,9 @@ class TensorRTEngine:
             config = self._plan.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
             config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            # Kernels for a bucket's shape at once, not some time after the first run.
+            strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
             self._kernels.attach(config)
             context = self._plan.create_execution_context(config)
         if context is None or not context.set_optimization_profile_async(profile, self._cuda.stream):
@@ -89,7 +92,7 @@ class TensorRTEngine:
 
     def _warm_up(self) -> None:
         """Compiles, sets up and records what the first runs of every bucket would."""
-        for rows in self._buckets:
+        for rows in self._buckets * 2:  # the first run sets up; tensorrt_rtx records its graph in the second
             self._execute(rows)
             self._cuda.synchronize()
         if self._kernels is not None:
