@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine_folder import ConversionJob
 from id3pm.errors import EngineError
 from to_onnx import Report, save
@@ -140,6 +142,8 @@ class _Typer:
 
     def _weight(self, value: Any, dtype: Any) -> Any:
         name = f"{value.name}.{_name(dtype)}"
+        if dtype == self._ir.DataType.FLOAT16:
+            _require_range(value.const_value)
         tensor = self._ir.LazyTensor(
             functools.partial(converted, self._ir, value.const_value, dtype, name),
             dtype=dtype,
@@ -156,22 +160,16 @@ class _Typer:
 
 
 def converted(ir: Any, tensor: Any, dtype: Any, name: str) -> Any:
-    """A tensor in another precision, rounded to nearest.
+    """A tensor in another precision, rounded to nearest."""
+    return ir.tensor(tensor.numpy().astype(dtype.numpy()), name=name)
 
-    Raises:
-        EngineError: A value is outside the range of fp16.
-    """
-    import numpy as np
 
-    array = tensor.numpy()
-    if (
-        dtype == ir.DataType.FLOAT16
-        and not (largest := float(np.abs(array).max(initial=0.0))) <= np.finfo(np.float16).max
-    ):
+def _require_range(tensor: Any) -> None:
+    largest = float(np.abs(tensor.numpy()).max(initial=0.0))
+    if not largest <= np.finfo(np.float16).max:
         raise EngineError(
             f"{tensor.name} has values up to {largest:.3g}, fp16 ends at 65504; build with --precision bf16"
         )
-    return ir.tensor(array.astype(dtype.numpy()), name=name)
 
 
 def _name(dtype: Any) -> str:
