@@ -101,7 +101,9 @@ def require_available(target: Target, precision: str, gpu: str | None) -> str:
         return TARGETS[target].device
     here = gpu_here() if gpu == "current" else gpu
     if here is None and gpu == "current":
-        raise EngineError("--gpu current: this machine has no GPU that cuda-python sees; name one, such as --gpu sm86")
+        raise EngineError(
+            "--gpu current: this machine has no GPU that cuda-bindings sees; name one, such as --gpu sm86"
+        )
     if here is None or not re.fullmatch(r"sm\d+", here):
         raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")
     return here
@@ -116,7 +118,7 @@ def tensorrt_module() -> str:
     for module in TENSORRT_MODULES:
         if importlib.util.find_spec(module) is not None:
             return module
-    raise MissingExtraError("TensorRT is not installed; run: pip install tensorrt-rtx-cu13 (or tensorrt, on its GPU)")
+    raise MissingExtraError("TensorRT is not installed; run: pip install 'id3pm[tensorrt]' (or tensorrt, on its GPU)")
 
 
 def why_not_executable(target: Target, gpu: str | None) -> str | None:
