@@ -193,17 +193,26 @@ def test_an_operator_without_a_rule_is_refused(exported: dict[str, Path]) -> Non
         half.to_half(onnx_ir, edited(exported["base"], erf), "fp16")
 
 
+@pytest.mark.parametrize(
+    ("limit", "files"), [(1000, ["model.onnx", "model.onnx.data"]), (2**28, ["model.onnx"])], ids=["still", "no longer"]
+)
 def test_external_weights_are_replaced(
-    bundle: Path, exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path,
+    exported: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    files: list[str],
 ) -> None:
     monkeypatch.setattr(to_onnx, "EXTERNAL_DATA_BYTES", 1000)
     graph = tmp_path / "model.onnx"
     to_onnx.save(onnx_ir, onnx_ir.load(exported["base"]), graph)
-    before = (tmp_path / "model.onnx.data").stat().st_size
+    before = sum(file.stat().st_size for file in tmp_path.iterdir())
+    monkeypatch.setattr(to_onnx, "EXTERNAL_DATA_BYTES", limit)
     spec: Any = type("Spec", (), {"precision": "fp16"})
     notes = half.convert(ConversionJob(graph=graph, bundle=bundle, repository=tmp_path, spec=spec), lambda phase: None)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
-    assert (tmp_path / "model.onnx.data").stat().st_size < 0.8 * before
+    assert sorted(file.name for file in tmp_path.iterdir()) == files
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 0.85 * before
     inputs = random_inputs(tiny_engines.BASE, 1)
     assert relative_error(run(graph, inputs), run(exported["base"], inputs)) < 1e-2
     assert notes["in_half_precision"]["Conv"] > 10 and notes["in_fp32"]["Conv"] == 1
