@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ OPSETS = {"fp16": 20, "bf16": 22}
 FULL = frozenset({"InstanceNormalization", "Softmax", "Gemm", "Cos", "Sin"})
 MOVES = frozenset({"Reshape", "Transpose", "Split", "Concat", "Unsqueeze", "Squeeze", "Identity"})
 """Operators that compute nothing."""
-FOLLOWS = MOVES | {"Add", "Mul", "Sigmoid", "Resize", "AveragePool"}
+FOLLOWS = MOVES | {"Add", "Mul", "Sigmoid", "Resize", "AveragePool", "QuantizeLinear", "DequantizeLinear"}
 """Operators that take the precision of their neighbours."""
 
 
@@ -38,16 +39,36 @@ def convert(job: ConversionJob, report: Report) -> dict[str, Any]:
     Raises:
         EngineError: The graph has an operator that no rule covers, or a weight outside the range of fp16.
     """
+    report(f"converting to {job.spec.precision}")
+    return rewrite(job.graph, job.graph, job.spec.precision)
+
+
+def rewrite(source: Path, graph: Path, precision: str, check: Callable[[Any], None] | None = None) -> dict[str, Any]:
+    """Writes what `to_half` makes of a graph.
+
+    Args:
+        source: The graph to read.
+        graph: The graph to write, with its external weights, in place of what is there; may be `source`.
+        precision: `fp16` or `bf16`.
+        check: Called with the `onnx_ir.Model` before it is changed.
+
+    Returns:
+        What the manifest says of it.
+
+    Raises:
+        EngineError: See `convert`.
+    """
     import onnx_ir as ir
 
-    report(f"converting to {job.spec.precision}")
-    model = ir.load(job.graph)
-    counts = to_half(ir, model, job.spec.precision)
-    with tempfile.TemporaryDirectory(dir=job.graph.parent) as folder:  # the weights are read while they are written
-        save(ir, model, Path(folder) / job.graph.name)
-        job.graph.with_name(job.graph.name + ".data").unlink(missing_ok=True)
+    model = ir.load(source)
+    if check is not None:
+        check(model)
+    counts = to_half(ir, model, precision)
+    with tempfile.TemporaryDirectory(dir=graph.parent) as folder:  # the weights are read while they are written
+        save(ir, model, Path(folder) / graph.name)
+        graph.with_name(graph.name + ".data").unlink(missing_ok=True)
         for file in Path(folder).iterdir():
-            file.replace(job.graph.with_name(file.name))
+            file.replace(graph.with_name(file.name))
     return {"in_half_precision": counts["half"], "in_fp32": counts["full"], "casts": counts["Cast"]}
 
 
@@ -131,7 +152,8 @@ class _Typer:
                 )
             node.replace_input_with(index, self._casts[key])
         for output in node.outputs:
-            output.dtype = dtype
+            if output.dtype in self._floats:  # not the integers of a QuantizeLinear
+                output.dtype = dtype
 
     def _cast(self, before: Any, value: Any, dtype: Any) -> Any:
         node = self._ir.node("Cast", [value], attributes={"to": dtype})

@@ -11,7 +11,7 @@ from typing import Any
 
 from id3pm.errors import EngineError
 
-HALF = {"fp16": "HALF", "bf16": "BF16"}
+HALF = {"fp16": "HALF", "bf16": "BF16", "int8": "HALF"}
 """Name of the `tensorrt.DataType` of the layers that do the work; in `fp32` it is that of all others, too."""
 FULL = "FLOAT"
 CHECKED = ("CONVOLUTION", "MATRIX_MULTIPLY", "NORMALIZATION", "SOFTMAX", "UNARY")
@@ -26,7 +26,7 @@ def check_layers(network: Any, precision: str) -> dict[str, int]:
 
     Args:
         network: A parsed `tensorrt.INetworkDefinition`.
-        precision: `fp32`, `fp16` or `bf16`.
+        precision: `fp32`, `fp16`, `bf16`, or `int8`, which is `fp16` with convolutions between QUANTIZE and DEQUANTIZE.
 
     Returns:
         How many layers of each kind and type there are, such as `{"CONVOLUTION HALF": 65, ...}`.
@@ -42,6 +42,8 @@ def check_layers(network: Any, precision: str) -> dict[str, int]:
     wrong = []
     for layer in layers:
         kind = layer.type.name
+        if kind == "QUANTIZE":
+            found[f"QUANTIZE {layer.get_output(0).dtype.name}"] += 1
         if kind not in CHECKED:
             continue
         inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
@@ -56,9 +58,11 @@ def check_layers(network: Any, precision: str) -> dict[str, int]:
     wrong += [f"{tensor.name} is {tensor.dtype.name}, not {FULL}" for tensor in ends if tensor.dtype.name != FULL]
     if not found[f"CONVOLUTION {half}"]:
         wrong.append(f"no convolution is {half}")
+    if (precision == "int8") != bool(found["QUANTIZE INT8"]):
+        wrong.append(f"{found['QUANTIZE INT8']} tensors are quantised")
     if wrong:
         raise EngineError(f"the network is not {precision}: {'; '.join(wrong[:5])} ({len(wrong)} in all)")
-    return dict(sorted(found.items()))
+    return {name: count for name, count in sorted(found.items()) if count}
 
 
 def _does_the_work(kind: str, tensors: list[Any], constants: set[str], outputs: set[str]) -> bool:

@@ -27,10 +27,11 @@ def evaluable(graph: Path, folder: Path, precision: str) -> tuple[Path, str]:
     Returns:
         The graph to evaluate, and in words how that is done.
     """
-    if precision not in OPSETS:
+    half = "fp16" if precision == "int8" else precision  # what is not quantised
+    if half not in OPSETS:
         return graph, "onnxruntime on the CPU"
     write_rounded(graph, folder / graph.name)
-    return folder / graph.name, f"onnxruntime on the CPU in fp32, the result of every operator rounded to {precision}"
+    return folder / graph.name, f"onnxruntime on the CPU in fp32, the result of every operator rounded to {half}"
 
 
 def write_rounded(graph: Path, path: Path) -> None:

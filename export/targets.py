@@ -54,11 +54,14 @@ _BF16_CUDA = Precision(
     why_not="onnxruntime's CUDA provider cannot run the whole graph: no bf16 Resize, and no Cos and Sin of the opset "
     "that has bf16 convolutions"
 )
-_INT8_LATER = Precision(why_not="not available yet: there is no calibration over sampling trajectories so far")
+_INT8_CUDA = Precision(
+    why_not="onnxruntime's CUDA provider has no quantised convolution: it would compute in floating point"
+)
 _INT8_CPU = Precision(
     converter="quantize",
     recipe=("quantize.py", "calibration.py", "trajectory.py", "parity_inputs.py", "repository_faces.py"),
 )
+_INT8_TENSORRT = Precision(converter="quantize_gpu", recipe=("quantize_gpu.py", "half.py", *_INT8_CPU.recipe))
 
 TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
     {
@@ -70,12 +73,12 @@ TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
         "onnx-cuda": TargetInfo(
             file="model.onnx",
             device="cuda",
-            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _BF16_CUDA, "int8": _INT8_LATER},
+            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _BF16_CUDA, "int8": _INT8_CUDA},
         ),
         "tensorrt": TargetInfo(
             file="model.plan",
             device="cuda",
-            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _INT8_LATER},
+            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _INT8_TENSORRT},
         ),
     }
 )
