@@ -13,7 +13,6 @@ import pytest
 import tiny_engines
 import torch
 from onnx.reference import ReferenceEvaluator
-from tiny_bundle import write_tiny_bundle
 
 import half
 import rounded
@@ -27,23 +26,6 @@ from id3pm.unet.model import UNet
 
 HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 PRECISIONS = {"fp16": (onnx.TensorProto.FLOAT16, 2**-10), "bf16": (onnx.TensorProto.BFLOAT16, 2**-7)}
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    write_tiny_bundle(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The tiny networks' fp32 graphs by stage."""
-    graphs = {}
-    for stage in ("base", "sr"):
-        graphs[stage] = tmp_path_factory.mktemp(stage) / "model.onnx"
-        to_onnx.export_onnx(bundle, stage, graphs[stage])  # type: ignore[arg-type]
-    return graphs
 
 
 def converted(source: Path, folder: Path, precision: str) -> Path:
@@ -197,7 +179,7 @@ def test_an_operator_without_a_rule_is_refused(exported: dict[str, Path]) -> Non
     ("limit", "files"), [(1000, ["model.onnx", "model.onnx.data"]), (2**28, ["model.onnx"])], ids=["still", "no longer"]
 )
 def test_external_weights_are_replaced(
-    bundle: Path,
+    exported_bundle: Path,
     exported: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -210,7 +192,9 @@ def test_external_weights_are_replaced(
     before = sum(file.stat().st_size for file in tmp_path.iterdir())
     monkeypatch.setattr(to_onnx, "EXTERNAL_DATA_BYTES", limit)
     spec: Any = type("Spec", (), {"precision": "fp16"})
-    notes = half.convert(ConversionJob(graph=graph, bundle=bundle, repository=tmp_path, spec=spec), lambda phase: None)
+    notes = half.convert(
+        ConversionJob(graph=graph, bundle=exported_bundle, repository=tmp_path, spec=spec), lambda phase: None
+    )
     assert sorted(file.name for file in tmp_path.iterdir()) == files
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 0.85 * before
     inputs = random_inputs(tiny_engines.BASE, 1)
@@ -222,7 +206,7 @@ def test_external_weights_are_replaced(
 TRAINED_CONVOLUTION, TRAINED_SCORE = 76.0, 29.0
 MARGIN = 10.0
 NARROW_DEEP = dataclasses.replace(
-    PAPER_BASE_64, image_size=32, channel_mult=(1, 4), num_res_blocks=1, attention_resolutions=(16,), identity_dim=512
+    PAPER_BASE_64, image_size=16, channel_mult=(1, 4), num_res_blocks=1, attention_resolutions=(8,), identity_dim=512
 )
 
 
@@ -248,7 +232,7 @@ def test_fp16_has_no_infinities_at_the_papers_width(tmp_path: Path) -> None:
         description,
         identity_dim=512,
         base=NARROW_DEEP,
-        sr=dataclasses.replace(tiny_engines.SR, low_res_size=32, image_size=64),
+        sr=tiny_engines.SR,
         base_diffusion=PAPER_BASE_DIFFUSION,
     )
     write_bundle(tmp_path / "bundle", bundle, weights, sr)

@@ -10,11 +10,10 @@ import onnx_ir
 import onnxruntime
 import pytest
 import tiny_engines
-from tiny_bundle import write_tiny_bundle
 
+import calibration
 import quantize_gpu
 import rounded
-import to_onnx
 from engine_folder import ConversionJob
 from id3pm.engines.inputs import input_shapes
 from id3pm.errors import EngineError
@@ -23,17 +22,17 @@ from to_tensorrt import build_plan
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+def converted(
+    exported_bundle: Path, exported: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, dict[str, Any]]:
     """The tiny base network in fp32 and in int8, and what the manifest would say."""
-    folder = tmp_path_factory.mktemp("int8")
-    write_tiny_bundle(folder / "bundle")
-    before, graph = folder / "fp32.onnx", folder / "engine" / "model.onnx"
-    graph.parent.mkdir()
-    to_onnx.export_onnx(folder / "bundle", "base", before)
-    graph.write_bytes(before.read_bytes())
+    graph = tmp_path_factory.mktemp("int8") / "model.onnx"
+    graph.write_bytes(exported["base"].read_bytes())
     spec: Any = type("Spec", (), {"stage": "base", "precision": "int8"})
-    job = ConversionJob(graph=graph, bundle=folder / "bundle", repository=folder, spec=spec)
-    return before, graph, quantize_gpu.convert(job, lambda phase: None)
+    job = ConversionJob(graph=graph, bundle=exported_bundle, repository=graph.parent, spec=spec)
+    with pytest.MonkeyPatch.context() as patch:  # fewer rows than a build takes
+        patch.setattr(calibration, "size_of", lambda parameters: calibration.Size(images=1, steps=4, batch=2))
+        return exported["base"], graph, quantize_gpu.convert(job, lambda phase: None)
 
 
 def test_convolutions_are_symmetric_int8_and_the_rest_fp16(converted: tuple[Path, Path, dict[str, Any]]) -> None:
@@ -57,7 +56,7 @@ def test_convolutions_are_symmetric_int8_and_the_rest_fp16(converted: tuple[Path
             quantised += 1
     assert quantised == notes["quantised"] > 5
     assert notes["in_half_precision"]["Conv"] == quantised + len(notes["in_floating_point"]) - 1
-    assert notes["calibration_rows"] > 0
+    assert notes["calibration_rows"] == 8  # four steps, with and without the condition
 
 
 def test_the_int8_graph_is_close_to_fp32(converted: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
