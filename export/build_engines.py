@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib
+import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +26,7 @@ from rich.console import Console
 import engine_folder
 import parity
 import parity_report
+import rounded
 import targets
 import to_onnx
 import to_tensorrt
@@ -32,8 +34,9 @@ from engine_folder import ConversionJob, EngineSpec
 from face_models import build_face_models, vectors_of
 from id3pm.bundle import STAGES, Bundle, Stage, read_bundle
 from id3pm.config import UNetConfig
-from id3pm.engines.base import load_engine
+from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, Target, engine_sha256, write_manifest
+from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import EngineError, Id3pmError, ParityError
 from progress import Progress
@@ -60,7 +63,7 @@ ROOT = Path(__file__).resolve().parents[1]
     help="cpu: onnxruntime for fp32, OpenVINO for bf16 and int8.",
 )
 @click.option("--precision", type=click.Choice(targets.PRECISIONS), default="fp32", show_default=True)
-@click.option("--gpu", help="Compute capability to build for, such as sm86; with --target tensorrt.")
+@click.option("--gpu", help="GPU to build for: sm86, sm89, sm120, ... or current; with --target tensorrt.")
 @click.option(
     "--max-batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Most rows of one engine call."
 )
@@ -94,7 +97,7 @@ def main(
     console = Console(highlight=False)
     target = targets.runtime(target_name, precision)
     try:
-        targets.require_available(target, precision, gpu)
+        device = targets.require_available(target, precision, gpu)
         bundle = read_bundle(bundle_path)
         if stage in ("face", "all"):  # first: they judge the others
             ensure_face_models(console, repository, bundle, face_model)
@@ -105,7 +108,7 @@ def main(
                     target=target,
                     precision=precision,
                     max_batch=max_batch,
-                    device=gpu or targets.TARGETS[target].device,
+                    device=device,
                     bundle=engine_folder.bundle_reference(bundle_path, bundle, name),
                     versions=engine_folder.versions(target, precision),
                 )
@@ -145,9 +148,12 @@ def ensure_engine(
     with engine_folder.staging_folder(folder) as staging, progress.running():
         manifest = build(bundle_path, repository, staging, spec, limits, progress)
         if unverifiable is not None:
-            not_executed = dataclasses.replace(manifest.parity, trajectory={"not_executed": unverifiable})
+            graph = verify_graph(console, bundle_path, repository, staging, manifest, progress)
+            not_executed = dataclasses.replace(manifest.parity, trajectory={"not_executed": unverifiable}, graph=graph)
             manifest = dataclasses.replace(manifest, parity=not_executed)
-        else:
+        if spec.target == "tensorrt":
+            manifest = to_plan(staging, manifest, progress)
+        if unverifiable is None:
             manifest = verify(console, bundle_path, repository, staging, manifest, progress)
         write_manifest(staging, manifest)
         engine_folder.install(staging, folder)
@@ -159,7 +165,7 @@ def ensure_engine(
 def build(
     bundle_path: Path, repository: Path, staging: Path, spec: EngineSpec, limits: dict[str, Any], progress: Progress
 ) -> Manifest:
-    """Writes the engine file into `staging`; returns its manifest, in which parity is still to be measured."""
+    """Writes the graph into `staging`; returns its manifest as if it were the engine, parity still to be measured."""
     bundle = read_bundle(bundle_path)
     graph = staging / "model.onnx"
     winograd = spec.target == "onnx-cpu" and spec.precision == "fp32"
@@ -169,16 +175,10 @@ def build(
     if converter is not None:
         job = ConversionJob(graph=graph, bundle=bundle_path, repository=repository, spec=spec)
         notes = importlib.import_module(converter).convert(job, progress)
-    file = staging / targets.TARGETS[spec.target].file
-    if spec.target == "tensorrt":
-        progress(f"building the TensorRT plan for {spec.device}")
-        to_tensorrt.build_plan(graph, file, _unet(bundle, spec.stage), spec.max_batch, spec.device)
-        for part in staging.glob(graph.name + "*"):
-            part.unlink()
     return engine_folder.built_manifest(
         spec,
-        file=file.name,
-        file_sha256=engine_sha256(file),
+        file=graph.name,
+        file_sha256=engine_sha256(graph),
         unet=_unet(bundle, spec.stage),
         diffusion=bundle.base_diffusion if spec.stage == "base" else bundle.sr_diffusion,
         sampling=bundle.sampling if spec.stage == "base" else bundle.sr_sampling,
@@ -192,6 +192,39 @@ def build(
     )
 
 
+def to_plan(staging: Path, manifest: Manifest, progress: Progress) -> Manifest:
+    """Replaces the graph in `staging` by the TensorRT plan built from it; returns the manifest of the plan."""
+    progress(f"building the TensorRT plan for {manifest.device}")
+    graph, plan = staging / manifest.file, staging / targets.TARGETS[manifest.target].file
+    cache = to_tensorrt.timing_cache(staging.parent, manifest.device)
+    layers = to_tensorrt.build_plan(graph, plan, manifest, cache)
+    for part in staging.glob(graph.name + "*"):
+        part.unlink()
+    return dataclasses.replace(
+        manifest,
+        file=plan.name,
+        file_sha256=engine_sha256(plan),
+        conversion={**manifest.conversion, "layers": layers},
+    )
+
+
+def verify_graph(
+    console: Console, bundle_path: Path, repository: Path, staging: Path, manifest: Manifest, progress: Progress
+) -> dict[str, Any]:
+    """The parity of the graph in `staging`, evaluated on this CPU as its precision computes (`Parity.graph`).
+
+    Raises:
+        ParityError: A threshold is missed; the table has been printed.
+    """
+    progress("loading graph and reference")
+    with tempfile.TemporaryDirectory(dir=staging) as folder:
+        graph, evaluator = rounded.evaluable(staging / manifest.file, Path(folder), manifest.precision)
+        engine = OnnxRuntimeEngine(graph, manifest)
+        engine.description = f"the {manifest.precision} graph ({evaluator})"
+        measured = measure(console, bundle_path, repository, engine, manifest, progress)
+    return {"evaluated_by": evaluator, "forward": measured.forward, "trajectory": measured.trajectory}
+
+
 def verify(
     console: Console, bundle_path: Path, repository: Path, staging: Path, manifest: Manifest, progress: Progress
 ) -> Manifest:
@@ -203,6 +236,17 @@ def verify(
     progress("loading engine and reference")
     write_manifest(staging, manifest)
     engine = load_engine(staging, device=targets.TARGETS[manifest.target].device)
+    return dataclasses.replace(manifest, parity=measure(console, bundle_path, repository, engine, manifest, progress))
+
+
+def measure(
+    console: Console, bundle_path: Path, repository: Path, engine: Engine, manifest: Manifest, progress: Progress
+) -> Parity:
+    """Compares an engine with the reference, prints the table, and closes both.
+
+    Raises:
+        ParityError: A threshold is missed.
+    """
     reference = TorchEngine(bundle_path, manifest.stage, max_batch=manifest.max_batch)
     measured = parity.compare(reference, engine, manifest, progress, face_stage(repository, manifest.id_vector_model))
     progress.end()
@@ -215,7 +259,7 @@ def verify(
             f"{model} is not equal to the PyTorch model: {'; '.join(missed)}. "
             "It was not installed; an engine that was there before was left as it was"
         )
-    return dataclasses.replace(manifest, parity=measured)
+    return measured
 
 
 def ensure_face_models(console: Console, repository: Path, bundle: Bundle, face_model: str | None) -> None:

@@ -101,7 +101,7 @@ def versions(target: Target, precision: str) -> dict[str, str]:
         modules.append("openvino")
     if target == "tensorrt":
         modules.append(tensorrt_module())
-        recipe.append("to_tensorrt.py")
+        recipe += ["to_tensorrt.py", "network_check.py"]
     # A module may come from several distributions: onnxruntime or onnxruntime-gpu, tensorrt-rtx-cu12 or -cu13.
     distributions = importlib.metadata.packages_distributions()
     if missing := [module for module in modules if module not in distributions]:

@@ -50,17 +50,23 @@ class TargetInfo:
 
 
 _FP32 = Precision()
-_HALF_LATER = Precision(why_not="not available yet: it has no published parity so far")
-_HALF = {"fp16": _HALF_LATER, "bf16": _HALF_LATER}
-_INT8_LATER = Precision(why_not="not available yet: there is no calibration over sampling trajectories so far")
 _NO_FP16 = Precision(why_not="the matrix units of CPUs (AMX) take bf16, few take fp16; use bf16")
 _NO_BF16 = Precision(why_not="onnxruntime has no bf16 kernels for CPUs; --target cpu takes OpenVINO for it")
 _NO_FP32 = Precision(why_not="onnxruntime is as fast; --target cpu takes it for fp32")
 _BF16_CPU = Precision()  # OpenVINO rounds: `openvino_engine.py` says what
+_HALF = Precision(converter="half", recipe=("half.py",))
+_BF16_CUDA = Precision(
+    why_not="onnxruntime's CUDA provider cannot run the whole graph: no bf16 Resize, and no Cos and Sin of the opset "
+    "that has bf16 convolutions"
+)
+_INT8_CUDA = Precision(
+    why_not="onnxruntime's CUDA provider has no quantised convolution: it would compute in floating point"
+)
 _INT8_CPU = Precision(
     converter="quantize",
     recipe=("quantize.py", "calibration.py", "trajectory.py", "parity_inputs.py", "repository_faces.py"),
 )
+_INT8_TENSORRT = Precision(converter="quantize_gpu", recipe=("quantize_gpu.py", "half.py", *_INT8_CPU.recipe))
 
 TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
     {
@@ -75,10 +81,14 @@ TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
             precisions={"fp32": _NO_FP32, "fp16": _NO_FP16, "bf16": _BF16_CPU, "int8": _INT8_CPU},
         ),
         "onnx-cuda": TargetInfo(
-            file="model.onnx", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
+            file="model.onnx",
+            device="cuda",
+            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _BF16_CUDA, "int8": _INT8_CUDA},
         ),
         "tensorrt": TargetInfo(
-            file="model.plan", device="cuda", precisions={"fp32": _FP32, **_HALF, "int8": _INT8_LATER}
+            file="model.plan",
+            device="cuda",
+            precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _INT8_TENSORRT},
         ),
     }
 )
@@ -95,8 +105,11 @@ def runtime(target: str, precision: str) -> Target:
     return CPU_RUNTIMES[precision] if target == CPU else cast(Target, target)
 
 
-def require_available(target: Target, precision: str, gpu: str | None) -> None:
+def require_available(target: Target, precision: str, gpu: str | None) -> str:
     """Refuses what cannot be built, before any work is done.
+
+    Returns:
+        The device to build for: `cpu`, `cuda`, or the compute capability that `gpu` names.
 
     Raises:
         EngineError: The combination is not available; the message says why and what is.
@@ -105,10 +118,18 @@ def require_available(target: Target, precision: str, gpu: str | None) -> None:
     if reason is not None:
         available = ", ".join(name for name, known in TARGETS[target].precisions.items() if known.why_not is None)
         raise EngineError(f"--target {target} --precision {precision}: {reason}; available for {target}: {available}")
-    if target == "tensorrt" and (gpu is None or not re.fullmatch(r"sm\d+", gpu)):
+    if target != "tensorrt":
+        if gpu is not None:
+            raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")
+        return TARGETS[target].device
+    here = gpu_here() if gpu == "current" else gpu
+    if here is None and gpu == "current":
+        raise EngineError(
+            "--gpu current: this machine has no GPU that cuda-bindings sees; name one, such as --gpu sm86"
+        )
+    if here is None or not re.fullmatch(r"sm\d+", here):
         raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")
-    if target != "tensorrt" and gpu is not None:
-        raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")
+    return here
 
 
 def tensorrt_module() -> str:
@@ -120,7 +141,7 @@ def tensorrt_module() -> str:
     for module in TENSORRT_MODULES:
         if importlib.util.find_spec(module) is not None:
             return module
-    raise MissingExtraError("TensorRT is not installed; run: pip install tensorrt-rtx-cu13 (or tensorrt, on its GPU)")
+    raise MissingExtraError("TensorRT is not installed; run: pip install 'id3pm[tensorrt]' (or tensorrt, on its GPU)")
 
 
 def why_not_executable(target: Target, gpu: str | None) -> str | None:

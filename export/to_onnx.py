@@ -87,7 +87,7 @@ def export_onnx(
     nodes_after = sum(1 for _ in model.graph)
     report(f"writing {nodes_after} nodes")
     _drop_build_traces(model)
-    _save(ir, model, path)
+    save(ir, model, path)
     report("checking the graph")
     try:
         onnx.checker.check_model(str(path), full_check=True)
@@ -188,6 +188,10 @@ def _drop_build_traces(model: Any) -> None:
     model.producer_version = importlib.metadata.version("torch")
 
 
-def _save(ir: Any, model: Any, path: Path) -> None:
+def save(ir: Any, model: Any, path: Path) -> None:
+    """Writes an `onnx_ir.Model`, its weights beside it as `<path>.data` where they exceed 1 GiB."""
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
-    ir.save(model, path, external_data=path.name + ".data" if size > EXTERNAL_DATA_BYTES else None)
+    if size > EXTERNAL_DATA_BYTES:
+        ir.save(model, path, external_data=path.name + ".data")
+    else:  # a model that was read from a larger one may still refer to that one's external weights
+        ir.save(ir.external_data.load_to_model(model), path)

@@ -9,6 +9,7 @@ from typing import Protocol
 from id3pm.config import UNetConfig
 from id3pm.engines.inputs import EngineInputs, FloatArray
 from id3pm.engines.manifest import CPU_TARGETS, Manifest, read_manifest, verify_engine_file
+from id3pm.engines.onnxruntime_cuda_engine import OnnxRuntimeCudaEngine
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
 from id3pm.engines.openvino_engine import OpenVINOEngine
 from id3pm.engines.tensorrt_engine import TensorRTEngine
@@ -67,7 +68,9 @@ def load_engine(folder: str | Path, device: str = "cpu", threads: int | None = N
         return TensorRTEngine(path, manifest, device_index=index or 0)
     if manifest.target == "openvino-cpu":
         return OpenVINOEngine(path, manifest, threads=threads)
-    return OnnxRuntimeEngine(path, manifest, device_index=index, threads=threads)
+    if manifest.target == "onnx-cuda":
+        return OnnxRuntimeCudaEngine(path, manifest, device_index=index or 0)
+    return OnnxRuntimeEngine(path, manifest, threads=threads)
 
 
 def _device_index(manifest: Manifest, device: str) -> int | None:

@@ -52,12 +52,15 @@ class Parity:
         trajectory: The comparison over a whole sampling trajectory with the same noise.
         thresholds: The largest differences that the build accepts.
         batch_invariant: Whether a row's result has the same bits in any batch; `None` where that was not measured.
+        graph: The same comparisons of the graph that the engine was built from, and by what it was evaluated; empty
+            where the engine itself was measured. It proves the graph, not the runtime that executes the engine.
     """
 
     forward: list[dict[str, Any]]
     trajectory: dict[str, Any]
     thresholds: dict[str, Any]
     batch_invariant: bool | None = None
+    graph: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

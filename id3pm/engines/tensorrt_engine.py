@@ -1,38 +1,42 @@
 """TensorRT plans, from the data-centre `tensorrt` module or from `tensorrt_rtx` (TensorRT for RTX): one code path.
 
-Device memory and copies go through NVIDIA's `cuda-python`. No plan has ever been executed by this project's tests,
-which have no GPU: the checks are tested for real, the rest against stand-ins for both libraries.
+All memory stays on the device: inputs and output of `max_batch` rows, and one workspace for all batch buckets, of which
+one runs at a time. A call copies its rows in, runs the smallest bucket that holds them, and copies its rows out; what
+the bucket has beyond them computes on left-overs and is not looked at. Every bucket is one CUDA graph: `tensorrt_rtx`
+records it by itself, for `tensorrt` it is recorded here.
+
+No plan has ever been executed by this project's tests, which have no GPU: the checks are tested for real, the rest
+against stand-ins for both libraries.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from id3pm.engines.buckets import batch_buckets, bucket_of
+from id3pm.engines.cuda import Cuda
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import EngineError, MissingExtraError
 
+logger = logging.getLogger(__name__)
+
 MODULES = ("tensorrt", "tensorrt_rtx")
-REBUILD = "run on this machine: python export/build_engines.py --target tensorrt"
-
-
-class _Profile(NamedTuple):
-    """An optimisation profile: the batch sizes it covers, and a context bound to it."""
-
-    min_rows: int
-    max_rows: int
-    context: Any
+REBUILD = "run on this machine: python export/build_engines.py --target tensorrt --gpu current"
+KERNEL_CACHE = "kernels.rtx_cache"
+"""Beside the plan: what `tensorrt_rtx` compiled on this machine, so that it need not on the next start."""
 
 
 class TensorRTEngine:
-    """An `Engine` over one TensorRT plan, with a context per optimisation profile and buffers for `max_batch` rows."""
+    """An `Engine` over one TensorRT plan, with an execution context and a CUDA graph per batch bucket."""
 
     def __init__(self, path: Path, manifest: Manifest, device_index: int = 0) -> None:
-        """Deserialises a plan.
+        """Deserialises a plan, and runs every bucket once, so that no request waits for kernels.
 
         Args:
             path: The `.plan` file.
@@ -40,60 +44,141 @@ class TensorRTEngine:
             device_index: Number of the CUDA device.
 
         Raises:
-            MissingExtraError: TensorRT or cuda-python is not installed.
-            EngineError: The plan was built by another TensorRT version, or for another GPU, or cannot be loaded.
+            MissingExtraError: TensorRT or cuda-bindings is not installed.
+            EngineError: The plan was built by another TensorRT version, or for another GPU, or is not what the manifest
+                says, or cannot be loaded.
         """
         self.config = manifest.unet
         self.max_batch = manifest.max_batch
-        self._device_index = device_index
-        trt = import_runtime(manifest)
-        self._cuda = _Cuda(device_index)
+        self._trt = import_runtime(manifest)
+        self._cuda = Cuda(device_index)
         check_capability(manifest, self._cuda.capability())
-        self.description = f"{trt.__name__} {trt.__version__} {manifest.device} {manifest.precision}"
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-        self._plan = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._plan is None:
-            raise EngineError(f"{self.description}: the plan cannot be deserialised; {REBUILD}")
-        self._stream = self._cuda.stream()
+        self.description = f"{self._trt.__name__} {self._trt.__version__} {manifest.device} {manifest.precision}"
+        self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.WARNING))
+        self._plan = deserialise(self._trt, self._runtime, path)
+        check_plan(self._trt, self._plan, manifest)
         shapes = {**input_shapes(self.config, self.max_batch), OUTPUT_NAME: output_shape(self.config, self.max_batch)}
-        self._buffers = {name: self._cuda.malloc(4 * int(np.prod(shape))) for name, shape in shapes.items()}
-        self._profiles = [self._profile(index) for index in range(self._plan.num_optimization_profiles)]
+        self._buffers = {name: self._cuda.zeros(4 * int(np.prod(shape))) for name, shape in shapes.items()}
+        self._workspace_bytes = max(1, self._plan.device_memory_size_v2)
+        self._workspace = self._cuda.zeros(self._workspace_bytes)
+        self._kernels = _KernelCache(path.with_name(KERNEL_CACHE)) if hasattr(self._trt, "IRuntimeCache") else None
+        self._buckets = batch_buckets(self.max_batch)
+        self._contexts = {rows: self._context(index, rows) for index, rows in enumerate(self._buckets)}
+        self._graphs: dict[int, Any] = {}
+        self._warm_up()
 
-    def _profile(self, index: int) -> _Profile:
-        context = self._plan.create_execution_context()
-        if context is None or not context.set_optimization_profile_async(index, self._stream):
-            raise EngineError(f"{self.description}: no memory for optimisation profile {index}")
+    def _context(self, profile: int, rows: int) -> Any:
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self._kernels is None:
+            context = self._plan.create_execution_context(strategy)
+        else:
+            config = self._plan.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            # Kernels for a bucket's shape at once, not some time after the first run.
+            strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+            self._kernels.attach(config)
+            context = self._plan.create_execution_context(config)
+        if context is None or not context.set_optimization_profile_async(profile, self._cuda.stream):
+            raise EngineError(f"{self.description}: no memory for batches of {rows}")
+        context.set_device_memory(self._workspace, self._workspace_bytes)
+        for name, shape in input_shapes(self.config, rows).items():
+            if not context.set_input_shape(name, shape):
+                raise EngineError(f"{self.description}: the plan takes no {name} of shape {shape}")
         for name, address in self._buffers.items():
             context.set_tensor_address(name, address)
-        smallest, _, largest = self._plan.get_tensor_profile_shape("x", index)
-        return _Profile(smallest[0], largest[0], context)
+        return context
+
+    def _warm_up(self) -> None:
+        """Compiles, sets up and records what the first runs of every bucket would."""
+        for rows in self._buckets * 2:  # the first run sets up; tensorrt_rtx records its graph in the second
+            self._execute(rows)
+            self._cuda.synchronize()
+        if self._kernels is not None:
+            self._kernels.save()
+            return
+        try:
+            for rows, context in self._contexts.items():
+                self._graphs[rows] = self._record(context)
+        except EngineError as error:
+            self._drop_graphs()
+            self.description += " without CUDA graphs"
+            logger.warning("%s: %s", self.description, error)
+
+    def _record(self, context: Any) -> Any:
+        self._cuda.begin_capture()
+        enqueued = context.execute_async_v3(self._cuda.stream)
+        graph = self._cuda.end_capture()
+        if not enqueued:
+            self._cuda.destroy_graph(graph)
+            raise EngineError("execution failed while it was recorded")
+        return graph
+
+    def _execute(self, rows: int) -> None:
+        if rows in self._graphs:
+            self._cuda.launch(self._graphs[rows])
+        elif not self._contexts[rows].execute_async_v3(self._cuda.stream):
+            raise EngineError(f"{self.description}: execution failed")
 
     def run(self, inputs: EngineInputs) -> FloatArray:
         """Evaluates the U-Net; see `Engine.run`."""
         rows = assert_inputs(self.config, self.max_batch, inputs)
-        fitting = [profile for profile in self._profiles if profile.min_rows <= rows <= profile.max_rows]
-        if not fitting:
-            raise EngineError(f"{self.description}: no optimisation profile covers {rows} rows")
-        context = min(fitting, key=lambda profile: profile.max_rows).context
         self._cuda.use()  # the current device belongs to a thread, and the loader's is not the scheduler's
         for name, array in inputs.items():
-            context.set_input_shape(name, array.shape)
-            self._cuda.copy_in(self._buffers[name], array, self._stream)
-        if not context.execute_async_v3(self._stream):
-            raise EngineError(f"{self.description}: execution failed")
+            self._cuda.copy_in(self._buffers[name], array)
+        self._execute(bucket_of(rows, self._buckets))
         output = np.empty(output_shape(self.config, rows), dtype=np.float32)
-        self._cuda.copy_out(output, self._buffers[OUTPUT_NAME], self._stream)
-        self._cuda.synchronize(self._stream)
+        self._cuda.copy_out(output, self._buffers[OUTPUT_NAME])
+        self._cuda.synchronize()
         return output
 
+    def _drop_graphs(self) -> None:
+        while self._graphs:
+            self._cuda.destroy_graph(self._graphs.popitem()[1])
+
     def close(self) -> None:
-        """Frees the contexts, the plan and the device buffers."""
-        self._profiles.clear()
-        self._plan = self._runtime = None
+        """Frees the graphs, the contexts, the plan and the device memory."""
         self._cuda.use()
+        self._drop_graphs()
+        self._contexts.clear()
+        self._plan = self._runtime = self._kernels = None
         while self._buffers:
             self._cuda.free(self._buffers.popitem()[1])
-        self._cuda.destroy(self._stream)
+        self._cuda.free(self._workspace)
+        self._cuda.close()
+
+
+class _KernelCache:
+    """The runtime cache of `tensorrt_rtx`, shared by all contexts of a plan, and its file.
+
+    A file of another GPU, driver or version is ignored by TensorRT itself, which then compiles and writes a new one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = path.read_bytes() if path.exists() else b""
+        self._cache: Any = None
+
+    def attach(self, config: Any) -> None:
+        """Gives the cache to the runtime configuration of one context."""
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+            if self._before:
+                self._cache.deserialize(self._before)
+        config.set_runtime_cache(self._cache)
+
+    def save(self) -> None:
+        """Writes the file if there is something new. A folder that cannot be written costs time, not correctness."""
+        content = bytes(self._cache.serialize())
+        if content == self._before:
+            return
+        partial = self._path.with_name(self._path.name + ".partial")
+        try:
+            partial.write_bytes(content)
+            partial.replace(self._path)
+        except OSError as error:
+            logger.warning("compiled kernels are not kept (%s): every start will compile them again", error.strerror)
 
 
 def import_runtime(manifest: Manifest) -> Any:
@@ -117,64 +202,49 @@ def import_runtime(manifest: Manifest) -> Any:
     return trt
 
 
-def check_capability(manifest: Manifest, capability: tuple[int, int]) -> None:
+def check_capability(manifest: Manifest, here: str) -> None:
     """Refuses a plan that was built for another compute capability than this GPU's.
 
     Raises:
-        EngineError: `manifest.device` is not `sm<major><minor>` of `capability`.
+        EngineError: `manifest.device` is not `here`, such as `sm86`.
     """
-    here = "sm{}{}".format(*capability)
     if manifest.device != here:
         raise EngineError(f"this GPU is {here}, the engine was built for {manifest.device}; {REBUILD}")
 
 
-class _Cuda:
-    """The CUDA runtime calls the engine needs, with errors raised."""
+def deserialise(trt: Any, runtime: Any, path: Path) -> Any:
+    """The plan in a file, as an engine on the current device.
 
-    def __init__(self, device_index: int) -> None:
-        try:
-            self._api: Any = importlib.import_module("cuda.bindings.runtime")
-        except ImportError as error:
-            raise MissingExtraError("cuda-python is not installed; run: pip install cuda-python") from error
-        self._device_index = device_index
-        self.use()
+    Raises:
+        EngineError: TensorRT refuses it; the message says why, where it tells.
+    """
+    content = path.read_bytes()
+    reasons = ""
+    if hasattr(runtime, "get_engine_validity"):
+        validity, bits = runtime.get_engine_validity(content)
+        known = trt.EngineInvalidityDiagnostics.__members__
+        if validity == trt.EngineValidity.INVALID:
+            reasons = ", ".join(name for name, reason in known.items() if bits & int(reason))
+            reasons = f" ({reasons or 'no reason given'})"
+    plan = None if reasons else runtime.deserialize_cuda_engine(content)
+    if plan is None:
+        raise EngineError(f"{trt.__name__} {trt.__version__} cannot load this plan{reasons}; {REBUILD}")
+    return plan
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        status, *results = getattr(self._api, name)(*arguments)
-        if status != self._api.cudaError_t.cudaSuccess:
-            raise EngineError(f"{name} failed: {status.name}")
-        return results[0] if results else None
 
-    def use(self) -> None:
-        self._call("cudaSetDevice", self._device_index)
+def check_plan(trt: Any, plan: Any, manifest: Manifest) -> None:
+    """Refuses a plan whose tensors or batch sizes are not those of its manifest.
 
-    def capability(self) -> tuple[int, int]:
-        names = self._api.cudaDeviceAttr
-        major, minor = (
-            int(self._call("cudaDeviceGetAttribute", attribute, self._device_index))
-            for attribute in (names.cudaDevAttrComputeCapabilityMajor, names.cudaDevAttrComputeCapabilityMinor)
-        )
-        return major, minor
-
-    def stream(self) -> int:
-        return int(self._call("cudaStreamCreate"))
-
-    def destroy(self, stream: int) -> None:
-        self._call("cudaStreamDestroy", stream)
-
-    def malloc(self, size: int) -> int:
-        return int(self._call("cudaMalloc", size))
-
-    def free(self, address: int) -> None:
-        self._call("cudaFree", address)
-
-    def copy_in(self, address: int, array: FloatArray, stream: int) -> None:
-        kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
-
-    def copy_out(self, array: FloatArray, address: int, stream: int) -> None:
-        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
-
-    def synchronize(self, stream: int) -> None:
-        self._call("cudaStreamSynchronize", stream)
+    Raises:
+        EngineError: Something differs; the message says what is and what should be.
+    """
+    shapes = {**input_shapes(manifest.unet, 1), OUTPUT_NAME: output_shape(manifest.unet, 1)}
+    wanted = {name: ("FLOAT", (-1, *shape[1:])) for name, shape in shapes.items()}
+    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    found = {name: (plan.get_tensor_dtype(name).name, tuple(plan.get_tensor_shape(name))) for name in names}
+    if found != wanted:
+        raise EngineError(f"the plan's tensors are {found}, its manifest says {wanted}; {REBUILD}")
+    profiles = [plan.get_tensor_profile_shape("x", index) for index in range(plan.num_optimization_profiles)]
+    sizes = [sorted({shape[0] for shape in shapes}) for shapes in profiles]
+    if sizes != [[rows] for rows in batch_buckets(manifest.max_batch)]:
+        raise EngineError(f"the plan's batch sizes are {sizes}, not those of max_batch={manifest.max_batch}; {REBUILD}")

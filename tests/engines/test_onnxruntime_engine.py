@@ -112,13 +112,3 @@ def test_device_that_does_not_suit_the_target_is_refused(
     tiny_engines.rewrite_manifest(engine_copy, read_manifest(engine_copy), target=target)
     with pytest.raises(EngineError, match=message):
         load_engine(engine_copy, device=device)
-
-
-def test_missing_cuda_provider_names_the_package(engine_copy: Path) -> None:
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-    tiny_engines.rewrite_manifest(engine_copy, read_manifest(engine_copy), target="onnx-cuda")
-    with pytest.raises(EngineError, match="install onnxruntime-gpu"):
-        load_engine(engine_copy, device="cuda:1")

@@ -22,7 +22,7 @@ import to_onnx
 from id3pm.bundle import load_weights, read_bundle, weights_hash, write_bundle
 from id3pm.engines.base import load_engine
 from id3pm.engines.inputs import input_shapes
-from id3pm.engines.manifest import read_manifest
+from id3pm.engines.manifest import engine_sha256, read_manifest
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.engines.torch_engine import TorchEngine
 
@@ -212,6 +212,8 @@ def test_a_damaged_engine_is_not_up_to_date(bundle: Path, repository: Path, monk
             "no bf16 kernels for CPUs; .*; available for onnx-cpu: fp32, int8",
         ),
         (["--target", "openvino-cpu"], "onnxruntime is as fast; .*; available for openvino-cpu: bf16, int8"),
+        (["--target", "onnx-cuda", "--precision", "bf16"], "no bf16 Resize.*; available for onnx-cuda: fp32, fp16"),
+        (["--target", "tensorrt", "--gpu", "current"], "this machine has no GPU that cuda-bindings sees"),
         (["--target", "tensorrt"], "such as --gpu sm86"),
         (["--target", "tensorrt", "--gpu", "rtx3090"], "--gpu rtx3090: .* such as --gpu sm86"),
         (["--gpu", "sm86"], "only --target tensorrt"),
@@ -264,6 +266,9 @@ def test_an_engine_that_cannot_run_here_is_installed_only_on_demand_and_says_so(
     parity = read_manifest(tmp_path / ENGINES[1]).parity
     assert (parity.forward, parity.batch_invariant) == ([], None)
     assert parity.trajectory == {"not_executed": "no GPU"}
+    assert parity.graph["evaluated_by"] == "onnxruntime on the CPU"
+    assert 0 < max(row["relative_error"] for row in parity.graph["forward"]) < 1e-4
+    assert parity.graph["trajectory"]["psnr_db"] > 60
     assert "up to date" in build(bundle, tmp_path, *options, "--allow-unverified").output
     assert_plain_error(build(bundle, tmp_path, *options), "cannot be verified")  # unproven is not up to date
 
@@ -288,6 +293,38 @@ def test_a_cpu_without_bf16_gets_no_bf16_engine(bundle: Path, tmp_path: Path, mo
     refused = build(bundle, tmp_path, "--stage", "base", "--precision", "bf16")
     assert_plain_error(refused, "cannot be verified on this machine: no bf16 instructions")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_is_installed_with_the_parity_of_its_graph_and_the_types_of_its_layers(
+    bundle: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
+    monkeypatch.setattr(to_onnx, "export_onnx", exporter_of(built, "base"))
+    options = ["--target", "tensorrt", "--gpu", "sm86", "--precision", "fp16", "--stage", "base", "--max-batch", "2"]
+    result = build(bundle, tmp_path, *options, "--allow-unverified")
+    assert result.exit_code == 0, result.output
+    assert "the fp16 graph (onnxruntime on the CPU in fp32, the result of every operator rounded to fp16)" in " ".join(
+        result.output.split()
+    )
+    folder = tmp_path / ENGINES[0]
+    manifest = read_manifest(folder)
+    assert (manifest.file, manifest.device, manifest.precision) == ("model.plan", "sm86", "fp16")
+    assert {file.name for file in folder.iterdir()} == {"model.plan", "manifest.json"}
+    assert manifest.file_sha256 == engine_sha256(folder / "model.plan")
+    assert (manifest.parity.forward, manifest.parity.batch_invariant) == ([], None)
+    assert 1e-5 < max(row["relative_error"] for row in manifest.parity.graph["forward"]) < 1e-2
+    convolutions = manifest.conversion["in_half_precision"]["Conv"]
+    assert manifest.conversion["layers"]["CONVOLUTION HALF"] == convolutions > 10
+    assert "up to date" in build(bundle, tmp_path, *options, "--allow-unverified").output
+
+
+def test_a_graph_that_misses_a_threshold_is_not_installed_unverified_either(
+    bundle: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "export_onnx", perturbed(exporter_of(built, "sr")))
+    options = ["--target", "onnx-cuda", "--stage", "sr", "--allow-unverified"]
+    assert_plain_error(build(bundle, tmp_path, *options), "super_resolution is not equal to the PyTorch model")
+    assert not (tmp_path / ENGINES[1]).exists()
 
 
 def test_the_face_models_belong_to_the_bundle(bundle: Path, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_written_graph_holds_the_transformed_weights(tmp_path: Path) -> None:
     x = np.random.default_rng(2).standard_normal((1, 192, 16, 16), dtype=np.float32)
     expected = run(model, x)
     winograd.to_winograd(onnx_ir, model)
-    to_onnx._save(onnx_ir, model, tmp_path / "model.onnx")
+    to_onnx.save(onnx_ir, model, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     assert np.allclose(session.run(None, {"x": x})[0], expected, atol=1e-4)
     assert (tmp_path / "model.onnx").stat().st_size > 4 * 36 * 192 * 192

@@ -1,43 +1,192 @@
+"""Plans built for GPUs that are not here, by the real tensorrt_rtx. None of them is executed."""
+
 from __future__ import annotations
 
+import dataclasses
+import types
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx_ir
 import pytest
 import tiny_engines
 
+import half
+import to_onnx
+import to_tensorrt
+from id3pm.bundle import Stage, read_bundle
+from id3pm.engines.manifest import Manifest, read_manifest
 from id3pm.errors import EngineError
-from to_tensorrt import batch_buckets, build_plan, require_gpu
+from network_check import HALF, check_layers
+from to_tensorrt import build_plan, require_gpu, timing_cache
 
-
-@pytest.mark.parametrize("max_batch", [1, 2, 3, 4, 7, 16, 33])
-def test_the_buckets_cover_every_batch_once(max_batch: int) -> None:
-    buckets = batch_buckets(max_batch)
-    assert [rows for low, high in buckets for rows in range(low, high + 1)] == list(range(1, max_batch + 1))
-    assert buckets[0] == (1, 1)
-    assert all(high < 2 * low for low, high in buckets)
+DEMO = Path(__file__).parents[2] / "bundles" / "demo"
+GPUS = ("sm86", "sm89", "sm120")
 
 
 @pytest.fixture
 def tensorrt_rtx() -> Any:
-    return pytest.importorskip("tensorrt_rtx", reason="not installed: pip install tensorrt-rtx-cu13")
+    return pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
 
 
-def test_a_plan_is_built_for_a_gpu_that_is_not_here(base_folder: Path, tmp_path: Path, tensorrt_rtx: Any) -> None:
-    plan = tmp_path / "model.plan"
-    build_plan(base_folder / "model.onnx", plan, tiny_engines.BASE, max_batch=4, gpu="sm86")
+def manifest_for(stage: Stage, precision: str, gpu: str, folder: Path, max_batch: int = 1) -> Manifest:
+    bundle = read_bundle(DEMO)
+    tiny = tiny_engines.manifest_of(tiny_engines.BASE, folder / "model.onnx")
+    return dataclasses.replace(
+        tiny,
+        stage=stage,
+        unet=bundle.base if stage == "base" else bundle.sr,
+        precision=precision,
+        device=gpu,
+        max_batch=max_batch,
+    )
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """The demo bundle's graphs by stage and precision."""
+    graphs = {}
+    stages: tuple[Stage, ...] = ("base", "sr")
+    for stage in stages:
+        graphs[stage, "fp32"] = tmp_path_factory.mktemp(stage) / "model.onnx"
+        to_onnx.export_onnx(DEMO, stage, graphs[stage, "fp32"])
+        for precision in half.OPSETS:
+            model = onnx_ir.load(graphs[stage, "fp32"])
+            half.to_half(onnx_ir, model, precision)
+            graphs[stage, precision] = tmp_path_factory.mktemp(f"{stage}-{precision}") / "model.onnx"
+            to_onnx.save(onnx_ir, model, graphs[stage, precision])
+    return graphs
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("precision", half.OPSETS)
+@pytest.mark.parametrize("stage", ["base", "sr"])
+def test_the_demo_bundle_is_built_for_geforce_gpus_with_the_types_it_promises(
+    graphs: dict[tuple[str, str], Path], tmp_path: Path, tensorrt_rtx: Any, stage: Stage, precision: str, gpu: str
+) -> None:
+    graph, plan = graphs[stage, precision], tmp_path / "model.plan"
+    layers = build_plan(graph, plan, manifest_for(stage, precision, gpu, graph.parent))
+    assert graph.stat().st_size < plan.stat().st_size < 3 * graph.stat().st_size + 2**24
+    operators = Counter(node.op_type for node in onnx.load(graph).graph.node)
+    assert layers == {
+        f"CONVOLUTION {HALF[precision]}": operators["Conv"] - 1,
+        "CONVOLUTION FLOAT": 1,
+        f"MATRIX_MULTIPLY {HALF[precision]}": operators["MatMul"],
+        "MATRIX_MULTIPLY FLOAT": operators["Gemm"],
+        "NORMALIZATION FLOAT": operators["InstanceNormalization"],
+        "SOFTMAX FLOAT": operators["Softmax"],
+        "UNARY FLOAT": 2,
+    }
+
+
+def test_every_bucket_is_a_profile_of_exactly_its_size(base_folder: Path, tmp_path: Path, tensorrt_rtx: Any) -> None:
+    manifest = dataclasses.replace(read_manifest(base_folder), device="sm86", max_batch=2)
+    builder = tensorrt_rtx.Builder(tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR))
+    config = to_tensorrt._config(tensorrt_rtx, builder, manifest)
+    assert config.num_optimization_profiles == 2
+    assert not config.get_flag(tensorrt_rtx.BuilderFlag.TF32)
+    assert config.get_compute_capability(0) == tensorrt_rtx.ComputeCapability.SM86
+    assert build_plan(base_folder / "model.onnx", tmp_path / "model.plan", manifest)["SOFTMAX FLOAT"] > 0
     weights = sum(parameter.numel() for parameter in tiny_engines.random_unet(tiny_engines.BASE).parameters()) * 4
-    assert plan.stat().st_size > weights
+    assert (tmp_path / "model.plan").stat().st_size > weights
 
 
-def test_a_graph_that_is_none_is_refused(tmp_path: Path, tensorrt_rtx: Any) -> None:
+def parsed(trt: Any, graph: Path) -> tuple[Any, ...]:
+    """A network, and what must live as long as it."""
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+    assert parser.parse_from_file(str(graph))
+    return network, builder, parser
+
+
+def test_a_network_of_another_precision_is_refused(base_folder: Path, tmp_path: Path, tensorrt_rtx: Any) -> None:
+    manifest = dataclasses.replace(read_manifest(base_folder), device="sm86", precision="fp16")
+    with pytest.raises(EngineError, match=r"the network is not fp16: .* \(CONVOLUTION\) is FLOAT, not HALF"):
+        build_plan(base_folder / "model.onnx", tmp_path / "model.plan", manifest)
+    assert not (tmp_path / "model.plan").exists()
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [("Softmax", "SOFTMAX"), ("InstanceNormalization", "NORMALIZATION"), ("Gemm", "MATRIX_MULTIPLY")],
+)
+def test_a_delicate_layer_in_half_precision_is_refused(
+    graphs: dict[tuple[str, str], Path],
+    tmp_path: Path,
+    tensorrt_rtx: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    operator: str,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(half, "FULL", half.FULL - {operator})
+    monkeypatch.setattr(half, "FOLLOWS", half.FOLLOWS | {operator})
+    model = onnx_ir.load(graphs["base", "fp32"])
+    half.to_half(onnx_ir, model, "fp16")
+    to_onnx.save(onnx_ir, model, tmp_path / "model.onnx")
+    network = parsed(tensorrt_rtx, tmp_path / "model.onnx")
+    with pytest.raises(EngineError, match=rf"\({kind}\) is HALF, not FLOAT"):
+        check_layers(network[0], "fp16")
+
+
+def test_a_graph_that_is_none_is_refused(base_folder: Path, tmp_path: Path, tensorrt_rtx: Any) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    manifest = dataclasses.replace(read_manifest(base_folder), device="sm86")
     with pytest.raises(EngineError, match="cannot parse the graph"):
-        build_plan(tmp_path / "model.onnx", tmp_path / "model.plan", tiny_engines.BASE, max_batch=1, gpu="sm86")
+        build_plan(tmp_path / "model.onnx", tmp_path / "model.plan", manifest)
     assert not (tmp_path / "model.plan").exists()
 
 
 def test_an_unknown_gpu_is_refused_with_those_that_are_known(tensorrt_rtx: Any) -> None:
     with pytest.raises(EngineError, match=r"--gpu sm42: tensorrt_rtx .* builds for .*sm86"):
         require_gpu("sm42")
-    require_gpu("sm86")
+    for gpu in GPUS:
+        require_gpu(gpu)
+
+
+class FakeConfig:
+    """The part of `tensorrt.IBuilderConfig` that keeps kernel times; times of another GPU do not match."""
+
+    def __init__(self) -> None:
+        self.times = b""
+
+    def create_timing_cache(self, content: bytes) -> bytes:
+        return content
+
+    def set_timing_cache(self, times: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if times == b"of another GPU":
+            return False
+        self.times = times
+        return True
+
+
+@pytest.mark.parametrize(("content", "used"), [(None, b""), (b"times", b"times"), (b"of another GPU", b"")])
+def test_times_of_kernels_are_read_where_they_match(tmp_path: Path, content: bytes | None, used: bytes) -> None:
+    cache, config = tmp_path / "sm90.timing_cache", FakeConfig()
+    if content is not None:
+        cache.write_bytes(content)
+    to_tensorrt._load_times(config, cache)
+    assert config.times == used
+
+
+def test_only_the_module_that_measures_kernels_keeps_their_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_tensorrt, "tensorrt_module", lambda: "tensorrt")
+    assert timing_cache(tmp_path, "sm90") == tmp_path / "sm90.timing_cache"
+    monkeypatch.setattr(to_tensorrt, "tensorrt_module", lambda: "tensorrt_rtx")
+    assert timing_cache(tmp_path, "sm86") is None
+
+
+def test_the_data_centre_module_builds_for_the_gpu_here_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("tensorrt")
+    module.__version__ = "10.13"  # type: ignore[attr-defined]
+    monkeypatch.setattr(to_tensorrt.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(to_tensorrt, "tensorrt_module", lambda: "tensorrt")
+    monkeypatch.setattr(to_tensorrt, "gpu_here", lambda: "sm90")
+    require_gpu("sm90")
+    with pytest.raises(EngineError, match=r"--gpu sm86: tensorrt builds for the GPU of this machine only \(sm90\)"):
+        require_gpu("sm86")
