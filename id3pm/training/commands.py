@@ -187,8 +187,8 @@ def train_command(
 
 
 @click.command("export-bundle")
-@click.option("--base", "base_run", type=FOLDER, required=True, help="Folder of the base run.")
-@click.option("--sr", "sr_run", type=FOLDER, required=True, help="Folder of the super-resolution run.")
+@click.option("--base", "base_run", type=FOLDER, required=True, help="Folder of the base run, or of a bundle.")
+@click.option("--sr", "sr_run", type=FOLDER, required=True, help="Folder of the super-resolution run, or of a bundle.")
 @click.option("--out", type=FOLDER, required=True, help="The bundle's folder.")
 @click.option("--name", default="demo")
 @click.option("--licence", default="MIT", help="Licence of the weights.")

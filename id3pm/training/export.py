@@ -1,7 +1,11 @@
-"""EMA weights of a base run and a super-resolution run -> a bundle with its training card."""
+"""EMA weights of a base run and a super-resolution run -> a bundle with its training card.
+
+Either may come from a bundle instead, as it is: who has trained one stage on need not have the other's run.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -9,15 +13,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from id3pm.bundle import Bundle, Storage, write_bundle
-from id3pm.config import SamplingOptions
+from id3pm.bundle import CONFIG_FILE, Bundle, Storage, load_weights, read_bundle, write_bundle
+from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import ConfigError
 from id3pm.training import checkpoint
 from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.presets import StageName, deviations
 from id3pm.training.session import HISTORY_FILE
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part:
+    """One stage of a bundle to be."""
+
+    unet: UNetConfig
+    diffusion: DiffusionConfig
+    weights: dict[str, NDArray[np.float32]]
+    card: dict[str, Any]
+    id_vectors: tuple[str, int, int | None]
+    """Their model and length, and the attribute set; only those of the base stage count."""
 
 
 def export_bundle(
@@ -34,8 +49,8 @@ def export_bundle(
     """Writes the bundle of the newest checkpoints of two runs, which may still be training.
 
     Args:
-        base_run: Folder of the base run.
-        sr_run: Folder of the super-resolution run.
+        base_run: Folder of the base run, or of a bundle.
+        sr_run: Folder of the super-resolution run, or of a bundle.
         out: The bundle's folder.
         name: The bundle's name.
         licence: Licence of the weights.
@@ -45,30 +60,45 @@ def export_bundle(
 
     Raises:
         CheckpointError: A run has no checkpoint.
+        BundleError: A bundle cannot be read.
         ConfigError: A folder holds the other stage, or the stages do not fit each other.
     """
-    base, sr = _load(base_run, "base"), _load(sr_run, "sr")
-    data = base.facts["data"]["description"]
+    base, sr = _part(base_run, "base"), _part(sr_run, "sr")
+    id_vector_model, identity_dim, attribute_set = base.id_vectors
     bundle = Bundle(
         name=name,
-        id_vector_model=data["id_vector_model"],
-        identity_dim=data["identity_dim"],
-        attribute_set=data.get("attribute_set"),
-        base=base.config.unet,
-        base_diffusion=base.config.diffusion,
-        sr=sr.config.unet,
-        sr_diffusion=sr.config.diffusion,
+        id_vector_model=id_vector_model,
+        identity_dim=identity_dim,
+        attribute_set=attribute_set,
+        base=base.unet,
+        base_diffusion=base.diffusion,
+        sr=sr.unet,
+        sr_diffusion=sr.diffusion,
         sampling=sampling,
         sr_sampling=sr_sampling,
         licence=licence,
         training_card={
             "exported": time.strftime("%Y-%m-%d"),
-            "base": training_card(base, base_run),
-            "sr": training_card(sr, sr_run),
+            "base": base.card,
+            "sr": sr.card,
         },
     )
-    write_bundle(out, bundle, _arrays(base.ema), _arrays(sr.ema), storage=storage)
+    write_bundle(out, bundle, base.weights, sr.weights, storage=storage)
     return bundle
+
+
+def _part(folder: Path, stage: StageName) -> _Part:
+    if (folder / CONFIG_FILE).exists():
+        bundle = read_bundle(folder)
+        unet, diffusion = (bundle.base, bundle.base_diffusion) if stage == "base" else (bundle.sr, bundle.sr_diffusion)
+        card = bundle.training_card.get(stage, {})
+        vectors = (bundle.id_vector_model, bundle.identity_dim, bundle.attribute_set)
+        return _Part(unet, diffusion, load_weights(folder, stage), card, vectors)
+    state = _load(folder, stage)
+    data = state.facts["data"]["description"]
+    vectors = (data["id_vector_model"], data["identity_dim"], data.get("attribute_set"))
+    weights = {name: tensor.float().cpu().numpy() for name, tensor in state.ema.items()}
+    return _Part(state.config.unet, state.config.diffusion, weights, training_card(state, folder), vectors)
 
 
 def training_card(state: Checkpoint, run: Path) -> dict[str, Any]:
@@ -111,7 +141,3 @@ def _load(folder: Path, stage: StageName) -> Checkpoint:
     if state.config.stage != stage:
         raise ConfigError(f"{folder} holds a run of stage {state.config.stage!r}: a {stage!r} run is needed here")
     return state
-
-
-def _arrays(tensors: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
-    return {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}

@@ -169,6 +169,18 @@ def test_a_new_run_starts_from_the_weights_of_a_bundle_and_says_so(data: Path, b
     }
 
 
+def test_a_stage_of_a_new_bundle_may_come_from_another_bundle(finished: Path, bundle: Path, tmp_path: Path) -> None:
+    options, old = SamplingOptions(), read_bundle(bundle)
+    for base, sr in ((finished, bundle), (bundle, bundle)):
+        out = tmp_path / f"from-{base.name}"
+        export_bundle(base, sr, out, name="n", licence="MIT", sampling=options, sr_sampling=options, storage="fp32")
+        new = read_bundle(out)
+        assert (new.base, new.sr, new.id_vector_model) == (old.base, old.sr, old.id_vector_model)
+        assert new.training_card["sr"] == old.training_card["sr"]
+        for stage in ("base", "sr"):
+            assert weights_hash(out, stage) == weights_hash(bundle, stage)
+
+
 def test_a_bundle_of_another_network_is_refused(data: Path, bundle: Path, tmp_path: Path) -> None:
     other = dataclasses.replace(TINY_BASE, unet=dataclasses.replace(TINY_BASE.unet, num_channels=64))
     with pytest.raises(ConfigError, match="another base network"):
