@@ -8,6 +8,8 @@ norms and softmax in fp32.
 
 from __future__ import annotations
 
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from id3pm.errors import EngineError, MissingExtraError
 
 IMAGE_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 """By precision of the engine: that of everything on images but the convolutions that an int8 graph quantises."""
+CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 VECTOR_RANK = 2
 """Tensors of up to this rank that depend on an input are vectors, [N] or [N, D]; the others are images and tokens."""
 
@@ -49,7 +52,7 @@ class OpenVINOEngine:
         images_in = IMAGE_PRECISIONS[manifest.precision]
         if images_in == "bf16" and (reason := why_no_bf16()) is not None:
             raise EngineError(f"{reason}; build for it with --precision fp32")
-        core = ov.Core()
+        core = _core()
         try:
             graph = core.read_model(path)
             names = [node.any_name for node in graph.inputs]
@@ -88,10 +91,27 @@ def why_no_bf16() -> str | None:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
-    core = _import_openvino().Core()
-    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in _core().get_property("CPU", CAPABILITIES):
         return None
     return "this processor has no bf16 instructions (avx512_bf16 or amx_bf16)"
+
+
+@functools.cache
+def _core() -> Any:
+    """The runtime of this process, started by a thread that ends at once.
+
+    OpenVINO gives the thread that starts its CPU plugin a stack for signal handlers of its own, too small for what
+    the dynamic linker saves there on processors with AMX: Python's handler of the next SIGINT or SIGTERM would end in a
+    segmentation fault. The main thread, to which signals go, must therefore not be the one.
+    """
+
+    def start() -> Any:
+        core = _import_openvino().Core()
+        core.get_property("CPU", CAPABILITIES)  # this loads the plugin
+        return core
+
+    with ThreadPoolExecutor(1) as aside:
+        return aside.submit(start).result()
 
 
 def _import_openvino() -> Any:

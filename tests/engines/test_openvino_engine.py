@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import sys
 import types
 from pathlib import Path
@@ -10,6 +11,7 @@ import tiny_engines
 import torch
 
 from id3pm.config import UNetConfig
+from id3pm.engines import openvino_engine
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.inputs import EngineInputs, input_shapes
 from id3pm.engines.manifest import engine_sha256, read_manifest
@@ -112,10 +114,8 @@ def test_missing_openvino_names_the_extra(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_processor_without_bf16_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = types.SimpleNamespace(
-        __version__="2026.4.1-0", Core=lambda: types.SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
-    )
-    monkeypatch.setitem(sys.modules, "openvino", old)
+    old = types.SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
+    monkeypatch.setattr(openvino_engine, "_core", lambda: old)
     with pytest.raises(EngineError, match="no bf16 instructions .* --precision fp32"):
         load_engine(folder)
 
@@ -123,3 +123,14 @@ def test_a_processor_without_bf16_is_refused(folder: Path, monkeypatch: pytest.M
 def test_it_does_not_run_on_a_gpu(folder: Path) -> None:
     with pytest.raises(EngineError, match="built for openvino-cpu"):
         load_engine(folder, device="cuda")
+
+
+@needs_bf16
+def test_signals_are_handled_on_the_main_threads_own_stack(folder: Path) -> None:
+    class Stack(ctypes.Structure):  # stack_t of sigaltstack(2)
+        _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    load_engine(folder, threads=1).run(random_inputs(tiny_engines.BASE, 1))
+    stack = Stack()
+    assert ctypes.CDLL(None, use_errno=True).sigaltstack(None, ctypes.byref(stack)) == 0
+    assert stack.flags == 2, "SS_DISABLE: no stack of their own"
