@@ -64,6 +64,7 @@ def test_options_reach_their_stage(pipeline: Pipeline) -> None:
 
 def test_receipt_makes_the_same_image_again(pipeline: Pipeline) -> None:
     asked = {"steps": 6, "sampler": "ddim", "eta": 0.3, "guidance_scale": 1.7, "attributes": [0.1] * 11, "sr_steps": 2}
+    asked["sr_consistency"] = 0.5
     first = pipeline.generate(VECTORS[1], 99, **asked)
     receipt = parse_receipt(json.dumps(first.receipts[0]))
     sr = receipt["stages"]["sr"]["options"]
@@ -71,7 +72,7 @@ def test_receipt_makes_the_same_image_again(pipeline: Pipeline) -> None:
         VECTORS[1],
         receipt["seed"],
         **receipt["stages"]["base"]["options"],
-        **{f"sr_{name}": sr[name] for name in ("sampler", "steps", "eta")},
+        **{f"sr_{name}": sr[name] for name in ("sampler", "steps", "eta", "consistency")},
     )
     np.testing.assert_array_equal(again.images, first.images)
     assert again.receipts == first.receipts

@@ -55,8 +55,11 @@ def add_stage(
         options: The options that were used.
         attributes: The attribute vector of the request, if it had one.
     """
+    used = to_json(options)
+    if manifest.stage == "base":
+        del used["consistency"]  # an option of super-resolution alone
     stage = {
-        "options": {**to_json(options), **({} if attributes is None else {"attributes": attributes.tolist()})},
+        "options": {**used, **({} if attributes is None else {"attributes": attributes.tolist()})},
         "engine_sha256": manifest.file_sha256,
         "weights_sha256": manifest.bundle.weights_sha256,
         "engine": engine,
