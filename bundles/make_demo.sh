@@ -50,7 +50,9 @@ train sr "$SR_MINUTES"
     --sampler ddim --eta 1 --steps 25 --spacing logsnr --sr-sampler ddim --sr-eta 1 --sr-steps 25 --sr-consistency 1
 if [ "$PEOPLE" -gt 0 ]; then
     "$PYTHON" export/build_engines.py --bundle "$OUT"
-    "$PYTHON" -m id3pm evaluate identity --identities "$PEOPLE"
+    "$PYTHON" -m id3pm evaluate identity --identities "$PEOPLE" --spacing logsnr --at-steps 10
     "$PYTHON" -m id3pm evaluate presets
     "$PYTHON" -m id3pm evaluate super-resolution --bundle "$OUT"
+    "$PYTHON" -m id3pm evaluate card --bundle "$OUT" --identity out/evaluation/identity.json \
+        --super-resolution out/evaluation/super_resolution.json
 fi

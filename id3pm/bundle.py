@@ -10,6 +10,7 @@ Reading needs numpy and safetensors, not torch. Messages name files by their nam
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -184,13 +185,34 @@ def write_bundle(
             file = new / weights_file(stage)
             save_file({key: _stored(stage, key, tensor, storage) for key, tensor in tensors.items()}, file)
             hashes[stage] = file_sha256(file)
-        text = json.dumps({**to_json(bundle), HASHES_KEY: hashes}, indent=2, ensure_ascii=False, allow_nan=False)
-        (new / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        _write_description(new, bundle, hashes)
         for stage in STAGES:  # safetensors writes for the owner's eyes only; the other file follows the umask
             shutil.copymode(new / CONFIG_FILE, new / weights_file(stage))
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         for name in (*map(weights_file, STAGES), CONFIG_FILE):
             os.replace(new / name, folder / name)
+
+
+def replace_card(path: str | os.PathLike[str], card: dict[str, Any]) -> None:
+    """Gives a bundle another training card, whole or not at all; its weights are not touched.
+
+    Args:
+        path: The bundle's folder.
+        card: JSON.
+
+    Raises:
+        BundleError: There is no readable bundle.
+    """
+    folder = Path(path)
+    bundle, hashes = _read(folder)
+    with _temporary_folder(folder) as new:
+        _write_description(new, dataclasses.replace(bundle, training_card=card), hashes)
+        os.replace(new / CONFIG_FILE, folder / CONFIG_FILE)
+
+
+def _write_description(folder: Path, bundle: Bundle, hashes: Mapping[Stage, str]) -> None:
+    text = json.dumps({**to_json(bundle), HASHES_KEY: hashes}, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -211,7 +233,7 @@ def _stored(stage: Stage, key: str, tensor: npt.NDArray[Any], storage: Storage) 
     return np.ascontiguousarray(tensor, dtype=np.float16)
 
 
-def _read(folder: Path) -> tuple[Bundle, dict[str, str]]:
+def _read(folder: Path) -> tuple[Bundle, dict[Stage, str]]:
     try:
         data = json.loads(_existing(folder, CONFIG_FILE).read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8

@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm evaluate identity`, `presets` and `super-resolution`."""
+"""The command line of this room: `id3pm evaluate identity`, `presets`, `super-resolution` and `card`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from id3pm import shards
-from id3pm.bundle import read_bundle
+from id3pm.bundle import read_bundle, weights_hash
 from id3pm.config import SamplerName, SamplingOptions, SpacingName
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation import files
 from id3pm.evaluation import report as reports
 from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.card import card_command
 from id3pm.evaluation.dlib_encoder import DlibJudge
 from id3pm.evaluation.encoders import Judge, StageJudge
 from id3pm.evaluation.identity import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
@@ -69,6 +70,9 @@ def _intervals(context: click.Context, parameter: click.Parameter, texts: tuple[
 @click.group("evaluate")
 def evaluate_group() -> None:
     """Measure what built engines and bundles are worth."""
+
+
+evaluate_group.add_command(card_command)
 
 
 @evaluate_group.command("identity")
@@ -243,6 +247,7 @@ def super_resolution_command(
             shown.append(enlarged)
     subject = {
         "bundle": description.name,
+        "weights": weights_hash(bundle, "sr")[:12],
         "sampler": options.sampler,
         "steps": options.steps,
         "consistency": options.consistency,
