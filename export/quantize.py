@@ -37,7 +37,7 @@ def convert(job: ConversionJob, report: Report) -> dict[str, Any]:
 
     graph = onnx.load(job.graph, load_external_data=False).graph
     convolutions = [node.name for node in graph.node if node.op_type == "Conv"]
-    kept = _touching_the_image(graph) | _pointwise(graph) if convolutions else set()
+    kept = touching_the_image(graph) | pointwise(graph) if convolutions else set()
     if not set(convolutions) - kept:
         raise EngineError(f"{job.graph.name} has no convolution to quantise")
     report("recording sampling trajectories in fp32")
@@ -46,7 +46,7 @@ def convert(job: ConversionJob, report: Report) -> dict[str, Any]:
     external = weights.exists()
     report(f"calibrating on {sum(len(call['x']) for call in calls)} rows")
     all_bits = job.spec.target == "openvino-cpu"
-    with tempfile.TemporaryDirectory(dir=job.graph.parent) as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=job.graph.parent) as folder, quiet():
         quantised = Path(folder) / job.graph.name
         quantize_static(
             job.graph,
@@ -73,7 +73,7 @@ def convert(job: ConversionJob, report: Report) -> dict[str, Any]:
     }
 
 
-def _touching_the_image(graph: Any) -> set[str]:
+def touching_the_image(graph: Any) -> set[str]:
     """The convolutions that read the network's input and those that write its output."""
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     makers = {output: node for node in graph.node for output in node.output}
@@ -83,7 +83,7 @@ def _touching_the_image(graph: Any) -> set[str]:
     return {first.name, last.name}
 
 
-def _pointwise(graph: Any) -> set[str]:
+def pointwise(graph: Any) -> set[str]:
     """The 1 x 1 convolutions."""
     sizes = {tensor.name: list(tensor.dims[2:]) for tensor in graph.initializer}
     return {node.name for node in graph.node if node.op_type == "Conv" and set(sizes[node.input[1]]) == {1}}
@@ -97,7 +97,7 @@ def _save(onnx: Any, model: Any, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences onnxruntime's advice to pre-process the graph: it is simplified already."""
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)

@@ -17,7 +17,7 @@ import half
 from calibration import Rows, record
 from engine_folder import ConversionJob
 from id3pm.errors import EngineError
-from quantize import _pointwise, _quiet, _touching_the_image
+from quantize import pointwise, quiet, touching_the_image
 from to_onnx import Report
 
 SMALLEST_SCALE = 2.0**-14
@@ -34,14 +34,14 @@ def convert(job: ConversionJob, report: Report) -> dict[str, Any]:
 
     graph = onnx.load(job.graph, load_external_data=False).graph
     convolutions = [node.name for node in graph.node if node.op_type == "Conv"]
-    kept = _touching_the_image(graph) | _pointwise(graph) if convolutions else set()
+    kept = touching_the_image(graph) | pointwise(graph) if convolutions else set()
     if not set(convolutions) - kept:
         raise EngineError(f"{job.graph.name} has no convolution to quantise")
     report("recording sampling trajectories in fp32")
     calls, source = record(job)
     rows = sum(len(call["x"]) for call in calls)
     report(f"calibrating on {rows} rows")
-    with tempfile.TemporaryDirectory(dir=job.graph.parent) as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=job.graph.parent) as folder, quiet():
         quantised = Path(folder) / job.graph.name
         _quantise(job.graph, quantised, Rows(calls), kept)
         notes = half.rewrite(quantised, job.graph, "fp16", check=_require_scales)
