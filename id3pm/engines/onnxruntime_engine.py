@@ -10,11 +10,15 @@ import numpy as np
 from id3pm.config import UNetConfig
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import BUILD_HINT, Manifest
+from id3pm.engines.rows import RowWorkers
 from id3pm.errors import EngineError, MissingExtraError
 
 
 class OnnxRuntimeEngine:
-    """An `Engine` over one `onnxruntime.InferenceSession` on the CPU: a row's result does not depend on the others."""
+    """An `Engine` over one `onnxruntime.InferenceSession` on the CPU, which evaluates the rows of a call side by side.
+
+    A lone row has all threads. A row's result does not depend on the others.
+    """
 
     def __init__(self, path: Path, manifest: Manifest, threads: int | None = None) -> None:
         """Loads a graph.
@@ -34,20 +38,29 @@ class OnnxRuntimeEngine:
         options = session_options(ort)
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
-        # Threads must not spin between two calls: the other stage's engine wants the same cores.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Threads must not wait for work by spinning: other rows and the other stage's engine want the same cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = open_session(ort, path, self.config, options, "CPUExecutionProvider", {})
+        self._workers = RowWorkers(threads)
         self.description = f"onnxruntime {ort.__version__} CPU {manifest.precision}"
 
     def run(self, inputs: EngineInputs) -> FloatArray:
         """Evaluates the U-Net; see `Engine.run`."""
         rows = assert_inputs(self.config, self.max_batch, inputs)
-        output: FloatArray = self._session.run([OUTPUT_NAME], inputs)[0]
-        assert output.shape == output_shape(self.config, rows) and output.dtype == np.float32
+        output = np.empty(output_shape(self.config, rows), np.float32)
+
+        def evaluate(row: int) -> None:
+            part = slice(row, row + 1)
+            (made,) = self._session.run([OUTPUT_NAME], {name: array[part] for name, array in inputs.items()})
+            assert made.shape == output[part].shape and made.dtype == np.float32
+            output[part] = made
+
+        self._workers.each(rows, evaluate)
         return output
 
     def close(self) -> None:
         """Frees the session."""
+        self._workers.close()
         self._session = None
 
 

@@ -9,6 +9,7 @@ norms and softmax in fp32.
 from __future__ import annotations
 
 import functools
+import queue
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import BUILD_HINT, Manifest
+from id3pm.engines.rows import RowWorkers
 from id3pm.errors import EngineError, MissingExtraError
 
 IMAGE_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
@@ -29,7 +31,9 @@ VECTOR_RANK = 2
 class OpenVINOEngine:
     """An `Engine` over two OpenVINO models: vectors in fp32, images in bf16 (convolutions of int8 engines in int8).
 
-    A row's result does not depend on the other rows of the call.
+    The image model is compiled for one row, whose kernels are faster than those for any number, and evaluates the rows
+    of a call side by side. Where there are fewer rows than threads they take turns on all threads, in a second
+    compilation (which costs its weights once more). A row's result does not depend on the other rows of the call.
     """
 
     def __init__(self, path: Path, manifest: Manifest, threads: int | None = None) -> None:
@@ -59,8 +63,16 @@ class OpenVINOEngine:
             if names != list(input_shapes(self.config, 1)) or graph.outputs[0].any_name != OUTPUT_NAME:
                 raise EngineError(f"the graph takes {', '.join(names)}, not what its manifest says; {BUILD_HINT}")
             vectors, images = _cut(ov, graph)
-            self._vectors = core.compile_model(vectors, "CPU", _options("f32", threads)).create_infer_request()
-            self._images = core.compile_model(images, "CPU", _options(images_in, threads)).create_infer_request()
+            images.reshape({port.any_name: [1, *list(port.get_partial_shape())[1:]] for port in images.inputs})
+            self._workers = RowWorkers(threads)
+            count = self._workers.count
+            self._vectors = core.compile_model(vectors, "CPU", _options("f32", count)).create_infer_request()
+            self._alone = core.compile_model(images, "CPU", _options(images_in, count)).create_infer_request()
+            self._beside: queue.SimpleQueue[Any] = queue.SimpleQueue()  # requests that nobody uses
+            if count > 1:
+                model = core.compile_model(images, "CPU", _options(images_in, count, streams=count))
+                for _ in range(count):
+                    self._beside.put(model.create_infer_request())
         except RuntimeError as error:
             raise EngineError(f"OpenVINO {version} cannot load this engine; {BUILD_HINT}") from error
         self._vector_names = [port.any_name for port in vectors.inputs]
@@ -71,16 +83,33 @@ class OpenVINOEngine:
         """Evaluates the U-Net; see `Engine.run`."""
         rows = assert_inputs(self.config, self.max_batch, inputs)
         made = self._vectors.infer({name: inputs[name] for name in self._vector_names}, share_inputs=True)
-        crossing = {name: made[name] for name in self._crossing}
-        images = {name: inputs[name] for name in self._image_names}
-        result = self._images.infer(images | crossing, share_inputs=True, share_outputs=True)
-        output: FloatArray = np.array(result[OUTPUT_NAME])  # the runtime's own memory is written again by the next call
-        assert output.shape == output_shape(self.config, rows) and output.dtype == np.float32
+        images = {name: inputs[name] for name in self._image_names} | {name: made[name] for name in self._crossing}
+        output = np.empty(output_shape(self.config, rows), np.float32)
+
+        def evaluate(request: Any, row: int) -> None:
+            part = slice(row, row + 1)
+            given = {name: array[part] for name, array in images.items()}
+            output[part] = request.infer(given, share_inputs=True, share_outputs=True)[OUTPUT_NAME]
+
+        def beside(row: int) -> None:
+            request = self._beside.get()
+            try:
+                evaluate(request, row)
+            finally:
+                self._beside.put(request)
+
+        if rows < self._workers.count or self._workers.count == 1:
+            for row in range(rows):
+                evaluate(self._alone, row)
+        else:
+            self._workers.each(rows, beside)
         return output
 
     def close(self) -> None:
         """Frees the models."""
-        self._vectors = self._images = None
+        self._workers.close()
+        self._vectors = self._alone = None
+        self._beside = queue.SimpleQueue()
 
 
 def why_no_bf16() -> str | None:
@@ -122,11 +151,11 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _options(precision: str, threads: int | None) -> dict[str, Any]:
+def _options(precision: str, threads: int, streams: int = 1) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": threads or 0,
-        "NUM_STREAMS": 1,  # one call at a time, on all threads
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,  # calls at a time, which share the threads
         "ENABLE_CPU_PINNING": False,  # the engines of both stages would be pinned to the same cores
     }
 

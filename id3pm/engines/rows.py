@@ -1,0 +1,36 @@
+"""The rows of a call, side by side: on a CPU each row by itself, one core each.
+
+A batch of images falls out of the caches between two layers, one image does not, and threads that share no work need
+not wait for each other. A row's bits cannot depend on its company either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+class RowWorkers:
+    """Threads for the rows of one engine's calls.
+
+    Args:
+        threads: How many, or `None` for one per core that this process may use.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self.count = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="rows")
+
+    def each(self, rows: int, run: Callable[[int], None]) -> None:
+        """Calls `run` with every row's number; raises what it raises. A single row stays in the caller's thread."""
+        if rows == 1 or self.count == 1:
+            for row in range(rows):
+                run(row)
+            return
+        for _ in self._pool.map(run, range(rows)):
+            pass
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown()
