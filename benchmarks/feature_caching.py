@@ -126,7 +126,6 @@ def sample(
                 request=validated(request, engine.config),
                 plan=steps,
                 on_done=lambda _: None,
-                rank=(0, 0.0, number),
                 submitted=0.0,
             )
         )

@@ -46,9 +46,8 @@ class Ours:
     def images(self) -> NDArray[np.float32]:
         """Samples [N, 3, S, S] with the seeds 0 to N - 1."""
         batch = RowBatch(self._engine, STAGE_BASE)
-        for number, request in enumerate(self._requests):
-            rank = (0, 0.0, number)
-            batch.add(Row(request=request, plan=self._plan, on_done=lambda _: None, rank=rank, submitted=0.0))
+        for request in self._requests:
+            batch.add(Row(request=request, plan=self._plan, on_done=lambda _: None, submitted=0.0))
         done: list[Any] = []
         while batch.rows:
             done += batch.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -29,10 +30,15 @@ class Row:
         request: What was asked for, validated.
         plan: Its steps.
         on_done: Takes the result, exactly once.
-        rank: Waiting rows enter in ascending order of this.
         submitted: Monotonic seconds of its arrival.
-        started: Monotonic seconds at which it entered the batch, or `None` while it waits.
+        due: Monotonic seconds at which it should be done; see `id3pm.sampling.policy`.
+        deadline: Monotonic seconds after which nobody wants the result.
+        order: Number of its arrival.
+        started: Monotonic seconds of its first step, or `None` while it waits for that.
+        active: It takes part in the current step; a row that has started and does not is paused.
         step: Steps made.
+        evaluations_left: Rows that the U-Net still has to compute for it.
+        x: x_t while it is paused, float32 [3, S, S]; `None` before its first step and while the batch holds it.
         x0: The latest prediction of the finished image, float32 [3, S, S], never written to again; `None` before one.
         answered: `on_done` has been or is being called.
     """
@@ -40,18 +46,32 @@ class Row:
     request: SampleRequest
     plan: StepPlan
     on_done: OnDone
-    rank: tuple[int, float, int]
     submitted: float
+    due: float = math.inf
+    deadline: float = math.inf
+    order: int = 0
     started: float | None = None
+    active: bool = False
     step: int = 0
+    evaluations_left: int = dataclasses.field(init=False)
+    x: FloatArray | None = None
     x0: FloatArray | None = None
     answered: bool = False
+
+    def __post_init__(self) -> None:
+        self.evaluations_left = self.plan.evaluations
+
+    @property
+    def next_evaluations(self) -> int:
+        """Rows that the U-Net computes for its next step: two where that is guided."""
+        return 2 if self.plan.guided[self.step] else 1
 
 
 class RowBatch:
     """The active rows of one engine, at any mixture of time steps, samplers and guidance. One thread owns it.
 
-    Its arrays are replaced at every step and never written to, so a row's `x0` may be read from any thread.
+    Its arrays are replaced at every step and never written to, so a row's `x0` may be read from any thread. A method
+    that raises leaves every row as it was, so that its step can be tried again, in this company or in another.
     """
 
     def __init__(self, engine: Engine, stage: int) -> None:
@@ -69,16 +89,34 @@ class RowBatch:
         self._conditions = empty
         self.rows: list[Row] = []
 
-    def add(self, row: Row) -> None:
-        """Starts a row from its noise: draw 0 of the seed contract."""
-        start = noise(row.request.seed, self._stage, 0, self._shape)[None]
-        self._x = np.concatenate([self._x, start])
-        self._x0 = np.concatenate([self._x0, start])  # a place in the stack; nothing reads it before the first step
-        for name, stacked in self._conditions.items():
-            self._conditions[name] = np.concatenate([stacked, getattr(row.request, name)[None]])
-        self.rows.append(row)
+    def select(self, rows: Sequence[Row]) -> None:
+        """Makes these the active rows. Others that were active pause, and go on from there when selected again."""
+        wanted = {id(row) for row in rows}
+        for row, x, x0 in zip(self.rows, self._x, self._x0, strict=True):
+            if id(row) not in wanted and not row.answered:  # copies: the stack would live as long as a part of it
+                row.x, row.x0 = x.copy(), (x0.copy() if row.step else None)
+        self._keep([id(row) in wanted for row in self.rows])
+        active = {id(row) for row in self.rows}
+        self.add(*(row for row in rows if id(row) not in active))
 
-    def keep(self, kept: Sequence[bool]) -> None:
+    def add(self, *rows: Row) -> None:
+        """Adds rows: new ones begin with their noise, draw 0 of the seed contract; paused ones go on."""
+        if not rows:
+            return
+        x = [noise(r.request.seed, self._stage, 0, self._shape) if r.x is None else r.x for r in rows]
+        # before the first step there is no x0, and nothing reads what holds its place in the stack
+        x0 = [start if row.x0 is None else row.x0 for row, start in zip(rows, x, strict=True)]
+        conditions = {
+            name: np.concatenate([stacked, np.stack([getattr(row.request, name) for row in rows])])
+            for name, stacked in self._conditions.items()
+        }
+        self._x, self._x0 = np.concatenate([self._x, np.stack(x)]), np.concatenate([self._x0, np.stack(x0)])
+        self._conditions = conditions
+        self.rows.extend(rows)
+        for row in rows:
+            row.x = None
+
+    def _keep(self, kept: Sequence[bool]) -> None:
         """Drops the rows whose flag is false."""
         if all(kept):
             return
@@ -115,7 +153,9 @@ class RowBatch:
             low_res=self._conditions.get("low_res"),
         )
         for row, x0 in zip(self.rows, self._x0, strict=True):
-            row.step, row.x0 = row.step + 1, x0
+            row.step, row.x0, row.evaluations_left = row.step + 1, x0, row.evaluations_left - 1
+        for row in self._at(guided):
+            row.evaluations_left -= 1
         return self._leave(finite_rows.tolist())
 
     def _at(self, indices: NDArray[np.intp]) -> list[Row]:
@@ -160,7 +200,7 @@ class RowBatch:
             elif row.step == len(row.plan):
                 left.append((row, _sample(row, x, now)))
         gone = {id(row) for row, _ in left}
-        self.keep([id(row) not in gone for row in self.rows])
+        self._keep([id(row) not in gone for row in self.rows])
         return left
 
 

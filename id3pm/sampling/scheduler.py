@@ -1,21 +1,17 @@
 """The step scheduler: a thread that samples many requests together, one batched U-Net step at a time.
 
-Every iteration takes all active rows, at whatever step each of them is, through one evaluation of the U-Net. Rows that
-are done leave, waiting rows take their places: nobody waits for the end of somebody else's loop.
+Every iteration takes the rows that the policy chooses, at whatever step each of them is, through one evaluation of the
+U-Net. The others pause. Nobody waits for the end of somebody else's loop.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import math
 import threading
 import time
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 from id3pm.config import DiffusionConfig
 from id3pm.diffusion.samplers import plan
@@ -27,34 +23,18 @@ from id3pm.errors import (
     EngineError,
     Id3pmError,
     InvalidInputError,
-    OverloadedError,
 )
 from id3pm.images import to_uint8
+from id3pm.sampling.admission import DRAINING, Limits
 from id3pm.sampling.batch import OnDone, Row, RowBatch
+from id3pm.sampling.cost import CostModel
+from id3pm.sampling.observer import Observer
+from id3pm.sampling.policy import choose, due_time
 from id3pm.sampling.request import Sample, SampleRequest, validated
+from id3pm.sampling.status import Progress, Status
 
 logger = logging.getLogger(__name__)
 IDLE_BEAT_S = 1.0
-
-
-class Progress(NamedTuple):
-    """How far a request is: steps made, steps in all, and its predicted image, uint8 [S, S, 3] (`None` at step 0)."""
-
-    step: int
-    steps: int
-    preview: NDArray[np.uint8] | None
-
-
-class Status(NamedTuple):
-    """Rows being sampled, rows waiting, seconds since the loop's last sign of life, and whether it refuses new work.
-
-    The loop gives a sign of life before every step and every second when idle, so a healthy age is at most one step.
-    """
-
-    active: int
-    waiting: int
-    loop_age_s: float
-    draining: bool
 
 
 class StepScheduler:
@@ -65,7 +45,15 @@ class StepScheduler:
     """
 
     def __init__(
-        self, engine: Engine, diffusion: DiffusionConfig, stage: int, max_rows: int = 16, max_waiting: int = 256
+        self,
+        engine: Engine,
+        diffusion: DiffusionConfig,
+        stage: int,
+        max_rows: int = 16,
+        max_waiting: int = 256,
+        max_backlog_s: float = math.inf,
+        cost: CostModel | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Starts the thread.
 
@@ -74,14 +62,20 @@ class StepScheduler:
             diffusion: The process the U-Net was trained with.
             stage: `STAGE_BASE` or `STAGE_SR` of the seed contract.
             max_rows: Most requests that are sampled at a time. Guided ones evaluate two rows.
-            max_waiting: Most requests that wait behind those.
+            max_waiting: Most requests that wait behind those: bounds the memory.
+            max_backlog_s: Most seconds of work that may be in flight when a request comes: bounds the waiting.
+            cost: What is known of the engine already; see `warm_up`.
+            observer: Is told about the work.
         """
         self.engine = engine
         self._diffusion = diffusion
         self._max_rows = max_rows
-        self._max_waiting = max_waiting
+        self._limits = Limits(max_rows, max_waiting, max_backlog_s)
+        self._cost = cost or CostModel()
+        self._observer = observer or Observer()
         self._batch = RowBatch(engine, stage)
-        self._in_flight: dict[str, Row] = {}  # waiting and active, by request id
+        self._step_s = self._cost.step_s(1)
+        self._in_flight: dict[str, Row] = {}  # waiting, active and paused, by request id
         self._arrivals = itertools.count()
         self._changed = threading.Condition()  # guards all fields but _batch, which belongs to the thread
         self._draining = self._closing = False
@@ -100,25 +94,44 @@ class StepScheduler:
 
         Raises:
             InvalidInputError: The request breaks a rule, or its id is in flight already.
-            OverloadedError: Too many requests wait.
+            OverloadedError: Too many requests wait, or too much work; the message says for how long.
             DrainingError: No new work is taken.
         """
-        request = validated(request, self.engine.config)
-        steps = plan(self._diffusion, request.options, self.engine.config.learn_sigma)
-        deadline = math.inf if request.deadline is None else request.deadline
+        self.submit_all([(request, on_done)])
+
+    def submit_all(self, requests: Sequence[tuple[SampleRequest, OnDone]]) -> None:
+        """Queues several requests at once: all of them, or none where it raises. See `submit`."""
+        rows = [self._row(request, on_done) for request, on_done in requests]
         with self._changed:
             if self._draining or self._closing:
-                raise DrainingError("this server is draining and takes no new requests; send it to another")
-            if request.id in self._in_flight:
-                raise InvalidInputError(f"request id {request.id!r} is in flight already; choose unique ids")
-            if len(self._in_flight) >= self._max_rows + self._max_waiting:
-                waiting = len(self._in_flight) - self._max_rows
-                raise OverloadedError(f"{waiting} requests wait, as many as are allowed; try again later")
-            rank = (request.priority, deadline, next(self._arrivals))
-            self._in_flight[request.id] = Row(
-                request=request, plan=steps, on_done=on_done, rank=rank, submitted=time.monotonic()
-            )
+                raise DrainingError(DRAINING)
+            for row in rows:
+                if row.request.id in self._in_flight:
+                    raise InvalidInputError(f"request id {row.request.id!r} is in flight already; choose unique ids")
+            self._limits.check(len(self._in_flight), len(rows), self._backlog_s())
+            for row in rows:
+                row.order = next(self._arrivals)
+                self._in_flight[row.request.id] = row
             self._changed.notify_all()
+
+    def _row(self, request: SampleRequest, on_done: OnDone) -> Row:
+        request = validated(request, self.engine.config)
+        steps = plan(self._diffusion, request.options, self.engine.config.learn_sigma)
+        now = time.monotonic()
+        deadline = math.inf if request.deadline is None else request.deadline
+        due = due_time(now, self._cost.service_s(steps, self._max_rows), request.priority, deadline)
+        return Row(request=request, plan=steps, on_done=on_done, submitted=now, due=due, deadline=deadline)
+
+    def _backlog_s(self) -> float:
+        evaluations = sum(row.evaluations_left for row in self._in_flight.values())
+        return self._cost.work_s(evaluations, self._max_rows)
+
+    def extend(self, request_id: str, deadline: float | None) -> None:
+        """Lets a request in flight take until this deadline too, `None` for any time: somebody else waits for it."""
+        with self._changed:
+            row = self._in_flight.get(request_id)
+            if row is not None:
+                row.deadline = max(row.deadline, math.inf if deadline is None else deadline)
 
     def cancel(self, request_id: str) -> bool:
         """Ends a request with `CancelledError`, at once; false where none of this id is in flight."""
@@ -126,21 +139,31 @@ class StepScheduler:
             row = self._in_flight.get(request_id)
         return row is not None and self._answer(row, CancelledError("the request was cancelled"))
 
-    def progress(self, request_id: str) -> Progress | None:
+    def progress(self, request_id: str, preview: bool = True) -> Progress | None:
         """How far a request is, or `None` where none of this id is in flight."""
         with self._changed:
             row = self._in_flight.get(request_id)
         if row is None:
             return None
         step, x0 = row.step, row.x0
-        return Progress(step, len(row.plan), None if x0 is None else to_uint8(x0))
+        picture = row.request.low_res if x0 is None else x0
+        return Progress(step, len(row.plan), to_uint8(picture) if preview and picture is not None else None)
 
     def status(self) -> Status:
         """A snapshot."""
         with self._changed:
-            active = sum(row.started is not None for row in self._in_flight.values())
-            waiting = len(self._in_flight) - active
-            return Status(active, waiting, time.monotonic() - self._beat, self._draining or self._closing)
+            rows = self._in_flight.values()
+            active = sum(row.active for row in rows)
+            waiting = sum(row.started is None for row in rows)
+            return Status(
+                active=active,
+                waiting=waiting,
+                paused=len(rows) - active - waiting,
+                loop_age_s=time.monotonic() - self._beat,
+                step_s=self._step_s,
+                backlog_s=self._backlog_s(),
+                draining=self._draining or self._closing,
+            )
 
     def drain(self) -> None:
         """Takes no new work from now on; what is in flight is finished."""
@@ -166,11 +189,12 @@ class StepScheduler:
         while self._await_work():
             try:
                 self._expire()
-                self._admit()
-                left = self._batch.step()
+                rows = self._choose()
+                left = self._step(rows) if rows else []
             except Exception as error:  # whatever it is, callers must hear of it, and the next request must be served
-                logger.exception("a step of %d rows failed", len(self._batch.rows))
-                left = self._fail(error)
+                logger.exception("the scheduler failed; all that it had begun fails")
+                self._batch.clear()
+                left = [(row, _failure(row, error)) for row in self._rows() if row.started is not None]
             for row, outcome in left:
                 self._answer(row, outcome)
 
@@ -185,26 +209,42 @@ class StepScheduler:
     def _expire(self) -> None:
         now = time.monotonic()
         for row in self._rows():
-            if row.request.deadline is not None and row.request.deadline < now:
+            if row.deadline < now:
                 self._answer(row, DeadlineError(f"the deadline passed at step {row.step} of {len(row.plan)}"))
 
-    def _admit(self) -> None:
-        self._batch.keep([not row.answered for row in self._batch.rows])
-        free = self._max_rows - len(self._batch.rows)
-        waiting = (row for row in self._rows() if row.started is None)
-        for row in heapq.nsmallest(free, waiting, key=lambda row: row.rank):
-            row.started = time.monotonic()
-            self._batch.add(row)
+    def _choose(self) -> list[Row]:
+        """The rows of the next step, as the policy says."""
+        with self._changed:
+            now = time.monotonic()
+            chosen = choose(self._in_flight.values(), self._max_rows, now)
+            for row in self._in_flight.values():
+                row.active = False
+            for row in chosen:
+                row.active = True
+                row.started = now if row.started is None else row.started
+        return chosen
 
-    def _fail(self, error: Exception) -> list[tuple[Row, Sample | EngineError]]:
-        """Empties the batch after an exception: its rows, each with an error that carries no internals."""
-        reason = str(error) if isinstance(error, Id3pmError) else type(error).__name__
-        self._batch.clear()
-        return [
-            (row, EngineError(f"the engine failed at step {row.step} of {len(row.plan)}: {reason}"))
-            for row in self._rows()
-            if row.started is not None
-        ]
+    def _step(self, rows: Sequence[Row]) -> list[tuple[Row, Sample | EngineError]]:
+        """One step of these rows. Where that raises, each row tries it alone, so that only the guilty ones fail.
+
+        Returns:
+            The rows that are done or have failed.
+        """
+        evaluations = sum(row.next_evaluations for row in rows)
+        self._beat, self._step_s = time.monotonic(), self._cost.step_s(evaluations)
+        start = time.perf_counter()
+        try:
+            self._batch.select(rows)
+            left = self._batch.step()
+        except Exception as error:
+            if len(rows) == 1:
+                logger.exception("request %r failed at step %d", rows[0].request.id, rows[0].step)
+                return [(rows[0], _failure(rows[0], error))]
+            logger.warning("a step of %d rows failed (%s); each tries it alone", len(rows), type(error).__name__)
+            return [outcome for row in rows if not row.answered for outcome in self._step([row])]
+        self._cost.observe(evaluations, time.perf_counter() - start)
+        self._observer.stepped(rows)
+        return left
 
     def _rows(self) -> list[Row]:
         with self._changed:
@@ -218,7 +258,14 @@ class StepScheduler:
             row.answered = True
             del self._in_flight[row.request.id]
         try:
+            self._observer.ended(row, outcome)
             row.on_done(outcome)
         except Exception:
             logger.exception("the receiver of a result failed")
         return True
+
+
+def _failure(row: Row, error: Exception) -> EngineError:
+    """An error for the caller of a row, without internals; every row needs its own, for it is raised elsewhere."""
+    reason = str(error) if isinstance(error, Id3pmError) else type(error).__name__
+    return EngineError(f"the engine failed at step {row.step} of {len(row.plan)}: {reason}")

@@ -77,23 +77,23 @@ def test_short_request_does_not_wait_for_a_long_one(bench: Bench) -> None:
 
 def test_place_that_gets_free_is_taken_in_the_next_step(bench: Bench) -> None:
     bench.occupy("a", "b", count=6)
-    bench.submit("c", options=steps(2))
+    bench.submit("c", options=steps(6))
     assert bench.scheduler.status().waiting == 1
     bench.engine.let(20)
     for name in ("a", "b", "c"):
         bench.inbox.sample(name)
-    assert len(bench.engine.calls) == 8  # six for a, and c right behind it
+    assert len(bench.engine.calls) == 12  # six for a, and c right behind it
 
 
-def test_waiting_requests_enter_by_priority_then_deadline_then_arrival(single: Bench) -> None:
-    later, soon = time.monotonic() + 2000, time.monotonic() + 1000
+def test_requests_go_by_priority_then_deadline_then_arrival(single: Bench) -> None:
+    now = time.monotonic()
     single.occupy("first")
-    single.submit("late deadline", options=steps(1), deadline=later)
-    single.submit("soon deadline", options=steps(1), deadline=soon)
-    single.submit("urgent", options=steps(1), priority=0)
+    single.submit("late deadline", options=steps(50), deadline=now + 20)
+    single.submit("soon deadline", options=steps(50), deadline=now + 10)
+    single.submit("urgent", options=steps(50), priority=0)
     assert single.scheduler.cancel("first")
-    single.submit("no deadline", options=steps(1))
-    single.engine.let(10)
+    single.submit("no deadline", options=steps(50))
+    single.engine.let(300)
     for name in ("urgent", "soon deadline", "late deadline", "no deadline"):
         single.inbox.sample(name)
     assert single.inbox.order == ["first", "urgent", "soon deadline", "late deadline", "no deadline"]

@@ -1,0 +1,113 @@
+"""What a step costs: seconds as a function of the rows that it evaluates, learned from the steps that are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from id3pm.diffusion.samplers import StepPlan
+from id3pm.engines.base import Engine
+from id3pm.engines.inputs import input_shapes
+
+FIRST_GUESS_S = 0.1  # per row, until something has been measured
+_GAIN = 0.1  # of a measurement on the mean of its kind
+_FORGETTING = 0.98  # per measurement of another kind
+_LEAST_WEIGHT = 1e-3  # what was measured long ago still says where the line goes, if nothing else does
+_OUTLIER = 3.0  # a step that took longer than this times what was expected counts as this
+_WARM_UP_S = 5.0  # no full batch is tried at start that would take longer
+
+
+@dataclasses.dataclass
+class _Kind:
+    """The steps of one number of rows: mean duration, steps seen, and how recent they are, 1 to 0."""
+
+    seconds: float
+    count: int = 1
+    weight: float = 1.0
+
+
+class CostModel:
+    """`a + b rows` seconds per step: a weighted least-squares line through the mean duration of each number of rows.
+
+    Recent kinds of steps count most. One thread may teach it while others ask.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[int, _Kind] = {}
+        self._line = (0.0, FIRST_GUESS_S)
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Learns from a step that evaluated `rows` rows. A hiccup changes little, a lasting change soon all."""
+        kind = self._kinds.get(rows)
+        if kind is None:
+            limit = _OUTLIER * self.step_s(rows) if len(self._kinds) > 1 else seconds
+            kind = self._kinds[rows] = _Kind(min(seconds, limit))
+        else:
+            kind.count += 1
+            gain = max(_GAIN, 1 / kind.count)
+            kind.seconds += gain * (min(seconds, _OUTLIER * kind.seconds) - kind.seconds)
+        for other in self._kinds.values():
+            other.weight = max(_LEAST_WEIGHT, other.weight * _FORGETTING)
+        kind.weight = 1.0
+        self._line = self._fitted()
+
+    def step_s(self, rows: float) -> float:
+        """Expected seconds of a step that evaluates so many rows."""
+        a, b = self._line
+        return a + b * rows
+
+    def service_s(self, steps: StepPlan, company: int = 1) -> float:
+        """Expected seconds of all steps of an image, sampled without a pause in a batch of `company` like it."""
+        guided = steps.evaluations - len(steps)
+        return (len(steps) - guided) * self.step_s(company) + guided * self.step_s(2 * company)
+
+    def work_s(self, evaluations: int, batch: int) -> float:
+        """Expected seconds for so many evaluations of one row, made in batches of `batch`."""
+        return evaluations * self.step_s(batch) / batch
+
+    def _fitted(self) -> tuple[float, float]:
+        """Least squares of the relative errors, with neither part of the cost negative."""
+        total = n_sum = nn_sum = t_sum = nt_sum = 0.0
+        for rows, kind in self._kinds.items():
+            weight = kind.weight / max(kind.seconds, 1e-9) ** 2
+            total += weight
+            n_sum += weight * rows
+            nn_sum += weight * rows * rows
+            t_sum += weight * kind.seconds
+            nt_sum += weight * rows * kind.seconds
+        through_origin = (0.0, nt_sum / nn_sum)
+        if len(self._kinds) == 1:
+            return through_origin
+        b = (total * nt_sum - n_sum * t_sum) / (total * nn_sum - n_sum * n_sum)
+        a = (t_sum - b * n_sum) / total
+        if a < 0.0:
+            return through_origin
+        return (t_sum / total, 0.0) if b < 0.0 else (a, b)
+
+
+def warm_up(engine: Engine, max_rows: int) -> CostModel:
+    """A cost model that knows the engine a little: from a call with one row, and one with a full batch.
+
+    The first calls also make the runtime allocate and compile what it needs.
+
+    Args:
+        engine: An engine that nobody uses yet.
+        max_rows: Most rows that will be sampled at a time.
+    """
+    cost = CostModel()
+    _call_s(engine, 1)  # the first call takes longer than any other
+    alone = _call_s(engine, 1)
+    cost.observe(1, alone)
+    full = min(max_rows, engine.max_batch)
+    if full > 1 and full * alone < _WARM_UP_S:
+        cost.observe(full, _call_s(engine, full))
+    return cost
+
+
+def _call_s(engine: Engine, rows: int) -> float:
+    inputs = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(engine.config, rows).items()}
+    start = time.perf_counter()
+    engine.run(inputs)
+    return time.perf_counter() - start

@@ -1,0 +1,19 @@
+"""What a step scheduler tells about its work, for metrics and for those who follow a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from id3pm.errors import Id3pmError
+from id3pm.sampling.batch import Row
+from id3pm.sampling.request import Sample
+
+
+class Observer:
+    """Ignores all it is told; a server overrides what it wants to know. Sampling waits for these methods."""
+
+    def stepped(self, rows: Sequence[Row]) -> None:
+        """These rows have made a step; called from the scheduler's thread, after every step."""
+
+    def ended(self, row: Row, outcome: Sample | Id3pmError) -> None:
+        """A row is about to get its answer; called from any thread, once per row."""

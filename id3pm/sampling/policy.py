@@ -1,0 +1,45 @@
+"""Who is sampled next: the whole scheduling policy.
+
+Every step takes the best `max_rows` of all rows in flight; the others pause, or wait for their first step. A row is
+better than another by
+
+1. its priority class; a row past its due time competes in the first class, so that no class starves;
+2. within a class, by the earlier due time;
+3. among rows due at the same time, by arrival.
+
+A row is due at its deadline, or earlier: after `STRETCH` times as long as its own steps take in a full batch, and as
+many times again for each class that it stands behind the first. So 10 steps overtake 250 that arrived before, and
+those finish too: whatever arrives later is due later in the end. Rows of one kind go in order of arrival, and are not
+paused for one another.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from id3pm.sampling.batch import Row
+
+STRETCH = 3.0
+FIRST_CLASS = 0
+
+
+def due_time(arrival: float, service_s: float, priority: int, deadline: float) -> float:
+    """When a row should be done, in `time.monotonic()` seconds; computed once, when it arrives.
+
+    Args:
+        arrival: Seconds of its arrival.
+        service_s: Seconds that its steps take in a full batch.
+        priority: Its class.
+        deadline: Seconds after which nobody wants it; infinite for none.
+    """
+    return min(deadline, arrival + STRETCH * (1 + priority - FIRST_CLASS) * service_s)
+
+
+def choose(rows: Iterable[Row], max_rows: int, now: float) -> list[Row]:
+    """The rows of the next step, the best first."""
+
+    def rank(row: Row) -> tuple[int, float, int]:
+        return (FIRST_CLASS if row.due < now else row.request.priority, row.due, row.order)
+
+    return heapq.nsmallest(max_rows, rows, key=rank)
