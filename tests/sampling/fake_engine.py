@@ -11,6 +11,7 @@ import numpy as np
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.engines.inputs import EngineInputs, FloatArray, assert_inputs
 from id3pm.errors import Id3pmError
+from id3pm.sampling.cost import CostModel
 from id3pm.sampling.request import Sample, SampleRequest
 
 CONFIG = UNetConfig(
@@ -66,6 +67,16 @@ class FakeEngine:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+class KnownCost(CostModel):
+    """A second per row, whatever is measured: what is due when does not depend on how fast a test runs."""
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Learns nothing."""
+
+    def step_s(self, rows: float) -> float:
+        return float(rows)
 
 
 class Inbox:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, request, wait_until
+from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
 
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE
@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self, max_rows: int = 2, max_waiting: int = 10) -> None:
         self.engine = FakeEngine(held=True)
-        self.scheduler = StepScheduler(self.engine, DIFFUSION, STAGE_BASE, max_rows, max_waiting)
+        self.scheduler = StepScheduler(self.engine, DIFFUSION, STAGE_BASE, max_rows, max_waiting, cost=KnownCost())
         self.inbox = Inbox()
 
     def submit(self, name: str, **kwargs: object) -> None:
