@@ -20,9 +20,7 @@ def is_ready(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
     return status == 200
 
 
-def control(
-    host: str, port: int, model: str, op: str, request_id: str = "", timeout_s: float = TIMEOUT_S
-) -> dict[str, Any]:
+def control(host: str, port: int, model: str, op: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     """Sends a control request to a stage's model.
 
     Args:
@@ -30,14 +28,15 @@ def control(
         port: Its HTTP port.
         model: `denoiser_64` or `super_resolution`.
         op: One of `wire.CONTROL_OPS`.
-        request_id: Whom `cancel` and `progress` are about.
-        timeout_s: Seconds to wait for the answer; a healthy model takes milliseconds.
+        *arguments: What the operation needs: a request id, and for `watch` the step to wait for.
+        timeout_s: Seconds to wait for the answer; a healthy model takes milliseconds, or 5 s more for `watch`.
 
     Raises:
         ServerError: The server cannot be reached, or the model gave no sensible answer.
     """
+    data = [op, *arguments]
     body = {
-        "inputs": [{"name": "control", "shape": [1, 2], "datatype": "BYTES", "data": [op, request_id]}],
+        "inputs": [{"name": "control", "shape": [1, len(data)], "datatype": "BYTES", "data": data}],
         "outputs": [{"name": "status", "parameters": {"binary_data": False}}],
     }
     status, answer = _exchange(host, port, "POST", f"/v2/models/{model}/infer", json.dumps(body), timeout_s)

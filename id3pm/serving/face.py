@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
+from id3pm.serving.logs import log_to_triton
 from id3pm.serving.model_args import threads
 from id3pm.serving.options import per_row
 from id3pm.serving.triton import Call, Reply, read_call
@@ -25,6 +26,7 @@ class FaceModel:
 
     def __init__(self, pb: Any, args: Mapping[str, str]) -> None:
         self._pb = pb
+        log_to_triton(pb)
         folder = Path(args["model_repository"]) / args["model_version"] / "engine"
         self._stage = FaceStage.load(folder, threads())
 

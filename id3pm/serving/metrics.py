@@ -1,26 +1,53 @@
 """Numbers about one stage in Triton's `/metrics`.
 
 Triton's own compute statistics end when `execute` returns, which here is before the work begins; these are the true
-ones.
+ones. An update costs Triton 20 us, so what happens in the sampling loop is noted down and passed on later.
 """
 
 from __future__ import annotations
 
+import collections
+import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from id3pm.config import UNetConfig
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs
+from id3pm.errors import (
+    CancelledError,
+    DeadlineError,
+    DrainingError,
+    Id3pmError,
+    InvalidInputError,
+    OverloadedError,
+)
+from id3pm.sampling.batch import Row
+from id3pm.sampling.request import Sample
+from id3pm.sampling.status import Status
 from id3pm.serving.wire import Array
 
 _STEP_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_WAIT_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _IMAGE_BUCKETS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
+_OCCUPANCY_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 _ERROR_CODES = ("INVALID_ARG", "UNAVAILABLE", "CANCELLED", "INTERNAL")
+_OUTCOMES: dict[str, tuple[type[Id3pmError], ...]] = {
+    "rejected": (OverloadedError, DrainingError),
+    "expired": (DeadlineError,),
+    "cancelled": (CancelledError,),
+    "invalid": (InvalidInputError,),
+}
+
+
+def outcome_of(error: BaseException) -> str:
+    """How a request with this error is counted."""
+    return next((name for name, kinds in _OUTCOMES.items() if isinstance(error, kinds)), "failed")
 
 
 class StageMetrics:
-    """Counters, gauges and histograms of one model.
+    """Counters, gauges and histograms of one model. Its methods may be called from any thread.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
@@ -29,31 +56,112 @@ class StageMetrics:
 
     def __init__(self, pb: Any, model: str) -> None:
         self._families: list[Any] = []  # Triton forgets a metric whose family is garbage-collected
+        self._observations: collections.deque[tuple[Any, float]] = collections.deque()
+        self._counts: collections.deque[tuple[Any, float]] = collections.deque()
+        self._flushing = threading.Lock()
 
-        def metric(kind: str, name: str, description: str, buckets: tuple[float, ...] = (), **labels: str) -> Any:
-            family = pb.MetricFamily(name=f"id3pm_{name}", description=description, kind=getattr(pb.MetricFamily, kind))
-            self._families.append(family)
-            options = {"buckets": list(buckets)} if buckets else {}
-            return family.Metric(labels={"model": model, **labels}, **options)
+        def family(kind: str, name: str, description: str) -> Any:
+            made = pb.MetricFamily(name=f"id3pm_{name}", description=description, kind=getattr(pb.MetricFamily, kind))
+            self._families.append(made)
+            return made
 
-        self.active_rows = metric("GAUGE", "active_rows", "Images that are being sampled")
-        self.waiting_rows = metric("GAUGE", "waiting_rows", "Images that wait for their first step")
-        self.images = metric("COUNTER", "images_total", "Images finished")
-        self.steps = metric("COUNTER", "steps_total", "Sampling steps of finished images")
-        self.engine_rows = metric("COUNTER", "engine_rows_total", "Rows evaluated; guided steps take two")
-        self.step_seconds = metric("HISTOGRAM", "step_seconds", "Duration of one batched U-Net call", _STEP_BUCKETS_S)
-        self.image_seconds = metric(
-            "HISTOGRAM", "image_seconds", "From the arrival of a request to its last step", _IMAGE_BUCKETS_S
+        def gauge(name: str, description: str) -> Any:
+            return family("GAUGE", name, description).Metric(labels={"model": model})
+
+        def counter(name: str, description: str) -> Any:
+            return family("COUNTER", name, description).Metric(labels={"model": model})
+
+        def counters(name: str, description: str, label: str, values: Sequence[str]) -> dict[str, Any]:
+            made = family("COUNTER", name, description)
+            return {value: made.Metric(labels={"model": model, label: value}) for value in values}
+
+        def histogram(name: str, description: str, buckets: Sequence[float]) -> Any:
+            return family("HISTOGRAM", name, description).Metric(labels={"model": model}, buckets=list(buckets))
+
+        self._active_rows = gauge("active_rows", "Images in the current step")
+        self._waiting_rows = gauge("waiting_rows", "Images that wait for their first step")
+        self._paused_rows = gauge("paused_rows", "Images that have begun and let others go first")
+        self._backlog = gauge("backlog_seconds", "Work in flight, by the cost model")
+        self._images = counter("images_total", "Images finished")
+        self._steps = counter("steps_total", "Sampling steps of finished images")
+        self._saved = counter(
+            "steps_saved_total", "Sampling steps not made because a request was cancelled or too late"
         )
-        family = pb.MetricFamily(
-            name="id3pm_errors_total", description="Requests answered with an error", kind=pb.MetricFamily.COUNTER
+        self._engine_rows = counter("engine_rows_total", "Rows evaluated; guided steps take two")
+        self._occupancy = histogram("batch_occupancy", "Rows of a U-Net call, of those it can take", _OCCUPANCY_BUCKETS)
+        self._step = histogram("step_seconds", "Duration of one batched U-Net call", _STEP_BUCKETS_S)
+        self._queue = histogram("queue_seconds", "From the arrival of an image to its first step", _WAIT_BUCKETS_S)
+        self._preview = histogram(
+            "first_preview_seconds", "From the arrival of an image to the end of its first step", _WAIT_BUCKETS_S
         )
-        self._families.append(family)
-        self._errors = {code: family.Metric(labels={"model": model, "code": code}) for code in _ERROR_CODES}
+        self._image = histogram("image_seconds", "From the arrival of an image to its last step", _IMAGE_BUCKETS_S)
+        self._requests = counters(
+            "requests_total", "Requests answered, by what became of them", "outcome", ("done", "failed", *_OUTCOMES)
+        )
+        self._joined = counters(
+            "joined_total", "Requests that got the answer of one with their id", "to", ("in_flight", "recent")
+        )
+        self._errors = counters("errors_total", "Requests answered with an error", "code", _ERROR_CODES)
 
-    def error(self, code: str) -> None:
-        """Counts an error answer."""
-        self._errors[code].increment(1)
+    def engine_call(self, rows: int, most: int, seconds: float) -> None:
+        """One call of the U-Net."""
+        self._observe(self._step, seconds)
+        self._observe(self._occupancy, rows / most)
+        self._count(self._engine_rows, rows)
+
+    def first_step(self, row: Row) -> None:
+        """A row has just made its first step."""
+        assert row.started is not None
+        self._observe(self._queue, row.started - row.submitted)
+        self._observe(self._preview, time.monotonic() - row.submitted)
+
+    def row_ended(self, row: Row, outcome: Sample | Id3pmError) -> None:
+        """A row has left."""
+        if isinstance(outcome, Sample):
+            self._count(self._images, 1)
+            self._count(self._steps, outcome.steps)
+            self._observe(self._image, outcome.waited_s + outcome.sampled_s)
+        elif isinstance(outcome, (CancelledError, DeadlineError)):
+            self._count(self._saved, len(row.plan) - row.step)
+
+    def done(self) -> None:
+        """A request gets its answer."""
+        self._count(self._requests["done"], 1)
+
+    def joined(self, to: str) -> None:
+        """A request waits for the answer of another that is `in_flight`, or gets that of a `recent` one."""
+        self._count(self._joined[to], 1)
+
+    def error(self, error: BaseException, code: str) -> None:
+        """A request gets an error of this Triton code."""
+        self._count(self._requests[outcome_of(error)], 1)
+        self._count(self._errors[code], 1)
+
+    def show(self, status: Status) -> None:
+        """Sets the gauges."""
+        self._active_rows.set(status.active)
+        self._waiting_rows.set(status.waiting)
+        self._paused_rows.set(status.paused)
+        self._backlog.set(status.backlog_s)
+
+    def flush(self) -> None:
+        """Passes on what has been noted down."""
+        with self._flushing:
+            for _ in range(len(self._observations)):
+                histogram, value = self._observations.popleft()
+                histogram.observe(value)
+            sums: dict[Any, float] = {}
+            for _ in range(len(self._counts)):
+                counter, value = self._counts.popleft()
+                sums[counter] = sums.get(counter, 0) + value
+            for counter, value in sums.items():
+                counter.increment(value)
+
+    def _observe(self, histogram: Any, value: float) -> None:
+        self._observations.append((histogram, value))
+
+    def _count(self, counter: Any, value: float) -> None:
+        self._counts.append((counter, value))
 
 
 class MeteredEngine:
@@ -70,8 +178,7 @@ class MeteredEngine:
         """As the engine itself; counts rows and seconds."""
         start = time.perf_counter()
         output = self._engine.run(inputs)
-        self._metrics.step_seconds.observe(time.perf_counter() - start)
-        self._metrics.engine_rows.increment(len(output))
+        self._metrics.engine_call(len(output), self.max_batch, time.perf_counter() - start)
         return output
 
     def close(self) -> None:

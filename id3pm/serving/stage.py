@@ -6,7 +6,9 @@ import abc
 import base64
 import itertools
 import json
+import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,25 +16,49 @@ from typing import Any
 
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
-from id3pm.errors import CancelledError, EngineError, InvalidInputError
+from id3pm.errors import CancelledError, EngineError, Id3pmError
 from id3pm.images import encode_png
+from id3pm.sampling.batch import Row as SampledRow
+from id3pm.sampling.cost import warm_up
+from id3pm.sampling.observer import Observer
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
+from id3pm.serving.flights import Flight, Flights, content_of
+from id3pm.serving.logs import log_to_triton, shown, stop_logging
 from id3pm.serving.metrics import MeteredEngine, StageMetrics
 from id3pm.serving.model_args import device_of, parameter, threads
 from id3pm.serving.options import Row, parse_rows
 from id3pm.serving.pending import Outcome, PendingRows
-from id3pm.serving.triton import Call, Reply, read_call
-from id3pm.serving.wire import Array, Stage, parse_control, strings
+from id3pm.serving.triton import Call, Reply, code_of, read_call
+from id3pm.serving.watchers import Watch, Watchers
+from id3pm.serving.wire import Array, Control, Stage, parse_control, strings
 
+logger = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight
+
+
+class _StageObserver(Observer):
+    """Takes what the scheduler tells to the metrics, and wakes those who watch."""
+
+    def __init__(self, metrics: StageMetrics, watchers: Watchers) -> None:
+        self._metrics = metrics
+        self._watchers = watchers
+
+    def stepped(self, rows: Sequence[SampledRow]) -> None:
+        for row in rows:
+            if row.step == 1:
+                self._metrics.first_step(row)
+        self._watchers.changed()
+
+    def ended(self, row: SampledRow, outcome: Sample | Id3pmError) -> None:
+        self._metrics.row_ended(row, outcome)
 
 
 class StageModel(abc.ABC):
     """One diffusion stage behind Triton.
 
-    `execute` only checks and enqueues; the scheduler's thread samples; one more thread turns samples into answers, so
-    that encoding pictures never delays a step.
+    `execute` only checks and enqueues; the scheduler's thread samples; one more thread turns samples into answers, and
+    one answers those who watch, so that encoding pictures never delays a step.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
@@ -44,27 +70,33 @@ class StageModel(abc.ABC):
 
     def __init__(self, pb: Any, args: Mapping[str, str]) -> None:
         self._pb = pb
+        self._log = log_to_triton(pb)
         folder = Path(args["model_repository"]) / args["model_version"] / "engine"
         self.manifest = read_manifest(folder)
         if self.manifest.stage != self.stage:
             raise EngineError(f"the engine is of stage {self.manifest.stage}, this model serves {self.stage}")
+        max_rows = parameter(args, "max_rows")
         self.engine = load_engine(folder, device_of(args, self.manifest.target), threads())
+        cost = warm_up(self.engine, max_rows)
         self._metrics = StageMetrics(pb, args["model_name"])
+        self._flights = Flights()
+        self._watchers = Watchers(self._has_news, self._progress)
         self._scheduler = StepScheduler(
             MeteredEngine(self.engine, self._metrics),
             self.manifest.diffusion,
             self.stage_index,
-            max_rows=parameter(args, "max_rows"),
+            max_rows=max_rows,
             max_waiting=parameter(args, "max_waiting"),
+            max_backlog_s=parameter(args, "max_backlog_s"),
+            cost=cost,
+            observer=_StageObserver(self._metrics, self._watchers),
         )
-        self._lock = threading.Lock()  # guards the next two
-        self._in_flight: dict[str, tuple[PendingRows, Reply]] = {}
-        self._unanswered = 0
-        self._anonymous = itertools.count(1)
+        self._serial = itertools.count(1)
         self._answers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answers")
         self._stopping = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._housekeeper.start()
+        logger.info("%s: a step of 1 row takes %.3g s", args["model_name"], cost.step_s(1))
 
     @abc.abstractmethod
     def sample_requests(self, call: Call, rows: Sequence[Row], ids: Sequence[str]) -> list[SampleRequest]:
@@ -84,112 +116,160 @@ class StageModel(abc.ABC):
         try:
             call = read_call(request)
             if "control" in call.tensors:
-                reply.send({"status": strings([json.dumps(self._control(*parse_control(call.tensors["control"])))])})
+                self._control(parse_control(call.tensors["control"]), reply)
             else:
                 self._enqueue(call, reply)
         except Exception as error:  # whatever it is, the caller must hear of it
-            self._metrics.error(reply.fail(error))
+            self._fail(reply, error)
 
     def close(self) -> None:
         """Finishes what is in flight within Triton's patience, then frees the engine."""
         ended = self._scheduler.close()
         self._answers.shutdown()
+        self._watchers.close()
         self._stopping.set()
         self._housekeeper.join(timeout=5.0)
         if ended:  # else an engine call hangs, and freeing its memory would crash
             self.engine.close()
+        stop_logging(self._log)
 
     def _enqueue(self, call: Call, reply: Reply) -> None:
-        name = call.id or f"anonymous-{next(self._anonymous)}"
-        ids = [f"{name}/{row}" for row in range(call.rows)]
+        serial = next(self._serial)
+        name = call.id or f"anonymous-{serial}"
+        ids = [f"{name}/{row}#{serial}" for row in range(call.rows)]  # a request may come again while its first ends
         parsed = parse_rows(self.stage, call.rows, call.tensors, call.parameters, self.manifest.sampling)
-        samples = self.sample_requests(call, parsed, ids)
+        flight = Flight(
+            name=name,
+            content=content_of(call, parsed) if call.id else None,
+            call=call,
+            requests=self.sample_requests(call, parsed, ids),
+            pending=PendingRows(call.rows, lambda outcome: self._answers.submit(self._answer, flight, outcome)),
+            replies=[reply],
+        )
+        entered = self._flights.enter(flight)
+        if not isinstance(entered, Flight):
+            self._metrics.joined("recent")
+            self._send([reply], entered)
+        elif entered is not flight:
+            self._metrics.joined("in_flight")
+            logger.info("request %s came again and joins the one in flight", shown(name))
+            for request in entered.requests:  # the work takes until the most patient one gives up
+                self._scheduler.extend(request.id, call.deadline)
+        else:
+            try:
+                collectors = map(flight.pending.collector, range(call.rows))
+                self._scheduler.submit_all(list(zip(flight.requests, collectors, strict=True)))
+            except Exception as error:
+                flight.pending.end(error)
 
-        def on_outcome(outcome: Outcome) -> None:
-            self._answers.submit(self._answer, name, call, reply, samples, outcome)
-
-        pending = PendingRows(ids, on_outcome)
-        with self._lock:
-            if name in self._in_flight:
-                raise InvalidInputError(f"request id {name[:64]!r} is in flight already: choose unique ids")
-            self._in_flight[name] = (pending, reply)
-            self._unanswered += 1
-        try:
-            for row, sample in enumerate(samples):
-                self._scheduler.submit(sample, pending.collector(row))
-        except Exception as error:  # a row was refused: so is the request
-            pending.end(error)
-
-    def _answer(self, name: str, call: Call, reply: Reply, requests: Sequence[SampleRequest], outcome: Outcome) -> None:
+    def _answer(self, flight: Flight, outcome: Outcome) -> None:
         """Answers a request; runs in the answering thread."""
         try:
-            for request in requests:  # after an error of one row, nobody waits for its siblings
+            for request in flight.requests:  # after an error of one row, nobody waits for its siblings
                 self._scheduler.cancel(request.id)
-            with self._lock:  # before the answer: its receiver may use the id again
-                del self._in_flight[name]
             if isinstance(outcome, Exception):
                 raise outcome
-            outputs = self.outputs(call, requests, outcome)
-            self._count(outcome)
-            reply.send(outputs)
+            outputs = self.outputs(flight.call, flight.requests, outcome)
         except Exception as error:
-            self._metrics.error(reply.fail(error))
+            for reply in self._flights.leave(flight, None):
+                self._fail(reply, error)
+        else:
+            seconds = time.monotonic() - flight.arrived
+            logger.info("request %s: %d images in %.3g s", shown(flight.name), len(flight.requests), seconds)
+            self._send(self._flights.leave(flight, outputs), outputs)
         finally:
-            with self._lock:
-                self._unanswered -= 1
+            self._flights.answered()
+            self._watchers.changed()
 
-    def _count(self, samples: Sequence[Sample]) -> None:
-        self._metrics.images.increment(len(samples))
-        for sample in samples:
-            self._metrics.steps.increment(sample.steps)
-            self._metrics.image_seconds.observe(sample.waited_s + sample.sampled_s)
+    def _send(self, replies: Sequence[Reply], outputs: Mapping[str, Array]) -> None:
+        for _ in replies:
+            self._metrics.done()
+        self._metrics.flush()  # before the answer, so that its receiver finds himself counted
+        for reply in replies:
+            try:
+                reply.send(outputs)
+            except Exception as error:  # the others are still to be answered
+                reply.fail(error)
 
-    def _control(self, op: str, request_id: str) -> dict[str, Any]:
-        """The answer to a control request: JSON-ready."""
-        if op == "drain":
+    def _fail(self, reply: Reply, error: Exception) -> None:
+        self._metrics.error(error, code_of(error))
+        self._metrics.flush()
+        reply.fail(error)
+
+    def _control(self, control: Control, reply: Reply) -> None:
+        """Answers a control request, now or, to `watch`, later."""
+        if control.op == "watch":
+            self._watchers.add(
+                Watch(
+                    request_id=control.request_id,
+                    after_step=control.after_step,
+                    preview=control.preview,
+                    reply=reply,
+                )
+            )
+            return
+        reply.send({"status": strings([json.dumps(self._state(control))])})
+
+    def _state(self, control: Control) -> dict[str, Any]:
+        if control.op == "progress":
+            return self._progress(control.request_id)
+        if control.op == "cancel":
+            flight = self._flights.get(control.request_id)
+            if flight is not None:
+                self._end(flight, "the request was cancelled")
+            return {"id": control.request_id, "found": flight is not None}
+        if control.op == "drain":
+            logger.info("draining: new requests are refused")
             self._scheduler.drain()
-        if op in ("ping", "drain"):
-            return self._status()
-        with self._lock:
-            pending, _ = self._in_flight.get(request_id, (None, None))
-        if pending is None:
-            return {"id": request_id, "found": False}
-        if op == "cancel":
-            pending.end(CancelledError("the request was cancelled"))
-            return {"id": request_id, "found": True}
-        return {"id": request_id, "found": True, "rows": [self._progress(row_id) for row_id in pending.row_ids]}
+        return self._status()
 
     def _status(self) -> dict[str, Any]:
         status = self._scheduler.status()
-        with self._lock:
-            in_flight = self._unanswered
         return {
             "active": status.active,
             "waiting": status.waiting,
-            "in_flight": in_flight,
+            "paused": status.paused,
+            "in_flight": self._flights.unanswered,
             "loop_age_ms": round(status.loop_age_s * 1e3),
+            "step_ms": round(status.step_s * 1e3, 3),
+            "backlog_s": round(status.backlog_s, 3),
             "draining": status.draining,
         }
 
-    def _progress(self, row_id: str) -> dict[str, Any]:
-        progress = self._scheduler.progress(row_id)
+    def _end(self, flight: Flight, reason: str) -> None:
+        """Frees the rows of a request at once, and answers all who wait for it."""
+        flight.pending.end(CancelledError(reason))
+        for request in flight.requests:
+            self._scheduler.cancel(request.id)
+
+    def _has_news(self, request_id: str, after_step: int) -> bool:
+        flight = self._flights.get(request_id)
+        if flight is None:
+            return True
+        rows = (self._scheduler.progress(request.id, preview=False) for request in flight.requests)
+        return any(row is not None and row.step > after_step for row in rows)
+
+    def _progress(self, request_id: str, preview: bool = True) -> dict[str, Any]:
+        """How far the rows of a request are: JSON-ready."""
+        flight = self._flights.get(request_id)
+        if flight is None:
+            return {"id": request_id, "found": False}
+        rows = [self._row_progress(request.id, preview) for request in flight.requests]
+        return {"id": request_id, "found": True, "rows": rows}
+
+    def _row_progress(self, row_id: str, preview: bool) -> dict[str, Any]:
+        progress = self._scheduler.progress(row_id, preview)
         if progress is None:  # done, while the request's other rows are not
             return {"done": True}
-        preview = (
-            None
-            if progress.preview is None
-            else base64.b64encode(encode_png(progress.preview, generated=True)).decode()
-        )
-        return {"done": False, "step": progress.step, "steps": progress.steps, "preview_png": preview}
+        picture = progress.preview
+        png = None if picture is None else base64.b64encode(encode_png(picture, generated=True)).decode()
+        return {"done": False, "step": progress.step, "steps": progress.steps, "preview_png": png}
 
     def _keep_house(self) -> None:
-        """Shows how much is going on, and stops work whose caller has gone."""
+        """Shows how much is going on, and stops work whose callers have gone."""
         while not self._stopping.wait(_HOUSEKEEPING_S):
-            status = self._scheduler.status()
-            self._metrics.active_rows.set(status.active)
-            self._metrics.waiting_rows.set(status.waiting)
-            with self._lock:
-                in_flight = list(self._in_flight.values())
-            for pending, reply in in_flight:
-                if reply.abandoned:
-                    pending.end(CancelledError("the caller cancelled the request or went away"))
+            self._metrics.show(self._scheduler.status())
+            self._metrics.flush()
+            for flight in self._flights.all():
+                if flight.abandoned:
+                    self._end(flight, "the caller cancelled the request or went away")

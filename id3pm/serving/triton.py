@@ -23,6 +23,7 @@ from id3pm.errors import (
     InvalidInputError,
     OverloadedError,
 )
+from id3pm.serving.logs import shown
 from id3pm.serving.wire import Array
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,12 @@ _CODES: tuple[tuple[tuple[type[Id3pmError], ...], str], ...] = (
     ((OverloadedError, DrainingError, DeadlineError), "UNAVAILABLE"),
     ((CancelledError,), "CANCELLED"),
 )
+_LEVELS = {
+    "INVALID_ARG": logging.INFO,
+    "UNAVAILABLE": logging.WARNING,
+    "CANCELLED": logging.INFO,
+    "INTERNAL": logging.ERROR,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +98,7 @@ class Reply:
     """The one response to a request, which any thread may send. In Triton's default mode there must be exactly one."""
 
     def __init__(self, pb: Any, request: Any) -> None:
+        self.id: str = request.request_id()
         self._pb = pb
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
@@ -107,18 +115,15 @@ class Reply:
         tensors = [self._pb.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()]
         self._finish(self._pb.InferenceResponse(tensors))
 
-    def fail(self, error: BaseException) -> str:
-        """Answers with an error; does nothing where the request is answered already.
-
-        Returns:
-            Triton's name of the error's kind.
-        """
+    def fail(self, error: BaseException) -> None:
+        """Answers with an error, which is logged; does nothing where the request is answered already."""
         code, message = describe(error)
-        if code == "INTERNAL":
-            logger.error("a request failed: %s", message, exc_info=error)
+        unforeseen = None if isinstance(error, Id3pmError) else error
+        logger.log(
+            _LEVELS[code], "request %s: %s: %s", shown(self.id), code, message.replace("\n", " "), exc_info=unforeseen
+        )
         triton_error = self._pb.TritonError(message, getattr(self._pb.TritonError, code))
         self._finish(self._pb.InferenceResponse(error=triton_error))
-        return code
 
     def _finish(self, response: Any) -> None:
         with self._lock:
@@ -128,11 +133,14 @@ class Reply:
             self._sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
+def code_of(error: BaseException) -> str:
+    """Triton's error code for an exception."""
+    return next((code for kinds, code in _CODES if isinstance(error, kinds)), "INTERNAL")
+
+
 def describe(error: BaseException) -> tuple[str, str]:
     """Triton's error code for an exception, and the text that its sender gets to read (never a path or a traceback)."""
-    for kinds, code in _CODES:
-        if isinstance(error, kinds):
-            return code, str(error)
+    code = code_of(error)
     if isinstance(error, Id3pmError):
-        return "INTERNAL", str(error)
-    return "INTERNAL", f"internal error ({type(error).__name__}); the server's log says more"
+        return code, str(error)
+    return code, f"internal error ({type(error).__name__}); the server's log says more"

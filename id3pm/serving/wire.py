@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -25,7 +26,14 @@ BASE: tuple[Stage, ...] = ("base",)
 SR: tuple[Stage, ...] = ("sr",)
 
 FACES = ("largest", "only")
-CONTROL_OPS = ("ping", "drain", "cancel", "progress")
+# Operation -> fewest and most arguments behind it. An empty request id counts as none.
+CONTROL_OPS: Mapping[str, tuple[int, int]] = {
+    "ping": (0, 1),
+    "drain": (0, 1),
+    "cancel": (1, 1),
+    "progress": (1, 1),
+    "watch": (2, 3),
+}
 MAX_PHOTO_BYTES = 32 * 2**20
 _SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
 
@@ -78,20 +86,46 @@ OPTIONS: tuple[Option, ...] = (
 OPTIONS_BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
 
-def parse_control(control: Array) -> tuple[str, str]:
-    """Operation and request id of a control tensor, strings [1, 2].
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """A control request.
+
+    Attributes:
+        op: One of `CONTROL_OPS`.
+        request_id: Whom it is about; empty for `ping` and `drain`.
+        after_step: `watch` waits for a step after this one.
+        preview: `watch` wants pictures.
+    """
+
+    op: str
+    request_id: str = ""
+    after_step: int = -1
+    preview: bool = True
+
+
+def parse_control(control: Array) -> Control:
+    """What a control tensor asks for: strings [1, K], the operation, a request id, and what `watch` needs.
 
     Raises:
-        InvalidInputError: Another shape, an unknown operation, or no id where one is needed.
+        InvalidInputError: Another shape, an unknown operation, or arguments that it does not take.
     """
-    if control.shape != (1, 2):
-        raise InvalidInputError(f"control has shape {list(control.shape)}: send one row [operation, request id]")
-    op, request_id = (text("control", value) for value in control.reshape(-1))
+    if control.ndim != 2 or len(control) != 1 or not control.size:
+        raise InvalidInputError(f"control has shape {list(control.shape)}: send one row [operation, request id, ...]")
+    op, *arguments = (text("control", value) for value in control.reshape(-1))
     if op not in CONTROL_OPS:
         raise InvalidInputError(f"control operation {op[:64]!r}: choose one of {', '.join(CONTROL_OPS)}")
-    if op in ("cancel", "progress") and not request_id:
+    least, most = CONTROL_OPS[op]
+    if least and not (arguments and arguments[0]):
         raise InvalidInputError(f"control {op} needs the request id as its second string")
-    return op, request_id
+    if not least <= len(arguments) <= most:
+        raise InvalidInputError(f"control {op} takes {least} to {most} strings behind it, not {len(arguments)}")
+    if op != "watch":
+        return Control(op, "".join(arguments))
+    if not re.fullmatch(r"-1|[0-9]{1,9}", arguments[1]):
+        raise InvalidInputError(f"control watch: after step {arguments[1][:64]!r}: send a whole number from -1 up")
+    if arguments[2:] not in ([], ["0"], ["1"]):
+        raise InvalidInputError(f"control watch: preview {arguments[2][:64]!r}: send 1 or 0")
+    return Control(op, arguments[0], int(arguments[1]), arguments[2:] != ["0"])
 
 
 def parse_faces(rows: int, face: Array | None) -> list[str]:

@@ -19,7 +19,7 @@ SHAPES = {
     "image": contract.IMAGE_SHAPE,
     "image_64": contract.IMAGE_64_SHAPE,
     "detection": (contract.DETECTION_LENGTH,),
-    "control": (2,),
+    "control": (-1,),
     "embedding": (-1,),
     "attributes": (-1,),
 }

@@ -191,9 +191,10 @@ class Wire:
         """Sends a request and waits for the answer."""
         return self.start(model, outputs, **inputs)()
 
-    def control(self, model: str, op: str, request_id: str = "") -> dict[str, Any]:
+    def control(self, model: str, op: str, request_id: str = "", *more: str) -> dict[str, Any]:
         """The JSON answer to a control request."""
-        status = self.infer(model, ["status"], control=np.array([[op, request_id]], dtype=object))["status"]
+        words = np.array([[op, request_id, *more]], dtype=object)
+        status = self.infer(model, ["status"], control=words)["status"]
         return json.loads(status[0, 0])
 
     def http(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:

@@ -1,9 +1,10 @@
-"""Ping, progress, cancel and deadlines on the running server."""
+"""Ping, progress, watch, cancel and deadlines on the running server."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 import time
 from typing import Any
 
@@ -36,6 +37,75 @@ def test_ping_tells_how_the_scheduler_is(wire: Any, stage: str) -> None:
     status = wire.control(stage, "ping")
     assert (status["active"], status["waiting"], status["in_flight"], status["draining"]) == (0, 0, 0, False)
     assert 0 <= status["loop_age_ms"] < 3000
+    assert status["step_ms"] > 0 and status["backlog_s"] == 0
+
+
+def test_ping_tells_how_much_work_is_in_flight(wire: Any, embedding: np.ndarray) -> None:
+    answer = long_request(wire, embedding, "work", model="denoiser_64")
+    wait_until(lambda: wire.control("denoiser_64", "progress", "work")["found"])
+    assert wire.control("denoiser_64", "ping")["backlog_s"] > 0
+    wire.control("denoiser_64", "cancel", "work")
+    with pytest.raises(InferenceServerException, match="cancelled"):
+        answer()
+
+
+def follow(wire: Any, model: str, id: str) -> list[dict[str, Any]]:
+    """All that a follower of a request of one row is told of one stage, from its first step on."""
+    wait_until(lambda: wire.control(model, "watch", id, "-1", "0")["found"])
+    seen: list[dict[str, Any]] = []
+    while True:
+        state = wire.control(model, "watch", id, str(seen[-1]["step"]) if seen else "-1")
+        if not state["found"]:
+            return seen
+        seen += [row for row in state["rows"] if not row["done"]]
+
+
+def test_a_follower_of_an_ensemble_sees_both_stages_step_by_step(wire: Any, embedding: np.ndarray) -> None:
+    answer = long_request(wire, embedding, "followed", steps=150, sr_steps=np.array([[12]], dtype=np.int32))
+    base = follow(wire, "denoiser_64", "followed")
+    sr = follow(wire, "super_resolution", "followed")
+    answer()
+    for rows, steps in ((base, 150), (sr, 12)):
+        made = [row["step"] for row in rows]
+        assert made == sorted(set(made)) and len(made) > 5 and {row["steps"] for row in rows} == {steps}
+    assert Image.open(io.BytesIO(base64.b64decode(base[-1]["preview_png"]))).size == (64, 64)
+    assert Image.open(io.BytesIO(base64.b64decode(sr[-1]["preview_png"]))).size == (256, 256)
+
+
+def test_before_its_first_step_super_resolution_shows_its_input(wire: Any) -> None:
+    small = np.random.Generator(np.random.Philox(8)).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    inputs = {"image_64": np.repeat(small, 8, axis=0), "seed": np.zeros((8, 1), np.int64)}
+    many = np.full((8, 1), 1000, np.int32)
+    busy = wire.start(
+        "super_resolution", ["image"], id="busy", sr_steps=many, priority=np.zeros((8, 1), np.int32), **inputs
+    )
+    wait_until(lambda: wire.control("super_resolution", "ping")["active"] == 8)
+    waits = wire.start(
+        "super_resolution", ["image"], id="waits", image_64=small, seed=np.array([[1]]), sr_steps=many[:1]
+    )
+    wait_until(lambda: wire.control("super_resolution", "progress", "waits")["found"])
+    (row,) = wire.control("super_resolution", "watch", "waits", "-1")["rows"]
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["preview_png"]))))
+    assert row["step"] == 0 and np.array_equal(shown, small[0])
+    for id, answer in (("busy", busy), ("waits", waits)):
+        wire.control("super_resolution", "cancel", id)
+        with pytest.raises(InferenceServerException, match="cancelled"):
+            answer()
+
+
+def test_a_watch_holds_nobody_up(wire: Any, embedding: np.ndarray) -> None:
+    answer = long_request(wire, embedding, "slow", model="denoiser_64")
+    wait_until(lambda: wire.control("denoiser_64", "progress", "slow")["found"])
+    words = np.array([["watch", "slow", "999"]], dtype=object)
+    polls = [wire.start("denoiser_64", ["status"], control=words) for _ in range(20)]
+    start = time.monotonic()
+    long_request(wire, embedding, "quick", model="denoiser_64", steps=3)()
+    assert time.monotonic() - start < 2.0
+    wire.control("denoiser_64", "cancel", "slow")
+    for poll in polls:
+        assert json.loads(poll()["status"][0, 0]) == {"id": "slow", "found": False}
+    with pytest.raises(InferenceServerException, match="cancelled"):
+        answer()
 
 
 def test_progress_shows_steps_and_a_preview(wire: Any, embedding: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import ImageError, InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import PRESETS
 from id3pm.serving.options import parse_rows
-from id3pm.serving.wire import MAX_PHOTO_BYTES, OPTIONS, parse_control, photo_bytes, shortest_float
+from id3pm.serving.wire import MAX_PHOTO_BYTES, OPTIONS, Control, parse_control, photo_bytes, shortest_float
 
 DEFAULTS = SamplingOptions(sampler="ddim", steps=25, eta=0.5)
 SEED = {"seed": np.array([[3]], dtype=np.int64)}
@@ -155,15 +155,31 @@ def test_decimals_of_six_digits_survive_fp32(digits: int, places: int) -> None:
     ("sent", "words"),
     [
         ([["ping", ""], ["ping", ""]], "one row"),
-        ([["ping"]], "one row"),
-        ([["stop", ""]], "'stop': choose one of ping, drain, cancel, progress"),
+        ([[]], "one row"),
+        ([["stop", ""]], "'stop': choose one of ping, drain, cancel, progress, watch"),
         ([["progress", ""]], "needs the request id"),
+        ([["cancel"]], "needs the request id"),
+        ([["cancel", "a", "b"]], "takes 1 to 1 strings behind it, not 2"),
+        ([["watch", "a"]], "takes 2 to 3 strings behind it, not 1"),
+        ([["watch", "a", "1.5"]], "after step '1.5': send a whole number from -1 up"),
+        ([["watch", "a", "-2"]], "after step '-2'"),
+        ([["watch", "a", "1", "yes"]], "preview 'yes': send 1 or 0"),
         ([[b"\xff", ""]], "UTF-8"),
     ],
 )
 def test_control_requests_are_checked(sent: Any, words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         parse_control(np.array(sent, dtype=object))
+
+
+def test_control_requests_are_read() -> None:
+    def read(*words: str) -> Control:
+        return parse_control(np.array([words], dtype=object))
+
+    assert read("ping") == read("ping", "") == Control("ping")
+    assert read("cancel", "a") == Control("cancel", "a")
+    assert read("watch", "a", "-1") == Control("watch", "a", -1, True)
+    assert read("watch", "a", "7", "0") == Control("watch", "a", 7, False)
 
 
 JPEG = b"\xff\xd8\xff\xe0 rest of the file"

@@ -1,0 +1,161 @@
+"""The requests of a stage by id: a second one with the same content joins the first, or gets its answer again."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from id3pm.errors import InvalidInputError
+from id3pm.sampling.request import SampleRequest
+from id3pm.serving.logs import shown
+from id3pm.serving.options import Row
+from id3pm.serving.pending import PendingRows
+from id3pm.serving.triton import Call, Reply
+from id3pm.serving.wire import OPTIONS_BY_NAME, Array
+
+Outputs = Mapping[str, Array]
+KEPT_S = 60.0
+KEPT_BYTES = 32 * 2**20
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Flight:
+    """One request, and all who wait for its answer.
+
+    Attributes:
+        name: The id that its sender chose, or one made up.
+        content: Hash of what decides the answer, or `None` where the sender chose no id.
+        call: What was sent.
+        requests: Its rows, for the scheduler.
+        pending: Collects the rows' outcomes.
+        replies: Everybody to answer.
+        arrived: `time.monotonic()` seconds.
+    """
+
+    name: str
+    content: bytes | None
+    call: Call
+    requests: Sequence[SampleRequest]
+    pending: PendingRows
+    replies: list[Reply]
+    arrived: float = dataclasses.field(default_factory=time.monotonic)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits any more, as far as Triton knows."""
+        return all(reply.abandoned for reply in self.replies)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Answer:
+    content: bytes
+    outputs: Outputs
+    size: int
+    until: float
+
+
+class Flights:
+    """Requests in flight, and the answers of the last minute as far as `KEPT_BYTES` go. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_flight: dict[str, Flight] = {}
+        self._unanswered = 0
+        self._kept: collections.OrderedDict[str, _Answer] = collections.OrderedDict()  # the oldest first
+        self._kept_bytes = 0
+
+    def enter(self, flight: Flight) -> Flight | Outputs:
+        """Takes a request with its one reply.
+
+        Returns:
+            The request itself, which is now in flight; or the one of the same id and content that it has joined; or
+            the answer that such a one got a moment ago.
+
+        Raises:
+            InvalidInputError: One of the same id and other content is in flight.
+        """
+        with self._lock:
+            first = self._in_flight.get(flight.name)
+            if first is not None and not first.pending.failed:  # what has failed is not worth joining: it begins anew
+                if first.content != flight.content:
+                    raise InvalidInputError(
+                        f"request id {shown(flight.name)} is in flight already with other inputs: choose unique ids"
+                    )
+                first.replies.extend(flight.replies)
+                return first
+            self._forget_old()
+            answer = self._kept.get(flight.name)
+            if answer is not None and answer.content == flight.content:
+                return answer.outputs
+            self._in_flight[flight.name] = flight
+            self._unanswered += 1
+            return flight
+
+    def leave(self, flight: Flight, outputs: Outputs | None) -> list[Reply]:
+        """Ends a flight, with its outputs or, where it failed, without; its id is free from now on.
+
+        Returns:
+            Whom to answer. Afterwards, `answered` must be called.
+        """
+        with self._lock:
+            if self._in_flight.get(flight.name) is flight:
+                del self._in_flight[flight.name]
+            if outputs is not None and flight.content is not None:
+                self._keep(flight.name, flight.content, outputs)
+            return list(flight.replies)
+
+    def answered(self) -> None:
+        """All who waited for a flight that has left have their answer."""
+        with self._lock:
+            self._unanswered -= 1
+
+    def get(self, name: str) -> Flight | None:
+        """The request of this id that is in flight."""
+        with self._lock:
+            return self._in_flight.get(name)
+
+    def all(self) -> list[Flight]:
+        """All requests in flight."""
+        with self._lock:
+            return list(self._in_flight.values())
+
+    @property
+    def unanswered(self) -> int:
+        """Requests in flight, or done and about to be answered."""
+        with self._lock:
+            return self._unanswered
+
+    def _keep(self, name: str, content: bytes, outputs: Outputs) -> None:
+        size = sum(_size(array) for array in outputs.values())
+        if name in self._kept:
+            self._kept_bytes -= self._kept.pop(name).size
+        self._kept[name] = _Answer(content, outputs, size, time.monotonic() + KEPT_S)
+        self._kept_bytes += size
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        now = time.monotonic()
+        while self._kept and (self._kept_bytes > KEPT_BYTES or next(iter(self._kept.values())).until < now):
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.size
+
+
+def content_of(call: Call, rows: Sequence[Row]) -> bytes:
+    """A hash of what decides the answer: data, parsed options and wanted outputs; not priority and time limit."""
+    digest = hashlib.sha256(repr(sorted(call.wanted)).encode())
+    for name, tensor in sorted(call.tensors.items()):
+        if name not in OPTIONS_BY_NAME:  # options may come as parameters as well; the rows hold them
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+            digest.update(repr(tensor.tolist()).encode() if tensor.dtype == object else tensor.tobytes())
+    for row in rows:
+        digest.update(repr((row.seed, row.options)).encode())
+        digest.update(b"" if row.attributes is None else row.attributes.tobytes())
+    return digest.digest()
+
+
+def _size(array: Array) -> int:
+    return sum(len(value) for value in array.flat) if array.dtype == object else array.nbytes

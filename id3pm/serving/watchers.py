@@ -1,0 +1,107 @@
+"""Long polls: who waits for the next step of a request is answered by a thread of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from id3pm.serving.triton import Reply
+from id3pm.serving.wire import strings
+
+MAX_WAIT_S = 5.0
+MAX_WATCHERS = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Watch:
+    """One who waits.
+
+    Attributes:
+        request_id: Whom he watches.
+        after_step: He wants to hear of any unfinished row that has made more steps than this.
+        preview: He wants pictures.
+        reply: His answer.
+    """
+
+    request_id: str
+    after_step: int
+    preview: bool
+    reply: Reply
+    until: float = dataclasses.field(default_factory=lambda: time.monotonic() + MAX_WAIT_S)
+
+
+class Watchers:
+    """Answers each watch as soon as there is news, or after `MAX_WAIT_S` with what there is.
+
+    Args:
+        news: Whether a request is over, or a row of it that is not done has made more than so many steps.
+        state: The answer to one who wants it with pictures, or without.
+    """
+
+    def __init__(self, news: Callable[[str, int], bool], state: Callable[[str, bool], dict[str, Any]]) -> None:
+        self._news = news
+        self._state = state
+        self._woken = threading.Condition()  # guards the next three
+        self._waiting: list[Watch] = []
+        self._changed = self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="watchers", daemon=True)
+        self._thread.start()
+
+    def add(self, watch: Watch) -> None:
+        """Takes a watch. Where too many wait already, or the server stops, it is answered at once."""
+        with self._woken:
+            if len(self._waiting) < MAX_WATCHERS and not self._closing:
+                self._waiting.append(watch)
+                self._changed = True
+                self._woken.notify()
+                return
+        self._answer([watch])
+
+    def changed(self) -> None:
+        """Something has made a step or has ended. Costs next to nothing where nobody watches."""
+        if self._waiting:
+            with self._woken:
+                self._changed = True
+                self._woken.notify()
+
+    def close(self) -> None:
+        """Answers everybody, and ends the thread."""
+        with self._woken:
+            self._closing = True
+            self._woken.notify()
+        self._thread.join(timeout=MAX_WAIT_S)
+
+    def _loop(self) -> None:
+        while not self._closing:
+            with self._woken:
+                if not (self._changed or self._closing):
+                    end = min((watch.until for watch in self._waiting), default=None)
+                    self._woken.wait(None if end is None else max(0.0, end - time.monotonic()))
+                self._changed = False
+                waiting = list(self._waiting)
+            self._look(waiting)
+        with self._woken:
+            rest, self._waiting = self._waiting, []
+        self._answer(rest)
+
+    def _look(self, waiting: list[Watch]) -> None:
+        now = time.monotonic()
+        ready = [watch for watch in waiting if watch.until <= now or self._news(watch.request_id, watch.after_step)]
+        with self._woken:
+            self._waiting = [watch for watch in self._waiting if watch not in ready]
+        self._answer(ready)
+
+    def _answer(self, ready: Sequence[Watch]) -> None:
+        states: dict[tuple[str, bool], dict[str, Any]] = {}  # a picture is encoded once for all who follow it
+        for watch in ready:
+            key = (watch.request_id, watch.preview)
+            try:
+                if key not in states:
+                    states[key] = self._state(*key)
+                watch.reply.send({"status": strings([json.dumps(states[key])])})
+            except Exception as error:  # the others are still to be answered
+                watch.reply.fail(error)
