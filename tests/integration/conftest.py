@@ -219,3 +219,9 @@ def wire(server: TritonServer) -> Iterator[Wire]:
     connection = Wire(server)
     yield connection
     connection.grpc.close()
+
+
+@pytest.fixture
+def wire_to() -> type[Wire]:
+    """Connects to a server of a test's own."""
+    return Wire
