@@ -26,7 +26,7 @@ class SampleRequest:
         attributes: Attribute vector, float32 [A], or `None` for unspecified (the -1-vector).
         low_res: The image to upsample, float32 [3, s, s] in [-1, 1].
         deadline: `time.monotonic()` seconds after which the result is of no use, or `None`.
-        priority: Smaller goes first; only the order of waiting requests depends on it.
+        priority: Class from 0 up; smaller ones go first, see `id3pm.sampling.policy`. No image depends on it.
     """
 
     id: str
