@@ -136,6 +136,22 @@ def test_a_short_request_overtakes_sixteen_long_ones(wire: Any, embedding: np.nd
     assert np.array_equal(wire.infer(MODEL, ["image_64"], **inputs(embedding))["image_64"], alone)
 
 
+def test_rows_that_pause_for_others_give_the_same_image(wire: Any, embedding: np.ndarray) -> None:
+    sent = {**inputs(embedding, 16, steps=150), "priority": np.full((16, 1), 9, np.int32)}
+    alone = wire.infer(MODEL, ["image_64"], **sent)["image_64"]
+    paused = wire.start(MODEL, ["image_64"], id="paused", **sent)
+    wait_until(lambda: wire.control(MODEL, "watch", "paused", "10", "0")["found"])
+    urgent = [
+        wire.start(MODEL, ["image_64"], priority=np.zeros((8, 1), np.int32), **inputs(-embedding, 8, steps=40))
+        for _ in range(2)
+    ]
+    wait_until(lambda: wire.control(MODEL, "ping")["paused"] == 16)
+    for answer in urgent:
+        answer()
+    assert wire.control(MODEL, "progress", "paused")["found"]
+    assert np.array_equal(paused()["image_64"], alone)
+
+
 def test_a_request_that_comes_again_is_done_once(wire: Any, embedding: np.ndarray) -> None:
     change = Change(wire)
     sent = inputs(embedding, steps=200)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_engines
-from fake_engine import Inbox
+from fake_engine import Inbox, KnownCost
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from id3pm.diffusion.guidance import null_attributes, null_identity
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.samplers import plan, sample
 from id3pm.engines.base import Engine, load_engine
-from id3pm.engines.inputs import FloatArray
+from id3pm.engines.inputs import EngineInputs, FloatArray
 from id3pm.sampling.request import SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 
@@ -128,6 +128,56 @@ def test_same_seed_same_image_in_any_batch(base_engine: Engine) -> None:
         assert scheduler.close()
     for image in images[1:]:
         np.testing.assert_array_equal(image, images[0])
+
+
+class Interrupted:
+    """An engine during whose calls urgent requests arrive, so that the others must pause."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.config, self.max_batch, self.description = engine.config, engine.max_batch, engine.description
+        self.calls = 0
+        self.paused: list[int] = []
+        self.scheduler: StepScheduler | None = None
+        self.inbox = Inbox()
+
+    def run(self, inputs: EngineInputs) -> FloatArray:
+        assert self.scheduler is not None
+        self.calls += 1
+        self.paused.append(self.scheduler.status().paused)
+        if self.calls in (3, 8, 10):
+            for index in range(2):
+                name = f"urgent {self.calls} {index}"
+                options = SamplingOptions(steps=2 + index, guidance_scale=1.0)
+                identity = np.full(8, index, dtype=np.float32)
+                request = SampleRequest(id=name, seed=index, options=options, identity=identity, priority=0)
+                self.scheduler.submit(request, self.inbox.receiver(name))
+        return self._engine.run(inputs)
+
+    def close(self) -> None:
+        """Leaves the engine to its owner."""
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m"])
+def test_a_pause_changes_no_bit(base_engine: Engine, sampler: str) -> None:
+    engine = Interrupted(base_engine)
+    engine.scheduler = StepScheduler(engine, tiny_engines.BASE_DIFFUSION, STAGE_BASE, max_rows=2, cost=KnownCost())
+    requests = [
+        SampleRequest(
+            id=str(seed),
+            seed=seed,
+            options=SamplingOptions(sampler=sampler, steps=7, guidance_scale=2.0),  # type: ignore[arg-type]
+            identity=np.full(8, 0.1 * seed, dtype=np.float32),
+        )
+        for seed in range(2)
+    ]
+    inbox = Inbox()
+    engine.scheduler.submit_all([(request, inbox.receiver(request.id)) for request in requests])
+    for request in requests:
+        expected = reference(base_engine, tiny_engines.BASE_DIFFUSION, STAGE_BASE, request)
+        np.testing.assert_array_equal(inbox.sample(request.id).image, expected)
+    assert max(engine.paused) == 2
+    assert engine.scheduler.close()
 
 
 def test_image_depends_on_seed_identity_attributes_and_guidance(scheduler: StepScheduler) -> None:
