@@ -61,11 +61,11 @@ def follow(wire: Any, model: str, id: str) -> list[dict[str, Any]]:
 
 
 def test_a_follower_of_an_ensemble_sees_both_stages_step_by_step(wire: Any, embedding: np.ndarray) -> None:
-    answer = long_request(wire, embedding, "followed", steps=150, sr_steps=np.array([[12]], dtype=np.int32))
+    answer = long_request(wire, embedding, "followed", steps=150, sr_steps=np.array([[80]], dtype=np.int32))
     base = follow(wire, "denoiser_64", "followed")
     sr = follow(wire, "super_resolution", "followed")
     answer()
-    for rows, steps in ((base, 150), (sr, 12)):
+    for rows, steps in ((base, 150), (sr, 80)):
         made = [row["step"] for row in rows]
         assert made == sorted(set(made)) and len(made) >= 3 and {row["steps"] for row in rows} == {steps}
     assert Image.open(io.BytesIO(base64.b64decode(base[-1]["preview_png"]))).size == (64, 64)
@@ -75,7 +75,7 @@ def test_a_follower_of_an_ensemble_sees_both_stages_step_by_step(wire: Any, embe
 def test_before_its_first_step_super_resolution_shows_its_input(wire: Any) -> None:
     small = np.random.Generator(np.random.Philox(8)).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     inputs = {"image_64": np.repeat(small, 8, axis=0), "seed": np.zeros((8, 1), np.int64)}
-    many = np.full((8, 1), 1000, np.int32)
+    many = np.full((8, 1), 200, np.int32)
     busy = wire.start(
         "super_resolution", ["image"], id="busy", sr_steps=many, priority=np.zeros((8, 1), np.int32), **inputs
     )
