@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from id3pm.diffusion.samplers import StepPlan
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import input_shapes
 
+EFFICIENT = 0.97  # of the throughput of the largest batch
 FIRST_GUESS_S = 0.1  # per row, until something has been measured
 _GAIN = 0.1  # of a measurement on the mean of its kind
 _FORGETTING = 0.98  # per measurement of another kind
@@ -57,6 +59,18 @@ class CostModel:
         """Expected seconds of a step that evaluates so many rows."""
         a, b = self._line
         return a + b * rows
+
+    def enough(self, most: int) -> int:
+        """The fewest rows at which a step gets `EFFICIENT` of the throughput that it has with `most` rows.
+
+        On a GPU that is most of them; on a CPU, where a row costs what it costs in any company, only a few. A step of
+        more would make everybody wait longer and finish nothing sooner. All of them, until two kinds of step are known.
+        """
+        if len(self._kinds) < 2:
+            return most
+        a, b = self._line
+        slack = (b + a / most) / EFFICIENT - b  # a row's share of `a` may be so much
+        return max(1, min(most, math.ceil(a / slack - 1e-9))) if slack > 0.0 else most
 
     def service_s(self, steps: StepPlan, company: int = 1) -> float:
         """Expected seconds of all steps of an image, sampled without a pause in a batch of `company` like it."""

@@ -1,7 +1,7 @@
 """Who is sampled next: the whole scheduling policy.
 
-Every step takes the best `max_rows` of all rows in flight; the others pause, or wait for their first step. A row is
-better than another by
+Every step takes the best of all rows in flight, at most `max_rows`, and no more than the engine needs to be efficient;
+the others pause, or wait for their first step. A row is better than another by
 
 1. its priority class; a row past its due time competes in the first class, so that no class starves;
 2. within a class, by the earlier due time;
@@ -36,10 +36,24 @@ def due_time(arrival: float, service_s: float, priority: int, deadline: float) -
     return min(deadline, arrival + STRETCH * (1 + priority - FIRST_CLASS) * service_s)
 
 
-def choose(rows: Iterable[Row], max_rows: int, now: float) -> list[Row]:
-    """The rows of the next step, the best first."""
+def choose(rows: Iterable[Row], max_rows: int, enough: int, now: float) -> list[Row]:
+    """The rows of the next step, the best first.
+
+    Args:
+        rows: All that are in flight.
+        max_rows: Most that a step takes.
+        enough: No further row is taken once the step has so many evaluations: guided rows need two.
+        now: `time.monotonic()` seconds.
+    """
 
     def rank(row: Row) -> tuple[int, float, int]:
         return (FIRST_CLASS if row.due < now else row.request.priority, row.due, row.order)
 
-    return heapq.nsmallest(max_rows, rows, key=rank)
+    chosen: list[Row] = []
+    evaluations = 0
+    for row in heapq.nsmallest(max_rows, rows, key=rank):
+        if evaluations >= enough:
+            break
+        chosen.append(row)
+        evaluations += row.next_evaluations
+    return chosen

@@ -216,7 +216,8 @@ class StepScheduler:
         """The rows of the next step, as the policy says."""
         with self._changed:
             now = time.monotonic()
-            chosen = choose(self._in_flight.values(), self._max_rows, now)
+            enough = self._cost.enough(2 * self._max_rows)
+            chosen = choose(self._in_flight.values(), self._max_rows, enough, now)
             for row in self._in_flight.values():
                 row.active = False
             for row in chosen:

@@ -91,3 +91,27 @@ def test_warm_up_of_a_slow_engine_stays_short(monkeypatch: pytest.MonkeyPatch) -
     model = warm_up(engine, max_rows=16)
     assert engine.calls == [1, 1]
     assert model.step_s(16) == pytest.approx(16.0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "least", "most"),
+    [
+        (0.05, 0.0005, 30, 32),  # a GPU: every further row is nearly free
+        (0.002, 0.01, 4, 8),  # a CPU: a row costs what it costs
+        (0.0, 0.01, 1, 2),
+    ],
+)
+def test_enough_rows_are_those_that_make_the_engine_efficient(a: float, b: float, least: int, most: int) -> None:
+    model = CostModel()
+    for rows in (1, 32):
+        model.observe(rows, a + b * rows)
+    enough = model.enough(32)
+    assert least <= enough <= most
+    assert enough / model.step_s(enough) >= 0.969 * 32 / model.step_s(32)
+
+
+def test_a_step_takes_all_rows_until_the_cost_is_known() -> None:
+    model = CostModel()
+    assert model.enough(32) == 32
+    model.observe(4, 0.1)
+    assert model.enough(32) == 32
