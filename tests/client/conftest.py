@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import inspect
+import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from id3pm_client import (
     AsyncClient,
@@ -34,6 +38,9 @@ class FakeServer:
         self.calls: list[Call] = []
         self.timeouts: list[float] = []
         self.controls: list[tuple[str, str, str]] = []
+        self.watches: list[tuple[str, str, int, str]] = []
+        self.steps = {"denoiser_64": 4, "super_resolution": 3}
+        self.working: set[tuple[str, str]] = set()
         self.given_up: list[str] = []
         self.ready = True
         self.in_flight = self.most_in_flight = 0
@@ -43,12 +50,15 @@ class FakeServer:
         """The outcome of a call, and after how many seconds it comes."""
         with self._lock:
             if "control" in call.inputs:
-                operation, request_id = (text.decode() for text in call.inputs["control"][0])
+                operation, request_id, *more = (text.decode() for text in call.inputs["control"][0])
+                if operation == "watch":
+                    return self._watch(call.model, request_id, int(more[0]), more[1], timeout_s)
                 self.controls.append((call.model, operation, request_id))
                 if operation == "cancel":
                     return NotServedError(f"no request {request_id}"), 0.0
                 return {"status": texts('{"active": 1, "waiting": 2}')}, 0.0
             self.calls.append(call)
+            self.working.add((call.model, call.request_id))
             self.timeouts.append(timeout_s)
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -60,11 +70,26 @@ class FakeServer:
             return DeadlineExceededError("Deadline Exceeded"), timeout_s
         return outcome, self.delay_s(call)
 
+    def _watch(
+        self, model: str, request_id: str, after: int, with_preview: str, timeout_s: float
+    ) -> tuple[dict[str, Any] | ClientError, float]:
+        """As the stages do it, each question a step further; who has seen the last one waits."""
+        self.watches.append((model, request_id, after, with_preview))
+        if (model, request_id) not in self.working:
+            return {"status": texts('{"found": false}')}, 0.0
+        step, steps = after + 1, self.steps[model]
+        if step == steps:
+            return DeadlineExceededError("Deadline Exceeded"), timeout_s
+        png = preview_png(step) if with_preview == "1" and (step or model == "super_resolution") else None
+        row = {"done": False, "step": step, "steps": steps, "preview_png": png}
+        return {"status": texts(json.dumps({"found": True, "rows": [row]}))}, 0.0
+
     def end(self, call: Call, given_up: bool) -> None:
         if "control" in call.inputs:
             return
         with self._lock:
             self.in_flight -= 1
+            self.working.discard((call.model, call.request_id))
             if given_up:
                 self.given_up.append(call.request_id)
 
@@ -140,13 +165,35 @@ class Blocking:
         self._client = client
         self._loop = loop
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._client, name)
-        return lambda *args, **kwargs: self._loop.run_until_complete(method(*args, **kwargs))
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._client, name)
+        return self._blocking(member) if callable(member) else member
+
+    def _blocking(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            return self._events(result) if inspect.isasyncgen(result) else self._loop.run_until_complete(result)
+
+        return call
+
+    def _events(self, stream: Any) -> Generator[Any, None, None]:
+        try:
+            while True:
+                yield self._loop.run_until_complete(anext(stream))
+        except StopAsyncIteration:
+            return
+        finally:
+            self._loop.run_until_complete(stream.aclose())
 
 
 def texts(*values: str) -> np.ndarray:
     return np.array([[value.encode() for value in values]], dtype=np.object_)
+
+
+def preview_png(shade: int) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (shade, shade, shade)).save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def ready(server: FakeServer) -> bool:
@@ -165,7 +212,10 @@ def echo(call: Call) -> dict[str, Any]:
         }
     seed = int(call.inputs["seed"][0, 0])
     first = float(call.inputs["embedding"][0, 0]) if "embedding" in call.inputs else None
+    if "receipt_64" in call.inputs:
+        first = json.loads(call.inputs["receipt_64"][0, 0])["first"]
     tensors = {
+        "receipt_64": texts(json.dumps({"seed": seed, "first": first})),
         "image": np.full((1, 256, 256, 3), seed % 256, np.uint8),
         "image_64": np.full((1, 64, 64, 3), seed % 256, np.uint8),
         "receipt": texts(json.dumps({"seed": seed, "first": first})),
@@ -181,11 +231,15 @@ def server() -> FakeServer:
 @pytest.fixture(params=["sync", "async"])
 def make_client(request: pytest.FixtureRequest, server: FakeServer) -> Iterator[Callable[..., Any]]:
     """Makes a client of either kind with the given settings, its methods blocking."""
-    if request.param == "sync":
-        yield lambda **settings: Client(transport=FakeSyncTransport(server), **settings)
-        return
+
+    def make_sync(servers: tuple[FakeServer, ...] = (server,), **settings: Any) -> Any:
+        return Client(transport=[FakeSyncTransport(each) for each in servers], **settings)
+
+    def make_async(servers: tuple[FakeServer, ...] = (server,), **settings: Any) -> Any:
+        return Blocking(AsyncClient(transport=[FakeAsyncTransport(each) for each in servers], **settings), loop)
+
     loop = asyncio.new_event_loop()
-    yield lambda **settings: Blocking(AsyncClient(transport=FakeAsyncTransport(server), **settings), loop)
+    yield make_sync if request.param == "sync" else make_async
     loop.close()
 
 

@@ -37,9 +37,15 @@ STATUSES = [
     ("PERMISSION_DENIED", "no", AccessDeniedError),
     ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceededError),
     ("CANCELLED", "the request was cancelled", CancelledRequestError),
+    ("CANCELLED", "the server shut down before the request was done", OverloadedError),
+    ("CANCELLED", "Received RST_STREAM with error code 8", ConnectionFailedError),
+    ("UNAVAILABLE", "the deadline passed at step 3 of 25", DeadlineExceededError),
     ("NOT_FOUND", "Request for unknown model: 'id3pm' is not found", NotServedError),
     ("UNIMPLEMENTED", "unknown service", NotServedError),
-    ("INTERNAL", "Stub process 'denoiser_64_0_0' is not healthy.", InternalServerError),
+    ("INTERNAL", "Stub process 'denoiser_64_0_0' is not healthy.", OverloadedError),
+    ("INTERNAL", "Received RST_STREAM with error code 2", ConnectionFailedError),
+    ("UNKNOWN", "Stream removed", ConnectionFailedError),
+    ("INTERNAL", "the engine failed at step 2 of 25: no memory", InternalServerError),
     ("UNKNOWN", "?", InternalServerError),
 ]
 
@@ -62,6 +68,21 @@ def test_every_status_has_its_exception(status: str, message: str, expected: typ
 )
 def test_tritons_prefixes_are_cut_off(noise: str) -> None:
     assert str(error_from_status("INVALID_ARGUMENT", f"{noise}seed is missing")) == "seed is missing"
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("the queue holds 31 s of work; retry after 12.5 s", 12.5),
+        ("draining; retry after 3 s, or elsewhere", 3.0),
+        ("queue full; try again later", None),
+    ],
+)
+def test_an_overloaded_server_says_when_to_come_back(message: str, seconds: float | None) -> None:
+    error = error_from_status("UNAVAILABLE", f"in ensemble 'id3pm', {message}")
+    assert isinstance(error, OverloadedError)
+    assert error.retry_after_s == seconds
+    assert error.of_request("id", 3, "image 3").retry_after_s == seconds
 
 
 def test_a_message_is_never_empty() -> None:

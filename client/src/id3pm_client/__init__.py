@@ -20,10 +20,13 @@ from id3pm_client._errors import (
     InvalidRequestError,
     NotServedError,
     OverloadedError,
+    ReplayError,
     UnavailableError,
 )
 from id3pm_client._flight import Call, Retry
 from id3pm_client._images import Embedding, GeneratedImage
+from id3pm_client._replay import ReceiptSource
+from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
 from id3pm_client._transport import AsyncTransport, SyncTransport
 from id3pm_client._version import __version__
@@ -39,12 +42,17 @@ __all__ = [
     "ConnectionFailedError",
     "DeadlineExceededError",
     "Embedding",
+    "Event",
     "GeneratedImage",
+    "Image64",
     "InternalServerError",
     "InvalidRequestError",
     "NotServedError",
     "Options",
     "OverloadedError",
+    "Progress",
+    "ReceiptSource",
+    "ReplayError",
     "Retry",
     "ServerInfo",
     "SyncTransport",

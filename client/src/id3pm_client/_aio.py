@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
+from id3pm_client._aio_flights import AsyncFlights
+from id3pm_client._answers import parse_embedding
 from id3pm_client._arguments import as_seeds
-from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
-from id3pm_client._flight import Call, Flight, Tensors
-from id3pm_client._grpc import AsyncGrpcTransport
+from id3pm_client._errors import InvalidRequestError
+from id3pm_client._flight import Tensors
+from id3pm_client._generation import Generation, OnImage
 from id3pm_client._images import Embedding, GeneratedImage, Photo
-from id3pm_client._transport import AsyncTransport
+from id3pm_client._replay import ReceiptSource, Replay
+from id3pm_client._stream import Event
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-logger = logging.getLogger("id3pm_client")
 
-
-class AsyncClient(base.BaseClient[AsyncTransport]):
-    """Client of an ID3PM server for asyncio: `Client`'s methods as coroutines. Belongs to one event loop.
+class AsyncClient(AsyncFlights):
+    """Client of ID3PM servers for asyncio: `Client`'s methods as coroutines. Belongs to one event loop.
 
     async with AsyncClient("127.0.0.1:8001") as client:
         face = await client.embed("portrait.jpg")
         images = await client.generate(face.vector, range(8), steps=25)
     """
-
-    def _open(self, connection: base.Connection) -> AsyncTransport:
-        return AsyncGrpcTransport(connection)
-
-    def _prepare(self) -> None:
-        self._slots = asyncio.Semaphore(self.max_in_flight)
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Closes the connection; the client cannot be used afterwards."""
-        self._closed = True
-        await self._transport.close()
 
     @overload
     async def generate(
@@ -61,7 +40,8 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
         *,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage | Any: ...
     @overload
@@ -72,7 +52,8 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
         *,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> list[GeneratedImage]: ...
     async def generate(
@@ -82,11 +63,12 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
         *,
         with_64: bool = True,
         timeout_s: float | None = None,
-        on_image: base.OnImage | None = None,
+        on_image: OnImage | None = None,
+        progress: bool = False,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage | list[GeneratedImage]:
         """Generates faces from ID vectors; see `Client.generate`. Cancelling the task stops the server's work too."""
-        return await self._generate(self._generation(embedding, seed, with_64, timeout_s, options), on_image)
+        return await self._generate(self._generation(embedding, seed, with_64, timeout_s, options), on_image, progress)
 
     @overload
     async def generate_from_photo(
@@ -97,7 +79,8 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage: ...
     @overload
@@ -109,7 +92,8 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> list[GeneratedImage]: ...
     async def generate_from_photo(
@@ -120,115 +104,92 @@ class AsyncClient(base.BaseClient[AsyncTransport]):
         face: str = "largest",
         with_64: bool = True,
         timeout_s: float | None = None,
-        on_image: base.OnImage | None = None,
+        on_image: OnImage | None = None,
+        progress: bool = False,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage | list[GeneratedImage]:
         """Generates faces of the person in a photograph; see `Client.generate_from_photo`."""
         seeds, single = as_seeds(seed)
         if not single:
             embedding = await self.embed(photo, face=face, timeout_s=timeout_s)
-            return await self.generate(
-                embedding, seeds, with_64=with_64, timeout_s=timeout_s, on_image=on_image, **options
-            )
-        generation = self._photo_generation(photo, seeds[0], face, with_64, timeout_s, options)
-        return await self._generate(generation, on_image)
+            generation = self._generation(embedding, seeds, with_64, timeout_s, options)
+        else:
+            generation = self._photo_generation(photo, seeds[0], face, with_64, timeout_s, options)
+        return await self._generate(generation, on_image, progress)
+
+    def stream(
+        self,
+        embedding: npt.ArrayLike | Embedding,
+        seed: int,
+        *,
+        preview_every: int = 1,
+        timeout_s: float | None = None,
+        **options: Unpack[contract.Options],
+    ) -> AsyncGenerator[Event, None]:
+        """Generates one face and tells what happens meanwhile; see `Client.stream`.
+
+        `async for event in client.stream(...)`. Cancelling the task stops the server's work; so does leaving the loop,
+        at once with `async with contextlib.aclosing(client.stream(...)) as events`.
+        """
+        self._check_open()
+        if embedding is None:
+            raise InvalidRequestError("embedding=None: pass one vector [D]")
+        return self._fly(self._streaming(embedding, seed, preview_every, timeout_s, options))
+
+    def stream_from_photo(
+        self,
+        photo: Photo,
+        seed: int,
+        *,
+        face: str = "largest",
+        preview_every: int = 1,
+        timeout_s: float | None = None,
+        **options: Unpack[contract.Options],
+    ) -> AsyncGenerator[Event, None]:
+        """`stream` for the person in a photograph; see `Client.stream_from_photo`."""
+        self._check_open()
+        streaming = self._streaming(None, seed, preview_every, timeout_s, options)
+        analysis = self._embedding_flight(photo, face, timeout_s)
+
+        async def events() -> AsyncGenerator[Event, None]:
+            await self._run([analysis], lambda _, tensors: streaming.set_embedding(parse_embedding(tensors)))
+            async with contextlib.aclosing(self._fly(streaming)) as flying:
+                async for event in flying:
+                    yield event
+
+        return events()
+
+    async def replay(
+        self,
+        receipt: ReceiptSource,
+        embedding: npt.ArrayLike | Embedding | None = None,
+        *,
+        photo: Photo | None = None,
+        face: str = "largest",
+        timeout_s: float | None = None,
+    ) -> GeneratedImage:
+        """Makes the image of a receipt again, or says what is different now; see `Client.replay`."""
+        replay = Replay(receipt)
+        if (embedding is None) == (photo is None):
+            raise InvalidRequestError("a receipt holds only the hash of its ID vector: pass either embedding or photo")
+        if photo is not None:
+            embedding = await self.embed(photo, face=face, timeout_s=timeout_s)
+        vector = replay.check_vector(embedding)
+        probes: dict[int, Tensors] = {}
+        await self._run(self._flights(replay.probes(vector), timeout_s, [], single=True), probes.__setitem__)
+        replay.check_probes(probes[0], probes[1])
+        return replay.check(await self.generate(vector, replay.seed, timeout_s=timeout_s, **replay.options))
 
     async def embed(self, photo: Photo, *, face: str = "largest", timeout_s: float | None = None) -> Embedding:
         """The ID vector of the face in a photograph; see `Client.embed`."""
         found: list[Embedding] = []
         flight = self._embedding_flight(photo, face, timeout_s)
-        await self._run([flight], lambda _, tensors: found.append(base.parse_embedding(tensors)))
+        await self._run([flight], lambda _, tensors: found.append(parse_embedding(tensors)))
         return found[0]
 
-    async def ping(self) -> dict[str, Mapping[str, Any]]:
-        """What each stage's scheduler says about itself; see `Client.ping`."""
-        self._check_open()
-        calls = [base.control_call(stage, "ping", "") for stage in contract.STAGES]
-        answers = {}
-        for call, outcome in zip(calls, await self._ask(calls), strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            answers[call.model] = base.control_answer(outcome)
-        return answers
-
-    async def is_ready(self) -> bool:
-        """Whether the server can be reached and says that it takes requests."""
-        self._check_open()
-        try:
-            return await self._transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)
-        except (UnavailableError, DeadlineExceededError, NotServedError):
-            return False
-
-    async def server_info(self) -> base.ServerInfo:
-        """Name, version and readiness of the server and of its models; see `Client.server_info`."""
-        self._check_open()
-        name, version = await self._transport.server_metadata(base.CONTROL_TIMEOUT_S)
-        models = {model: await self._transport.is_ready(model, base.CONTROL_TIMEOUT_S) for model in contract.MODELS}
-        return base.ServerInfo(name, version, await self._transport.is_ready(None, base.CONTROL_TIMEOUT_S), models)
-
     async def _generate(
-        self, generation: base.Generation, on_image: base.OnImage | None
+        self, generation: Generation[Any], on_image: OnImage | None, progress: bool
     ) -> GeneratedImage | list[GeneratedImage]:
-        images: dict[int, GeneratedImage] = {}
-
-        def arrived(position: int, tensors: Tensors) -> None:
-            images[position] = generation.image(position, tensors)
-            if on_image is not None:
-                on_image(position, images[position])
-
-        await self._run(generation.flights, arrived)
-        return images[0] if generation.single else [images[position] for position in range(len(images))]
-
-    async def _run(self, flights: Sequence[Flight], on_answer: Callable[[int, Tensors], None]) -> None:
-        """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
-        self._check_open()
-        tasks: list[asyncio.Task[None]] = []
-        tasks += [asyncio.create_task(self._fly(tasks, i, flight, on_answer)) for i, flight in enumerate(flights)]
-        try:
-            if tasks:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-                for error in [task.exception() for task in done if not task.cancelled()]:
-                    if error is not None:
-                        raise error
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._stop_work(flights)
-            raise
-
-    async def _fly(
-        self,
-        tasks: Sequence[asyncio.Task[None]],
-        position: int,
-        flight: Flight,
-        on_answer: Callable[[int, Tensors], None],
-    ) -> None:
-        """One flight of several from its slot to its answer; it keeps the slot while it waits for another attempt."""
-        async with self._slots:
-            while True:
-                call, timeout_s = flight.take_off(time.monotonic())
-                try:
-                    tensors = await self._transport.infer(call, timeout_s)
-                    break
-                except ClientError as error:
-                    verdict = flight.fail(error, time.monotonic())
-                if isinstance(verdict, ClientError):
-                    # Now, before one of them gets this slot.
-                    for task in tasks:
-                        if task is not asyncio.current_task():
-                            task.cancel()
-                    raise verdict
-                await asyncio.sleep(verdict)
-            flight.land(time.monotonic())
-        on_answer(position, tensors)
-
-    async def _stop_work(self, flights: Sequence[Flight]) -> None:
-        calls = [] if self._closed else base.cancel_calls(flights)
-        for call, outcome in zip(calls, await self._ask(calls), strict=True):
-            logger.debug("cancel at %s: %s", call.model, outcome)
-
-    async def _ask(self, calls: Sequence[Call]) -> list[Tensors | BaseException]:
-        """Sends control calls at once, past the slots, and collects the answers in order."""
-        answers = (self._transport.infer(call, base.CONTROL_TIMEOUT_S) for call in calls)
-        return await asyncio.gather(*answers, return_exceptions=True)
+        with generation.arrivals(on_image, progress) as images:
+            await self._run(generation.flights, images.add)
+        return images.result()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from id3pm_client._contract import DTYPES, MAX_SEED, OPTIONS
 from id3pm_client._errors import InvalidRequestError
+from id3pm_client._images import Photo, photo_bytes
 
 Float32 = npt.NDArray[np.float32]
 
@@ -97,6 +98,33 @@ def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
     return np.array([[number]], dtype=DTYPES[datatype])
 
 
+def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, npt.NDArray[Any]], Float32 | None]:
+    """The scalar options as tensors, and the attribute vectors `[1 or N, A]` where given.
+
+    Raises:
+        InvalidRequestError: A value breaks a rule.
+        TypeError: Unknown option.
+    """
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}; the options are {', '.join(OPTIONS)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    attributes = given.pop("attributes", None)
+    rows = None if attributes is None else np.atleast_2d(as_vectors("attributes", attributes))
+    return {name: option_tensor(name, value) for name, value in given.items()}, rows
+
+
+def photo_tensors(photo: Photo, face: str) -> dict[str, npt.NDArray[Any]]:
+    """The inputs of the models that take a photograph.
+
+    Raises:
+        InvalidRequestError: Not a photograph, or `face` is not text.
+        OSError: The file cannot be read.
+    """
+    if not isinstance(face, str):
+        raise InvalidRequestError(f"face={face!r}: must be a string, not {type(face).__name__}")
+    return {"photo": text_tensor(photo_bytes(photo)), "face": text_tensor(face)}
+
+
 def text_tensor(*texts: str | bytes) -> npt.NDArray[np.object_]:
     """Strings as one row `[1, n]` of a BYTES tensor."""
     row = [text.encode() if isinstance(text, str) else text for text in texts]
@@ -112,6 +140,17 @@ def as_timeout(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
         raise InvalidRequestError(f"{name}={value!r}: must be a positive, finite number of seconds")
     return float(value)
+
+
+def as_count(name: str, value: object, least: int) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        InvalidRequestError: Something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidRequestError(f"{name}={value!r}: must be an integer of at least {least}")
+    return value
 
 
 def broadcast_length(lengths: dict[str, int]) -> int:

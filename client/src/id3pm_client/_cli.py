@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from id3pm_client._base import DEFAULT_URL
+from id3pm_client._connection import DEFAULT_URL
 from id3pm_client._contract import OPTIONS
 from id3pm_client._errors import ClientError, DeadlineExceededError, InvalidRequestError, UnavailableError
 from id3pm_client._images import GeneratedImage

@@ -15,8 +15,10 @@ import numpy as np
 ID3PM = "id3pm"
 ID3PM_PHOTO = "id3pm_photo"
 FACE_EMBEDDING = "face_embedding"
+DENOISER_64 = "denoiser_64"
+SUPER_RESOLUTION = "super_resolution"
 # The models that keep a request for long, and answer `control` about it.
-STAGES = ("denoiser_64", "super_resolution")
+STAGES = (DENOISER_64, SUPER_RESOLUTION)
 
 CONTROL = "control"
 STATUS = "status"
@@ -101,7 +103,11 @@ class Model:
 
 _OPTION_TYPES = {name: option.datatype for name, option in OPTIONS.items()}
 _IMAGES = {"image": "UINT8", "image_64": "UINT8", "receipt": "BYTES"}
-_CONTROLLED = Model({CONTROL: "BYTES"}, {STATUS: "BYTES"})
+_SR_OPTION_TYPES = {
+    name: datatype
+    for name, datatype in _OPTION_TYPES.items()
+    if name.startswith("sr_") or name in ("preset", "priority")
+}
 
 MODELS: Mapping[str, Model] = MappingProxyType(
     {
@@ -110,6 +116,13 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         FACE_EMBEDDING: Model(
             {"photo": "BYTES", "face": "BYTES"}, {"embedding": "FP32", "detection": "FP32", "faces": "INT32"}
         ),
-        **{stage: _CONTROLLED for stage in STAGES},
+        DENOISER_64: Model(
+            {"embedding": "FP32", "seed": "INT64", **_OPTION_TYPES, CONTROL: "BYTES"},
+            {"image_64": "UINT8", "receipt_64": "BYTES", STATUS: "BYTES"},
+        ),
+        SUPER_RESOLUTION: Model(
+            {"image_64": "UINT8", "receipt_64": "BYTES", "seed": "INT64", **_SR_OPTION_TYPES, CONTROL: "BYTES"},
+            {"image": "UINT8", "receipt": "BYTES", STATUS: "BYTES"},
+        ),
     }
 )

@@ -9,6 +9,7 @@
     ├── CancelledRequestError                         cancelled on the server, or by closing the client
     ├── AccessDeniedError                             the server wants a header or a certificate that was not sent
     ├── NotServedError                                the server does not have the model
+    ├── ReplayError                                   the server cannot make the image of a receipt again
     └── InternalServerError                           the server failed, or answered something unexpected
 
 Messages of the server are passed on without Triton's own prefixes.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Self = TypeVar("Self", bound="ClientError")
 
@@ -58,6 +59,12 @@ class ConnectionFailedError(UnavailableError, ConnectionError):
 class OverloadedError(UnavailableError):
     """The server takes no new work: its queue is full, or it is draining or stopping."""
 
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which the server asks to be tried again, or `None` where it does not say."""
+        found = _RETRY_AFTER.search(str(self))
+        return None if found is None else float(found[1])
+
 
 class DeadlineExceededError(ClientError, TimeoutError):
     """The time limit passed before the answer came."""
@@ -73,6 +80,26 @@ class AccessDeniedError(ClientError):
 
 class NotServedError(ClientError):
     """The server does not have the model."""
+
+
+class ReplayError(ClientError):
+    """The server cannot make the image of a receipt again, or what it made is another image.
+
+    Attributes:
+        differences: What differs: name of the receipt's field, such as `stages.base.engine_sha256`, to (value in the
+            receipt, value found).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        differences: Mapping[str, tuple[Any, Any]] | None = None,
+        index: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, index=index, request_id=request_id)
+        self.differences = dict(differences or {})
 
 
 class InternalServerError(ClientError):
@@ -97,7 +124,13 @@ _CONNECTION = re.compile(
     "cancelling all calls|stream removed|recvmsg|sendmsg|broken pipe|keepalive|goaway|tsi|handshake|ssl_",
     re.IGNORECASE,
 )
+# A connection that breaks in the middle of a call has other statuses too.
+_BROKEN = re.compile("stream removed|rst_stream|socket closed|connection reset|goaway", re.IGNORECASE)
 _RESTRICTED = "This protocol is restricted"  # Triton answers UNAVAILABLE where a header is missing
+# What the stages and Triton say when they end a request that is as good as before; sent again, it may succeed.
+_STOPPED = re.compile(r"server (shut|is shutting) down|Stub process '[^']*' is not healthy", re.IGNORECASE)
+_LATE = "the deadline passed"  # Triton has no status for it: the stages answer UNAVAILABLE
+_RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) s")
 _NOISE = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )+")
 
 
@@ -109,9 +142,20 @@ def error_from_status(status: str, message: str) -> ClientError:
         message: The status's message as it came.
     """
     text = _NOISE.sub("", message or "").strip() or f"the server answered {status} without a message"
-    error = _BY_STATUS.get(status, InternalServerError)
-    if status == "UNAVAILABLE" and text.startswith(_RESTRICTED):
-        error = AccessDeniedError
-    elif status == "UNAVAILABLE" and _CONNECTION.search(text):
-        error = ConnectionFailedError
-    return error(text)
+    return _class_of(status, text)(text)
+
+
+def _class_of(status: str, text: str) -> type[ClientError]:
+    if status == "UNAVAILABLE":
+        if text.startswith(_RESTRICTED):
+            return AccessDeniedError
+        if text.startswith(_LATE):
+            return DeadlineExceededError
+        if _CONNECTION.search(text):
+            return ConnectionFailedError
+    if status in ("CANCELLED", "INTERNAL", "UNKNOWN"):
+        if _BROKEN.search(text):
+            return ConnectionFailedError
+        if _STOPPED.search(text):
+            return OverloadedError
+    return _BY_STATUS.get(status, InternalServerError)

@@ -7,7 +7,7 @@ import random
 import threading
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy.typing as npt
 
@@ -16,9 +16,12 @@ from id3pm_client._errors import (
     ConnectionFailedError,
     DeadlineExceededError,
     InvalidRequestError,
+    OverloadedError,
     UnavailableError,
 )
+from id3pm_client._fleet import Server
 
+TransportT = TypeVar("TransportT")
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -41,32 +44,41 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """How `UnavailableError` is answered. Sending again is safe: a request is a pure function of its content.
+    """How `UnavailableError` is answered.
 
-    The delay before retry k is random between half and all of `first_delay_s` * 2**(k-1), at most `max_delay_s`.
+    Sending again is safe: all attempts of a request have one id, under which a server does the work once.
+    The delay before retry k is random between half and all of `first_delay_s` * 2**(k-1), at most `max_delay_s`, and
+    not shorter than what an overloaded server asks for. Where another server is awake, the request goes there at once.
 
     Attributes:
         limit: Retries of one request; 0 switches them off.
         first_delay_s: Seconds before the first retry.
-        max_delay_s: Longest delay in seconds.
+        max_delay_s: Longest delay in seconds, where the server does not ask for a longer one.
         budget: Retries that one client may make without a success in between, over all its requests; each success
             earns one back. Keeps a large batch from hammering a server that is down.
     """
 
-    limit: int = 4
+    limit: int = 8
     first_delay_s: float = 0.25
     max_delay_s: float = 5.0
-    budget: int = 32
+    budget: int = 128
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 0:
                 raise InvalidRequestError(f"Retry: {name}={value}: must not be negative")
 
-    def delay_s(self, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt` (1 is the first) failed."""
+    def delay_s(self, attempt: int, asked_s: float | None = None) -> float:
+        """Seconds to wait after attempt number `attempt` (1 is the first) failed.
+
+        Args:
+            attempt: How many attempts have failed.
+            asked_s: Seconds that the server asks to be left alone, or `None`.
+        """
         longest = min(self.first_delay_s * 2.0 ** (attempt - 1), self.max_delay_s)
-        return longest * random.uniform(0.5, 1.0)
+        delay_s = longest * random.uniform(0.5, 1.0)
+        # Spread out, or all who were refused together would come back together.
+        return delay_s if asked_s is None else max(delay_s, asked_s * random.uniform(1.0, 1.25))
 
 
 class RetryBudget:
@@ -91,24 +103,30 @@ class RetryBudget:
             self._left = min(self._left + 1, self._capacity)
 
 
-class Flight:
+class Flight(Generic[TransportT]):
     """One request from its first sending to its answer.
+
+    All attempts are the same request under the same id: a server that still works on an earlier attempt, or has just
+    answered it, does not do the work twice.
 
     The clock starts with the first attempt, not while the request waits in the client for a free slot.
 
     Attributes:
+        call: What is sent.
         index: Position among the requests of the same call.
-        open_ids: Request ids that the server may still be working on, because it never answered them.
+        server: Where the latest attempt went; `None` before the first.
+        open_at: Servers that may still be working on it, because they never answered.
         seconds: Time from the first attempt to the answer.
     """
 
     def __init__(
         self, call: Call, timeout_s: float, retry: Retry, budget: RetryBudget, index: int | None = None, label: str = ""
     ) -> None:
+        self.call = dataclasses.replace(call, request_id=call.request_id or str(uuid.uuid4()))
         self.index = index
-        self.open_ids: list[str] = []
+        self.server: Server[TransportT] | None = None
+        self.open_at: list[Server[TransportT]] = []
         self.seconds = 0.0
-        self._call = call
         self._timeout_s = timeout_s
         self._retry = retry
         self._budget = budget
@@ -118,45 +136,61 @@ class Flight:
 
     @property
     def request_id(self) -> str:
-        """Id of the latest attempt."""
-        return self._call.request_id
+        """Id under which the servers know the request."""
+        return self.call.request_id
 
-    def take_off(self, now: float) -> tuple[Call, float]:
-        """The next attempt: what to send, and how many seconds it may take.
+    def then(self, call: Call) -> Flight[TransportT]:
+        """The flight of a request that follows this one: the same id, the same clock."""
+        call = dataclasses.replace(call, request_id=self.request_id)
+        following: Flight[TransportT] = Flight(call, self._timeout_s, self._retry, self._budget)
+        following._started = self._started
+        return following
 
-        Every attempt has an id of its own, because the server may still know the one before.
+    def take_off(self, server: Server[TransportT], now: float) -> float:
+        """The next attempt begins.
 
         Args:
+            server: Where it goes.
             now: Monotonic time in seconds.
+
+        Returns:
+            Seconds that it may take.
         """
         if self._started is None:
             self._started = now
-        self._call = dataclasses.replace(self._call, request_id=str(uuid.uuid4()))
-        self.open_ids.append(self.request_id)
+        self.server = server
+        if server not in self.open_at:
+            self.open_at.append(server)
         self._attempts += 1
-        return self._call, max(self._left_s(now), 0.001)
+        return max(self._left_s(now), 0.001)
 
     def land(self, now: float) -> None:
         """The answer came."""
         assert self._started is not None
-        self.open_ids.clear()
+        self.open_at.clear()
         self.seconds = now - self._started
         self._budget.earn()
 
-    def fail(self, error: ClientError, now: float) -> float | ClientError:
+    def fail(self, error: ClientError, now: float, elsewhere: bool = False) -> float | ClientError:
         """An attempt failed.
+
+        Args:
+            error: Why.
+            now: Monotonic time in seconds.
+            elsewhere: Whether the next attempt can go to another server.
 
         Returns:
             Seconds until the next attempt, or the error that ends the flight, saying which request it was: `error`
             where another attempt is useless or not allowed, `DeadlineExceededError` where no time is left for one.
         """
-        if not isinstance(error, (DeadlineExceededError, ConnectionFailedError)):
-            self.open_ids.remove(self.request_id)  # the server itself said that it is over
+        if not isinstance(error, (DeadlineExceededError, ConnectionFailedError)) and self.server in self.open_at:
+            self.open_at.remove(self.server)  # the server itself said that it is over
         if isinstance(error, DeadlineExceededError):
             error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s")
         if not isinstance(error, UnavailableError) or self._attempts > self._retry.limit or not self._budget.spend():
             return error.of_request(self.request_id, self.index, self._label)
-        delay_s = self._retry.delay_s(self._attempts)
+        asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+        delay_s = 0.0 if elsewhere else self._retry.delay_s(self._attempts, asked_s)
         if delay_s >= self._left_s(now):
             late = DeadlineExceededError(f"no answer within {self._timeout_s:g} s; the last attempt: {error}")
             return late.of_request(self.request_id, self.index, self._label)

@@ -10,7 +10,7 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException
 
-from id3pm_client._base import Connection
+from id3pm_client._connection import Connection
 from id3pm_client._contract import MODELS
 from id3pm_client._errors import ClientError, error_from_status
 from id3pm_client._flight import Call, Tensors
@@ -114,15 +114,17 @@ class AsyncGrpcTransport:
 
 
 def _settings(connection: Connection) -> dict[str, Any]:
-    if connection.root_certificates is not None:
-        # tritonclient opens it too, but leaves half an object behind where it cannot.
-        Path(connection.root_certificates).read_bytes()
-    return {
-        "url": connection.url,
-        "ssl": connection.ssl,
-        "root_certificates": connection.root_certificates,
-        "channel_args": _CHANNEL_ARGS,
+    security = connection.security
+    files = {
+        "root_certificates": security.root_certificates,
+        "certificate_chain": security.client_certificate,
+        "private_key": security.client_key,
     }
+    for path in files.values():
+        if path is not None:
+            # tritonclient opens it too, but leaves half an object behind where it cannot.
+            Path(path).read_bytes()
+    return {"url": connection.url, "ssl": security.ssl, **files, "channel_args": _CHANNEL_ARGS}
 
 
 def _request(call: Call, timeout_s: float) -> dict[str, Any]:

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import collections
-import functools
-import heapq
-import logging
-import queue
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
+from id3pm_client._answers import parse_embedding
 from id3pm_client._arguments import as_seeds
-from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
-from id3pm_client._flight import Call, Flight, Tensors
-from id3pm_client._grpc import GrpcTransport
+from id3pm_client._errors import (
+    InvalidRequestError,
+)
+from id3pm_client._flight import Tensors
+from id3pm_client._generation import Generation, OnImage
 from id3pm_client._images import Embedding, GeneratedImage, Photo
-from id3pm_client._transport import Outcome, SyncTransport
+from id3pm_client._replay import ReceiptSource, Replay
+from id3pm_client._stream import Event
+from id3pm_client._sync_flights import SyncFlights
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-logger = logging.getLogger("id3pm_client")
-Answers: TypeAlias = "queue.SimpleQueue[tuple[int, Outcome]]"
 
-
-class Client(base.BaseClient[SyncTransport]):
-    """Client of an ID3PM server; thread-safe, to be kept and reused.
+class Client(SyncFlights):
+    """Client of one ID3PM server or of several; thread-safe, to be kept and reused.
 
     with Client("127.0.0.1:8001") as client:
         face = client.embed("portrait.jpg")
         for image in client.generate(face.vector, range(8), steps=25):
             image.save(f"seed-{image.seed}.png")
     """
-
-    def _open(self, connection: base.Connection) -> SyncTransport:
-        return GrpcTransport(connection)
-
-    def _prepare(self) -> None:
-        self._slots = threading.BoundedSemaphore(self.max_in_flight)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection; the client cannot be used afterwards."""
-        self._closed = True
-        self._transport.close()
 
     @overload
     def generate(
@@ -67,7 +42,8 @@ class Client(base.BaseClient[SyncTransport]):
         *,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage | Any: ...
     @overload
@@ -78,7 +54,8 @@ class Client(base.BaseClient[SyncTransport]):
         *,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> list[GeneratedImage]: ...
     def generate(
@@ -88,7 +65,8 @@ class Client(base.BaseClient[SyncTransport]):
         *,
         with_64: bool = True,
         timeout_s: float | None = None,
-        on_image: base.OnImage | None = None,
+        on_image: OnImage | None = None,
+        progress: bool = False,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage | list[GeneratedImage]:
         """Generates faces from ID vectors.
@@ -102,6 +80,7 @@ class Client(base.BaseClient[SyncTransport]):
             with_64: Bring the 64 px image along.
             timeout_s: Seconds that each image may take from its sending, retries included; `None` for the client's.
             on_image: Called with position and image as each arrives, in this thread.
+            progress: Show a progress bar on stderr.
             **options: preset, sampler, steps, spacing, guidance_scale, guidance_low, guidance_high, dynamic_threshold,
                 eta, attributes (`[A]` or `[N, A]`), sr_sampler, sr_steps, sr_spacing, sr_eta, sr_consistency, priority.
                 `None` is the default of the server's bundle.
@@ -111,7 +90,7 @@ class Client(base.BaseClient[SyncTransport]):
             ClientError: Another failure; `error.index` says which image it was.
             TypeError: Unknown option.
         """
-        return self._generate(self._generation(embedding, seed, with_64, timeout_s, options), on_image)
+        return self._generate(self._generation(embedding, seed, with_64, timeout_s, options), on_image, progress)
 
     @overload
     def generate_from_photo(
@@ -122,7 +101,8 @@ class Client(base.BaseClient[SyncTransport]):
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage: ...
     @overload
@@ -134,7 +114,8 @@ class Client(base.BaseClient[SyncTransport]):
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
-        on_image: base.OnImage | None = ...,
+        on_image: OnImage | None = ...,
+        progress: bool = ...,
         **options: Unpack[contract.Options],
     ) -> list[GeneratedImage]: ...
     def generate_from_photo(
@@ -145,7 +126,8 @@ class Client(base.BaseClient[SyncTransport]):
         face: str = "largest",
         with_64: bool = True,
         timeout_s: float | None = None,
-        on_image: base.OnImage | None = None,
+        on_image: OnImage | None = None,
+        progress: bool = False,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage | list[GeneratedImage]:
         """Generates faces of the person in a photograph.
@@ -159,6 +141,7 @@ class Client(base.BaseClient[SyncTransport]):
             with_64: As for `generate`.
             timeout_s: Seconds that each request may take.
             on_image: As for `generate`.
+            progress: As for `generate`.
             **options: As for `generate`.
 
         Raises:
@@ -169,8 +152,116 @@ class Client(base.BaseClient[SyncTransport]):
         seeds, single = as_seeds(seed)
         if not single:
             embedding = self.embed(photo, face=face, timeout_s=timeout_s)
-            return self.generate(embedding, seeds, with_64=with_64, timeout_s=timeout_s, on_image=on_image, **options)
-        return self._generate(self._photo_generation(photo, seeds[0], face, with_64, timeout_s, options), on_image)
+            generation = self._generation(embedding, seeds, with_64, timeout_s, options)
+        else:
+            generation = self._photo_generation(photo, seeds[0], face, with_64, timeout_s, options)
+        return self._generate(generation, on_image, progress)
+
+    def stream(
+        self,
+        embedding: npt.ArrayLike | Embedding,
+        seed: int,
+        *,
+        preview_every: int = 1,
+        timeout_s: float | None = None,
+        **options: Unpack[contract.Options],
+    ) -> Generator[Event, None, None]:
+        """Generates one face and tells what happens meanwhile.
+
+        Yields `Progress` after the steps of either stage, `Image64` as soon as the 64 px image is there, and at last
+        the `GeneratedImage` that `generate` would give: the same bits, the same receipt. Nothing is sent before the
+        first `next`; leaving early (`break`, `close()`) stops the work on the server.
+
+        Args:
+            embedding: ID vector `[D]`.
+            seed: Integer in [0, 2**63 - 1].
+            preview_every: Steps between two previews; 0 for none.
+            timeout_s: Seconds for the whole image, retries included; `None` for the client's.
+            **options: As for `generate`.
+
+        Raises:
+            InvalidRequestError: An argument breaks a rule; what only the server knows is raised while iterating.
+            ClientError: Another failure, while iterating.
+            TypeError: Unknown option.
+        """
+        self._check_open()
+        if embedding is None:
+            raise InvalidRequestError("embedding=None: pass one vector [D]")
+        return self._fly(self._streaming(embedding, seed, preview_every, timeout_s, options))
+
+    def stream_from_photo(
+        self,
+        photo: Photo,
+        seed: int,
+        *,
+        face: str = "largest",
+        preview_every: int = 1,
+        timeout_s: float | None = None,
+        **options: Unpack[contract.Options],
+    ) -> Generator[Event, None, None]:
+        """`stream` for the person in a photograph, which is analysed first.
+
+        Args:
+            photo: As for `embed`.
+            seed: As for `stream`.
+            face: As for `embed`.
+            preview_every: As for `stream`.
+            timeout_s: Seconds for the analysis, and again for the image.
+            **options: As for `generate`.
+
+        Raises:
+            InvalidRequestError: As for `stream`; no usable face, while iterating.
+            ClientError: Another failure, while iterating.
+            OSError: The photograph's file cannot be read.
+        """
+        self._check_open()
+        streaming = self._streaming(None, seed, preview_every, timeout_s, options)
+        analysis = self._embedding_flight(photo, face, timeout_s)
+
+        def events() -> Generator[Event, None, None]:
+            self._run([analysis], lambda _, tensors: streaming.set_embedding(parse_embedding(tensors)))
+            yield from self._fly(streaming)
+
+        return events()
+
+    def replay(
+        self,
+        receipt: ReceiptSource,
+        embedding: npt.ArrayLike | Embedding | None = None,
+        *,
+        photo: Photo | None = None,
+        face: str = "largest",
+        timeout_s: float | None = None,
+    ) -> GeneratedImage:
+        """Makes the image of a receipt again, or says what is different now.
+
+        Args:
+            receipt: A dict, its JSON text, the path of a PNG that carries it or of its JSON, or a `GeneratedImage`.
+            embedding: The ID vector `[D]`; a receipt holds only its hash.
+            photo: Instead, the photograph that it came from.
+            face: As for `embed`.
+            timeout_s: Seconds for each request; `None` for the client's.
+
+        Returns:
+            The identical image: the same receipt and, where `receipt` is a picture, the same pixels.
+
+        Raises:
+            ReplayError: The vector, the server's engines or versions, or the image differ; `error.differences` names
+                the fields. Vector and server are compared before the work.
+            InvalidRequestError: Not a receipt.
+            ClientError: Another failure.
+            OSError: A file cannot be read.
+        """
+        replay = Replay(receipt)
+        if (embedding is None) == (photo is None):
+            raise InvalidRequestError("a receipt holds only the hash of its ID vector: pass either embedding or photo")
+        vector = replay.check_vector(
+            self.embed(photo, face=face, timeout_s=timeout_s) if photo is not None else embedding
+        )
+        probes: dict[int, Tensors] = {}
+        self._run(self._flights(replay.probes(vector), timeout_s, [], single=True), probes.__setitem__)
+        replay.check_probes(probes[0], probes[1])
+        return replay.check(self.generate(vector, replay.seed, timeout_s=timeout_s, **replay.options))
 
     def embed(self, photo: Photo, *, face: str = "largest", timeout_s: float | None = None) -> Embedding:
         """The ID vector of the face in a photograph.
@@ -187,121 +278,12 @@ class Client(base.BaseClient[SyncTransport]):
         """
         found: list[Embedding] = []
         flight = self._embedding_flight(photo, face, timeout_s)
-        self._run([flight], lambda _, tensors: found.append(base.parse_embedding(tensors)))
+        self._run([flight], lambda _, tensors: found.append(parse_embedding(tensors)))
         return found[0]
 
-    def ping(self) -> dict[str, Mapping[str, Any]]:
-        """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
-
-        Unlike `is_ready`, this reaches the process that does the work.
-
-        Raises:
-            ClientError: A stage gave no answer.
-        """
-        self._check_open()
-        calls = [base.control_call(stage, "ping", "") for stage in contract.STAGES]
-        answers = {}
-        for call, outcome in zip(calls, self._ask(calls), strict=True):
-            if isinstance(outcome, ClientError):
-                raise outcome
-            answers[call.model] = base.control_answer(outcome)
-        return answers
-
-    def is_ready(self) -> bool:
-        """Whether the server can be reached and says that it takes requests."""
-        self._check_open()
-        try:
-            return self._transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)
-        except (UnavailableError, DeadlineExceededError, NotServedError):
-            return False
-
-    def server_info(self) -> base.ServerInfo:
-        """Name, version and readiness of the server and of its models.
-
-        Raises:
-            ClientError: No answer.
-        """
-        self._check_open()
-        name, version = self._transport.server_metadata(base.CONTROL_TIMEOUT_S)
-        models = {model: self._transport.is_ready(model, base.CONTROL_TIMEOUT_S) for model in contract.MODELS}
-        return base.ServerInfo(name, version, self._transport.is_ready(None, base.CONTROL_TIMEOUT_S), models)
-
     def _generate(
-        self, generation: base.Generation, on_image: base.OnImage | None
+        self, generation: Generation[Any], on_image: OnImage | None, progress: bool
     ) -> GeneratedImage | list[GeneratedImage]:
-        images: dict[int, GeneratedImage] = {}
-
-        def arrived(position: int, tensors: Tensors) -> None:
-            images[position] = generation.image(position, tensors)
-            if on_image is not None:
-                on_image(position, images[position])
-
-        self._run(generation.flights, arrived)
-        return images[0] if generation.single else [images[position] for position in range(len(images))]
-
-    def _run(self, flights: Sequence[Flight], on_answer: Callable[[int, Tensors], None]) -> None:
-        """Sends all flights, as many at once as there are slots; the first failure gives up the others.
-
-        A flight keeps its slot until it has landed, so one that waits for its next attempt holds back new ones.
-        """
-        self._check_open()
-        answers: Answers = queue.SimpleQueue()
-        unsent = collections.deque(range(len(flights)))
-        again: list[tuple[float, int]] = []  # a heap: when to send which flight once more
-        on_the_way: dict[int, Callable[[], None]] = {}
-        slots = 0
-
-        def send(position: int) -> None:
-            call, timeout_s = flights[position].take_off(time.monotonic())
-            on_done = functools.partial(_put, answers, position)
-            on_the_way[position] = self._transport.submit(call, timeout_s, on_done)
-
-        try:
-            while unsent or slots:
-                # Other threads may hold all slots: wait for one only where no answer of our own can free one.
-                while unsent and self._slots.acquire(blocking=not slots):
-                    slots += 1
-                    send(unsent.popleft())
-                while again and again[0][0] <= time.monotonic():
-                    send(heapq.heappop(again)[1])
-                try:
-                    position, outcome = answers.get(timeout=max(again[0][0] - time.monotonic(), 0) if again else None)
-                except queue.Empty:
-                    continue
-                del on_the_way[position]
-                now = time.monotonic()
-                if isinstance(outcome, ClientError):
-                    verdict = flights[position].fail(outcome, now)
-                    if isinstance(verdict, ClientError):
-                        raise verdict
-                    heapq.heappush(again, (now + verdict, position))
-                else:
-                    flights[position].land(now)
-                    self._slots.release()
-                    slots -= 1
-                    on_answer(position, outcome)
-        except BaseException:
-            for give_up in on_the_way.values():
-                give_up()
-            self._stop_work(flights)
-            raise
-        finally:
-            for _ in range(slots):
-                self._slots.release()
-
-    def _stop_work(self, flights: Sequence[Flight]) -> None:
-        calls = [] if self._closed else base.cancel_calls(flights)
-        for call, outcome in zip(calls, self._ask(calls), strict=True):
-            logger.debug("cancel at %s: %s", call.model, outcome)
-
-    def _ask(self, calls: Sequence[Call]) -> list[Outcome]:
-        """Sends control calls at once, past the slots, and collects the answers in order."""
-        answers: Answers = queue.SimpleQueue()
-        for position, call in enumerate(calls):
-            self._transport.submit(call, base.CONTROL_TIMEOUT_S, functools.partial(_put, answers, position))
-        outcomes = dict(answers.get() for _ in calls)
-        return [outcomes[position] for position in range(len(calls))]
-
-
-def _put(answers: Answers, position: int, outcome: Outcome) -> None:
-    answers.put((position, outcome))
+        with generation.arrivals(on_image, progress) as images:
+            self._run(generation.flights, images.add)
+        return images.result()

@@ -1,0 +1,76 @@
+"""What the servers' answers become: pictures, receipts, ID vectors."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from id3pm_client import _contract as contract
+from id3pm_client._errors import InternalServerError
+from id3pm_client._flight import Tensors
+from id3pm_client._images import Embedding
+
+
+def parse_embedding(tensors: Tensors) -> Embedding:
+    """The answer of `face_embedding`."""
+    vector = _tensor(tensors, "embedding", np.float32)
+    detection = _tensor(tensors, "detection", np.float32)
+    faces = _tensor(tensors, "faces", np.int32)
+    if vector.ndim != 1 or detection.shape != (contract.DETECTION_LENGTH,) or faces.size != 1:
+        raise InternalServerError(
+            f"the server answered embedding {vector.shape}, detection {detection.shape}, faces {faces.shape}: "
+            f"expected [D], [{contract.DETECTION_LENGTH}] and [1]"
+        )
+    return Embedding(vector.copy(), detection.copy(), int(faces.reshape(())))
+
+
+def picture(tensors: Tensors, name: str) -> Image.Image:
+    """The output `image` or `image_64`."""
+    shape = {"image": contract.IMAGE_SHAPE, "image_64": contract.IMAGE_64_SHAPE}[name]
+    pixels = _tensor(tensors, name, np.uint8)
+    if pixels.shape != shape:
+        raise InternalServerError(f"the server answered {name} of shape {pixels.shape}: expected {shape}")
+    return Image.fromarray(pixels.copy())
+
+
+def json_object(tensors: Tensors, name: str) -> dict[str, Any]:
+    """An output that is the text of one JSON object."""
+    texts = _tensor(tensors, name, np.object_).reshape(-1)
+    try:
+        value = json.loads(texts[0]) if texts.size == 1 else None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InternalServerError(f"the server's {name} is not one JSON object")
+    return value
+
+
+def control_answer(tensors: Tensors) -> Mapping[str, Any]:
+    """The JSON object in the answer to a control call."""
+    return json_object(tensors, contract.STATUS)
+
+
+def preview(png: object) -> Image.Image:
+    """A preview, base64 of a PNG file, as RGB."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(str(png), validate=True))) as image:
+            return image.convert("RGB")
+    except (ValueError, OSError) as error:
+        raise InternalServerError(f"the server's preview is no picture: {error}") from None
+
+
+def _tensor(tensors: Tensors, name: str, dtype: type[Any]) -> npt.NDArray[Any]:
+    """One output without its batch dimension of 1."""
+    tensor = tensors.get(name)
+    if tensor is None or tensor.dtype != dtype or tensor.ndim == 0 or tensor.shape[0] != 1:
+        found = "nothing" if tensor is None else f"{tensor.dtype} {tensor.shape}"
+        raise InternalServerError(f"the server answered {found} as {name}: expected one row of {dtype.__name__}")
+    row: npt.NDArray[Any] = tensor[0]
+    return row

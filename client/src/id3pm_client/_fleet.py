@@ -1,0 +1,102 @@
+"""The servers of one client, and which of them a request goes to. No I/O, so both clients share it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from id3pm_client._errors import ClientError, InvalidRequestError, OverloadedError, UnavailableError
+
+TransportT = TypeVar("TransportT")
+# A server that failed gets no work for a while that doubles with each failure, as long as another one is awake.
+FIRST_REST_S = 0.5
+LONGEST_REST_S = 30.0
+
+
+class Server(Generic[TransportT]):
+    """One server as this client sees it.
+
+    Attributes:
+        url: `host:port` of its gRPC endpoint.
+        transport: The wire to it.
+        in_flight: How many of this client's requests it has.
+        rests_until: Monotonic time before which it is asked only where all others rest as well.
+    """
+
+    def __init__(self, url: str, transport: TransportT) -> None:
+        self.url = url
+        self.transport = transport
+        self.in_flight = 0
+        self.rests_until = 0.0
+        self._failures = 0
+        self._turn = 0  # of its latest request: servers that are equal take turns
+
+    def _rank(self, avoid: Server[TransportT] | None, prefer: Server[TransportT] | None) -> tuple[bool, bool, int, int]:
+        return self is avoid, self is not prefer, self.in_flight, self._turn
+
+    def _ended(self, error: ClientError | None, now: float) -> None:
+        self.in_flight -= 1
+        if error is None:
+            self._failures = 0
+        if not isinstance(error, UnavailableError):
+            return
+        if now >= self.rests_until:  # all requests that one failure ends count once
+            self._failures += 1
+        rest_s = min(FIRST_REST_S * 2.0 ** (self._failures - 1), LONGEST_REST_S) * random.uniform(0.5, 1.0)
+        asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+        self.rests_until = max(self.rests_until, now + max(rest_s, asked_s or 0.0))
+
+
+class Fleet(Generic[TransportT]):
+    """Chooses servers; thread-safe."""
+
+    def __init__(self, urls: Sequence[str], transports: Sequence[TransportT]) -> None:
+        if len(urls) != len(transports):
+            raise InvalidRequestError(f"{len(transports)} transports for {len(urls)} servers: give one for each")
+        self.servers = tuple(Server(url, transport) for url, transport in zip(urls, transports, strict=True))
+        self._lock = threading.Lock()
+        self._turns = 0
+
+    def server(self, url: str | None) -> Server[TransportT]:
+        """The server at `url`; for `None` the first one.
+
+        Raises:
+            InvalidRequestError: This client has no such server.
+        """
+        for server in self.servers:
+            if url in (None, server.url):
+                return server
+        raise InvalidRequestError(f"url={url!r}: this client has {', '.join(server.url for server in self.servers)}")
+
+    def take(
+        self, now: float, avoid: Server[TransportT] | None = None, prefer: Server[TransportT] | None = None
+    ) -> Server[TransportT]:
+        """The server for one more request: awake, and with the fewest of this client's requests in flight.
+
+        Args:
+            now: Monotonic time in seconds.
+            avoid: Taken only where no other one is awake: the request has just failed there.
+            prefer: Taken where it is awake: it knows the request.
+        """
+        with self._lock:
+            awake = [server for server in self.servers if server.rests_until <= now]
+            if awake:
+                server = min(awake, key=lambda server: server._rank(avoid, prefer))
+            else:
+                server = min(self.servers, key=lambda server: server.rests_until)
+            self._turns += 1
+            server._turn = self._turns
+            server.in_flight += 1
+            return server
+
+    def give_back(self, server: Server[TransportT], error: ClientError | None, now: float) -> None:
+        """A request that was sent to `server` has ended: with an answer where `error` is `None`."""
+        with self._lock:
+            server._ended(error, now)
+
+    def has_other(self, server: Server[TransportT], now: float) -> bool:
+        """Whether another server than this one is awake."""
+        with self._lock:
+            return any(other is not server and other.rests_until <= now for other in self.servers)

@@ -1,0 +1,82 @@
+"""The requests of one call of `generate`, and what their answers become; shared by both clients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from id3pm_client._answers import json_object, picture
+from id3pm_client._bar import Bar
+from id3pm_client._flight import Flight, Tensors
+from id3pm_client._images import GeneratedImage
+
+TransportT = TypeVar("TransportT")
+OnImage: TypeAlias = Callable[[int, GeneratedImage], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation(Generic[TransportT]):
+    """The requests of one call of `generate`.
+
+    Attributes:
+        flights: One per image, in order.
+        seeds: One per image.
+        single: Whether the caller gave one ID vector and one seed, and gets one image instead of a list.
+    """
+
+    flights: Sequence[Flight[TransportT]]
+    seeds: Sequence[int]
+    single: bool
+
+    def arrivals(self, on_image: OnImage | None, progress: bool) -> Arrivals:
+        """Collects the answers; a context manager around their arrival."""
+        return Arrivals(self, on_image, Bar(len(self.flights), "images") if progress else None)
+
+    def image(self, index: int, tensors: Tensors) -> GeneratedImage:
+        """The generated image number `index` from the server's answer."""
+        flight = self.flights[index]
+        return GeneratedImage(
+            image=picture(tensors, "image"),
+            image_64=picture(tensors, "image_64") if "image_64" in tensors else None,
+            seed=self.seeds[index],
+            receipt=json_object(tensors, "receipt"),
+            request_id=flight.request_id,
+            seconds=flight.seconds,
+        )
+
+
+class Arrivals:
+    """The images of one call of `generate` as they arrive."""
+
+    def __init__(self, generation: Generation[Any], on_image: OnImage | None, bar: Bar | None) -> None:
+        self._generation = generation
+        self._on_image = on_image
+        self._bar = bar
+        self._images: dict[int, GeneratedImage] = {}
+
+    def __enter__(self) -> Arrivals:
+        if self._bar is not None:
+            self._bar.update(0)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, position: int, tensors: Tensors) -> None:
+        """An answer has come."""
+        self._images[position] = self._generation.image(position, tensors)
+        if self._bar is not None:
+            self._bar.update(len(self._images))
+        if self._on_image is not None:
+            self._on_image(position, self._images[position])
+
+    def result(self) -> GeneratedImage | list[GeneratedImage]:
+        """All images in order, or the only one."""
+        if self._generation.single:
+            return self._images[0]
+        return [self._images[position] for position in range(len(self._images))]

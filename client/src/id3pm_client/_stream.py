@@ -1,0 +1,201 @@
+"""One image with everything on its way: what a stream yields, what it asks for. No I/O, so both clients share it.
+
+A stream asks both stages itself instead of the ensemble: the 64 px image is there before super-resolution begins, and
+the bits and the receipt are the ensemble's. Control `watch`, a long poll, tells what a stage has done so far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from id3pm_client import _contract as contract
+from id3pm_client._answers import control_answer, json_object, picture, preview
+from id3pm_client._arguments import as_vectors, text_tensor
+from id3pm_client._errors import (
+    CancelledRequestError,
+    ClientError,
+    DeadlineExceededError,
+    InternalServerError,
+    InvalidRequestError,
+    UnavailableError,
+)
+from id3pm_client._flight import Call, Flight, Tensors
+from id3pm_client._images import GeneratedImage
+
+TransportT = TypeVar("TransportT")
+# A watch is answered within 5 s, whatever happens.
+WATCH_TIMEOUT_S = 15.0
+_FIRST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Progress:
+    """A stage has made steps.
+
+    Attributes:
+        stage: `denoiser_64`, then `super_resolution`.
+        step: Steps made so far; it grows, though not always by one.
+        steps: Steps in all.
+        preview: What the finished image of the stage looks like from here (64 or 256 px), or `None`.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    preview: Image.Image | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Image64:
+    """The 64 px stage is done.
+
+    Attributes:
+        image: 64 x 64 RGB.
+        seconds: Time from sending the request.
+    """
+
+    image: Image.Image
+    seconds: float
+
+
+Event: TypeAlias = Progress | Image64 | GeneratedImage
+
+
+class Leg(Generic[TransportT]):
+    """One stage's part of a stream.
+
+    Attributes:
+        flight: The request to the stage.
+        waiting: Events to yield once the request is on its way.
+        tensors: The stage's answer; empty before it came.
+    """
+
+    def __init__(self, flight: Flight[TransportT], preview_every: int) -> None:
+        self.flight = flight
+        self.waiting: list[Event] = []
+        self.tensors: Tensors = {}
+        self._preview_every = preview_every
+        self._next_preview = preview_every
+        self._step = -1
+        self._found = False
+        self._pause_s = _FIRST_PAUSE_S
+
+    def begin(self) -> None:
+        """An attempt is on its way; the steps of an earlier one are not told again."""
+        self._found = False
+        self._pause_s = _FIRST_PAUSE_S
+
+    def question(self) -> Call:
+        """Asks for more steps than have been seen."""
+        wanted = "1" if self._preview_every and self._step + 1 >= self._next_preview else "0"
+        words = text_tensor("watch", self.flight.request_id, str(self._step), wanted)
+        return Call(self.flight.call.model, {contract.CONTROL: words}, (contract.STATUS,))
+
+    def read(self, outcome: Tensors | ClientError) -> tuple[Progress | None, float | None]:
+        """What the answer to a question says.
+
+        Returns:
+            Progress where there is any, and after how many seconds to ask again; `None`: there will be no more.
+
+        Raises:
+            ClientError: The server does not know how to answer.
+        """
+        if isinstance(outcome, (UnavailableError, DeadlineExceededError, CancelledRequestError)):
+            return None, self._pause()  # if it is serious, the request itself will end with it
+        if isinstance(outcome, ClientError):
+            raise outcome
+        status = control_answer(outcome)
+        if not status.get("found"):
+            return None, None if self._found else self._pause()  # it is over, or has not arrived
+        self._found = True
+        try:
+            row = status["rows"][0]
+            if row["done"]:
+                return None, None
+            step, steps, png = int(row["step"]), int(row["steps"]), row.get("preview_png")
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InternalServerError(f"the server's progress lacks what it should tell: {error!r}") from None
+        if step <= self._step:
+            return None, self._pause()
+        self._step, self._pause_s = step, _FIRST_PAUSE_S
+        return Progress(self.flight.call.model, step, steps, self._due_preview(step, png)), 0.0
+
+    def _due_preview(self, step: int, png: object) -> Image.Image | None:
+        if png is None or not self._preview_every or step < self._next_preview:
+            return None
+        self._next_preview = (step // self._preview_every + 1) * self._preview_every
+        return preview(png)
+
+    def _pause(self) -> float:
+        pause_s = self._pause_s
+        self._pause_s = min(2.0 * pause_s, _LONGEST_PAUSE_S)
+        return pause_s
+
+
+class Streaming(Generic[TransportT]):
+    """One streamed image from its ID vector to its picture."""
+
+    def __init__(self, flight: Flight[TransportT], seed: int, preview_every: int) -> None:
+        self.legs: list[Leg[TransportT]] = []
+        self._flight = flight
+        self._seed = seed
+        self._preview_every = preview_every
+
+    def set_embedding(self, embedding: object) -> None:
+        """The ID vector to start from.
+
+        Raises:
+            InvalidRequestError: Not one vector.
+        """
+        vector = as_vectors("embedding", embedding)
+        if vector.ndim != 1:
+            raise InvalidRequestError(
+                f"embedding has shape {vector.shape}: a stream makes one image; pass one vector [D]"
+            )
+        call = self._flight.call
+        self._flight.call = dataclasses.replace(call, inputs={"embedding": vector[None], **call.inputs})
+
+    def first(self) -> Leg[TransportT]:
+        """From the ID vector to the 64 px image."""
+        return self._leg(self._flight)
+
+    def second(self, tensors: Tensors) -> Leg[TransportT]:
+        """From the 64 px stage's answer to the 256 px image."""
+        options: Mapping[str, Any] = {
+            name: tensor
+            for name, tensor in self._flight.call.inputs.items()
+            if name in contract.MODELS[contract.SUPER_RESOLUTION].inputs
+        }
+        image = Image64(picture(tensors, "image_64"), self._flight.seconds)
+        json_object(tensors, "receipt_64")  # it is passed on as it is
+        made = {name: np.asarray(tensors[name]) for name in ("image_64", "receipt_64")}
+        leg = self._leg(self._flight.then(Call(contract.SUPER_RESOLUTION, {**options, **made}, ("image", "receipt"))))
+        leg.waiting.append(image)
+        return leg
+
+    def image(self) -> GeneratedImage:
+        """The finished image."""
+        first, second = self.legs
+        return GeneratedImage(
+            image=picture(second.tensors, "image"),
+            image_64=picture(first.tensors, "image_64"),
+            seed=self._seed,
+            receipt=json_object(second.tensors, "receipt"),
+            request_id=second.flight.request_id,
+            seconds=second.flight.seconds,
+        )
+
+    @property
+    def flights(self) -> list[Flight[TransportT]]:
+        """All requests so far."""
+        return [leg.flight for leg in self.legs]
+
+    def _leg(self, flight: Flight[TransportT]) -> Leg[TransportT]:
+        self.legs.append(Leg(flight, self._preview_every))
+        return self.legs[-1]

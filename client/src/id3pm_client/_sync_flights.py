@@ -1,0 +1,252 @@
+"""How the blocking client reaches the servers: connections, requests, answers."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import heapq
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
+
+from id3pm_client import _base as base
+from id3pm_client import _contract as contract
+from id3pm_client._answers import control_answer
+from id3pm_client._connection import Connection
+from id3pm_client._errors import (
+    CancelledRequestError,
+    ClientError,
+    DeadlineExceededError,
+    NotServedError,
+    UnavailableError,
+)
+from id3pm_client._fleet import Server
+from id3pm_client._flight import Call, Flight, Tensors
+from id3pm_client._grpc import GrpcTransport
+from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
+from id3pm_client._transport import Outcome, SyncTransport
+
+logger = logging.getLogger("id3pm_client")
+Self = TypeVar("Self", bound="SyncFlights")
+Answers: TypeAlias = "queue.SimpleQueue[tuple[int, Outcome]]"
+_ANSWER, _WATCH = 0, 1
+_GIVEN_UP = CancelledRequestError("given up")
+
+
+class SyncFlights(base.BaseClient[SyncTransport]):
+    """Keeps the connections, sends requests and waits for them; the calls are `Client`'s."""
+
+    def _open(self, connection: Connection) -> SyncTransport:
+        return GrpcTransport(connection)
+
+    def _prepare(self) -> None:
+        self._slots = threading.BoundedSemaphore(self.max_in_flight)
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections; the client cannot be used afterwards."""
+        self._closed = True
+        for server in self._fleet.servers:
+            server.transport.close()
+
+    def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
+        """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
+
+        Unlike `is_ready`, this reaches the process that does the work.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: A stage gave no answer.
+        """
+        self._check_open()
+        calls = base.ping_calls(self._fleet.server(url))
+        answers = {}
+        for (_, call), outcome in zip(calls, self._ask(calls), strict=True):
+            if isinstance(outcome, ClientError):
+                raise outcome
+            answers[call.model] = control_answer(outcome)
+        return answers
+
+    def is_ready(self) -> bool:
+        """Whether at least one server can be reached and says that it takes requests."""
+        self._check_open()
+        for server in self._fleet.servers:
+            try:
+                if server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S):
+                    return True
+            except (UnavailableError, DeadlineExceededError, NotServedError):
+                continue
+        return False
+
+    def server_info(self, url: str | None = None) -> base.ServerInfo:
+        """Name, version and readiness of a server and of its models.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: No answer.
+        """
+        self._check_open()
+        wire = self._fleet.server(url).transport
+        name, version = wire.server_metadata(base.CONTROL_TIMEOUT_S)
+        models = {model: wire.is_ready(model, base.CONTROL_TIMEOUT_S) for model in contract.MODELS}
+        return base.ServerInfo(name, version, wire.is_ready(None, base.CONTROL_TIMEOUT_S), models)
+
+    def _run(self, flights: Sequence[Flight[SyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
+        """Sends all flights, as many at once as there are slots; the first failure gives up the others.
+
+        A flight keeps its slot until it has landed, so one that waits for its next attempt holds back new ones.
+        """
+        self._check_open()
+        answers: Answers = queue.SimpleQueue()
+        unsent = collections.deque(range(len(flights)))
+        again: list[tuple[float, int]] = []  # a heap: when to send which flight once more
+        on_the_way: dict[int, Callable[[], None]] = {}
+        slots = 0
+
+        def send(position: int) -> None:
+            on_the_way[position] = self._send(flights[position], answers, position)
+
+        try:
+            while unsent or slots:
+                # Other threads may hold all slots: wait for one only where no answer of our own can free one.
+                while unsent and self._slots.acquire(blocking=not slots):
+                    slots += 1
+                    send(unsent.popleft())
+                while again and again[0][0] <= time.monotonic():
+                    send(heapq.heappop(again)[1])
+                try:
+                    position, outcome = answers.get(timeout=max(again[0][0] - time.monotonic(), 0) if again else None)
+                except queue.Empty:
+                    continue
+                del on_the_way[position]
+                self._give_back(flights[position], _error(outcome))
+                delay_s = self._judge(flights[position], outcome)
+                if delay_s is not None:
+                    heapq.heappush(again, (time.monotonic() + delay_s, position))
+                else:
+                    assert not isinstance(outcome, ClientError)
+                    self._slots.release()
+                    slots -= 1
+                    on_answer(position, outcome)
+        except BaseException:
+            for position, give_up in on_the_way.items():
+                give_up()
+                self._give_back(flights[position], _GIVEN_UP)
+            self._stop_work(flights)
+            raise
+        finally:
+            for _ in range(slots):
+                self._slots.release()
+
+    def _fly(self, streaming: Streaming[SyncTransport]) -> Generator[Event, None, None]:
+        """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""
+        self._check_open()
+        try:
+            first = streaming.first()
+            yield from self._leg(first, None)
+            second = streaming.second(first.tensors)
+            yield from self._leg(second, first.flight.server)
+            yield streaming.image()
+        except BaseException:  # also where the caller leaves
+            self._stop_work(streaming.flights)
+            raise
+
+    def _leg(self, leg: Leg[SyncTransport], prefer: Server[SyncTransport] | None) -> Generator[Event, None, None]:
+        """One stage: its events; its answer is in `leg` afterwards."""
+        delay_s: float | None = 0.0
+        while delay_s is not None:
+            time.sleep(delay_s)
+            answers: Answers = queue.SimpleQueue()
+            give_up = self._send(leg.flight, answers, _ANSWER, prefer)
+            try:
+                leg.begin()
+                outcome = yield from self._follow(leg, answers)
+            except BaseException:
+                give_up()
+                self._give_back(leg.flight, _GIVEN_UP)
+                raise
+            self._give_back(leg.flight, _error(outcome))
+            delay_s = self._judge(leg.flight, outcome)
+            if not isinstance(outcome, ClientError):
+                leg.tensors = outcome
+
+    def _follow(self, leg: Leg[SyncTransport], answers: Answers) -> Generator[Event, None, Outcome]:
+        """Yields the progress of an attempt until its outcome is there, and returns that."""
+        while leg.waiting:
+            yield leg.waiting.pop(0)
+        assert leg.flight.server is not None
+        wire = leg.flight.server.transport
+        due: float | None = time.monotonic()  # when to ask; `None` while a question is on its way, or none is left
+        stop_asking: Callable[[], None] = _nothing
+        try:
+            while True:
+                if due is not None and due <= time.monotonic():
+                    stop_asking = wire.submit(leg.question(), WATCH_TIMEOUT_S, functools.partial(_put, answers, _WATCH))
+                    due = None
+                try:
+                    what, outcome = answers.get(timeout=None if due is None else max(due - time.monotonic(), 0))
+                except queue.Empty:
+                    continue
+                if what == _ANSWER:
+                    return outcome
+                progress, wait_s = leg.read(outcome)
+                if progress is not None:
+                    yield progress
+                due = None if wait_s is None else time.monotonic() + wait_s
+        finally:
+            stop_asking()
+
+    def _send(
+        self,
+        flight: Flight[SyncTransport],
+        answers: Answers,
+        mark: int,
+        prefer: Server[SyncTransport] | None = None,
+    ) -> Callable[[], None]:
+        """Sends the next attempt of a flight; its outcome comes with `mark`. Returns what gives it up."""
+        now = time.monotonic()
+        server = self._fleet.take(now, avoid=flight.server, prefer=prefer)
+        timeout_s = flight.take_off(server, now)
+        return server.transport.submit(flight.call, timeout_s, functools.partial(_put, answers, mark))
+
+    def _stop_work(self, flights: Sequence[Flight[SyncTransport]]) -> None:
+        calls = [] if self._closed else base.cancel_calls(flights)
+        for (server, call), outcome in zip(calls, self._ask(calls), strict=True):
+            logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
+
+    def _ask(self, calls: Sequence[tuple[Server[SyncTransport], Call]]) -> list[Outcome]:
+        """Sends control calls at once, past the slots, and collects the answers in order."""
+        answers: Answers = queue.SimpleQueue()
+        for position, (server, call) in enumerate(calls):
+            server.transport.submit(call, base.CONTROL_TIMEOUT_S, functools.partial(_put, answers, position))
+        outcomes = dict(answers.get() for _ in calls)
+        return [outcomes[position] for position in range(len(calls))]
+
+
+def _put(answers: Answers, position: int, outcome: Outcome) -> None:
+    answers.put((position, outcome))
+
+
+def _error(outcome: Outcome) -> ClientError | None:
+    return outcome if isinstance(outcome, ClientError) else None
+
+
+def _nothing() -> None:
+    """No question has been asked yet."""
