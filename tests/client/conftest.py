@@ -34,7 +34,9 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.answer: Callable[[Call], dict[str, Any] | None] = echo
-        self.delay_s: Callable[[Call], float] = lambda call: 0.0
+        # None: as long as it takes until a watch has seen the last step.
+        self.delay_s: Callable[[Call], float | None] = lambda call: 0.0
+        self.on_last_step: dict[tuple[str, str], Callable[[], None]] = {}
         self.calls: list[Call] = []
         self.timeouts: list[float] = []
         self.controls: list[tuple[str, str, str]] = []
@@ -44,10 +46,10 @@ class FakeServer:
         self.given_up: list[str] = []
         self.ready = True
         self.in_flight = self.most_in_flight = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
-    def begin(self, call: Call, timeout_s: float) -> tuple[dict[str, Any] | ClientError, float]:
-        """The outcome of a call, and after how many seconds it comes."""
+    def begin(self, call: Call, timeout_s: float) -> tuple[dict[str, Any] | ClientError, float | None]:
+        """The outcome of a call, and after how many seconds it comes; see `delay_s`."""
         with self._lock:
             if "control" in call.inputs:
                 operation, request_id, *more = (text.decode() for text in call.inputs["control"][0])
@@ -79,6 +81,7 @@ class FakeServer:
             return {"status": texts('{"found": false}')}, 0.0
         step, steps = after + 1, self.steps[model]
         if step == steps:
+            self.on_last_step.pop((model, request_id), lambda: None)()
             return DeadlineExceededError("Deadline Exceeded"), timeout_s
         png = preview_png(step) if with_preview == "1" and (step or model == "super_resolution") else None
         row = {"done": False, "step": step, "steps": steps, "preview_png": png}
@@ -111,8 +114,10 @@ class FakeSyncTransport:
                 self.server.end(call, given_up)
                 on_done(result)
 
-        timer = threading.Timer(delay_s, finish, (outcome, False))
+        timer = threading.Timer(timeout_s if delay_s is None else delay_s, finish, (outcome, False))
         timer.daemon = True
+        if delay_s is None:
+            self.server.on_last_step[call.model, call.request_id] = lambda: finish(outcome, False)
 
         def give_up() -> None:
             timer.cancel()
@@ -138,8 +143,11 @@ class FakeAsyncTransport:
 
     async def infer(self, call: Call, timeout_s: float) -> Any:
         outcome, delay_s = self.server.begin(call, timeout_s)
+        seen = asyncio.Event()
+        if delay_s is None:
+            self.server.on_last_step[call.model, call.request_id] = seen.set
         try:
-            await asyncio.sleep(delay_s)
+            await (seen.wait() if delay_s is None else asyncio.sleep(delay_s))
         except asyncio.CancelledError:
             self.server.end(call, given_up=True)
             raise
