@@ -11,14 +11,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm_client import Client, ConnectionFailedError, DeadlineExceededError, InternalServerError, InvalidRequestError
+from id3pm_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InternalServerError,
+    InvalidRequestError,
+    ReplayError,
+)
 from id3pm_client import _contract as contract
 from id3pm_client._cli import main
 
 
 @pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch, sync_transport: Any) -> None:
+def _fake(monkeypatch: pytest.MonkeyPatch, sync_transport: Any, async_transport: Any) -> None:
     monkeypatch.setattr("id3pm_client._cli.Client", functools.partial(Client, transport=sync_transport))
+    monkeypatch.setattr("id3pm_client._cli.AsyncClient", functools.partial(AsyncClient, transport=async_transport))
 
 
 @pytest.fixture
@@ -71,6 +80,7 @@ def test_ping_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
         (InvalidRequestError("steps=0: must be between 1 and 1000"), 2),
         (ConnectionFailedError("failed to connect"), 3),
         (DeadlineExceededError("late"), 4),
+        (ReplayError("stages.base.engine_sha256 differs"), 5),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -95,6 +105,11 @@ def test_failures_are_one_line_and_an_exit_code(
         ["generate", "--embedding", "none.npy", "--seed", "1", "--out", "."],
         ["--timeout", "-1", "ping"],
         ["--url", "http://x:1", "ping"],
+        ["--token-file", "none.txt", "ping"],
+        ["replay", "none.png", "--photo", "none.jpg", "--out", "x.png"],
+        ["bench", "--photo", "x", "--images", "0"],
+        ["bench", "--photo", "x", "--seconds", "0"],
+        ["bench", "--photo", "x", "--images", "1", "--concurrency", "0"],
     ],
 )
 def test_bad_files_and_settings_exit_with_2(
@@ -126,3 +141,125 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
         main(arguments)
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_stream_writes_what_it_sees(
+    tmp_path: Path, photo: str, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.delay_s = lambda call: None if call.model in ("denoiser_64", "super_resolution") else 0.0
+    arguments = ["stream", "--photo", photo, "--seed", "7", "--preview-every", "2", "--steps", "4"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    captured = capsys.readouterr()
+    names = ["seed-7_denoiser_64_0002.png", "seed-7_64.png", "seed-7_super_resolution_0002.png", "seed-7.png"]
+    assert captured.out.split() == [str(tmp_path / "out" / name) for name in names]
+    with Image.open(tmp_path / "out" / "seed-7.png") as image:
+        assert json.loads(image.text["id3pm"])["seed"] == 7
+    assert server.calls[1].inputs["steps"].tolist() == [[4]]
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4)])
+def test_one_vector_may_be_streamed_and_replayed(
+    tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    np.save(tmp_path / "vector.npy", np.ones(shape, np.float32))
+    source = ["--embedding", str(tmp_path / "vector.npy")]
+    assert main(["stream", *source, "--seed", "7", "--preview-every", "0", "--out", str(tmp_path)]) == 0
+    seen: dict[str, Any] = {}
+
+    def replay(self: Client, receipt: Any, embedding: Any, **more: Any) -> Any:
+        seen.update(receipt=receipt, shape=embedding.shape, **more)
+        return self.generate(embedding, 7)
+
+    monkeypatch.setattr(Client, "replay", replay)
+    face = tmp_path / "seed-7.png"
+    assert main(["replay", str(face), *source, "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == face.read_bytes()
+    assert seen == {"receipt": face, "shape": (4,), "photo": None, "face": "largest"}
+
+
+def test_bench_measures_and_asks_for_no_image_twice(
+    tmp_path: Path, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.delay_s = lambda call: 0.02
+    np.save(tmp_path / "vectors.npy", np.ones((3, 4), np.float32))
+    arguments = ["bench", "--embedding", str(tmp_path / "vectors.npy"), "--concurrency", "4", "--seed", "100"]
+    assert main([*arguments, "--images", "20", "--json", "--sr-steps", "2"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["images"], result["errors"]) == (20, {})
+    assert sorted(server.seeds()) == list(range(100, 120))
+    assert server.most_in_flight == 4
+    assert 0.02 <= result["latency_median_s"] <= result["latency_p95_s"] <= result["latency_max_s"]
+    assert result["images_per_s"] == pytest.approx(20 / result["elapsed_s"])
+    assert server.calls[0].inputs["sr_steps"].tolist() == [[2]]
+
+
+def test_bench_ends_after_its_seconds_and_prints_text(
+    photo: str, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.delay_s = lambda call: 0.02
+    assert main(["bench", "--photo", photo, "--concurrency", "2", "--seconds", "0.2"]) == 0
+    captured = capsys.readouterr()
+    assert "images/s" in captured.out and "median 0.0" in captured.out and "errors: none" in captured.out
+    assert 2 <= len(server.calls) <= 30
+
+
+def test_bench_counts_errors_and_stops_at_those_that_would_never_end(
+    photo: str, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = server.answer
+
+    def answer(call: Any) -> Any:
+        if call.model == "id3pm" and int(call.inputs["seed"][0, 0]) in (1, 3):
+            raise InternalServerError("the engine failed")
+        return good(call)
+
+    server.answer = answer
+    assert main(["bench", "--photo", photo, "--images", "6"]) == 1
+    assert "4 images in" in (out := capsys.readouterr().out) and "errors: 2 InternalServerError" in out
+
+    def refuse(call: Any) -> Any:
+        if call.model == "id3pm":
+            raise InvalidRequestError("steps=0: must be between 1 and 1000")
+        return good(call)
+
+    server.answer = refuse
+    assert main(["bench", "--photo", photo, "--seconds", "60"]) == 2
+    assert "steps=0" in capsys.readouterr().err
+
+
+def test_several_servers_and_a_token_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    class Remembering(Client):
+        def __init__(self, url: Any, **settings: Any) -> None:
+            seen.update(url=url, **settings)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("id3pm_client._cli.Client", Remembering)
+    (tmp_path / "token").write_text("secret\n")
+    arguments = [
+        "--url",
+        "a:1",
+        "--url",
+        "b:1",
+        "--token-file",
+        str(tmp_path / "token"),
+        "--root-certificates",
+        "ca.pem",
+    ]
+    assert main([*arguments, "ping"]) == 130
+    assert (seen["url"], seen["token"], seen["ssl"], seen["root_certificates"]) == (
+        ["a:1", "b:1"],
+        "secret",
+        True,
+        "ca.pem",
+    )
+
+
+def test_ping_of_several_servers_is_by_server(
+    monkeypatch: pytest.MonkeyPatch, sync_transport: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = functools.partial(Client, transport=[sync_transport, sync_transport])
+    monkeypatch.setattr("id3pm_client._cli.Client", both)
+    assert main(["--url", "a:1", "--url", "b:1", "ping"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"a:1", "b:1"}

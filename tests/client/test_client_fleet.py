@@ -87,9 +87,7 @@ def test_a_cancel_goes_to_the_servers_that_have_the_request(many: Any, servers: 
     assert servers[2].controls == []
 
 
-def test_a_request_that_may_run_on_two_servers_is_cancelled_on_both(
-    many: Any, servers: tuple[FakeServer, ...]
-) -> None:
+def test_a_request_that_may_run_on_two_servers_is_cancelled_on_both(many: Any, servers: tuple[FakeServer, ...]) -> None:
     servers[0].answer = refusing(ConnectionFailedError("Socket closed"))
     servers[1].answer = lambda call: None
     with pytest.raises(TimeoutError):

@@ -107,9 +107,7 @@ def test_the_photograph_does_instead_of_the_vector(client: Any, server: FakeServ
     assert client.replay(image, photo=PIXELS).receipt == image.receipt
 
 
-def test_another_vector_is_refused_before_anything_is_sent(
-    client: Any, server: FakeServer, receipts: Receipts
-) -> None:
+def test_another_vector_is_refused_before_anything_is_sent(client: Any, server: FakeServer, receipts: Receipts) -> None:
     image = client.generate(VECTOR, 9, **OPTIONS)
     server.calls.clear()
     with pytest.raises(ReplayError, match="not the ID vector of the receipt: id_vector_sha256 is [0-9a-f]{12}") as e:

@@ -1,27 +1,39 @@
-"""The command `id3pm-client`: paths of pictures on stdout, progress and errors on stderr."""
+"""The command `id3pm-client`: paths of pictures and results on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from id3pm_client._aio import AsyncClient
+from id3pm_client._arguments import as_count, as_timeout
+from id3pm_client._bar import Bar
+from id3pm_client._bench import Result
+from id3pm_client._bench import bench as run_bench
+from id3pm_client._cli_parser import make_parser
 from id3pm_client._connection import DEFAULT_URL
 from id3pm_client._contract import OPTIONS
-from id3pm_client._errors import ClientError, DeadlineExceededError, InvalidRequestError, UnavailableError
+from id3pm_client._errors import (
+    ClientError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ReplayError,
+    UnavailableError,
+)
 from id3pm_client._images import GeneratedImage
+from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
-from id3pm_client._version import __version__
 
 INTERRUPTED = 130
-EPILOG = "exit codes: 0 done, 1 other failure, 2 bad input, 3 server unavailable, 4 time limit passed, 130 interrupted"
-_PARSERS: Mapping[str, type[Any]] = MappingProxyType({"BYTES": str, "INT32": int, "FP32": float})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,21 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
-        with _client(args) as client:
-            args.command(client, args)
+        code = args.command(args)
     except KeyboardInterrupt:
         _tell("interrupted: the server was told to stop")
         return INTERRUPTED
     except (ClientError, OSError) as error:
         _tell(f"id3pm-client: {error}")
         return _exit_code(error)
-    return 0
+    return int(code or 0)
 
 
-def generate(client: Client, args: argparse.Namespace) -> None:
+def generate(args: argparse.Namespace) -> None:
     """Writes one PNG per image to a folder, each as soon as it arrives."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS}
     seeds = args.seed[0] if len(args.seed) == 1 else args.seed
     arrived = 0
 
@@ -57,84 +66,133 @@ def generate(client: Client, args: argparse.Namespace) -> None:
         image.save(path)
         if image.image_64 is not None:
             image.image_64.save(path.with_stem(f"{path.stem}_64"))
-        sys.stdout.write(f"{path}\n")
-        sys.stdout.flush()
+        _print(path)
         _tell(f"{arrived}: image {position}, seed {image.seed}, {image.seconds:.2f} s")
 
-    if args.photo is not None:
-        client.generate_from_photo(
-            args.photo, seeds, face=args.face, with_64=args.with_64, on_image=on_image, **options
-        )
-    else:
-        client.generate(_read_vectors(args.embedding), seeds, with_64=args.with_64, on_image=on_image, **options)
+    how: dict[str, Any] = {"with_64": args.with_64, "on_image": on_image, **_options(args)}
+    with Client(**_settings(args)) as client:
+        args.out.mkdir(parents=True, exist_ok=True)
+        if args.photo is not None:
+            client.generate_from_photo(args.photo, seeds, face=args.face, **how)
+        else:
+            client.generate(_read_vectors(args.embedding), seeds, **how)
 
 
-def embed(client: Client, args: argparse.Namespace) -> None:
+def stream(args: argparse.Namespace) -> None:
+    """Writes previews, the 64 px image and the image to a folder, each as soon as it is there."""
+    how: dict[str, Any] = {"preview_every": args.preview_every, **_options(args)}
+    with Client(**_settings(args)) as client:
+        args.out.mkdir(parents=True, exist_ok=True)
+        if args.photo is not None:
+            events = client.stream_from_photo(args.photo, args.seed, face=args.face, **how)
+        else:
+            events = client.stream(_read_vector(args.embedding), args.seed, **how)
+        for name, image in _pictures(events):
+            path = args.out / f"seed-{args.seed}{name}.png"
+            image.save(path)
+            _print(path)
+
+
+def _pictures(events: Iterator[Event]) -> Iterator[tuple[str, Image.Image | GeneratedImage]]:
+    """What is worth a file, with the end of its name; shows a bar meanwhile."""
+    bar = Bar(1, "steps")
+    try:
+        for event in events:
+            if isinstance(event, Progress):
+                bar.update(event.step, event.steps, f"steps of {event.stage}")
+                if event.preview is not None:
+                    yield f"_{event.stage}_{event.step:04d}", event.preview
+            elif isinstance(event, Image64):
+                yield "_64", event.image
+            else:
+                yield "", event
+    finally:
+        bar.close()
+
+
+def embed(args: argparse.Namespace) -> None:
     """Writes the ID vector of a photograph as .npy."""
-    found = client.embed(args.photo, face=args.face)
+    with Client(**_settings(args)) as client:
+        found = client.embed(args.photo, face=args.face)
     with args.out.open("wb") as file:  # np.save would add an extension of its own to a path
         np.save(file, found.vector)
-    sys.stdout.write(f"{args.out}\n")
+    _print(args.out)
     _tell(f"{found.faces} face(s), detection score {found.score:.2f}, vector of {found.vector.size}")
 
 
-def ping(client: Client, args: argparse.Namespace) -> None:
-    """Prints what the stages' schedulers say about themselves, as JSON."""
-    sys.stdout.write(json.dumps(client.ping(), indent=2) + "\n")
+def replay(args: argparse.Namespace) -> None:
+    """Writes the image of a receipt, made again."""
+    vector = None if args.embedding is None else _read_vector(args.embedding)
+    with Client(**_settings(args)) as client:
+        image = client.replay(args.receipt, vector, photo=args.photo, face=args.face)
+    image.save(args.out)
+    _print(args.out)
+    _tell(f"the identical image, {image.seconds:.2f} s")
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Prints images per second, latency and errors."""
+    concurrency = as_count("concurrency", args.concurrency, 1)
+    images = None if args.images is None else as_count("images", args.images, 1)
+    seconds = None if args.seconds is None else as_timeout("seconds", args.seconds)
+
+    async def run() -> Result:
+        async with AsyncClient(**{**_settings(args), "max_in_flight": concurrency}) as client:
+            if args.photo is not None:
+                vectors = (await client.embed(args.photo, face=args.face)).vector
+            else:
+                vectors = _read_vectors(args.embedding)
+            return await run_bench(
+                client,
+                np.atleast_2d(vectors),
+                concurrency=concurrency,
+                images=images,
+                seconds=seconds,
+                first_seed=args.seed,
+                options=_options(args),
+            )
+
+    result = asyncio.run(run())
+    _print(json.dumps(dataclasses.asdict(result), indent=2) if args.json else result.text())
+    return 1 if result.errors else 0
+
+
+def ping(args: argparse.Namespace) -> None:
+    """Prints what the stages' schedulers say about themselves, as JSON; by server where there are several."""
+    with Client(**_settings(args)) as client:
+        answers = {url: client.ping(url) for url in client.urls}
+    _print(json.dumps(answers if len(answers) > 1 else next(iter(answers.values())), indent=2))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("id3pm-client", description="Client of an ID3PM server.", epilog=EPILOG)
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--url", default=DEFAULT_URL, help="host:port of the gRPC endpoint (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds per request (%(default)s)")
-    parser.add_argument("--max-in-flight", type=int, default=16, metavar="N", help="requests at once (%(default)s)")
-    parser.add_argument("--ssl", action="store_true", help="encrypt the connection")
-    parser.add_argument("--root-certificates", metavar="PEM", help="certificates to trust; implies --ssl")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    command = commands.add_parser("generate", help="photograph or ID vectors, and seeds, to faces", epilog=EPILOG)
-    source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--photo", help="JPEG or PNG file")
-    source.add_argument("--embedding", metavar="NPY", help="ID vectors [D] or [N, D], as `embed` writes them")
-    command.add_argument("--seed", type=int, nargs="+", required=True, help="one image per seed")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
-    command.add_argument("--with-64", action="store_true", help="write the 64 px images as well")
-    _add_face(command)
-    group = command.add_argument_group("sampling; what is left out takes the server's default")
-    for name, option in OPTIONS.items():
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=_PARSERS[option.datatype],
-            nargs="+" if name == "attributes" else None,
-            metavar="X",
-            help=option.help,
-        )
-    command.set_defaults(command=generate)
-
-    command = commands.add_parser("embed", help="photograph to ID vector", epilog=EPILOG)
-    command.add_argument("--photo", required=True, help="JPEG or PNG file")
-    command.add_argument("--out", type=Path, required=True, metavar="NPY", help="file for the vector")
-    _add_face(command)
-    command.set_defaults(command=embed)
-
-    command = commands.add_parser("ping", help="is the server working?", epilog=EPILOG)
-    command.set_defaults(command=ping)
-    return parser
+    commands = (generate, stream, embed, replay, bench, ping)
+    return make_parser({command.__name__: command for command in commands})
 
 
-def _client(args: argparse.Namespace) -> Client:
-    return Client(
-        args.url,
-        timeout_s=args.timeout,
-        max_in_flight=args.max_in_flight,
-        ssl=args.ssl or args.root_certificates is not None,
-        root_certificates=args.root_certificates,
-    )
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of a client."""
+    token = None if args.token_file is None else _read_token(args.token_file)
+    return {
+        "url": args.url or DEFAULT_URL,
+        "timeout_s": args.timeout,
+        "max_in_flight": args.max_in_flight,
+        "ssl": args.ssl or args.root_certificates is not None or args.client_certificate is not None,
+        "root_certificates": args.root_certificates,
+        "client_certificate": args.client_certificate,
+        "client_key": args.client_key,
+        "token": token,
+    }
 
 
-def _add_face(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--face", default="largest", help="largest, or only: refuse several faces (%(default)s)")
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in OPTIONS}
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"{path}: not a token, which is printable ASCII text") from None
 
 
 def _read_vectors(path: str) -> Any:
@@ -147,13 +205,26 @@ def _read_vectors(path: str) -> Any:
     return vectors
 
 
+def _read_vector(path: str) -> Any:
+    """The only vector of a file, `[D]` or `[1, D]`."""
+    vectors = _read_vectors(path)
+    return vectors[0] if vectors.ndim == 2 and len(vectors) == 1 else vectors
+
+
 def _exit_code(error: Exception) -> int:
     if isinstance(error, UnavailableError):
         return 3
     if isinstance(error, DeadlineExceededError):
         return 4
+    if isinstance(error, ReplayError):
+        return 5
     # The remaining OSErrors are files that the user named.
     return 2 if isinstance(error, (InvalidRequestError, OSError)) else 1
+
+
+def _print(result: object) -> None:
+    sys.stdout.write(f"{result}\n")
+    sys.stdout.flush()
 
 
 def _tell(line: str) -> None:

@@ -1,0 +1,106 @@
+"""The command line of `id3pm-client`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from id3pm_client._connection import DEFAULT_URL
+from id3pm_client._contract import OPTIONS
+from id3pm_client._version import __version__
+
+EPILOG = (
+    "exit codes: 0 done, 1 other failure, 2 bad input, 3 server unavailable, 4 time limit passed, "
+    "5 replay is not the same image, 130 interrupted"
+)
+_PARSERS: Mapping[str, type[Any]] = MappingProxyType({"BYTES": str, "INT32": int, "FP32": float})
+
+
+def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.ArgumentParser:
+    """The parser; `args.command` of what it parses is one of `commands`, by name."""
+    parser = argparse.ArgumentParser("id3pm-client", description="Client of an ID3PM server.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--url",
+        action="append",
+        metavar="HOST:PORT",
+        help=f"gRPC endpoint; may be repeated for servers with the same engines (default: {DEFAULT_URL})",
+    )
+    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds per request (%(default)s)")
+    parser.add_argument("--max-in-flight", type=int, default=16, metavar="N", help="requests at once (%(default)s)")
+    parser.add_argument("--ssl", action="store_true", help="encrypt the connection")
+    parser.add_argument("--root-certificates", metavar="PEM", help="certificates to trust; implies --ssl")
+    parser.add_argument("--client-certificate", metavar="PEM", help="certificate of this client; implies --ssl")
+    parser.add_argument("--client-key", metavar="PEM", help="its private key")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token that the server wants")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, help: str) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(name, help=help, epilog=EPILOG)
+        command.set_defaults(command=commands[name])
+        return command
+
+    command = add("generate", "photograph or ID vectors, and seeds, to faces")
+    _add_source(command)
+    command.add_argument("--seed", type=int, nargs="+", required=True, help="one image per seed")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    command.add_argument("--with-64", action="store_true", help="write the 64 px images as well")
+    _add_options(command)
+
+    command = add("stream", "one face, with previews on the way")
+    _add_source(command)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for previews and pictures")
+    command.add_argument(
+        "--preview-every", type=int, default=1, metavar="N", help="steps between previews; 0 for none (%(default)s)"
+    )
+    _add_options(command)
+
+    command = add("embed", "photograph to ID vector")
+    command.add_argument("--photo", required=True, help="JPEG or PNG file")
+    command.add_argument("--out", type=Path, required=True, metavar="NPY", help="file for the vector")
+    _add_face(command)
+
+    command = add("replay", "the image of a receipt again, or what is different now")
+    command.add_argument("receipt", type=Path, help="PNG that carries a receipt, or a receipt as JSON")
+    _add_source(command)
+    command.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the picture")
+
+    command = add("bench", "images per second and latency with a number of requests in flight")
+    _add_source(command)
+    command.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests in flight (%(default)s)")
+    length = command.add_mutually_exclusive_group(required=True)
+    length.add_argument("--seconds", type=float, metavar="S", help="start no new requests after S seconds")
+    length.add_argument("--images", type=int, metavar="K", help="ask for K images")
+    command.add_argument("--seed", type=int, default=0, help="first seed; they count up (%(default)s)")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_options(command)
+
+    add("ping", "is the server working?")
+    return parser
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--photo", help="JPEG or PNG file")
+    source.add_argument("--embedding", metavar="NPY", help="ID vectors [D] or [N, D], as `embed` writes them")
+    _add_face(command)
+
+
+def _add_face(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--face", default="largest", help="largest, or only: refuse several faces (%(default)s)")
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("sampling; what is left out takes the server's default")
+    for name, option in OPTIONS.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=_PARSERS[option.datatype],
+            nargs="+" if name == "attributes" else None,
+            metavar="X",
+            help=option.help,
+        )
