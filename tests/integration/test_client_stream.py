@@ -139,7 +139,7 @@ def test_the_command_line_writes_previews(
 ) -> None:
     np.save(tmp_path / "vector.npy", embedding)
     source = ["--embedding", str(tmp_path / "vector.npy")]
-    arguments = ["stream", *source, "--seed", "5", "--steps", "200", "--preview-every", "20", "--out", str(tmp_path)]
+    arguments = ["stream", *source, "--seed", "5", "--steps", "1000", "--preview-every", "100", "--out", str(tmp_path)]
     assert main(["--url", server.grpc_url, *arguments]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.split()]
     assert paths[-1] == tmp_path / "seed-5.png"
@@ -201,7 +201,7 @@ class Cut:
 def test_a_cut_connection_loses_nothing_and_does_nothing_twice(
     server: Any, client: Client, wire: Any, embedding: np.ndarray
 ) -> None:
-    options = {"steps": 300, "sampler": "ddpm", "sr_steps": 2}
+    options: dict[str, Any] = {"steps": 1000, "sampler": "ddpm", "sr_steps": 2}
     expected = client.generate(embedding, 8, **options)
     cable = Cut(server.grpc_url)
 
@@ -220,6 +220,6 @@ def test_a_cut_connection_loses_nothing_and_does_nothing_twice(
         cutter.join()
     cable.close()
     assert image.seed == 9
-    assert steps() - before == 300, "the second attempt joined the first"
+    assert steps() - before == 1000, "the second attempt joined the first"
     assert same(expected, client.generate(embedding, 8, **options))
     assert same(image, client.generate(embedding, 9, **options))
