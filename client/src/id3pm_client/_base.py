@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from id3pm_client._images import Photo
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
 
+logger = logging.getLogger("id3pm_client")
 # Questions about a request (cancel, ping) are answered within milliseconds, or the server is in trouble.
 CONTROL_TIMEOUT_S = 5.0
 
@@ -218,6 +220,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         verdict = flight.fail(outcome, now, self._fleet.has_other(flight.server, now))
         if isinstance(verdict, ClientError):
             raise verdict
+        logger.info("request %s at %s: %s; again in %.2f s", flight.request_id, flight.server.url, outcome, verdict)
         return verdict
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import sys
@@ -87,10 +88,11 @@ def stream(args: argparse.Namespace) -> None:
             events = client.stream_from_photo(args.photo, args.seed, face=args.face, **how)
         else:
             events = client.stream(_read_vector(args.embedding), args.seed, **how)
-        for name, image in _pictures(events):
-            path = args.out / f"seed-{args.seed}{name}.png"
-            image.save(path)
-            _print(path)
+        with contextlib.closing(events):
+            for name, image in _pictures(events):
+                path = args.out / f"seed-{args.seed}{name}.png"
+                image.save(path)
+                _print(path)
 
 
 def _pictures(events: Iterator[Event]) -> Iterator[tuple[str, Image.Image | GeneratedImage]]:
