@@ -16,7 +16,6 @@ from id3pm_client import (
     AsyncClient,
     Call,
     Client,
-    ConnectionFailedError,
     DeadlineExceededError,
     InternalServerError,
     InvalidRequestError,
@@ -91,89 +90,6 @@ def test_a_client_works_on_after_a_failure(make_client: Any, server: Any) -> Non
             client.generate(VECTOR, range(5))
     server.answer = good
     assert len(client.generate(VECTOR, range(5))) == 5
-
-
-@pytest.mark.parametrize("error", [OverloadedError("queue full"), ConnectionFailedError("Socket closed")])
-def test_an_unavailable_server_is_asked_again_under_the_same_id(
-    make_client: Any, server: Any, error: Exception
-) -> None:
-    failing(server, lambda call: len(server.calls) <= 2, error)
-    image = make_client(retry=QUICK).generate(VECTOR, 1)
-    assert image.seed == 1
-    assert len(server.calls) == 3
-    assert {call.request_id for call in server.calls} == {image.request_id}
-
-
-def test_a_server_is_left_alone_for_as_long_as_it_asks(make_client: Any, server: Any) -> None:
-    failing(server, lambda call: len(server.calls) == 1, OverloadedError("12 s of work wait; retry after 0.15 s"))
-    start = time.monotonic()
-    assert make_client(retry=QUICK).generate(VECTOR, 1).seed == 1
-    assert 0.15 <= time.monotonic() - start < 2.0
-
-
-def test_who_cannot_wait_that_long_hears_it_at_once(make_client: Any, server: Any) -> None:
-    failing(server, lambda call: True, OverloadedError("the queue is full; retry after 60 s"))
-    start = time.monotonic()
-    with pytest.raises(DeadlineExceededError, match="no answer within 5 s; the last attempt: .* retry after 60 s"):
-        make_client(retry=QUICK).generate(VECTOR, 1, timeout_s=5)
-    assert time.monotonic() - start < 2.0
-    assert len(server.calls) == 1
-
-
-def test_retries_end_at_their_limit(make_client: Any, server: Any) -> None:
-    failing(server, lambda call: True, OverloadedError("queue full"))
-    with pytest.raises(OverloadedError, match="queue full"):
-        make_client(retry=QUICK).generate(VECTOR, 1)
-    assert len(server.calls) == 1 + QUICK.limit
-
-
-def test_what_is_not_unavailable_is_not_sent_again(make_client: Any, server: Any) -> None:
-    failing(server, lambda call: True, InternalServerError("engine failed"))
-    with pytest.raises(InternalServerError):
-        make_client(retry=QUICK).generate(VECTOR, 1)
-    assert len(server.calls) == 1
-
-
-def test_a_batch_does_not_hammer_a_server_that_is_down(make_client: Any, server: Any) -> None:
-    failing(server, lambda call: True, ConnectionFailedError("failed to connect"))
-    retry = Retry(limit=100, first_delay_s=0.001, max_delay_s=0.002, budget=5)
-    with pytest.raises(ConnectionFailedError, match="image"):
-        make_client(retry=retry, max_in_flight=4).generate(VECTOR, range(50))
-    assert len(server.calls) <= 4 + 5
-
-
-def test_successes_earn_the_budget_back(make_client: Any, server: Any) -> None:
-    refused: set[int] = set()
-
-    def first_time(call: Call) -> bool:
-        new = seed_of(call) not in refused
-        refused.add(seed_of(call))
-        return new
-
-    failing(server, first_time, OverloadedError("queue full"))
-    client = make_client(retry=Retry(first_delay_s=0.001, budget=1), max_in_flight=1)
-    for seed in range(6):
-        assert client.generate(VECTOR, seed).seed == seed
-
-
-def test_delays_grow_with_jitter_up_to_their_limit() -> None:
-    retry = Retry(first_delay_s=0.1, max_delay_s=0.5)
-    for attempt, longest in [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.5), (50, 0.5)]:
-        delays = [retry.delay_s(attempt) for _ in range(200)]
-        assert longest / 2 <= min(delays) < max(delays) <= longest
-
-
-def test_delays_are_not_shorter_than_what_is_asked_for_and_differ() -> None:
-    retry = Retry(first_delay_s=0.1, max_delay_s=0.5)
-    delays = {retry.delay_s(1, asked_s=8.0) for _ in range(200)}
-    assert 8.0 <= min(delays) < max(delays) <= 10.0
-    assert min(retry.delay_s(4, asked_s=0.01) for _ in range(50)) >= 0.25, "a hint never shortens the delay"
-
-
-@pytest.mark.parametrize("name", ["limit", "first_delay_s", "max_delay_s", "budget"])
-def test_a_negative_retry_setting_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequestError, match=f"{name}=-1"):
-        Retry(**{name: -1})  # type: ignore[arg-type]
 
 
 def test_a_silent_server_meets_the_deadline_and_is_told_to_stop(client: Any, server: Any) -> None:
@@ -267,38 +183,3 @@ def test_tasks_share_the_slots_of_their_client(server: Any, async_transport: Any
 
     assert asyncio.run(main()) == list(range(10))
     assert server.most_in_flight == 2
-
-
-def test_a_closed_client_says_so(client: Any) -> None:
-    client.close()
-    for use in (lambda: client.generate(VECTOR, 1), client.ping, client.is_ready, client.server_info):
-        with pytest.raises(RuntimeError, match="has been closed"):
-            use()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"url": "http://127.0.0.1:8000"}, "give host:port of the gRPC endpoint"),
-        ({"url": "localhost"}, "give host:port"),
-        ({"timeout_s": -1}, "timeout_s=-1"),
-        ({"timeout_s": "5"}, "timeout_s='5'"),
-        ({"max_in_flight": 0}, "max_in_flight=0"),
-        ({"max_in_flight": True}, "max_in_flight=True"),
-        ({"root_certificates": "ca.pem"}, "root_certificates has no effect without ssl"),
-        ({"client_key": "key.pem"}, "client_key has no effect without ssl"),
-        ({"ssl": True, "client_key": "key.pem"}, "client_certificate and client_key belong together"),
-        ({"url": []}, "give at least one host:port"),
-        ({"url": ["a:1", "b:1", "a:1"]}, "url='a:1' is there 2 times"),
-        ({"url": ["a:1", "b"]}, "url='b': give host:port"),
-        ({"url": ["a:1", "b:1"]}, "1 transports for 2 servers"),
-        ({"token": "", "ssl": True}, "token: must not be empty"),
-        ({"token": "two words", "ssl": True}, "token: must not be empty or contain spaces"),
-        ({"token": "line\n", "ssl": True}, "token: must be printable ASCII"),
-        ({"token": "t", "ssl": True, "headers": {"Authorization": "x"}}, "say the same"),
-        ({"token": "t", "url": "10.0.0.1:8001"}, "a token for 10.0.0.1:8001 would travel unencrypted"),
-    ],
-)
-def test_a_bad_setting_is_named(make_client: Any, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidRequestError, match=message):
-        make_client(**settings)

@@ -220,6 +220,8 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         verdict = flight.fail(outcome, now, self._fleet.has_other(flight.server, now))
         if isinstance(verdict, ClientError):
             raise verdict
+        if self._closed:
+            raise outcome
         logger.info("request %s at %s: %s; again in %.2f s", flight.request_id, flight.server.url, outcome, verdict)
         return verdict
 

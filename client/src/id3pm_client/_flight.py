@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy.typing as npt
 
 from id3pm_client._errors import (
+    CancelledRequestError,
     ClientError,
     ConnectionFailedError,
     DeadlineExceededError,
@@ -133,6 +134,7 @@ class Flight(Generic[TransportT]):
         self._label = label
         self._started: float | None = None
         self._attempts = 0
+        self._was_cut = False
 
     @property
     def request_id(self) -> str:
@@ -185,9 +187,12 @@ class Flight(Generic[TransportT]):
         """
         if not isinstance(error, (DeadlineExceededError, ConnectionFailedError)) and self.server in self.open_at:
             self.open_at.remove(self.server)  # the server itself said that it is over
+        # A server cancels what it thinks nobody waits for: an attempt whose connection broke, and all who joined it.
+        again = isinstance(error, UnavailableError) or (isinstance(error, CancelledRequestError) and self._was_cut)
+        self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):
             error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s")
-        if not isinstance(error, UnavailableError) or self._attempts > self._retry.limit or not self._budget.spend():
+        if not again or self._attempts > self._retry.limit or not self._budget.spend():
             return error.of_request(self.request_id, self.index, self._label)
         asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
         delay_s = 0.0 if elsewhere else self._retry.delay_s(self._attempts, asked_s)
