@@ -107,6 +107,7 @@ def test_failures_are_one_line_and_an_exit_code(
         ["--url", "http://x:1", "ping"],
         ["--token-file", "none.txt", "ping"],
         ["replay", "none.png", "--photo", "none.jpg", "--out", "x.png"],
+        ["replay", "none.png", "--photo", "none.jpg", "--out", "x.jpg"],
         ["bench", "--photo", "x", "--images", "0"],
         ["bench", "--photo", "x", "--seconds", "0"],
         ["bench", "--photo", "x", "--images", "1", "--concurrency", "0"],

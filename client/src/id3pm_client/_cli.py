@@ -124,6 +124,8 @@ def embed(args: argparse.Namespace) -> None:
 
 def replay(args: argparse.Namespace) -> None:
     """Writes the image of a receipt, made again."""
+    if args.out.suffix.lower() != ".png":  # now, not after the work
+        raise InvalidRequestError(f"--out {args.out}: must end in .png, which carries the receipt")
     vector = None if args.embedding is None else _read_vector(args.embedding)
     with Client(**_settings(args)) as client:
         image = client.replay(args.receipt, vector, photo=args.photo, face=args.face)
