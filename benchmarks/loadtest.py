@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = click.Path(path_type=Path, file_okay=False)
 BAD = Kind(name="bad requests", options={"steps": 100_000}, share=0.05, valid=False)
 console = Console(stderr=True)
-say: Callable[[str], None] = functools.partial(console.print, markup=False, highlight=False)
+say: Callable[[str], None] = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
@@ -197,8 +197,8 @@ def overhead_command(
     with serving(repository) as server:
         say("cancels")
         results["cancel_steps"] = overhead.cancel_steps(server, people_of(server, 1)[0], cancels)
-    say("memory of a server with tiny networks")
-    results["own_memory"] = overhead.own_memory(ROOT / "build" / "load")
+    say("memory of a server with stand-ins for the networks")
+    results["own_memory"] = overhead.own_memory(repository, out)
     write(out, "overhead", results, overhead.markdown(results), docs)
     finish(all(met for _, _, met in overhead.verdicts(results)))
 

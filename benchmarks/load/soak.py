@@ -14,13 +14,15 @@ from scipy import stats
 
 from id3pm.serving.server import TritonServer
 from load import memory
-from load.arrivals import Arrival, Kind, poisson
+from load.arrivals import Arrival, Kind, burst, poisson
 from load.generator import Digests, Generator, drive
 from load.summary import summarise
 
 BLOCKS = 10
 """Neighbouring samples are alike, so the line goes through means of blocks: their scatter is an honest uncertainty."""
 CANCELLED, KNOWN = 0.1, 0.2
+WARM_UP = 32
+"""Requests at once: as many as both stages take at a time, and more."""
 SERIES = ("pss_mb", "rss_mb", "shm_mb")
 
 
@@ -145,6 +147,9 @@ def soak(
         cancelled=CANCELLED,
         patience_s=2.0,
     )
+    # Runtimes keep the memory of the largest batch they have seen: without this it would seem to grow for long.
+    say(f"warming up: {WARM_UP} requests at once")
+    drive(Generator(server.grpc_url, identities), burst(kinds, WARM_UP, seed=seed, identities=len(identities)))
     say(f"{len(arrivals)} requests, {rate:.3g} a second")
     with Sampler(server.pid, every_s=max(seconds / 600, 0.5)) as sampler:
         records = drive(Generator(server.grpc_url, identities, known), arrivals)
@@ -173,7 +178,7 @@ def passed(results: Mapping[str, Any]) -> bool:
 
 def markdown(results: Mapping[str, Any]) -> list[str]:
     """Memory, verdict."""
-    lines = [f"{results['summary']['seconds'] / 60:.0f} minutes, {results['rate']:.3g} requests a second.", ""]
+    lines = [f"{results['summary']['seconds'] / 60:.1f} minutes, {results['rate']:.3g} requests a second.", ""]
     lines += ["| memory of all server processes | MB | growth in the second half, MB/h |", "| --- | --- | --- |"]
     for name, fit in results["fits"].items():
         grown = f"{fit['slope_mb_per_h']:+.1f} ± {fit['plus_minus']:.1f}"
