@@ -28,7 +28,8 @@ from load.service import ServiceProcess
 from report import table
 
 PATIENT = Retry(limit=200, first_delay_s=0.25, max_delay_s=2.0, budget=100_000)
-"""Callers who want their image, however long the server is away."""
+"""Callers who want their image, and wait for it as long as `GIVE_UP_S`."""
+GIVE_UP_S = 120.0
 CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 8.0
 
 
@@ -159,8 +160,15 @@ def inject_all(
                 known=1.0,
                 known_seeds=known_seeds,
             )
-            generator = asyncio.run(_under_load(service, copy, FAULTS[name], identities, known, arrivals, seconds / 3))
-            rows.append({"fault": name, **_counted(*generator)})
+            records, at_s, problem = asyncio.run(
+                _under_load(service, copy, FAULTS[name], identities, known, arrivals, seconds / 3)
+            )
+            copy.recover()
+            if not service.ready:
+                problem = f"{problem}; the service did not come back".removeprefix("; ")
+                service.kill()
+                service.start()
+            rows.append({"fault": name, **_counted(records, at_s, problem)})
             say(f"  lost {rows[-1]['lost']}, wrong {rows[-1]['wrong']}")
     return {"rate": rate, "seconds": seconds, "rows": rows}
 
@@ -176,7 +184,7 @@ async def _under_load(
 ) -> tuple[list[Record], float, str]:
     """The records, seconds from the first arrival to the fault, and what went wrong with the injection."""
     async with Proxy(service.grpc_url) as proxy:
-        generator = Generator(proxy.url, identities, known, retry=PATIENT)
+        generator = Generator(proxy.url, identities, known, retry=PATIENT, timeout_s=GIVE_UP_S)
         start = time.monotonic()
         load = asyncio.create_task(generator.run(arrivals))
         await asyncio.sleep(after_s)

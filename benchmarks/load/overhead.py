@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
+import queue
 import statistics
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import tritonclient.grpc
 from numpy.typing import NDArray
+from tritonclient.utils import np_to_triton_dtype
 
 import ours
 from id3pm.face.stage import FaceStage
+from id3pm.serving.control import control
 from id3pm.serving.server import TritonServer
-from id3pm_client import AsyncClient, Client
+from id3pm_client import Client
 from load import memory, stand_ins
 from load.identities import PHOTO
 from load.service import ServiceProcess
@@ -35,9 +39,8 @@ STAGES: Mapping[str, dict[str, int]] = {
 }
 """Requests that spend their time in one stage."""
 STEPS_METRIC = "id3pm_step_seconds_count"
-PATIENCE_S = 120.0
 SETTLED_S = 2.0
-"""Longer than any step of one row."""
+"""Longer than a step of one row, and than it takes a step to be seen in the metrics."""
 
 
 def served_share(repository: Path, steps: int, rounds: int) -> dict[str, Any]:
@@ -64,33 +67,42 @@ def served_share(repository: Path, steps: int, rounds: int) -> dict[str, Any]:
 
 
 def cancel_steps(server: TritonServer, vector: NDArray[np.float32], repeats: int) -> dict[str, list[int]]:
-    """By stage, the steps that each of several cancelled requests still took.
+    """By stage, the steps that each of several requests still took when it was cancelled through the ensemble.
 
-    The request is alone. Steps are counted from before the cancel is sent until long after the request has ended, so a
-    step that was running when the cancel came is one of them.
+    The request is alone. All steps that the stage has made of it in the end, less those it had made just before the
+    cancel was sent: a step that was running then is counted.
     """
-    return {stage: [asyncio.run(_cancel(server, stage, vector, i)) for i in range(repeats)] for stage in STAGES}
+    return {stage: [_cancel(server, stage, vector, seed) for seed in range(repeats)] for stage in STAGES}
 
 
-async def _cancel(server: TritonServer, stage: str, vector: NDArray[np.float32], seed: int) -> int:
-    async with AsyncClient(server.grpc_url) as client:
-        before = steps_made(server.metrics_url, stage)
-        task = asyncio.ensure_future(client.generate(vector, seed, **STAGES[stage]))
-        await _until(lambda: steps_made(server.metrics_url, stage) >= before + 3, task)
-        sent = steps_made(server.metrics_url, stage)
-        task.cancel()
-        await asyncio.wait({task})
-        await _until(lambda: server.ping(stage)["in_flight"] == 0, None)
-        await asyncio.sleep(SETTLED_S)
-        return steps_made(server.metrics_url, stage) - sent
+def _cancel(server: TritonServer, stage: str, vector: NDArray[np.float32], seed: int) -> int:
+    request_id = f"cancelled-{stage}-{seed}-{time.monotonic_ns()}"
+    ask = functools.partial(control, server.host, server.ports["http-port"], stage)
+    before = steps_made(server.metrics_url, stage)
+    with contextlib.closing(tritonclient.grpc.InferenceServerClient(server.grpc_url)) as client:
+        values = {"embedding": vector[None], "seed": np.array([[seed]])}
+        values |= {name: np.array([[value]], dtype=np.int32) for name, value in STAGES[stage].items()}
+        inputs = [
+            tritonclient.grpc.InferInput(name, value.shape, np_to_triton_dtype(value.dtype)).set_data_from_numpy(value)
+            for name, value in values.items()
+        ]
+        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        client.async_infer(
+            "id3pm", inputs, callback=lambda result, error: ended.put(error), request_id=request_id, client_timeout=60
+        )
+        while (step := _step(ask("progress", request_id))) < 3:
+            if not ended.empty():
+                raise RuntimeError(f"a request ended before it could be cancelled: {ended.get()}")
+        ask("cancel", request_id)
+        if ended.get(timeout=60) is None:
+            raise RuntimeError("a cancelled request was answered with an image")
+    time.sleep(SETTLED_S)
+    return steps_made(server.metrics_url, stage) - before - step
 
 
-async def _until(condition: Callable[[], bool], task: asyncio.Future[Any] | None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not await asyncio.to_thread(condition):
-        if time.monotonic() > deadline or (task is not None and task.done()):
-            raise RuntimeError("the request ended, or nothing happened, before it could be cancelled")
-        await asyncio.sleep(0.005)
+def _step(progress: Mapping[str, Any]) -> int:
+    """Steps made, of the answer to `progress`; 0 where the stage does not have the request yet."""
+    return int(progress["rows"][0]["step"]) if progress["found"] else 0
 
 
 def steps_made(metrics_url: str, stage: str) -> int:

@@ -19,6 +19,7 @@ class Proxy:
         host, _, port = target.rpartition(":")
         self._target = host, int(port)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._cut = False
         self.dropped = 0
 
@@ -29,7 +30,8 @@ class Proxy:
     async def __aexit__(self, *exception: object) -> None:
         self._server.close()
         self._drop()
-        await asyncio.sleep(0)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
 
     @property
     def url(self) -> str:
@@ -52,6 +54,10 @@ class Proxy:
         self._writers.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         if self._cut:
             writer.transport.abort()
             return

@@ -64,12 +64,17 @@ class ServiceProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         deadline = time.monotonic() + self._start_timeout_s
-        while not is_ready(HOST, self.ports["http-port"]):
+        while not self.ready:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 words = self._log.read_text(errors="replace")[-1500:]
                 self.kill()
                 raise RuntimeError(f"id3pm serve did not become ready; its last words:\n{words}")
             time.sleep(0.1)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it says so."""
+        return is_ready(HOST, self.ports["http-port"])
 
     def terminate(self, timeout_s: float = 90.0) -> int:
         """SIGTERM; the exit status."""
