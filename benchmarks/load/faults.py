@@ -30,7 +30,7 @@ from report import table
 PATIENT = Retry(limit=200, first_delay_s=0.25, max_delay_s=2.0, budget=100_000)
 """Callers who want their image, and wait for it as long as `GIVE_UP_S`."""
 GIVE_UP_S = 120.0
-CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 8.0
+CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 5.0
 
 
 class Scene(NamedTuple):
@@ -65,7 +65,7 @@ async def kill_server(scene: Scene) -> None:
 
 
 async def slow_engine(scene: Scene) -> None:
-    """Every step of the 64 px stage takes a second more, for 8 seconds."""
+    """Every step of the 64 px stage takes a second more, for 5 seconds."""
     scene.repository.order(f"slow {SLOW_S}")
     await asyncio.sleep(SLOW_FOR_S)
     scene.repository.recover()

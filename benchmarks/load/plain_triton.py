@@ -52,7 +52,8 @@ class PlainTriton:
         ]
         self._process = start_guarded(command, runtime.environment())
         self._cleanup.callback(self._end)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         try:
             self._wait()
         except BaseException:
@@ -85,8 +86,9 @@ class PlainTriton:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.append(line.rstrip("\n"))
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.append(line.rstrip("\n"))
 
     def _end(self) -> None:
         regions = regions_of(self._process.pid)
@@ -97,4 +99,7 @@ class PlainTriton:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=10)
+        self._reader.join(timeout=5)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         remove_regions(regions)

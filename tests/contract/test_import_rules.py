@@ -53,7 +53,7 @@ HEAVY = {
     "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests", "benchmarks/load/stand_ins.py"),
-    "triton_python_backend_utils": ("triton_repo", "id3pm/serving"),
+    "triton_python_backend_utils": ("triton_repo", "id3pm/serving", "benchmarks/load/baseline_model.py"),
     "tritonclient": ("client", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
 }
