@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -124,15 +126,24 @@ class ServiceProcess:
         return self._one(is_it, f"stub of {model}")
 
     def fill_disk(self) -> None:
-        """Fills the small disk to its last byte."""
-        assert self._small_disk is not None
-        inside = Path(f"/proc/{self.server().pid}/root{self._small_disk}/filler")
-        with contextlib.suppress(OSError), inside.open("wb", buffering=0) as file:
-            while file.write(b"\0" * 4096):
-                pass
+        """Fills the small disk to its last byte.
 
-    def _one(self, wanted: object, name: str) -> psutil.Process:
-        assert callable(wanted)
+        Raises:
+            OSError: It cannot be reached, or is not full afterwards.
+        """
+        assert self._small_disk is not None
+        inside = Path(f"/proc/{self.server().pid}/root{self._small_disk}")
+        with (inside / "filler").open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"\0" * 4096)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+        if os.statvfs(inside).f_bavail:
+            raise OSError(f"{self._small_disk} is not full")
+
+    def _one(self, wanted: Callable[[psutil.Process], bool], name: str) -> psutil.Process:
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 if wanted(process):
