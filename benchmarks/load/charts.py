@@ -64,11 +64,11 @@ def memory(path: Path, results: Mapping[str, Any]) -> None:
     """Memory of the server over the minutes of a soak, and the line through its second half."""
     minutes = np.array([sample["at_s"] / 60 for sample in results["samples"]])
     figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    for name, colour in (("pss_mb", OURS), ("rss_mb", GREY), ("shm_mb", OTHER)):
+    for name, colour in (("uss_mb", OURS), ("rss_mb", GREY), ("shm_mb", OTHER)):
         axis.plot(
             minutes, [sample[name] for sample in results["samples"]], color=colour, lw=1.2, label=name[:3].upper()
         )
-    fit = results["fits"]["pss_mb"]
+    fit = results["fits"]["uss_mb"]
     late = minutes[minutes >= fit["from_s"] / 60]
     line = fit["at_middle_mb"] + fit["slope_mb_per_h"] * (late - fit["middle_s"] / 60) / 60
     axis.plot(late, line, color="#d62728", ls="--", lw=1.5, label=f"{fit['slope_mb_per_h']:+.1f} MB/h")

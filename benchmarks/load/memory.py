@@ -1,30 +1,31 @@
 """How much memory the processes of a server have.
 
-PSS counts a page that n processes share as 1/n of a page in each, so sums over processes are true; RSS counts it n
-times. The stubs' shared memory in /dev/shm is part of both, and counted once more on its own to see it grow.
+PSS counts a page that n processes share as 1/n of a page in each, so its sum over all of them is true; but it changes
+when others that share a library come and go. USS counts only what a process has for itself: there a leak shows, or in
+the stubs' shared memory, which is counted apart. RSS counts shared pages once for each process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 
 import psutil
+
+from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
 
 MB = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of some processes together: proportional share, resident, private (unique), and of /dev/shm."""
+    """Bytes of some processes together: proportional share, resident, private (unique), and their part of /dev/shm."""
 
     pss: int
     rss: int
     uss: int
     shm: int
-    processes: int
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -36,20 +37,20 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def measure(processes: Iterable[psutil.Process]) -> Memory:
+def measure(processes: Sequence[psutil.Process]) -> Memory:
     """Of those processes that still live."""
-    pss = rss = uss = count = 0
+    pss = rss = uss = 0
+    regions: set[str] = set()
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             info = process.memory_full_info()
-            pss, rss, uss, count = pss + info.pss, rss + info.rss, uss + info.uss, count + 1
-    return Memory(pss, rss, uss, shared_memory(), count)
+            pss, rss, uss = pss + info.pss, rss + info.rss, uss + info.uss
+            regions |= regions_of(process.pid)
+    return Memory(pss, rss, uss, sum(map(_size, regions)))
 
 
-def shared_memory(folder: Path = Path("/dev/shm")) -> int:
-    """Bytes that Triton's stubs hold in /dev/shm, of all servers on this machine."""
-    total = 0
-    for path in folder.glob("triton_python_backend_shm_region_*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_blocks * 512
-    return total
+def _size(region: str) -> int:
+    try:
+        return (SHARED_MEMORY / region).stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

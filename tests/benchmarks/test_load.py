@@ -170,6 +170,11 @@ def test_growth_is_told_from_noise() -> None:
     assert growing.verdict(20) == "growing" and growing.verdict(growing.slope_mb_per_h) == "undecided"
 
 
+def test_the_worst_verdict_counts() -> None:
+    assert soak.worst(["flat", "flat"]) == "flat" and soak.worst(["undecided", "flat"]) == "undecided"
+    assert soak.worst(["undecided", "growing"]) == "growing"
+
+
 def test_only_the_second_half_is_judged() -> None:
     times = np.linspace(0, 1800, 600)
     warming = np.minimum(times, 800.0)
