@@ -71,7 +71,14 @@ def memory(path: Path, results: Mapping[str, Any]) -> None:
     fit = results["fits"]["uss_mb"]
     late = minutes[minutes >= fit["from_s"] / 60]
     line = fit["at_middle_mb"] + fit["slope_mb_per_h"] * (late - fit["middle_s"] / 60) / 60
-    axis.plot(late, line, color="#d62728", ls="--", lw=1.5, label=f"{fit['slope_mb_per_h']:+.1f} MB/h")
+    axis.plot(
+        late,
+        line,
+        color="#d62728",
+        ls="--",
+        lw=1.5,
+        label=f"{fit['slope_mb_per_h']:+.1f} ± {fit['plus_minus']:.1f} MB/h",
+    )
     axis.legend(fontsize=8, frameon=False)
     _finish(axis, "memory of all server processes", "minutes", "MB")
     figure.savefig(path, dpi=120)
