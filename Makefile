@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup engines demo serve bench test lint types unit test-slow clean
+.PHONY: help setup engines demo serve bench load test lint types unit test-slow clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -36,6 +36,9 @@ serve: engines  ## the Triton server in the foreground
 
 bench: engines  ## our engines beside PyTorch, torch.compile and diffusers: tables and a plot in out/bench/
 	$(BIN)/python benchmarks/bench.py --bundle $(BUNDLE) --repository $(REPO) --out out/bench
+
+load: engines  ## perf_analyzer against the server: table and plot in out/load/; PRESET=fast for short requests
+	$(BIN)/python benchmarks/loadtest.py sweep --repository $(REPO) --out out/load $(if $(PRESET),--preset $(PRESET))
 
 test: lint types unit  ## linters, types and all tests
 

@@ -52,8 +52,8 @@ HEAVY = {
     "openvino": ("id3pm/engines/openvino_engine.py", "export", "tests", "benchmarks"),
     "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
-    "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests"),
-    "triton_python_backend_utils": ("triton_repo", "id3pm/serving"),
+    "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests", "benchmarks/load/stand_ins.py"),
+    "triton_python_backend_utils": ("triton_repo", "id3pm/serving", "benchmarks/load/baseline_model.py"),
     "tritonclient": ("client", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
 }

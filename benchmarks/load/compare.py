@@ -1,0 +1,152 @@
+"""Our server beside request-level batching: the same arrivals, the same engines, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.serving.server import TritonServer
+from load import baseline
+from load.arrivals import Arrival, Kind, burst, poisson
+from load.generator import Digests, Generator, drive
+from load.plain_triton import PlainTriton
+from load.summary import ALL, seconds, summarise
+from report import table
+
+P95_SHARE = 0.5
+"""The target: p95 of the short requests, ours to the baseline's."""
+OURS, BASELINE = "step scheduler", "request-level batching"
+
+
+def compare(
+    repository: Path,
+    out: Path,
+    identities: NDArray[np.float32],
+    known: Digests,
+    kinds: Sequence[Kind],
+    *,
+    known_seeds: int,
+    load: float,
+    requests: int,
+    capacity_requests: int,
+    seeds: Sequence[int],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measures both systems, JSON-ready.
+
+    Args:
+        repository: The engines, and our models.
+        out: The baseline's repository is built in here.
+        identities: ID vectors.
+        known: Digests of known images; some requests ask for them, and both systems must give them.
+        kinds: The mixture; the first is the one whose p95 is compared.
+        known_seeds: How many images of each kind are known.
+        load: Rate as a share of the capacity: of the smaller one, so that neither system drowns.
+        requests: Of each run.
+        capacity_requests: Sent at once to measure the capacity.
+        seeds: One pair of runs for each; the systems take turns in going first.
+        say: Is told what is going on.
+    """
+    folder = baseline.build(out / "baseline_repository", repository)
+    systems: Mapping[str, Callable[[], Any]] = {
+        OURS: lambda: TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0),
+        BASELINE: lambda: PlainTriton(folder),
+    }
+    flood = burst(kinds, capacity_requests, seed=seeds[0], identities=len(identities))
+    capacities = {}
+    for name, start in systems.items():
+        say(f"capacity of {name}: {capacity_requests} requests at once")
+        with start() as server:
+            records = drive(Generator(server.grpc_url, identities), flood)
+        capacities[name] = summarise(records)["kinds"][ALL]["images_per_s"]
+    rate = load * min(capacities.values())
+    if not rate:
+        raise RuntimeError(f"no images came back: {capacities}")
+    runs: dict[str, list[Any]] = {name: [] for name in systems}
+    for number, seed in enumerate(seeds):
+        arrivals: list[Arrival] = poisson(
+            kinds, rate, requests, seed=seed, identities=len(identities), known=0.25, known_seeds=known_seeds
+        )
+        for name in list(systems) if number % 2 == 0 else list(systems)[::-1]:
+            say(f"{name}: {requests} requests at {rate:.3g} a second, seed {seed}")
+            with systems[name]() as server:
+                runs[name].append(drive(Generator(server.grpc_url, identities, known), arrivals))
+    return {
+        "load": load,
+        "rate": rate,
+        "requests": requests,
+        "seeds": list(seeds),
+        "capacity_images_per_s": capacities,
+        "kinds": [kind.name for kind in kinds],
+        "systems": {
+            name: {
+                "runs": [summarise(records) for records in every],
+                "latencies_s": {
+                    kind.name: [r.latency_s for records in every for r in records if _counts(r, kind)] for kind in kinds
+                },
+            }
+            for name, every in runs.items()
+        },
+    }
+
+
+def _counts(record: Any, kind: Kind) -> bool:
+    return bool(record.kind == kind.name and record.outcome == "ok")
+
+
+def verdicts(results: Mapping[str, Any]) -> dict[str, Any]:
+    """p95 of the first kind over all runs, total throughput (mean of the runs), and whether the target is met."""
+    short = results["kinds"][0]
+    p95 = {
+        name: float(np.percentile(system["latencies_s"][short], 95)) if system["latencies_s"][short] else None
+        for name, system in results["systems"].items()
+    }
+    throughput = {
+        name: float(np.mean([run["kinds"][ALL]["images_per_s"] for run in system["runs"]]))
+        for name, system in results["systems"].items()
+    }
+    every = [run["kinds"][ALL] for system in results["systems"].values() for run in system["runs"]]
+    ratio = p95[OURS] / p95[BASELINE] if p95[OURS] is not None and p95[BASELINE] else None
+    return {
+        "p95_s": p95,
+        "p95_ratio": ratio,
+        "images_per_s": throughput,
+        "throughput_ratio": throughput[OURS] / throughput[BASELINE] if throughput[BASELINE] else None,
+        "wrong": sum(group["wrong"] for group in every),
+        "unexpected": sum(group["unexpected"] for group in every),
+        "met": ratio is not None
+        and ratio <= P95_SHARE
+        and throughput[OURS] >= throughput[BASELINE]
+        and not any(group["wrong"] or group["unexpected"] for group in every),
+    }
+
+
+def markdown(results: Mapping[str, Any]) -> list[str]:
+    """Table and verdict."""
+    judged = verdicts(results)
+    lines = [
+        f"{results['requests']} requests a run, Poisson at {results['load']:.0%} of the smaller capacity "
+        f"({results['rate']:.3g} a second), seeds {', '.join(map(str, results['seeds']))}.",
+        "",
+    ]
+    rows = []
+    for name, system in results["systems"].items():
+        cells = []
+        for latencies in system["latencies_s"].values():
+            cells += [seconds(float(np.percentile(latencies, p))) if latencies else "" for p in (50, 95)]
+        capacity = results["capacity_images_per_s"][name]
+        rows.append([name, f"{capacity:.3g}", *cells, f"{judged['images_per_s'][name]:.3g}"])
+    header = ["system", "capacity, images/s", *(f"{kind} p{p}, s" for kind in results["kinds"] for p in (50, 95))]
+    lines += table([*header, "images/s"], rows)
+    if judged["p95_ratio"] is not None:
+        lines += [
+            "",
+            f"p95 of {results['kinds'][0]}: {judged['p95_ratio']:.2f}x the baseline's (asked for <= {P95_SHARE:g}x); "
+            f"throughput {judged['throughput_ratio']:.3f}x (asked for >= 1x); wrong images {judged['wrong']}; "
+            f"requests that did not end well {judged['unexpected']}: {'met' if judged['met'] else '**missed**'}.",
+        ]
+    return lines

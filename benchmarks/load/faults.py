@@ -1,0 +1,248 @@
+"""Faults under load: one after another against a running `id3pm serve`, counting images that were lost or wrong.
+
+Every request asks for a known image. Lost: its caller got no image in the end. Wrong: the image is not the known one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm_client import Retry
+from load.arrivals import Kind, poisson
+from load.faulty_repository import STAGE, FaultyRepository
+from load.generator import Digests, Generator, Record
+from load.proxy import Proxy
+from load.service import ServiceProcess
+from report import table
+
+PATIENT = Retry(limit=200, first_delay_s=0.25, max_delay_s=2.0, budget=100_000)
+"""Callers who want their image, and wait for it as long as `GIVE_UP_S`."""
+GIVE_UP_S = 120.0
+CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 5.0
+
+
+class Scene(NamedTuple):
+    """What a fault is done to."""
+
+    service: ServiceProcess
+    repository: FaultyRepository
+    proxy: Proxy
+
+
+Fault = Callable[[Scene], Awaitable[None]]
+
+
+async def kill_stub(scene: Scene) -> None:
+    """SIGKILL to the Python process of the 64 px stage."""
+    scene.service.stub(STAGE).send_signal(signal.SIGKILL)
+
+
+async def kill_sr_stub(scene: Scene) -> None:
+    """SIGKILL to the Python process of super-resolution."""
+    scene.service.stub("super_resolution").send_signal(signal.SIGKILL)
+
+
+async def stop_stub(scene: Scene) -> None:
+    """SIGSTOP to the Python process of the 64 px stage: it lives and never answers."""
+    scene.service.stub(STAGE).send_signal(signal.SIGSTOP)
+
+
+async def kill_server(scene: Scene) -> None:
+    """SIGKILL to tritonserver."""
+    scene.service.server().send_signal(signal.SIGKILL)
+
+
+async def slow_engine(scene: Scene) -> None:
+    """Every step of the 64 px stage takes a second more, for 5 seconds."""
+    scene.repository.order(f"slow {SLOW_S}")
+    await asyncio.sleep(SLOW_FOR_S)
+    scene.repository.recover()
+
+
+async def failing_engine(scene: Scene) -> None:
+    """One step of the 64 px stage raises an exception."""
+    scene.repository.order("fail")
+
+
+async def full_disk(scene: Scene) -> None:
+    """The file system with the log and the temporary files is full from now on."""
+    await asyncio.to_thread(scene.service.fill_disk)
+
+
+async def restart(scene: Scene) -> None:
+    """SIGTERM to `id3pm serve`; when it has ended, it is started again."""
+    await asyncio.to_thread(scene.service.terminate)
+    await asyncio.to_thread(scene.service.start)
+
+
+async def network_cut(scene: Scene) -> None:
+    """All connections between client and server break; new ones fail for 3 seconds."""
+    scene.proxy.cut()
+    await asyncio.sleep(CUT_S)
+    scene.proxy.mend()
+
+
+FAULTS: Mapping[str, Fault] = {
+    "stub killed": kill_stub,
+    "super-resolution stub killed": kill_sr_stub,
+    "stub stopped": stop_stub,
+    "tritonserver killed": kill_server,
+    "slow engine": slow_engine,
+    "exception in the engine": failing_engine,
+    "SIGTERM and restart": restart,
+    "network cut": network_cut,
+    "disk full": full_disk,
+}
+
+
+def inject_all(
+    repository: Path,
+    out: Path,
+    identities: NDArray[np.float32],
+    known: Digests,
+    kinds: Sequence[Kind],
+    *,
+    known_seeds: int,
+    rate: float,
+    seconds: float,
+    seed: int,
+    faults: Sequence[str],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Runs the faults in turn, each under its own load, JSON-ready.
+
+    Args:
+        repository: Models and engines.
+        out: For the copy of the repository and the log.
+        identities: ID vectors.
+        known: Digests of the known images: all that are asked for.
+        kinds: The mixture.
+        known_seeds: How many images of each kind are known.
+        rate: Requests a second.
+        seconds: During which requests are sent to meet each fault, which comes after a third of them.
+        seed: Of the arrivals.
+        faults: Names in `FAULTS`.
+        say: Is told what is going on.
+    """
+    copy = FaultyRepository(out / "faulty_repository", repository)
+    disk: Path | None = None
+    with contextlib.ExitStack() as stack:
+        reason = why_no_small_disk()
+        if reason is None:
+            disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="id3pm-small-disk-")))
+        service = ServiceProcess(copy.folder, out / "faults.log", small_disk=disk)
+        stack.callback(service.kill)
+        service.start()
+        rows = []
+        for number, name in enumerate(faults):
+            if FAULTS[name] is full_disk and reason is not None:
+                rows.append({"fault": name, "not_injected": reason})
+                continue
+            say(f"{name}: {FAULTS[name].__doc__}")
+            arrivals = poisson(
+                kinds,
+                rate,
+                max(int(rate * seconds), 1),
+                seed=seed + number,
+                identities=len(identities),
+                known=1.0,
+                known_seeds=known_seeds,
+            )
+            records, at_s, problem = asyncio.run(
+                _under_load(service, copy, FAULTS[name], identities, known, arrivals, seconds / 3)
+            )
+            copy.recover()
+            if not service.ready:
+                problem = f"{problem}; the service did not come back".removeprefix("; ")
+                service.kill()
+                service.start()
+            rows.append({"fault": name, **_counted(records, at_s, problem)})
+            say(f"  lost {rows[-1]['lost']}, wrong {rows[-1]['wrong']}")
+    return {"rate": rate, "seconds": seconds, "rows": rows}
+
+
+async def _under_load(
+    service: ServiceProcess,
+    copy: FaultyRepository,
+    fault: Fault,
+    identities: NDArray[np.float32],
+    known: Digests,
+    arrivals: Sequence[Any],
+    after_s: float,
+) -> tuple[list[Record], float, str]:
+    """The records, seconds from the first arrival to the fault, and what went wrong with the injection."""
+    async with Proxy(service.grpc_url) as proxy:
+        generator = Generator(proxy.url, identities, known, retry=PATIENT, timeout_s=GIVE_UP_S)
+        start = time.monotonic()
+        load = asyncio.create_task(generator.run(arrivals))
+        await asyncio.sleep(after_s)
+        at_s, problem = time.monotonic() - start, ""
+        try:
+            await fault(Scene(service, copy, proxy))
+        except (LookupError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+            problem = f"{type(error).__name__}: {error}"
+        return await load, at_s, problem
+
+
+def _counted(records: Sequence[Record], at_s: float, problem: str) -> dict[str, Any]:
+    after = sorted(record.end_s for record in records if record.outcome == "ok" and record.sent_s >= at_s)
+    ok = [record for record in records if record.outcome == "ok"]
+    return {
+        "requests": len(records),
+        "lost": len(records) - len(ok),
+        "wrong": sum(record.wrong for record in records),
+        "next_image_s": after[0] - at_s if after else None,
+        "slowest_s": max((record.latency_s for record in ok), default=None),
+        "problem": problem,
+        "errors": sorted({record.error for record in records if record.error})[:5],
+    }
+
+
+def why_no_small_disk() -> str | None:
+    """Why this machine cannot give a process a file system of its own; `None` where it can."""
+    if not shutil.which("unshare"):
+        return "there is no unshare(1)"
+    test = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    done = subprocess.run(test, capture_output=True, text=True, timeout=10)
+    return None if done.returncode == 0 else done.stderr.strip() or "unshare failed"
+
+
+def passed(results: Mapping[str, Any]) -> bool:
+    """Whether every fault was injected, or could not be on this machine, and nothing was lost or wrong."""
+    done = [row for row in results["rows"] if "not_injected" not in row]
+    return bool(done) and not any(row["lost"] or row["wrong"] or row["problem"] for row in done)
+
+
+def markdown(results: Mapping[str, Any]) -> list[str]:
+    """The table."""
+    rows = []
+    for row in results["rows"]:
+        if "not_injected" in row:
+            rows.append([row["fault"], f"not injected: {row['not_injected']}", "", "", "", ""])
+            continue
+        slowest, following = row["slowest_s"], row["next_image_s"]
+        rows.append(
+            [
+                row["fault"] + (f" ({row['problem']})" if row["problem"] else ""),
+                str(row["requests"]),
+                str(row["lost"]),
+                str(row["wrong"]),
+                "" if following is None else f"{following:.1f}",
+                "" if slowest is None else f"{slowest:.1f}",
+            ]
+        )
+    lines = [f"{results['rate']:.3g} requests a second, {results['seconds']:.0f} s for each fault.", ""]
+    header = ["fault", "requests", "lost", "wrong", "next image, s after the fault", "slowest request, s"]
+    return lines + table(header, rows)

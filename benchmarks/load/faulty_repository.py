@@ -1,0 +1,78 @@
+"""A copy of the model repository with engines that can be told to be slow or to fail; production has no such hook."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+STAGE = "denoiser_64"
+PRELUDE = '''\
+"""As the model of the repository, with an engine that can be told to be slow or to fail: for benchmarks/loadtest.py."""
+
+import time
+from pathlib import Path
+
+import id3pm.engines.base as engines
+
+ORDER = Path({order!r})
+
+
+class FaultyEngine:
+    """An engine that reads before every call what is wrong with it: `slow SECONDS`, or `fail` for one call."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def run(self, inputs):
+        """As the engine, unless something is wrong."""
+        try:
+            order, _, value = ORDER.read_text().partition(" ")
+        except FileNotFoundError:
+            order = ""
+        if order == "slow":
+            time.sleep(float(value))
+        elif order == "fail":
+            ORDER.unlink(missing_ok=True)
+            raise MemoryError("injected")
+        return self._engine.run(inputs)
+
+
+load_engine = engines.load_engine
+engines.load_engine = lambda *args, **kwargs: FaultyEngine(load_engine(*args, **kwargs))
+
+'''
+
+
+class FaultyRepository:
+    """The copy, and the switch. Engines are linked, not copied.
+
+    Args:
+        folder: Where to; what is there is removed.
+        repository: The one to copy.
+    """
+
+    def __init__(self, folder: Path, repository: Path) -> None:
+        self.folder = folder
+        self._order = folder.with_name(f"{folder.name}.order").resolve()
+        self._order.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        kept = shutil.ignore_patterns("engine", "__pycache__", ".engine-*", "*.timing_cache")
+        shutil.copytree(repository, folder, ignore=kept)
+        for engine in sorted(repository.glob("*/1/engine")):
+            (folder / engine.relative_to(repository)).symlink_to(engine.resolve())
+        model = folder / STAGE / "1" / "model.py"
+        _, _, rest = model.read_text().partition("from __future__ import annotations\n")
+        model.write_text(PRELUDE.format(order=str(self._order)) + rest)
+
+    def order(self, what: str) -> None:
+        """`slow SECONDS` until `recover`, or `fail` at the next call of the engine."""
+        partial = self._order.with_suffix(".part")
+        partial.write_text(what)
+        partial.rename(self._order)
+
+    def recover(self) -> None:
+        """Nothing is wrong any more."""
+        self._order.unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+"""The load tests of `benchmarks/load` against the real server."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from id3pm.serving.server import TritonServer
+from load import baseline, faults, soak, stand_ins
+from load.arrivals import Kind, burst, poisson
+from load.generator import Generator, drive
+from load.plain_triton import PlainTriton
+from load.references import references
+from load.service import HOST, ServiceProcess
+
+pytestmark = pytest.mark.server
+ROOT = Path(__file__).parents[2]
+SHORT = Kind(name="short", options={"steps": 2, "sr_steps": 1})
+LONG = Kind(name="long", options={"steps": 12, "sr_steps": 2})
+BAD = Kind(name="bad", options={"steps": 100_000}, share=0.1, valid=False)
+KNOWN_SEEDS = 3
+
+
+@pytest.fixture(scope="module")
+def identities(embedding: np.ndarray) -> np.ndarray:
+    return np.stack([embedding, -embedding, embedding[::-1]])
+
+
+@pytest.fixture(scope="module")
+def known(repository: Path, identities: np.ndarray) -> dict[tuple[str, int], str]:
+    return references(repository, [SHORT, LONG, BAD], identities, KNOWN_SEEDS, threads=1)
+
+
+@pytest.fixture(scope="module")
+def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    process = ServiceProcess(repository, tmp_path_factory.mktemp("service") / "log")
+    try:
+        process.start()
+        yield process
+        assert process.terminate() == 0
+    finally:
+        process.kill()
+
+
+def test_known_images_come_back_with_the_same_bits_under_mixed_load(
+    server: TritonServer, identities: np.ndarray, known: dict[tuple[str, int], str]
+) -> None:
+    arrivals = poisson(
+        [SHORT, LONG, BAD],
+        20.0,
+        60,
+        seed=0,
+        identities=len(identities),
+        known=0.6,
+        known_seeds=KNOWN_SEEDS,
+        cancelled=0.1,
+        patience_s=0.05,
+    )
+    records = drive(Generator(server.grpc_url, identities, known), arrivals)
+    assert len(records) == 60 and all(record.expected for record in records), [r for r in records if not r.expected]
+    assert not any(record.wrong for record in records)
+    assert {"ok", "invalid"} <= {record.outcome for record in records}
+
+
+def test_the_baseline_batches_whole_requests_and_makes_the_same_images(
+    repository: Path, identities: np.ndarray, known: dict[tuple[str, int], str], tmp_path: Path
+) -> None:
+    arrivals = poisson([SHORT, LONG], 50.0, 12, seed=1, identities=len(identities), known=1.0, known_seeds=KNOWN_SEEDS)
+    with PlainTriton(baseline.build(tmp_path / "baseline", repository)) as server:
+        records = drive(Generator(server.grpc_url, identities, known), arrivals)
+        metrics = _metrics(server.ports["metrics-port"])
+    assert [record.outcome for record in records] == ["ok"] * 12 and not any(record.wrong for record in records)
+    batches = re.search(r"^nv_inference_exec_count{[^}]*} (\d+)", metrics, re.MULTILINE)
+    assert batches is not None and 1 <= int(batches[1]) < 12
+
+
+def test_a_short_soak_loses_nothing_and_leaks_no_images(
+    server: TritonServer, identities: np.ndarray, known: dict[tuple[str, int], str]
+) -> None:
+    results = soak.soak(
+        server,
+        identities,
+        known,
+        [SHORT, LONG, BAD],
+        known_seeds=KNOWN_SEEDS,
+        rate=8.0,
+        seconds=24.0,
+        seed=0,
+        limit_mb_per_h=2000.0,  # a leak of 200 KB, one image, in every third request
+    )
+    everything = results["summary"]["kinds"]["all"]
+    assert not (everything["unexpected"] or everything["wrong"] or results["left_in_flight"]), results["summary"]
+    assert everything["images"] > 100 and everything["outcomes"]["invalid"] > 5
+    assert results["verdict"] != "growing", results["fits"]
+
+
+def test_a_network_cut_loses_nothing(
+    repository: Path, identities: np.ndarray, known: dict[tuple[str, int], str], tmp_path: Path
+) -> None:
+    results = faults.inject_all(
+        repository,
+        tmp_path,
+        identities,
+        known,
+        [SHORT, LONG],
+        known_seeds=KNOWN_SEEDS,
+        rate=4.0,
+        seconds=6.0,
+        seed=0,
+        faults=["slow engine", "network cut"],
+        say=lambda text: None,
+    )
+    assert faults.passed(results), results
+    slow, cut = results["rows"]
+    assert slow["slowest_s"] > faults.SLOW_S and cut["next_image_s"] > 1.0
+
+
+def test_the_dashboard_shows_only_what_the_server_measures(service: ServiceProcess) -> None:
+    metrics = _metrics(service.ports["metrics-port"])
+    served = set(re.findall(r"^# TYPE (id3pm_\w+)", metrics, re.MULTILINE))
+    text = (ROOT / "deploy" / "grafana" / "id3pm.json").read_text()
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"id3pm_\w+", text)}
+    assert len(shown) > 10 and shown <= served, shown - served
+
+
+def test_the_stand_ins_serve(repository: Path, identities: np.ndarray, tmp_path: Path) -> None:
+    copy = stand_ins.build_repository(tmp_path / "stand_ins", repository)
+    with TritonServer(copy, http_port=0, grpc_port=0, metrics_port=0, threads=1) as server:
+        arrivals = burst([SHORT], 4, seed=0, identities=len(identities))
+        assert {record.outcome for record in drive(Generator(server.grpc_url, identities), arrivals)} == {"ok"}
+
+
+def _metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10) as response:
+        return str(response.read().decode())
