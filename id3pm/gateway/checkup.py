@@ -32,6 +32,7 @@ class Patience:
         probe_every_s: From one small request to the next, when there is no other work.
         probe_s: Longest time for that request.
         start_probe_s: The same right after the start, when engines are still cold.
+        backoff_s: From a failed start to the next one; doubled after each.
     """
 
     interval_s: float = 1.0
@@ -41,6 +42,7 @@ class Patience:
     probe_every_s: float = 30.0
     probe_s: float = 30.0
     start_probe_s: float = 120.0
+    backoff_s: float = 1.0
 
 
 class Checkup:

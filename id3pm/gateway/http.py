@@ -55,7 +55,7 @@ class HttpGateway:
         """The application of the public port."""
         # aiohttp's own limit counts what is read through other means than `_body`, which nothing here uses.
         app = web.Application(middlewares=[self._rules])
-        app.on_response_prepare.append(self._allow_origin)
+        app.on_response_prepare.append(self._headers)
         get, post = app.router.add_get, app.router.add_post
         get("/v2/health/live", self._live)
         get("/v2/health/ready", self._ready)
@@ -202,12 +202,13 @@ class HttpGateway:
             },
         )
 
-    async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Server"] = "id3pm"
         if self._origins:
             response.headers["Vary"] = "Origin"
         if self._is_allowed(request):
             response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
-            response.headers["Access-Control-Expose-Headers"] = "Retry-After, Inference-Header-Content-Length"
+            response.headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-Id, Inference-Header-Content-Length"
 
     def _is_allowed(self, request: web.Request) -> bool:
         origin = request.headers.get("Origin")

@@ -41,7 +41,7 @@ class RefusedError(Exception):
 
 def code_of(status: int) -> str:
     """The gRPC status that says what an HTTP status says."""
-    return _CODES.get(status, "INTERNAL")
+    return _CODES.get(status, "INVALID_ARGUMENT" if 400 <= status < 500 else "INTERNAL")
 
 
 def retry_header(message: str) -> dict[str, str]:

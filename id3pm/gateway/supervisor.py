@@ -13,7 +13,6 @@ from id3pm.gateway.health import Addresses, Health, Phase
 from id3pm.serving.server import TritonServer
 
 MAX_FAILED_STARTS = 5
-_LONGEST_BACKOFF_S = 16.0
 
 
 class Supervisor:
@@ -112,7 +111,7 @@ class Supervisor:
     def _replace(self, fault: str) -> bool:
         """Starts servers until one is ready; false where it gives up, or is told to stop."""
         for attempt in range(MAX_FAILED_STARTS):
-            if attempt and self._stopping.wait(min(2.0 ** (attempt - 1), _LONGEST_BACKOFF_S)):
+            if attempt and self._stopping.wait(self._patience.backoff_s * 2.0 ** (attempt - 1)):
                 return False
             began = time.monotonic()
             self._health.restarts += 1
