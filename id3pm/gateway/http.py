@@ -208,7 +208,7 @@ class HttpGateway:
             response.headers["Vary"] = "Origin"
         if self._is_allowed(request):
             response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
-            response.headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-Id, Inference-Header-Content-Length"
+            response.headers["Access-Control-Expose-Headers"] = ", ".join(("Retry-After", "X-Request-Id", *_SENT_BACK))
 
     def _is_allowed(self, request: web.Request) -> bool:
         origin = request.headers.get("Origin")

@@ -155,7 +155,10 @@ async def _follow(model: str, wish: Wish, stages: Stages, tell: Tell) -> None:
             continue
         found = True
         row = answer["rows"][0]
-        if row["done"] or row["step"] <= step:
+        if row["done"]:  # sampled, but not answered yet
+            await asyncio.sleep(_UNKNOWN_YET_S)
+            continue
+        if row["step"] <= step:
             continue
         step = row["step"]
         told = {"stage": model, "step": step, "steps": row["steps"]}
