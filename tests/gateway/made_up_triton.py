@@ -66,9 +66,8 @@ class Front:
     ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=20)
         data = json.dumps(body) if isinstance(body, dict) else body
-        connection.request(
-            method, path, data, headers or {}, encode_chunked=not isinstance(data, (str, bytes, type(None)))
-        )
+        chunked = not isinstance(data, (str, bytes, type(None)))
+        connection.request(method, path, data, headers or {}, encode_chunked=chunked)
         response = connection.getresponse()
         answer = response.status, dict(response.headers), response.read()
         connection.close()

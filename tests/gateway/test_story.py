@@ -55,9 +55,8 @@ def test_the_stages_get_what_the_ensemble_gives_them() -> None:
     for model in ("denoiser_64", "super_resolution"):
         message = stages.messages[model]
         assert message.id == "made-up"
-        sent = {
-            name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in message.parameters.items()
-        }
+        values = message.parameters.items()
+        sent = {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in values}
         assert sent == {
             "seed": 7,
             "steps": 12,

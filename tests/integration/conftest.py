@@ -218,3 +218,9 @@ def wire(server: TritonServer) -> Iterator[Wire]:
     connection = Wire(server)
     yield connection
     connection.grpc.close()
+
+
+@pytest.fixture(scope="session")
+def wire_to() -> Callable[[Any], Wire]:
+    """Makes a `Wire` to another server: whatever has `http_url`, `grpc_url` and `metrics_url`."""
+    return Wire

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pytest
 
 from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving.control import control, is_ready
+from id3pm.serving.proc import children
 from id3pm.serving.server import TritonServer
 from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
 
@@ -58,10 +61,10 @@ def wait_until(condition: Any, timeout_s: float = 20.0) -> None:
 class Serving:
     """`id3pm serve` in a process of its own."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, *extra: str) -> None:
         self.http_port, grpc_port, metrics_port = free_ports(3)
         ports = [f"--http-port={self.http_port}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics_port}"]
-        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports]
+        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports, *extra]
         self.process = subprocess.Popen([*SERVE, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.said = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -77,9 +80,11 @@ class Serving:
 
     def tritonserver(self) -> int:
         """Its child, which leads a process group of its own."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        (child,) = (int(pid) for pid in children)
+        (child,) = children(self.process.pid)
         return child
+
+    def ready(self) -> bool:
+        return is_ready("127.0.0.1", self.http_port)
 
     def end(self) -> int:
         status = self.process.wait(timeout=60)
@@ -108,16 +113,20 @@ class Serving:
 @pytest.fixture
 def serving(repository: Path) -> Iterator[Serving]:
     running = Serving(repository)
-    child = running.tritonserver()
     try:
         yield running
     finally:
-        for group in (child, running.process.pid):
+        for group in (*children(running.process.pid), running.process.pid):
             try:
                 os.killpg(group, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         running.process.wait(timeout=10)
+
+
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
 
 
 def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Serving) -> None:
@@ -126,7 +135,7 @@ def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Servi
     threads = [serving.generate(answers, steps=300) for _ in range(3)]
     wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["active"] == 3)
     serving.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["draining"])
+    wait_until(lambda: not serving.ready())
     late: list[tuple[int, Any]] = []
     serving.generate(late, steps=1).join(timeout=30)
     for thread in threads:
@@ -134,7 +143,7 @@ def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Servi
     assert serving.end() == 0, serving.said
     assert [status for status, _ in answers] == [200, 200, 200]
     assert all(answer["png"] == answers[0][1]["png"] for _, answer in answers)
-    assert late[0][0] != 200 and "draining" in late[0][1]["error"]
+    assert late[0][0] == 503 and re.search(r"draining .*: retry after \d+ s", late[0][1]["error"])
     assert group_members(group) == []
     assert not is_ready("127.0.0.1", serving.http_port)
 
@@ -152,13 +161,29 @@ def test_one_stop_sent_twice_is_still_one_stop_and_a_later_one_hurries(serving: 
     assert "a second signal came before all work was finished" in serving.said
     for thread in threads:
         thread.join(timeout=30)
-    assert {status for status, _ in answers} == {0}, "nobody was told that the work was done"
+    assert {status for status, _ in answers} <= {0, 503}, "nobody was told that the work was done"
 
 
-def test_a_server_that_dies_ends_the_command_with_an_error(serving: Serving) -> None:
-    os.killpg(serving.tritonserver(), signal.SIGKILL)
-    assert serving.end() == 1
-    assert "the server died (exit status -9)" in serving.said
+def test_a_server_that_dies_is_replaced_and_the_reason_is_said(serving: Serving) -> None:
+    first = serving.tritonserver()
+    os.killpg(first, signal.SIGKILL)
+    wait_until(lambda: "ready again after" in serving.said)
+    assert "tritonserver died (exit status -9)" in serving.said
+    assert serving.ready() and serving.tritonserver() != first
+    assert serving.process.poll() is None
+
+
+def test_a_server_that_cannot_be_started_again_ends_the_command_with_the_reason(copied: Path) -> None:
+    serving = Serving(copied)
+    try:
+        (copied / "denoiser_64" / "1" / "engine" / "model.onnx").unlink()
+        os.killpg(serving.tritonserver(), signal.SIGKILL)
+        assert serving.end() == 1
+        assert "start 5 of at most 5 failed: denoiser_64: " in serving.said
+        assert "given up: tritonserver died (exit status -9); then 5 starts failed" in serving.said
+    finally:
+        serving.process.kill()
+        serving.process.wait(timeout=10)
 
 
 def test_a_launcher_that_is_killed_takes_the_server_with_it(serving: Serving) -> None:
@@ -166,6 +191,21 @@ def test_a_launcher_that_is_killed_takes_the_server_with_it(serving: Serving) ->
     assert len(regions_of(group)) == 3, "one per Python model"
     serving.process.kill()
     wait_until(lambda: group_members(group) == [])
+
+
+def test_a_server_whose_launcher_and_guard_were_killed_is_ended_by_the_next_start(repository: Path) -> None:
+    serving = Serving(repository)
+    group, regions = serving.tritonserver(), regions_of(serving.tritonserver())
+    (guard,) = (pid for pid in group_members(group) if "trap" in Path(f"/proc/{pid}/cmdline").read_text())
+    os.kill(guard, signal.SIGKILL)
+    serving.process.kill()
+    serving.process.wait(timeout=10)
+    time.sleep(0.5)
+    assert group in group_members(group), "an orphan, which nobody reaches any more"
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60) as server:
+        assert server.pid != group
+        wait_until(lambda: group_members(group) == [])
+        assert regions and not any((SHARED_MEMORY / name).exists() for name in regions)
 
 
 def test_a_killed_server_leaves_no_shared_memory(repository: Path) -> None:
@@ -188,9 +228,8 @@ def test_a_signal_ends_a_server_that_is_not_ready_yet(repository: Path) -> None:
     ports = [f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
     command = [*SERVE, f"--repository={repository}", *ports]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        wait_until(lambda: children.read_text().split() and regions_of(int(children.read_text().split()[0])))
-        group = int(children.read_text().split()[0])
+        wait_until(lambda: any(regions_of(child) for child in children(process.pid)))
+        (group,) = children(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 130
         wait_until(lambda: group_members(group) == [], timeout_s=2.0)
@@ -208,11 +247,6 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it(repository: Path
         )
     assert ended.returncode == 1
     assert f"port {port} on 127.0.0.1 is in use: choose another with --grpc-port" in ended.stderr
-
-
-@pytest.fixture
-def copied(repository: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
 
 
 @pytest.mark.parametrize("missing", ["model.onnx", "manifest.json"])
@@ -241,3 +275,54 @@ def test_a_damaged_engine_ends_the_start_with_the_reason(copied: Path) -> None:
 def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="--repository"):
         TritonServer(tmp_path).start()
+
+
+def serve_fails(*options: str) -> str:
+    ended = subprocess.run([*SERVE, *options], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    return ended.stderr
+
+
+def test_the_network_is_not_let_in_by_accident(repository: Path, tmp_path: Path) -> None:
+    said = serve_fails(f"--repository={repository}", "--host=0.0.0.0")
+    assert "--host 0.0.0.0 lets other machines send requests without a token: give --tokens FILE" in said
+    (tmp_path / "tokens.toml").write_text("[[caller]]\nname = 'x'\n")
+    said = serve_fails(f"--repository={repository}", f"--tokens={tmp_path / 'tokens.toml'}")
+    assert "tokens.toml: caller 1 has name: needs exactly name, token and may_send" in said
+    (tmp_path / "key.pem").write_text("no key")
+    said = serve_fails(f"--tls-key={tmp_path / 'key.pem'}")
+    assert "--tls-certificate and --tls-key belong together" in said
+    both = [f"--tls-{part}={tmp_path / 'key.pem'}" for part in ("key", "certificate")]
+    assert "are no PEM files of one pair" in serve_fails(f"--repository={repository}", *both, "--http-port=0")
+
+
+def test_every_request_is_traced_when_asked(repository: Path) -> None:
+    spans: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            spans.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
+        serving = Serving(repository, f"--trace-url={url}")
+        try:
+            trace = "0af7651916cd43dd8448eb211c80319c"
+            connection = http.client.HTTPConnection("127.0.0.1", serving.http_port, timeout=60)
+            body = json.dumps({"embedding": [0.1] * 128, "seed": 1})
+            headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+            connection.request("POST", "/v2/models/id3pm_png/generate", body, headers)
+            assert connection.getresponse().status == 200
+            connection.close()
+            wait_until(lambda: any(trace.encode() in span and b"super_resolution" in span for span in spans))
+        finally:
+            serving.process.send_signal(signal.SIGTERM)
+            assert serving.end() == 0, serving.said
+        collector.shutdown()
