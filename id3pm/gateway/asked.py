@@ -135,7 +135,7 @@ def _checked_id(sent: Any) -> str:
 def _header_length(header: str | None, size: int) -> int | None:
     if header is None:
         return None
-    if not (header.isascii() and header.isdecimal()) or not 0 < int(header) <= size:
+    if not (header.isascii() and header.isdecimal() and len(header) < 12) or not 0 < int(header) <= size:
         raise RefusedError(
             "INVALID_ARGUMENT", f"Inference-Header-Content-Length={header[:64]!r}: must be 1 .. {size} (the body)"
         )

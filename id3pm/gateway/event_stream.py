@@ -37,7 +37,9 @@ class EventStream:
         Raises:
             RefusedError: The request cannot be begun, or its first stage refused it.
         """
-        wish = read_wish(model, parse_object(body), uuid.uuid4().hex)
+        # A photograph makes a large body, which is parsed beside the event loop.
+        document = await asyncio.to_thread(parse_object, body)
+        wish = read_wish(model, document, uuid.uuid4().hex)
         upstream = self._upstreams.get()
         events: asyncio.Queue[Any] = asyncio.Queue()
         story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events)))

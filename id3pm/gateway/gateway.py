@@ -24,6 +24,7 @@ from id3pm.gateway.upstream import Upstreams
 
 MAX_BODY = 64 * 2**20
 _CLOSE_S = 5.0
+_KEEPALIVE_S = 75.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,7 @@ class Tls:
         try:
             context.load_cert_chain(self.certificate, self.key)
         except ssl.SSLError as error:
-            raise ConfigError(
-                f"--tls-certificate and --tls-key are no PEM files that belong together: {error.reason}"
-            ) from error
+            raise ConfigError("--tls-certificate and --tls-key are no PEM files of one pair") from error
         return context
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -59,12 +58,14 @@ class GatewayOptions:
 
     Attributes:
         max_body: Bytes of a request body or gRPC message.
+        body_s: Seconds for an HTTP body to arrive.
         access: Who may send what.
         tls: Certificate and key for HTTP and gRPC, or `None` for plain text.
         allow_origins: Origins of web pages that browsers let send requests; `*` is all.
     """
 
     max_body: int = MAX_BODY
+    body_s: float = 120.0
     access: Access = dataclasses.field(default_factory=Access)
     tls: Tls | None = None
     allow_origins: tuple[str, ...] = ()
@@ -122,9 +123,17 @@ class Gateway:
     async def _serve(self) -> None:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
         parts = (self._health, upstreams, flights, self.counters, options.access)
-        http = HttpGateway(*parts, max_body=options.max_body, allow_origins=options.allow_origins)
+        http = HttpGateway(
+            *parts, max_body=options.max_body, body_s=options.body_s, allow_origins=options.allow_origins
+        )
         runners = [
-            web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_CLOSE_S)
+            web.AppRunner(
+                app,
+                handler_cancellation=True,
+                access_log=None,
+                shutdown_timeout=_CLOSE_S,
+                keepalive_timeout=_KEEPALIVE_S,
+            )
             for app in (http.app(), http.metrics_app())
         ]
         rpc = grpc.aio.server(

@@ -40,6 +40,7 @@ class HttpGateway:
         access: Access,
         *,
         max_body: int,
+        body_s: float,
         allow_origins: Sequence[str] = (),
     ) -> None:
         self._health = health
@@ -48,6 +49,7 @@ class HttpGateway:
         self._counters = counters
         self._access = access
         self._max_body = max_body
+        self._body_s = body_s
         self._origins = frozenset(allow_origins)
         self._events = EventStream(upstreams, flights)
 
@@ -157,21 +159,26 @@ class HttpGateway:
         """The body, unpacked where it came compressed.
 
         Raises:
-            RefusedError: It is larger than allowed; no more than that is ever read into memory.
+            RefusedError: It is larger than allowed, of which no more is ever read into memory, or it comes too slowly.
         """
         announced = request.content_length
         if announced is not None and announced > self._max_body:
             raise self._too_large(f"{announced} bytes")
-        body = bytearray()
         try:
-            async for part in request.content.iter_any():
-                body += part
-                if len(body) > self._max_body:
-                    raise self._too_large(f"{len(body)} bytes and more")
-        except (HttpProcessingError, web.RequestPayloadError) as error:
+            return await asyncio.wait_for(self._read(request), self._body_s)
+        except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError(
-                "INVALID_ARGUMENT", "the body cannot be read: its transfer or content encoding is broken"
+                "DEADLINE_EXCEEDED", f"the body was not there after {self._body_s:g} s, the time for one"
             ) from error
+        except (HttpProcessingError, web.RequestPayloadError) as error:
+            raise RefusedError("INVALID_ARGUMENT", "the body cannot be read: its encoding is broken") from error
+
+    async def _read(self, request: web.Request) -> bytes:
+        body = bytearray()
+        async for part in request.content.iter_any():
+            body += part
+            if len(body) > self._max_body:
+                raise self._too_large(f"{len(body)} bytes and more")
         return bytes(body)
 
     def _too_large(self, size: str) -> RefusedError:

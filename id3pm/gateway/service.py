@@ -62,6 +62,8 @@ class Service:
         self._repository = Path(repository).resolve()
         self._drain_timeout_s = drain_timeout_s
         check_exposure(host, self.options.access, insecure=insecure)
+        if self.options.tls is not None:
+            self.options.tls.context()  # a wrong certificate should fail here, not when the engines are loaded
 
         def make() -> TritonServer:
             private: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}

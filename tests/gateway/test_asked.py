@@ -72,6 +72,7 @@ def test_a_message_without_id_gets_one_and_keeps_the_rest() -> None:
         (b"{}", "9", "Inference-Header-Content-Length='9': must be 1 .. 2"),
         (b"{}", "-1", "must be 1 .. 2"),
         (b"{}", "x", "must be 1 .. 2"),
+        (b"{}", "9" * 5000, "must be 1 .. 2"),
     ],
 )
 def test_what_is_no_request_is_refused_with_the_rule(body: bytes, length: str | None, reason: str) -> None:

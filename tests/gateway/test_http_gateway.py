@@ -120,6 +120,14 @@ def test_a_body_is_refused_before_it_is_sent_where_its_size_is_announced(front: 
         assert b"413" in connection.recv(1000).split(b"\r\n")[0]
 
 
+def test_a_body_that_comes_too_slowly_is_not_waited_for(open_front: Callable[[GatewayOptions], Front]) -> None:
+    front = open_front(GatewayOptions(body_s=0.3))
+    with socket.create_connection(("127.0.0.1", front.ports["http-port"]), timeout=10) as connection:
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
+        assert b"408" in connection.recv(1000).split(b"\r\n")[0]
+    assert front.triton.seen == []
+
+
 @pytest.mark.parametrize("way", ["chunked", "packed"])
 def test_a_smaller_body_passes_in_any_form(front: Front, way: str) -> None:
     plain = b"".join(chunks(5000))

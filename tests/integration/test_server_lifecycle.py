@@ -277,25 +277,6 @@ def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
         TritonServer(tmp_path).start()
 
 
-def serve_fails(*options: str) -> str:
-    ended = subprocess.run([*SERVE, *options], capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode != 0
-    return ended.stderr
-
-
-def test_the_network_is_not_let_in_by_accident(repository: Path, tmp_path: Path) -> None:
-    said = serve_fails(f"--repository={repository}", "--host=0.0.0.0")
-    assert "--host 0.0.0.0 lets other machines send requests without a token: give --tokens FILE" in said
-    (tmp_path / "tokens.toml").write_text("[[caller]]\nname = 'x'\n")
-    said = serve_fails(f"--repository={repository}", f"--tokens={tmp_path / 'tokens.toml'}")
-    assert "tokens.toml: caller 1 has name: needs exactly name, token and may_send" in said
-    (tmp_path / "key.pem").write_text("no key")
-    said = serve_fails(f"--tls-key={tmp_path / 'key.pem'}")
-    assert "--tls-certificate and --tls-key belong together" in said
-    both = [f"--tls-{part}={tmp_path / 'key.pem'}" for part in ("key", "certificate")]
-    assert "are no PEM files of one pair" in serve_fails(f"--repository={repository}", *both, "--http-port=0")
-
-
 def test_every_request_is_traced_when_asked(repository: Path) -> None:
     spans: list[bytes] = []
 
