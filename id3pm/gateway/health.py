@@ -40,6 +40,7 @@ class Health:
         self.addresses: Addresses | None = None
         self.restarts = 0
         self.suspicion = threading.Event()  # somebody saw a sign that Triton is not well: look now
+        self._lock = threading.Lock()  # guards changes of the phase, which depend on the phase
         self._since = time.monotonic()
         self._usual_start_s = _USUAL_START_S
 
@@ -57,14 +58,26 @@ class Health:
         """Triton is ready; does not undo a drain that began meanwhile."""
         self._usual_start_s = time.monotonic() - self._since
         self.addresses = addresses
-        if self.phase in (Phase.STARTING, Phase.RESTARTING):
-            self.phase = Phase.SERVING
+        with self._lock:
+            if self.phase in (Phase.STARTING, Phase.RESTARTING):
+                self.phase = Phase.SERVING
 
     def breaks(self) -> None:
         """Triton is not well and will be replaced."""
-        if self.phase is Phase.SERVING:
-            self.phase = Phase.RESTARTING
-            self._since = time.monotonic()
+        with self._lock:
+            if self.phase is Phase.SERVING:
+                self.phase = Phase.RESTARTING
+                self._since = time.monotonic()
+
+    def drains(self) -> None:
+        """From now on no new work is taken."""
+        with self._lock:
+            self.phase = Phase.DRAINING
+
+    def ends(self) -> None:
+        """The service is over."""
+        with self._lock:
+            self.phase = Phase.ENDED
 
     def require(self, *, new_work: bool = True) -> Addresses:
         """Where Triton is.

@@ -13,7 +13,7 @@ from id3pm.errors import ServerError
 from id3pm.gateway.access import check_exposure, is_loopback
 from id3pm.gateway.checkup import Patience
 from id3pm.gateway.gateway import Gateway, GatewayOptions
-from id3pm.gateway.health import Health, Phase
+from id3pm.gateway.health import Health
 from id3pm.gateway.supervisor import Supervisor
 from id3pm.serving.preflight import check_engines, check_ports
 from id3pm.serving.server import TritonServer
@@ -136,7 +136,7 @@ class Service:
             Whether all work was finished in time.
         """
         assert self._gateway is not None
-        self.health.phase = Phase.DRAINING
+        self.health.drains()
         deadline = time.monotonic() + self._drain_timeout_s
         while (busy := self._gateway.counters.in_flight > 0) and time.monotonic() < deadline:
             if self._supervisor.ended.is_set():
@@ -149,7 +149,7 @@ class Service:
     def kill(self) -> None:
         """Ends everything at once; safe to call at any time."""
         self._supervisor.kill()
-        self.health.phase = Phase.ENDED
+        self.health.ends()
         if self._gateway is not None:
             self._gateway.stop()
 

@@ -111,7 +111,7 @@ class Supervisor:
     def _replace(self, fault: str) -> bool:
         """Starts servers until one is ready; false where it gives up, or is told to stop."""
         for attempt in range(MAX_FAILED_STARTS):
-            if attempt and self._stopping.wait(self._patience.backoff_s * 2.0 ** (attempt - 1)):
+            if self._stopping.wait(self._patience.backoff_s * 2.0 ** (attempt - 1) if attempt else 0.0):
                 return False
             began = time.monotonic()
             self._health.restarts += 1

@@ -15,7 +15,7 @@ from id3pm.errors import ServerError
 from id3pm.gateway import checkup as checkup_module
 from id3pm.gateway import supervisor as supervisor_module
 from id3pm.gateway.checkup import Checkup, Patience, hung_loop
-from id3pm.gateway.health import Health, Phase
+from id3pm.gateway.health import Health
 from id3pm.gateway.supervisor import MAX_FAILED_STARTS, Supervisor
 
 IDLE = {"active": 0, "waiting": 0, "in_flight": 0, "loop_age_ms": 100, "step_ms": 50.0, "draining": False}
@@ -205,7 +205,7 @@ def test_after_five_failed_starts_it_gives_up_and_says_why(play: Callable[[list[
 
 def test_while_draining_nothing_is_restarted(play: Callable[[list[str | None]], Stage]) -> None:
     stage = play([])
-    stage.health.phase = Phase.DRAINING
+    stage.health.drains()
     stage.made[0].status = 1
     assert stage.supervisor.ended.wait(10)
     assert len(stage.made) == 1

@@ -38,7 +38,7 @@ def test_ready_is_what_serves_and_nothing_else() -> None:
 def test_draining_answers_questions_but_takes_no_work_and_is_final() -> None:
     health = Health()
     health.serves(HERE)
-    health.phase = Phase.DRAINING
+    health.drains()
     assert "draining" in refused(health)
     assert health.require(new_work=False) == HERE
     health.breaks()

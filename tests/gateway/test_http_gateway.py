@@ -15,7 +15,6 @@ from made_up_triton import Front
 
 from id3pm.gateway.access import Access, Caller
 from id3pm.gateway.gateway import GatewayOptions
-from id3pm.gateway.health import Phase
 
 INFER = "/v2/models/id3pm/infer"
 TOKEN = "t" * 20
@@ -176,7 +175,7 @@ def test_readiness_is_the_supervisors_and_liveness_is_the_gateways(front: Front)
 
 
 def test_draining_refuses_work_and_still_answers_about_it(front: Front) -> None:
-    front.health.phase = Phase.DRAINING
+    front.health.drains()
     assert front.http("GET", "/v2/health/ready")[0] == 503
     assert "draining" in error_of(front.http("POST", INFER, {"seed": 1}), 503)
     assert "draining" in error_of(front.http("POST", "/v2/models/id3pm/generate_stream", {"seed": 1}), 503)

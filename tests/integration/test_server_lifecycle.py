@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +60,10 @@ def wait_until(condition: Any, timeout_s: float = 20.0) -> None:
 class Serving:
     """`id3pm serve` in a process of its own."""
 
-    def __init__(self, repository: Path, *extra: str) -> None:
+    def __init__(self, repository: Path) -> None:
         self.http_port, grpc_port, metrics_port = free_ports(3)
         ports = [f"--http-port={self.http_port}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics_port}"]
-        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports, *extra]
+        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports]
         self.process = subprocess.Popen([*SERVE, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.said = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -275,35 +274,3 @@ def test_a_damaged_engine_ends_the_start_with_the_reason(copied: Path) -> None:
 def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="--repository"):
         TritonServer(tmp_path).start()
-
-
-def test_every_request_is_traced_when_asked(repository: Path) -> None:
-    spans: list[bytes] = []
-
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            spans.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
-        serving = Serving(repository, f"--trace-url={url}")
-        try:
-            trace = "0af7651916cd43dd8448eb211c80319c"
-            connection = http.client.HTTPConnection("127.0.0.1", serving.http_port, timeout=60)
-            body = json.dumps({"embedding": [0.1] * 128, "seed": 1})
-            headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-            connection.request("POST", "/v2/models/id3pm_png/generate", body, headers)
-            assert connection.getresponse().status == 200
-            connection.close()
-            wait_until(lambda: any(trace.encode() in span and b"super_resolution" in span for span in spans))
-        finally:
-            serving.process.send_signal(signal.SIGTERM)
-            assert serving.end() == 0, serving.said
-        collector.shutdown()
