@@ -94,9 +94,11 @@ class Supervisor:
                     continue
                 checkup.close()
                 self._health.breaks()
+                self._report(fault)
                 died = self.server.poll() is not None
                 self.server.kill()
-                self._report(f"{fault}; its last lines:\n{self.server.log_tail(5)}" if died else fault)
+                if died:
+                    self._report(f"its last lines:\n{self.server.log_tail(5)}")
                 if self._health.phase is Phase.DRAINING or not self._replace(fault):
                     self.failure = self.failure or fault
                     return

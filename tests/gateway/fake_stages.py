@@ -23,7 +23,7 @@ class FakeStages:
         fails: What a model answers instead of its outputs.
     """
 
-    def __init__(self, steps: int = 4, step_s: float = 0.03, **fails: RefusedError) -> None:
+    def __init__(self, steps: int = 4, step_s: float = 0.1, **fails: RefusedError) -> None:
         self.steps = steps
         self.step_s = step_s
         self.fails = fails

@@ -96,7 +96,7 @@ def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
     async def play() -> list[str]:
         told: list[str] = []
         wish = read_wish("id3pm", {"embedding": VECTOR, "seed": 1}, "x")
-        await tell_story(wish, Blind(), lambda name, data: told.append(name))
+        await tell_story(wish, Blind(step_s=0.01), lambda name, data: told.append(name))
         return told
 
     assert asyncio.run(play()) == ["image_64", "image"]
