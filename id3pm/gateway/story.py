@@ -143,7 +143,7 @@ async def _followed(wish: Wish, message: Any, stages: Stages, tell: Tell) -> Any
 
 async def _follow(model: str, wish: Wish, stages: Stages, tell: Tell) -> None:
     """Tells every step of a stage until the request is over; `watch` answers as soon as there is a new one."""
-    step, shown, found = -1, -1, False
+    step, shown, found = -1, 0, False  # step 0 shows nothing new: noise, or the 64 px image
     every = wish.preview_every
     while True:
         preview = every > 0 and step + 1 >= shown + every
