@@ -2,7 +2,10 @@
 #
 #   python export/build_engines.py --target onnx-cuda             # on the host with the GPU; or cpu, tensorrt
 #   docker build -t id3pm --build-arg RUNTIME=onnxruntime-gpu .   # or onnxruntime, openvino, tensorrt==10.11.0.33
-#   docker run --rm --gpus all --shm-size=256m -p 127.0.0.1:8000-8002:8000-8002 id3pm
+#   docker run --rm --init --gpus all --shm-size=256m -p 127.0.0.1:8000-8002:8000-8002 id3pm
+#
+# Everybody who reaches the published ports may use the service. To publish them to others, give callers tokens (and TLS):
+#   docker run ... -v $PWD/tokens.toml:/tokens.toml:ro -p 8000-8001:8000-8001 id3pm --tokens /tokens.toml
 #
 # Written against the documentation of the base image (Ubuntu 24.04, Python 3.12); not built by our CI, which has no Docker.
 ARG TRITON_TAG=25.06-py3
@@ -22,8 +25,8 @@ RUN case "${RUNTIME}" in \
         openvino*) runtimes="onnxruntime ${RUNTIME}" ;; \
         *) runtimes="${RUNTIME}" ;; \
     esac \
-    && python3 -m pip install . "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} \
-    && python3 -c "import id3pm.serving.stages, id3pm.serving.face, cv2, onnxruntime"
+    && python3 -m pip install ".[gateway]" "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} \
+    && python3 -c "import id3pm.serving.stages, id3pm.serving.face, id3pm.gateway.command, cv2, onnxruntime"
 
 COPY triton_repo ./triton_repo
 # Fails the build, not the start, when an engine is missing, damaged or of another bundle.
@@ -33,5 +36,8 @@ USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --start-period=5m --interval=10s --timeout=5s \
     CMD ["python3", "-c", "import sys; from id3pm.serving.control import is_ready; sys.exit(not is_ready('127.0.0.1', 8000))"]
-# Docker's SIGTERM must leave time for work in flight: docker stop --time 70.
-CMD ["tritonserver", "--model-repository=triton_repo", "--disable-auto-complete-config", "--exit-timeout-secs=60"]
+# Docker's SIGTERM must leave time for work in flight: docker stop --time 70. The base image's own entry point chooses the
+# CUDA libraries that suit the driver, then becomes the command. With TLS, give --health-cmd a probe of your own.
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "id3pm", "serve", "--host", "0.0.0.0"]
+# Inside the container all addresses are the container's: what is published, and to whom, is decided outside.
+CMD ["--insecure"]

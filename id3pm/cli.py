@@ -33,7 +33,7 @@ COMMANDS = {
     "export-bundle": Command(
         _TRAINING + "export_bundle_command", "EMA weights of two training runs -> a bundle", "train"
     ),
-    "serve": Command("id3pm.serving.server:serve_command", "start the Triton server on built engines", "serve"),
+    "serve": Command("id3pm.gateway.command:serve_command", "serve built engines: Triton, guarded", "serve"),
     "train": Command(_TRAINING + "train_command", "train the 64 px model or the super-resolution model", "train"),
 }
 

@@ -1,9 +1,16 @@
-"""A server process that does not outlive the one that started it."""
+"""A server process that does not outlive the one that started it, and the end of those that did."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from id3pm.serving.proc import started
+from id3pm.serving.shared_memory import regions_of, remove_regions
 
 # The shell becomes the server (`exec`), so its process id ($$) is the server's. Beside it in the same process group
 # stays a guard that holds the reading end of a pipe, and ends the group when the other end closes: when the launcher
@@ -14,6 +21,7 @@ exec 3<&0 </dev/null
 (trap '' TERM; read -r _ <&3; kill -TERM $$; sleep "$0"; kill -KILL 0) >/dev/null 2>&1 &
 exec "$@" 3<&-
 """
+_LAUNCHER = "ID3PM_LAUNCHER"  # marks a server and its stubs as of one launcher: process id and time of its start
 _GRACE_S = 5.0  # an idle Triton takes 2.5 to 4.5 s to end, and then leaves no shared memory behind
 
 
@@ -34,7 +42,7 @@ def start_guarded(
     """
     return subprocess.Popen(
         ["/bin/sh", "-c", _GUARDED, str(grace_s), *command],
-        env=dict(environment),
+        env={**environment, _LAUNCHER: f"{os.getpid()}:{started(os.getpid())}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -42,3 +50,33 @@ def start_guarded(
         errors="replace",
         start_new_session=True,  # Ctrl-C must reach this process alone, which then drains
     )
+
+
+def end_orphans() -> list[int]:
+    """Kills the servers whose launcher is gone, and removes their shared memory.
+
+    The guard of a server does this too; it may have been killed with the launcher.
+
+    Returns:
+        The process ids.
+    """
+    orphans = [int(path.name) for path in Path("/proc").glob("[0-9]*") if _is_orphan(path)]
+    regions = set[str]().union(*map(regions_of, orphans))
+    for pid in orphans:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    remove_regions(regions)
+    return orphans
+
+
+def _is_orphan(process: Path) -> bool:
+    try:
+        variables = (process / "environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is another user's
+        return False
+    for variable in variables:
+        name, _, value = variable.decode(errors="replace").partition("=")
+        if name == _LAUNCHER:
+            launcher, _, since = value.partition(":")
+            return launcher.isdecimal() and started(int(launcher)) != since
+    return False

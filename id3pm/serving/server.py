@@ -1,139 +1,290 @@
-"""`id3pm serve`: the Triton server in the foreground."""
+"""Starts a Triton server on a model repository, knows when it is ready, and ends it without losing work."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import os
+import secrets
 import signal
+import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
-import click
-from rich.console import Console
-from rich.table import Table
-
+from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
-from id3pm.serving.launcher import TritonServer
-from id3pm.serving.triton_log import is_error
+from id3pm.serving.control import TIMEOUT_S, control, is_ready
+from id3pm.serving.model_args import THREADS_VARIABLE
+from id3pm.serving.preflight import STAGE_MODELS, check_engines, check_ports
+from id3pm.serving.process import end_orphans, start_guarded
+from id3pm.serving.runtime import TritonRuntime, find_runtime
+from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
+from id3pm.serving.triton_log import last_words
 
-__all__ = ["TritonServer", "serve_command"]
-
-_ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
-
-_MODELS = (
-    ("id3pm", "ID vector, seed -> faces at 256 px and 64 px, receipt"),
-    ("id3pm_photo", "photograph, seed -> faces, receipt, ID vector"),
-    ("id3pm_png", "ID vector, seed -> PNG as base64, for curl"),
-    ("id3pm_photo_png", "photograph as base64, seed -> PNG as base64, for curl"),
-    ("face_embedding", "photograph -> ID vector"),
-    ("denoiser_64", "one stage: ID vector, seed -> face at 64 px"),
-    ("super_resolution", "one stage: face at 64 px, seed -> face at 256 px"),
-)
-_CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 photo.jpg; printf '"}') |
-  curl -s http://%s/v2/models/id3pm_photo_png/generate -d @- |
-  python3 -c 'import base64, json, sys; open("face.png", "wb").write(base64.b64decode(json.load(sys.stdin)["png"]))'"""
+_POLL_S = 0.1
+_LOG_LINES = 200
+# What nobody needs to serve, and what lets a client change the server or read what it should not.
+_RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
-@click.command("serve")
-@click.option("--repository", type=click.Path(path_type=Path), default=Path("triton_repo"), help="Model repository.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 opens the server to the network.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, help="HTTP; 0 takes a free port.")
-@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics; 0 takes a free port.")
-@click.option("--threads", type=click.IntRange(1), show_default="all cores", help="CPU threads of each engine.")
-@click.option("--start-timeout", type=click.FloatRange(1), default=300.0, help="Seconds to become ready.")
-@click.option("--drain-timeout", type=click.FloatRange(0), default=60.0, help="Seconds for work in flight at the end.")
-@click.option("--verbose", is_flag=True, help="Show all of Triton's log instead of its errors.")
-def serve_command(
-    repository: Path,
-    host: str,
-    http_port: int,
-    grpc_port: int,
-    metrics_port: int,
-    threads: int | None,
-    start_timeout: float,
-    drain_timeout: float,
-    verbose: bool,
-) -> None:
-    """Start the Triton server on built engines and serve until SIGTERM or Ctrl-C.
+class TritonServer:
+    """One `tritonserver` process with its Python stubs, in a process group of its own, which ends with this process.
 
-    At the end, work in flight is finished first; a second signal ends at once.
+    Use it as a context manager (`with TritonServer("triton_repo") as server:`), or call `start`, `wait_ready`, `stop`.
+
+    Args:
+        repository: The model repository, with engines built into it.
+        host: Address to listen on; everybody who can reach it can use the server.
+        http_port: Port of HTTP; 0 takes a free one, as for the next two.
+        grpc_port: Port of gRPC.
+        metrics_port: Port of Prometheus metrics.
+        threads: CPU threads of each engine, or `None` for all cores.
+        start_timeout_s: Seconds until the server must be ready; loading large engines takes a while.
+        drain_timeout_s: Seconds that work in flight gets to finish when the server is stopped.
+        trace_url: OpenTelemetry collector that gets a span tree of every request (`http://host:4318/v1/traces`).
+        on_log: Gets every line that the server writes; called from a thread.
     """
-    console = Console(stderr=True)
-    ready, stop, hurry = threading.Event(), threading.Event(), threading.Event()
 
-    def show(line: str) -> None:
-        # What goes wrong before the server is ready comes as one exception.
-        if verbose or (ready.is_set() and is_error(line)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def __init__(
+        self,
+        repository: str | Path,
+        *,
+        host: str = "127.0.0.1",
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        metrics_port: int = 8002,
+        threads: int | None = None,
+        start_timeout_s: float = 300.0,
+        drain_timeout_s: float = 60.0,
+        trace_url: str | None = None,
+        on_log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.repository = Path(repository).resolve()
+        self.host = host
+        self.ports = {"http-port": http_port, "grpc-port": grpc_port, "metrics-port": metrics_port}
+        self.manifests: dict[str, Manifest] = {}
+        self.runtime: TritonRuntime | None = None
+        self._threads = threads
+        self._start_timeout_s = start_timeout_s
+        self._drain_timeout_s = drain_timeout_s
+        self._trace_url = trace_url
+        self._on_log = on_log
+        self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._shared_memory: set[str] = set()
+        self._cleanup = contextlib.ExitStack()
 
-    server = TritonServer(
-        repository,
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        threads=threads,
-        start_timeout_s=start_timeout,
-        drain_timeout_s=drain_timeout,
-        on_log=show,
-    )
+    @property
+    def http_url(self) -> str:
+        """`host:port` of HTTP."""
+        return self._url("http-port")
 
-    first_signal = 0.0
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` of gRPC, as clients want it."""
+        return self._url("grpc-port")
 
-    def on_signal(number: int, frame: object) -> None:
-        nonlocal first_signal
-        if not ready.is_set():
-            raise KeyboardInterrupt  # there is no work to finish yet
-        if not stop.is_set():
-            first_signal = time.monotonic()
-            stop.set()
-        elif time.monotonic() - first_signal > _ECHO_S:
-            hurry.set()
-            server.abort()
+    @property
+    def metrics_url(self) -> str:
+        """`host:port` of the metrics."""
+        return self._url("metrics-port")
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    try:
-        server.start()
-        with console.status("loading engines"):
-            server.wait_ready()
-        ready.set()
-        console.print(_overview(server))
-        console.print("A face as a PNG, from any photograph with a face:", style="bold")
-        console.print(_CURL % server.http_url, markup=False, highlight=False, soft_wrap=True)
-        _serve_until(server, stop)
-        console.print("draining: work in flight is finished, new work is refused")
-        if not server.stop():
-            reason = "a second signal came" if hurry.is_set() else f"{drain_timeout:g} s were over"
-            raise ServerError(f"{reason} before all work was finished")
-        console.print("stopped")
-    finally:
-        server.kill()
+    @property
+    def pid(self) -> int:
+        """Process id of `tritonserver`, which is also its process group."""
+        if self._process is None:
+            raise ServerError("the server has not been started")
+        return self._process.pid
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Checks what can be checked and starts the process; returns before it is ready.
+
+        Raises:
+            ServerError: Something is missing on this machine, or a port is taken.
+            EngineMissingError: An engine has not been built.
+            EngineError: An engine is damaged, or the engines do not belong together.
+            MissingExtraError: There is no Triton server.
+        """
+        if self._process is not None:
+            raise ServerError("the server has been started already")
+        self.runtime = find_runtime()
+        self.manifests = check_engines(self.repository)
+        self.ports = check_ports(self.host, self.ports)
+        end_orphans()
+        remove_stale_regions()
+        scratch = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="id3pm-triton-")))
+        environment = self.runtime.environment()
+        if self._threads is not None:
+            environment[THREADS_VARIABLE] = str(self._threads)
+        self._process = start_guarded(self._command(self.runtime, scratch), environment)
+        self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True)
+        self._reader.start()
+
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Waits until Triton is ready and every stage's scheduler answers.
+
+        Raises:
+            ServerError: The server died, or was not ready in time; the message ends with its last words.
+        """
+        timeout_s = self._start_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        while not (is_ready(self._reachable_host, self.ports["http-port"]) and self._stages_answer()):
+            if self.poll() is not None:
+                raise ServerError(f"the server died while starting (exit status {self.poll()}):\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"the server was not ready within {timeout_s:g} s:\n{self.log_tail()}")
+            time.sleep(_POLL_S)
+        self._shared_memory = regions_of(self.pid)
+
+    def ping(self, model: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """What a stage's scheduler says of itself: active, waiting, in_flight, loop_age_ms, draining.
+
+        Raises:
+            ServerError: It does not answer.
+        """
+        return control(self._reachable_host, self.ports["http-port"], model, "ping", timeout_s=timeout_s)
+
+    def poll(self) -> int | None:
+        """The exit status of the server, or `None` while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Why the server died, or its last lines; see `last_words`."""
+        if self._reader is not None and self.poll() is not None:
+            self._reader.join(timeout=5.0)
+        return last_words(list(self._log), lines)
+
+    def stop(self) -> bool:
+        """Lets work in flight finish, then ends the server; kills what is left when time is up.
+
+        Returns:
+            Whether the server ended by itself, with all work done.
+        """
+        clean = self.poll() is None and self.drain(self._drain_timeout_s)
+        if self.poll() is None and self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=self._exit_timeout_s + 5.0)
+            except subprocess.TimeoutExpired:
+                clean = False
+        self.kill()
+        return clean
+
+    def drain(self, timeout_s: float) -> bool:
+        """Makes the stages refuse new work, one after the other, and waits until all they had is answered.
+
+        The 64 px stage goes first: what it finishes must still find super-resolution open.
+
+        Returns:
+            Whether everything was answered in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        host, port = self._reachable_host, self.ports["http-port"]
+        try:
+            control(host, port, STAGE_MODELS["base"], "drain")
+            done = self._wait_idle(STAGE_MODELS["base"], deadline) and self._wait_idle(STAGE_MODELS["sr"], deadline)
+            control(host, port, STAGE_MODELS["sr"], "drain")
+            return self._wait_idle(STAGE_MODELS["sr"], deadline) and done
+        except ServerError:  # not even ready yet, or dead: there is nothing to wait for
+            return False
+
+    def kill(self) -> None:
+        """Ends the whole process group at once, and cleans up; safe to call at any time."""
+        if self._process is not None:
+            if self.poll() is None:
+                self._shared_memory |= regions_of(self._process.pid)
+            self.abort()
+            self._process.wait(timeout=10.0)  # SIGKILL has been sent: longer means a hung kernel
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        if self._reader is not None:
+            self._reader.join(timeout=5.0)
+        remove_regions(self._shared_memory)
+        self._cleanup.close()
+
+    def abort(self) -> None:
+        """Sends SIGKILL to the process group and nothing more, which a signal handler may do."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _url(self, option: str) -> str:
+        host = f"[{self._reachable_host}]" if ":" in self._reachable_host else self._reachable_host
+        return f"{host}:{self.ports[option]}"
+
+    @property
+    def _reachable_host(self) -> str:
+        """The address at which this machine reaches the server."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    @property
+    def _exit_timeout_s(self) -> int:
+        return max(int(self._drain_timeout_s), 5)
+
+    def _command(self, runtime: TritonRuntime, scratch: Path) -> list[str]:
+        locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"  # a key that nobody has
+        return [
+            str(runtime.binary),
+            f"--model-repository={self.repository}",
+            *runtime.arguments(scratch),
+            "--disable-auto-complete-config",
+            f"--exit-timeout-secs={self._exit_timeout_s}",
+            f"--http-address={self.host}",
+            f"--grpc-address={self.host}",
+            f"--metrics-address={self.host}",
+            *(f"--{option}={port}" for option, port in self.ports.items()),
+            f"--http-restricted-api={locked}",
+            f"--grpc-restricted-protocol={locked}",
+            *([] if Path("/proc/driver/nvidia").exists() else ["--allow-gpu-metrics=false"]),
+            *([] if self._trace_url is None else _tracing(self._trace_url)),
+        ]
+
+    def _read_log(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                self._log.append(line.rstrip("\n"))
+                if self._on_log is not None:
+                    self._on_log(line.rstrip("\n"))
+
+    def _stages_answer(self) -> bool:
+        try:
+            return all("active" in self.ping(model) for model in STAGE_MODELS.values())
+        except ServerError:
+            return False
+
+    def _wait_idle(self, model: str, deadline: float) -> bool:
+        """Whether a stage has answered everything; asked twice, for a result may be on its way from one to the next."""
+        idle = 0
+        while time.monotonic() < deadline:
+            idle = idle + 1 if self.ping(model)["in_flight"] == 0 else 0
+            if idle == 2:
+                return True
+            time.sleep(_POLL_S)
+        return False
 
 
-def _serve_until(server: TritonServer, stop: threading.Event) -> None:
-    while not stop.wait(0.2):
-        if (status := server.poll()) is not None:
-            raise ServerError(f"the server died (exit status {status}); its last lines:\n{server.log_tail()}")
-
-
-def _overview(server: TritonServer) -> Table:
-    table = Table(title=f"id3pm serves on http://{server.http_url} and grpc://{server.grpc_url}", title_justify="left")
-    table.add_column("model", style="bold", no_wrap=True)
-    table.add_column("what it does")
-    for name, meaning in _MODELS:
-        table.add_row(name, meaning)
-    table.add_section()
-    for stage, manifest in server.manifests.items():
-        defaults = manifest.sampling
-        table.add_row(
-            f"{stage} engine",
-            f"bundle {manifest.bundle.name}, {manifest.target} {manifest.precision}, up to {manifest.max_batch} rows; "
-            f"by default {defaults.steps} steps of {defaults.sampler}",
-        )
-    base = server.manifests["base"]
-    table.add_row("ID vectors", f"{base.id_vector_model}, {base.unet.identity_dim} numbers")
-    table.add_row("metrics", f"http://{server.metrics_url}/metrics")
-    if server.runtime is not None:
-        table.add_row("server", server.runtime.origin)
-    return table
+def _tracing(url: str) -> list[str]:
+    """Triton's own OpenTelemetry export: every request, with the spans of its models; continues a `traceparent`."""
+    settings = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=1")
+    return [f"--trace-config={setting}" for setting in settings]

@@ -33,6 +33,7 @@ ALLOWED = {
     "sampling": CORE,
     "pipeline": CORE,
     "serving": CORE | {"pipeline"},
+    "gateway": CORE | {"pipeline", "serving"},
     "training": CORE | {"pipeline"},
     "evaluation": CORE | {"pipeline"},
     "cli": FOUNDATION,
@@ -54,7 +55,9 @@ HEAVY = {
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests", "benchmarks/load/stand_ins.py"),
     "triton_python_backend_utils": ("triton_repo", "id3pm/serving", "benchmarks/load/baseline_model.py"),
-    "tritonclient": ("client", "tests", "benchmarks"),
+    "tritonclient": ("client", "id3pm/gateway", "tests", "benchmarks"),
+    "grpc": ("client", "id3pm/gateway", "tests", "benchmarks"),
+    "aiohttp": ("id3pm/gateway", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
@@ -134,7 +137,7 @@ def test_triton_models_are_thin(path: Path) -> None:
 def test_the_server_side_starts_without_torch() -> None:
     program = (
         "import sys; import id3pm; assert not {'numpy', 'torch'} & set(sys.modules), 'import id3pm is heavy';"
-        "import id3pm.cli, id3pm.serving.server, id3pm.serving.wire, id3pm.pipeline, id3pm.face.stage;"
+        "import id3pm.cli, id3pm.gateway.command, id3pm.serving.wire, id3pm.pipeline, id3pm.face.stage;"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)

@@ -221,7 +221,7 @@ def wire(server: TritonServer) -> Iterator[Wire]:
     connection.grpc.close()
 
 
-@pytest.fixture
-def wire_to() -> type[Wire]:
-    """Connects to a server of a test's own."""
+@pytest.fixture(scope="session")
+def wire_to() -> Callable[[Any], Wire]:
+    """Makes a `Wire` to another server: whatever has `http_url`, `grpc_url` and `metrics_url`."""
     return Wire

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 
 from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving.control import control, is_ready
+from id3pm.serving.proc import children
 from id3pm.serving.server import TritonServer
 from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
 
@@ -77,9 +79,11 @@ class Serving:
 
     def tritonserver(self) -> int:
         """Its child, which leads a process group of its own."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        (child,) = (int(pid) for pid in children)
+        (child,) = children(self.process.pid)
         return child
+
+    def ready(self) -> bool:
+        return is_ready("127.0.0.1", self.http_port)
 
     def end(self) -> int:
         status = self.process.wait(timeout=60)
@@ -108,16 +112,20 @@ class Serving:
 @pytest.fixture
 def serving(repository: Path) -> Iterator[Serving]:
     running = Serving(repository)
-    child = running.tritonserver()
     try:
         yield running
     finally:
-        for group in (child, running.process.pid):
+        for group in (*children(running.process.pid), running.process.pid):
             try:
                 os.killpg(group, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         running.process.wait(timeout=10)
+
+
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
 
 
 def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Serving) -> None:
@@ -126,7 +134,7 @@ def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Servi
     threads = [serving.generate(answers, steps=300) for _ in range(3)]
     wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["active"] == 3)
     serving.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["draining"])
+    wait_until(lambda: not serving.ready())
     late: list[tuple[int, Any]] = []
     serving.generate(late, steps=1).join(timeout=30)
     for thread in threads:
@@ -134,7 +142,7 @@ def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Servi
     assert serving.end() == 0, serving.said
     assert [status for status, _ in answers] == [200, 200, 200]
     assert all(answer["png"] == answers[0][1]["png"] for _, answer in answers)
-    assert late[0][0] != 200 and "draining" in late[0][1]["error"]
+    assert late[0][0] == 503 and re.search(r"draining .*: retry after \d+ s", late[0][1]["error"])
     assert group_members(group) == []
     assert not is_ready("127.0.0.1", serving.http_port)
 
@@ -152,13 +160,29 @@ def test_one_stop_sent_twice_is_still_one_stop_and_a_later_one_hurries(serving: 
     assert "a second signal came before all work was finished" in serving.said
     for thread in threads:
         thread.join(timeout=30)
-    assert {status for status, _ in answers} == {0}, "nobody was told that the work was done"
+    assert {status for status, _ in answers} <= {0, 503}, "nobody was told that the work was done"
 
 
-def test_a_server_that_dies_ends_the_command_with_an_error(serving: Serving) -> None:
-    os.killpg(serving.tritonserver(), signal.SIGKILL)
-    assert serving.end() == 1
-    assert "the server died (exit status -9)" in serving.said
+def test_a_server_that_dies_is_replaced_and_the_reason_is_said(serving: Serving) -> None:
+    first = serving.tritonserver()
+    os.killpg(first, signal.SIGKILL)
+    wait_until(lambda: "ready again after" in serving.said)
+    assert "tritonserver died (exit status -9)" in serving.said
+    assert serving.ready() and serving.tritonserver() != first
+    assert serving.process.poll() is None
+
+
+def test_a_server_that_cannot_be_started_again_ends_the_command_with_the_reason(copied: Path) -> None:
+    serving = Serving(copied)
+    try:
+        (copied / "denoiser_64" / "1" / "engine" / "model.onnx").unlink()
+        os.killpg(serving.tritonserver(), signal.SIGKILL)
+        assert serving.end() == 1
+        assert "start 5 of at most 5 failed: denoiser_64: " in serving.said
+        assert "given up: tritonserver died (exit status -9); then 5 starts failed" in serving.said
+    finally:
+        serving.process.kill()
+        serving.process.wait(timeout=10)
 
 
 def test_a_launcher_that_is_killed_takes_the_server_with_it(serving: Serving) -> None:
@@ -166,6 +190,21 @@ def test_a_launcher_that_is_killed_takes_the_server_with_it(serving: Serving) ->
     assert len(regions_of(group)) == 3, "one per Python model"
     serving.process.kill()
     wait_until(lambda: group_members(group) == [])
+
+
+def test_a_server_whose_launcher_and_guard_were_killed_is_ended_by_the_next_start(repository: Path) -> None:
+    serving = Serving(repository)
+    group, regions = serving.tritonserver(), regions_of(serving.tritonserver())
+    (guard,) = (pid for pid in group_members(group) if "trap" in Path(f"/proc/{pid}/cmdline").read_text())
+    os.kill(guard, signal.SIGKILL)
+    serving.process.kill()
+    serving.process.wait(timeout=10)
+    time.sleep(0.5)
+    assert group in group_members(group), "an orphan, which nobody reaches any more"
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60) as server:
+        assert server.pid != group
+        wait_until(lambda: group_members(group) == [])
+        assert regions and not any((SHARED_MEMORY / name).exists() for name in regions)
 
 
 def test_a_killed_server_leaves_no_shared_memory(repository: Path) -> None:
@@ -188,9 +227,8 @@ def test_a_signal_ends_a_server_that_is_not_ready_yet(repository: Path) -> None:
     ports = [f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
     command = [*SERVE, f"--repository={repository}", *ports]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        wait_until(lambda: children.read_text().split() and regions_of(int(children.read_text().split()[0])))
-        group = int(children.read_text().split()[0])
+        wait_until(lambda: any(regions_of(child) for child in children(process.pid)))
+        (group,) = children(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 130
         wait_until(lambda: group_members(group) == [], timeout_s=2.0)
@@ -208,11 +246,6 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it(repository: Path
         )
     assert ended.returncode == 1
     assert f"port {port} on 127.0.0.1 is in use: choose another with --grpc-port" in ended.stderr
-
-
-@pytest.fixture
-def copied(repository: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
 
 
 @pytest.mark.parametrize("missing", ["model.onnx", "manifest.json"])

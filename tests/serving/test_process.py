@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from id3pm.serving.process import start_guarded
+from id3pm.serving.proc import children, runs
+from id3pm.serving.process import end_orphans, start_guarded
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 LAUNCHER = """
 import os, sys, threading, time
-from id3pm.serving.process import start_guarded
+from id3pm.serving.proc import children, runs
+from id3pm.serving.process import end_orphans, start_guarded
 def start():
     process = start_guarded(sys.argv[1:], os.environ, grace_s=0.5)
     process.stdout.readline()
@@ -27,13 +29,6 @@ thread.start()
 thread.join()  # the thread that started the server has ended; the process lives on
 time.sleep(60)
 """
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
@@ -68,3 +63,28 @@ def test_exit_status_arguments_and_output_are_the_programs_own() -> None:
         assert process.stdout.read() == "['a b', '$HOME'] \n"
         assert process.wait(timeout=10) == 7
         os.killpg(process.pid, signal.SIGKILL)  # the guard
+
+
+def test_an_orphan_is_a_server_whose_launcher_is_gone_and_no_other() -> None:
+    alive = start_guarded(SLEEPER, os.environ)
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, *SLEEPER], stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None and alive.stdin is not None and alive.stdout is not None
+        orphan = int(launcher.stdout.readline())
+        guards = [pid for pid, command in children(orphan).items() if "sh" in command[0]]
+        try:
+            assert not {orphan, alive.pid} & set(end_orphans())
+            for pid in (*guards, launcher.pid):
+                os.kill(pid, signal.SIGKILL)
+            launcher.wait()
+            assert runs(orphan)
+            ended = end_orphans()
+            assert orphan in ended and alive.pid not in ended
+            wait_until(lambda: not runs(orphan), timeout_s=3.0)
+            assert runs(alive.pid)
+        finally:
+            for group in (alive.pid, orphan):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+            alive.wait(timeout=5)
+            alive.stdin.close()
+            alive.stdout.close()

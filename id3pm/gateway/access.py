@@ -1,0 +1,147 @@
+"""Who may use the service, and for what."""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import ipaddress
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from id3pm.errors import ConfigError
+from id3pm.gateway.refusal import RefusedError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+KINDS = ("photo", "vector")
+MIN_TOKEN = 16
+# What a request to a model is made from; super_resolution takes neither a photograph nor an ID vector.
+MODELS = {
+    "id3pm": "vector",
+    "id3pm_png": "vector",
+    "denoiser_64": "vector",
+    "id3pm_photo": "photo",
+    "id3pm_photo_png": "photo",
+    "face_embedding": "photo",
+    "super_resolution": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """Somebody who may send requests.
+
+    Attributes:
+        name: For the log.
+        may_send: Some of `KINDS`.
+    """
+
+    name: str
+    may_send: tuple[str, ...]
+
+    def require(self, model: str) -> None:
+        """Checks that the caller may send what a model is made for.
+
+        Raises:
+            RefusedError: It may not.
+        """
+        kind = MODELS[model]
+        if kind is not None and kind not in self.may_send:
+            what = "photographs" if kind == "photo" else "ID vectors"
+            raise RefusedError("PERMISSION_DENIED", f"{self.name} may not send {what}, which {model} takes")
+
+
+ANYBODY = Caller("anybody", KINDS)
+
+
+class Access:
+    """The callers by token, or everybody where there are no tokens."""
+
+    def __init__(self, callers: Sequence[tuple[bytes, Caller]] | None = None) -> None:
+        self._callers = callers
+
+    @property
+    def limited(self) -> bool:
+        """Whether a token is needed."""
+        return self._callers is not None
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sends a request.
+
+        Args:
+            authorization: The header, or gRPC metadata, of this name: `Bearer TOKEN`.
+
+        Raises:
+            RefusedError: No token, or one that nobody has.
+        """
+        if self._callers is None:
+            return ANYBODY
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise RefusedError("UNAUTHENTICATED", "a token is needed: send the header authorization: Bearer TOKEN")
+        sent = token.strip().encode()
+        found = [caller for known, caller in self._callers if hmac.compare_digest(known, sent)]  # all are compared
+        if not found:
+            raise RefusedError("UNAUTHENTICATED", "the token is not known here")
+        return found[0]
+
+
+def read_tokens(path: Path) -> Access:
+    """Reads a TOML file with one table `[[caller]]` per caller: `name`, `token`, `may_send` (a list of `KINDS`).
+
+    Raises:
+        ConfigError: The file breaks a rule; the message never shows a token.
+        OSError: It cannot be read.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is not TOML: {error}") from error
+    tables = content.get("caller")
+    if set(content) != {"caller"} or not isinstance(tables, list) or not tables:
+        raise ConfigError(f"{path.name}: expected tables [[caller]] with name, token and may_send, and nothing else")
+    callers = [_caller(f"{path.name}: caller {number}", table) for number, table in enumerate(tables, 1)]
+    if len({token for token, _ in callers}) < len(callers):
+        raise ConfigError(f"{path.name}: two callers have the same token")
+    return Access(callers)
+
+
+def _caller(where: str, table: Any) -> tuple[bytes, Caller]:
+    if not isinstance(table, dict) or set(table) != {"name", "token", "may_send"}:
+        keys = ", ".join(table) if isinstance(table, dict) else "no table"
+        raise ConfigError(f"{where} has {keys}: needs exactly name, token and may_send")
+    name, token, may_send = table["name"], table["token"], table["may_send"]
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{where}: name={name!r}: must be text")
+    if not isinstance(token, str) or len(token) < MIN_TOKEN or not token.isascii() or token != token.strip():
+        raise ConfigError(f"{where} ({name}): token: must be ASCII text of at least {MIN_TOKEN} characters")
+    if not isinstance(may_send, list) or not may_send or not all(kind in KINDS for kind in may_send):
+        raise ConfigError(f"{where} ({name}): may_send={may_send!r}: list some of {', '.join(KINDS)}")
+    return token.encode(), Caller(name, tuple(may_send))
+
+
+def check_exposure(host: str, access: Access, *, insecure: bool) -> None:
+    """Refuses to serve whoever comes by from other machines.
+
+    Raises:
+        ConfigError: `host` is more than this machine, nobody needs a token, and nobody said that this is meant.
+    """
+    if access.limited or insecure or is_loopback(host):
+        return
+    raise ConfigError(
+        f"--host {host} lets other machines send requests without a token: give --tokens FILE, or --insecure if "
+        "something else protects the ports"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

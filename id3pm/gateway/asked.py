@@ -1,0 +1,198 @@
+"""What a request asks for, read from its body before Triton sees it; one without an id gets one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tritonclient.grpc import service_pb2
+
+from id3pm.gateway.access import MODELS, Caller
+from id3pm.gateway.refusal import RefusedError
+
+# `drain` is the operator's, who stops the service with a signal.
+OPEN_CONTROLS = ("ping", "progress", "watch", "cancel")
+MAX_ID = 256
+_BINARY = "binary_data_size"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The facts of one inference request.
+
+    Attributes:
+        model: A served model.
+        id: The request's id; never empty where it is work.
+        control: The operation of a control request, or `None` where the request is work.
+    """
+
+    model: str
+    id: str
+    control: str | None = None
+
+    def check(self, caller: Caller) -> None:
+        """Checks that `caller` may ask for this.
+
+        Raises:
+            RefusedError: The model is not served, or this is not open to the caller.
+        """
+        check_model(self.model)
+        if self.control is None:
+            caller.require(self.model)
+        elif self.control not in OPEN_CONTROLS:
+            raise RefusedError(
+                "PERMISSION_DENIED", f"control {self.control[:64]!r}: open here are {', '.join(OPEN_CONTROLS)}"
+            )
+
+
+def check_model(model: str) -> None:
+    """Refuses models that are not served here."""
+    if model not in MODELS:
+        raise RefusedError("NOT_FOUND", f"model {model[:64]!r} is not served; there are {', '.join(MODELS)}")
+
+
+def read_json(model: str, body: bytes, header_length: str | None, *, generate: bool) -> tuple[Asked, bytes, int | None]:
+    """The facts of an HTTP request for `infer` or `generate`.
+
+    Args:
+        model: The model in the path.
+        body: The body: JSON, for `infer` perhaps with binary tensors behind it.
+        header_length: The header `Inference-Header-Content-Length`: bytes of JSON before binary tensors.
+        generate: Whether tensors are plain JSON keys.
+
+    Returns:
+        The facts, the body to send on, and its new header length where there was one.
+
+    Raises:
+        RefusedError: The body is not what the protocol says.
+    """
+    length = _header_length(header_length, len(body))
+    document = parse_object(body if length is None else body[:length])
+    control = _generate_control(document) if generate else _infer_control(document, body[length:] if length else b"")
+    sent = document.get("id", "")
+    if sent == "" and control is None:
+        new = uuid.uuid4().hex
+        start = body.index(b"{") + 1
+        insertion = f'"id":"{new}"'.encode() + (b"," if document else b"")
+        body = body[:start] + insertion + body[start:]
+        return Asked(model, new), body, None if length is None else length + len(insertion)
+    return Asked(model, _checked_id(sent), control), body, length
+
+
+def read_message(data: bytes) -> tuple[Asked, bytes]:
+    """The facts of a gRPC `ModelInferRequest`, and the message to send on.
+
+    Raises:
+        RefusedError: These bytes are no such message.
+    """
+    message = service_pb2.ModelInferRequest()
+    try:
+        message.ParseFromString(data)
+    except Exception as error:  # DecodeError, which protobuf's implementations do not all define in one place
+        raise RefusedError("INVALID_ARGUMENT", "the message is no inference.ModelInferRequest") from error
+    control = _message_control(message)
+    if message.id == "" and control is None:
+        new = uuid.uuid4().hex
+        return Asked(message.model_name, new), data + b"\x1a" + bytes(
+            [len(new)]
+        ) + new.encode()  # field 3: the last wins
+    return Asked(message.model_name, _checked_id(message.id), control), data
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """A JSON object without repeated keys, which two readers could understand differently.
+
+    Raises:
+        RefusedError: It is something else.
+    """
+    try:
+        document = json.loads(body, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("INVALID_ARGUMENT", f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RefusedError("INVALID_ARGUMENT", "the body is JSON, but no object")
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise RefusedError("INVALID_ARGUMENT", f"a JSON key is repeated, one of {', '.join(made)[:200]}")
+    return made
+
+
+def _checked_id(sent: Any) -> str:
+    if not isinstance(sent, str):
+        raise RefusedError("INVALID_ARGUMENT", f"id={str(sent)[:64]}: must be text")
+    if len(sent) > MAX_ID:
+        raise RefusedError("INVALID_ARGUMENT", f"id has {len(sent)} characters: at most {MAX_ID} are allowed")
+    return sent
+
+
+def _header_length(header: str | None, size: int) -> int | None:
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdecimal() and len(header) < 12) or not 0 < int(header) <= size:
+        raise RefusedError(
+            "INVALID_ARGUMENT", f"Inference-Header-Content-Length={header[:64]!r}: must be 1 .. {size} (the body)"
+        )
+    return int(header)
+
+
+def _generate_control(document: dict[str, Any]) -> str | None:
+    return _first_text(document["control"]) if "control" in document else None
+
+
+def _infer_control(document: dict[str, Any], binary: bytes) -> str | None:
+    inputs = document.get("inputs", [])
+    if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
+        raise RefusedError("INVALID_ARGUMENT", "inputs: must be a list of objects")
+    found = []
+    offset = 0
+    for tensor in inputs:
+        parameters = tensor.get("parameters")
+        size = parameters.get(_BINARY) if isinstance(parameters, dict) else None
+        if tensor.get("name") == "control":
+            data = binary[offset : offset + size] if isinstance(size, int) else None
+            found.append(_first_text(tensor.get("data")) if data is None else _first_element(data))
+        offset += size if isinstance(size, int) else 0
+    return _only(found)
+
+
+def _message_control(message: Any) -> str | None:
+    found = []
+    for index, tensor in enumerate(message.inputs):
+        if tensor.name == "control":
+            raw, typed = message.raw_input_contents, tensor.contents.bytes_contents
+            found.append(_first_element(raw[index]) if index < len(raw) else _text(typed[0]) if typed else "")
+    return _only(found)
+
+
+def _only(found: Sequence[str]) -> str | None:
+    if len(found) > 1:
+        raise RefusedError("INVALID_ARGUMENT", "the input control is sent twice")
+    return found[0] if found else None
+
+
+def _first_element(data: bytes) -> str:
+    """The first string of a BYTES tensor: four bytes of length, then its text."""
+    return _text(data[4 : 4 + int.from_bytes(data[:4], "little")])
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _first_text(data: Any) -> str:
+    return str(next(_leaves(data), ""))
+
+
+def _leaves(data: Any) -> Iterator[Any]:
+    if isinstance(data, list):
+        for element in data:
+            yield from _leaves(element)
+    else:
+        yield data

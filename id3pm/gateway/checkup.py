@@ -1,0 +1,157 @@
+"""How it is seen that a Triton server is not well: by its processes, by its stages' answers, by a small request."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import http.client
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from id3pm.errors import ServerError
+from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.proc import children, runs
+from id3pm.serving.server import TritonServer
+
+_STUB = "triton_python_backend_stub"
+_UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long what may be seen; the defaults find every fault within 5 s.
+
+    Attributes:
+        interval_s: From one look to the next.
+        ping_s: Longest time for a stage to answer; two failures in a row are a fault.
+        loop_s: Longest time without a sign of life from a scheduler at work, beside `loop_steps` of its steps.
+        loop_steps: See `loop_s`.
+        probe_every_s: From one small request to the next, when there is no other work.
+        probe_s: Longest time for that request.
+        start_probe_s: The same right after the start, when engines are still cold.
+        backoff_s: From a failed start to the next one; doubled after each.
+    """
+
+    interval_s: float = 1.0
+    ping_s: float = 1.5
+    loop_s: float = 3.0
+    loop_steps: float = 5.0
+    probe_every_s: float = 30.0
+    probe_s: float = 30.0
+    start_probe_s: float = 120.0
+    backoff_s: float = 1.0
+
+
+class Checkup:
+    """Looks after one server process from the moment it is ready."""
+
+    def __init__(self, server: TritonServer, patience: Patience) -> None:
+        self._server = server
+        self._patience = patience
+        self._stubs = stubs(server.pid)
+        self._failed_pings = 0
+        self._quiet_since = time.monotonic()
+        self._prober = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe")
+        self._probe: concurrent.futures.Future[None] | None = None
+
+    def fault(self) -> str | None:
+        """What is wrong, in words for the log; `None` while all is well."""
+        if (status := self._server.poll()) is not None:
+            return f"tritonserver died (exit status {status})"
+        for pid, model in self._stubs.items():
+            if not runs(pid):
+                return f"the Python process of {model} died (process {pid})"
+        return self._ping() or self._probe_result()
+
+    def close(self) -> None:
+        """Starts no more probes."""
+        self._prober.shutdown(wait=False)
+
+    def _ping(self) -> str | None:
+        busy = False
+        for model in STAGE_MODELS.values():
+            try:
+                state = self._server.ping(model, timeout_s=self._patience.ping_s)
+            except ServerError as error:  # no more waiting in this round, whatever the other stage would say
+                self._failed_pings += 1
+                return None if self._failed_pings < 2 else f"{model} failed two pings: {error}"
+            if (hung := hung_loop(state, self._patience)) is not None:
+                return f"the scheduler of {model} hangs: {hung}"
+            busy = busy or state["active"] > 0 or state["waiting"] > 0
+        self._failed_pings = 0
+        if busy and self._probe is None:
+            self._quiet_since = time.monotonic()
+        return None
+
+    def _probe_result(self) -> str | None:
+        if self._probe is None:
+            if time.monotonic() - self._quiet_since > self._patience.probe_every_s:
+                self._probe = self._prober.submit(probe, self._server, self._patience.probe_s)
+            return None
+        if not self._probe.done():
+            return None
+        error = self._probe.exception()
+        self._probe, self._quiet_since = None, time.monotonic()
+        return None if error is None else f"the probe failed: {error}"
+
+
+def stubs(pid: int) -> dict[int, str]:
+    """The Python processes of a `tritonserver`: the model of each, by process id."""
+    found = {}
+    for child, command in children(pid).items():
+        if command[0].endswith(_STUB):
+            folders = command[1].split("/") if len(command) > 1 else []
+            known = [name for name in (*STAGE_MODELS.values(), FACE_MODEL) if name in folders]
+            found[child] = known[-1] if known else "a model"
+    return found
+
+
+def hung_loop(state: Mapping[str, Any], patience: Patience) -> str | None:
+    """Why a stage that answers pings does no work, or `None` where it does."""
+    step_ms = state.get("step_ms") or _UNKNOWN_STEP_MS
+    longest_ms = 1e3 * patience.loop_s + patience.loop_steps * step_ms
+    if state["active"] == 0 or state["loop_age_ms"] <= longest_ms:
+        return None
+    return f"no sign of life for {state['loop_age_ms'] / 1e3:.1f} s with {state['active']} images at work"
+
+
+def probe(server: TritonServer, timeout_s: float) -> None:
+    """One image of one step through all stages, after all other work; and a question to the face model.
+
+    Raises:
+        ServerError: There was an error, or no answer. That others come first is none.
+    """
+    base = server.manifests["base"]
+    size = base.unet.identity_dim
+    assert size is not None  # the 64 px stage takes ID vectors
+    body = {
+        "id": f"probe-{uuid.uuid4().hex}",
+        "inputs": [
+            {"name": "embedding", "shape": [1, size], "datatype": "FP32", "data": [size**-0.5] * size},
+            {"name": "priority", "shape": [1, 1], "datatype": "INT32", "data": [9]},
+        ],
+        "parameters": {"seed": 0, "steps": 1, "sr_steps": 1},
+        "outputs": [{"name": "receipt", "parameters": {"binary_data": False}}],
+    }
+    status, answer = _post(server, "id3pm", body, timeout_s)
+    if status not in (200, 503):
+        raise ServerError(f"id3pm answered {answer}")
+    face = {"inputs": [{"name": "face", "shape": [1, 1], "datatype": "BYTES", "data": ["largest"]}]}
+    status, answer = _post(server, FACE_MODEL, face, timeout_s)
+    if status != 400:  # it says that the photograph is missing, so it is alive
+        raise ServerError(f"{FACE_MODEL} answered {answer}")
+
+
+def _post(server: TritonServer, model: str, body: Mapping[str, Any], timeout_s: float) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(server.http_url, timeout=timeout_s)
+    try:
+        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")[:300]
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError(f"{model} gave no answer within {timeout_s:g} s: {error}") from error
+    finally:
+        connection.close()

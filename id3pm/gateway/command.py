@@ -1,0 +1,181 @@
+"""`id3pm serve`: the service in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from id3pm.errors import ServerError
+from id3pm.gateway.access import Access, read_tokens
+from id3pm.gateway.gateway import GatewayOptions, Tls
+from id3pm.gateway.service import Service
+from id3pm.serving.triton_log import is_error
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_POLL_S = 0.1
+_ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
+
+_MODELS = (
+    ("id3pm", "ID vector, seed -> faces at 256 px and 64 px, receipt"),
+    ("id3pm_photo", "photograph, seed -> faces, receipt, ID vector"),
+    ("id3pm_png", "ID vector, seed -> PNG as base64, for curl"),
+    ("id3pm_photo_png", "photograph as base64, seed -> PNG as base64, for curl"),
+    ("face_embedding", "photograph -> ID vector"),
+    ("denoiser_64", "one stage: ID vector, seed -> face at 64 px"),
+    ("super_resolution", "one stage: face at 64 px, seed -> face at 256 px"),
+)
+_CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 photo.jpg; printf '"}') |
+  curl -s %s/v2/models/id3pm_photo_png/generate -d @- |
+  python3 -c 'import base64, json, sys; open("face.png", "wb").write(base64.b64decode(json.load(sys.stdin)["png"]))'"""
+
+
+@click.command("serve")
+@click.option("--repository", type=click.Path(path_type=Path), default=Path("triton_repo"), help="Model repository.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 opens the service to the network.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, help="HTTP; 0 takes a free port.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics; 0 takes a free port.")
+@click.option("--tokens", type=_FILE, help="TOML file of callers with their tokens; without it nobody needs one.")
+@click.option("--tls-certificate", type=_FILE, help="PEM certificate chain for HTTP and gRPC.")
+@click.option("--tls-key", type=_FILE, help="PEM private key of the certificate.")
+@click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach, without tokens.")
+@click.option("--allow-origin", multiple=True, help="Origin of web pages that may send requests; * is all. Repeatable.")
+@click.option("--max-body", type=click.FloatRange(min=0, min_open=True), default=64.0, help="MiB of a request body.")
+@click.option("--threads", type=click.IntRange(1), show_default="all cores", help="CPU threads of each engine.")
+@click.option("--start-timeout", type=click.FloatRange(1), default=300.0, help="Seconds to become ready.")
+@click.option("--drain-timeout", type=click.FloatRange(0), default=60.0, help="Seconds for work in flight at the end.")
+@click.option("--trace-url", help="OpenTelemetry collector that gets a span tree of every request.")
+@click.option("--verbose", is_flag=True, help="Show all of Triton's log instead of its errors.")
+def serve_command(
+    repository: Path,
+    host: str,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    tokens: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    insecure: bool,
+    allow_origin: tuple[str, ...],
+    max_body: float,
+    threads: int | None,
+    start_timeout: float,
+    drain_timeout: float,
+    trace_url: str | None,
+    verbose: bool,
+) -> None:
+    """Serve built engines until SIGTERM or Ctrl-C: Triton behind limits, tokens and TLS, supervised.
+
+    At the end, work in flight is finished first; a second signal ends at once.
+    """
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("--tls-certificate and --tls-key belong together: give both or none")
+    console = Console(stderr=True)
+    signals = _Signals()
+
+    def show(line: str) -> None:
+        # What goes wrong before the service is ready comes as one exception.
+        if verbose or (signals.ready and is_error(line)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def report(line: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, highlight=False, soft_wrap=True)
+
+    service = Service(
+        repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        options=GatewayOptions(
+            max_body=int(max_body * 2**20),
+            access=Access() if tokens is None else read_tokens(tokens),
+            tls=None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key),
+            allow_origins=allow_origin,
+        ),
+        insecure=insecure,
+        threads=threads,
+        start_timeout_s=start_timeout,
+        drain_timeout_s=drain_timeout,
+        trace_url=trace_url,
+        report=report,
+        on_log=show,
+    )
+    signals.handle(service.abort)
+    try:
+        with console.status("loading engines"):
+            service.start()
+        signals.ready = True
+        console.print(_overview(service))
+        if service.warning is not None:
+            console.print(f"warning: {service.warning}", style="bold yellow")
+        console.print("A face as a PNG, from any photograph with a face:", style="bold")
+        console.print(_CURL % _url(service), markup=False, highlight=False, soft_wrap=True)
+        while not signals.stop:
+            if service.failure is not None:
+                raise ServerError(f"given up: {service.failure}")
+            time.sleep(_POLL_S)
+        console.print("draining: work in flight is finished, new work is refused")
+        if not service.stop():
+            reason = "a second signal came" if signals.hurry else f"{drain_timeout:g} s were over"
+            raise ServerError(f"{service.failure or reason} before all work was finished")
+        console.print("stopped")
+    finally:
+        service.kill()
+
+
+class _Signals:
+    """What SIGTERM and SIGINT asked for: plain fields, for a handler must not take locks."""
+
+    def __init__(self) -> None:
+        self.ready = self.stop = self.hurry = False
+        self._first = 0.0
+
+    def handle(self, abort: Callable[[], None]) -> None:
+        """Handles both signals from now on."""
+
+        def on_signal(number: int, frame: object) -> None:
+            if not self.ready:
+                raise KeyboardInterrupt  # there is no work to finish yet
+            if not self.stop:
+                self.stop, self._first = True, time.monotonic()
+            elif time.monotonic() - self._first > _ECHO_S:
+                self.hurry = True
+                abort()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+
+
+def _url(service: Service) -> str:
+    return f"{'http' if service.options.tls is None else 'https'}://{service.http_url}"
+
+
+def _overview(service: Service) -> Table:
+    table = Table(title=f"id3pm serves on {_url(service)} and grpc://{service.grpc_url}", title_justify="left")
+    table.add_column("model", style="bold", no_wrap=True)
+    table.add_column("what it does")
+    for name, meaning in _MODELS:
+        table.add_row(name, meaning)
+    table.add_section()
+    for stage, manifest in service.manifests.items():
+        defaults = manifest.sampling
+        table.add_row(
+            f"{stage} engine",
+            f"bundle {manifest.bundle.name}, {manifest.target} {manifest.precision}, up to {manifest.max_batch} rows; "
+            f"by default {defaults.steps} steps of {defaults.sampler}",
+        )
+    base = service.manifests["base"]
+    table.add_row("ID vectors", f"{base.id_vector_model}, {base.unet.identity_dim} numbers")
+    access = service.options.access
+    table.add_row("callers", "need a token" if access.limited else "need no token")
+    table.add_row("metrics", f"http://{service.metrics_url}/metrics")
+    if (runtime := service.server.runtime) is not None:
+        table.add_row("server", runtime.origin)
+    return table

@@ -1,0 +1,97 @@
+"""`generate_stream`: the story of an image as server-sent events, for browsers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from id3pm.gateway.asked import parse_object
+from id3pm.gateway.flights import Flights
+from id3pm.gateway.refusal import RefusedError
+from id3pm.gateway.story import Wish, read_wish, tell_story
+from id3pm.gateway.upstream import Upstream, Upstreams
+
+logger = logging.getLogger(__name__)
+HEARTBEAT_S = 10.0  # well below the minute after which proxies close a silent connection
+_END = object()
+
+
+class EventStream:
+    """Answers `generate_stream`."""
+
+    def __init__(self, upstreams: Upstreams, flights: Flights, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._upstreams = upstreams
+        self._flights = flights
+        self._heartbeat_s = heartbeat_s
+
+    async def answer(self, request: web.Request, model: str, body: bytes) -> web.StreamResponse:
+        """Streams until the image is there. What fails before the first event is a plain HTTP error.
+
+        Raises:
+            RefusedError: The request cannot be begun, or its first stage refused it.
+        """
+        # A photograph makes a large body, which is parsed beside the event loop.
+        document = await asyncio.to_thread(parse_object, body)
+        wish = read_wish(model, document, uuid.uuid4().hex)
+        upstream = self._upstreams.get()
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events)))
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        try:
+            await self._write(request, response, events, wish.id)
+        finally:
+            story.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await story
+        return response
+
+    async def _write(
+        self, request: web.Request, response: web.StreamResponse, events: asyncio.Queue[Any], request_id: str
+    ) -> None:
+        while True:
+            try:
+                event = await asyncio.wait_for(events.get(), self._heartbeat_s)
+            except asyncio.TimeoutError:  # noqa: UP041 - another class before Python 3.11
+                event = None
+            if isinstance(event, RefusedError) and not response.prepared:
+                raise event
+            if not response.prepared:
+                response.headers["X-Request-Id"] = request_id
+                await response.prepare(request)
+            if event is _END:
+                await response.write_eof()
+                return
+            if event is None:
+                await response.write(b": still at work\n\n")
+            elif isinstance(event, RefusedError):
+                await response.write(_event("error", {"code": event.code, "message": str(event)}))
+            else:
+                await response.write(_event(*event))
+
+
+async def _told(wish: Wish, upstream: Upstream, events: asyncio.Queue[Any]) -> None:
+    """Tells the story into a queue; its last words are an error, or nothing, and the end."""
+    try:
+        await tell_story(wish, upstream, lambda name, data: events.put_nowait((name, data)))
+    except RefusedError as refusal:
+        events.put_nowait(refusal)
+    except Exception as error:  # whatever it is, the caller must hear of it, and without internals
+        logger.exception("a stream failed")
+        events.put_nowait(
+            RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more")
+        )
+    finally:
+        events.put_nowait(_END)
+
+
+def _event(name: str, data: Mapping[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

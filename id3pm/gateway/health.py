@@ -1,0 +1,107 @@
+"""What the service knows of its Triton: the supervisor writes it, the gateway reads it, each in its own thread."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import threading
+import time
+
+from id3pm.gateway.refusal import RefusedError
+
+_USUAL_START_S = 5.0  # until a start has been measured
+_DRAINED_S = 10.0  # a caller that knows no other server may find the next one here after so long
+
+
+class Phase(enum.Enum):
+    """Where a service is between its start and its end."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    RESTARTING = "being restarted"
+    DRAINING = "draining and takes no new requests"
+    ENDED = "stopped"
+
+
+@dataclasses.dataclass(frozen=True)
+class Addresses:
+    """`host:port` of the private ports of one Triton process; a restarted one has others."""
+
+    http: str
+    grpc: str
+    metrics: str
+
+
+class Health:
+    """Phase and addresses, with what to tell those who have to wait."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.STARTING
+        self.addresses: Addresses | None = None
+        self.restarts = 0
+        self.suspicion = threading.Event()  # somebody saw a sign that Triton is not well: look now
+        self._lock = threading.Lock()  # guards changes of the phase, which depend on the phase
+        self._since = time.monotonic()
+        self._usual_start_s = _USUAL_START_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are taken."""
+        return self.phase is Phase.SERVING
+
+    def starts(self) -> None:
+        """A Triton process is about to be started; the last one, if any, has gone."""
+        self.addresses = None
+        self._since = time.monotonic()
+
+    def serves(self, addresses: Addresses) -> None:
+        """Triton is ready; does not undo a drain that began meanwhile."""
+        self._usual_start_s = time.monotonic() - self._since
+        self.addresses = addresses
+        with self._lock:
+            if self.phase in (Phase.STARTING, Phase.RESTARTING):
+                self.phase = Phase.SERVING
+
+    def breaks(self) -> None:
+        """Triton is not well and will be replaced."""
+        with self._lock:
+            if self.phase is Phase.SERVING:
+                self.phase = Phase.RESTARTING
+                self._since = time.monotonic()
+
+    def drains(self) -> None:
+        """From now on no new work is taken."""
+        with self._lock:
+            self.phase = Phase.DRAINING
+
+    def ends(self) -> None:
+        """The service is over."""
+        with self._lock:
+            self.phase = Phase.ENDED
+
+    def require(self, *, new_work: bool = True) -> Addresses:
+        """Where Triton is.
+
+        Args:
+            new_work: Whether it is asked for work; while draining, only questions about work in flight are answered.
+
+        Raises:
+            RefusedError: Nobody can be served now; the message says when to come back.
+        """
+        addresses = self.addresses
+        if addresses is None or not (self.ready or (self.phase is Phase.DRAINING and not new_work)):
+            raise self.unavailable()
+        return addresses
+
+    def unavailable(self) -> RefusedError:
+        """The refusal for those who cannot be served now, or whose request was lost with a Triton process."""
+        if self.ready:  # lost, but not noticed yet by the supervisor, which this wakes
+            self.suspicion.set()
+        state = Phase.RESTARTING.value if self.ready else self.phase.value
+        return RefusedError("UNAVAILABLE", f"the server is {state}: retry after {self._wait_s():.0f} s")
+
+    def _wait_s(self) -> float:
+        if self.phase in (Phase.DRAINING, Phase.ENDED):
+            return _DRAINED_S
+        left_s = self._usual_start_s - (0.0 if self.ready else time.monotonic() - self._since)
+        return max(1.0, left_s)

@@ -1,0 +1,236 @@
+"""The public HTTP port: the part of Triton's protocol that callers need, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from id3pm.gateway.access import MODELS, Access
+from id3pm.gateway.asked import check_model, read_json
+from id3pm.gateway.counters import Counters
+from id3pm.gateway.event_stream import EventStream
+from id3pm.gateway.flights import Flights
+from id3pm.gateway.health import Health, Phase
+from id3pm.gateway.refusal import RefusedError, code_of, retry_header
+from id3pm.gateway.upstream import HttpAnswer, Upstreams
+
+logger = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_GONE = 499  # the caller closed the connection before the answer
+_LARGE = 2**20  # bodies from here on are parsed beside the event loop
+_SENT_ON = ("Content-Type", "Inference-Header-Content-Length", "traceparent", "tracestate")
+_SENT_BACK = ("Content-Type", "Inference-Header-Content-Length")
+# Triton's other endpoints change the server or read what callers should not.
+_CLOSED = ("/v2/repository", "/v2/systemsharedmemory", "/v2/cudasharedmemory", "/v2/trace", "/v2/logging")
+
+
+class HttpGateway:
+    """Routes and rules of the public HTTP port."""
+
+    def __init__(
+        self,
+        health: Health,
+        upstreams: Upstreams,
+        flights: Flights,
+        counters: Counters,
+        access: Access,
+        *,
+        max_body: int,
+        body_s: float,
+        allow_origins: Sequence[str] = (),
+    ) -> None:
+        self._health = health
+        self._upstreams = upstreams
+        self._flights = flights
+        self._counters = counters
+        self._access = access
+        self._max_body = max_body
+        self._body_s = body_s
+        self._origins = frozenset(allow_origins)
+        self._events = EventStream(upstreams, flights)
+
+    def app(self) -> web.Application:
+        """The application of the public port."""
+        # aiohttp's own limit counts what is read through other means than `_body`, which nothing here uses.
+        app = web.Application(middlewares=[self._rules])
+        app.on_response_prepare.append(self._headers)
+        get, post = app.router.add_get, app.router.add_post
+        get("/v2/health/live", self._live)
+        get("/v2/health/ready", self._ready)
+        get("/v2", self._pass_on)
+        get("/v2/models/stats", self._pass_on)
+        for prefix in ("/v2/models/{model}", r"/v2/models/{model}/versions/{version:\d+}"):
+            get(f"{prefix}/ready", self._ready)
+            for path in ("", "/config", "/stats"):
+                get(prefix + path, self._pass_on)
+            post(f"{prefix}/infer", self._work)
+            post(f"{prefix}/generate", self._work)
+        post("/v2/models/{model}/generate_stream", self._stream)
+        return app
+
+    def metrics_app(self) -> web.Application:
+        """The application of the metrics port."""
+        app = web.Application(middlewares=[self._rules])
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    @web.middleware
+    async def _rules(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Makes every error one JSON object, and counts."""
+        response: web.StreamResponse
+        try:
+            response = await self._preflight(request) or await handler(request)
+        except RefusedError as refusal:
+            response = _error(refusal.status, str(refusal))
+        except web.HTTPException as error:
+            response = self._no_route(request, error)
+        except asyncio.CancelledError:
+            self._counters.count("http", str(_GONE))
+            raise
+        except Exception as error:  # whatever it is, the caller must hear of it, and without internals
+            logger.exception("a request failed: %s %s", request.method, request.path)
+            response = _error(500, f"internal error ({type(error).__name__}); the server's log says more")
+        self._counters.count("http", str(response.status))
+        return response
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        if "model" in request.match_info:
+            check_model(request.match_info["model"])
+        if not self._health.ready:
+            raise self._health.unavailable()
+        return web.Response()
+
+    async def _pass_on(self, request: web.Request) -> web.Response:
+        """Answers a question about the server or a model from Triton."""
+        self._access.caller(request.headers.get("Authorization"))
+        if "model" in request.match_info:
+            check_model(request.match_info["model"])
+        return _answer(await self._upstreams.get(new_work=False).http("GET", request.path))
+
+    async def _work(self, request: web.Request) -> web.Response:
+        """`infer` and `generate`."""
+        caller = self._access.caller(request.headers.get("Authorization"))
+        model = request.match_info["model"]
+        check_model(model)
+        if self._health.phase is not Phase.DRAINING:  # else it depends on the body
+            self._upstreams.get()
+        body = await self._body(request)
+        length = request.headers.get("Inference-Header-Content-Length")
+        generate = request.path.endswith("/generate")
+        if len(body) < _LARGE:
+            asked, body, new_length = read_json(model, body, length, generate=generate)
+        else:
+            asked, body, new_length = await asyncio.to_thread(read_json, model, body, length, generate=generate)
+        asked.check(caller)
+        headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
+        if new_length is not None:
+            headers["Inference-Header-Content-Length"] = str(new_length)
+        upstream = self._upstreams.get(new_work=asked.control is None)
+        work = upstream.http("POST", request.path, body, headers)
+        if asked.control is not None:
+            return _answer(await work)
+        return _answer(await self._flights.fly(asked.id, upstream, work))
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: how an image comes into being."""
+        caller = self._access.caller(request.headers.get("Authorization"))
+        model = request.match_info["model"]
+        if model not in ("id3pm", "id3pm_photo"):
+            raise RefusedError("NOT_FOUND", f"{model[:64]!r} has no generate_stream; id3pm and id3pm_photo have")
+        caller.require(model)
+        self._upstreams.get()
+        return await self._events.answer(request, model, await self._body(request))
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        try:
+            triton = await self._upstreams.get(new_work=False).metrics()
+        except RefusedError:  # there is no Triton now; up says so
+            triton = ""
+        return web.Response(text=triton + self._counters.text(self._health))
+
+    async def _body(self, request: web.Request) -> bytes:
+        """The body, unpacked where it came compressed.
+
+        Raises:
+            RefusedError: It is larger than allowed, of which no more is ever read into memory, or it comes too slowly.
+        """
+        announced = request.content_length
+        if announced is not None and announced > self._max_body:
+            raise self._too_large(f"{announced} bytes")
+        try:
+            return await asyncio.wait_for(self._read(request), self._body_s)
+        except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
+            raise RefusedError(
+                "DEADLINE_EXCEEDED", f"the body was not there after {self._body_s:g} s, the time for one"
+            ) from error
+        except (HttpProcessingError, web.RequestPayloadError) as error:
+            raise RefusedError("INVALID_ARGUMENT", "the body cannot be read: its encoding is broken") from error
+
+    async def _read(self, request: web.Request) -> bytes:
+        body = bytearray()
+        async for part in request.content.iter_any():
+            body += part
+            if len(body) > self._max_body:
+                raise self._too_large(f"{len(body)} bytes and more")
+        return bytes(body)
+
+    def _too_large(self, size: str) -> RefusedError:
+        self._counters.refused_bodies += 1
+        return RefusedError("RESOURCE_EXHAUSTED", f"the body has {size}: at most {self._max_body} are allowed")
+
+    def _no_route(self, request: web.Request, error: web.HTTPException) -> web.Response:
+        if error.status == 405 and isinstance(error, web.HTTPMethodNotAllowed):
+            return _error(
+                405, f"{request.method} {request.path[:128]}: use {' or '.join(sorted(error.allowed_methods))}"
+            )
+        if error.status == 404 and request.path.startswith(_CLOSED):
+            return _error(403, f"{request.path[:128]} is closed on this server")
+        if error.status == 404:
+            return _error(404, f"there is no {request.path[:128]}; models are {', '.join(MODELS)}")
+        return _error(error.status, error.reason)
+
+    async def _preflight(self, request: web.Request) -> web.Response | None:
+        """The answer to a browser that asks whether a page of another origin may send a request."""
+        if request.method != "OPTIONS" or not self._is_allowed(request):
+            return None
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Methods": "GET, POST",
+                "Access-Control-Allow-Headers": "Authorization, Content-Type, Inference-Header-Content-Length",
+                "Access-Control-Max-Age": "600",
+            },
+        )
+
+    async def _headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Server"] = "id3pm"
+        if self._origins:
+            response.headers["Vary"] = "Origin"
+        if self._is_allowed(request):
+            response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+            response.headers["Access-Control-Expose-Headers"] = ", ".join(("Retry-After", "X-Request-Id", *_SENT_BACK))
+
+    def _is_allowed(self, request: web.Request) -> bool:
+        origin = request.headers.get("Origin")
+        return origin is not None and ("*" in self._origins or origin in self._origins)
+
+
+def _answer(answer: HttpAnswer) -> web.Response:
+    headers = {name: answer.headers[name] for name in _SENT_BACK if name in answer.headers}
+    if answer.status >= 400:
+        headers |= retry_header(answer.body.decode(errors="replace"))
+    return web.Response(status=answer.status, headers=headers, body=answer.body)
+
+
+def _error(status: int, message: str) -> web.Response:
+    headers = retry_header(message)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return web.json_response({"error": message, "code": code_of(status)}, status=status, headers=headers)

@@ -1,0 +1,173 @@
+"""The whole service: public ports, Triton behind them, and its supervisor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from id3pm.engines.manifest import Manifest
+from id3pm.errors import ServerError
+from id3pm.gateway.access import check_exposure, is_loopback
+from id3pm.gateway.checkup import Patience
+from id3pm.gateway.gateway import Gateway, GatewayOptions
+from id3pm.gateway.health import Health
+from id3pm.gateway.supervisor import Supervisor
+from id3pm.serving.preflight import check_engines, check_ports
+from id3pm.serving.server import TritonServer
+
+_POLL_S = 0.05
+
+
+class Service:
+    """What `id3pm serve` runs.
+
+    Use it as a context manager (`with Service("triton_repo") as service:`), or call `start` and `stop`.
+
+    Args:
+        repository: The model repository, with engines built into it.
+        host: Address of the public ports. Triton itself listens on private ports of this machine's loopback.
+        http_port: Public port of HTTP; 0 takes a free one, as for the next two.
+        grpc_port: Public port of gRPC.
+        metrics_port: Public port of Prometheus metrics.
+        options: Limits, tokens, TLS.
+        insecure: Allows a `host` that other machines reach, without tokens.
+        drain_timeout_s: Seconds that work in flight gets to finish when the service is stopped.
+        report: Gets a line for people about every fault and repair; called from a thread.
+        patience: When Triton counts as faulty.
+        triton: More arguments of `TritonServer`.
+    """
+
+    def __init__(
+        self,
+        repository: str | Path,
+        *,
+        host: str = "127.0.0.1",
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        metrics_port: int = 8002,
+        options: GatewayOptions | None = None,
+        insecure: bool = False,
+        drain_timeout_s: float = 60.0,
+        report: Callable[[str], None] = lambda line: None,
+        patience: Patience | None = None,
+        **triton: Any,
+    ) -> None:
+        self.host = host
+        self.ports = {"http-port": http_port, "grpc-port": grpc_port, "metrics-port": metrics_port}
+        self.health = Health()
+        self.options = GatewayOptions() if options is None else options
+        self._repository = Path(repository).resolve()
+        self._drain_timeout_s = drain_timeout_s
+        check_exposure(host, self.options.access, insecure=insecure)
+        if self.options.tls is not None:
+            self.options.tls.context()  # a wrong certificate should fail here, not when the engines are loaded
+
+        def make() -> TritonServer:
+            private: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+            return TritonServer(self._repository, drain_timeout_s=drain_timeout_s, **private, **triton)
+
+        self._supervisor = Supervisor(make, self.health, report, patience)
+        self._gateway: Gateway | None = None
+
+    @property
+    def http_url(self) -> str:
+        """Public `host:port` of HTTP."""
+        return self._url("http-port")
+
+    @property
+    def grpc_url(self) -> str:
+        """Public `host:port` of gRPC, as clients want it."""
+        return self._url("grpc-port")
+
+    @property
+    def metrics_url(self) -> str:
+        """Public `host:port` of the metrics."""
+        return self._url("metrics-port")
+
+    @property
+    def server(self) -> TritonServer:
+        """The Triton server of now; another one after a restart."""
+        return self._supervisor.server
+
+    @property
+    def manifests(self) -> dict[str, Manifest]:
+        """The engines' manifests, by stage."""
+        return self.server.manifests
+
+    @property
+    def failure(self) -> str | None:
+        """Why the service gave up, or `None` where it has not."""
+        return self._supervisor.failure if self._supervisor.ended.is_set() else None
+
+    def __enter__(self) -> Service:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Opens the public ports, which answer that nothing is ready, and returns when everything is.
+
+        Raises:
+            Id3pmError: Something is missing, a port is taken, or Triton cannot be started; nothing is left running.
+        """
+        if self._gateway is not None:
+            raise ServerError("the service has been started already")
+        check_engines(self._repository)
+        self.ports = check_ports(self.host, self.ports)
+        self._gateway = Gateway(self.host, self.ports, self.health, self.options)
+        try:
+            self._gateway.start()
+            self._supervisor.start()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> bool:
+        """Refuses new work, lets work in flight finish, then ends.
+
+        Returns:
+            Whether all work was finished in time.
+        """
+        assert self._gateway is not None
+        self.health.drains()
+        deadline = time.monotonic() + self._drain_timeout_s
+        while (busy := self._gateway.counters.in_flight > 0) and time.monotonic() < deadline:
+            if self._supervisor.ended.is_set():
+                break
+            time.sleep(_POLL_S)
+        clean = self._supervisor.stop() if not busy else False
+        self.kill()
+        return clean
+
+    def kill(self) -> None:
+        """Ends everything at once; safe to call at any time."""
+        self._supervisor.kill()
+        self.health.ends()
+        if self._gateway is not None:
+            self._gateway.stop()
+
+    def abort(self) -> None:
+        """Breaks off all work, which a signal handler may do; call `stop` or `kill` as well."""
+        self._supervisor.abort()
+
+    def _url(self, option: str) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"{f'[{host}]' if ':' in host else host}:{self.ports[option]}"
+
+    @property
+    def warning(self) -> str | None:
+        """What an operator should know about these options, if anything."""
+        if is_loopback(self.host):
+            return None
+        if not self.options.access.limited:
+            return f"everybody who reaches {self.host} can use this service"
+        if self.options.tls is None:
+            return "tokens, photographs and ID vectors travel unencrypted: give --tls-certificate and --tls-key"
+        return None

@@ -1,0 +1,145 @@
+"""Keeps a Triton server alive: looks every second, replaces it when something is wrong, gives up when it must."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+from id3pm.errors import Id3pmError, ServerError
+from id3pm.gateway.checkup import Checkup, Patience, probe
+from id3pm.gateway.health import Addresses, Health, Phase
+from id3pm.serving.server import TritonServer
+
+MAX_FAILED_STARTS = 5
+
+
+class Supervisor:
+    """One Triton process at a time, with its supervising thread.
+
+    Args:
+        make: A new, unstarted server.
+        health: What to tell the gateway.
+        report: Gets a line for people about every fault and repair; called from the thread.
+        patience: See there.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], TritonServer],
+        health: Health,
+        report: Callable[[str], None],
+        patience: Patience | None = None,
+    ) -> None:
+        self.server = make()
+        self.ended = threading.Event()
+        self.failure: str | None = None
+        self._make = make
+        self._health = health
+        self._report = report
+        self._patience = Patience() if patience is None else patience
+        self._stopping = threading.Event()
+        self._aborted = False
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Starts the first server, and returns when it is ready and has made an image.
+
+        Raises:
+            Id3pmError: It cannot be started; nothing is left running.
+        """
+        self._start_server()
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Ends supervision and then the server, which finishes its work first.
+
+        Returns:
+            Whether all work was finished.
+        """
+        restarting = self._health.addresses is None  # so whoever had work there knows that it was lost
+        self._end_thread()
+        if self._aborted or self.failure is not None:
+            return False
+        return restarting or self.server.stop()
+
+    def kill(self) -> None:
+        """Ends supervision and the server at once."""
+        self._stopping.set()
+        self.server.abort()
+        self._end_thread()
+        self.server.kill()
+
+    def abort(self) -> None:
+        """Sends SIGKILL to the server and nothing more, which a signal handler may do."""
+        self._aborted = True
+        self.server.abort()
+
+    def _end_thread(self) -> None:
+        self._stopping.set()
+        self._health.suspicion.set()
+        if self._thread.is_alive():
+            if self._health.addresses is None:  # a start is under way, which nobody needs any more
+                self.server.abort()
+            self._thread.join(timeout=30.0)
+
+    def _run(self) -> None:
+        checkup = Checkup(self.server, self._patience)
+        try:
+            while not self._stopping.is_set():
+                self._health.suspicion.wait(self._patience.interval_s)
+                self._health.suspicion.clear()
+                if self._stopping.is_set() or (fault := checkup.fault()) is None:
+                    continue
+                checkup.close()
+                self._health.breaks()
+                self._report(fault)
+                died = self.server.poll() is not None
+                self.server.kill()
+                if died:
+                    self._report(f"its last lines:\n{self.server.log_tail(5)}")
+                if self._health.phase is Phase.DRAINING or not self._replace(fault):
+                    self.failure = self.failure or fault
+                    return
+                checkup = Checkup(self.server, self._patience)
+        except BaseException as error:  # unsupervised service is no service
+            self.failure = f"supervision failed: {type(error).__name__}: {error}"
+            raise
+        finally:
+            checkup.close()
+            self.ended.set()
+
+    def _replace(self, fault: str) -> bool:
+        """Starts servers until one is ready; false where it gives up, or is told to stop."""
+        for attempt in range(MAX_FAILED_STARTS):
+            if self._stopping.wait(self._patience.backoff_s * 2.0 ** (attempt - 1) if attempt else 0.0):
+                return False
+            began = time.monotonic()
+            self._health.restarts += 1
+            self.server = self._make()
+            try:
+                self._start_server()
+            except (Id3pmError, OSError) as error:
+                if self._stopping.is_set():
+                    return False
+                self._report(f"start {attempt + 1} of at most {MAX_FAILED_STARTS} failed: {error}")
+                self.failure = f"{fault}; then {MAX_FAILED_STARTS} starts failed, the last one so: {error}"
+                continue
+            self.failure = None
+            self._report(f"ready again after {time.monotonic() - began:.1f} s")
+            return True
+        return False
+
+    def _start_server(self) -> None:
+        self._health.starts()
+        server = self.server
+        try:
+            server.start()
+            server.wait_ready()
+            probe(server, self._patience.start_probe_s)
+        except BaseException:
+            with contextlib.suppress(ServerError):
+                server.kill()
+            raise
+        self._health.serves(Addresses(server.http_url, server.grpc_url, server.metrics_url))

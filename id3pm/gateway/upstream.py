@@ -1,0 +1,190 @@
+"""The private Triton process, as the gateway's event loop reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from id3pm.gateway.health import Addresses, Health
+from id3pm.gateway.refusal import RefusedError, code_of, without_paths
+
+SERVICE = "inference.GRPCInferenceService"
+_UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+_CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
+# Triton's words for a Python stub that has died; the supervisor replaces it.
+_DEAD_STUB = "is not healthy"
+# What gRPC says when the process at the other end has gone.
+_BROKEN = (
+    "RST_STREAM",
+    "Stream removed",
+    "Socket closed",
+    "failed to connect",
+    "onnection re",  # reset, refused
+    "Server exiting",
+    "Server is stopping",
+    "Server not ready",
+    "GOAWAY",
+)
+
+
+class HttpAnswer(NamedTuple):
+    """What Triton answered over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Upstream:
+    """Connections to one Triton process; make one inside the event loop."""
+
+    def __init__(self, addresses: Addresses, health: Health) -> None:
+        self.addresses = addresses
+        self.channel = grpc.aio.insecure_channel(addresses.grpc, options=_UNLIMITED)
+        self._health = health
+        # One connection per request: Triton may close a kept one at the very moment it is used again.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=None),
+            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+        )
+        self._infer = self.channel.unary_unary(
+            f"/{SERVICE}/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+
+    async def http(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """One HTTP exchange; errors come as answers, too.
+
+        Raises:
+            RefusedError: Triton cannot be reached, or went away meanwhile.
+        """
+        try:
+            async with self._session.request(
+                method, f"http://{self.addresses.http}{path}", data=body, headers=headers
+            ) as answer:
+                content = await answer.read()
+                if answer.status >= 400:
+                    return self._http_error(answer.status, content)
+                return HttpAnswer(answer.status, answer.headers, content)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._health.unavailable() from error
+
+    async def metrics(self) -> str:
+        """Triton's own `/metrics`.
+
+        Raises:
+            RefusedError: As `http`.
+        """
+        try:
+            async with self._session.get(f"http://{self.addresses.metrics}/metrics") as answer:
+                return await answer.text()
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._health.unavailable() from error
+
+    async def infer(self, message: Any, timeout_s: float | None = None) -> Any:
+        """Sends a `ModelInferRequest`; gives the `ModelInferResponse`.
+
+        Raises:
+            RefusedError: Triton or the model answered with an error.
+        """
+        try:
+            return await self._infer(message, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise self.refusal(error) from error
+
+    async def control(self, model: str, *words: str) -> dict[str, Any]:
+        """Sends a control request to a stage: operation, request id and what else it takes.
+
+        Raises:
+            RefusedError: It was answered with an error.
+        """
+        message = service_pb2.ModelInferRequest(model_name=model)
+        message.inputs.add(name="control", datatype="BYTES", shape=[1, len(words)]).contents.bytes_contents.extend(
+            word.encode() for word in words
+        )
+        message.outputs.add(name="status")
+        answer = json.loads(texts(outputs(await self.infer(message, _CONTROL_S))["status"])[0])
+        assert isinstance(answer, dict)
+        return answer
+
+    def refusal(self, error: grpc.aio.AioRpcError) -> RefusedError:
+        """What a caller gets to read of a gRPC error."""
+        return self._refusal(error.code().name, error.details() or "")
+
+    def _http_error(self, status: int, content: bytes) -> HttpAnswer:
+        try:
+            message = str(json.loads(content)["error"])
+        except (ValueError, LookupError, TypeError):
+            message = content.decode(errors="replace") or f"Triton answered with status {status} and no more"
+        refusal = self._refusal(code_of(status), message)
+        if refusal.code != code_of(status):
+            status = refusal.status
+        return HttpAnswer(status, {"Content-Type": "application/json"}, json.dumps({"error": str(refusal)}).encode())
+
+    def _refusal(self, code: str, message: str) -> RefusedError:
+        lost = _DEAD_STUB in message or (
+            code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED") and any(word in message for word in _BROKEN)
+        )
+        if lost:
+            return self._health.unavailable()
+        return RefusedError(code, without_paths(message))
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._session.close()
+        await self.channel.close()
+
+
+class Upstreams:
+    """The `Upstream` of the Triton process that serves now."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._current: Upstream | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def get(self, *, new_work: bool = True) -> Upstream:
+        """Raises `RefusedError` where `Health.require` does."""
+        addresses = self._health.require(new_work=new_work)
+        if self._current is None or self._current.addresses != addresses:
+            self._discard()
+            self._current = Upstream(addresses, self._health)
+        return self._current
+
+    def _discard(self) -> None:
+        if self._current is not None:
+            task = asyncio.ensure_future(self._current.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            self._current = None
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        self._discard()
+        await asyncio.gather(*self._closing)
+
+
+def outputs(response: Any) -> dict[str, bytes]:
+    """The raw bytes of every output tensor of a `ModelInferResponse`."""
+    return {tensor.name: raw for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
+
+
+def texts(raw: bytes) -> list[str]:
+    """The strings of a BYTES tensor."""
+    found = []
+    while raw:
+        length = int.from_bytes(raw[:4], "little")
+        found.append(raw[4 : 4 + length].decode())
+        raw = raw[4 + length :]
+    return found

@@ -1,0 +1,101 @@
+"""An engine that hangs or fails, in the real server: found by the scheduler's age and by the probe, and repaired."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from id3pm.gateway.checkup import Patience
+from id3pm.gateway.service import Service
+
+pytestmark = pytest.mark.server
+# Appended to the 64 px stage's model.py: while a file lies beside it, every engine call does what the file says.
+FAULT = """
+
+import os, time
+from id3pm.serving.metrics import MeteredEngine
+_run = MeteredEngine.run
+def run(self, inputs):
+    if os.path.exists(FILE):
+        if open(FILE).read() == "hang":
+            time.sleep(60)
+        raise ValueError("made to fail")
+    return _run(self, inputs)
+MeteredEngine.run = run
+"""
+
+
+class Faulty:
+    """A service whose 64 px engine can be broken."""
+
+    def __init__(self, repository: Path, folder: Path) -> None:
+        copy = Path(shutil.copytree(repository, folder / "triton_repo"))
+        self.switch = folder / "fault"
+        model = copy / "denoiser_64" / "1" / "model.py"
+        model.write_text(model.read_text() + FAULT.replace("FILE", repr(str(self.switch))))
+        self.said: list[str] = []
+        # Steps of these networks take no time, and stages may not say so.
+        patience = Patience(loop_steps=0.0, probe_every_s=1.0)
+        ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+        self.service = Service(
+            copy, threads=1, start_timeout_s=60, drain_timeout_s=1, patience=patience, report=self.said.append, **ports
+        )
+
+    def generate(self) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(self.service.http_url, timeout=60)
+        body = {"id": "mine", "embedding": [0.1] * 128, "seed": 1}
+        connection.request("POST", "/v2/models/id3pm_png/generate", json.dumps(body))
+        response = connection.getresponse()
+        answer = response.status, json.loads(response.read())
+        connection.close()
+        return answer
+
+
+@pytest.fixture
+def faulty(repository: Path, tmp_path: Path) -> Iterator[Faulty]:
+    made = Faulty(repository, tmp_path)
+    try:
+        with made.service:
+            yield made
+    finally:
+        made.service.kill()
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_scheduler_that_hangs_is_found_within_five_seconds_and_its_request_can_be_sent_again(faulty: Faulty) -> None:
+    image = faulty.generate()[1]["png"]
+    faulty.switch.write_text("hang")
+    answers: list[tuple[int, Any]] = []
+    thread = threading.Thread(target=lambda: answers.append(faulty.generate()), daemon=True)
+    thread.start()
+    wait_until(lambda: faulty.said, 5.0)
+    faulty.switch.unlink()
+    thread.join(timeout=5)
+    assert answers[0][0] == 503 and "retry after" in answers[0][1]["error"]
+    assert faulty.said[0].startswith("the scheduler of denoiser_64 hangs: no sign of life for 3.")
+    wait_until(lambda: faulty.service.health.ready, 30.0)
+    assert faulty.generate()[1]["png"] == image
+
+
+def test_an_engine_that_fails_is_found_by_the_probe_though_everything_answers(faulty: Faulty) -> None:
+    faulty.switch.write_text("fail")
+    wait_until(lambda: faulty.said, 5.0)
+    faulty.switch.unlink()
+    assert faulty.said[0].startswith("the probe failed: id3pm answered")
+    assert "ValueError" in faulty.said[0]
+    wait_until(lambda: faulty.service.health.ready, 30.0)
+    assert faulty.generate()[0] == 200

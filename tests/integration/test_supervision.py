@@ -1,0 +1,159 @@
+"""A Triton that dies or hangs is replaced within seconds, and callers who ask again get the same image."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from id3pm.gateway.checkup import Patience, stubs
+from id3pm.gateway.health import Phase
+from id3pm.gateway.service import Service
+from id3pm.serving.proc import runs
+from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
+
+pytestmark = pytest.mark.server
+DETECTED_S = 5.0
+START_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What the service reported."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def service(repository: Path, said: list[str]) -> Iterator[Service]:
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    running = Service(repository, threads=1, start_timeout_s=60, drain_timeout_s=5, report=said.append, **ports)
+    try:
+        with running:
+            yield running
+    finally:
+        running.kill()
+
+
+@pytest.fixture(autouse=True)
+def ready_again(service: Service) -> Iterator[None]:
+    yield
+    wait_until(lambda: service.health.ready, START_S)
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float) -> float:
+    """Seconds until a condition holds."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, "waited in vain"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def http_(service: Service, path: str, body: Any = None) -> tuple[int, dict[str, str], Any]:
+    connection = http.client.HTTPConnection(service.http_url, timeout=60)
+    connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, dict(response.headers), json.loads(content) if content else None
+
+
+def ask(service: Service, steps: int, request_id: str) -> tuple[int, dict[str, str], Any]:
+    body = {"id": request_id, "embedding": [0.1] * 128, "seed": 1, "steps": steps}
+    return http_(service, "/v2/models/id3pm_png/generate", body)
+
+
+def pid_of(service: Service, model: str) -> int:
+    (pid,) = (pid for pid, name in stubs(service.server.pid).items() if name == model)
+    return pid
+
+
+def hurt(service: Service, pid: int, number: signal.Signals) -> float:
+    """Sends a signal; seconds until the service knows that it is not well."""
+    os.kill(pid, number)
+    return wait_until(lambda: http_(service, "/v2/health/ready")[0] == 503, DETECTED_S)
+
+
+def test_all_python_processes_are_watched(service: Service) -> None:
+    assert sorted(stubs(service.server.pid).values()) == ["denoiser_64", "face_embedding", "super_resolution"]
+
+
+@pytest.mark.parametrize("model", ["denoiser_64", "super_resolution", "face_embedding"])
+def test_a_killed_stub_is_replaced_and_the_same_request_gives_the_same_image(
+    service: Service, said: list[str], model: str
+) -> None:
+    image = ask(service, 5, "before")[2]["png"]
+    group, regions = service.server.pid, regions_of(service.server.pid)
+    assert hurt(service, pid_of(service, model), signal.SIGKILL) < 2.0
+    assert http_(service, "/v2/health/live")[0] == 200
+    status, headers, answer = ask(service, 5, "meanwhile")
+    assert (status, answer["error"]) == (503, f"the server is being restarted: retry after {headers['Retry-After']} s")
+    wait_until(lambda: service.health.ready, START_S)
+    assert ask(service, 5, "before")[2]["png"] == image
+    assert not runs(group) and service.server.pid != group
+    assert regions and not any((SHARED_MEMORY / name).exists() for name in regions)
+    assert any(line.startswith(f"the Python process of {model} died") for line in said)
+
+
+@pytest.mark.parametrize("victim", ["denoiser_64", "tritonserver"])
+def test_a_request_that_was_in_flight_can_be_sent_again_under_its_id(service: Service, victim: str) -> None:
+    """Without help it would hang: Triton tells nobody when a stub dies."""
+    image = ask(service, 900, "alone")[2]["png"]
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(ask(service, 900, "mine")), daemon=True)
+    thread.start()
+    wait_until(lambda: service.server.ping("denoiser_64")["active"] == 1, 10)
+    os.kill(service.server.pid if victim == "tritonserver" else pid_of(service, victim), signal.SIGKILL)
+    thread.join(timeout=DETECTED_S)
+    assert not thread.is_alive() and answers[0][0] == 503 and "Retry-After" in answers[0][1], answers
+    deadline = time.monotonic() + START_S
+    while (again := ask(service, 900, "mine"))[0] == 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert again[2]["png"] == image
+
+
+@pytest.mark.parametrize("victim", ["denoiser_64", "super_resolution", "tritonserver"])
+def test_what_hangs_is_replaced(service: Service, victim: str) -> None:
+    restarts = service.health.restarts
+    hurt(service, service.server.pid if victim == "tritonserver" else pid_of(service, victim), signal.SIGSTOP)
+    wait_until(lambda: service.health.ready, START_S)
+    assert service.health.restarts == restarts + 1
+    assert ask(service, 5, "after")[0] == 200
+
+
+def test_a_busy_service_is_left_alone(service: Service, said: list[str]) -> None:
+    told = list(said)
+    threads = [threading.Thread(target=ask, args=(service, 1000, f"busy-{n}"), daemon=True) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert said == told
+
+
+def test_an_idle_service_is_probed(repository: Path) -> None:
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    said: list[str] = []
+    patience = Patience(interval_s=0.1, probe_every_s=0.3)
+    with Service(repository, threads=1, start_timeout_s=60, patience=patience, report=said.append, **ports) as probed:
+        images = 'id3pm_images_total{model="super_resolution"} '
+
+        def made() -> float:
+            connection = http.client.HTTPConnection(probed.metrics_url, timeout=10)
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+            connection.close()
+            return float(text.partition(images)[2].splitlines()[0])
+
+        wait_until(lambda: made() >= 3, 10)
+        assert said == [], "probes of a healthy server find nothing"
+        assert probed.health.phase is Phase.SERVING
