@@ -225,8 +225,10 @@ class StepScheduler:
                 row.started = now if row.started is None else row.started
         return chosen
 
-    def _step(self, rows: Sequence[Row]) -> list[tuple[Row, Sample | EngineError]]:
-        """One step of these rows. Where that raises, each row tries it alone, so that only the guilty ones fail.
+    def _step(self, rows: Sequence[Row], last_try: bool = False) -> list[tuple[Row, Sample | EngineError]]:
+        """One step of these rows. Where that raises, each row tries it once more, alone.
+
+        So only the guilty ones fail, and those only where it was not for lack of memory or the like.
 
         Returns:
             The rows that are done or have failed.
@@ -238,11 +240,11 @@ class StepScheduler:
             self._batch.select(rows)
             left = self._batch.step()
         except Exception as error:
-            if len(rows) == 1:
+            if last_try:
                 logger.exception("request %r failed at step %d", rows[0].request.id, rows[0].step)
                 return [(rows[0], _failure(rows[0], error))]
             logger.warning("a step of %d rows failed (%s); each tries it alone", len(rows), type(error).__name__)
-            return [outcome for row in rows if not row.answered for outcome in self._step([row])]
+            return [outcome for row in rows if not row.answered for outcome in self._step([row], last_try=True)]
         self._cost.observe(evaluations, time.perf_counter() - start)
         self._observer.stepped(rows)
         return left

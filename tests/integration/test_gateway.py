@@ -20,7 +20,6 @@ from tritonclient.utils import InferenceServerException
 
 from id3pm.gateway.gateway import GatewayOptions
 from id3pm.gateway.service import Service
-from id3pm.serving.wire import CONTROL_OPS
 
 pytestmark = pytest.mark.server
 MAX_BODY = 2**20
@@ -113,7 +112,6 @@ def test_a_stream_takes_a_photograph(public: Any) -> None:
     assert status == 200 and events[-1][1]["png"] == json.loads(content)["png"]
 
 
-@pytest.mark.skipif("watch" not in CONTROL_OPS, reason="these stages cannot be watched")
 def test_a_stream_shows_the_image_in_the_making(public: Any, embedding: np.ndarray) -> None:
     body = {"embedding": embedding.tolist(), "seed": 6, "steps": 300, "sr_steps": 30}
     events = stream(public, "id3pm", body)

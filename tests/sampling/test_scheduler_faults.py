@@ -38,7 +38,7 @@ def test_engine_failure_reaches_the_active_rows_and_nobody_else(caplog: pytest.L
     scheduler.submit(request("waiting"), inbox.receiver("waiting"))
     engine.error = RuntimeError("/secret/path/model.onnx: no such file")
     with caplog.at_level(logging.ERROR, "id3pm.sampling.scheduler"):
-        engine.let(1)
+        engine.let(2)  # it is tried once more
         error = inbox.error("active")
     assert isinstance(error, EngineError)
     assert "step 0 of 5: RuntimeError" in str(error) and "/secret" not in str(error)
@@ -46,6 +46,21 @@ def test_engine_failure_reaches_the_active_rows_and_nobody_else(caplog: pytest.L
     engine.error = None
     engine.let(100)
     inbox.sample("waiting")
+    assert scheduler.close()
+
+
+def test_a_step_that_fails_once_harms_nobody() -> None:
+    engine = FakeEngine(held=True)
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE, max_rows=1)
+    inbox = Inbox()
+    scheduler.submit(request("a"), inbox.receiver("a"))
+    wait_until(lambda: bool(engine.calls))
+    engine.error = MemoryError()
+    engine.let(1)
+    wait_until(lambda: len(engine.calls) > 1)
+    engine.error = None
+    engine.let(100)
+    assert inbox.sample("a").steps == 5
     assert scheduler.close()
 
 
