@@ -243,7 +243,9 @@ class StepScheduler:
             if last_try:
                 logger.exception("request %r failed at step %d", rows[0].request.id, rows[0].step)
                 return [(rows[0], _failure(rows[0], error))]
-            logger.warning("a step of %d rows failed (%s); each tries it alone", len(rows), type(error).__name__)
+            for row in rows:
+                why = type(error).__name__
+                logger.warning("request %r tries step %d again, alone: it failed (%s)", row.request.id, row.step, why)
             return [outcome for row in rows if not row.answered for outcome in self._step([row], last_try=True)]
         self._cost.observe(evaluations, time.perf_counter() - start)
         self._observer.stepped(rows)

@@ -206,7 +206,7 @@ def test_what_another_cancels_is_told_and_stops_its_neighbours(
     spy = Spy(server)
 
     def cancel_one() -> None:
-        assert until(lambda: client.ping()["denoiser_64"]["active"] == 2, 10)
+        assert until(lambda: client.ping()["denoiser_64"]["in_flight"] == 2, 10)
         assert wire.control("denoiser_64", "cancel", spy.ids[8])["found"]
 
     with Client(transport=spy) as other, ThreadPoolExecutor(1) as pool:

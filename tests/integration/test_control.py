@@ -79,7 +79,7 @@ def test_before_its_first_step_super_resolution_shows_its_input(wire: Any) -> No
     busy = wire.start(
         "super_resolution", ["image"], id="busy", sr_steps=many, priority=np.zeros((8, 1), np.int32), **inputs
     )
-    wait_until(lambda: wire.control("super_resolution", "ping")["active"] == 8)
+    wait_until(lambda: wire.control("super_resolution", "ping")["in_flight"] == 1)
     waits = wire.start(
         "super_resolution", ["image"], id="waits", image_64=small, seed=np.array([[1]]), sr_steps=many[:1]
     )

@@ -108,14 +108,14 @@ def test_a_request_that_was_in_flight_can_be_sent_again_under_its_id(service: Se
     """Without help it would hang: Triton tells nobody when a stub dies."""
     image = ask(service, 900, "alone")[2]["png"]
     answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(ask(service, 900, "mine")), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(ask(service, 900, f"mine-{victim}")), daemon=True)
     thread.start()
     wait_until(lambda: service.server.ping("denoiser_64")["active"] == 1, 10)
     os.kill(service.server.pid if victim == "tritonserver" else pid_of(service, victim), signal.SIGKILL)
     thread.join(timeout=DETECTED_S)
     assert not thread.is_alive() and answers[0][0] == 503 and "Retry-After" in answers[0][1], answers
     deadline = time.monotonic() + START_S
-    while (again := ask(service, 900, "mine"))[0] == 503:
+    while (again := ask(service, 900, f"mine-{victim}"))[0] == 503:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert again[2]["png"] == image
