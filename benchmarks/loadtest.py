@@ -84,7 +84,7 @@ def sweep_command(
 @main.command("mix")
 @common
 @click.option("--steps", default="10,50", show_default=True, help="Step counts that are mixed in equal parts.")
-@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; the bundle's if not given.")
+@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; as many as at 64 px if not given.")
 @click.option(
     "--rate", type=click.FloatRange(0, min_open=True), help="Requests a second; 70 % of the capacity if not given."
 )
@@ -131,7 +131,7 @@ def mix_command(
 @main.command("compare")
 @common
 @click.option("--steps", default="10,50", show_default=True, help="Step counts that are mixed in equal parts.")
-@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; the bundle's if not given.")
+@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; as many as at 64 px if not given.")
 @click.option("--load", "load_share", type=click.FloatRange(0, min_open=True), default=0.7, show_default=True)
 @click.option("--requests", type=click.IntRange(1), default=80, show_default=True, help="Of each run.")
 @click.option("--capacity-requests", type=click.IntRange(1), default=24, show_default=True, help="Sent at once.")
@@ -195,7 +195,7 @@ def overhead_command(
 @common
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True)
 @click.option("--steps", default="10,50", show_default=True, help="Step counts that are mixed in equal parts.")
-@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; the bundle's if not given.")
+@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; as many as at 64 px if not given.")
 @click.option("--limit", type=float, default=20.0, show_default=True, help="Growth in MB/h that is too much.")
 @click.option(
     "--rate", type=click.FloatRange(0, min_open=True), help="Requests a second; 70 % of the capacity if not given."
@@ -238,7 +238,7 @@ def soak_command(
     "--rate", type=click.FloatRange(0, min_open=True), default=0.5, show_default=True, help="Requests a second."
 )
 @click.option("--steps", default="10,25", show_default=True, help="Step counts that are mixed in equal parts.")
-@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; the bundle's if not given.")
+@click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; as many as at 64 px if not given.")
 @click.option("--only", multiple=True, type=click.Choice(list(faults.FAULTS)), help="Not all of them; may be repeated.")
 def faults_command(
     repository: Path,

@@ -29,15 +29,21 @@ say: Callable[[str], None] = functools.partial(
 
 
 def mixture(steps: str, sr_steps: int | None, urgent: float) -> list[Kind]:
-    """Requests of each step count in equal parts, and a share of them all that goes first."""
-    options = {} if sr_steps is None else {"sr_steps": sr_steps}
+    """Requests of each step count in equal parts, and a share of them all that goes first.
+
+    Args:
+        steps: Numbers separated by commas.
+        sr_steps: Of super-resolution; `None` for as many as of the 64 px stage.
+        urgent: Share of requests of the first step count that go first.
+    """
     counts = [int(word) for word in steps.split(",")]
+    options = [{"steps": count, "sr_steps": sr_steps or count} for count in counts]
     kinds = [
-        Kind(name=f"{count} steps", options={"steps": count, **options}, share=(1 - urgent) / len(counts))
-        for count in counts
+        Kind(name=f"{count} steps", options=chosen, share=(1 - urgent) / len(counts))
+        for count, chosen in zip(counts, options, strict=True)
     ]
     if urgent:
-        first = {"steps": counts[0], "priority": 0, **options}
+        first = {"priority": 0, **options[0]}
         kinds.append(Kind(name=f"{counts[0]} steps, urgent", options=first, share=urgent))
     return kinds
 

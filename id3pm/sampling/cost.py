@@ -12,7 +12,7 @@ from id3pm.diffusion.samplers import StepPlan
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import input_shapes
 
-EFFICIENT = 0.97  # of the throughput of the largest batch
+EFFICIENT = 0.9  # of the throughput of the largest batch
 FIRST_GUESS_S = 0.1  # per row, until something has been measured
 _GAIN = 0.1  # of a measurement on the mean of its kind
 _FORGETTING = 0.98  # per measurement of another kind

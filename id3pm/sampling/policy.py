@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from id3pm.sampling.batch import Row
 
-STRETCH = 3.0
+STRETCH = 10.0
 FIRST_CLASS = 0
 
 

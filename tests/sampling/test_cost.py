@@ -96,8 +96,8 @@ def test_warm_up_of_a_slow_engine_stays_short(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("a", "b", "least", "most"),
     [
-        (0.05, 0.0005, 30, 32),  # a GPU: every further row is nearly free
-        (0.002, 0.01, 4, 8),  # a CPU: a row costs what it costs
+        (0.05, 0.0005, 26, 32),  # a GPU: every further row is nearly free
+        (0.002, 0.01, 2, 4),  # a CPU: a row costs what it costs
         (0.0, 0.01, 1, 2),
     ],
 )
@@ -107,7 +107,7 @@ def test_enough_rows_are_those_that_make_the_engine_efficient(a: float, b: float
         model.observe(rows, a + b * rows)
     enough = model.enough(32)
     assert least <= enough <= most
-    assert enough / model.step_s(enough) >= 0.969 * 32 / model.step_s(32)
+    assert enough / model.step_s(enough) >= 0.899 * 32 / model.step_s(32)
 
 
 def test_a_step_takes_all_rows_until_the_cost_is_known() -> None:

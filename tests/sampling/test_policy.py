@@ -78,7 +78,7 @@ def test_no_starvation_under_a_steady_stream_of_short_or_urgent_requests(priorit
     """The stream alone is 4/3 of what the machine can do. Only what was due earlier goes before what is late."""
     machine = Machine(max_rows=1)
     machine.arrive("long", steps=40, priority=9)
-    for index in range(2000):
+    for index in range(6000):
         if index % 3 == 0:
             machine.arrive(f"short {index}", steps=4, priority=priority)
         machine.second()
