@@ -49,9 +49,9 @@ class Faulty:
             copy, threads=1, start_timeout_s=60, drain_timeout_s=1, patience=patience, report=self.said.append, **ports
         )
 
-    def generate(self) -> tuple[int, Any]:
+    def generate(self, id: str = "mine") -> tuple[int, Any]:
         connection = http.client.HTTPConnection(self.service.http_url, timeout=60)
-        body = {"id": "mine", "embedding": [0.1] * 128, "seed": 1}
+        body = {"id": id, "embedding": [0.1] * 128, "seed": 1}
         connection.request("POST", "/v2/models/id3pm_png/generate", json.dumps(body))
         response = connection.getresponse()
         answer = response.status, json.loads(response.read())
@@ -77,7 +77,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float) -> None:
 
 
 def test_a_scheduler_that_hangs_is_found_within_five_seconds_and_its_request_can_be_sent_again(faulty: Faulty) -> None:
-    image = faulty.generate()[1]["png"]
+    image = faulty.generate("before")[1]["png"]
     faulty.switch.write_text("hang")
     answers: list[tuple[int, Any]] = []
     thread = threading.Thread(target=lambda: answers.append(faulty.generate()), daemon=True)

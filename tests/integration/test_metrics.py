@@ -50,9 +50,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 
 @pytest.fixture
 def busy(wire: Any, embedding: np.ndarray) -> Iterator[Change]:
-    """A long request of 16 rows that fills the batch; cancelled at the end."""
+    """A long request of 16 rows, as many as are sampled at a time; cancelled at the end."""
     answer = wire.start(MODEL, ["image_64"], id="busy", **inputs(embedding, rows=16, steps=1000))
-    wait_until(lambda: wire.control(MODEL, "ping")["active"] == 16)
+    wait_until(lambda: wire.control(MODEL, "progress", "busy")["found"])
     change = Change(wire)
     yield change
     wire.control(MODEL, "cancel", "busy")
@@ -69,9 +69,9 @@ def test_images_steps_and_requests_are_those_that_were_asked_for(wire: Any, embe
     assert change("images_total") == 2 * IMAGES
     assert change("steps_total") == 2 * IMAGES * STEPS
     assert change("engine_rows_total") == 2 * IMAGES * STEPS * 2  # guided
-    calls = 2 * STEPS * 2  # ten rows in calls of eight and two
-    assert change("step_seconds_count") == change("batch_occupancy_count") == calls
-    assert change("batch_occupancy_sum") == pytest.approx(2 * STEPS * (1.0 + 2 / 8))
+    least = 2 * STEPS * 2  # ten rows in calls of eight and two; more, if fewer rows make the engine efficient
+    assert least <= change("step_seconds_count") == change("batch_occupancy_count") <= 2 * IMAGES * STEPS
+    assert change("batch_occupancy_sum") == pytest.approx(2 * IMAGES * STEPS * 2 / 8)
     for histogram in ("queue_seconds", "first_preview_seconds", "image_seconds"):
         assert change(f"{histogram}_count") == 2 * IMAGES
     assert change("first_preview_seconds_sum") <= change("image_seconds_sum")
@@ -107,6 +107,11 @@ def test_a_cancel_is_counted_with_the_steps_it_saved_on_both_stages(wire: Any, e
         assert change("images_total", model) == 0
 
 
+def in_flight(wire: Any) -> int:
+    status = wire.control(MODEL, "ping")
+    return int(status["active"] + status["paused"] + status["waiting"])
+
+
 def end_all(wire: Any, answers: dict[str, Callable[[], Any]]) -> None:
     for id, answer in answers.items():
         wire.control(MODEL, "cancel", id)
@@ -117,13 +122,14 @@ def end_all(wire: Any, answers: dict[str, Callable[[], Any]]) -> None:
 def test_a_full_queue_refuses_and_counts(wire: Any, embedding: np.ndarray, busy: Change) -> None:
     last = {"priority": np.full((16, 1), 9, np.int32), **inputs(embedding, 16, steps=60)}
     waiting = {f"w{i}": wire.start(MODEL, ["image_64"], id=f"w{i}", **last) for i in range(16)}
-    wait_until(lambda: wire.control(MODEL, "ping")["waiting"] == 256)
+    wait_until(lambda: in_flight(wire) == 16 + 256)
     with pytest.raises(InferenceServerException, match=r"256 requests wait.*retry after \d+ s") as caught:
         wire.infer(MODEL, ["image_64"], **inputs(embedding))
     assert caught.value.status() == "StatusCode.UNAVAILABLE"
     assert busy("requests_total", outcome="rejected") == 1
-    wait_until(lambda: wire.metrics()[f'id3pm_waiting_rows{{model="{MODEL}"}}'] == 256)
-    assert wire.metrics()[f'id3pm_active_rows{{model="{MODEL}"}}'] == 16
+    gauges = [f'id3pm_{kind}_rows{{model="{MODEL}"}}' for kind in ("waiting", "active", "paused")]
+    wait_until(lambda: sum(wire.metrics()[gauge] for gauge in gauges) == 16 + 256)
+    assert wire.metrics()[gauges[0]] >= 256 and 0 < wire.metrics()[gauges[1]] <= 16
     assert wire.metrics()[f'id3pm_backlog_seconds{{model="{MODEL}"}}'] > 0
     end_all(wire, waiting)
 
@@ -145,7 +151,7 @@ def test_rows_that_pause_for_others_give_the_same_image(wire: Any, embedding: np
         wire.start(MODEL, ["image_64"], priority=np.zeros((8, 1), np.int32), **inputs(-embedding, 8, steps=40))
         for _ in range(2)
     ]
-    wait_until(lambda: wire.control(MODEL, "ping")["paused"] == 16)
+    wait_until(lambda: wire.control(MODEL, "ping")["paused"] > 0)
     for answer in urgent:
         answer()
     assert wire.control(MODEL, "progress", "paused")["found"]
