@@ -36,12 +36,12 @@ class OnnxRuntimeEngine:
         self.config = manifest.unet
         self.max_batch = manifest.max_batch
         options = session_options(ort)
-        options.intra_op_num_threads = threads or 0
+        self._workers = RowWorkers(threads)
+        options.intra_op_num_threads = self._workers.count
         options.inter_op_num_threads = 1
         # Threads must not wait for work by spinning: other rows and the other stage's engine want the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = open_session(ort, path, self.config, options, "CPUExecutionProvider", {})
-        self._workers = RowWorkers(threads)
         self.description = f"onnxruntime {ort.__version__} CPU {manifest.precision}"
 
     def run(self, inputs: EngineInputs) -> FloatArray:

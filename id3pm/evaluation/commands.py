@@ -20,7 +20,7 @@ from id3pm.errors import InvalidInputError
 from id3pm.evaluation import files
 from id3pm.evaluation import report as reports
 from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.card import card_command
+from id3pm.evaluation.card import SHORT, card_command
 from id3pm.evaluation.dlib_encoder import DlibJudge
 from id3pm.evaluation.encoders import Judge, StageJudge
 from id3pm.evaluation.identity import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
@@ -247,7 +247,7 @@ def super_resolution_command(
             shown.append(enlarged)
     subject = {
         "bundle": description.name,
-        "weights": weights_hash(bundle, "sr")[:12],
+        "weights": weights_hash(bundle, "sr")[:SHORT],
         "sampler": options.sampler,
         "steps": options.steps,
         "consistency": options.consistency,
@@ -276,7 +276,7 @@ def _judges(pipeline: Pipeline, repository: Path, independent: bool) -> list[Jud
 def _subject(manifest: Manifest, data: Path) -> dict[str, Any]:
     return {
         "bundle": manifest.bundle.name,
-        "weights": manifest.bundle.weights_sha256[:12],
+        "weights": manifest.bundle.weights_sha256[:SHORT],
         "target": manifest.target,
         "precision": manifest.precision,
         "data": data.name,

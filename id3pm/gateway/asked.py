@@ -79,7 +79,7 @@ def read_json(model: str, body: bytes, header_length: str | None, *, generate: b
         insertion = f'"id":"{new}"'.encode() + (b"," if document else b"")
         body = body[:start] + insertion + body[start:]
         return Asked(model, new), body, None if length is None else length + len(insertion)
-    return Asked(model, _checked_id(sent), control), body, length
+    return Asked(model, checked_id(sent), control), body, length
 
 
 def read_message(data: bytes) -> tuple[Asked, bytes]:
@@ -96,10 +96,9 @@ def read_message(data: bytes) -> tuple[Asked, bytes]:
     control = _message_control(message)
     if message.id == "" and control is None:
         new = uuid.uuid4().hex
-        return Asked(message.model_name, new), data + b"\x1a" + bytes(
-            [len(new)]
-        ) + new.encode()  # field 3: the last wins
-    return Asked(message.model_name, _checked_id(message.id), control), data
+        field = b"\x1a" + bytes([len(new)]) + new.encode()  # number 3; a parser takes the last one
+        return Asked(message.model_name, new), data + field
+    return Asked(message.model_name, checked_id(message.id), control), data
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -124,7 +123,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _checked_id(sent: Any) -> str:
+def checked_id(sent: Any) -> str:
+    """A request id as sent.
+
+    Raises:
+        RefusedError: It is no text, or too long.
+    """
     if not isinstance(sent, str):
         raise RefusedError("INVALID_ARGUMENT", f"id={str(sent)[:64]}: must be text")
     if len(sent) > MAX_ID:

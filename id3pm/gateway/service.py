@@ -15,13 +15,14 @@ from id3pm.gateway.checkup import Patience
 from id3pm.gateway.gateway import Gateway, GatewayOptions
 from id3pm.gateway.health import Health
 from id3pm.gateway.supervisor import Supervisor
+from id3pm.serving.endpoints import Endpoints
 from id3pm.serving.preflight import check_engines, check_ports
 from id3pm.serving.server import TritonServer
 
 _POLL_S = 0.05
 
 
-class Service:
+class Service(Endpoints):
     """What `id3pm serve` runs.
 
     Use it as a context manager (`with Service("triton_repo") as service:`), or call `start` and `stop`.
@@ -55,8 +56,7 @@ class Service:
         patience: Patience | None = None,
         **triton: Any,
     ) -> None:
-        self.host = host
-        self.ports = {"http-port": http_port, "grpc-port": grpc_port, "metrics-port": metrics_port}
+        super().__init__(host, http_port, grpc_port, metrics_port)
         self.health = Health()
         self.options = GatewayOptions() if options is None else options
         self._repository = Path(repository).resolve()
@@ -71,21 +71,6 @@ class Service:
 
         self._supervisor = Supervisor(make, self.health, report, patience)
         self._gateway: Gateway | None = None
-
-    @property
-    def http_url(self) -> str:
-        """Public `host:port` of HTTP."""
-        return self._url("http-port")
-
-    @property
-    def grpc_url(self) -> str:
-        """Public `host:port` of gRPC, as clients want it."""
-        return self._url("grpc-port")
-
-    @property
-    def metrics_url(self) -> str:
-        """Public `host:port` of the metrics."""
-        return self._url("metrics-port")
 
     @property
     def server(self) -> TritonServer:
@@ -156,10 +141,6 @@ class Service:
     def abort(self) -> None:
         """Breaks off all work, which a signal handler may do; call `stop` or `kill` as well."""
         self._supervisor.abort()
-
-    def _url(self, option: str) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"{f'[{host}]' if ':' in host else host}:{self.ports[option]}"
 
     @property
     def warning(self) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from id3pm.gateway.asked import checked_id
 from id3pm.gateway.refusal import RefusedError
 from id3pm.gateway.upstream import outputs, texts
 from id3pm.images import encode_png
@@ -62,9 +63,7 @@ def read_wish(model: str, document: Mapping[str, Any], new_id: str) -> Wish:
         RefusedError: A value has a type that no option has, or what the image is made from is missing.
     """
     rest = dict(document)
-    request_id = rest.pop("id", "") or new_id
-    if not isinstance(request_id, str) or len(request_id) > 256:
-        raise RefusedError("INVALID_ARGUMENT", f"id={str(request_id)[:64]!r}: must be text of at most 256 characters")
+    request_id = checked_id(rest.pop("id", "")) or new_id
     every = rest.pop("preview_every", 1)
     if isinstance(every, bool) or not isinstance(every, int) or not 0 <= every <= 1000:
         raise RefusedError("INVALID_ARGUMENT", f"preview_every={str(every)[:64]}: must be a whole number, 0 .. 1000")

@@ -19,6 +19,7 @@ from typing import Any
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.control import TIMEOUT_S, control, is_ready
+from id3pm.serving.endpoints import Endpoints
 from id3pm.serving.model_args import THREADS_VARIABLE
 from id3pm.serving.preflight import STAGE_MODELS, check_engines, check_ports
 from id3pm.serving.process import end_orphans, start_guarded
@@ -32,7 +33,7 @@ _LOG_LINES = 200
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
-class TritonServer:
+class TritonServer(Endpoints):
     """One `tritonserver` process with its Python stubs, in a process group of its own, which ends with this process.
 
     Use it as a context manager (`with TritonServer("triton_repo") as server:`), or call `start`, `wait_ready`, `stop`.
@@ -64,9 +65,8 @@ class TritonServer:
         trace_url: str | None = None,
         on_log: Callable[[str], None] | None = None,
     ) -> None:
+        super().__init__(host, http_port, grpc_port, metrics_port)
         self.repository = Path(repository).resolve()
-        self.host = host
-        self.ports = {"http-port": http_port, "grpc-port": grpc_port, "metrics-port": metrics_port}
         self.manifests: dict[str, Manifest] = {}
         self.runtime: TritonRuntime | None = None
         self._threads = threads
@@ -79,21 +79,6 @@ class TritonServer:
         self._reader: threading.Thread | None = None
         self._shared_memory: set[str] = set()
         self._cleanup = contextlib.ExitStack()
-
-    @property
-    def http_url(self) -> str:
-        """`host:port` of HTTP."""
-        return self._url("http-port")
-
-    @property
-    def grpc_url(self) -> str:
-        """`host:port` of gRPC, as clients want it."""
-        return self._url("grpc-port")
-
-    @property
-    def metrics_url(self) -> str:
-        """`host:port` of the metrics."""
-        return self._url("metrics-port")
 
     @property
     def pid(self) -> int:
@@ -148,7 +133,7 @@ class TritonServer:
         """
         timeout_s = self._start_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        while not (is_ready(self._reachable_host, self.ports["http-port"]) and self._stages_answer()):
+        while not (is_ready(self.reachable_host, self.ports["http-port"]) and self._stages_answer()):
             if self.poll() is not None:
                 raise ServerError(f"the server died while starting (exit status {self.poll()}):\n{self.log_tail()}")
             if time.monotonic() > deadline:
@@ -162,7 +147,7 @@ class TritonServer:
         Raises:
             ServerError: It does not answer.
         """
-        return control(self._reachable_host, self.ports["http-port"], model, "ping", timeout_s=timeout_s)
+        return control(self.reachable_host, self.ports["http-port"], model, "ping", timeout_s=timeout_s)
 
     def poll(self) -> int | None:
         """The exit status of the server, or `None` while it runs."""
@@ -199,7 +184,7 @@ class TritonServer:
             Whether everything was answered in time.
         """
         deadline = time.monotonic() + timeout_s
-        host, port = self._reachable_host, self.ports["http-port"]
+        host, port = self.reachable_host, self.ports["http-port"]
         try:
             control(host, port, STAGE_MODELS["base"], "drain")
             done = self._wait_idle(STAGE_MODELS["base"], deadline) and self._wait_idle(STAGE_MODELS["sr"], deadline)
@@ -227,15 +212,6 @@ class TritonServer:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
                 os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _url(self, option: str) -> str:
-        host = f"[{self._reachable_host}]" if ":" in self._reachable_host else self._reachable_host
-        return f"{host}:{self.ports[option]}"
-
-    @property
-    def _reachable_host(self) -> str:
-        """The address at which this machine reaches the server."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
 
     @property
     def _exit_timeout_s(self) -> int:
