@@ -36,6 +36,7 @@ ALLOWED = {
     "gateway": CORE | {"pipeline", "serving"},
     "training": CORE | {"pipeline"},
     "evaluation": CORE | {"pipeline"},
+    "sheets": CORE | {"pipeline"},
     "cli": FOUNDATION,
     "__main__": {"cli"},
 }

@@ -1,0 +1,78 @@
+"""The command line of this room: `id3pm sheet NAME`, one command for each kind of picture."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHEETS: dict[str, str] = {
+    "guidance": "the guidance scale (Fig. 4)",
+}
+"""Name -> help line. `id3pm.sheets.NAME` defines the command as `NAME_command`."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SHEETS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SHEETS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"id3pm.sheets.{cmd_name}"), f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Sheets"):
+            formatter.write_dl(list(SHEETS.items()))
+
+
+@click.group("sheet", cls=_LazyGroup)
+def sheet_group() -> None:
+    """Pictures of what a control does, with its measured effect: NAME.png and NAME.json in --out."""
+
+
+def common_options(command: F) -> F:
+    """The options that every sheet has: --repository, --photo, --out, --seed, --super-resolution, --threads."""
+    options = (
+        click.option(
+            "--repository",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=Path("triton_repo"),
+            help="Built engines.",
+        ),
+        click.option(
+            "--photo",
+            "photos",
+            type=click.Path(path_type=Path, exists=True),
+            multiple=True,
+            default=(Path("demo/people"),),
+            help="Photograph of a person, or a folder of them; may be repeated.",
+        ),
+        click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out/sheets")),
+        click.option("--seed", type=click.IntRange(0), default=0, help="Of every image."),
+        click.option("--steps", type=click.IntRange(1), help="Of the 64 px loop; else the bundle's default."),
+        click.option("--super-resolution", is_flag=True, help="Show 256 px images."),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads; all cores if not given."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
+    """Reads numbers separated by commas (a click callback)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: give numbers separated by commas, such as 1,2,5") from None
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that are not `None`: the others keep the bundle's defaults."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,51 @@
+"""What a sheet leaves behind: a PNG that says it was generated, and the measured effect as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from id3pm.images import GENERATED_XMP, XMP_KEY
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Effect:
+    """The measured effect of one control, one row of the table in docs/control.md.
+
+    Attributes:
+        control: What was changed.
+        change: From what to what.
+        kept: Mean cosine similarity of the images to the identity they should show, and of how many images.
+        moved: What moved, by how much, against what stands still.
+    """
+
+    control: str
+    change: str
+    kept: str
+    moved: str
+
+
+def save(folder: Path, name: str, sheet: Image.Image, effects: list[Effect], numbers: dict[str, Any]) -> Path:
+    """Writes NAME.png and NAME.json into a folder.
+
+    Args:
+        folder: Made if it is missing.
+        name: Of the control.
+        sheet: The pictures.
+        effects: What was measured, for the table.
+        numbers: All that was measured, and with which options, JSON values.
+
+    Returns:
+        The PNG.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(XMP_KEY, GENERATED_XMP)
+    sheet.save(folder / f"{name}.png", pnginfo=info)
+    report = {"effects": [dataclasses.asdict(effect) for effect in effects], **numbers}
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return folder / f"{name}.png"

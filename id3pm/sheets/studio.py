@@ -1,0 +1,159 @@
+"""Where the pictures of a sheet come from: people, and a pipeline that generates and judges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.errors import Id3pmError, InvalidInputError
+from id3pm.face.stage import FaceResult
+from id3pm.images import decode_photo
+from id3pm.pipeline import Pipeline
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Person:
+    """Somebody whose ID vector is inverted.
+
+    Attributes:
+        name: For labels: the file's name without its suffix.
+        image: The square around the face, uint8 [S, S, 3], RGB.
+        vector: The ID vector, float32 [D], L2 norm 1.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    vector: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shots:
+    """Generated faces.
+
+    Attributes:
+        images: uint8 [N, S, S, 3]: 256 px, or 64 px without super-resolution.
+        similarity: Cosine between each image's ID vector and the vector it was made from, float32 [N]; NaN where no
+            face was found.
+        vectors: ID vectors of the images, float32 [N, D]; NaN where no face was found.
+    """
+
+    images: NDArray[np.uint8]
+    similarity: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+
+
+class Studio:
+    """Generates faces in this process and judges them with the bundle's own FR model. Close it, or use `with`."""
+
+    def __init__(self, pipeline: Pipeline, super_resolution: bool = False) -> None:
+        """Takes over a pipeline.
+
+        Args:
+            pipeline: Closed with the studio.
+            super_resolution: Whether sheets show 256 px instead of 64 px images.
+        """
+        self.pipeline = pipeline
+        self._super_resolution = super_resolution
+
+    def people(self, files: Sequence[Path]) -> list[Person]:
+        """The largest face in each of these photographs, or in those of folders, by name.
+
+        Raises:
+            InvalidInputError: A folder has no photographs.
+            FaceError: A photograph shows no face that can be used; the message names the file.
+            ImageError: A file is not a picture.
+        """
+        return [self._person(file) for file in _pictures(files)]
+
+    def shoot(self, vectors: NDArray[np.float32], seeds: int | Sequence[int], **options: Any) -> Shots:
+        """Generates one face per ID vector [N, D] and seed, and looks at it.
+
+        Args:
+            vectors: See `Pipeline.generate`.
+            seeds: See `Pipeline.generate`.
+            **options: See `Pipeline.generate`; those of super-resolution only if the studio has it.
+        """
+        if self._super_resolution:
+            images = self.pipeline.generate(vectors, seeds, **options).images
+        else:
+            images = self.pipeline.generate_64(vectors, seeds, **options)
+        found = self.embed(images)
+        asked = np.broadcast_to(np.atleast_2d(vectors), found.shape)
+        cosines = np.einsum("nd,nd->n", found, asked / np.linalg.norm(asked, axis=1, keepdims=True))
+        return Shots(images, cosines.astype(np.float32), found)
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """ID vectors [N, D] of the largest faces in pictures uint8 [N, H, W, 3]; NaN where there is none."""
+        stage = self.pipeline.face_stage
+        vectors = np.full((len(images), stage.identity_dim), np.nan, np.float32)
+        for row, result in enumerate(stage.embed_images(images)):
+            if isinstance(result, FaceResult):
+                vectors[row] = result.embedding
+        return vectors
+
+    def _person(self, file: Path) -> Person:
+        photo = file.read_bytes()
+        try:
+            result = self.pipeline.embed(photo)
+        except Id3pmError as error:
+            raise type(error)(f"{file}: {error}") from error
+        return Person(file.stem, face_square(decode_photo(photo), result.detection[:4]), result.embedding)
+
+    def close(self) -> None:
+        """Frees the engines."""
+        self.pipeline.close()
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def captions(shots: Shots) -> list[str]:
+    """The similarity of each image, for the line below it."""
+    return ["no face" if np.isnan(value) else f"{value:.2f}" for value in shots.similarity]
+
+
+def face_square(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The square around a face that frames the head as generated faces do; black outside the picture.
+
+    Args:
+        image: uint8 [H, W, 3].
+        box: x, y, width, height in its pixels.
+
+    Returns:
+        uint8 [S, S, 3]; the picture itself if it is a square that the face fills.
+    """
+    height, width = image.shape[:2]
+    side = round(1.5 * float(max(box[2], box[3])))
+    if height == width and side >= height * 0.85:
+        return image
+    left, top = round(float(box[0] + box[2] / 2) - side / 2), round(float(box[1] + box[3] / 2) - side / 2)
+    square = np.zeros((side, side, 3), np.uint8)
+    from_y, from_x, to_y, to_x = max(top, 0), max(left, 0), min(top + side, height), min(left + side, width)
+    square[from_y - top : to_y - top, from_x - left : to_x - left] = image[from_y:to_y, from_x:to_x]
+    return square
+
+
+def _pictures(files: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for file in files:
+        if file.is_dir():
+            inside = sorted(path for path in file.iterdir() if path.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise InvalidInputError(f"{file}: the folder has no {', '.join(SUFFIXES)} files")
+            found += inside
+        else:
+            found.append(file)
+    return found
