@@ -18,6 +18,7 @@ _GAIN = 0.1  # of a measurement on the mean of its kind
 _FORGETTING = 0.98  # per measurement of another kind
 _LEAST_WEIGHT = 1e-3  # what was measured long ago still says where the line goes, if nothing else does
 _OUTLIER = 3.0  # a step that took longer than this times what was expected counts as this
+_LONGEST_WAIT = 5.0  # for a turn, in steps of one's own; a longer one is an accident
 _WARM_UP_S = 5.0  # no full batch is tried at start that would take longer
 
 
@@ -39,9 +40,17 @@ class CostModel:
     def __init__(self) -> None:
         self._kinds: dict[int, _Kind] = {}
         self._line = (0.0, FIRST_GUESS_S)
+        self._waiting = 0.0
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Learns from a step that evaluated `rows` rows. A hiccup changes little, a lasting change soon all."""
+    def observe(self, rows: int, seconds: float, waited_s: float = 0.0) -> None:
+        """Learns from a step that evaluated `rows` rows. A hiccup changes little, a lasting change soon all.
+
+        Args:
+            rows: Rows of the U-Net's batch.
+            seconds: How long the step took.
+            waited_s: How long it had to wait for its turn before.
+        """
+        self._waiting += _GAIN * (min(waited_s / max(seconds, 1e-9), _LONGEST_WAIT) - self._waiting)
         kind = self._kinds.get(rows)
         if kind is None:
             limit = _OUTLIER * self.step_s(rows) if len(self._kinds) > 1 else seconds
@@ -78,8 +87,8 @@ class CostModel:
         return (len(steps) - guided) * self.step_s(company) + guided * self.step_s(2 * company)
 
     def work_s(self, evaluations: int, batch: int) -> float:
-        """Expected seconds for so many evaluations of one row, made in batches of `batch`."""
-        return evaluations * self.step_s(batch) / batch
+        """Expected seconds for so many evaluations of one row, made in batches of `batch`, with the waits for turns."""
+        return evaluations * self.step_s(batch) / batch * (1.0 + self._waiting)
 
     def _fitted(self) -> tuple[float, float]:
         """Least squares of the relative errors, with neither part of the cost negative."""

@@ -10,18 +10,20 @@ the others pause, or wait for their first step. A row is better than another by
 A row is due at its deadline, or earlier: after `STRETCH` times as long as its own steps take in a full batch, and as
 many times again for each class that it stands behind the first. So 10 steps overtake 250 that arrived before, and
 those finish too: whatever arrives later is due later in the end. Rows of one kind go in order of arrival, and are not
-paused for one another.
+paused for one another. Stages that share a processor take turns by the same order (`id3pm.sampling.turns`).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 
 from id3pm.sampling.batch import Row
 
 STRETCH = 10.0
 FIRST_CLASS = 0
+_CLASS_APART_S = 1e9  # longer than any machine is up, short enough for microseconds in a float
 
 
 def due_time(arrival: float, service_s: float, priority: int, deadline: float) -> float:
@@ -45,15 +47,26 @@ def choose(rows: Iterable[Row], max_rows: int, enough: int, now: float) -> list[
         enough: No further row is taken once the step has so many evaluations: guided rows need two.
         now: `time.monotonic()` seconds.
     """
-
-    def rank(row: Row) -> tuple[int, float, int]:
-        return (FIRST_CLASS if row.due < now else row.request.priority, row.due, row.order)
-
     chosen: list[Row] = []
     evaluations = 0
-    for row in heapq.nsmallest(max_rows, rows, key=rank):
+    for row in heapq.nsmallest(max_rows, rows, key=lambda row: _rank(row, now)):
         if evaluations >= enough:
             break
         chosen.append(row)
         evaluations += row.next_evaluations
     return chosen
+
+
+def urgency(rows: Iterable[Row], now: float) -> float:
+    """How urgent the best row is, for comparison with other stages: lower goes first, infinite without rows.
+
+    Args:
+        rows: All that are in flight.
+        now: `time.monotonic()` seconds.
+    """
+    best = min((_rank(row, now) for row in rows), default=None)
+    return math.inf if best is None else best[0] * _CLASS_APART_S + min(best[1], _CLASS_APART_S)
+
+
+def _rank(row: Row, now: float) -> tuple[int, float, int]:
+    return (FIRST_CLASS if row.due < now else row.request.priority, row.due, row.order)

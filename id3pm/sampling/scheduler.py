@@ -29,9 +29,10 @@ from id3pm.sampling.admission import DRAINING, Limits
 from id3pm.sampling.batch import OnDone, Row, RowBatch
 from id3pm.sampling.cost import CostModel
 from id3pm.sampling.observer import Observer
-from id3pm.sampling.policy import choose, due_time
+from id3pm.sampling.policy import choose, due_time, urgency
 from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.sampling.status import Progress, Status
+from id3pm.sampling.turns import NoTurns, Turns
 
 logger = logging.getLogger(__name__)
 IDLE_BEAT_S = 1.0
@@ -54,6 +55,7 @@ class StepScheduler:
         max_backlog_s: float = math.inf,
         cost: CostModel | None = None,
         observer: Observer | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """Starts the thread.
 
@@ -66,6 +68,7 @@ class StepScheduler:
             max_backlog_s: Most seconds of work that may be in flight when a request comes: bounds the waiting.
             cost: What is known of the engine already; see `warm_up`.
             observer: Is told about the work.
+            turns: With the stages that compute on the same processor; closed with the scheduler.
         """
         self.engine = engine
         self._diffusion = diffusion
@@ -73,6 +76,7 @@ class StepScheduler:
         self._limits = Limits(max_rows, max_waiting, max_backlog_s)
         self._cost = cost or CostModel()
         self._observer = observer or Observer()
+        self._turns = turns or NoTurns()
         self._batch = RowBatch(engine, stage)
         self._step_s = self._cost.step_s(1)
         self._in_flight: dict[str, Row] = {}  # waiting, active and paused, by request id
@@ -189,18 +193,21 @@ class StepScheduler:
         while self._await_work():
             try:
                 self._expire()
+                waited_s = self._take_turn()
                 rows = self._choose()
-                left = self._step(rows) if rows else []
+                left = self._step(rows, waited_s) if rows else []
             except Exception as error:  # whatever it is, callers must hear of it, and the next request must be served
                 logger.exception("the scheduler failed; all that it had begun fails")
                 self._batch.clear()
                 left = [(row, _failure(row, error)) for row in self._rows() if row.started is not None]
             for row, outcome in left:
                 self._answer(row, outcome)
+        self._turns.close()
 
     def _await_work(self) -> bool:
         with self._changed:
             while not (self._in_flight or self._closing):
+                self._turns.rest()
                 self._beat = time.monotonic()
                 self._changed.wait(IDLE_BEAT_S)
             self._beat = time.monotonic()
@@ -211,6 +218,18 @@ class StepScheduler:
         for row in self._rows():
             if row.deadline < now:
                 self._answer(row, DeadlineError(f"the deadline passed at step {row.step} of {len(row.plan)}"))
+
+    def _take_turn(self) -> float:
+        """Waits until this stage may compute, and says for how many seconds it did."""
+        start = time.perf_counter()
+        self._turns.take(self._urgency)
+        return time.perf_counter() - start
+
+    def _urgency(self) -> float:
+        """Of the best row, for the turns; asked while the loop waits, which is a sign of life too."""
+        with self._changed:
+            self._beat = now = time.monotonic()
+            return urgency(self._in_flight.values(), now)
 
     def _choose(self) -> list[Row]:
         """The rows of the next step, as the policy says."""
@@ -225,7 +244,9 @@ class StepScheduler:
                 row.started = now if row.started is None else row.started
         return chosen
 
-    def _step(self, rows: Sequence[Row], last_try: bool = False) -> list[tuple[Row, Sample | EngineError]]:
+    def _step(
+        self, rows: Sequence[Row], waited_s: float = 0.0, last_try: bool = False
+    ) -> list[tuple[Row, Sample | EngineError]]:
         """One step of these rows. Where that raises, each row tries it once more, alone.
 
         So only the guilty ones fail, and those only where it was not for lack of memory or the like.
@@ -247,7 +268,7 @@ class StepScheduler:
                 why = type(error).__name__
                 logger.warning("request %r tries step %d again, alone: it failed (%s)", row.request.id, row.step, why)
             return [outcome for row in rows if not row.answered for outcome in self._step([row], last_try=True)]
-        self._cost.observe(evaluations, time.perf_counter() - start)
+        self._cost.observe(evaluations, time.perf_counter() - start, waited_s)
         self._observer.stepped(rows)
         return left
 

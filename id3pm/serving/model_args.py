@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from id3pm.engines.manifest import CPU_TARGETS
 from id3pm.errors import ConfigError
+from id3pm.sampling.turns import NoTurns, SharedTurns, Turns
 
 THREADS_VARIABLE = "ID3PM_THREADS"
+TURNS_VARIABLE = "ID3PM_TURNS"
+"""The file by which the stages of one server take turns on the CPU; `id3pm serve` sets it."""
 
 
 def device_of(args: Mapping[str, str], target: str) -> str:
@@ -34,6 +38,18 @@ def threads() -> int | None:
     if not value.isdecimal() or int(value) < 1:
         raise ConfigError(f"{THREADS_VARIABLE}={value!r}: must be a whole number of at least 1")
     return int(value)
+
+
+def turns(target: str, stage: int, stages: int) -> Turns:
+    """How a stage shares its processor with the others: by turns on a CPU, where the launcher named a file for them.
+
+    Args:
+        target: What the engine was built for.
+        stage: Number of the stage, from 0.
+        stages: How many there are.
+    """
+    file = os.environ.get(TURNS_VARIABLE)
+    return SharedTurns(Path(file), stage, stages) if file and target in CPU_TARGETS else NoTurns()
 
 
 def parameter(args: Mapping[str, str], name: str) -> int:

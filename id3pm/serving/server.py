@@ -20,7 +20,7 @@ from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.control import TIMEOUT_S, control, is_ready
 from id3pm.serving.endpoints import Endpoints
-from id3pm.serving.model_args import THREADS_VARIABLE
+from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
 from id3pm.serving.preflight import STAGE_MODELS, check_engines, check_ports
 from id3pm.serving.process import end_orphans, start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
@@ -121,6 +121,7 @@ class TritonServer(Endpoints):
         environment = self.runtime.environment()
         if self._threads is not None:
             environment[THREADS_VARIABLE] = str(self._threads)
+        environment[TURNS_VARIABLE] = str(scratch / "turns")
         self._process = start_guarded(self._command(self.runtime, scratch), environment)
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True)
         self._reader.start()

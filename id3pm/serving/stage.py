@@ -26,12 +26,12 @@ from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.flights import Flight, Flights, content_of
 from id3pm.serving.logs import log_to_triton, shown, stop_logging
 from id3pm.serving.metrics import MeteredEngine, StageMetrics
-from id3pm.serving.model_args import device_of, parameter, threads
+from id3pm.serving.model_args import device_of, parameter, threads, turns
 from id3pm.serving.options import Row, parse_rows
 from id3pm.serving.pending import Outcome, PendingRows
 from id3pm.serving.triton import Call, Reply, code_of, read_call
 from id3pm.serving.watchers import Watch, Watchers
-from id3pm.serving.wire import Array, Control, Stage, parse_control, strings
+from id3pm.serving.wire import STAGES, Array, Control, Stage, parse_control, strings
 
 logger = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight
@@ -90,6 +90,7 @@ class StageModel(abc.ABC):
             max_backlog_s=parameter(args, "max_backlog_s"),
             cost=cost,
             observer=_StageObserver(self._metrics, self._watchers),
+            turns=turns(self.manifest.target, STAGES.index(self.stage), len(STAGES)),
         )
         self._serial = itertools.count(1)
         self._answers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answers")

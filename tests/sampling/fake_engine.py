@@ -72,7 +72,7 @@ class FakeEngine:
 class KnownCost(CostModel):
     """A second per row, whatever is measured: what is due when does not depend on how fast a test runs."""
 
-    def observe(self, rows: int, seconds: float) -> None:
+    def observe(self, rows: int, seconds: float, waited_s: float = 0.0) -> None:
         """Learns nothing."""
 
     def step_s(self, rows: float) -> float:

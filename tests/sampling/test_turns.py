@@ -1,0 +1,135 @@
+"""Stages that share a processor: one step at a time, the most urgent first, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
+
+from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
+from id3pm.sampling import turns
+from id3pm.sampling.policy import urgency
+from id3pm.sampling.scheduler import StepScheduler
+from id3pm.sampling.turns import SharedTurns
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[SharedTurns, SharedTurns]]:
+    both = SharedTurns(tmp_path / "turns", 0, 2), SharedTurns(tmp_path / "turns", 1, 2)
+    yield both
+    for one in both:
+        one.close()
+
+
+def in_thread(action: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_one_waits_while_the_other_computes(pair: tuple[SharedTurns, SharedTurns]) -> None:
+    first, second = pair
+    first.take(lambda: 5.0)
+    waiter = in_thread(lambda: second.take(lambda: 9.0))
+    waiter.join(0.1)
+    assert waiter.is_alive()
+    first.take(lambda: 5.0)  # less urgent work waits: the turn stays
+    assert waiter.is_alive()
+    first.rest()
+    waiter.join(1.0)
+    assert not waiter.is_alive()
+
+
+def test_the_turn_goes_to_more_urgent_work_and_comes_back(pair: tuple[SharedTurns, SharedTurns]) -> None:
+    first, second = pair
+    order: list[str] = []
+
+    def urgent() -> None:
+        second.take(lambda: 1.0)
+        order.append("urgent")
+        second.rest()
+
+    first.take(lambda: 5.0)
+    waiter = in_thread(urgent)
+    wait_until(lambda: first._others() == 1.0)
+    first.take(lambda: 5.0)  # leaves the turn, and takes it again afterwards
+    order.append("patient")
+    waiter.join(1.0)
+    assert order == ["urgent", "patient"]
+
+
+def test_urgency_that_grows_while_waiting_counts(pair: tuple[SharedTurns, SharedTurns]) -> None:
+    first, second = pair
+    urgency = 9.0
+    first.take(lambda: 5.0)
+    waiter = in_thread(lambda: second.take(lambda: urgency))
+    wait_until(lambda: first._others() == 9.0)
+    urgency = 1.0
+    wait_until(lambda: first._others() == 1.0)
+    second_had_it = threading.Thread(target=lambda: (waiter.join(1.0), second.rest()), daemon=True)
+    second_had_it.start()
+    first.take(lambda: 5.0)
+    assert not waiter.is_alive()
+
+
+def test_a_hung_stage_does_not_hold_up_the_other(
+    pair: tuple[SharedTurns, SharedTurns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.2)
+    first, second = pair
+    first.take(lambda: 5.0)  # and never comes back
+    start = time.monotonic()
+    second.take(lambda: 9.0)
+    assert 0.2 <= time.monotonic() - start < 1.0
+
+
+def test_the_kernel_takes_the_turn_from_a_dead_process(tmp_path: Path) -> None:
+    file = tmp_path / "turns"
+    code = (
+        "import sys, time; from pathlib import Path; from id3pm.sampling.turns import SharedTurns\n"
+        f"SharedTurns(Path({str(file)!r}), 0, 2).take(lambda: -1.0); print('mine', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "mine\n"
+        survivor = SharedTurns(file, 1, 2)
+        assert not survivor._lock()
+    finally:
+        process.kill()
+        process.wait(10.0)
+        process.stdout.close()  # type: ignore[union-attr]
+    start = time.monotonic()
+    survivor.take(lambda: 9.0)
+    assert time.monotonic() - start < turns.PATIENCE_S / 2
+    survivor.close()
+
+
+def test_short_requests_overtake_the_long_ones_of_the_other_stage(pair: tuple[SharedTurns, SharedTurns]) -> None:
+    inbox, engines = Inbox(), (FakeEngine(), FakeEngine())
+    engines[0].delay_s = engines[1].delay_s = 0.005
+    schedulers = [
+        StepScheduler(engine, DIFFUSION, stage, cost=KnownCost(), turns=one)
+        for engine, stage, one in zip(engines, (STAGE_BASE, STAGE_SR), pair, strict=True)
+    ]
+
+    schedulers[0].submit(request("long", options=dataclasses.replace(PLAIN, steps=100)), inbox.receiver("long"))
+    wait_until(lambda: len(engines[0].calls) > 3)
+    before = len(engines[0].calls)
+    schedulers[1].submit(request("short", options=dataclasses.replace(PLAIN, steps=20)), inbox.receiver("short"))
+    inbox.sample("short")
+    assert len(engines[0].calls) - before <= 5  # at most the step that was running, and a slow poll or two
+    inbox.sample("long")
+    assert all(scheduler.close() for scheduler in schedulers)
+
+
+def test_without_rows_nothing_is_urgent() -> None:
+
+    assert urgency([], 0.0) == math.inf
