@@ -112,9 +112,10 @@ def test_the_kernel_takes_the_turn_from_a_dead_process(tmp_path: Path) -> None:
     survivor.close()
 
 
-def test_short_requests_overtake_the_long_ones_of_the_other_stage(pair: tuple[SharedTurns, SharedTurns]) -> None:
+def test_short_requests_overtake_the_long_ones_of_the_other_stage(tmp_path: Path) -> None:
     inbox, engines = Inbox(), (FakeEngine(), FakeEngine())
     engines[0].delay_s = engines[1].delay_s = 0.005
+    pair = SharedTurns(tmp_path / "turns", 0, 2), SharedTurns(tmp_path / "turns", 1, 2)
     schedulers = [
         StepScheduler(engine, DIFFUSION, stage, cost=KnownCost(), turns=one)
         for engine, stage, one in zip(engines, (STAGE_BASE, STAGE_SR), pair, strict=True)
