@@ -51,6 +51,7 @@ _CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 photo.jpg; printf '"}')
 @click.option("--start-timeout", type=click.FloatRange(1), default=300.0, help="Seconds to become ready.")
 @click.option("--drain-timeout", type=click.FloatRange(0), default=60.0, help="Seconds for work in flight at the end.")
 @click.option("--trace-url", help="OpenTelemetry collector that gets a span tree of every request.")
+@click.option("--access-log", type=click.Path(), help="File that gets a line of JSON per request; - is stderr.")
 @click.option("--verbose", is_flag=True, help="Show all of Triton's log instead of its errors.")
 def serve_command(
     repository: Path,
@@ -68,6 +69,7 @@ def serve_command(
     start_timeout: float,
     drain_timeout: float,
     trace_url: str | None,
+    access_log: str | None,
     verbose: bool,
 ) -> None:
     """Serve built engines until SIGTERM or Ctrl-C: Triton behind limits, tokens and TLS, supervised.
@@ -98,6 +100,7 @@ def serve_command(
             access=Access() if tokens is None else read_tokens(tokens),
             tls=None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key),
             allow_origins=allow_origin,
+            access_log=access_log,
         ),
         insecure=insecure,
         threads=threads,

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from id3pm.gateway.asked import parse_object
 from id3pm.gateway.flights import Flights
+from id3pm.gateway.journal import note
 from id3pm.gateway.refusal import RefusedError
 from id3pm.gateway.story import Wish, read_wish, tell_story
 from id3pm.gateway.upstream import Upstream, Upstreams
@@ -40,6 +41,7 @@ class EventStream:
         # A photograph makes a large body, which is parsed beside the event loop.
         document = await asyncio.to_thread(parse_object, body)
         wish = read_wish(model, document, uuid.uuid4().hex)
+        note(id=wish.id)
         upstream = self._upstreams.get()
         events: asyncio.Queue[Any] = asyncio.Queue()
         story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events)))

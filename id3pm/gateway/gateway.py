@@ -19,6 +19,7 @@ from id3pm.gateway.counters import Counters
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.health import Health
 from id3pm.gateway.http import HttpGateway
+from id3pm.gateway.journal import Journal
 from id3pm.gateway.rpc import RpcGateway
 from id3pm.gateway.upstream import Upstreams
 
@@ -62,6 +63,7 @@ class GatewayOptions:
         access: Who may send what.
         tls: Certificate and key for HTTP and gRPC, or `None` for plain text.
         allow_origins: Origins of web pages that browsers let send requests; `*` is all.
+        access_log: File of the access log, `-` for stderr, or `None` for none.
     """
 
     max_body: int = MAX_BODY
@@ -69,6 +71,7 @@ class GatewayOptions:
     access: Access = dataclasses.field(default_factory=Access)
     tls: Tls | None = None
     allow_origins: tuple[str, ...] = ()
+    access_log: str | None = None
 
 
 class Gateway:
@@ -122,7 +125,8 @@ class Gateway:
 
     async def _serve(self) -> None:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
-        parts = (self._health, upstreams, flights, self.counters, options.access)
+        journal = Journal(options.access_log)
+        parts = (self._health, upstreams, flights, self.counters, options.access, journal)
         http = HttpGateway(
             *parts, max_body=options.max_body, body_s=options.body_s, allow_origins=options.allow_origins
         )
@@ -161,6 +165,7 @@ class Gateway:
                 await runner.cleanup()
             await flights.close()
             await upstreams.close()
+            journal.close()
 
     def _listen(self, rpc: grpc.aio.Server) -> None:
         host = f"[{self._host}]" if ":" in self._host else self._host

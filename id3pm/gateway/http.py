@@ -15,6 +15,7 @@ from id3pm.gateway.counters import Counters
 from id3pm.gateway.event_stream import EventStream
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.health import Health, Phase
+from id3pm.gateway.journal import Journal, note
 from id3pm.gateway.refusal import RefusedError, code_of, retry_header
 from id3pm.gateway.upstream import HttpAnswer, Upstreams
 
@@ -38,6 +39,7 @@ class HttpGateway:
         flights: Flights,
         counters: Counters,
         access: Access,
+        journal: Journal,
         *,
         max_body: int,
         body_s: float,
@@ -48,6 +50,7 @@ class HttpGateway:
         self._flights = flights
         self._counters = counters
         self._access = access
+        self._journal = journal
         self._max_body = max_body
         self._body_s = body_s
         self._origins = frozenset(allow_origins)
@@ -80,7 +83,18 @@ class HttpGateway:
 
     @web.middleware
     async def _rules(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Makes every error one JSON object, and counts."""
+        """Makes every error one JSON object, counts, and keeps the access log."""
+        entry = self._journal.begin("http", f"{request.method} {request.path[:128]}", request.remote or "")
+        outcome = str(_GONE)
+        try:
+            response = await self._answered(request, handler)
+            outcome = str(response.status)
+            return response
+        finally:
+            self._counters.count("http", outcome)
+            self._journal.end(entry, outcome)
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
         try:
             response = await self._preflight(request) or await handler(request)
@@ -88,13 +102,9 @@ class HttpGateway:
             response = _error(refusal.status, str(refusal))
         except web.HTTPException as error:
             response = self._no_route(request, error)
-        except asyncio.CancelledError:
-            self._counters.count("http", str(_GONE))
-            raise
         except Exception as error:  # whatever it is, the caller must hear of it, and without internals
             logger.exception("a request failed: %s %s", request.method, request.path)
             response = _error(500, f"internal error ({type(error).__name__}); the server's log says more")
-        self._counters.count("http", str(response.status))
         return response
 
     async def _live(self, request: web.Request) -> web.Response:
@@ -128,6 +138,7 @@ class HttpGateway:
             asked, body, new_length = read_json(model, body, length, generate=generate)
         else:
             asked, body, new_length = await asyncio.to_thread(read_json, model, body, length, generate=generate)
+        note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(body))
         asked.check(caller)
         headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
         if new_length is not None:
@@ -144,6 +155,7 @@ class HttpGateway:
         model = request.match_info["model"]
         if model not in ("id3pm", "id3pm_photo"):
             raise RefusedError("NOT_FOUND", f"{model[:64]!r} has no generate_stream; id3pm and id3pm_photo have")
+        note(caller=caller.name, model=model, bytes_in=request.content_length or 0)
         caller.require(model)
         self._upstreams.get()
         return await self._events.answer(request, model, await self._body(request))

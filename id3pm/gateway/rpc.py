@@ -16,6 +16,7 @@ from id3pm.gateway.asked import read_message
 from id3pm.gateway.counters import Counters
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.health import Health
+from id3pm.gateway.journal import Journal, note
 from id3pm.gateway.refusal import RefusedError
 from id3pm.gateway.upstream import SERVICE, Upstream, Upstreams
 
@@ -29,13 +30,20 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     """Rules of the public gRPC port."""
 
     def __init__(
-        self, health: Health, upstreams: Upstreams, flights: Flights, counters: Counters, access: Access
+        self,
+        health: Health,
+        upstreams: Upstreams,
+        flights: Flights,
+        counters: Counters,
+        access: Access,
+        journal: Journal,
     ) -> None:
         self._health = health
         self._upstreams = upstreams
         self._flights = flights
         self._counters = counters
         self._access = access
+        self._journal = journal
         unary: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
@@ -43,7 +51,9 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             "ModelInfer": self._infer,
             **{name: self._question(name) for name in QUESTIONS},
         }
-        self._handlers = {name: grpc.unary_unary_rpc_method_handler(self._guarded(run)) for name, run in unary.items()}
+        self._handlers = {
+            name: grpc.unary_unary_rpc_method_handler(self._guarded(name, run)) for name, run in unary.items()
+        }
         self._handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
         self._closed = grpc.stream_stream_rpc_method_handler(self._refuse)  # what a unary caller understands, too
 
@@ -52,10 +62,13 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         service, _, method = details.method.removeprefix("/").partition("/")
         return self._handlers.get(method, self._closed) if service == SERVICE else None
 
-    def _guarded(self, run: Callable[[bytes, Any], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Makes errors of `run` gRPC statuses, and counts."""
+    def _guarded(
+        self, name: str, run: Callable[[bytes, Any], Awaitable[bytes]]
+    ) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """Makes errors of `run` gRPC statuses, counts, and keeps the access log."""
 
         async def guarded(request: bytes, context: Any) -> bytes:
+            entry = self._journal.begin("grpc", name, context.peer())
             code, message = "INTERNAL", ""
             try:
                 answer = await run(request, context)
@@ -71,6 +84,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 message = f"internal error ({type(error).__name__}); the server's log says more"
             finally:
                 self._counters.count("grpc", code)
+                self._journal.end(entry, code)
             await context.abort(grpc.StatusCode[code], message)
             raise AssertionError("abort raises")
 
@@ -97,6 +111,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     async def _infer(self, request: bytes, context: Any) -> bytes:
         caller = self._access.caller(_authorization(context))
         asked, request = read_message(request)
+        note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
         upstream = self._upstreams.get(new_work=asked.control is None)
         work = _call(upstream, "ModelInfer", request, context)
@@ -112,6 +127,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         upstream: Upstream | None = None
         code, message, gone = "OK", "", False
         refusals: list[RefusedError] = []
+        entry = self._journal.begin("grpc", "ModelStreamInfer", context.peer())
         try:
             caller = self._access.caller(_authorization(context))
             upstream = self._upstreams.get()
@@ -121,6 +137,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 try:
                     async for request in requests:
                         asked, request = read_message(request)
+                        note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
                         asked.check(caller)
                         self._upstreams.get(new_work=asked.control is None)
                         if asked.control is None:
@@ -160,6 +177,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             raise
         finally:
             self._counters.count("grpc", code)
+            self._journal.end(entry, code)
             for request_id in open_ids:
                 if gone and upstream is not None:
                     self._flights.abandon(request_id, upstream)

@@ -1,0 +1,92 @@
+"""The access log: one line of JSON for each request, with its id, so that it can be followed through Triton's log.
+
+Neither photographs, ID vectors and images nor tokens are written.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import datetime
+import json
+import logging
+import logging.handlers
+import time
+from pathlib import Path
+
+STDERR = "-"
+
+
+@dataclasses.dataclass
+class Entry:
+    """What is known of a request so far."""
+
+    transport: str
+    method: str
+    peer: str
+    caller: str = ""
+    model: str = ""
+    id: str = ""
+    bytes_in: int = 0
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+
+_current: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("entry", default=None)
+
+
+def note(*, caller: str = "", model: str = "", id: str = "", bytes_in: int = 0) -> None:
+    """Adds what was learned about the request that this task answers."""
+    entry = _current.get()
+    if entry is not None:
+        entry.caller, entry.model, entry.id = caller or entry.caller, model or entry.model, id or entry.id
+        entry.bytes_in = bytes_in or entry.bytes_in
+
+
+class Journal:
+    """Writes the access log.
+
+    Args:
+        file: Where to: a path, `STDERR`, or `None` for no log. A file that was moved away is opened anew.
+    """
+
+    def __init__(self, file: str | None = None) -> None:
+        self._handler: logging.Handler | None = None
+        if file == STDERR:
+            self._handler = logging.StreamHandler()
+        elif file is not None:
+            self._handler = logging.handlers.WatchedFileHandler(Path(file), encoding="utf-8")
+
+    def begin(self, transport: str, method: str, peer: str) -> Entry:
+        """The entry of a request that this task answers from now on."""
+        entry = Entry(transport, method, peer)
+        _current.set(entry)
+        return entry
+
+    def end(self, entry: Entry, outcome: str) -> None:
+        """Writes an entry, unless nothing was asked for: probes of health and metrics that went well.
+
+        Args:
+            entry: See `begin`.
+            outcome: Status of HTTP, or status code of gRPC.
+        """
+        if self._handler is None or (not entry.model and outcome in ("200", "OK")):
+            return
+        line = {
+            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+            "transport": entry.transport,
+            "method": entry.method,
+            "peer": entry.peer,
+            "caller": entry.caller,
+            "model": entry.model,
+            "id": entry.id,
+            "outcome": outcome,
+            "seconds": round(time.monotonic() - entry.started, 4),
+            "bytes_in": entry.bytes_in,
+        }
+        text = json.dumps({name: value for name, value in line.items() if value != ""})
+        self._handler.handle(logging.LogRecord("id3pm.access", logging.INFO, "", 0, text, None, None))
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._handler is not None:
+            self._handler.close()

@@ -1,0 +1,68 @@
+"""The access log: who asked for what, and how it ended; nothing that was sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_triton import Front
+
+from id3pm.gateway.access import Access, Caller
+from id3pm.gateway.gateway import GatewayOptions
+from id3pm.gateway.journal import Journal, note
+
+TOKEN = "t" * 20
+VECTOR = {"name": "embedding", "shape": [1, 2], "datatype": "FP32", "data": [0.123456, 0.5]}
+INFER = "/v2/models/id3pm/infer"
+
+
+@pytest.fixture
+def logged(open_front: Callable[[GatewayOptions], Front], tmp_path: Path) -> tuple[Front, Path]:
+    access = Access([(TOKEN.encode(), Caller("studio", ("vector",)))])
+    file = tmp_path / "access.log"
+    return open_front(GatewayOptions(max_body=10_000, access=access, access_log=str(file))), file
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_work_and_refusals_are_logged_with_id_and_caller_and_without_what_was_sent(logged: tuple[Front, Path]) -> None:
+    front, file = logged
+    body = json.dumps({"id": "order 7", "inputs": [VECTOR]}).encode()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    assert front.http("POST", INFER, body, headers)[0] == 200
+    assert front.http("POST", "/v2/models/id3pm_photo/infer", body, headers)[0] == 403
+    assert front.http("POST", INFER, body)[0] == 401
+    assert front.http("GET", "/v2/health/ready")[0] == 200  # a probe: not worth a line
+    first, second, third = lines(file)
+    assert (first["id"], first["caller"], first["model"], first["outcome"]) == ("order 7", "studio", "id3pm", "200")
+    assert first["bytes_in"] == len(body) and first["seconds"] >= 0 and first["peer"] == "127.0.0.1"
+    assert (second["model"], second["outcome"]) == ("id3pm_photo", "403")
+    assert third["outcome"] == "401" and "caller" not in third
+    assert "0.123456" not in file.read_text() and TOKEN not in file.read_text()
+
+
+def test_a_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    journal = Journal(str(file))
+    for name in ("before", "after"):
+        entry = journal.begin("http", "POST /", "127.0.0.1")
+        note(model="id3pm", id=name)
+        journal.end(entry, "200")
+        if name == "before":
+            file.rename(tmp_path / "access.log.1")
+    journal.close()
+    assert [lines(tmp_path / name)[0]["id"] for name in ("access.log.1", "access.log")] == ["before", "after"]
+
+
+def test_line_breaks_in_an_id_stay_inside_the_line(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "log"))
+    entry = journal.begin("grpc", "ModelInfer", "ipv4:127.0.0.1:1")
+    note(model="id3pm", id='x\n{"caller": "root"}')
+    journal.end(entry, "OK")
+    journal.close()
+    assert [line["id"] for line in lines(tmp_path / "log")] == ['x\n{"caller": "root"}']
