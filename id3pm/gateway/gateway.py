@@ -26,6 +26,8 @@ from id3pm.gateway.upstream import Upstreams
 MAX_BODY = 64 * 2**20
 _CLOSE_S = 5.0
 _KEEPALIVE_S = 75.0
+_PING_MS = 1_000
+_ALIVE_MS = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,10 @@ class Gateway:
                 ("grpc.so_reuseport", 0),  # a second server on this port must fail
                 ("grpc.max_receive_message_length", options.max_body),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),  # else clients that ask are sent away
+                ("grpc.keepalive_time_ms", _ALIVE_MS),  # the work of a caller whose network was cut ends, too
+                ("grpc.keepalive_timeout_ms", _ALIVE_MS // 2),
+                ("grpc.http2.ping_timeout_ms", _ALIVE_MS // 2),
             ]
         )
         rpc.add_generic_rpc_handlers((RpcGateway(*parts),))

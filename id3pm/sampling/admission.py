@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from id3pm.errors import OverloadedError
+from id3pm.errors import DeadlineError, OverloadedError
 
 DRAINING = "this server is draining and takes no new requests: send it to another, or retry after 5 s"
+
+HOPELESS = 0.5  # of the expected time: estimates err, and who may be in time gets a chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,23 @@ class Limits:
                 f"{backlog_s:.0f} s of work are in flight, and {self.max_backlog_s:g} s are allowed; "
                 f"retry after {_whole(backlog_s - self.max_backlog_s)} s"
             )
+
+
+def check_deadline(left_s: float, alone_s: float) -> None:
+    """Refuses work that nobody can do in time, before any of it is done.
+
+    Args:
+        left_s: Seconds until the deadline; infinite for none.
+        alone_s: Expected seconds of all steps on an idle machine; 0 where that is not known.
+
+    Raises:
+        DeadlineError: Hopeless.
+    """
+    if 0.0 < left_s < HOPELESS * alone_s:
+        raise DeadlineError(
+            f"{left_s:.3g} s are left until the deadline, and the steps alone take about {alone_s:.3g} s: "
+            "give more time, or ask for fewer steps"
+        )
 
 
 def _whole(seconds: float) -> int:

@@ -64,6 +64,11 @@ class CostModel:
         kind.weight = 1.0
         self._line = self._fitted()
 
+    @property
+    def known(self) -> bool:
+        """Whether anything has been measured."""
+        return bool(self._kinds)
+
     def step_s(self, rows: float) -> float:
         """Expected seconds of a step that evaluates so many rows."""
         a, b = self._line

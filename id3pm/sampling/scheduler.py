@@ -25,7 +25,7 @@ from id3pm.errors import (
     InvalidInputError,
 )
 from id3pm.images import to_uint8
-from id3pm.sampling.admission import DRAINING, Limits
+from id3pm.sampling.admission import DRAINING, Limits, check_deadline
 from id3pm.sampling.batch import OnDone, Row, RowBatch
 from id3pm.sampling.cost import CostModel
 from id3pm.sampling.observer import Observer
@@ -99,6 +99,7 @@ class StepScheduler:
         Raises:
             InvalidInputError: The request breaks a rule, or its id is in flight already.
             OverloadedError: Too many requests wait, or too much work; the message says for how long.
+            DeadlineError: The time left is not half of what the steps take on a free machine.
             DrainingError: No new work is taken.
         """
         self.submit_all([(request, on_done)])
@@ -123,6 +124,7 @@ class StepScheduler:
         steps = plan(self._diffusion, request.options, self.engine.config.learn_sigma)
         now = time.monotonic()
         deadline = math.inf if request.deadline is None else request.deadline
+        check_deadline(deadline - now, self._cost.service_s(steps) if self._cost.known else 0.0)
         due = due_time(now, self._cost.service_s(steps, self._max_rows), request.priority, deadline)
         return Row(request=request, plan=steps, on_done=on_done, submitted=now, due=due, deadline=deadline)
 

@@ -229,6 +229,7 @@ class TritonServer(Endpoints):
             f"--http-address={self.host}",
             f"--grpc-address={self.host}",
             f"--metrics-address={self.host}",
+            "--grpc-http2-min-recv-ping-interval-without-data=1000",  # ms; else clients that ask for life are sent away
             *(f"--{option}={port}" for option, port in self.ports.items()),
             f"--http-restricted-api={locked}",
             f"--grpc-restricted-protocol={locked}",

@@ -154,14 +154,24 @@ def test_work_stops_when_the_caller_of_a_stage_gives_up(wire: Any, embedding: np
 
 @pytest.mark.parametrize("model", ["denoiser_64", "id3pm"])
 def test_a_deadline_ends_the_work(wire: Any, embedding: np.ndarray, model: str) -> None:
+    start = time.monotonic()
+    long_request(wire, embedding, model="denoiser_64")()
+    too_little = int(0.6 * (time.monotonic() - start) * 1e6)  # but not hopeless
     with pytest.raises(InferenceServerException, match="the deadline passed at step") as caught:
-        long_request(wire, embedding, model=model, timeout_us=200_000)()
+        long_request(wire, embedding, model=model, timeout_us=too_little)()
     assert caught.value.status() == "StatusCode.UNAVAILABLE"
     assert wire.control("denoiser_64", "ping")["active"] == 0
+
+
+def test_a_hopeless_deadline_is_refused_at_once(wire: Any, embedding: np.ndarray) -> None:
+    before = wire.metrics()['id3pm_engine_rows_total{model="denoiser_64"}']
+    with pytest.raises(InferenceServerException, match="left until the deadline, and the steps alone take about"):
+        long_request(wire, embedding, timeout_us=100_000)()
+    assert wire.metrics()['id3pm_engine_rows_total{model="denoiser_64"}'] == before
 
 
 def test_http_generate_takes_a_deadline_too(wire: Any, embedding: np.ndarray) -> None:
     inputs = {"embedding": embedding.tolist(), "seed": 1, "steps": 1000, "timeout": 200_000}
     status, body = wire.http("/v2/models/id3pm_png/generate", inputs)
     assert status == 400  # Triton's generate endpoint knows one status for all errors of a model
-    assert b"the deadline passed at step" in body
+    assert b"left until the deadline" in body

@@ -118,7 +118,7 @@ def test_a_stream_shows_the_image_in_the_making(public: Any, embedding: np.ndarr
     for stage, steps in (("denoiser_64", 300), ("super_resolution", 30)):
         told = [data for name, data in events if name == "progress" and data["stage"] == stage]
         seen = [data["step"] for data in told]
-        assert seen == sorted(set(seen)) and len(seen) > steps / 30, seen
+        assert seen == sorted(set(seen)) and len(seen) > 2, seen
         assert {data["steps"] for data in told} == {steps}
         assert base64.b64decode(told[-1]["preview_png"]).startswith(b"\x89PNG")
 

@@ -24,6 +24,12 @@ _CHANNEL_ARGS = [
     # sooner.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A cut that nobody announces: after 20 s without a byte the server is asked for a sign of life, and after 10 more
+    # the call fails and is sent again. A server that Triton alone guards must allow the question: deploy/README.md.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
 ]
 
 

@@ -1,0 +1,178 @@
+"""Whatever is sent to the public ports: an error with a reason and no path of the server, or an image; and a neighbour
+whose image stays as it was."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
+
+from id3pm.gateway.gateway import GatewayOptions
+from id3pm.gateway.service import Service
+from id3pm.serving.wire import OPTIONS
+
+pytestmark = pytest.mark.server
+MAX_BODY = 2**20
+NAMES = [option.name for option in OPTIONS] + [
+    "embedding",
+    "photo",
+    "face",
+    "control",
+    "id",
+    "timeout",
+    "step",
+    "",
+    "é",
+]
+PATHS = ["id3pm_png", "id3pm_photo_png"]
+ROOT_PATH = re.compile(r"(^|[\s'\"=(])/(usr|tmp|home|root|opt|work|proc|dev|var|etc)/")
+FUZZ = settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# Few steps, or many by accident: most requests break a rule, and those that do not should be short.
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.integers(-(2**80), 2**80)
+    | st.floats(width=32)
+    | st.text(max_size=20)
+    | st.sampled_from(["ddim", "paper", "fast", "1", "nan", "only", "ping", "cancel", "../../etc/passwd", "\x00"])
+)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner))
+
+
+@pytest.fixture(scope="module")
+def service(repository: Any) -> Iterator[Service]:
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    options = GatewayOptions(max_body=MAX_BODY)
+    running = Service(repository, options=options, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
+    try:
+        with running:
+            yield running
+    finally:
+        running.kill()
+
+
+@pytest.fixture(scope="module")
+def public(service: Service, wire_to: Callable[[Any], Any]) -> Iterator[Any]:
+    connection = wire_to(service)
+    yield connection
+    connection.grpc.close()
+
+
+@pytest.fixture(autouse=True)
+def a_neighbour_does_not_notice(public: Any, embedding: np.ndarray) -> Iterator[None]:
+    inputs = {"embedding": embedding[None], "seed": np.array([[7]]), "steps": np.array([[3]], dtype=np.int32)}
+    alone = public.infer("id3pm", ["image"], **inputs)["image"]
+    inputs["steps"] = np.array([[900]], dtype=np.int32)
+    neighbour = public.start("id3pm", ["image"], **inputs)
+    yield
+    assert neighbour()["image"].shape == (1, 256, 256, 3)
+    inputs["steps"] = np.array([[3]], dtype=np.int32)
+    np.testing.assert_array_equal(public.infer("id3pm", ["image"], **inputs)["image"], alone)
+    assert public.http("/v2/health/ready")[0] == 200
+    assert public.metrics()["id3pm_gateway_restarts_total"] == 0, "a request brought the server down"
+
+
+def check_error(status: int, content: bytes) -> None:
+    document = json.loads(content)
+    assert set(document) == {"error"} or set(document) == {"error", "code"}, document
+    assert status in (400, 403, 404, 413, 429, 500, 503, 504), document
+    assert len(document["error"]) > 10 and len(document["error"]) < 2000
+    assert "Traceback" not in document["error"] and "internal error" not in document["error"], document
+    assert not ROOT_PATH.search(document["error"].replace("'../../etc/passwd'", "")), document
+
+
+@FUZZ
+@given(path=st.sampled_from(PATHS), body=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5))
+def test_json_of_any_content(public: Any, embedding: np.ndarray, path: str, body: dict[str, Any]) -> None:
+    body = {"embedding": embedding.tolist(), "seed": 1, **body, "steps": 1, "sr_steps": 1} if "seed" in body else body
+    status, content = public.http(f"/v2/models/{path}/generate", json.dumps(body).encode())
+    if status != 200:
+        check_error(status, content)
+
+
+@FUZZ
+@given(data=st.binary(max_size=300), path=st.sampled_from(["infer", "generate", "generate_stream"]))
+def test_bodies_of_any_bytes(public: Any, data: bytes, path: str) -> None:
+    status, content = public.http(f"/v2/models/id3pm/{path}", data)
+    assert status != 200
+    check_error(status, content)
+
+
+@FUZZ
+@given(
+    name=st.sampled_from([name for name in NAMES if name]),
+    datatype=st.sampled_from(["FP32", "INT32", "INT64", "BYTES", "BOOL", "FP16", "UINT8", "NONSENSE"]),
+    shape=st.lists(st.integers(-2, 20), max_size=4),
+    data=st.binary(max_size=200),
+)
+def test_tensors_of_any_kind(
+    public: Any, embedding: np.ndarray, name: str, datatype: str, shape: list[int], data: bytes
+) -> None:
+    request = service_pb2.ModelInferRequest(model_name="id3pm")
+    request.outputs.add(name="receipt")
+    good = {"seed": ("INT64", [1, 1], np.array([1])), "embedding": ("FP32", [1, 128], embedding)}
+    good |= {key: ("INT32", [1, 1], np.array([1], np.int32)) for key in ("steps", "sr_steps")}
+    for key, (kind, size, value) in good.items():
+        if key != name:
+            request.inputs.add(name=key, datatype=kind, shape=size)
+            request.raw_input_contents.append(value.tobytes())
+    request.inputs.add(name=name, datatype=datatype, shape=shape)
+    request.raw_input_contents.append(data)
+    stub = public.grpc._client_stub
+    try:
+        answer = stub.ModelInfer(request, timeout=30)
+    except Exception as error:  # whatever class gRPC gives it
+        code, message = error.code().name, error.details()  # type: ignore[attr-defined]
+        assert code in ("INVALID_ARGUMENT", "PERMISSION_DENIED", "NOT_FOUND", "INTERNAL", "UNAVAILABLE"), (
+            code,
+            message,
+        )
+        assert len(message) > 10 and "Traceback" not in message and "internal error" not in message, message
+        assert not ROOT_PATH.search(message), message
+    else:
+        assert answer.outputs
+
+
+@FUZZ
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["JPEG", "PNG", "WEBP"]), cut=st.booleans())
+def test_photographs_with_damage(public: Any, seed: int, kind: str, cut: bool) -> None:
+    chance = random.Random(seed)
+    pixels = np.random.Generator(np.random.Philox(seed)).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format=kind)
+    photo = bytearray(buffer.getvalue())
+    for _ in range(chance.randint(1, 30)):
+        photo[chance.randrange(len(photo))] = chance.randrange(256)
+    if cut:
+        del photo[chance.randrange(len(photo)) :]
+    body = {"photo": base64.b64encode(bytes(photo)).decode(), "seed": 1}
+    status, content = public.http("/v2/models/id3pm_photo_png/generate", body)
+    assert status != 200  # noise is no face
+    check_error(status, content)
+
+
+@pytest.mark.parametrize("size", [MAX_BODY + 1, 8 * MAX_BODY])
+def test_bodies_that_are_too_large(public: Any, size: int) -> None:
+    status, content = public.http("/v2/models/id3pm/infer", b"x" * size)
+    assert status == 413 and f"at most {MAX_BODY}" in json.loads(content)["error"]
+    with pytest.raises(InferenceServerException) as caught:
+        public.infer("face_embedding", ["embedding"], photo=np.array([[b"x" * size]], dtype=object))
+    assert "RESOURCE_EXHAUSTED" in str(caught.value.status())
