@@ -48,7 +48,7 @@ class PageError(Exception):
         self.notice = Notice(title, advice)
 
 
-# The server names what is wrong with a photograph in words only; they come from id3pm/face/stage.py and id3pm/images.py.
+# The server names what is wrong with a photograph in words only: those of id3pm/face/stage.py and id3pm/images.py.
 _PHOTO: tuple[tuple[str, str, str], ...] = (
     (
         r"no face was found",
@@ -67,7 +67,11 @@ _PHOTO: tuple[tuple[str, str, str], ...] = (
         "This file is not a picture that can be read here.",
         "Please choose a JPEG, PNG or WebP file.",
     ),
-    (r"truncated or damaged|header is damaged", "This picture is damaged.", "Please save it again, or try another one."),
+    (
+        r"truncated or damaged|header is damaged",
+        "This picture is damaged.",
+        "Please save it again, or try another one.",
+    ),
 )
 
 
@@ -100,7 +104,9 @@ def kindly(error: Exception) -> Notice:
             )
         case DeadlineExceededError():
             return Notice(
-                "This took longer than allowed.", "Please try fewer steps, or try again when there is less to do.", detail
+                "This took longer than allowed.",
+                "Please try fewer steps, or try again when there is less to do.",
+                detail,
             )
         case CancelledRequestError():
             return Notice("The work was stopped.", "Press the button again whenever you like.", detail, kind="note")

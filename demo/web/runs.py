@@ -1,4 +1,4 @@
-"""Making pictures while somebody looks on: one or several at once, each told step by step, all stopped by one button."""
+"""Making pictures while somebody looks on: one or several at once, told step by step, stopped by one button."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Tile:
     """One picture of a run, and how far it is.
 
     Attributes:
-        label: What the page calls it.
+        label: Whose face it is meant to be.
+        caption: What tells it from its neighbours.
         vector: ID vector that is asked for, float32 `[D]`.
         seed: Its seed.
         stage: The stage that works on it; empty before the first step.
@@ -39,6 +40,7 @@ class Tile:
     """
 
     label: str
+    caption: str
     vector: Vector
     seed: int
     stage: str = ""
@@ -123,15 +125,19 @@ class Run:
             self._seconds = self.seconds
             yield
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._end()
 
-    def stop(self) -> None:
-        """Ends what is not finished, on the service too; `watch` ends soon after."""
+    async def stop(self) -> None:
+        """Ends what is not finished, on the service too, and returns when it is; `watch` ends soon after."""
+        if self.ended:
+            return
         self.stopped = True
+        await self._end()
+
+    async def _end(self) -> None:
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _make(self, tile: Tile) -> None:
         events = self._client.stream(tile.vector, tile.seed, preview_every=self._preview_every, **self._options)

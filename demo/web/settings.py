@@ -115,5 +115,7 @@ def dice() -> int:
 
 def _preset(name: str) -> Preset:
     if name not in PRESETS:
-        raise PageError(f"There is no quality called {name!r}.", f"Please choose one of {', '.join(QUALITIES.values())}.")
+        raise PageError(
+            f"There is no quality called {name!r}.", f"Please choose one of {', '.join(QUALITIES.values())}."
+        )
     return PRESETS[name]
