@@ -88,7 +88,7 @@ def _service(repository: Path) -> Iterator[str]:
     from id3pm.gateway.service import Service  # needs more of the package than a page beside a service does
 
     click.echo("starting the service: loading engines ...", err=True)
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     service = Service(repository, report=lambda line: click.echo(line, err=True), drain_timeout_s=5, **ports)
     try:
         with service:

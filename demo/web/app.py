@@ -11,6 +11,7 @@ import gradio as gr
 
 from web import html
 from web.desk import Desk
+from web.events import QUIET
 from web.history import History, make_again
 from web.kindness import PageError, kindly
 from web.panel import Panel, attribute_panel, axis_sliders
@@ -44,7 +45,6 @@ _LIGHT_S = 15  # seconds between two looks at the service
 _STATE_S = 3600  # seconds for which a visit is remembered after its tab was closed
 _KEEP = gr.skip()
 Shown: TypeAlias = "tuple[Any, ...]"
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
 
 
 def build(desk: Desk, uploads: Path) -> gr.Blocks:
@@ -54,9 +54,11 @@ def build(desk: Desk, uploads: Path) -> gr.Blocks:
         desk: The service and the runs.
         uploads: Folder for dropped files, Gradio's temporary one; they are deleted as soon as they are read.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 60)) as page:
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 60))
+    with page:
         _Page(desk, uploads, page)
-    return page.queue(default_concurrency_limit=None, api_open=False)
+    page.queue(default_concurrency_limit=None, api_open=False)
+    return page
 
 
 class _Page:
@@ -117,19 +119,19 @@ class _Page:
         self._history = gr.State(None, time_to_live=_STATE_S)
 
     def _wire(self, page: gr.Blocks) -> None:
-        page.load(self._greet, None, [self._head, self._trouble, self._served], **_QUIET)
-        gr.Timer(_LIGHT_S).tick(self._light, None, self._head, **_QUIET)
+        page.load(self._greet, None, [self._head, self._trouble, self._served], **QUIET)
+        gr.Timer(_LIGHT_S).tick(self._light, None, self._head, **QUIET)
         asked = [self._first.person, self._second.person, self._t, self._attributes, self._history]
         asked += [*self._panel.controls, *self._axes]
         shown = [self._stage, self._details, self._pictures, self._history, self._make, self._four, self._strip]
         shown.append(self._stop)
-        self._make.click(self._one, asked, shown, **_QUIET)
-        self._four.click(self._several, asked, shown, **_QUIET)
-        self._strip.click(self._between, asked, shown, **_QUIET)
-        self._stop.click(self._stop_run, None, None, queue=False, **_QUIET)
+        self._make.click(self._one, asked, shown, **QUIET)
+        self._four.click(self._several, asked, shown, **QUIET)
+        self._strip.click(self._between, asked, shown, **QUIET)
+        self._stop.click(self._stop_run, None, None, queue=False, **QUIET)
         viewed = [self._stage, self._details, self._pictures]
-        self._pictures.pick(self._view, self._history, viewed, **_QUIET)
-        self._details.again(self._again, self._history, self._details, **_QUIET)
+        self._pictures.pick(self._view, self._history, viewed, **QUIET)
+        self._details.again(self._again, self._history, self._details, **QUIET)
         page.unload(self._stop_run)
 
     async def _greet(self) -> tuple[str, str, Served]:

@@ -96,7 +96,8 @@ def stage(run: Run, yardstick: Yardstick | None) -> str:
     messages = "".join(notice(message) for message in run.notices)
     if len(run.tiles) > 1:
         tiles = "".join(_tile(tile, yardstick) for tile in run.tiles)
-        return f'{messages}<div class="id-stage id-many" style="--id-tiles: {len(run.tiles)}">{tiles}</div>{_line(run, yardstick)}'
+        grid = f'<div class="id-stage id-many" style="--id-tiles: {len(run.tiles)}">{tiles}</div>'
+        return messages + grid + _line(run, yardstick)
     (tile,) = run.tiles
     large = tile.large
     if tile.result is not None:

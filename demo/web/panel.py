@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from web.desk import Desk
+from web.events import QUIET
 from web.served import Field, Served
 from web.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
 from web.space import SHOWN_AXES
@@ -71,8 +72,8 @@ class Panel:
         )
         self.controls: list[Any] = [quality, seed, steps, guidance, *fine]
         moved = [steps, guidance, *fine]
-        quality.input(_follow, [quality, seed], [by_hand, own, *moved], show_progress="hidden", api_name=False)
-        roll.click(dice, None, seed, show_progress="hidden", api_name=False)
+        quality.input(_follow, [quality, seed], [by_hand, own, *moved], **QUIET)
+        roll.click(dice, None, seed, **QUIET)
 
 
 def _fine_settings() -> list[Any]:
@@ -124,7 +125,7 @@ def attribute_panel(served: gr.State, chosen: gr.State) -> None:
         chosen: Attribute to value, for those that were touched.
     """
 
-    @gr.render(inputs=[served])
+    @gr.render(inputs=[served])  # type: ignore[untyped-decorator]
     def attributes(about: Served) -> None:
         if not about.attributes:
             return
@@ -139,8 +140,7 @@ def attribute_panel(served: gr.State, chosen: gr.State) -> None:
                 lambda: [{}, *(field.default for field in _grouped(about))],
                 None,
                 [chosen, *sliders],
-                show_progress="hidden",
-                api_name=False,
+                **QUIET,
             )
 
 
@@ -157,5 +157,5 @@ def _slider(field: Field, chosen: gr.State) -> Any:
     def touched(value: float, values: dict[str, float]) -> dict[str, float]:
         return {**values, field.name: value}
 
-    slider.input(touched, [slider, chosen], chosen, show_progress="hidden", api_name=False)
+    slider.input(touched, [slider, chosen], chosen, **QUIET)
     return slider

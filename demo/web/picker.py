@@ -9,6 +9,7 @@ import gradio as gr
 
 from web import html
 from web.desk import Desk
+from web.events import QUIET
 from web.kindness import kindly
 from web.people import Person
 from web.uploads import take
@@ -49,10 +50,14 @@ class Picker:
         self._message = gr.HTML("", elem_id=f"{name}-message", elem_classes="id-messages", apply_default_css=False)
         self.card = gr.HTML(html.person_card(None), elem_id=f"{name}-card", apply_default_css=False)
         shown = [self.person, self.card, self._samples, self._message]
-        self._samples.pick(self._picked, None, shown, show_progress="hidden", api_name=False)
+        self._samples.pick(self._picked, None, shown, **QUIET)
         # Without preprocessing: Gradio's own leaves a second, empty file behind.
         self._drop.upload(
-            self._dropped, self._drop, [*shown, self._drop], preprocess=False, show_progress="hidden", api_name=False
+            self._dropped,
+            self._drop,
+            [*shown, self._drop],
+            preprocess=False,
+            **QUIET,
         )
 
     async def _picked(self, event: gr.EventData) -> tuple[Any, ...]:

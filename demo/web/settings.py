@@ -58,7 +58,7 @@ class Settings:
     def of_preset(cls, quality: str, seed: int) -> Settings:
         """Where the sliders stand when a quality has been chosen; those of `balanced` for the bundle's own."""
         preset = _preset("balanced" if quality == BUNDLE else quality)
-        values = dataclasses.asdict(preset.base)
+        values: dict[str, Any] = dataclasses.asdict(preset.base)
         values["guidance_high"] = min(values["guidance_high"], ALL_STEPS)
         del values["consistency"]
         return cls(quality=quality, seed=seed, sr_steps=preset.sr.steps, **values)
@@ -81,7 +81,8 @@ class Settings:
                 f"{seed:g} cannot be a seed.", "Please take a whole number of at least 0, or let the dice choose one."
             )
         whole = ("seed", "steps", "guidance_low", "guidance_high", "sr_steps")
-        return cls(**{name: int(value) if name in whole else value for name, value in given.items()})
+        checked: dict[str, Any] = {name: int(value) if name in whole else value for name, value in given.items()}
+        return cls(**checked)
 
     def options(self) -> dict[str, Any]:
         """Options for the client: the preset, and beside it what has been moved since it was chosen.
