@@ -41,8 +41,7 @@ faces.</p></div>%s</div>"""
 _FOOTER = """<p class="id-foot">Your photographs are deleted as soon as their ID vector has been read; ID vectors and
 pictures stay in the memory of this page, for this visit alone. Please use it only with faces of people who agreed to
 it, or who do not exist: the sample people are such. Every picture says in its metadata that a model made it.</p>"""
-_LIGHT_S = 15  # seconds between two looks at the service
-_STATE_S = 3600  # seconds for which a visit is remembered after its tab was closed
+_LIGHT_S = 10  # seconds between two looks at the service
 _KEEP = gr.skip()
 Shown: TypeAlias = "tuple[Any, ...]"
 
@@ -88,7 +87,7 @@ class _Page:
             self._served, self._attributes = gr.State(Served()), gr.State({})
             attribute_panel(self._served, self._attributes)
             with gr.Accordion("Blend with a second person", open=False, elem_id="blend"):
-                self._second = Picker(self._desk, uploads, "second")
+                self._second = Picker(self._desk, uploads, "second", removable=True)
                 self._t = gr.Slider(
                     0,
                     1,
@@ -107,20 +106,18 @@ class _Page:
                 self._make = gr.Button("Make a picture", variant="primary", elem_id="make")
                 self._four = gr.Button("Four seeds at once", elem_id="four")
                 self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
-            self._stage = gr.HTML(
-                html.empty_stage(), js_on_load=html.PICK, elem_id="stage", min_height=330, apply_default_css=False
-            )
+            self._stage = gr.HTML(html.empty_stage(), elem_id="stage", apply_default_css=False)
             self._details = gr.HTML("", js_on_load=html.PICK, elem_id="details", apply_default_css=False)
         with gr.Column(elem_classes="id-card"):
             gr.HTML("<h2>Your pictures</h2>", apply_default_css=False)
             self._pictures = gr.HTML(
                 html.history(History(), None), js_on_load=html.PICK, elem_id="history", apply_default_css=False
             )
-        self._history = gr.State(None, time_to_live=_STATE_S)
+        self._history = gr.State(None)
 
     def _wire(self, page: gr.Blocks) -> None:
         page.load(self._greet, None, [self._head, self._trouble, self._served], **QUIET)
-        gr.Timer(_LIGHT_S).tick(self._light, None, self._head, **QUIET)
+        gr.Timer(_LIGHT_S).tick(self._look, None, [self._head, self._trouble, self._served], **QUIET)
         asked = [self._first.person, self._second.person, self._t, self._attributes, self._history]
         asked += [*self._panel.controls, *self._axes]
         shown = [self._stage, self._details, self._pictures, self._history, self._make, self._four, self._strip]
@@ -138,8 +135,9 @@ class _Page:
         light, trouble, about = await self._desk.greet()
         return _HEADER % light, html.notice(trouble), about
 
-    async def _light(self) -> str:
-        return _HEADER % await self._desk.light()
+    async def _look(self) -> tuple[Any, ...]:
+        light, trouble, about = await self._desk.look()
+        return _HEADER % light, html.notice(trouble), _KEEP if about is None else about
 
     async def _one(self, request: gr.Request, *asked: Any) -> AsyncGenerator[tuple[Any, ...], None]:
         async for shown in self._work("one", request, asked):

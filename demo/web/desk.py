@@ -51,6 +51,7 @@ class Desk:
         ]
         self.yardstick: Yardstick | None = None
         self.axes = space.load_axes(pca)
+        self._about: served.Served | None = None
         self._client: AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runs: dict[str, Run] = {}
@@ -73,25 +74,33 @@ class Desk:
         await client.close()
 
     async def greet(self) -> tuple[str, Notice | None, served.Served]:
-        """The light in the head, what is wrong if anything is, and what is served."""
+        """A page has been opened: the light in its head, what is wrong if anything is, and what is served."""
         try:
             about = await served.ask(self.client)
-            if self.yardstick is None:
+            if self.yardstick is None or about != self._about:
                 self.yardstick = await self._measure()
-            ready = await self.client.is_ready()
+            self._about = about
         except Exception as error:
             return html.status(False, "not ready"), kindly(error), served.Served()
-        name = f"ready: {about.name}" if about.name else "ready"
-        return html.status(ready, name if ready else "not ready"), None, about
+        light, trouble = await self._light()
+        return light, trouble, about
 
-    async def light(self) -> str:
-        """The light in the head."""
+    async def look(self) -> tuple[str, Notice | None, served.Served | None]:
+        """A page is open for a while: the same, where `None` is what was served before."""
+        if self._about is None:  # the service was away when the page was opened
+            return await self.greet()
+        return *await self._light(), None
+
+    async def _light(self) -> tuple[str, Notice | None]:
         try:
-            ready = await self.client.is_ready()
+            if await self.client.is_ready():
+                return html.status(True, "ready"), None
         except Exception as error:
-            kindly(error)
-            ready = False
-        return html.status(ready, "ready" if ready else "not ready")
+            return html.status(False, "not ready"), kindly(error)
+        return html.status(False, "not ready"), Notice(
+            "The service takes no requests at the moment.",
+            "It may be starting, or be away. This page looks again every few seconds.",
+        )
 
     async def sample(self, key: object) -> Person:
         """A sample person.

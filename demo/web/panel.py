@@ -30,14 +30,14 @@ class Panel:
             [(label, name) for name, label in QUALITIES.items()],
             value=_START.quality,
             label="Quality",
-            info="Fast takes a fraction of a second, the paper's 250 steps many. Each sets the sliders below.",
+            info="Fast takes a fraction of a second, Paper many. Each sets the sliders below.",
             elem_id="quality",
         )
         with gr.Row(equal_height=True, elem_classes="id-seed"):
             seed = gr.Number(
                 _START.seed,
                 label="Seed",
-                info="The same seed gives the same picture, another seed another one.",
+                info="Same seed, same picture; another seed, another one.",
                 precision=0,
                 minimum=0,
                 elem_id="seed",

@@ -60,9 +60,9 @@ class Yardstick:
         share = self.share(similarity)
         if share >= 0.75:
             return "nearly the same picture to the face-recognition model"
-        if share >= 0.5:
+        if share >= 0.4:
             return "clearly this person to the face-recognition model"
-        if share >= 0.3:
+        if share >= 0.25:
             return "some likeness"
         return "hardly more alike than a stranger"
 

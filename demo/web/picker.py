@@ -23,27 +23,28 @@ class Picker:
         card: Shows it; changes whenever somebody has been chosen.
     """
 
-    def __init__(self, desk: Desk, uploads: Path, name: str) -> None:
+    def __init__(self, desk: Desk, uploads: Path, name: str, *, removable: bool = False) -> None:
         """Puts it on the page that is being built.
 
         Args:
             desk: Finds the faces.
             uploads: The one folder that a dropped file may lie in.
             name: Begins the ids of its elements.
+            removable: Let the visitor take the choice back.
         """
         self._desk = desk
         self._uploads = uploads
         self.person = gr.State(None)
-        gr.HTML('<p class="id-line">Pick somebody who does not exist,</p>', apply_default_css=False)
+        gr.HTML('<p class="id-line">Pick somebody who does not exist:</p>', apply_default_css=False)
         self._samples = gr.HTML(
             html.samples(desk.pictures, None), js_on_load=html.PICK, elem_id=f"{name}-samples", apply_default_css=False
         )
-        gr.HTML('<p class="id-line">or a photograph with a face, as JPEG, PNG or WebP:</p>', apply_default_css=False)
+        gr.HTML('<p class="id-line">or drop a photograph with a face (JPEG, PNG or WebP):</p>', apply_default_css=False)
         self._drop = gr.File(
             label="A photograph with a face: JPEG, PNG or WebP",
             show_label=False,
             file_types=["image"],
-            height=124,
+            height=132,
             elem_id=f"{name}-drop",
             elem_classes="id-drop",
         )
@@ -59,6 +60,10 @@ class Picker:
             preprocess=False,
             **QUIET,
         )
+
+        if removable:
+            remove = gr.Button("Without a second person", size="sm", elem_id=f"{name}-remove")
+            remove.click(self._removed, None, shown, **QUIET)
 
     async def _picked(self, event: gr.EventData) -> tuple[Any, ...]:
         try:
@@ -76,6 +81,9 @@ class Picker:
 
     def _chosen(self, person: Person) -> tuple[Any, ...]:
         return person, html.person_card(person), html.samples(self._desk.pictures, person.name), ""
+
+    def _removed(self) -> tuple[Any, ...]:
+        return None, html.person_card(None), html.samples(self._desk.pictures, None), ""
 
     def _refused(self, error: Exception) -> tuple[Any, ...]:
         """Whoever was chosen before stays chosen."""

@@ -14,8 +14,8 @@ BUNDLE = "bundle"
 QUALITIES: Mapping[str, str] = {
     "fast": "Fast",
     "balanced": "Balanced",
-    "paper": "As in the paper",
-    BUNDLE: "The model's own",
+    "paper": "Paper",
+    BUNDLE: "Model's own",
 }
 """Names of the presets on the page. `bundle` is no preset: nothing is sent, and the served bundle decides."""
 ALL_STEPS = 1000  # training time steps; an interval that ends here has no end

@@ -46,6 +46,7 @@ class FakeClient:
         self.asked: list[dict[str, Any]] = []
         self.embed_error: Exception | None = None
         self.replay_error: Exception | None = None
+        self.ready = True
 
     async def stream(self, vector: Any, seed: int, **options: Any) -> AsyncGenerator[Any, None]:
         self.asked.append({"seed": seed, **options})
@@ -74,7 +75,7 @@ class FakeClient:
         return image
 
     async def is_ready(self) -> bool:
-        return True
+        return self.ready
 
     async def close(self) -> None:
         pass
@@ -235,13 +236,17 @@ def test_a_sample_that_is_not_there_is_refused(desk: Desk) -> None:
             asyncio.run(desk.sample(key))
 
 
-def test_the_greeting_tells_what_is_wrong(desk: Desk) -> None:
+def test_a_page_that_was_opened_before_the_service_finds_it_later(desk: Desk) -> None:
     async def scene() -> None:
-        light, trouble, _ = await desk.greet()
-        assert "id-ready" in light and trouble is None
-        desk.client.embed_error = ConnectionFailedError("connection refused")  # type: ignore[attr-defined]
-        desk.yardstick = None
+        client: Any = desk.client
+        client.embed_error = ConnectionFailedError("connection refused")
         light, trouble, _ = await desk.greet()
         assert "id-away" in light and trouble is not None and "cannot be reached" in trouble.title
+        client.embed_error = None
+        light, trouble, about = await desk.look()
+        assert "id-ready" in light and trouble is None and about is not None and desk.yardstick is not None
+        client.ready = False
+        light, trouble, about = await desk.look()
+        assert "id-away" in light and trouble is not None and "takes no requests" in trouble.title and about is None
 
     asyncio.run(scene())
