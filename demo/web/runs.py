@@ -140,8 +140,8 @@ class Run:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _make(self, tile: Tile) -> None:
-        events = self._client.stream(tile.vector, tile.seed, preview_every=self._preview_every, **self._options)
         try:
+            events = self._client.stream(tile.vector, tile.seed, preview_every=self._preview_every, **self._options)
             async with contextlib.aclosing(events):
                 async for event in events:
                     _note(tile, event)

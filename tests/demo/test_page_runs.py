@@ -109,6 +109,16 @@ def test_one_failure_is_shown_in_its_place_and_the_others_go_on() -> None:
     assert [notice.title for notice in run.notices] == ["The service is busy."]
 
 
+def test_what_the_client_refuses_before_sending_is_shown_too() -> None:
+    class Refusing(FakeClient):
+        def stream(self, vector: Any, seed: int, **options: Any) -> Any:
+            raise InvalidRequestError("attributes: this bundle has none")
+
+    run = Run(Refusing(), tiles(1), {})  # type: ignore[arg-type]
+    assert asyncio.run(asyncio.wait_for(to_the_end(run), 5)) == 1
+    assert "this bundle has none" in run.notices[0].advice
+
+
 def test_stop_returns_when_the_service_has_let_go() -> None:
     client = FakeClient()
     client.hangs = {1, 2}
