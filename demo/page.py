@@ -69,7 +69,8 @@ def main(
         "root_certificates": root_certificates,
         "token": None if token_file is None else token_file.read_text().strip(),
     }
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C too: a shell's background jobs would ignore it
+        signal.signal(number, _interrupt)
     with contextlib.ExitStack() as stack:
         url = server or DEFAULT_SERVER
         if repository is not None:
@@ -145,7 +146,7 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
