@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -65,9 +66,14 @@ class Desk:
         return self._client
 
     def close(self) -> None:
-        """Stops all runs and closes the connection; called from outside the event loop, which still runs."""
+        """Stops all runs and closes the connection; called from outside the event loop, which still runs.
+
+        What does not end within ten seconds is left: the service ends it when the connection breaks.
+        """
         if self._client is not None and self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self._close(self._client), self._loop).result(timeout=_CLOSING_S)
+            closing = asyncio.run_coroutine_threadsafe(self._close(self._client), self._loop)
+            if not concurrent.futures.wait([closing], timeout=_CLOSING_S).done:
+                logger.warning("some runs did not stop within %g s", _CLOSING_S)
 
     async def _close(self, client: AsyncClient) -> None:
         await asyncio.gather(*(run.stop() for run in self._runs.values()))

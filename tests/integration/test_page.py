@@ -70,9 +70,13 @@ def page(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page
     folder = tmp_path_factory.mktemp("page")
     program = [sys.executable, str(ROOT / "demo/page.py"), "--repository", str(built), "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(folder)}
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
+    log = folder / "log"
+    with (
+        log.open("w") as printed,
+        subprocess.Popen(program, stdout=printed, stderr=printed, env=environment, cwd=ROOT) as process,
+    ):
         try:
-            url, metrics_url = addresses(process)
+            url, metrics_url = addresses(process, log)
             (uploads,) = folder.glob("id3pm-page-*")
             yield Page(url, metrics_url, uploads)
             process.send_signal(signal.SIGTERM)
@@ -82,16 +86,15 @@ def page(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page
             process.kill()
 
 
-def addresses(process: subprocess.Popen[str]) -> tuple[str, str]:
+def addresses(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
     """Of the page and of its service's metrics, as soon as it has printed them."""
-    metrics_url = ""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("service:"):
-            metrics_url = line.split()[-1]
-        if line.startswith("page: http"):
-            return line.split()[1], metrics_url
-    pytest.fail(f"the page did not start: exit status {process.wait(10)}")
+
+    def found() -> tuple[str, str] | None:
+        assert process.poll() is None, log.read_text()
+        words = {line.partition(":")[0]: line.split() for line in log.read_text().splitlines(keepends=True)}
+        return (words["page"][1], words["service"][-1]) if "page" in words else None
+
+    return wait_until(found, "the page to start", 200)
 
 
 @pytest.fixture(scope="module")
