@@ -1,4 +1,5 @@
 # make demo  - set up, build the engines, start the Triton server, write a picture of generated faces to out/
+# make web   - the same as a page to play with in a browser, until Ctrl-C
 # make test  - set up, lint, type-check and run all tests
 PYTHON ?= python3.11
 VENV   ?= .venv
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup engines demo serve bench load test lint types unit test-slow clean
+.PHONY: help setup engines demo web serve bench load test lint types unit test-slow clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -30,6 +31,9 @@ engines: $(STAMP)  ## bundle -> verified engines in triton_repo/ (does nothing w
 
 demo: engines  ## the whole product on a photograph: picture in out/
 	$(BIN)/python demo/run.py --repository $(REPO) --photo demo/astronaut.jpg --out out
+
+web: engines  ## a page to play with: starts server and page, prints the address, stops both on Ctrl-C
+	$(BIN)/python demo/page.py --repository $(REPO)
 
 serve: engines  ## the Triton server in the foreground
 	$(BIN)/id3pm serve --repository $(REPO)

@@ -60,6 +60,7 @@ HEAVY = {
     "grpc": ("client", "id3pm/gateway", "tests", "benchmarks"),
     "aiohttp": ("id3pm/gateway", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
+    "gradio": ("demo/web/app.py", "demo/web/panel.py", "demo/web/picker.py"),
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
 FOUNDATION_MAY_IMPORT = {

@@ -140,6 +140,26 @@ def embedding() -> np.ndarray:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
+@pytest.fixture(scope="session")
+def build() -> Callable[[Path], subprocess.CompletedProcess[str]]:
+    """Builds the shipped bundle's engines into a repository, as the README says."""
+
+    def run(repository: Path) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, str(ROOT / "export/build_engines.py"), "--repository", str(repository)]
+        return subprocess.run(program, check=True, timeout=280, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def built(build: Callable[[Path], subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model repository of this checkout with the shipped bundle's engines; read-only for tests."""
+    folder = tmp_path_factory.mktemp("demo") / "triton_repo"
+    shutil.copytree(ROOT / "triton_repo", folder, ignore=shutil.ignore_patterns("engine", "__pycache__"))
+    build(folder)
+    return folder
+
+
 class Wire:
     """The two ways a client reaches the server, without id3pm's own client: raw tensors, and JSON over HTTP."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +20,7 @@ from id3pm.pipeline import Pipeline
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "demo"
-
-
-def build(repository: Path) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, str(ROOT / "export/build_engines.py"), "--repository", str(repository)]
-    return subprocess.run(program, check=True, timeout=280, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("demo") / "triton_repo"
-    shutil.copytree(ROOT / "triton_repo", folder, ignore=shutil.ignore_patterns("engine", "__pycache__"))
-    build(folder)
-    yield folder
+Build = Callable[[Path], subprocess.CompletedProcess[str]]
 
 
 def test_the_shipped_bundle_is_whole_and_says_how_it_was_trained() -> None:
@@ -52,7 +39,7 @@ def test_its_engines_carry_their_proof(built: Path) -> None:
         assert manifest.parity.trajectory["psnr_db"] >= 60
 
 
-def test_what_is_up_to_date_is_not_built_again(built: Path) -> None:
+def test_what_is_up_to_date_is_not_built_again(built: Path, build: Build) -> None:
     before = {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file()}
     start = time.monotonic()
     assert "up to date" in build(built).stdout

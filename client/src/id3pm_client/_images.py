@@ -41,10 +41,20 @@ class GeneratedImage:
     request_id: str
     seconds: float
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the 256 px image as PNG, with the receipt as JSON in the text chunk `id3pm`.
+    def png(self) -> bytes:
+        """The 256 px image as a PNG file, with the receipt as JSON in the text chunk `id3pm`.
 
         Its metadata say that a model made it (IPTC digital source type `trainedAlgorithmicMedia`).
+        """
+        text = PngImagePlugin.PngInfo()
+        text.add_text(PNG_RECEIPT_KEY, json.dumps(self.receipt))
+        text.add_itxt(PNG_XMP_KEY, GENERATED_XMP)
+        file = io.BytesIO()
+        self.image.save(file, format="PNG", pnginfo=text)
+        return file.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the bytes of `png()`.
 
         Raises:
             InvalidRequestError: `path` does not end in `.png`.
@@ -54,10 +64,7 @@ class GeneratedImage:
             raise InvalidRequestError(
                 f"{os.fspath(path)!r}: must end in .png, which carries the receipt; use .image.save() for other formats"
             )
-        text = PngImagePlugin.PngInfo()
-        text.add_text(PNG_RECEIPT_KEY, json.dumps(self.receipt))
-        text.add_itxt(PNG_XMP_KEY, GENERATED_XMP)
-        self.image.save(path, format="PNG", pnginfo=text)
+        Path(path).write_bytes(self.png())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,0 +1,157 @@
+"""`make web`: a page to play with, for people who do not program, beside a running service.
+
+    python demo/page.py --server 127.0.0.1:8001      # beside a service that runs
+    python demo/page.py --repository triton_repo     # starts one, and stops it at the end
+
+The page is a client like any other: it meets the service on the wire only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from id3pm.errors import Id3pmError, MissingExtraError
+from id3pm.gateway.access import is_loopback
+from id3pm_client import AsyncClient, Client, ClientError, Retry
+
+DEFAULT_SERVER = "127.0.0.1:8001"
+MAX_UPLOAD = "64mb"  # beyond what the service takes, so that the page can say so kindly
+_RETRY = Retry(limit=3)  # somebody waits: say soon that the service is away
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--server", help=f"host:port of the service's gRPC endpoint.  [default: {DEFAULT_SERVER}]")
+@click.option("--repository", type=click.Path(path_type=Path), help="Start a service on this model repository instead.")
+@click.option("--token-file", type=_FILE, help="File with the token that the service wants.")
+@click.option("--ssl", is_flag=True, help="Encrypt the connection to the service.")
+@click.option("--root-certificates", type=_FILE, help="PEM file of certificates to trust; implies --ssl.")
+@click.option("--pca", type=click.Path(path_type=Path), default=Path("bundles/demo/latent/pca.npz"), show_default=True,
+              help="PCA file of the served bundle: gives sliders for its axes, where it is there.")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
+@click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach; the page asks for no login.")
+def main(
+    server: str | None,
+    repository: Path | None,
+    token_file: Path | None,
+    ssl: bool,
+    root_certificates: Path | None,
+    pca: Path,
+    host: str,
+    port: int,
+    insecure: bool,
+) -> None:
+    """Serve the page until Ctrl-C or SIGTERM."""
+    if server is not None and repository is not None:
+        raise click.UsageError("--server and --repository exclude each other: the page has one service")
+    if repository is not None and (token_file or ssl or root_certificates):
+        raise click.UsageError("--token-file, --ssl and --root-certificates go with --server alone")
+    if not is_loopback(host) and not insecure:
+        raise click.UsageError(
+            f"--host {host}: the page asks for no login, and other machines would reach it; put something in front of "
+            "it that does, and say --insecure"
+        )
+    security: dict[str, Any] = {
+        "ssl": ssl or root_certificates is not None,
+        "root_certificates": root_certificates,
+        "token": None if token_file is None else token_file.read_text().strip(),
+    }
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C too: a shell's background jobs would ignore it
+        signal.signal(number, _interrupt)
+    with contextlib.ExitStack() as stack:
+        url = server or DEFAULT_SERVER
+        if repository is not None:
+            url = stack.enter_context(_service(repository))
+        Client(url, **security).close()  # what is wrong with the settings should be said now
+        address = stack.enter_context(_page(lambda: AsyncClient(url, retry=_RETRY, **security), pca, host, port))
+        click.echo(f"page: {address}   (Ctrl-C stops it)", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        click.echo("stopping", err=True)
+
+
+@contextlib.contextmanager
+def _service(repository: Path) -> Iterator[str]:
+    """A service of the page's own, on free ports of this machine; the address of its gRPC port."""
+    from id3pm.gateway.service import Service  # needs more of the package than a page beside a service does
+
+    click.echo("starting the service: loading engines ...", err=True)
+    ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    service = Service(repository, report=lambda line: click.echo(line, err=True), drain_timeout_s=5, **ports)
+    try:
+        with service:
+            click.echo(f"service: gRPC {service.grpc_url}, metrics http://{service.metrics_url}/metrics", err=True)
+            yield service.grpc_url
+    finally:
+        service.kill()
+
+
+@contextlib.contextmanager
+def _page(connect: Callable[[], AsyncClient], pca: Path, host: str, port: int) -> Iterator[str]:
+    """The page while it is served; its address.
+
+    Raises:
+        MissingExtraError: Gradio is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="id3pm-page-") as uploads:  # for this user's eyes only
+        # Gradio reads these when it is imported: no calls home, and dropped files go where they are deleted.
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")
+        try:
+            from web import app
+            from web.desk import Desk
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise MissingExtraError("the page needs Gradio: pip install 'id3pm[web]'") from error
+        desk = Desk(connect, pca)
+        page = app.build(desk, Path(uploads))
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port or _free_port(host),
+                theme=app.THEME,
+                css_paths=app.CSS,
+                head=app.HEAD,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                show_error=False,
+                max_file_size=MAX_UPLOAD,
+                footer_links=[],
+                enable_monitoring=False,
+            )
+            yield address
+        finally:
+            desk.close()
+            page.close(verbose=False)
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Id3pmError, ClientError, OSError, ValueError) as error:
+        sys.exit(f"page: {error}")

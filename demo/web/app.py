@@ -1,0 +1,212 @@
+"""The page: where everything stands, and what happens when something is pressed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gradio as gr
+
+from web import html
+from web.desk import Desk
+from web.events import QUIET
+from web.history import History, make_again
+from web.kindness import PageError, kindly
+from web.panel import Panel, attribute_panel, axis_sliders
+from web.picker import Picker
+from web.runs import Tile
+from web.served import Served
+from web.settings import Settings
+
+TITLE = "Faces from ID vectors"
+CSS = Path(__file__).with_name("page.css")
+THEME = gr.themes.Base(
+    primary_hue="slate",
+    neutral_hue="slate",
+    radius_size="md",
+    font=["Inter", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"],
+    font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+)
+HEAD = """<meta name="referrer" content="no-referrer"><script>
+// The page has a light look only; Gradio would follow the system's.
+const url = new URL(location);
+if (url.searchParams.get('__theme') !== 'light') { url.searchParams.set('__theme', 'light'); location.replace(url); }
+</script>"""
+_POLICY = Path(__file__).parents[2] / "docs" / "responsible_use.md"
+_HEADER = """<div class="id-head"><div><h1>Faces from ID vectors</h1>
+<p>A face-recognition model turns a face into a list of numbers, the ID vector. ID3PM turns the numbers back into
+faces.</p></div>%s</div>"""
+_FOOTER = """<p class="id-foot">Your photographs are deleted as soon as their ID vector has been read; ID vectors and
+pictures stay in the memory of this page, for this visit alone. Please use it only with faces of people who agreed to
+it, or who do not exist: the sample people are such. Every picture says in its metadata that a model made it.</p>"""
+_LIGHT_S = 10  # seconds between two looks at the service
+_KEEP = gr.skip()
+Shown: TypeAlias = "tuple[Any, ...]"
+
+
+def build(desk: Desk, uploads: Path) -> gr.Blocks:
+    """The page.
+
+    Args:
+        desk: The service and the runs.
+        uploads: Folder for dropped files, Gradio's temporary one; they are deleted as soon as they are read.
+    """
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 60))
+    with page:
+        _Page(desk, uploads, page)
+    page.queue(default_concurrency_limit=None, api_open=False)
+    return page
+
+
+class _Page:
+    """The elements of the page, and what they do."""
+
+    def __init__(self, desk: Desk, uploads: Path, page: gr.Blocks) -> None:
+        self._desk = desk
+        self._head = gr.HTML(_HEADER % html.status(False, "looking for the service"), apply_default_css=False)
+        self._trouble = gr.HTML("", elem_id="trouble", elem_classes="id-messages", apply_default_css=False)
+        with gr.Row(elem_classes="id-columns"):
+            with gr.Column(scale=6, min_width=340):
+                self._choices(uploads)
+            with gr.Column(scale=8, min_width=420):
+                self._results()
+        with gr.Accordion("Responsible use: the policy", open=False, elem_id="policy"):
+            gr.Markdown(_POLICY.read_text(encoding="utf-8") if _POLICY.is_file() else "See docs/responsible_use.md.")
+        gr.HTML(_FOOTER, apply_default_css=False)
+        self._wire(page)
+
+    def _choices(self, uploads: Path) -> None:
+        with gr.Column(elem_classes="id-card"):
+            gr.HTML("<h2>1. Whose face?</h2>", apply_default_css=False)
+            self._first = Picker(self._desk, uploads, "first")
+        with gr.Column(elem_classes="id-card"):
+            gr.HTML("<h2>2. How?</h2>", apply_default_css=False)
+            self._panel = Panel()
+            self._served, self._attributes = gr.State(Served()), gr.State({})
+            attribute_panel(self._served, self._attributes)
+            with gr.Accordion("Blend with a second person", open=False, elem_id="blend"):
+                self._second = Picker(self._desk, uploads, "second", removable=True)
+                self._t = gr.Slider(
+                    0,
+                    1,
+                    0.5,
+                    step=0.05,
+                    label="How much of the second person",
+                    info="0 is the first person alone, 1 the second.",
+                    elem_id="t",
+                )
+                self._strip = gr.Button("Show five steps from one to the other", size="sm", elem_id="strip")
+            self._axes = axis_sliders(self._desk)
+
+    def _results(self) -> None:
+        with gr.Column(elem_classes="id-card"):
+            with gr.Row(elem_classes="id-bar-of-buttons"):
+                self._make = gr.Button("Make a picture", variant="primary", elem_id="make")
+                self._four = gr.Button("Four seeds at once", elem_id="four")
+                self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
+            self._stage = gr.HTML(html.empty_stage(), elem_id="stage", apply_default_css=False)
+            self._details = gr.HTML("", js_on_load=html.PICK, elem_id="details", apply_default_css=False)
+        with gr.Column(elem_classes="id-card"):
+            gr.HTML("<h2>Your pictures</h2>", apply_default_css=False)
+            self._pictures = gr.HTML(
+                html.history(History(), None), js_on_load=html.PICK, elem_id="history", apply_default_css=False
+            )
+        self._history = gr.State(None)
+
+    def _wire(self, page: gr.Blocks) -> None:
+        page.load(self._greet, None, [self._head, self._trouble, self._served], **QUIET)
+        gr.Timer(_LIGHT_S).tick(self._look, None, [self._head, self._trouble, self._served], **QUIET)
+        asked = [self._first.person, self._second.person, self._t, self._attributes, self._history]
+        asked += [*self._panel.controls, *self._axes]
+        shown = [self._stage, self._details, self._pictures, self._history, self._make, self._four, self._strip]
+        shown.append(self._stop)
+        self._make.click(self._one, asked, shown, **QUIET)
+        self._four.click(self._several, asked, shown, **QUIET)
+        self._strip.click(self._between, asked, shown, **QUIET)
+        self._stop.click(self._stop_run, None, None, queue=False, **QUIET)
+        viewed = [self._stage, self._details, self._pictures]
+        self._pictures.pick(self._view, self._history, viewed, **QUIET)
+        self._details.again(self._again, self._history, self._details, **QUIET)
+        page.unload(self._stop_run)
+
+    async def _greet(self) -> tuple[str, str, Served]:
+        light, trouble, about = await self._desk.greet()
+        return _HEADER % light, html.notice(trouble), about
+
+    async def _look(self) -> tuple[Any, ...]:
+        light, trouble, about = await self._desk.look()
+        return _HEADER % light, html.notice(trouble), _KEEP if about is None else about
+
+    async def _one(self, request: gr.Request, *asked: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        async for shown in self._work("one", request, asked):
+            yield shown
+
+    async def _several(self, request: gr.Request, *asked: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        async for shown in self._work("several", request, asked):
+            yield shown
+
+    async def _between(self, request: gr.Request, *asked: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        async for shown in self._work("between", request, asked):
+            yield shown
+
+    async def _work(self, what: str, request: gr.Request, asked: tuple[Any, ...]) -> AsyncGenerator[Shown, None]:
+        """A run from the press of a button to its pictures in the history."""
+        first, second, t, attributes, history, *values = asked
+        history = History() if history is None else history
+        controls, walk = values[: len(self._panel.controls)], values[len(self._panel.controls) :]
+        try:
+            settings = Settings.of_controls(tuple(controls))
+            if what == "between":
+                tiles = self._desk.strip(first, second, settings.seed)
+            else:
+                vector, label = self._desk.target(first, second, t, walk)
+                one = [Tile(label, label, vector, settings.seed)]
+                tiles = one if what == "one" else self._desk.variations(vector, label, settings.seed)
+            run = await self._desk.begin(
+                str(request.session_hash), tiles, settings.options(), attributes, settings.preview_every
+            )
+        except Exception as error:
+            yield self._shown(stage=html.notice(kindly(error)) + html.empty_stage())
+            return
+        async with contextlib.aclosing(run.watch()) as looks:
+            async for _ in looks:
+                if not run.ended:
+                    yield self._shown(stage=html.stage(run, self._desk.yardstick), details="", busy=True)
+        new = history.add(run)
+        entry = new[0] if len(new) == 1 else None
+        yield self._shown(
+            stage=html.stage(run, self._desk.yardstick),
+            details=html.details(entry),
+            pictures=html.history(history, entry),
+            history=history,
+        )
+
+    @staticmethod
+    def _shown(
+        stage: Any, details: Any = _KEEP, pictures: Any = _KEEP, history: Any = _KEEP, busy: bool = False
+    ) -> Shown:
+        """The outputs of a run: while it is busy, Stop takes the place of the buttons that begin one."""
+        idle = gr.update(visible=not busy)
+        return stage, details, pictures, history, idle, idle, gr.update(interactive=not busy), gr.update(visible=busy)
+
+    async def _stop_run(self, request: gr.Request) -> None:
+        await self._desk.stop(str(request.session_hash))
+
+    def _view(self, history: History | None, event: gr.EventData) -> tuple[Any, ...]:
+        """A picture of the history is shown in the place of a run."""
+        try:
+            pictures = History() if history is None else history
+            entry = pictures.entry(event._data.get("key"))
+        except PageError as error:
+            return html.notice(error.notice), _KEEP, _KEEP
+        return html.viewer(entry, self._desk.yardstick), html.details(entry), html.history(pictures, entry)
+
+    async def _again(self, history: History | None, event: gr.EventData) -> str:
+        """A picture is made once more from its receipt."""
+        try:
+            entry = (History() if history is None else history).entry(event._data.get("key"))
+        except PageError as error:
+            return html.notice(error.notice)
+        return html.details(entry, await make_again(self._desk.client, entry))

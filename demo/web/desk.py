@@ -1,0 +1,205 @@
+"""What the page knows besides each visitor's own: the service, the sample people, and which runs are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from id3pm.serving.wire import MAX_PHOTO_BYTES
+from id3pm_client import AsyncClient, InvalidRequestError
+from web import html, served, space
+from web.kindness import Notice, PageError, kindly
+from web.people import Person, Vector, Yardstick, measure, meet, sample_files
+from web.runs import Run, Tile
+from web.settings import MAX_SEED
+
+logger = logging.getLogger("id3pm_page")
+VARIATIONS = 4
+_CLOSING_S = 10.0
+STRIP = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class Desk:
+    """The page's connection to the service. Belongs to the event loop that first asks for its client.
+
+    Attributes:
+        pictures: Name and data URI of each sample person.
+        yardstick: What similarities mean; `None` until the service has answered.
+        axes: Principal axes of the ID vectors, or `None`.
+    """
+
+    def __init__(self, connect: Callable[[], AsyncClient], pca: Path) -> None:
+        """Prepares it; nothing is sent.
+
+        Args:
+            connect: Makes the client.
+            pca: PCA file of the served bundle; need not exist.
+
+        Raises:
+            ValueError: The PCA file is damaged.
+        """
+        self._connect = connect
+        self._files = sample_files()
+        self.pictures = [
+            (f"Sample person {i}", html.data_uri(Image.open(file).convert("RGB")))
+            for i, file in enumerate(self._files, start=1)
+        ]
+        self.yardstick: Yardstick | None = None
+        self.axes = space.load_axes(pca)
+        self._about: served.Served | None = None
+        self._client: AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runs: dict[str, Run] = {}
+
+    @property
+    def client(self) -> AsyncClient:
+        """The client, made when first asked for: it belongs to the event loop of whoever asks."""
+        if self._client is None:
+            self._loop = asyncio.get_running_loop()
+            self._client = self._connect()
+        return self._client
+
+    def close(self) -> None:
+        """Stops all runs and closes the connection; called from outside the event loop, which still runs.
+
+        What does not end within ten seconds is left: the service ends it when the connection breaks.
+        """
+        if self._client is not None and self._loop is not None:
+            closing = asyncio.run_coroutine_threadsafe(self._close(self._client), self._loop)
+            if not concurrent.futures.wait([closing], timeout=_CLOSING_S).done:
+                logger.warning("some runs did not stop within %g s", _CLOSING_S)
+
+    async def _close(self, client: AsyncClient) -> None:
+        await asyncio.gather(*(run.stop() for run in self._runs.values()))
+        await client.close()
+
+    async def greet(self) -> tuple[str, Notice | None, served.Served]:
+        """A page has been opened: the light in its head, what is wrong if anything is, and what is served."""
+        try:
+            about = await served.ask(self.client)
+            if self.yardstick is None or about != self._about:
+                self.yardstick = await self._measure()
+            self._about = about
+        except Exception as error:
+            return html.status(False, "not ready"), kindly(error), served.Served()
+        light, trouble = await self._light()
+        return light, trouble, about
+
+    async def look(self) -> tuple[str, Notice | None, served.Served | None]:
+        """A page is open for a while: the same, where `None` is what was served before."""
+        if self._about is None:  # the service was away when the page was opened
+            return await self.greet()
+        return *await self._light(), None
+
+    async def _light(self) -> tuple[str, Notice | None]:
+        try:
+            if await self.client.is_ready():
+                return html.status(True, "ready"), None
+        except Exception as error:
+            return html.status(False, "not ready"), kindly(error)
+        return html.status(False, "not ready"), Notice(
+            "The service takes no requests at the moment.",
+            "It may be starting, or be away. This page looks again every few seconds.",
+        )
+
+    async def sample(self, key: object) -> Person:
+        """A sample person.
+
+        Args:
+            key: Number of the picture, from 0, as the browser sends it.
+
+        Raises:
+            PageError: There is none of this number.
+            ClientError: The service does not answer.
+        """
+        names = {str(i): i for i in range(len(self._files))}
+        if str(key) not in names:
+            raise PageError(f"There is no sample person {str(key)[:20]!r}.", "Please choose one of those shown.")
+        number = names[str(key)]
+        return await meet(self.client, self.pictures[number][0], self._files[number].read_bytes())
+
+    async def visitor(self, data: bytes) -> Person:
+        """The person in a photograph that was dropped.
+
+        Raises:
+            PageError: It is too large.
+            ClientError: No usable face, or no answer.
+            ImageError: Not a picture.
+        """
+        if len(data) > MAX_PHOTO_BYTES:
+            raise PageError(
+                f"This picture is too large: {len(data) / 2**20:.0f} MiB.",
+                f"Please send one of at most {MAX_PHOTO_BYTES // 2**20} MiB; any photo program can make it smaller.",
+            )
+        return await meet(self.client, "Your photograph", data)
+
+    def target(
+        self, first: Person | None, second: Person | None, t: float, walk: Sequence[float]
+    ) -> tuple[Vector, str]:
+        """The ID vector to ask for, and what to call it.
+
+        Args:
+            first: Who was chosen.
+            second: Whom to blend them with, if anybody.
+            t: How much of the second one, 0 .. 1.
+            walk: Steps along the principal axes.
+
+        Raises:
+            PageError: Nobody is chosen, or there is no way between the two.
+        """
+        if first is None:
+            raise PageError("Nobody is chosen yet.", "Please pick one of the sample people, or drop a photograph.")
+        vector, label = first.vector, first.name
+        if second is not None and t > 0:
+            vector = space.blend(first.vector, second.vector, t)
+            label = f"{100 - 100 * t:.0f} % {first.name}, {100 * t:.0f} % {second.name}"
+        if any(walk):
+            label += ", moved along its axes"
+        return space.walk(self.axes, vector, walk), label
+
+    def strip(self, first: Person | None, second: Person | None, seed: int) -> list[Tile]:
+        """From the first person to the second in five steps, all of one seed.
+
+        Raises:
+            PageError: One of them is missing.
+        """
+        if second is None:
+            raise PageError("There is no second person yet.", "Please choose one under Blend with a second person.")
+        targets = [(t, *self.target(first, second, t, ())) for t in STRIP]
+        return [Tile(label, f"{100 * t:.0f} %", vector, seed) for t, vector, label in targets]
+
+    def variations(self, vector: Vector, label: str, seed: int) -> list[Tile]:
+        """The same face from several seeds in a row."""
+        return [Tile(label, f"Seed {each}", vector, each) for each in _seeds(seed, VARIATIONS)]
+
+    async def begin(
+        self, visitor: str, tiles: list[Tile], options: Mapping[str, Any], attributes: Mapping[str, float], every: int
+    ) -> Run:
+        """A run for a visitor; an earlier one of theirs is stopped."""
+        await self.stop(visitor)
+        more = {"attributes": dict(attributes)} if attributes else {}
+        self._runs[visitor] = Run(self.client, tiles, {**options, **more}, every)
+        return self._runs[visitor]
+
+    async def stop(self, visitor: str) -> None:
+        """Stops a visitor's run, if there is one; returns when the service has let go of it."""
+        run = self._runs.pop(visitor, None)
+        if run is not None:
+            await run.stop()
+
+    async def _measure(self) -> Yardstick | None:
+        try:
+            return await asyncio.wait_for(measure(self.client, self._files), timeout=60)
+        except InvalidRequestError as error:  # a face-recognition model to which a sample shows no face
+            logger.warning("no yardstick: %s", error)
+            return None
+
+
+def _seeds(first: int, count: int) -> list[int]:
+    return [(first + i) % (MAX_SEED + 1) for i in range(count)]

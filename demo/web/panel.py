@@ -1,0 +1,161 @@
+"""The sliders."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gradio as gr
+
+from web.desk import Desk
+from web.events import QUIET
+from web.served import Field, Served
+from web.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
+from web.space import SHOWN_AXES
+
+_START = Settings.of_preset("balanced", seed=1)
+_STEP_OF_AXIS = 0.05
+
+
+class Panel:
+    """Quality, seed and what lies behind them.
+
+    Attributes:
+        controls: All of them, in the order of the fields of `Settings`.
+    """
+
+    def __init__(self) -> None:
+        """Puts it on the page that is being built."""
+        quality = gr.Radio(
+            [(label, name) for name, label in QUALITIES.items()],
+            value=_START.quality,
+            label="Quality",
+            info="Fast takes a fraction of a second, Paper many. Each sets the sliders below.",
+            elem_id="quality",
+        )
+        with gr.Row(equal_height=True, elem_classes="id-seed"):
+            seed = gr.Number(
+                _START.seed,
+                label="Seed",
+                info="Same seed, same picture; another seed, another one.",
+                precision=0,
+                minimum=0,
+                elem_id="seed",
+                scale=4,
+            )
+            roll = gr.Button("Dice", elem_id="dice", scale=1, min_width=72)
+        with gr.Column() as by_hand:
+            steps = gr.Slider(
+                2,
+                250,
+                _START.steps,
+                step=1,
+                label="Steps",
+                info="More steps take longer and draw finer.",
+                elem_id="steps",
+            )
+            guidance = gr.Slider(
+                1,
+                10,
+                _START.guidance_scale,
+                step=0.1,
+                label="Guidance",
+                info="How strongly the face has to be this person's. 1 is not at all; above 5 colours get harsh.",
+                elem_id="guidance",
+            )
+            with gr.Accordion("Fine settings", open=False):
+                fine = _fine_settings()
+        own = gr.HTML(
+            '<p class="id-line">The served model brings its own settings; nothing to adjust.</p>',
+            visible=False,
+            apply_default_css=False,
+        )
+        self.controls: list[Any] = [quality, seed, steps, guidance, *fine]
+        moved = [steps, guidance, *fine]
+        quality.input(_follow, [quality, seed], [by_hand, own, *moved], **QUIET)
+        roll.click(dice, None, seed, **QUIET)
+
+
+def _fine_settings() -> list[Any]:
+    return [
+        gr.Dropdown(["ddpm", "ddim", "dpmpp_2m"], value=_START.sampler, label="Sampler", elem_id="sampler"),
+        gr.Dropdown(["uniform", "logsnr"], value=_START.spacing, label="Spacing of the time steps"),
+        gr.Slider(0, 1, _START.eta, step=0.05, label="Fresh noise at each step (eta)", info="For the sampler ddim."),
+        gr.Slider(
+            0,
+            1,
+            _START.dynamic_threshold,
+            step=0.01,
+            label="Dynamic threshold (percentile)",
+            info="Keeps strong guidance from bleaching the picture; 0 switches it off.",
+        ),
+        gr.Slider(0, ALL_STEPS, _START.guidance_low, step=10, label="Guidance from time step"),
+        gr.Slider(
+            0, ALL_STEPS, _START.guidance_high, step=10, label="Guidance up to time step", info="1000 is pure noise."
+        ),
+        gr.Slider(2, 250, _START.sr_steps, step=1, label="Steps of the enlargement to 256 px", elem_id="sr-steps"),
+    ]
+
+
+def _follow(quality: str, seed: float | None) -> list[Any]:
+    """A quality has been chosen: the sliders go where it has them, or away."""
+    own = quality == BUNDLE
+    start = dataclasses.asdict(Settings.of_preset(quality, int(seed or 0)))
+    del start["quality"], start["seed"]
+    return [gr.update(visible=not own), gr.update(visible=own), *start.values()]
+
+
+def axis_sliders(desk: Desk) -> list[Any]:
+    """One slider for each of the first principal axes; none where there is no PCA file."""
+    if desk.axes is None:
+        return []
+    with gr.Accordion("Directions of the face space", open=False, elem_id="axes"):
+        gr.Markdown("The axes along which faces differ most, in units of the ID vector's length.")
+        return [
+            gr.Slider(-1, 1, 0, step=_STEP_OF_AXIS, label=f"Axis {axis}", elem_id=f"axis-{axis}")
+            for axis in range(1, SHOWN_AXES + 1)
+        ]
+
+
+def attribute_panel(served: gr.State, chosen: gr.State) -> None:
+    """Sliders for what the served bundle lets a request set; nothing for a bundle without attributes.
+
+    Args:
+        served: `Served`.
+        chosen: Attribute to value, for those that were touched.
+    """
+
+    @gr.render(inputs=[served])  # type: ignore[untyped-decorator]
+    def attributes(about: Served) -> None:
+        if not about.attributes:
+            return
+        with gr.Accordion("Attributes", open=False, elem_id="attributes"):
+            gr.Markdown("What is left alone, the model chooses itself.")
+            sliders = []
+            for group in dict.fromkeys(field.group for field in about.attributes):
+                with gr.Accordion(group.replace("_", " ").capitalize(), open=False):
+                    sliders += [_slider(field, chosen) for field in about.attributes if field.group == group]
+            forget = gr.Button("Leave all alone", size="sm")
+            forget.click(
+                lambda: [{}, *(field.default for field in _grouped(about))],
+                None,
+                [chosen, *sliders],
+                **QUIET,
+            )
+
+
+def _grouped(about: Served) -> list[Field]:
+    groups = list(dict.fromkeys(field.group for field in about.attributes))
+    return sorted(about.attributes, key=lambda field: groups.index(field.group))
+
+
+def _slider(field: Field, chosen: gr.State) -> Any:
+    whole = field.high - field.low >= 20
+    step = 1 if whole else (field.high - field.low) / 100
+    slider = gr.Slider(field.low, field.high, field.default, step=step, label=field.label)
+
+    def touched(value: float, values: dict[str, float]) -> dict[str, float]:
+        return {**values, field.name: value}
+
+    slider.input(touched, [slider, chosen], chosen, **QUIET)
+    return slider

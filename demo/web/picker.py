@@ -1,0 +1,90 @@
+"""The part of the page in which somebody is chosen; there are two of them: one for each person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from web import html
+from web.desk import Desk
+from web.events import QUIET
+from web.kindness import kindly
+from web.people import Person
+from web.uploads import take
+
+
+class Picker:
+    """Sample people, a field to drop a photograph into, and a card with who has been chosen.
+
+    Attributes:
+        person: The visitor's choice, `Person` or `None`.
+        card: Shows it; changes whenever somebody has been chosen.
+    """
+
+    def __init__(self, desk: Desk, uploads: Path, name: str, *, removable: bool = False) -> None:
+        """Puts it on the page that is being built.
+
+        Args:
+            desk: Finds the faces.
+            uploads: The one folder that a dropped file may lie in.
+            name: Begins the ids of its elements.
+            removable: Let the visitor take the choice back.
+        """
+        self._desk = desk
+        self._uploads = uploads
+        self.person = gr.State(None)
+        gr.HTML('<p class="id-line">Pick somebody who does not exist:</p>', apply_default_css=False)
+        self._samples = gr.HTML(
+            html.samples(desk.pictures, None), js_on_load=html.PICK, elem_id=f"{name}-samples", apply_default_css=False
+        )
+        gr.HTML('<p class="id-line">or drop a photograph with a face (JPEG, PNG or WebP):</p>', apply_default_css=False)
+        self._drop = gr.File(
+            label="A photograph with a face: JPEG, PNG or WebP",
+            show_label=False,
+            file_types=["image"],
+            height=132,
+            elem_id=f"{name}-drop",
+            elem_classes="id-drop",
+        )
+        self._message = gr.HTML("", elem_id=f"{name}-message", elem_classes="id-messages", apply_default_css=False)
+        self.card = gr.HTML(html.person_card(None), elem_id=f"{name}-card", apply_default_css=False)
+        shown = [self.person, self.card, self._samples, self._message]
+        self._samples.pick(self._picked, None, shown, **QUIET)
+        # Without preprocessing: Gradio's own leaves a second, empty file behind.
+        self._drop.upload(
+            self._dropped,
+            self._drop,
+            [*shown, self._drop],
+            preprocess=False,
+            **QUIET,
+        )
+
+        if removable:
+            remove = gr.Button("Without a second person", size="sm", elem_id=f"{name}-remove")
+            remove.click(self._removed, None, shown, **QUIET)
+
+    async def _picked(self, event: gr.EventData) -> tuple[Any, ...]:
+        try:
+            person = await self._desk.sample(event._data.get("key"))
+        except Exception as error:
+            return self._refused(error)
+        return self._chosen(person)
+
+    async def _dropped(self, file: Any) -> tuple[Any, ...]:
+        try:
+            shown = self._chosen(await self._desk.visitor(take(file, self._uploads)))
+        except Exception as error:
+            shown = self._refused(error)
+        return (*shown, None)
+
+    def _chosen(self, person: Person) -> tuple[Any, ...]:
+        return person, html.person_card(person), html.samples(self._desk.pictures, person.name), ""
+
+    def _removed(self) -> tuple[Any, ...]:
+        return None, html.person_card(None), html.samples(self._desk.pictures, None), ""
+
+    def _refused(self, error: Exception) -> tuple[Any, ...]:
+        """Whoever was chosen before stays chosen."""
+        return gr.skip(), gr.skip(), gr.skip(), html.notice(kindly(error))

@@ -1,0 +1,33 @@
+"""Dropped files: read once, deleted at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from web.kindness import PageError
+
+
+def take(file: Any, folder: Path) -> bytes:
+    """Content of a dropped file, which is deleted.
+
+    Args:
+        file: What the browser says of it; its `path` comes from there, so it is checked.
+        folder: The one folder that dropped files lie in, at any depth.
+
+    Raises:
+        PageError: It is not there.
+    """
+    named = Path(str(file["path"])) if isinstance(file, Mapping) and file.get("path") else None
+    # Resolved first: a link in the folder must not lead out of it.
+    path = None if named is None else named.resolve()
+    if path is None or not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise PageError("The photograph did not arrive.", "Please drop it once more.")
+    try:
+        return path.read_bytes()
+    finally:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: another file of the same content has just come
+            path.parent.rmdir()

@@ -1,0 +1,170 @@
+"""From sliders to the options of a request, and from two people to one ID vector."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from id3pm.sampling.presets import PRESETS
+from web import served, space, uploads
+from web.kindness import PageError
+from web.people import crop
+from web.settings import MAX_SEED, QUALITIES, Settings, dice
+
+
+def vectors(count: int = 2) -> list[np.ndarray]:
+    random = np.random.Generator(np.random.Philox(3))
+    return [random.standard_normal(128).astype(np.float32) for _ in range(count)]
+
+
+def changed(quality: str, **values: Any) -> dict[str, Any]:
+    return dataclasses.replace(Settings.of_preset(quality, 1), **values).options()
+
+
+@pytest.mark.parametrize("quality", PRESETS)
+def test_a_quality_alone_is_its_preset(quality: str) -> None:
+    assert changed(quality) == {"preset": quality}
+
+
+def test_the_models_own_settings_send_nothing() -> None:
+    assert changed("bundle", steps=99) == {}
+
+
+def test_what_was_moved_is_sent_beside_the_preset() -> None:
+    assert changed("fast", steps=12, guidance_scale=3.5) == {"preset": "fast", "steps": 12, "guidance_scale": 3.5}
+    assert changed("paper", guidance_high=500, sr_steps=20) == {"preset": "paper", "guidance_high": 500, "sr_steps": 20}
+
+
+def test_noise_of_ddim_is_not_sent_to_other_samplers() -> None:
+    assert changed("fast", sampler="dpmpp_2m", eta=0.5) == {"preset": "fast", "sampler": "dpmpp_2m"}
+
+
+def test_every_quality_of_the_page_is_a_preset_or_the_bundles() -> None:
+    assert set(QUALITIES) == {*PRESETS, "bundle"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("seed", None, "seed is empty"),
+        ("seed", -1, "-1 cannot be a seed"),
+        ("seed", 1.5, "1.5 cannot be a seed"),
+        ("seed", float(MAX_SEED) * 4, "cannot be a seed"),
+        ("steps", None, "steps is empty"),
+    ],
+)
+def test_a_field_that_no_request_may_have_is_named(name: str, value: Any, words: str) -> None:
+    fields = dataclasses.asdict(Settings.of_preset("fast", 1)) | {name: value}
+    with pytest.raises(PageError, match=words):
+        Settings.of_controls(tuple(fields.values()))
+
+
+def test_an_empty_guidance_interval_is_refused() -> None:
+    with pytest.raises(PageError, match="begin at time step 600, after its end at 500"):
+        changed("fast", guidance_low=600, guidance_high=500)
+
+
+def test_the_dice_give_seeds() -> None:
+    rolls = {dice() for _ in range(20)}
+    assert len(rolls) > 15 and all(0 <= roll <= MAX_SEED for roll in rolls)
+
+
+def test_previews_are_about_25_however_many_steps() -> None:
+    assert Settings.of_preset("fast", 1).preview_every == 1
+    assert Settings.of_preset("paper", 1).preview_every == 10
+
+
+def test_slerp_keeps_to_the_arc_and_interpolates_lengths() -> None:
+    a, b = vectors()
+    b *= 3
+    half = space.slerp(a, b, 0.5)
+    assert np.isclose(np.linalg.norm(half), (np.linalg.norm(a) + np.linalg.norm(b)) / 2, rtol=1e-5)
+    to_a, to_b = (float(half @ v / np.linalg.norm(half) / np.linalg.norm(v)) for v in (a, b))
+    assert np.isclose(to_a, to_b, atol=1e-5)
+    assert space.slerp(a, b, 0.0) is a and space.slerp(a, b, 1.0) is b
+    assert np.allclose(space.slerp(a, a, 0.3), a, rtol=1e-5)
+
+
+def test_there_is_no_way_between_opposite_vectors() -> None:
+    a, b = vectors()
+    with pytest.raises(PageError, match="no way between"):
+        space.blend(a, -a, 0.5)
+    with pytest.raises(PageError, match="do not fit"):
+        space.blend(a, b[:64], 0.5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        space.slerp(a, b, 1.5)
+
+
+def test_axes_stay_away_without_a_file(tmp_path: Path) -> None:
+    assert space.load_axes(tmp_path / "pca.npz") is None
+    (a,) = vectors(1)
+    assert space.walk(None, a, [0.5, 0.0]) is a
+
+
+def test_the_clients_own_arithmetic_is_used_where_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Pca:
+        @staticmethod
+        def load(path: Path) -> Pca:
+            assert path.read_bytes() == b"axes"
+            return Pca()
+
+        @staticmethod
+        def walk(vector: np.ndarray, axis: int, amount: float) -> np.ndarray:
+            return vector + 10 * axis + amount
+
+    latent = types.SimpleNamespace(Pca=Pca, slerp=lambda a, b, t: a + t)
+    monkeypatch.setattr(space, "_latent", lambda: latent)
+    (tmp_path / "pca.npz").write_bytes(b"axes")
+    axes = space.load_axes(tmp_path / "pca.npz")
+    zero = np.zeros(2, dtype=np.float32)
+    assert space.walk(axes, zero, [0.5, 0.0, 0.25]).tolist() == [20.75, 20.75]
+    assert space.blend(zero, zero, 0.5).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.skipif(space._latent() is None, reason="no id3pm_client.latent")
+def test_the_clients_slerp_is_this_one() -> None:
+    a, b = vectors()
+    assert np.allclose(space.blend(a, b, 0.3), space.slerp(a, b, 0.3), rtol=1e-4, atol=1e-5)
+
+
+def test_the_attribute_panel_follows_the_schema() -> None:
+    yaw = {"name": "yaw", "group": "head pose", "low": -40, "high": 40, "unit": "degrees", "default": 0}
+    beard = {"name": "full_beard", "group": "facial hair", "low": 0, "high": 1, "unit": None, "default": None}
+    about = served.read({"name": "mine", "id_vector_model": "sface", "identity_dim": 128, "attributes": [yaw, beard]})
+    assert about.name == "mine"
+    assert [field.label for field in about.attributes] == ["Yaw (degrees)", "Full beard"]
+    assert about.attributes[0].low == -40 and about.attributes[1].default == 0
+    assert served.read(types.SimpleNamespace(name="demo", attributes=())).attributes == ()
+
+
+@pytest.mark.parametrize("box", [(-4, -4, 20, 20), (90, 40, 30, 30), (10, 10, 200, 200), (40, 20, 10, 14)])
+def test_a_face_at_the_edge_is_cropped_within_the_photograph(box: tuple[int, ...]) -> None:
+    photo = Image.new("RGB", (100, 60), "red")
+    assert crop(photo, np.array(box)).getcolors() == [(192 * 192, (255, 0, 0))]
+
+
+def test_a_dropped_file_is_read_and_gone(tmp_path: Path) -> None:
+    (tmp_path / "hash").mkdir()
+    (tmp_path / "hash/photo.jpg").write_bytes(b"face")
+    assert uploads.take({"path": str(tmp_path / "hash/photo.jpg")}, tmp_path) == b"face"
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_other_file_can_be_named(tmp_path: Path) -> None:
+    folder, other = tmp_path / "uploads", tmp_path / "secret"
+    folder.mkdir()
+    other.write_bytes(b"secret")
+    (folder / "link").symlink_to(other)
+    for path in (other, folder / "../secret", folder / "link", folder, ""):
+        with pytest.raises(PageError, match="did not arrive"):
+            uploads.take({"path": str(path)}, folder)
+    for nothing in (None, [], {}):
+        with pytest.raises(PageError, match="did not arrive"):
+            uploads.take(nothing, folder)
+    assert other.read_bytes() == b"secret"
