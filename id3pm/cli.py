@@ -22,6 +22,9 @@ class Command(NamedTuple):
 
 _TRAINING = "id3pm.training.commands:"
 COMMANDS = {
+    "analyse": Command(
+        "id3pm.analysis.commands:analyse_command", "what a face-recognition model is robust against", "evaluate"
+    ),
     "convert": Command("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
     "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
     "embed-dataset": Command(

@@ -37,6 +37,7 @@ ALLOWED = {
     "training": CORE | {"pipeline"},
     "evaluation": CORE | {"pipeline"},
     "sheets": CORE | {"pipeline"},
+    "analysis": CORE | {"pipeline", "evaluation", "sheets"},
     "cli": FOUNDATION,
     "__main__": {"cli"},
 }
