@@ -105,6 +105,11 @@ def analyse_command(
     """
     if data is not None and thresholds_file is not None:
         raise click.UsageError("--data measures thresholds, --thresholds reads them: give one")
+    files, more = _files(photos), _files([] if same_person is None else [same_person])
+    if more and len(files) != 1:
+        raise InvalidInputError(
+            f"--same-person with {len(files)} photographs: give the one PHOTO whose person it shows"
+        )
     options = {"preset": preset, "steps": steps, "guidance_scale": guidance_scale}
     options = {name: value for name, value in options.items() if value is not None}
     notes: list[str] = []
@@ -112,9 +117,7 @@ def analyse_command(
         known = thresholds_of.read(thresholds_file)
         loaded = [stack.enter_context(Pipeline.load(repository, threads=threads)) for repository in repositories]
         stage = loaded[0].face_stage
-        subjects = [_person(file, stage, families or tuple(VARIANTS)) for file in _files(photos)]
-        if same_person is not None:
-            subjects = [_with_photographs(subjects, _files([same_person]), stage)]
+        subjects = [_person(file, stage, families or tuple(VARIANTS), more) for file in files]
         subjects += _gallery(_files(pictures), stage)
         out.mkdir(parents=True, exist_ok=True)
         with _progress() as bar:
@@ -168,23 +171,18 @@ def _photo(file: Path) -> Any:
         raise ImageError(f"{file}: {error}") from error
 
 
-def _person(file: Path, stage: FaceStage, families: Sequence[str]) -> Subject:
+def _person(file: Path, stage: FaceStage, families: Sequence[str], more: Sequence[Path]) -> Subject:
     try:
         portrait = portrait_of(_photo(file), stage)
     except FaceError as error:
         raise type(error)(f"{file}: {error}") from error
-    pictures = (Picture(ORIGINAL, "original", portrait.image), *variants_of(portrait, families))
-    return Subject(file.stem, (*pictures, Picture(MEAN, "mean of all ID vectors", None)), person=True)
-
-
-def _with_photographs(subjects: Sequence[Subject], files: Sequence[Path], stage: FaceStage) -> Subject:
-    if len(subjects) != 1:
-        raise InvalidInputError(
-            f"--same-person with {len(subjects)} photographs: give the one PHOTO whose person it shows"
-        )
-    original, *changed = subjects[0].pictures
-    more = [Picture(PHOTOGRAPHS, file.stem, framed(_photo(file), stage)) for file in files]
-    return Subject(subjects[0].name, (original, *more, *changed), person=True)
+    pictures = (
+        Picture(ORIGINAL, "original", portrait.image),
+        *(Picture(PHOTOGRAPHS, other.stem, framed(_photo(other), stage)) for other in more),
+        *variants_of(portrait, families),
+        Picture(MEAN, "mean of all ID vectors", None),
+    )
+    return Subject(file.stem, pictures, person=True)
 
 
 def _gallery(files: Sequence[Path], stage: FaceStage) -> list[Subject]:

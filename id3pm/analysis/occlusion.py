@@ -87,7 +87,7 @@ def headband(portrait: Portrait) -> Pixels:
 
 def hand(portrait: Portrait) -> Pixels:
     """Something as large as a hand before one cheek and half of the mouth, in the face's own mean colour."""
-    block = _smooth([(-1.15, 0.3), (-0.12, 0.3), (-0.12, 1.7), (-1.15, 1.7)], 3)
+    block = _smooth([(-1.2, 0.3), (-0.2, 0.3), (-0.2, 1.7), (-1.2, 1.7)], 3)
     middle = np.abs(portrait.grid - (0, 0.6)).max(axis=-1) < 0.6
     colour = portrait.image[middle].mean(axis=0) * 0.85
     image = _over(portrait.image, _mask(portrait, [block + (0.04, 0.06)], soft=0.06) * 0.5, (20, 16, 14))

@@ -38,7 +38,7 @@ def ink(portrait: Portrait, width: float = 2.2) -> Pixels:
     grey = _grey(portrait.image) / 255
     sharp, soft = cv2.GaussianBlur(grey, (0, 0), width), cv2.GaussianBlur(grey, (0, 0), 1.6 * width)
     difference = 20 * sharp - 19 * soft
-    lines: Floats = 1 + np.tanh(6 * np.minimum(difference - 0.55, 0))
+    lines: Floats = 1 + np.tanh(12 * np.minimum(difference - 0.55, 0))
     return _coloured(255 * lines)
 
 

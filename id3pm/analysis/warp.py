@@ -18,7 +18,7 @@ from id3pm.analysis.portrait import SIZE, Floats, Pixels, Portrait
 Field = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Where something goes: face coordinates [..., 2] -> how far it moves, in face coordinates [..., 2]."""
 
-ROUNDS = 30  # of the inversion; each leaves at most 9/10 of the error
+ROUNDS = 20  # of the inversion; each leaves at most 9/10 of the error, most of them far less
 HEAD, HEAD_WIDTH, HEAD_HEIGHT, HEAD_MIDDLE = 1.1, 0.85, 1.25, 0.45
 NOSE, NOSE_WIDTH, NOSE_HEIGHT = 0.36, 0.17, 0.26
 AXIS_DEPTH = 0.5
