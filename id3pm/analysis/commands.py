@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -110,15 +112,15 @@ def analyse_command(
         raise InvalidInputError(
             f"--same-person with {len(files)} photographs: give the one PHOTO whose person it shows"
         )
-    options = {"preset": preset, "steps": steps, "guidance_scale": guidance_scale}
-    options = {name: value for name, value in options.items() if value is not None}
+    given = {"preset": preset, "steps": steps, "guidance_scale": guidance_scale}
+    sampling: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     notes: list[str] = []
     with ExitStack() as stack:
         known = thresholds_of.read(thresholds_file)
         loaded = [stack.enter_context(Pipeline.load(repository, threads=threads)) for repository in repositories]
         stage = loaded[0].face_stage
         subjects = [_person(file, stage, families or tuple(VARIANTS), more) for file in files]
-        subjects += _gallery(_files(pictures), stage)
+        subjects = _named_apart(subjects + _gallery(_files(pictures), stage))
         out.mkdir(parents=True, exist_ok=True)
         with _progress() as bar:
             judges = [
@@ -133,17 +135,16 @@ def analyse_command(
                 _model(name, pipeline, found, known, notes)
                 for name, pipeline, found in zip(names, loaded, judges, strict=True)
             ]
+            shown = {**sampling, "size": 256 if super_resolution else 64}
+            about = About([_about(model) for model in models], seed, shown, notes)
             blocks: list[Block] = []
             for subject in subjects:
                 task = bar.add_task(subject.name, total=len(models) * len(subject.pictures))
                 advance = functools.partial(bar.advance, task)
-                of_subject = [study(model, subject, seed, options, super_resolution, advance) for model in models]
+                of_subject = [study(model, subject, seed, sampling, super_resolution, advance) for model in models]
                 blocks += of_subject
                 write_sheet(out / f"{subject.name}.png", of_subject, seed)
-        about = About(
-            [_about(model) for model in models], seed, {**options, "size": 256 if super_resolution else 64}, notes
-        )
-        report = write_report(out, blocks, about)
+                report = write_report(out, blocks, about)  # anew after each: an interruption loses one person
     for line in (*readings(summarise(blocks)), *notes):
         click.echo(line)
     click.echo(f"report: {report}")
@@ -188,6 +189,18 @@ def _person(file: Path, stage: FaceStage, families: Sequence[str], more: Sequenc
 def _gallery(files: Sequence[Path], stage: FaceStage) -> list[Subject]:
     pictures = tuple(Picture(STYLE, file.stem, framed(_photo(file), stage)) for file in files)
     return [Subject("pictures", pictures, person=False)] if pictures else []
+
+
+def _named_apart(subjects: Sequence[Subject]) -> list[Subject]:
+    """The same, with numbers behind names that were there before: names become file names."""
+    taken: set[str] = set()
+    renamed = []
+    for subject in subjects:
+        numbered = (f"{subject.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([subject.name], numbered) if name not in taken)
+        taken.add(name)
+        renamed.append(dataclasses.replace(subject, name=name))
+    return renamed
 
 
 def _judges(

@@ -54,10 +54,25 @@ class GeneratedImage:
             raise InvalidRequestError(
                 f"{os.fspath(path)!r}: must end in .png, which carries the receipt; use .image.save() for other formats"
             )
-        text = PngImagePlugin.PngInfo()
-        text.add_text(PNG_RECEIPT_KEY, json.dumps(self.receipt))
-        text.add_itxt(PNG_XMP_KEY, GENERATED_XMP)
-        self.image.save(path, format="PNG", pnginfo=text)
+        write_png(path, self.image, self.receipt)
+
+
+def write_png(path: str | os.PathLike[str], image: Image.Image, receipt: Mapping[str, Any] | None = None) -> None:
+    """Writes a generated image, or what will become one, as PNG whose metadata say that a model made it.
+
+    Args:
+        path: The file.
+        image: The image.
+        receipt: Stored as JSON in the text chunk `id3pm`, if it is given.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    text = PngImagePlugin.PngInfo()
+    if receipt is not None:
+        text.add_text(PNG_RECEIPT_KEY, json.dumps(receipt))
+    text.add_itxt(PNG_XMP_KEY, GENERATED_XMP)
+    image.save(path, format="PNG", pnginfo=text)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
