@@ -17,7 +17,7 @@ from PIL import Image
 from id3pm import __version__
 from id3pm.analysis.sheet import angle
 from id3pm.analysis.study import Block, Opinion
-from id3pm.analysis.summary import ORDER, Line, named, readings, summarise
+from id3pm.analysis.summary import ORDER, Line, named, readings, summarise, traces
 from id3pm.analysis.threshold import Threshold, degrees
 from id3pm.analysis.variants import MEAN, ORIGINAL
 from id3pm.errors import MissingExtraError
@@ -78,6 +78,7 @@ def write_report(folder: Path, blocks: Sequence[Block], about: About) -> Path:
         about=about,
         readings=readings(lines),
         tables=_tables(lines),
+        traces=traces(blocks),
         named=named,
         thresholds=[
             {"threshold": threshold, "strict": degrees(threshold.false_match_1_in_1000)}
@@ -219,6 +220,7 @@ def _numbers(blocks: Sequence[Block], lines: Sequence[Line], about: About) -> di
         ],
         "summary": [dataclasses.asdict(line) for line in lines],
         "readings": readings(lines),
+        "traces": [dataclasses.asdict(found) for found in traces(blocks)],
         "subjects": [
             {
                 "name": block.subject.name,

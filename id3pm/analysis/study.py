@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from id3pm.analysis.portrait import SIZE
 from id3pm.analysis.threshold import Threshold, angles
+from id3pm.analysis.traces import properties
 from id3pm.analysis.variants import MEAN, ORIGINAL, STYLE, Picture
 from id3pm.errors import NoFaceError
 from id3pm.evaluation.encoders import Judge
@@ -66,12 +67,16 @@ class Block:
         subject: Whose pictures.
         images: Generated from the ID vector of each picture, uint8 [S, S, 3]; `None` where no face was found.
         opinions: Of the model itself first, then of independent ones.
+        shown: Properties of each picture, see `id3pm.analysis.traces.properties`.
+        made: The same of the images.
     """
 
     model: str
     subject: Subject
     images: tuple[NDArray[np.uint8] | None, ...]
     opinions: tuple[Opinion, ...]
+    shown: NDArray[np.float64]
+    made: NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,7 +137,9 @@ def study(
         _opinion(judge, threshold, subject, vectors, images)
         for judge, threshold, vectors in zip(model.judges, model.thresholds, seen, strict=True)
     ]
-    return Block(model.name, subject, tuple(images), tuple(opinions))
+    stage = model.pipeline.face_stage
+    shown = properties([picture.image for picture in subject.pictures], stage)
+    return Block(model.name, subject, tuple(images), tuple(opinions), shown, properties(images, stage))
 
 
 def _vectors(judge: Judge, subject: Subject) -> NDArray[np.float32]:

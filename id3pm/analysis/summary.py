@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from id3pm.analysis.study import Angles, Block
+from id3pm.analysis.traces import PROPERTIES, Trace, trace
 from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS
 
 ORDER = (ORIGINAL, PHOTOGRAPHS, *VARIANTS, MEAN)
@@ -99,6 +100,21 @@ def _share(angles: Angles, limit: float | None) -> float | None:
 
 def _mean(angles: Angles) -> float | None:
     return float(np.nanmean(angles)) if np.isfinite(angles).any() else None
+
+
+def traces(blocks: Sequence[Block]) -> list[Trace]:
+    """What comes back in generated faces, for every model and property of which there are pictures enough."""
+    found = []
+    for model in dict.fromkeys(block.model for block in blocks):
+        of_model = [block for block in blocks if block.model == model and block.subject.person]
+        for column, (name, family) in enumerate(PROPERTIES.items()):
+            changes: list[Angles] = [np.empty(0)] * 2
+            for block in of_model:
+                rows = [row for row, picture in enumerate(block.subject.pictures) if picture.family == family]
+                for side, values in enumerate((block.shown, block.made)):
+                    changes[side] = np.concatenate([changes[side], values[rows, column] - values[0, column]])
+            found.append(trace(model, name, *changes))
+    return [trace for trace in found if trace is not None]
 
 
 def readings(lines: Sequence[Line]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -34,8 +35,15 @@ class AngleJudge:
         return np.stack([vector(int(image[0, 0, 0])) for image in images])
 
 
+class NoFaces:
+    def detect(self, images: np.ndarray) -> list[np.ndarray]:
+        return [np.empty((0, 15), np.float32)] * len(images)
+
+
 class MadeUpPipeline:
     """Makes a picture 5 degrees further than it was asked for."""
+
+    face_stage = NoFaces()
 
     def __init__(self) -> None:
         self.asked: list[tuple[np.ndarray, int, dict[str, Any]]] = []
@@ -134,7 +142,7 @@ def test_without_a_threshold_nobody_is_recognised_or_not() -> None:
 
 def test_people_are_counted_together_and_models_apart() -> None:
     one = study(model(), subject(), 0, {})
-    other = Block("other", one.subject, one.images, one.opinions)
+    other = dataclasses.replace(one, model="other")
     lines = summarise([one, one, other])
     assert [line.pictures for line in lines if line.family == "light"] == [4, 2]
 
@@ -152,5 +160,6 @@ def test_nothing_is_said_of_a_family_in_which_no_face_was_found() -> None:
     nobody = np.array([0.0, np.nan])
     pictures = (picture(ORIGINAL, 10), picture("light", NO_FACE))
     opinion = Opinion("angle", False, threshold(32), nobody, nobody, nobody)
-    lines = summarise([Block("angle", Subject("x", pictures, True), (None, None), (opinion,))])
+    nothing = np.full((2, 3), np.nan)
+    lines = summarise([Block("angle", Subject("x", pictures, True), (None, None), (opinion,), nothing, nothing)])
     assert lines[1].drift is None and lines[1].recognised == 0.0
