@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from id3pm import shards
 from id3pm.analysis import threshold as thresholds_of
 from id3pm.analysis.portrait import framed, portrait_of
-from id3pm.analysis.report import About, write_report
+from id3pm.analysis.report import About, load_template, write_report
 from id3pm.analysis.sheet import write_sheet
 from id3pm.analysis.study import Block, Model, Subject, study
 from id3pm.analysis.summary import readings, summarise
@@ -107,6 +107,7 @@ def analyse_command(
     """
     if data is not None and thresholds_file is not None:
         raise click.UsageError("--data measures thresholds, --thresholds reads them: give one")
+    load_template()  # a missing library is noticed now, not after minutes
     files, more = _files(photos), _files([] if same_person is None else [same_person])
     if more and len(files) != 1:
         raise InvalidInputError(
@@ -181,7 +182,7 @@ def _person(file: Path, stage: FaceStage, families: Sequence[str], more: Sequenc
         Picture(ORIGINAL, "original", portrait.image),
         *(Picture(PHOTOGRAPHS, other.stem, framed(_photo(other), stage)) for other in more),
         *variants_of(portrait, families),
-        Picture(MEAN, "mean of all ID vectors", None),
+        Picture(MEAN, "mean ID vector", None),
     )
     return Subject(file.stem, pictures, person=True)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from id3pm import __version__
 from id3pm.analysis.sheet import angle
 from id3pm.analysis.study import Block, Opinion
-from id3pm.analysis.summary import ORDER, Line, named, readings, summarise, traces
+from id3pm.analysis.summary import ORDER, Line, bands, named, readings, summarise, traces
 from id3pm.analysis.threshold import Threshold, degrees
 from id3pm.analysis.variants import MEAN, ORIGINAL
 from id3pm.errors import MissingExtraError
@@ -61,19 +61,10 @@ def write_report(folder: Path, blocks: Sequence[Block], about: About) -> Path:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("the report needs jinja2: pip install 'id3pm[evaluate]'") from error
     lines = summarise(blocks)
     write_json(folder / "analysis.json", _numbers(blocks, lines, about))
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(angle=_shown_angle, percent=_percent)
-    template = environment.from_string(resources.files("id3pm.analysis").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     file = folder / "report.html"
-    text = template.render(
+    text = load_template().render(
         version=__version__,
         about=about,
         readings=readings(lines),
@@ -89,6 +80,24 @@ def write_report(folder: Path, blocks: Sequence[Block], about: About) -> Path:
     )
     write_text(file, text)
     return file
+
+
+def load_template() -> Any:
+    """The report's template.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("the report needs jinja2: pip install 'id3pm[evaluate]'") from error
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(angle=_shown_angle, percent=_percent)
+    source = resources.files("id3pm.analysis").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
 def _models(blocks: Sequence[Block]) -> list[str]:
@@ -121,7 +130,7 @@ def _tables(lines: Sequence[Line]) -> list[dict[str, Any]]:
 def _chart(model: str, blocks: Sequence[Block]) -> dict[str, Any]:
     """Every angle of a model's own opinion as a dot: families from top to bottom, 0 .. WIDEST from left to right."""
     people = [block for block in blocks if block.subject.person]
-    bands = []
+    rows = []
     for family in (family for family in ORDER if family not in (ORIGINAL, MEAN)):
         dots = [
             {
@@ -134,22 +143,17 @@ def _chart(model: str, blocks: Sequence[Block]) -> dict[str, Any]:
             if picture.family == family and not np.isnan(block.opinions[0].drift[row])
         ]
         if dots:
-            bands.append({"name": named(family), "dots": dots})
+            rows.append({"name": named(family), "dots": dots})
     threshold = people[0].opinions[0].threshold if people else None
-    return {"model": model, "bands": bands, "limit": None if threshold is None else threshold.degrees}
+    return {"model": model, "bands": rows, "limit": None if threshold is None else threshold.degrees}
 
 
 def _subject(blocks: Sequence[Block]) -> dict[str, Any]:
     """Everything the template shows of one subject: a band of pictures per family, and all its numbers."""
     subject = blocks[0].subject
-    bands = []
-    for family in ORDER:
-        columns = [row for row, picture in enumerate(subject.pictures) if picture.family == family]
-        if not columns or family == MEAN:
-            continue
-        if family == ORIGINAL:  # the mean is to be compared with it
-            columns += [row for row, picture in enumerate(subject.pictures) if picture.family == MEAN]
-        bands.append(
+    shown = []
+    for family, columns in bands(subject.pictures).items():
+        shown.append(
             {
                 "name": "" if family == ORIGINAL else named(family),
                 "columns": [
@@ -166,7 +170,7 @@ def _subject(blocks: Sequence[Block]) -> dict[str, Any]:
                 ],
             }
         )
-    return {"name": subject.name, "person": subject.person, "bands": bands, "details": _details(blocks)}
+    return {"name": subject.name, "person": subject.person, "bands": shown, "details": _details(blocks)}
 
 
 def _cell(block: Block, row: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.analysis.study import Block
-from id3pm.analysis.summary import ORDER, named
+from id3pm.analysis.summary import bands, named
 from id3pm.analysis.variants import ORIGINAL, Picture
 from id3pm.images import encode_png
 from id3pm.sheets.grid import Tile, grid
@@ -30,10 +30,9 @@ def write_sheet(file: Path, blocks: Sequence[Block], seed: int) -> None:
     pictures = subject.pictures
     rows: list[list[Tile | None]] = []
     labels = []
-    for family in (family for family in ORDER if any(picture.family == family for picture in pictures)):
-        columns = [row for row, picture in enumerate(pictures) if picture.family == family]
+    for family, columns in bands(pictures).items():
         rows.append([_shown(pictures[row]) for row in columns])
-        labels.append(named(family))
+        labels.append(named(family) if family != ORIGINAL else "")
         for block in blocks:
             rows.append([_generated(block, row) for row in columns])
             limit = block.opinions[0].threshold

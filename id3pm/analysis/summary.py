@@ -9,7 +9,7 @@ import numpy as np
 
 from id3pm.analysis.study import Angles, Block
 from id3pm.analysis.traces import PROPERTIES, Trace, trace
-from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS
+from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS, Picture
 
 ORDER = (ORIGINAL, PHOTOGRAPHS, *VARIANTS, MEAN)
 NAMES = {STYLE: "out of distribution", PHOTOGRAPHS: "other photographs", MEAN: "mean ID vector"}
@@ -51,6 +51,16 @@ class Line:
 def named(family: str) -> str:
     """The heading of a family."""
     return NAMES.get(family, family)
+
+
+def bands(pictures: Sequence[Picture]) -> dict[str, list[int]]:
+    """Family -> numbers of its pictures, in the order of a report; the mean stands beside the original."""
+    found: dict[str, list[int]] = {}
+    for family in ORDER:
+        rows = [row for row, picture in enumerate(pictures) if picture.family == family]
+        if rows:
+            found.setdefault(ORIGINAL if family == MEAN else family, []).extend(rows)
+    return found
 
 
 def summarise(blocks: Sequence[Block]) -> list[Line]:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from id3pm import shards
 from id3pm.analysis.commands import analyse_command
-from id3pm.errors import Id3pmError
+from id3pm.errors import Id3pmError, MissingExtraError
 from id3pm.images import GENERATED_XMP, XMP_KEY
 from id3pm.pipeline import Pipeline
 from tests.analysis.made_up_model import PEOPLE, MadeUpPipeline
@@ -121,6 +122,26 @@ def test_two_models_stand_below_each_other(repository: Path, tmp_path: Path) -> 
     assert [s["model"] for s in numbers["subjects"]] == [f"sface ({repository})", f"sface ({tmp_path / 'second'})"]
     with Image.open(tmp_path / "03.png") as sheet:
         assert sheet.height > 7 * 112  # three families: pictures and a row per model each
+
+
+def test_a_missing_library_is_noticed_before_the_work(
+    repository: Path, pipeline: MadeUpPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match=r"id3pm\[evaluate\]"):
+        analyse(repository, PEOPLE / "03.png", "--out", tmp_path / "out")
+    assert not pipeline.asked and not (tmp_path / "out").exists()
+
+
+def test_dlib_is_a_witness_where_it_is_installed(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    asked = (PEOPLE / "03.png", "--family", "expression", "--out", tmp_path)
+    assert "no independent judge: the independent evaluation model needs dlib" in analyse(repository, *asked)
+    assert set(json.loads((tmp_path / "analysis.json").read_text())["summary"][0]) >= {"judge", "recognised"}
+    with pytest.raises(MissingExtraError, match="needs dlib"):
+        analyse(repository, *asked, "--independent")
 
 
 @pytest.mark.parametrize(
