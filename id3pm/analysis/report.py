@@ -266,4 +266,4 @@ def _shown_angle(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return "–" if value is None else f"{round(100 * value)}%"
