@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import Id3pmError
+from id3pm.images import png_info
 from id3pm.serving.server import TritonServer
 from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError
 
@@ -110,7 +111,7 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
         table.add_row(str(image.seed), *shown, str(name))
     console.print(table)
     crop = face_crop(Image.open(io.BytesIO(data)).convert("RGB"), face.box)
-    sheet(crop, images, captions).save(out / "demo.png")
+    sheet(crop, images, captions).save(out / "demo.png", pnginfo=png_info(generated=True))
     each = seconds / len(images)
     console.print(f"{len(images)} images in {seconds:.1f} s: {each:.1f} s per image ({settings(images[0].receipt)})")
     console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")

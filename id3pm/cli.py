@@ -22,6 +22,10 @@ class Command(NamedTuple):
 
 _TRAINING = "id3pm.training.commands:"
 COMMANDS = {
+    "analyse": Command(
+        "id3pm.analysis.commands:analyse_command", "what a face-recognition model is robust against", "evaluate"
+    ),
+    "card": Command("id3pm.model_card:card_command", "write or renew a bundle's MODEL_CARD.md", "export"),
     "convert": Command("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
     "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
     "embed-dataset": Command(

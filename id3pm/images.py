@@ -103,14 +103,19 @@ def encode_png(image: NDArray[np.uint8], text: Mapping[str, str] | None = None, 
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ImageError(f"image is {image.dtype} {image.shape}: need uint8 [H, W, 3]")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", pnginfo=png_info(text, generated=generated))
+    return buffer.getvalue()
+
+
+def png_info(text: Mapping[str, str] | None = None, *, generated: bool = False) -> PngImagePlugin.PngInfo:
+    """The same metadata, for what Pillow writes elsewhere: its argument `pnginfo`."""
     info = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
     if generated:
         info.add_itxt(XMP_KEY, GENERATED_XMP)
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", pnginfo=info)
-    return buffer.getvalue()
+    return info
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

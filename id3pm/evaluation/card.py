@@ -12,6 +12,7 @@ import click
 from id3pm.bundle import read_bundle, replace_card, weights_hash
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.files import SCHEMA
+from id3pm.model_card import write_card
 
 SHORT = 12  # hexadecimal digits of a weight file's hash in a report
 DIGITS = 4  # of a figure
@@ -34,7 +35,9 @@ def card_command(bundle: Path, identity: Path | None, super_resolution: Path | N
 
 
 def write_figures(bundle: Path, identity: Path | None, super_resolution: Path | None) -> dict[str, Any]:
-    """Puts the figures of reports under `measured` in the training card; the weights stay as they are.
+    """Puts the figures of reports under `measured` in the training card, and into the model card.
+
+    The weights stay as they are.
 
     A report that is not given leaves what the card has from an earlier one.
 
@@ -57,6 +60,7 @@ def write_figures(bundle: Path, identity: Path | None, super_resolution: Path | 
     if super_resolution is not None:
         measured["super_resolution"] = _super_resolution(_report(super_resolution, weights_hash(bundle, "sr")))
     replace_card(bundle, {**card, "measured": measured})
+    write_card(bundle)
     return measured
 
 

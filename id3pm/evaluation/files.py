@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.errors import MissingExtraError
+from id3pm.images import png_info
 
 SCHEMA = 1  # of the JSON reports
 
@@ -26,10 +27,16 @@ def new_figure(width: float, height: float) -> Any:
     return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(file: Path, figure: Any) -> None:
-    """Writes a PNG that appears whole or not at all."""
+def save_figure(file: Path, figure: Any, *, generated: bool = False) -> None:
+    """Writes a PNG that appears whole or not at all.
+
+    Args:
+        file: Where to.
+        figure: From `new_figure`.
+        generated: It shows generated faces, and says so in its metadata.
+    """
     partial = _partial(file)
-    figure.savefig(partial, dpi=110, format="png")
+    figure.savefig(partial, dpi=110, format="png", pil_kwargs={"pnginfo": png_info(generated=generated)})
     partial.replace(file)
 
 

@@ -252,4 +252,4 @@ def plot_faces(
             ]
             panels[seed + 1, person].imshow(generated[person, seed])
             panels[seed + 1, person].set_title("  ".join(values), fontsize=7)
-    save_figure(file, figure)
+    save_figure(file, figure, generated=True)

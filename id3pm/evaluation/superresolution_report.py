@@ -48,7 +48,7 @@ def write_super_resolution_report(
                 panel = panels[number * SHOWN + row, column]
                 panel.imshow(images[row], interpolation="nearest")
                 panel.set_title(f"{title}, {images.shape[1]} px", fontsize=8)
-    save_figure(folder / "super_resolution.png", figure)
+    save_figure(folder / "super_resolution.png", figure, generated=True)
 
 
 def super_resolution_markdown(subject: dict[str, Any], comparisons: Sequence[Comparison]) -> str:

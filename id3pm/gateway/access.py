@@ -60,10 +60,16 @@ ANYBODY = Caller("anybody", KINDS)
 
 
 class Access:
-    """The callers by token, or everybody where there are no tokens."""
+    """The callers by token, or everybody where there are no tokens.
 
-    def __init__(self, callers: Sequence[tuple[bytes, Caller]] | None = None) -> None:
+    Args:
+        callers: Tokens and whose they are; `None` where nobody needs one.
+        accept: Some of `KINDS`: what the service takes at all, whatever a caller may send.
+    """
+
+    def __init__(self, callers: Sequence[tuple[bytes, Caller]] | None = None, accept: tuple[str, ...] = KINDS) -> None:
         self._callers = callers
+        self.accept = accept
 
     @property
     def limited(self) -> bool:
@@ -80,7 +86,7 @@ class Access:
             RefusedError: No token, or one that nobody has.
         """
         if self._callers is None:
-            return ANYBODY
+            return self._within(ANYBODY)
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise RefusedError("UNAUTHENTICATED", "a token is needed: send the header authorization: Bearer TOKEN")
@@ -88,11 +94,21 @@ class Access:
         found = [caller for known, caller in self._callers if hmac.compare_digest(known, sent)]  # all are compared
         if not found:
             raise RefusedError("UNAUTHENTICATED", "the token is not known here")
-        return found[0]
+        return self._within(found[0])
+
+    def _within(self, caller: Caller) -> Caller:
+        if self.accept == KINDS:
+            return caller
+        return dataclasses.replace(caller, may_send=tuple(kind for kind in caller.may_send if kind in self.accept))
 
 
-def read_tokens(path: Path) -> Access:
+def read_tokens(path: Path, accept: tuple[str, ...] = KINDS) -> Access:
     """Reads a TOML file with one table `[[caller]]` per caller: `name`, `token`, `may_send` (a list of `KINDS`).
+
+    Args:
+        path: The file.
+        accept: See `Access`. A caller who may send nothing of it keeps its token: who has one may use the endpoints
+            that take neither.
 
     Raises:
         ConfigError: The file breaks a rule; the message never shows a token.
@@ -108,7 +124,7 @@ def read_tokens(path: Path) -> Access:
     callers = [_caller(f"{path.name}: caller {number}", table) for number, table in enumerate(tables, 1)]
     if len({token for token, _ in callers}) < len(callers):
         raise ConfigError(f"{path.name}: two callers have the same token")
-    return Access(callers)
+    return Access(callers, accept)
 
 
 def _caller(where: str, table: Any) -> tuple[bytes, Caller]:

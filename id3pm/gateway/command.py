@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import ServerError
-from id3pm.gateway.access import Access, read_tokens
+from id3pm.gateway.access import KINDS, Access, read_tokens
 from id3pm.gateway.gateway import GatewayOptions, Tls
 from id3pm.gateway.service import Service
 from id3pm.serving.triton_log import is_error
@@ -21,6 +21,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POLL_S = 0.1
 _ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
 
+_ACCEPT = {"both": KINDS, "photographs": ("photo",), "vectors": ("vector",)}
 _MODELS = (
     ("id3pm", "ID vector, seed -> faces at 256 px and 64 px, receipt"),
     ("id3pm_photo", "photograph, seed -> faces, receipt, ID vector"),
@@ -42,6 +43,12 @@ _CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 photo.jpg; printf '"}')
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics; 0 takes a free port.")
 @click.option("--tokens", type=_FILE, help="TOML file of callers with their tokens; without it nobody needs one.")
+@click.option(
+    "--accept",
+    type=click.Choice(list(_ACCEPT)),
+    default="both",
+    help="What the service takes at all: photographs, raw ID vectors or both; --tokens narrows it for each caller.",
+)
 @click.option("--tls-certificate", type=_FILE, help="PEM certificate chain for HTTP and gRPC.")
 @click.option("--tls-key", type=_FILE, help="PEM private key of the certificate.")
 @click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach, without tokens.")
@@ -60,6 +67,7 @@ def serve_command(
     grpc_port: int,
     metrics_port: int,
     tokens: Path | None,
+    accept: str,
     tls_certificate: Path | None,
     tls_key: Path | None,
     insecure: bool,
@@ -97,7 +105,7 @@ def serve_command(
         metrics_port=metrics_port,
         options=GatewayOptions(
             max_body=int(max_body * 2**20),
-            access=Access() if tokens is None else read_tokens(tokens),
+            access=Access(accept=_ACCEPT[accept]) if tokens is None else read_tokens(tokens, _ACCEPT[accept]),
             tls=None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key),
             allow_origins=allow_origin,
             access_log=access_log,
@@ -178,7 +186,14 @@ def _overview(service: Service) -> Table:
     table.add_row("ID vectors", f"{base.id_vector_model}, {base.unet.identity_dim} numbers")
     access = service.options.access
     table.add_row("callers", "need a token" if access.limited else "need no token")
+    table.add_row("accepts", _accepted(access))
     table.add_row("metrics", f"http://{service.metrics_url}/metrics")
     if (runtime := service.server.runtime) is not None:
         table.add_row("server", runtime.origin)
     return table
+
+
+def _accepted(access: Access) -> str:
+    if access.accept == KINDS:
+        return "photographs and ID vectors" + (", as each caller's token says" if access.limited else "")
+    return "photographs, no ID vectors" if "photo" in access.accept else "ID vectors, no photographs"

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from id3pm.images import GENERATED_XMP, XMP_KEY
+from id3pm.images import png_info
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,7 @@ def save(folder: Path, name: str, sheet: Image.Image, effects: list[Effect], num
         The PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt(XMP_KEY, GENERATED_XMP)
-    sheet.save(folder / f"{name}.png", pnginfo=info)
+    sheet.save(folder / f"{name}.png", pnginfo=png_info(generated=True))
     report = {"effects": [dataclasses.asdict(effect) for effect in effects], **numbers}
     (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return folder / f"{name}.png"

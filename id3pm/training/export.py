@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from id3pm.bundle import CONFIG_FILE, Bundle, Storage, load_weights, read_bundle, write_bundle
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import ConfigError
+from id3pm.model_card import write_card
 from id3pm.training import checkpoint
 from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.presets import StageName, deviations
@@ -46,7 +47,7 @@ def export_bundle(
     sr_sampling: SamplingOptions,
     storage: Storage = "fp16",
 ) -> Bundle:
-    """Writes the bundle of the newest checkpoints of two runs, which may still be training.
+    """Writes the bundle of the newest checkpoints of two runs, which may still be training, and its model card.
 
     Args:
         base_run: Folder of the base run, or of a bundle.
@@ -84,6 +85,7 @@ def export_bundle(
         },
     )
     write_bundle(out, bundle, base.weights, sr.weights, storage=storage)
+    write_card(out)
     return bundle
 
 

@@ -13,9 +13,9 @@ from id3pm.images import decode_photo
 
 SOURCES = {
     "skimage": ("data/astronaut.png", "data/chelsea.png", "data/coffee.png", "data/rocket.jpg"),
-    "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
+    "matplotlib": ("mpl-data/sample_data/*.jpg",),
 }
-"""Files by package, all free of copyright or CC0: photographs in colour that are large against a training crop."""
+"""Files (or patterns) by package, all free of copyright or CC0: colour photographs, large against a training crop."""
 SCALES = (1, 2, 3)
 
 
@@ -32,7 +32,7 @@ def packaged_photographs(least_size: int) -> list[NDArray[np.uint8]]:
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
             for name in names:
-                if (file := Path(folder) / name).is_file():
+                for file in sorted(Path(folder).glob(name)):
                     pictures += _reduced(decode_photo(file.read_bytes()))
     return [picture for picture in pictures if min(picture.shape[:2]) >= least_size]
 

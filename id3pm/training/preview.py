@@ -15,7 +15,7 @@ from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.plans import plan
 from id3pm.diffusion.samplers import sample
-from id3pm.images import to_chw, to_uint8
+from id3pm.images import encode_png, to_chw, to_uint8
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import UNet
 
@@ -99,9 +99,10 @@ def tile(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def save_picture(file: Path, image: NDArray[np.uint8], scale: int) -> None:
-    """A PNG, enlarged `scale` times so that 64 px faces can be judged."""
+    """A PNG, enlarged `scale` times so that 64 px faces can be judged; it says that a model made it."""
     picture = Image.fromarray(image)
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC).save(file)
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    file.write_bytes(encode_png(np.asarray(picture), generated=True))
 
 
 def loss_curve(history: Path, file: Path) -> None:

@@ -25,6 +25,7 @@ from id3pm.config import (
     from_json,
 )
 from id3pm.errors import CheckpointError, ConfigError
+from id3pm.model_card import to_fill_in, write_card
 from id3pm.unet.checkpoint import check_keys, read_checkpoint
 
 
@@ -116,8 +117,10 @@ def convert_command(
     sr_tensors = _checked(sr_file, bundle.sr, {})
     click.echo(f"writing {storage} weights ...")
     write_bundle(out, bundle, base_tensors, sr_tensors, storage=storage)
+    card = write_card(out)
     size = sum(file.stat().st_size for file in out.iterdir() if file.is_file())
     click.echo(f"wrote bundle {bundle.name!r} to {out} ({size / 1e6:.1f} MB)")
+    click.echo(f"{card.name}: {to_fill_in(out)} paragraphs are for you to fill in")
 
 
 def _parse_renames(renames: tuple[str, ...]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOUNDATION = {"errors", "config", "hashing"}
-PAPER = FOUNDATION | {"images", "attributes", "bundle", "shards"}
+PAPER = FOUNDATION | {"images", "attributes", "bundle", "shards", "model_card"}
 ROOMS = {"unet", "diffusion", "face", "latent"}
 CORE = PAPER | ROOMS | {"engines", "sampling"}
 
@@ -25,6 +25,7 @@ ALLOWED = {
     "attributes": FOUNDATION,
     "bundle": FOUNDATION | {"attributes"},
     "shards": FOUNDATION,
+    "model_card": FOUNDATION | {"bundle"},
     "unet": PAPER,
     "diffusion": PAPER,
     "face": PAPER,
@@ -37,6 +38,7 @@ ALLOWED = {
     "training": CORE | {"pipeline"},
     "evaluation": CORE | {"pipeline"},
     "sheets": CORE | {"pipeline"},
+    "analysis": CORE | {"pipeline", "evaluation", "sheets"},
     "cli": FOUNDATION,
     "__main__": {"cli"},
 }

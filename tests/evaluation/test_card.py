@@ -35,14 +35,22 @@ def identity_report(folder: Path, weights: str, **changes: Any) -> Path:
     nobody = {**judgement, "similarity": {**SPREAD, "mean": None}, "recovered": None, "no_face": 1.0}
     report = {
         "schema": 1,
-        "subject": {"bundle": "tiny", "weights": weights, "precision": "fp32"},
+        "subject": {"bundle": "tiny", "weights": weights, "precision": "fp32", "size": 64},
         "identities": 20,
         "images_per_identity": 1,
         "settings": 2,
         "baselines": [{"judge": "sface", "independent": False, "impostors": SPREAD, "bound": SPREAD}],
         "results": [
-            {"setting": {"sampler": "ddim", "steps": 10}, "evaluations": 20, "measurements": [judgement]},
-            {"setting": {"sampler": "ddim", "steps": 1}, "evaluations": 2, "measurements": [nobody]},
+            {
+                "setting": {"sampler": "ddim", "steps": 10, "guidance_scale": 2.0},
+                "evaluations": 20,
+                "measurements": [judgement],
+            },
+            {
+                "setting": {"sampler": "ddim", "steps": 1, "guidance_scale": 2.0},
+                "evaluations": 2,
+                "measurements": [nobody],
+            },
         ],
         **changes,
     }
@@ -80,6 +88,9 @@ def test_figures_join_the_card_and_nothing_else_changes(bundle: Path, tmp_path: 
     assert measured["identity"]["yardsticks"]["sface"]["seen_in_training"] is True
     (photographs,) = measured["super_resolution"]["pictures"]
     assert photographs["network"] == {"psnr": 28.0, "ssim": 0.8, "identity": None}
+    text = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "| ddim, 10 steps, guidance 2 | 0.123 | 95.0% | 0.0% |" in text
+    assert "| 14 photographs, 64 -> 256 px | network | 28.0 dB | 0.800 |  |" in text
 
 
 @pytest.mark.parametrize(

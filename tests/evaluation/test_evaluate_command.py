@@ -159,10 +159,11 @@ def test_missing_dlib_names_the_extra_and_the_way_around(missing: str, monkeypat
 
 def test_dlib_knows_a_person_again_at_64_px() -> None:
     pytest.importorskip("dlib", reason="pip install 'id3pm[evaluate]'")
-    hopper = decode_photo((Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg").read_bytes())
+    (file,) = Path(matplotlib.get_data_path()).glob("sample_data/*.jpg")
+    sample = decode_photo(file.read_bytes())
     # Crops of 192 and 384 px and the faces in them, as the detector draws its boxes.
     portrait, portrait_box = data.astronaut()[20:212, 128:320], (50, 43, 90, 114)
-    other, other_box = hopper[40:424, 90:474], (93, 80, 170, 213)
+    other, other_box = sample[40:424, 90:474], (93, 80, 170, 213)
 
     def vectors(image: NDArray[np.uint8], box: tuple[float, ...], faces: int = 1) -> NDArray[np.float32]:
         found = np.array([[*box, *[0.0] * 10, 0.9]] * faces, np.float32).reshape(faces, 15)

@@ -61,6 +61,36 @@ def test_without_tokens_everybody_may_send_everything() -> None:
         caller.require(model)
 
 
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize(
+    ("accept", "taken", "refused"),
+    [
+        (("photo",), ("id3pm_photo", "id3pm_photo_png", "face_embedding"), ("id3pm", "id3pm_png", "denoiser_64")),
+        (("vector",), ("id3pm", "id3pm_png", "denoiser_64"), ("id3pm_photo", "id3pm_photo_png", "face_embedding")),
+    ],
+)
+def test_what_the_service_does_not_accept_nobody_may_send(
+    tmp_path: Path, accept: tuple[str, ...], taken: tuple[str, ...], refused: tuple[str, ...], limited: bool
+) -> None:
+    (tmp_path / "tokens.toml").write_text(FILE)
+    access = read_tokens(tmp_path / "tokens.toml", accept) if limited else Access(accept=accept)
+    caller = access.caller(f"Bearer {LAB}" if limited else None)
+    for model in (*taken, "super_resolution"):
+        caller.require(model)
+    for model in refused:
+        with pytest.raises(RefusedError, match=f"{caller.name} may not send") as caught:
+            caller.require(model)
+        assert caught.value.code == "PERMISSION_DENIED"
+
+
+def test_accepting_a_kind_gives_nobody_a_right(tmp_path: Path) -> None:
+    (tmp_path / "tokens.toml").write_text(FILE)
+    web = read_tokens(tmp_path / "tokens.toml", ("vector",)).caller(f"Bearer {WEB}")
+    for model in ("id3pm", "id3pm_photo"):
+        with pytest.raises(RefusedError):
+            web.require(model)
+
+
 def test_every_model_of_the_repository_is_served() -> None:
     assert set(MODELS) == {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")}
 

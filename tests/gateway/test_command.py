@@ -41,6 +41,8 @@ def test_certificate_and_key_are_checked(tmp_path: Path) -> None:
         assert result.exit_code == 2 and "belong together: give both or none" in result.output
 
 
-@pytest.mark.parametrize("option", ["--max-body=0", "--max-body=-1", "--http-port=70000", "--tokens=missing.toml"])
+@pytest.mark.parametrize(
+    "option", ["--max-body=0", "--max-body=-1", "--http-port=70000", "--tokens=missing.toml", "--accept=nothing"]
+)
 def test_values_out_of_range_are_refused(option: str) -> None:
     assert serve(option).exit_code == 2

@@ -206,6 +206,17 @@ def test_tokens_are_asked_for_everywhere_but_at_health(open_front: Callable[[Gat
     assert front.http("POST", "/v2/models/denoiser_64/infer", ping, known)[0] == 200, "a question is no ID vector"
 
 
+def test_a_service_for_photographs_takes_no_id_vectors_from_anybody(
+    open_front: Callable[[GatewayOptions], Front],
+) -> None:
+    front = open_front(GatewayOptions(access=Access(accept=("photo",))))
+    assert front.http("POST", "/v2/models/id3pm_photo/generate", {})[0] == 200
+    seen = len(front.triton.seen)
+    for path in (INFER, "/v2/models/id3pm_png/generate", "/v2/models/id3pm/generate_stream"):
+        assert "anybody may not send ID vectors" in error_of(front.http("POST", path, {}), 403)
+    assert len(front.triton.seen) == seen
+
+
 def test_pages_of_other_origins_are_let_in_only_when_named(open_front: Callable[[GatewayOptions], Front]) -> None:
     page = {"Origin": "https://faces.example"}
     for origins, allowed in (((), False), (("https://other.example",), False), (("https://faces.example",), True)):

@@ -132,6 +132,7 @@ def test_super_resolution_trains_on_crops_and_exports_at_full_size(data: Path, f
     assert bundle.sr.image_size == 64 and bundle.base == TINY_BASE.unet and bundle.id_vector_model == "none"
     card = bundle.training_card["base"]
     assert card["steps"] == 6 and card["images_seen"] == 48
+    assert "| the 64 px network | 48 |" in (tmp_path / "b/MODEL_CARD.md").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in (finished / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     assert card["losses"]["mse"] == pytest.approx(np.mean([line["mse"] for line in lines]))
     assert card["deviations_from_paper"]["ema_warmup"] is True

@@ -82,6 +82,7 @@ def test_converted_bundle_holds_the_weights_and_the_configuration(convert: Conve
     assert (bundle.sampling, bundle.sr_sampling) == (SamplingOptions(), PAPER_SR_SAMPLING)
     assert bundle.training_card == {"converted_from": {"base": "base.pt", "sr": "sr.pt"}}
     assert sorted(file.name for file in (tmp_path / "bundle").iterdir()) == [
+        "MODEL_CARD.md",
         "base.safetensors",
         "bundle.json",
         "sr.safetensors",

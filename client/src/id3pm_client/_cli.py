@@ -30,7 +30,7 @@ from id3pm_client._errors import (
     ReplayError,
     UnavailableError,
 )
-from id3pm_client._images import GeneratedImage
+from id3pm_client._images import GeneratedImage, png_of
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
 
@@ -66,7 +66,7 @@ def generate(args: argparse.Namespace) -> None:
         path = args.out / f"{position:03d}_seed-{image.seed}.png"
         image.save(path)
         if image.image_64 is not None:
-            image.image_64.save(path.with_stem(f"{path.stem}_64"))
+            path.with_stem(f"{path.stem}_64").write_bytes(png_of(image.image_64, image.receipt))
         _print(path)
         _tell(f"{arrived}: image {position}, seed {image.seed}, {image.seconds:.2f} s")
 
@@ -91,7 +91,10 @@ def stream(args: argparse.Namespace) -> None:
         with contextlib.closing(events):
             for name, image in _pictures(events):
                 path = args.out / f"seed-{args.seed}{name}.png"
-                image.save(path)
+                if isinstance(image, GeneratedImage):
+                    image.save(path)
+                else:
+                    path.write_bytes(png_of(image))
                 _print(path)
 
 

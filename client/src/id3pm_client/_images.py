@@ -46,12 +46,7 @@ class GeneratedImage:
 
         Its metadata say that a model made it (IPTC digital source type `trainedAlgorithmicMedia`).
         """
-        text = PngImagePlugin.PngInfo()
-        text.add_text(PNG_RECEIPT_KEY, json.dumps(self.receipt))
-        text.add_itxt(PNG_XMP_KEY, GENERATED_XMP)
-        file = io.BytesIO()
-        self.image.save(file, format="PNG", pnginfo=text)
-        return file.getvalue()
+        return png_of(self.image, self.receipt)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the bytes of `png()`.
@@ -65,6 +60,22 @@ class GeneratedImage:
                 f"{os.fspath(path)!r}: must end in .png, which carries the receipt; use .image.save() for other formats"
             )
         Path(path).write_bytes(self.png())
+
+
+def png_of(image: Image.Image, receipt: Mapping[str, Any] | None = None) -> bytes:
+    """A generated image, or what will become one, as a PNG file whose metadata say that a model made it.
+
+    Args:
+        image: The image.
+        receipt: Stored as JSON in the text chunk `id3pm`, if it is given.
+    """
+    text = PngImagePlugin.PngInfo()
+    if receipt is not None:
+        text.add_text(PNG_RECEIPT_KEY, json.dumps(receipt))
+    text.add_itxt(PNG_XMP_KEY, GENERATED_XMP)
+    file = io.BytesIO()
+    image.save(file, format="PNG", pnginfo=text)
+    return file.getvalue()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

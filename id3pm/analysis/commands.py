@@ -1,0 +1,288 @@
+"""The command line of this room: `id3pm analyse`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from id3pm import shards
+from id3pm.analysis import threshold as thresholds_of
+from id3pm.analysis.portrait import framed, portrait_of
+from id3pm.analysis.report import About, load_template, write_report
+from id3pm.analysis.sheet import write_sheet
+from id3pm.analysis.study import Block, Model, Subject, study
+from id3pm.analysis.summary import readings, summarise
+from id3pm.analysis.threshold import Threshold
+from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS, Picture, variants_of
+from id3pm.errors import FaceError, ImageError, InvalidInputError, MissingExtraError
+from id3pm.evaluation.dlib_encoder import DlibJudge
+from id3pm.evaluation.encoders import Judge, StageJudge
+from id3pm.face.manifest import read_manifest
+from id3pm.face.stage import FaceStage
+from id3pm.images import decode_photo
+from id3pm.pipeline import Pipeline
+from id3pm.sampling.presets import PRESETS
+
+PATH = click.Path(path_type=Path, exists=True)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SHORT = 12  # hexadecimal digits of a hash in the report
+
+
+@click.command("analyse")
+@click.argument("photos", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--repository",
+    "repositories",
+    type=FOLDER,
+    multiple=True,
+    default=(Path("triton_repo"),),
+    help="Built engines of one face-recognition model; repeat it to compare several.",
+)
+@click.option("--same-person", type=PATH, help="More photographs of the person in the one PHOTO; a file or a folder.")
+@click.option(
+    "--picture",
+    "pictures",
+    type=PATH,
+    multiple=True,
+    help="Drawing, rendering or other picture of anybody, or a folder of them; repeatable.",
+)
+@click.option(
+    "--family",
+    "families",
+    type=click.Choice(list(VARIANTS)),
+    multiple=True,
+    help="Only these changes; repeatable.  [default: all]",
+)
+@click.option("--out", type=FOLDER, default=Path("out/analysis"), help="Folder of the report.")
+@click.option("--data", type=FOLDER, help="Data set whose held-out people give the thresholds.")
+@click.option("--people", type=click.IntRange(20), default=500, help="How many of them.")
+@click.option(
+    "--thresholds",
+    "thresholds_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="thresholds.json of an earlier run with --data; else those that come with the package.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of every image.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", help="How images are sampled.")
+@click.option("--steps", type=click.IntRange(1), help="Of the 64 px loop; else the preset's.")
+@click.option("--guidance-scale", type=float, help="Else the preset's.")
+@click.option("--super-resolution", is_flag=True, help="Generate 256 px images.")
+@click.option(
+    "--independent/--no-independent", default=None, help="Also judge with dlib's network.  [default: if installed]"
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; all cores if not given.")
+def analyse_command(
+    photos: tuple[Path, ...],
+    repositories: tuple[Path, ...],
+    same_person: Path | None,
+    pictures: tuple[Path, ...],
+    families: tuple[str, ...],
+    out: Path,
+    data: Path | None,
+    people: int,
+    thresholds_file: Path | None,
+    seed: int,
+    preset: str,
+    steps: int | None,
+    guidance_scale: float | None,
+    super_resolution: bool,
+    independent: bool | None,
+    threads: int | None,
+) -> None:
+    """What is a face-recognition model robust against?
+
+    Every person in PHOTO (files or folders) is shown to it in other light, pose and expression, with parts of the face
+    hidden, with noise, and as drawings; each ID vector is inverted with the same seed. report.html, analysis.json and
+    one PNG per person in --out give the angular distances against the model's verification threshold.
+    """
+    if data is not None and thresholds_file is not None:
+        raise click.UsageError("--data measures thresholds, --thresholds reads them: give one")
+    load_template()  # a missing library is noticed now, not after minutes
+    files, more = _files(photos), _files([] if same_person is None else [same_person])
+    if more and len(files) != 1:
+        raise InvalidInputError(
+            f"--same-person with {len(files)} photographs: give the one PHOTO whose person it shows"
+        )
+    given = {"preset": preset, "steps": steps, "guidance_scale": guidance_scale}
+    sampling: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    notes: list[str] = []
+    with ExitStack() as stack:
+        known = thresholds_of.read(thresholds_file)
+        loaded = [stack.enter_context(Pipeline.load(repository, threads=threads)) for repository in repositories]
+        stage = loaded[0].face_stage
+        subjects = [_person(file, stage, families or tuple(VARIANTS), more) for file in files]
+        subjects = _named_apart(subjects + _gallery(_files(pictures), stage))
+        out.mkdir(parents=True, exist_ok=True)
+        with _progress() as bar:
+            judges = [
+                _judges(pipeline, repository, independent, notes)
+                for pipeline, repository in zip(loaded, repositories, strict=True)
+            ]
+            if data is not None:
+                known = _measured(judges, data, people, bar)
+                thresholds_of.write(out / "thresholds.json", known)
+            names = _names(loaded, repositories)
+            models = [
+                _model(name, pipeline, found, known, notes)
+                for name, pipeline, found in zip(names, loaded, judges, strict=True)
+            ]
+            shown = {**sampling, "size": 256 if super_resolution else 64}
+            about = About([_about(model) for model in models], seed, shown, notes)
+            blocks: list[Block] = []
+            for subject in subjects:
+                task = bar.add_task(subject.name, total=len(models) * len(subject.pictures))
+                advance = functools.partial(bar.advance, task)
+                of_subject = [study(model, subject, seed, sampling, super_resolution, advance) for model in models]
+                blocks += of_subject
+                write_sheet(out / f"{subject.name}.png", of_subject, seed)
+                report = write_report(out, blocks, about)  # anew after each: an interruption loses one person
+    for line in (*readings(summarise(blocks)), *notes):
+        click.echo(line)
+    click.echo(f"report: {report}")
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and the pictures of folders by name.
+
+    Raises:
+        InvalidInputError: A folder has none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise InvalidInputError(f"{path}: the folder has no {', '.join(SUFFIXES)} files")
+        found += inside
+    return found
+
+
+def _photo(file: Path) -> Any:
+    try:
+        return decode_photo(file.read_bytes())
+    except ImageError as error:
+        raise ImageError(f"{file}: {error}") from error
+
+
+def _person(file: Path, stage: FaceStage, families: Sequence[str], more: Sequence[Path]) -> Subject:
+    try:
+        portrait = portrait_of(_photo(file), stage)
+    except FaceError as error:
+        raise type(error)(f"{file}: {error}") from error
+    pictures = (
+        Picture(ORIGINAL, "original", portrait.image),
+        *(Picture(PHOTOGRAPHS, other.stem, framed(_photo(other), stage)) for other in more),
+        *variants_of(portrait, families),
+        Picture(MEAN, "mean ID vector", None),
+    )
+    return Subject(file.stem, pictures, person=True)
+
+
+def _gallery(files: Sequence[Path], stage: FaceStage) -> list[Subject]:
+    pictures = tuple(Picture(STYLE, file.stem, framed(_photo(file), stage)) for file in files)
+    return [Subject("pictures", pictures, person=False)] if pictures else []
+
+
+def _named_apart(subjects: Sequence[Subject]) -> list[Subject]:
+    """The same, with numbers behind names that were there before: names become file names."""
+    taken: set[str] = set()
+    renamed = []
+    for subject in subjects:
+        numbered = (f"{subject.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([subject.name], numbered) if name not in taken)
+        taken.add(name)
+        renamed.append(dataclasses.replace(subject, name=name))
+    return renamed
+
+
+def _judges(
+    pipeline: Pipeline, repository: Path, independent: bool | None, notes: list[str]
+) -> list[tuple[str, Judge]]:
+    """The model itself and, where it is wanted and installed, an independent judge, each with its threshold's key."""
+    source = read_manifest(repository / "face_embedding/1/engine").source_sha256
+    stage = pipeline.face_stage
+    judges: list[tuple[str, Judge]] = [(f"{stage.id_vector_model} {source}", StageJudge(stage, source))]
+    if independent is not False:
+        try:
+            judges.append((f"dlib resnet_v1, faces by {stage.id_vector_model} {source}", DlibJudge(stage, source)))
+        except MissingExtraError as error:
+            if independent:
+                raise
+            notes.append(f"no independent judge: {error}")
+    return judges
+
+
+def _measured(
+    judges: Sequence[Sequence[tuple[str, Judge]]], data: Path, people: int, bar: Progress
+) -> dict[str, Threshold]:
+    images = shards.load(data, "test")["images"]
+    if len(images) < people:
+        raise InvalidInputError(f"--people {people}: {data} holds out {len(images)}")
+    wanted = {key: judge for found in judges for key, judge in found}
+    task = bar.add_task("thresholds", total=len(wanted))
+    measured = {}
+    for key, judge in wanted.items():
+        measured[key] = thresholds_of.measure(judge, key, images[:people], data.resolve().name)
+        bar.advance(task)
+    return measured
+
+
+def _names(loaded: Sequence[Pipeline], repositories: Sequence[Path]) -> list[str]:
+    """The face-recognition models' names, told apart by bundle and folder where they are the same."""
+    plain = [pipeline.face_stage.id_vector_model for pipeline in loaded]
+    bundles = [f"{name} ({pipeline.base_manifest.bundle.name})" for name, pipeline in zip(plain, loaded, strict=True)]
+    folders = [f"{name} ({folder})" for name, folder in zip(plain, repositories, strict=True)]
+    for names in (plain, bundles, folders):
+        if len(set(names)) == len(names):
+            return names
+    raise InvalidInputError("--repository: the same folder twice")
+
+
+def _model(
+    name: str, pipeline: Pipeline, judges: Sequence[tuple[str, Judge]], known: dict[str, Threshold], notes: list[str]
+) -> Model:
+    kept = []
+    for key, judge in judges:
+        if key not in known and judge.centred:
+            notes.append(f"{name}: {judge.name} is left out; its angles need a mean vector, which --data measures")
+            continue
+        if key not in known:
+            notes.append(
+                f"{name}: no threshold is known, so nothing is said to be the same person; --data measures one"
+            )
+        kept.append((judge, known.get(key)))
+    return Model(
+        name=name,
+        bundle=pipeline.base_manifest.bundle.name,
+        id_vector_model=pipeline.face_stage.id_vector_model,
+        pipeline=pipeline,
+        judges=tuple(judge for judge, _ in kept),
+        thresholds=tuple(threshold for _, threshold in kept),
+    )
+
+
+def _about(model: Model) -> dict[str, str]:
+    manifest = model.pipeline.base_manifest
+    return {
+        "name": model.name,
+        "id_vector_model": model.id_vector_model,
+        "bundle": model.bundle,
+        "weights": manifest.bundle.weights_sha256[:SHORT],
+        "engine": f"{manifest.target} {manifest.precision}",
+    }
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as bar:
+        yield bar

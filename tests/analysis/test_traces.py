@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from id3pm.analysis import light, warp
+from id3pm.analysis.portrait import Portrait
+from id3pm.analysis.study import Block, Subject
+from id3pm.analysis.summary import traces
+from id3pm.analysis.traces import LEAST, PROPERTIES, properties, trace
+from id3pm.analysis.variants import ORIGINAL, Picture
+from id3pm.face.stage import FaceStage
+
+TURN, BRIGHTNESS, COLOUR = range(len(PROPERTIES))
+
+
+def test_a_property_follows_the_change_it_is_about(stage: FaceStage, person: Portrait) -> None:
+    pictures = [
+        person.image,
+        warp.turned(person, yaw=30),
+        warp.turned(person, yaw=-30),
+        light.exposed(person, -1),
+        light.tinted(person, (0.5, 1.0, 0.5)),
+        None,
+        np.zeros_like(person.image),
+    ]
+    found = properties(pictures, stage)
+    assert np.isnan(found[-2:]).all() and np.isfinite(found[:-2]).all()
+    change = found[1:5] - found[0]
+    assert change[0, TURN] > 0.08 and change[1, TURN] < -0.08
+    assert change[2, BRIGHTNESS] == pytest.approx(-1 / 2.2, abs=0.05)  # a stop of light, in grey levels
+    assert change[3, COLOUR] == pytest.approx(1 / 2.2, abs=0.05)
+    assert abs(change[2, COLOUR]) < 0.05 and abs(change[2, TURN]) < 0.04
+
+
+def test_the_share_is_the_slope_and_pictures_without_a_face_are_left_out() -> None:
+    generator = np.random.default_rng(0)
+    shown = generator.normal(0, 1, 400)
+    made = 0.3 * shown + generator.normal(0, 0.1, 400)
+    shown[:3], made[3:6] = np.nan, np.nan
+    found = trace("m", "turn of the head", shown, made)
+    assert found is not None and found.pictures == 394 and found.family == "pose"
+    assert found.returns == pytest.approx(0.3, abs=3 * found.error)
+    assert found.error == pytest.approx(0.1 / 394**0.5, rel=0.15)
+    assert found.correlation == pytest.approx(0.3 / (0.3**2 + 0.1**2) ** 0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [LEAST - 1, 50])
+def test_of_little_or_of_nothing_nothing_is_said(count: int) -> None:
+    assert trace("m", "turn of the head", np.arange(count) * (count < 9) * 1.0, np.arange(count) * 1.0) is None
+
+
+def test_changes_count_from_each_persons_own_original_within_the_family() -> None:
+    labels = (ORIGINAL, "pose", "pose", "pose", "light")
+    pictures = tuple(Picture(family, "", None) for family in labels)
+    shown = np.zeros((5, len(PROPERTIES)))
+    shown[:, TURN] = (1.0, 1.1, 1.2, 0.8, 77.0)
+    block = Block("m", Subject("x", pictures, True), (None,) * 5, (), shown, shown * 0.5 + 3)
+    other = dataclasses.replace(block, shown=shown + 5, made=(shown + 5) * 0.5)
+    (found,) = traces([block, other])
+    assert (found.name, found.pictures) == ("turn of the head", 6)
+    assert found.returns == pytest.approx(0.5) and found.error == pytest.approx(0, abs=1e-9)

@@ -1,0 +1,79 @@
+"""Files that show generated faces say so: IPTC digital source type `trainedAlgorithmicMedia`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from id3pm.evaluation.files import new_figure, save_figure
+from id3pm.images import GENERATED_XMP, XMP_KEY
+from id3pm.training.preview import save_picture
+
+ROOT = Path(__file__).parents[2]
+PLOTS = {"docs/benchmarks.png", "docs/similarity.png"}
+"""Pictures in the repository without faces."""
+WRITERS = {
+    "id3pm/images.py": {"save"},  # encode_png, marked where its callers say so
+    "id3pm/sheets/output.py": {"save"},
+    "id3pm/evaluation/files.py": {"savefig"},
+    "id3pm/analysis/report.py": {"save"},  # JPEG thumbnails of what was shown, none of them generated
+    "client/src/id3pm_client/_images.py": {"save"},
+    "client/src/id3pm_client/_cli.py": {"save"},  # GeneratedImage.save
+    "demo/run.py": {"save"},
+}
+"""Files that write pictures of faces, and by which method."""
+NO_FACES = {
+    "id3pm/training/preview.py": {"savefig"},
+    "benchmarks/plot.py": {"savefig"},
+    "benchmarks/load/charts.py": {"savefig"},
+}
+"""Files that write plots only."""
+
+
+def is_marked(file: Path) -> bool:
+    with Image.open(file) as image:
+        return bool(image.info.get(XMP_KEY) == GENERATED_XMP)
+
+
+def pictures() -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for folder in ("docs", "demo") for path in (ROOT / folder).rglob("*.png"))
+
+
+@pytest.mark.parametrize("name", pictures())
+def test_the_repositorys_own_pictures_of_generated_faces_are_marked(name: str) -> None:
+    assert is_marked(ROOT / name) == (name not in PLOTS)
+
+
+def test_a_preview_of_training_is_marked(tmp_path: Path) -> None:
+    save_picture(tmp_path / "preview.png", np.zeros((8, 16, 3), np.uint8), scale=2)
+    with Image.open(tmp_path / "preview.png") as image:
+        assert image.size == (32, 16)
+    assert is_marked(tmp_path / "preview.png")
+
+
+def test_a_figure_is_marked_where_it_shows_faces(tmp_path: Path) -> None:
+    for generated in (True, False):
+        save_figure(tmp_path / "figure.png", new_figure(1, 1), generated=generated)
+        assert is_marked(tmp_path / "figure.png") == generated
+
+
+def test_pictures_are_written_in_known_places_alone() -> None:
+    """A new place that saves pictures must be looked at: does it mark generated faces?"""
+    for path in sorted(
+        path for folder in ("id3pm", "client/src", "demo", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ):
+        name = str(path.relative_to(ROOT))
+        known = WRITERS.get(name, set()) | NO_FACES.get(name, set())
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            what = ast.unparse(call.func)
+            if call.func.attr in {"savefig", "imsave", "imwrite"} or (
+                call.func.attr == "save"
+                and any(word in what for word in ("image", "picture", "sheet", "figure", "resize"))
+            ):
+                assert call.func.attr in known, f"{name} writes a picture by {what}"
