@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 RECIPE = 1
 """Version of the export: raise it with every change that alters the graphs."""
-WHEEL = "facenet-pytorch==2.6.0"
+DISTRIBUTION = "facenet-pytorch"
+WHEEL = f"{DISTRIBUTION}==2.6.0"
 NAMES = ("pnet", "rnet", "onet")
 DETECTOR_LICENCE = "MTCNN: MIT (facenet-pytorch)"
 DETECTOR_SOURCE = f"MTCNN of {WHEEL}"
@@ -30,7 +31,7 @@ def detector_files() -> tuple[Path, ...]:
         EngineMissingError: It lacks a file.
     """
     try:
-        wheel = importlib.metadata.distribution("facenet-pytorch")
+        wheel = importlib.metadata.distribution(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         raise MissingExtraError(
             "MTCNN's weights come from the facenet-pytorch wheel (2 MB; none of its code runs): "

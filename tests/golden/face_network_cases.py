@@ -18,13 +18,18 @@ CROP_SIZES: Mapping[str, tuple[int, int]] = {
 CROPS = 2
 
 
-def made_up_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+GAINS = {"facenet": 6.0}
+"""Of matrices: three times their variance times their fan-in. Plain layers need more than residual ones."""
+
+
+def made_up_state(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
     """Weights by key. Matrices are scaled by their fan-in, norms and slopes lie around 1, so no activation vanishes."""
+    gain = GAINS.get(name, 1.5)
     state = {}
     for key, shape in shapes.items():
         values = uniform(key, shape)
         if len(shape) > 1:
-            values *= np.float32(np.sqrt(1.5 / np.prod(shape[1:])))
+            values *= np.float32(np.sqrt(gain / np.prod(shape[1:])))
         elif key.endswith(("weight", "running_var")):
             values = 1 + np.float32(0.3) * values
         else:

@@ -144,7 +144,7 @@ def main() -> None:
         shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
         keys[name] = shape_lines(shapes)
         if name in CROP_SIZES:
-            state = {key: torch.from_numpy(array) for key, array in made_up_state(shapes).items()}
+            state = {key: torch.from_numpy(array) for key, array in made_up_state(name, shapes).items()}
             network.load_state_dict(state)
             arrays[f"{name} output"] = outputs_of(name, network, facenet)
     (HERE / "face_networks.json").write_text(json.dumps(keys, indent=0) + "\n")
