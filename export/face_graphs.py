@@ -64,7 +64,7 @@ def rewrite_prelu(model: Any) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
     for node in graph.node:
-        if node.op_type != "PRelu":
+        if node.op_type != "PRelu" or len(constants[node.input[1]].dims) < 3:  # those behind matrices are cheap
             nodes.append(node)
             continue
         source, output = node.input[0], node.output[0]

@@ -22,6 +22,7 @@ from id3pm.config import DiffusionConfig
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs
 from id3pm.engines.manifest import Manifest, Parity
+from id3pm.face.encoders import unit
 from id3pm.face.stage import FaceStage
 from id3pm.images import to_uint8
 from parity_inputs import conditions_of, dead_leaves, forward_rows
@@ -173,8 +174,8 @@ def compare_identity(expected: FloatArray, actual: FloatArray, faces: FaceStage 
     seen = [index for index, detections in enumerate(found) if len(detections)]
     if not seen:
         return {"identity_not_compared": "the reference network's images show no face"}
-    landmarks = [found[index][0][4:14].reshape(5, 2) for index in seen]
-    first, second = (faces.encode([pictures[index] for index in seen], landmarks) for pictures in images)
+    best = [found[index][0] for index in seen]
+    first, second = (unit(faces.encode([pictures[index] for index in seen], best)) for pictures in images)
     return {"identity_cosine": float(np.min(np.sum(first * second, axis=1))), "identity_images": len(seen)}
 
 

@@ -22,7 +22,8 @@ NoiseScheduleName = Literal["cosine", "linear"]
 MAX_SEED = 2**63 - 1
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError with `message` unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
 
@@ -80,26 +81,26 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("image_size", "num_channels", "num_res_blocks", "num_heads", "norm_groups"):
-            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("num_head_channels", "num_heads_upsample", "identity_dim", "attribute_dim", "low_res_size"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name}={value}: must be null or at least 1")
-        _require(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must be in [0, 1)")
-        _require(len(self.channel_mult) >= 1, "channel_mult is empty: name one multiplier per level")
+            require(value is None or value >= 1, f"{name}={value}: must be null or at least 1")
+        require(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must be in [0, 1)")
+        require(len(self.channel_mult) >= 1, "channel_mult is empty: name one multiplier per level")
         factor = 2 ** (len(self.channel_mult) - 1)
-        _require(
+        require(
             self.image_size % factor == 0,
             f"image_size={self.image_size}: must be a multiple of {factor} for {len(self.channel_mult)} levels",
         )
         for mult in self.channel_mult:
             channels = int(mult * self.num_channels)
-            _require(
+            require(
                 channels >= self.norm_groups and channels % self.norm_groups == 0,
                 f"channel_mult {mult} x num_channels {self.num_channels} = {channels}: "
                 f"must be a multiple of {self.norm_groups} (group norm has norm_groups={self.norm_groups})",
             )
         for resolution in self.attention_resolutions:
-            _require(
+            require(
                 resolution >= 1 and self.image_size % resolution == 0,
                 f"attention_resolutions has {resolution}: must divide image_size={self.image_size}",
             )
@@ -125,7 +126,7 @@ class UNetConfig:
         """
 
         def scaled(size: int) -> int:
-            _require(
+            require(
                 size * image_size % self.image_size == 0,
                 f"image_size={image_size}: a network for {self.image_size} px with {size} px inside does not scale so",
             )
@@ -154,7 +155,7 @@ class DiffusionConfig:
     rescale_timesteps: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.diffusion_steps >= 1, f"diffusion_steps={self.diffusion_steps}: must be at least 1")
+        require(self.diffusion_steps >= 1, f"diffusion_steps={self.diffusion_steps}: must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

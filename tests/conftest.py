@@ -41,6 +41,21 @@ def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def mtcnn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MTCNN's three graphs, exported from the facenet-pytorch wheel; read-only for tests."""
+    import face_mtcnn
+    from id3pm.errors import MissingExtraError
+
+    try:
+        face_mtcnn.detector_files()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("mtcnn")
+    assert list(face_mtcnn.build_detector(folder)) == ["pnet.onnx", "rnet.onnx", "onet.onnx"]
+    return folder
+
+
 @pytest.fixture
 def engine_copy(base_folder: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy of `base_folder` that a test may damage."""

@@ -285,7 +285,7 @@ def _subject(manifest: Manifest, data: Path) -> dict[str, Any]:
 
 def _models_key(repository: Path) -> str:
     manifest = read_manifest(repository / FACE_MODELS)
-    return f"{manifest.detector_sha256} {manifest.encoder_sha256}"
+    return f"{' '.join(manifest.detector_files.values())} {manifest.encoder_sha256}"
 
 
 def _label(setting: Setting) -> str:

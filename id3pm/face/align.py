@@ -1,11 +1,12 @@
-"""Alignment: the similarity transform that moves five landmarks onto a template, and the crop it gives."""
+"""Alignment: the similarity transform that moves five landmarks onto a template, and its crop; crops of boxes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from id3pm.errors import MissingExtraError
 
@@ -41,9 +42,14 @@ def similarity_transform(source: NDArray[np.floating[Any]], target: NDArray[np.f
 
 
 def align_face(
-    image: NDArray[np.uint8], landmarks: NDArray[np.floating[Any]], antialias: bool = True
+    image: NDArray[np.uint8],
+    landmarks: NDArray[np.floating[Any]],
+    antialias: bool = True,
+    template: NDArray[np.float64] = ARCFACE_TEMPLATE,
+    size: tuple[int, int] = (CROP_SIZE, CROP_SIZE),
+    fit: Literal["crop", "photo"] = "crop",
 ) -> NDArray[np.uint8]:
-    """The 112x112 crop in which the five landmarks lie on `ARCFACE_TEMPLATE`; outside the picture it is black.
+    """The crop in which the five landmarks lie on the template; outside the picture it is black.
 
     Args:
         image: uint8 [H, W, 3].
@@ -51,36 +57,78 @@ def align_face(
         antialias: First shrink a face that is more than twice the crop's size by averaging whole blocks of pixels.
             Bilinear sampling alone (what OpenCV's `FaceRecognizerSF.alignCrop` does) skips pixels there, and the ID
             vector would change with the resolution of the photo. Smaller faces are sampled exactly as OpenCV does.
+        template: [5, 2], pixels of the crop.
+        size: Height and width of the crop.
+        fit: Whether the landmarks' squared error is least in pixels of the crop or of the photo.
 
     Returns:
-        uint8 [112, 112, 3], channel order of `image`.
+        uint8 [*size, 3], channel order of `image`.
     """
     try:
         import cv2
     except ImportError as error:
         raise MissingExtraError("face alignment needs OpenCV: pip install 'id3pm[face]'") from error
-    matrix = similarity_transform(landmarks, ARCFACE_TEMPLATE)
+    matrix = _fitted(landmarks, template, fit)
     # Only the face's surroundings are touched: cheaper, and OpenCV refuses to warp sides above 32767 pixels.
-    left, top, image = _surroundings(image, matrix)
+    left, top, image = _surroundings(image, matrix, size)
     landmarks = landmarks - (left, top)
     factor = int(1.0 / np.hypot(matrix[0, 0], matrix[1, 0])) if antialias else 1
     if factor >= 2:
-        size = (-(-image.shape[1] // factor), -(-image.shape[0] // factor))
-        bottom, right = size[1] * factor - image.shape[0], size[0] * factor - image.shape[1]
+        shrunk = (-(-image.shape[1] // factor), -(-image.shape[0] // factor))
+        bottom, right = shrunk[1] * factor - image.shape[0], shrunk[0] * factor - image.shape[1]
         image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
         landmarks = (landmarks + 0.5) / factor - 0.5  # coordinates count the centres of pixels
     crop: NDArray[np.uint8] = cv2.warpAffine(
-        image, similarity_transform(landmarks, ARCFACE_TEMPLATE), (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR
+        image, _fitted(landmarks, template, fit), size[::-1], flags=cv2.INTER_LINEAR
     )
     return crop
 
 
+def _fitted(
+    landmarks: NDArray[np.floating[Any]], template: NDArray[np.float64], fit: Literal["crop", "photo"]
+) -> NDArray[np.float64]:
+    """The transform from photo to crop, float64 [2, 3]."""
+    if fit == "crop":
+        return similarity_transform(landmarks, template)
+    back = np.vstack([similarity_transform(template, landmarks), [0.0, 0.0, 1.0]])
+    return np.asarray(np.linalg.inv(back)[:2])
+
+
+def box_crop(
+    image: NDArray[np.uint8], box: NDArray[np.floating[Any]], size: tuple[int, int], margin: float
+) -> NDArray[np.uint8]:
+    """The box with a margin, cut off at the picture's edges and stretched to the crop.
+
+    As facenet-pytorch's `extract_face` does with PIL pictures: corners truncated to whole pixels, Pillow's bilinear
+    resizing (which averages where it shrinks).
+
+    Args:
+        image: uint8 [H, W, 3].
+        box: [4], x, y, width, height in pixels of `image`.
+        size: Height and width of the crop.
+        margin: Pixels of the crop outside of the box, half of them on either side.
+
+    Returns:
+        uint8 [*size, 3], channel order of `image`.
+    """
+    x, y, width, height = (float(value) for value in box)
+    across, down = (margin * side / (sides - margin) / 2 for side, sides in ((width, size[1]), (height, size[0])))
+    right, bottom = min(x + width + across, image.shape[1]), min(y + height + down, image.shape[0])
+    left, top = int(max(x - across, 0)), int(max(y - down, 0))
+    # A box that hardly touches the picture keeps one pixel of it.
+    left, top = min(left, image.shape[1] - 1), min(top, image.shape[0] - 1)
+    inside = image[top : max(int(bottom), top + 1), left : max(int(right), left + 1)]
+    resized = Image.fromarray(np.ascontiguousarray(inside)).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
 def _surroundings(
-    image: NDArray[np.uint8], matrix: NDArray[np.float64], margin: int = 4
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int], margin: int = 4
 ) -> tuple[int, int, NDArray[np.uint8]]:
     """Left, top and pixels of the part of the picture that the crop of this transform shows, and a margin."""
-    corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
+    down, across = size
+    corners = np.array([[0, 0], [across, 0], [0, down], [across, down]])
     inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     height, width = image.shape[:2]
     left, top = np.clip(np.floor(inside.min(axis=0)) - margin, 0, (width - 1, height - 1)).astype(int).tolist()

@@ -22,7 +22,14 @@ Right and left are the person's, so the right eye is the left one in the picture
 
 
 class FaceDetector(Protocol):
-    """Finds faces in RGB pictures."""
+    """Finds faces in RGB pictures.
+
+    Attributes:
+        at_own_size: It searches all sizes itself, and its published results are those on pictures at their own size;
+            others want pictures scaled to where faces are of the size they know best.
+    """
+
+    at_own_size: bool
 
     def detect_batch(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Faces of every picture.
@@ -49,6 +56,7 @@ class YuNet:
 
     STRIDES = (8, 16, 32)
     MAX_CANDIDATES = 5000
+    at_own_size = False
 
     def __init__(
         self, model: Path, threads: int | None = None, score_threshold: float = 0.7, nms_threshold: float = 0.3

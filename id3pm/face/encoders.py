@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.errors import EngineError
-from id3pm.face.align import CROP_SIZE
 from id3pm.face.detect import FaceDetector, YuNet
 from id3pm.face.manifest import FaceManifest
+from id3pm.face.mtcnn import Mtcnn
+from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.runtime import open_session
 from id3pm.face.scrfd import Scrfd
 
-DETECTORS: Mapping[str, Callable[[Path, int | None], FaceDetector]] = types.MappingProxyType(
-    {"yunet": YuNet, "scrfd": Scrfd}
+DETECTORS: Mapping[str, tuple[int, Callable[..., FaceDetector]]] = types.MappingProxyType(
+    {"yunet": (1, YuNet), "scrfd": (1, Scrfd), "mtcnn": (3, Mtcnn)}
 )
+"""Number of ONNX files of each kind, and what opens them: `(*files, threads=...)`."""
 
 
 class FaceEncoder(Protocol):
@@ -35,11 +37,10 @@ class FaceEncoder(Protocol):
         """ID vectors of aligned faces.
 
         Args:
-            crops: uint8 [N, 112, 112, 3], RGB, from `id3pm.face.align.align_face`.
+            crops: uint8 [N, H, W, 3], RGB, from `id3pm.face.preprocessing.Preprocessing.crop`.
 
         Returns:
-            float32 [N, identity_dim]; every row has L2 norm 1. FR models are trained on the angle alone, so the norm
-            carries no identity, and every ID vector in this package is a unit vector.
+            float32 [N, identity_dim]; rows have L2 norm 1 unless the pre-processing says `l2_normalise: false`.
         """
         ...
 
@@ -48,16 +49,24 @@ class OnnxEncoder:
     """An FR network as an ONNX graph with one image input and one vector output (SFace, ArcFace and their kin).
 
     Args:
-        model: The ONNX file; input [N, 3, 112, 112], RGB.
+        model: The ONNX file; input [N, 3, H, W] or [1, 3, H, W].
+        preprocessing: What it is fed, and what becomes of its answer.
         threads: See `id3pm.face.runtime.open_session`.
-        mean: Subtracted from the pixels, 0..255.
-        std: The pixels are then divided by this. SFace has both inside its graph: 0 and 1 here.
+
+    Raises:
+        EngineError: The graph takes other pictures, or gives no vector of fixed length.
     """
 
-    def __init__(self, model: Path, threads: int | None = None, mean: float = 0.0, std: float = 1.0) -> None:
+    def __init__(self, model: Path, preprocessing: Preprocessing, threads: int | None = None) -> None:
         self._session = open_session(model, threads)
-        self._input = self._session.get_inputs()[0].name
-        self._mean, self._std = np.float32(mean), np.float32(std)
+        self._preprocessing = preprocessing
+        inputs = [(item.name, item.shape) for item in self._session.get_inputs()]
+        self._input, (rows, *sides) = inputs[0]
+        wanted = [3, *preprocessing.input_size]
+        fits = [side if isinstance(side, int) else want for side, want in zip(sides, wanted, strict=False)] == wanted
+        if len(inputs) != 1 or not fits or (isinstance(rows, int) and rows != 1):
+            raise EngineError(f"{model.name} has the inputs {inputs}: an FR model takes one, [N, {str(wanted)[1:]}")
+        self._one_by_one = rows == 1
         shape = self._session.get_outputs()[0].shape
         if len(shape) != 2 or not isinstance(shape[1], int):
             raise EngineError(f"{model.name} has output shape {shape}: an FR model gives [N, D] with a fixed D")
@@ -65,11 +74,17 @@ class OnnxEncoder:
 
     def encode_batch(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `FaceEncoder.encode_batch`."""
-        if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_SIZE, CROP_SIZE, 3):
-            raise ValueError(f"crops are {crops.dtype} {crops.shape}: need uint8 [N, {CROP_SIZE}, {CROP_SIZE}, 3]")
-        pixels = (crops.transpose(0, 3, 1, 2).astype(np.float32) - self._mean) / self._std
-        vectors = self._session.run(None, {self._input: np.ascontiguousarray(pixels)})[0]
-        return unit(vectors)
+        pixels = self._preprocessing.network_input(crops)
+        vectors = self._run(pixels)
+        if self._preprocessing.flip_average:
+            vectors = (vectors + self._run(np.ascontiguousarray(pixels[..., ::-1]))) / 2
+        units = unit(vectors)  # in any case: a vector without direction is an error
+        return units if self._preprocessing.l2_normalise else vectors
+
+    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = [pixels[row : row + 1] for row in range(len(pixels))] if self._one_by_one else [pixels]
+        answers = [self._session.run(None, {self._input: part})[0] for part in parts]
+        return np.concatenate([np.empty((0, self.identity_dim), np.float32), *answers], dtype=np.float32)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,8 +112,12 @@ def load_models(folder: Path, manifest: FaceManifest, threads: int | None = None
     """
     if manifest.detector not in DETECTORS:
         raise EngineError(f"face detector {manifest.detector!r} is unknown; known are {', '.join(sorted(DETECTORS))}")
-    detector = DETECTORS[manifest.detector](folder / manifest.detector_file, threads)
-    encoder = OnnxEncoder(folder / manifest.encoder_file, threads, manifest.input_mean, manifest.input_std)
+    count, open_detector = DETECTORS[manifest.detector]
+    files = [folder / name for name in manifest.detector_files]
+    if len(files) != count:
+        raise EngineError(f"face detector {manifest.detector} has {count} files, its manifest names {len(files)}")
+    detector = open_detector(*files, threads=threads)
+    encoder = OnnxEncoder(folder / manifest.encoder_file, manifest.preprocessing, threads)
     if encoder.identity_dim != manifest.identity_dim:
         raise EngineError(
             f"{manifest.encoder_file} gives {encoder.identity_dim} numbers, its manifest says {manifest.identity_dim}"

@@ -10,9 +10,11 @@ from typing import Any
 
 from id3pm.config import from_json, to_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
+from id3pm.face.preprocessing import Preprocessing
 from id3pm.hashing import file_sha256
 
 FILE_NAME = "manifest.json"
+_ONLY_IN_VERSION_1 = ("detector_file", "detector_sha256", "input_mean", "input_std")
 HOW_TO_BUILD = "build the face models with python export/face_models.py"
 
 
@@ -21,40 +23,38 @@ class FaceManifest:
     """What a face engine folder contains.
 
     Attributes:
-        id_vector_model: Name of the FR method, as bundles name it: `sface` or `insightface:<pack>`.
+        id_vector_model: Name of the FR model, as bundles name it: `sface`, `insightface:buffalo_l`, `facenet:FILE`.
         identity_dim: Length D of its ID vectors.
         detector: Kind of the detector, a key of `id3pm.face.encoders.DETECTORS`.
-        detector_file: Its ONNX file in the folder.
-        detector_sha256: Hash of that file.
+        detector_files: Its ONNX files in the folder, in the order in which the detector takes them, with their SHA-256.
         encoder_file: The ONNX file of the encoder: crops in, ID vectors out.
         encoder_sha256: Hash of that file.
-        input_mean: Subtracted from the encoder's RGB input, 0..255.
-        input_std: The encoder's input is then divided by this.
+        preprocessing: What the encoder is fed, and what becomes of its answer.
         source: Where the models come from, with versions.
         source_sha256: Hash over the source files; what makes a rebuild unnecessary.
         licence: Licence of the weights.
-        recipe: Version of the graph clean-up that was applied; 0 for files taken as they are.
+        recipe: Version of the export or clean-up that was applied; 0 for files taken as they are.
+        deviations: What differs from the published method, a sentence each.
         schema_version: Version of this file's form.
     """
 
     id_vector_model: str
     identity_dim: int
     detector: str
-    detector_file: str
-    detector_sha256: str
+    detector_files: dict[str, str]
     encoder_file: str
     encoder_sha256: str
-    input_mean: float
-    input_std: float
+    preprocessing: Preprocessing
     source: str
     source_sha256: str
     licence: str
     recipe: int
-    schema_version: int = 1
+    deviations: tuple[str, ...] = ()
+    schema_version: int = 2
 
     def __post_init__(self) -> None:
-        if self.schema_version != 1:
-            raise ConfigError(f"schema_version={self.schema_version}: this version reads 1; {HOW_TO_BUILD}")
+        if self.schema_version != 2:
+            raise ConfigError(f"schema_version={self.schema_version}: this version reads 1 and 2; {HOW_TO_BUILD}")
 
 
 def write_manifest(folder: Path, manifest: FaceManifest) -> None:
@@ -78,15 +78,25 @@ def read_manifest(folder: Path) -> FaceManifest:
     if not isinstance(data, Mapping):
         raise EngineError(f"the face models' {FILE_NAME} is not a JSON object: {HOW_TO_BUILD}")
     try:
-        manifest = from_json(FaceManifest, data)
+        manifest = from_json(FaceManifest, _from_version_1(data) if data.get("schema_version") == 1 else data)
     except ConfigError as error:
         raise EngineError(f"the face models' {FILE_NAME} is not valid: {error}; {HOW_TO_BUILD}") from error
-    for name, sha256 in (
-        (manifest.detector_file, manifest.detector_sha256),
-        (manifest.encoder_file, manifest.encoder_sha256),
-    ):
+    for name, sha256 in [*manifest.detector_files.items(), (manifest.encoder_file, manifest.encoder_sha256)]:
         if not (folder / name).is_file():
             raise EngineMissingError(f"the face models lack {name}: {HOW_TO_BUILD}")
         if file_sha256(folder / name) != sha256:
             raise EngineError(f"{name} is not the file its manifest describes: {HOW_TO_BUILD}")
     return manifest
+
+
+def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest of the first form (one detector file; RGB crops of 112x112 for all) in the present one."""
+    old = dict(data)
+    if missing := [name for name in _ONLY_IN_VERSION_1 if not isinstance(old.get(name), (str, int, float))]:
+        raise ConfigError(f"FaceManifest of schema_version 1 needs {', '.join(missing)}")
+    return {
+        "detector_files": {old.pop("detector_file"): old.pop("detector_sha256")},
+        "preprocessing": {"mean": old.pop("input_mean"), "std": old.pop("input_std")},
+        **old,
+        "schema_version": 2,
+    }

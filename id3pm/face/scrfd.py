@@ -29,6 +29,7 @@ class Scrfd:
 
     STRIDES = (8, 16, 32)
     ANCHORS = 2
+    at_own_size = False
 
     def __init__(
         self, model: Path, threads: int | None = None, score_threshold: float = 0.5, nms_threshold: float = 0.4

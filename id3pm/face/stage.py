@@ -18,15 +18,18 @@ from id3pm.errors import (
     NoFaceError,
     SeveralFacesError,
 )
-from id3pm.face.align import align_face
 from id3pm.face.detect import DETECTION_SIZE, FaceDetector
 from id3pm.face.encoders import FaceEncoder, load_models
 from id3pm.face.manifest import read_manifest
+from id3pm.face.preprocessing import Preprocessing
 from id3pm.images import decode_photo
 
 FacePolicy = Literal["largest", "only"]
 MIN_FACE_SIZE = 24
 """Shortest allowed side of a face's box, in pixels of the photo; below it, five landmarks lie within noise."""
+
+OWN_SIZE = 2048
+"""Longer side in pixels above which every detector gets a smaller picture: its time grows with the area."""
 
 BATCH = 16
 """Pictures or crops in one call of a network: more needs memory and is no faster."""
@@ -64,14 +67,19 @@ class _Look:
         return self.size / max(size)
 
 
-def _looks(longer_side: int) -> tuple[_Look, ...]:
+def _looks(longer_side: int, at_own_size: bool) -> tuple[_Look, ...]:
     """Attempts in order; the next one is made only for pictures in which no face was found so far.
+
+    With a detector that wants pictures at their own size the first attempt is just that, up to `OWN_SIZE` pixels.
 
     1. Pictures up to 256 px, as the two diffusion stages make them, at 192 px: a 64 px face is too small for the
        detector, and its 64 px and 256 px versions should be aligned alike. Others as they are, at most 640 px.
     2. At twice that size: small faces in large photos, soft faces in small ones.
     3. At 160 px inside a border: a face that fills or overfills the frame.
     """
+    if at_own_size:
+        first = min(longer_side, OWN_SIZE)
+        return (_Look(first, 0), _Look(min(2 * first, OWN_SIZE), 0), _Look(160, 80))
     first = 192 if longer_side <= 256 else min(longer_side, 640)
     return (_Look(first, 0), _Look(2 * first, 0), _Look(160, 80))
 
@@ -81,7 +89,7 @@ class FaceResult:
     """The face that was taken from one photo.
 
     Attributes:
-        embedding: Its ID vector, float32 [D], L2 norm 1.
+        embedding: Its ID vector, float32 [D]; L2 norm 1 unless the FR model's pre-processing says otherwise.
         detection: float32 [15], pixels of the photo: see `id3pm.face.detect.DETECTION_SIZE`.
         faces: How many faces were found.
     """
@@ -98,10 +106,14 @@ class FaceStage:
         id_vector_model: Name of the method, as bundles name it.
         detector: Finds faces.
         encoder: Turns aligned faces into ID vectors.
+        preprocessing: How faces are aligned for the encoder.
     """
 
-    def __init__(self, id_vector_model: str, detector: FaceDetector, encoder: FaceEncoder) -> None:
+    def __init__(
+        self, id_vector_model: str, detector: FaceDetector, encoder: FaceEncoder, preprocessing: Preprocessing
+    ) -> None:
         self.id_vector_model = id_vector_model
+        self.preprocessing = preprocessing
         self._detector = detector
         self._encoder = encoder
 
@@ -119,7 +131,7 @@ class FaceStage:
         """
         manifest = read_manifest(folder)
         detector, encoder = load_models(folder, manifest, threads)
-        return cls(manifest.id_vector_model, detector, encoder)
+        return cls(manifest.id_vector_model, detector, encoder, manifest.preprocessing)
 
     @property
     def identity_dim(self) -> int:
@@ -159,28 +171,29 @@ class FaceStage:
             raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")
         found = self.detect(images)
         height, width = images.shape[1:3]
-        picks = [_choose(faces, policy, (height, width)) for faces in found]
+        looks = _looks(max(height, width), self._detector.at_own_size)
+        picks = [_choose(faces, policy, (height, width), looks) for faces in found]
         usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
-        landmarks = [face[4:14].reshape(5, 2) for face in usable.values()]
-        embeddings = dict(zip(usable, self.encode([images[i] for i in usable], landmarks), strict=True))
+        vectors = self.encode([images[i] for i in usable], list(usable.values()))
+        embeddings = dict(zip(usable, vectors, strict=True))
         return [
             pick if isinstance(pick, FaceError) else FaceResult(embeddings[i], pick, len(found[i]))
             for i, pick in enumerate(picks)
         ]
 
     def encode(
-        self, images: Sequence[NDArray[np.uint8]], landmarks: Sequence[NDArray[np.float32]]
+        self, images: Sequence[NDArray[np.uint8]], detections: Sequence[NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """ID vectors of faces whose landmarks are known.
+        """ID vectors of faces that were detected.
 
         Args:
             images: N pictures, uint8 [H, W, 3], RGB.
-            landmarks: Of each, float32 [5, 2] in its pixels.
+            detections: Of each, float32 [15] in its pixels; see `id3pm.face.detect.DETECTION_SIZE`.
 
         Returns:
-            float32 [N, D], L2 norm 1.
+            float32 [N, D]; see `FaceResult.embedding`.
         """
-        crops = [align_face(image, points) for image, points in zip(images, landmarks, strict=True)]
+        crops = [self.preprocessing.crop(image, face) for image, face in zip(images, detections, strict=True)]
         batches = [self._encoder.encode_batch(np.stack(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
         return np.concatenate([np.empty((0, self.identity_dim), np.float32), *batches])
 
@@ -198,7 +211,7 @@ class FaceStage:
             raise InvalidInputError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, 3]")
         faces = [np.empty((0, DETECTION_SIZE), dtype=np.float32)] * len(images)
         height, width = images.shape[1:3]
-        for look in _looks(max(height, width)):
+        for look in _looks(max(height, width), self._detector.at_own_size):
             missing = [i for i, found in enumerate(faces) if not len(found)]
             for start in range(0, len(missing), BATCH):
                 chunk = missing[start : start + BATCH]
@@ -208,11 +221,13 @@ class FaceStage:
         return faces
 
 
-def _choose(faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int]) -> NDArray[np.float32] | FaceError:
+def _choose(
+    faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int], looks: Sequence[_Look]
+) -> NDArray[np.float32] | FaceError:
     """The face [15] that the policy takes, or why none can be taken."""
     height, width = size
     if not len(faces):
-        tried = ", ".join(f"{look.size} px" + " with a border" * (look.border > 0) for look in _looks(max(size)))
+        tried = ", ".join(f"{look.size} px" + " with a border" * (look.border > 0) for look in looks)
         return NoFaceError(
             f"no face was found in the {width}x{height} photo; tried with its longer side at {tried}: send a photo in "
             "which the face looks towards the camera and is well lit"

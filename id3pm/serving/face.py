@@ -13,7 +13,7 @@ from id3pm.serving.logs import log_to_triton
 from id3pm.serving.model_args import threads
 from id3pm.serving.options import per_row
 from id3pm.serving.triton import Call, Reply, read_call
-from id3pm.serving.wire import Array, parse_faces, photo_bytes
+from id3pm.serving.wire import Array, parse_faces, photo_bytes, strings
 
 
 class FaceModel:
@@ -52,5 +52,6 @@ class FaceModel:
             "id_vector": embeddings,  # see config.pbtxt
             "detection": np.stack([result.detection for result in results]),
             "faces": np.array([[result.faces] for result in results], dtype=np.int32),
+            "id_vector_model": strings([self._stage.id_vector_model] * len(results)),
         }
         return {name: array for name, array in outputs.items() if name in call.wanted}

@@ -32,12 +32,14 @@ class Row:
         priority: 0 (first) .. 9 (last).
         options: The stage's sampling options: what was sent, over those of its preset or else the bundle's.
         attributes: float32 [A] as sent, or `None`.
+        id_vector_model: The FR model that the sender says the ID vector is of, or `None`.
     """
 
     seed: int
     priority: int
     options: SamplingOptions
     attributes: Array | None
+    id_vector_model: str | None
 
 
 def parse_rows(
@@ -130,6 +132,7 @@ def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> 
         priority=priority,
         options=_sampling_options(stage, values, defaults),
         attributes=None if attributes is None else np.array(attributes, dtype=np.float32),
+        id_vector_model=values.get("id_vector_model"),
     )
 
 

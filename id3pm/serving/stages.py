@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
-from id3pm.errors import InvalidInputError
+from id3pm.errors import InvalidInputError, InvalidOptionError
 from id3pm.images import encode_png, to_chw, to_uint8
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt, parse_receipt
 from id3pm.sampling.request import Sample, SampleRequest, validated
@@ -35,6 +35,7 @@ class DenoiserModel(StageModel):
 
         def request(index: int) -> SampleRequest:
             row = rows[index]
+            self._check_vector(row)
             try:
                 return validated(
                     SampleRequest(
@@ -61,6 +62,14 @@ class DenoiserModel(StageModel):
         if "receipt_64" in call.wanted:
             made["receipt_64"] = strings([json.dumps(self._receipt(request)) for request in requests])
         return made
+
+    def _check_vector(self, row: Row) -> None:
+        taken = self.manifest.id_vector_model
+        if row.id_vector_model is not None and row.id_vector_model != taken:
+            raise InvalidOptionError(
+                f"id_vector_model={row.id_vector_model[:64]!r}: this server's bundle takes ID vectors of {taken!r}; "
+                "other models' mean nothing to it. Send one of that model, or leave id_vector_model out"
+            )
 
     def _receipt(self, request: SampleRequest) -> Receipt:
         receipt = new_receipt(self.manifest.bundle.name, request.seed, request.identity)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.face.align import align_face
 from id3pm.face.encoders import load_models
 from id3pm.face.manifest import FaceManifest, read_manifest
-from id3pm.face.stage import BATCH, FaceStage
+from id3pm.face.stage import FaceStage
 
 MIRRORED = [1, 0, 2, 4, 3]  # landmark order after a horizontal flip: left and right change places
 
@@ -49,7 +48,7 @@ class Embedded:
 
     Attributes:
         rows: int64 [K], which of the given pictures they are.
-        vectors: ID vectors, float32 [K, D], L2 norm 1.
+        vectors: ID vectors, float32 [K, D], as `id3pm.face.stage.FaceResult.embedding`.
         flipped_vectors: ID vectors of the mirrored pictures, float32 [K, D]: a network that sees flipped images must
             see the vectors that belong to them.
         detections: float32 [K, 15], see `id3pm.face.detect.DETECTION_SIZE`.
@@ -74,8 +73,8 @@ class Embedder:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest: FaceManifest = read_manifest(folder)
-        detector, self._encoder = load_models(folder, self.manifest, threads)
-        self._stage = FaceStage(self.manifest.id_vector_model, detector, self._encoder)
+        detector, encoder = load_models(folder, self.manifest, threads)
+        self._stage = FaceStage(self.manifest.id_vector_model, detector, encoder, self.manifest.preprocessing)
 
     def embed(self, images: NDArray[np.uint8], face_filter: FaceFilter) -> Embedded:
         """ID vectors of the largest face of each picture that has one which passes the filter.
@@ -95,19 +94,22 @@ class Embedder:
         if not rows:
             empty = np.zeros((0, self._stage.identity_dim), np.float32)
             return Embedded(np.zeros(0, np.int64), empty, empty, np.zeros((0, 15), np.float32))
-        landmarks = [face[4:14].reshape(5, 2) for face in faces]
-        crops = [align_face(images[row], points) for row, points in zip(rows, landmarks, strict=True)]
-        mirrored = [
-            align_face(np.ascontiguousarray(images[row, :, ::-1]), mirror_landmarks(points, width))
-            for row, points in zip(rows, landmarks, strict=True)
-        ]
+        seen = [images[row] for row in rows]
+        mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in seen]
         return Embedded(
-            np.array(rows, np.int64), self._encode(crops), self._encode(mirrored), np.stack(faces).astype(np.float32)
+            np.array(rows, np.int64),
+            self._stage.encode(seen, faces),
+            self._stage.encode(mirrored, [mirror_detection(face, width) for face in faces]),
+            np.stack(faces).astype(np.float32),
         )
 
-    def _encode(self, crops: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        batches = [np.stack(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
-        return np.concatenate([self._encoder.encode_batch(batch) for batch in batches])
+
+def mirror_detection(face: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """A detection [15] in the picture flipped left to right; boxes count pixels' edges, landmarks their centres."""
+    mirrored = face.copy()
+    mirrored[0] = width - face[0] - face[2]
+    mirrored[4:14] = mirror_landmarks(face[4:14].reshape(5, 2), width).reshape(-1)
+    return mirrored
 
 
 def mirror_landmarks(points: NDArray[np.floating[Any]], width: int) -> NDArray[np.float64]:

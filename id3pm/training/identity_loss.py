@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from id3pm.errors import EngineError
 from id3pm.face.align import ARCFACE_TEMPLATE, CROP_SIZE, similarity_transform
 from id3pm.face.manifest import read_manifest
 from id3pm.training.differentiable import DifferentiableGraph
@@ -31,15 +32,23 @@ class IdentityLoss(nn.Module):
         faces: A face engine folder (`export/face_models.py`).
 
     Raises:
-        EngineError: The folder is not usable, or its encoder has no gradient here.
+        EngineError: The folder is not usable, its encoder has no gradient here, or wants other crops.
     """
 
     def __init__(self, faces: Path) -> None:
         super().__init__()
         manifest = read_manifest(faces)
+        given = manifest.preprocessing
+        if (given.alignment, given.fit, given.flip_average) != ("arcface-112", "crop", False):
+            raise EngineError(
+                f"{manifest.id_vector_model} has alignment={given.alignment!r}, fit={given.fit!r}, flip_average="
+                f"{given.flip_average}: the identity loss knows arcface-112, crop and false; train without it"
+            )
         self.id_vector_model = manifest.id_vector_model
         self._encoder = DifferentiableGraph(faces / manifest.encoder_file)
-        self._mean, self._std = manifest.input_mean, manifest.input_std
+        self._bgr = given.channel_order == "BGR"
+        for name, value in (("_mean", given.mean), ("_std", given.std)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
 
     def embed(self, images: Tensor, alignments: Tensor) -> Tensor:
         """ID vectors of images, differentiable.
@@ -58,7 +67,9 @@ class IdentityLoss(nn.Module):
         points = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ alignments[:, None].transpose(-1, -2)
         grid = (2.0 * points + 1.0) / size - 1.0  # pixel centres to grid_sample's [-1, 1] from edge to edge
         crops = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return F.normalize(self._encoder((crops - self._mean) / self._std), dim=1)
+        crops = crops.flip(1) if self._bgr else crops
+        mean, std = self.get_buffer("_mean"), self.get_buffer("_std")
+        return F.normalize(self._encoder((crops - mean) / std), dim=1)
 
     def forward(self, predicted_x0: Tensor, alignments: Tensor, vectors: Tensor, image_share: Tensor) -> Tensor:
         """(1 - cosine similarity to the ID vectors) times the share of the image in the noisy one, [N].

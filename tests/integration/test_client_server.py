@@ -110,6 +110,7 @@ def test_the_receipt_tells_what_was_asked_for(client: Client, embedding: np.ndar
         ({"guidance_scale": 99.0}, "^guidance_scale=99.0: must be between 0 and 20$"),
         ({"priority": -1}, "^priority=-1: must be between 0"),
         ({"embedding": np.ones(7)}, "7"),
+        ({"id_vector_model": "facenet:x"}, "^id_vector_model='facenet:x': this server's bundle takes .* of 'sface'"),
     ],
 )
 def test_the_servers_rules_come_through_as_typed_errors(
@@ -127,6 +128,7 @@ def test_a_real_photograph_becomes_an_id_vector_and_faces(client: Client) -> Non
     assert face.vector.shape == (128,)
     assert face.faces == 1
     assert face.score > 0.7
+    assert face.id_vector_model == "sface"
     x, y, width, height = face.box
     inside = (face.landmarks > (x, y)).all() and (face.landmarks < (x + width, y + height)).all()
     assert inside, "eyes, nose and mouth lie in the face"

@@ -28,6 +28,7 @@ FACE_OUTPUTS = {
     "id_vector": ("TYPE_FP32", (-1,)),
     "detection": ("TYPE_FP32", (15,)),
     "faces": ("TYPE_INT32", (1,)),
+    "id_vector_model": ("TYPE_STRING", (1,)),
 }
 
 EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

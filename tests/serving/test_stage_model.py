@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from stand_in_triton import StandInEngine, control, good, state_of
 
@@ -19,6 +20,18 @@ def test_a_request_gets_images_and_receipts(model: DenoiserModel) -> None:
     outputs = request.response().outputs
     assert outputs["image_64"].shape == (3, 64, 64, 3)
     assert [json.loads(text)["seed"] for text in outputs["receipt_64"][:, 0]] == [0, 1, 2]
+
+
+def test_vectors_of_another_model_are_refused_before_any_work(model: DenoiserModel) -> None:
+    ours, theirs = (np.array([[name]], dtype=object) for name in (b"sface", b"facenet:20180402-114759-vggface2"))
+    accepted, refused = good(id_vector_model=ours), good(rows=2, id_vector_model=np.concatenate([ours, theirs]))
+    for request in (accepted, refused):
+        model.accept(request)
+    assert accepted.response().error is None
+    error = refused.response().error
+    assert error.code == "INVALID_ARG"
+    assert "row 1: id_vector_model='facenet:20180402-114759-vggface2': this server's bundle takes" in str(error)
+    assert "ID vectors of 'sface'" in str(error)
 
 
 def test_an_engine_that_fails_fails_its_requests_and_nothing_else(model: DenoiserModel, engine: StandInEngine) -> None:

@@ -99,6 +99,14 @@ def test_values_of_the_wrong_kind_are_refused(name: str, value: Any, words: str)
     assert str(caught.value).startswith(f"{name}=")
 
 
+def test_the_model_of_the_vector_is_read_from_tensor_and_parameter() -> None:
+    assert one(parameters={"id_vector_model": "sface"}).id_vector_model == "sface"
+    assert one(tensors={"id_vector_model": np.array([[b"sface"]], dtype=object)}).id_vector_model == "sface"
+    assert one().id_vector_model is None
+    with pytest.raises(InvalidOptionError, match="id_vector_model='7': expected text"):
+        one(parameters={"id_vector_model": 7})
+
+
 def test_a_vector_can_come_as_json_text() -> None:
     assert one(parameters={"attributes": "[0.25, -1]"}).attributes.tolist() == [0.25, -1.0]
 

@@ -23,12 +23,15 @@ def parse_embedding(tensors: Tensors) -> Embedding:
     vector = _tensor(tensors, "embedding", np.float32)
     detection = _tensor(tensors, "detection", np.float32)
     faces = _tensor(tensors, "faces", np.int32)
-    if vector.ndim != 1 or detection.shape != (contract.DETECTION_LENGTH,) or faces.size != 1:
+    models = _tensor(tensors, "id_vector_model", np.object_)
+    if vector.ndim != 1 or models.size != 1 or detection.shape != (contract.DETECTION_LENGTH,) or faces.size != 1:
         raise InternalServerError(
-            f"the server answered embedding {vector.shape}, detection {detection.shape}, faces {faces.shape}: "
-            f"expected [D], [{contract.DETECTION_LENGTH}] and [1]"
+            f"the server answered embedding {vector.shape}, detection {detection.shape}, faces {faces.shape}, "
+            f"id_vector_model {models.shape}: expected [D], [{contract.DETECTION_LENGTH}], [1] and [1]"
         )
-    return Embedding(vector.copy(), detection.copy(), int(faces.reshape(())))
+    (model,) = models.reshape(-1)
+    name = model.decode(errors="replace") if isinstance(model, bytes) else str(model)
+    return Embedding(vector.copy(), detection.copy(), int(faces.reshape(())), name)
 
 
 def picture(tensors: Tensors, name: str) -> Image.Image:

@@ -29,7 +29,7 @@ from id3pm_client._errors import ClientError, InvalidRequestError
 from id3pm_client._fleet import Fleet, Server
 from id3pm_client._flight import Call, Flight, Retry, RetryBudget
 from id3pm_client._generation import Generation
-from id3pm_client._images import Photo
+from id3pm_client._images import Embedding, Photo
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
 
@@ -141,7 +141,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         """The requests for `generate`: one per image."""
         vectors = as_vectors("embedding", embedding)
         seeds, one_seed = as_seeds(seed)
-        tensors, attributes = option_tensors(options)
+        tensors, attributes = option_tensors(_with_model(embedding, options))
         rows = {"embedding": np.atleast_2d(vectors), "attributes": attributes}
         lengths = {name: len(row) for name, row in rows.items() if row is not None}
         count = broadcast_length({**lengths, "seed": len(seeds)})
@@ -254,6 +254,21 @@ def _single(seed: int, options: Mapping[str, object]) -> dict[str, npt.NDArray[A
             raise InvalidRequestError(f"attributes has {len(attributes)} rows for one image: pass one vector [A]")
         tensors["attributes"] = attributes
     return {"seed": np.array([[seed]], dtype=np.int64), **tensors}
+
+
+def _with_model(embedding: object, options: Mapping[str, object]) -> Mapping[str, object]:
+    """The options, with the FR model of what `embed` gave: one `Embedding`, or several of the same model.
+
+    Raises:
+        InvalidRequestError: They are of different models.
+    """
+    several = embedding if isinstance(embedding, (list, tuple)) else [embedding]
+    models = {each.id_vector_model for each in several if isinstance(each, Embedding)}
+    if len(models) > 1:
+        raise InvalidRequestError(f"embedding has vectors of {', '.join(sorted(models))}: pass those of one FR model")
+    if not models or options.get("id_vector_model") is not None:
+        return options
+    return {**options, "id_vector_model": models.pop()}
 
 
 def _wanted(with_64: bool) -> tuple[str, ...]:

@@ -61,6 +61,7 @@ class Options(TypedDict, total=False):
     sr_eta: float | None
     sr_consistency: float | None
     priority: int | None
+    id_vector_model: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "sr_eta": Option("FP32", "super-resolution: noise of ddim, 0 to 1"),
         "sr_consistency": Option("FP32", "super-resolution: how closely it keeps to the 64 px image, 0 to 1"),
         "priority": Option("INT32", "class of the request in the server's queue; lower goes first"),
+        "id_vector_model": Option("BYTES", "FR model of the ID vector; the server refuses another than its own"),
     }
 )
 
@@ -114,7 +116,8 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         ID3PM: Model({"embedding": "FP32", "seed": "INT64", **_OPTION_TYPES}, _IMAGES),
         ID3PM_PHOTO: Model({"photo": "BYTES", "face": "BYTES", "seed": "INT64", **_OPTION_TYPES}, _IMAGES),
         FACE_EMBEDDING: Model(
-            {"photo": "BYTES", "face": "BYTES"}, {"embedding": "FP32", "detection": "FP32", "faces": "INT32"}
+            {"photo": "BYTES", "face": "BYTES"},
+            {"embedding": "FP32", "detection": "FP32", "faces": "INT32", "id_vector_model": "BYTES"},
         ),
         DENOISER_64: Model(
             {"embedding": "FP32", "seed": "INT64", **_OPTION_TYPES, CONTROL: "BYTES"},

@@ -87,11 +87,14 @@ class Embedding:
         detection: float32 `[15]`: x, y, width, height of the face, five landmarks (x, y), score; in pixels of the
             photograph.
         faces: How many faces the photograph shows.
+        id_vector_model: The FR model that made the vector. `generate` passes it on, and a server whose bundle takes the
+            vectors of another model refuses.
     """
 
     vector: npt.NDArray[np.float32]
     detection: npt.NDArray[np.float32]
     faces: int
+    id_vector_model: str
 
     def __post_init__(self) -> None:
         assert self.detection.shape == (DETECTION_LENGTH,)

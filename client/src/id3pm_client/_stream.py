@@ -25,7 +25,7 @@ from id3pm_client._errors import (
     UnavailableError,
 )
 from id3pm_client._flight import Call, Flight, Tensors
-from id3pm_client._images import GeneratedImage
+from id3pm_client._images import Embedding, GeneratedImage
 
 TransportT = TypeVar("TransportT")
 # A watch is answered within 5 s, whatever happens.
@@ -159,7 +159,8 @@ class Streaming(Generic[TransportT]):
                 f"embedding has shape {vector.shape}: a stream makes one image; pass one vector [D]"
             )
         call = self._flight.call
-        self._flight.call = dataclasses.replace(call, inputs={"embedding": vector[None], **call.inputs})
+        model = {"id_vector_model": text_tensor(embedding.id_vector_model)} if isinstance(embedding, Embedding) else {}
+        self._flight.call = dataclasses.replace(call, inputs={"embedding": vector[None], **model, **call.inputs})
 
     def first(self) -> Leg[TransportT]:
         """From the ID vector to the 64 px image."""

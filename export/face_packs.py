@@ -1,0 +1,97 @@
+"""insightface model packs for the face engine folder: `--model insightface:PATH`, their files as they are."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from face_export import import_onnx
+from face_source import FaceSource
+from id3pm.errors import EngineError, EngineMissingError
+from id3pm.face.manifest import FaceManifest
+from id3pm.face.preprocessing import Preprocessing
+from id3pm.hashing import file_sha256
+
+INSIGHTFACE = "insightface:"
+
+
+def pack_source(pack: Path) -> FaceSource:
+    """What `--model insightface:PATH` names.
+
+    Raises:
+        EngineMissingError: There is no such folder, or it lacks a model.
+        EngineError: A file is damaged.
+    """
+    files = _pack_files(pack)
+    return FaceSource(
+        id_vector_model=vectors_of(pack),
+        recipe=0,
+        sha256=hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest(),
+        build=functools.partial(_build, files),
+    )
+
+
+def vectors_of(pack: Path) -> str:
+    """What bundles call the ID vectors: `insightface:buffalo_l`."""
+    return INSIGHTFACE + pack.name
+
+
+def _pack_files(pack: Path) -> tuple[Path, Path]:
+    """Detector and recogniser of an insightface model pack, told apart by their inputs and outputs."""
+    if not pack.is_dir():
+        raise EngineMissingError(
+            f"there is no folder {pack}: download the model pack {pack.name} from insightface's releases and unpack it "
+            f"there, or name the folder where it is ({INSIGHTFACE}PATH)"
+        )
+    found: dict[str, Path] = {}
+    for file in sorted(pack.glob("*.onnx")):
+        graph = _load(file)
+        if len(graph.output) == 9:
+            found.setdefault("detector", file)
+        elif _dims(graph.input[0])[2:] == [112, 112] and len(graph.output) == 1:
+            found.setdefault("recogniser", file)
+    if missing := [kind for kind in ("detector", "recogniser") if kind not in found]:
+        names = ", ".join(file.name for file in sorted(pack.iterdir())) or "nothing"
+        raise EngineMissingError(
+            f"{pack.name} has no {' and no '.join(missing)} (it has {names}): a pack needs an SCRFD detector with "
+            "landmarks, such as det_10g.onnx, and a recogniser for 112x112 crops, such as w600k_r50.onnx"
+        )
+    return found["detector"], found["recogniser"]
+
+
+def _load(file: Path) -> Any:
+    """The graph of an ONNX file from elsewhere, without its weights where they lie outside."""
+    onnx = import_onnx()
+    try:
+        return onnx.load(file, load_external_data=False).graph
+    except Exception as error:  # protobuf's DecodeError, whose module depends on protobuf's implementation
+        raise EngineError(f"{file.name} is not a readable ONNX file: {error}") from error
+
+
+def _build(files: Sequence[Path], folder: Path, source_sha256: str) -> FaceManifest:
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    encoder = import_onnx().load(files[1]).graph
+    # As insightface decides: old exports from MXNet begin with (x - 127.5) / 128 inside the graph, others want it done.
+    normalises = {"Sub", "Mul"} <= {node.op_type for node in encoder.node[:8]}
+    return FaceManifest(
+        id_vector_model=vectors_of(files[0].parent),
+        identity_dim=_dims(encoder.output[0])[1],
+        detector="scrfd",
+        detector_files={files[0].name: file_sha256(folder / files[0].name)},
+        encoder_file=files[1].name,
+        encoder_sha256=file_sha256(folder / files[1].name),
+        preprocessing=Preprocessing() if normalises else Preprocessing(mean=127.5, std=127.5),
+        source=f"insightface model pack {files[0].parent.name}",
+        source_sha256=source_sha256,
+        licence="as the pack's: insightface's own packs are for non-commercial research only",
+        recipe=0,
+    )
+
+
+def _dims(value: Any) -> list[int]:
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
