@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOUNDATION = {"errors", "config", "hashing"}
-PAPER = FOUNDATION | {"images", "attributes", "bundle", "shards"}
+PAPER = FOUNDATION | {"images", "attributes", "arrays", "bundle", "shards"}
 ROOMS = {"unet", "diffusion", "face", "latent"}
 CORE = PAPER | ROOMS | {"engines", "sampling"}
 
@@ -23,7 +23,8 @@ ALLOWED = {
     "hashing": set(),
     "images": FOUNDATION,
     "attributes": FOUNDATION,
-    "bundle": FOUNDATION | {"attributes"},
+    "arrays": FOUNDATION,
+    "bundle": FOUNDATION | {"attributes", "arrays"},
     "shards": FOUNDATION,
     "unet": PAPER,
     "diffusion": PAPER,
@@ -36,6 +37,7 @@ ALLOWED = {
     "gateway": CORE | {"pipeline", "serving"},
     "training": CORE | {"pipeline"},
     "evaluation": CORE | {"pipeline"},
+    "analysis": CORE | {"pipeline"},
     "sheets": CORE | {"pipeline"},
     "cli": FOUNDATION,
     "__main__": {"cli"},
@@ -60,6 +62,7 @@ HEAVY = {
     "grpc": ("client", "id3pm/gateway", "tests", "benchmarks"),
     "aiohttp": ("id3pm/gateway", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
+    "sklearn": ("id3pm/latent/fitting.py", "tests"),
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
 FOUNDATION_MAY_IMPORT = {
@@ -68,6 +71,7 @@ FOUNDATION_MAY_IMPORT = {
     "hashing": set(),
     "images": {"id3pm", "numpy", "PIL"},
     "attributes": {"id3pm", "numpy"},
+    "arrays": {"id3pm", "numpy"},
     "bundle": {"id3pm", "numpy", "safetensors"},
     "shards": {"id3pm", "numpy"},
 }
