@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any, get_args
 
@@ -235,7 +236,7 @@ def _vectors(source: Path, repository: Path) -> NDArray[np.float32]:
     if source.suffix == ".npy":
         try:
             vectors: NDArray[np.float32] = np.atleast_2d(np.load(source, allow_pickle=False).astype(np.float32))
-        except (ValueError, EOFError) as error:
+        except (zipfile.BadZipFile, AttributeError, ValueError, EOFError) as error:
             raise InvalidInputError(f"{source.name} is not a .npy file of numbers: {error}") from error
         if vectors.ndim != 2:
             raise InvalidInputError(f"{source.name} has shape {vectors.shape}: need [D] or [N, D]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from id3pm import shards
 from id3pm.attributes import ATTRIBUTE_SETS, NULL_VALUE
 from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS, measure
+
+_UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, AttributeError, TypeError)  # what numpy raises
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ def read_vectors(path: Path) -> Vectors:
             arrays = {"vectors": content} if isinstance(content, np.ndarray) else dict(content)
         vectors = np.asarray(arrays["vectors"], dtype=np.float32)
         labels = np.asarray(arrays["labels"], dtype=np.float64) if "labels" in arrays else None
-    except (KeyError, ValueError, EOFError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(
             f"{path.name}: need .npy [N, D], .npz with `vectors` [N, D], or a data set's folder ({error})"
         ) from error
@@ -101,7 +104,7 @@ def read_labels(path: Path) -> tuple[NDArray[np.int64] | None, NDArray[np.float6
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             labels = np.asarray(content["labels"], dtype=np.float64)
             index = np.asarray(content["index"], dtype=np.int64) if "index" in content else None
-    except (KeyError, ValueError, EOFError, AttributeError, TypeError) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(f"{path.name}: need CSV (index,label), or .npz with `labels` ({error})") from error
     if labels.ndim != 1 or (index is not None and index.shape != labels.shape):
         raise InvalidInputError(

@@ -124,14 +124,15 @@ class Direction:
         Raises:
             InvalidInputError: One is of another space, or nothing is left.
         """
+        if not others:
+            return self
         for other in others:
             self.space.require(other.space, f"direction {other.card.name}")
         names = tuple(dict.fromkeys((*self.card.orthogonal_to, *(other.card.name for other in others))))
+        basis = orthonormal(np.stack([other.vector for other in others]))
         left = self.vector
-        if others:
-            basis = orthonormal(np.stack([other.vector for other in others]))
-            for _ in range(2):  # twice is enough: once leaves rounding errors of nearly dependent vectors
-                left = left - (left @ basis.T) @ basis
+        for _ in range(2):  # twice is enough: once leaves rounding errors of nearly dependent vectors
+            left = left - (left @ basis.T) @ basis
         length = float(np.linalg.norm(left))
         if length < DEPENDENT:
             raise InvalidInputError(f"direction {self.card.name} lies in the span of {', '.join(names)}")

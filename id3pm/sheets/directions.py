@@ -70,6 +70,8 @@ def directions_command(
     orthogonal: bool,
 ) -> None:
     """Custom directions (Figs. 16, 17): a row for each direction and person, from little of the label to much."""
+    if len(strengths) < 3:
+        raise click.BadParameter(f"--strengths: {len(strengths)} given: need three, to tell a trend from chance")
     options = given(steps=steps)
     with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
         known = load_directions(bundle, studio)

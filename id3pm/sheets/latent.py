@@ -96,12 +96,12 @@ def rising(values: NDArray[Any]) -> float:
 
 
 def correlation(values: NDArray[Any], against: NDArray[Any]) -> float:
-    """Mean over rows [N, T] of the correlation with [T]; NaN left out."""
+    """Mean over rows [N, T] of the correlation with [T]; rows of fewer than three numbers or of one value are 0."""
     found = []
     for row in np.asarray(values, np.float64):
         known = np.isfinite(row)
-        if known.sum() > 2:
-            found.append(np.corrcoef(row[known], np.asarray(against, np.float64)[known])[0, 1])
+        varied = known.sum() > 2 and np.ptp(row[known]) > 0
+        found.append(np.corrcoef(row[known], np.asarray(against, np.float64)[known])[0, 1] if varied else 0.0)
     return float(np.mean(found))
 
 

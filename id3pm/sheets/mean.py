@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,29 +20,25 @@ from id3pm.sheets.commands import common_options, given
 from id3pm.sheets.grid import Tile, grid
 from id3pm.sheets.latent import Floats, cosines, listed, mean, number, show_option
 from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Person, Studio
+from id3pm.sheets.studio import Person, Shots, Studio
 
 Picture = NDArray[np.uint8]
 
 
-def _noise(image: Picture) -> Picture:
-    noise = np.random.Generator(np.random.Philox(0)).normal(0.0, 30.0, image.shape)
-    return _clipped(image + noise)
+def _noisy(image: Picture) -> Picture:
+    noise = np.random.Generator(np.random.Philox(0)).normal(0.0, 14.0, image.shape)
+    return np.asarray(np.clip(image + noise, 0, 255), np.uint8)
 
 
-def _tinted(image: Picture) -> Picture:
-    return _clipped(image * np.array([1.0, 0.75, 0.45]))
+def _covered(top: float, bottom: float) -> Callable[[Picture], Picture]:
+    """Darkness from one share of the height to another, as wide as a face that fills the square."""
 
+    def alter(image: Picture) -> Picture:
+        dark, size = image.copy(), len(image)
+        dark[round(top * size) : round(bottom * size), round(0.18 * size) : round(0.82 * size)] = 15
+        return dark
 
-def _clipped(values: Floats) -> Picture:
-    return np.asarray(np.clip(values, 0, 255), np.uint8)
-
-
-def _sunglasses(image: Picture) -> Picture:
-    # 40 % of the way down, where the eyes of a face that fills the square lie.
-    dark, size = image.copy(), len(image)
-    dark[round(0.36 * size) : round(0.50 * size), round(0.18 * size) : round(0.82 * size)] = 15
-    return dark
+    return alter
 
 
 def _through(change: Callable[[Image.Image], Image.Image]) -> Callable[[Picture], Picture]:
@@ -50,13 +47,13 @@ def _through(change: Callable[[Image.Image], Image.Image]) -> Callable[[Picture]
 
 ALTERED: Mapping[str, Callable[[Picture], Picture]] = MappingProxyType(
     {
-        "blurred": _through(lambda image: image.filter(ImageFilter.GaussianBlur(image.width / 40))),
-        "noisy": _noise,
-        "dark": lambda image: (image * 0.3).astype(np.uint8),
-        "tinted": _tinted,
-        "turned": _through(lambda image: image.rotate(20, Image.Resampling.BICUBIC)),
-        "small": _through(lambda image: image.resize((20, 20), Image.Resampling.BOX).resize(image.size)),
-        "sunglasses": _sunglasses,
+        "blurred": _through(lambda image: image.filter(ImageFilter.GaussianBlur(image.width / 45))),
+        "noisy": _noisy,
+        "small": _through(lambda image: image.resize((24, 24), Image.Resampling.BOX).resize(image.size)),
+        "turned": _through(lambda image: image.rotate(25, Image.Resampling.BICUBIC)),
+        "hat": _covered(0.0, 0.30),
+        "sunglasses": _covered(0.36, 0.50),
+        "mask": _covered(0.66, 1.0),
     }
 )
 """What happens to photographs: name -> uint8 [S, S, 3] -> the same shape."""
@@ -81,83 +78,124 @@ def mean_command(
     options = given(steps=steps)
     with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
         people = studio.people(photos)
-        sets = [_photographs(people)] if one_person else [_alterations(studio, person) for person in people]
-        rows: list[list[Tile | None]] = []
-        labels: list[str] = []
-        measured: list[dict[str, Any]] = []
-        for number_of_set, (name, pictures, vectors, truth) in enumerate(sets):
-            usable = np.isfinite(vectors).all(axis=1)
-            together = mean_vector(vectors[usable])
-            shots = studio.shoot(np.concatenate([vectors[usable], together[np.newaxis]]), seed, **options)
-            # With the true vector known, all are compared with it; else each with the photographs it was not made from.
-            single, whole = _agreement(vectors[usable], truth)
-            reference = together if truth is None else truth
-            images = cosines(shots.vectors, reference)
-            measured.append(
-                {
-                    "person": name,
-                    "pictures": list(pictures),
-                    "faces_found": int(usable.sum()),
-                    "vectors": listed(single),
-                    "mean_vector": whole,
-                    "images": listed(images[:-1]),
-                    "image_of_mean": float(images[-1]),
-                }
-            )
-            if number_of_set >= show:
-                continue
-            above: list[Tile | None] = []
-            below: list[Tile | None] = []
-            position = 0
-            for (title, picture), found in zip(pictures.items(), usable, strict=True):
-                above.append(Tile(picture, f"{title} {single[position]:.2f}" if found else f"{title}: no face"))
-                below.append(Tile(shots.images[position], number(images[position])) if found else None)
-                position += found
-            rows += [above, [*below, Tile(shots.images[-1], f"{images[-1]:.2f}")]]
-            labels += [f"{name}\nphotographs", "generated\nfrom each,\nand last from\nthe mean"]
+        albums = [_photographs(people)] if one_person else [_alterations(studio, person) for person in people]
+        looks = [_look(studio, album, seed, options) for album in albums]
+    rows: list[list[Tile | None]] = []
+    labels: list[str] = []
+    for album, look in list(zip(albums, looks, strict=True))[:show]:
+        rows += _rows(album, look)
+        labels += [f"{album.name}\nphotographs", "generated\nfrom each,\nand last from\nthe mean"]
     against = "the others" if one_person else "the clean photograph"
     title = f"Mean ID: cosine similarity of each picture's ID vector, and of the generated face, to that of {against}"
-    columns = ["" for _ in range(len(sets[0][1]))]
+    columns = ["" for _ in albums[0].pictures]
     sheet = grid(rows, title=title, labels=labels, columns=[*columns, "mean"])
-    single_mean = float(np.mean([np.mean(_known(entry["vectors"])) for entry in measured]))
-    image_mean = float(np.mean([np.mean(_known(entry["images"])) for entry in measured]))
-    best = float(np.mean([entry["mean_vector"] >= max(_known(entry["vectors"])) for entry in measured]))
-    vector, image = (
-        float(mean(np.array([entry[key] for entry in measured]))) for key in ("mean_vector", "image_of_mean")
+    single, whole = (float(np.mean([mean(getattr(look, name)) for look in looks])) for name in ("single", "whole"))
+    image, image_of_mean = (
+        float(np.mean([mean(part) for part in parts]))
+        for parts in ([look.images[:-1] for look in looks], [look.images[-1] for look in looks])
     )
-    total = sum(entry["faces_found"] for entry in measured)
-    report = {"seed": seed, "options": options, "one_person": one_person, "people": measured, "mean_is_best": best}
+    best = float(np.mean([look.whole >= look.single.max() for look in looks]))
+    report = {
+        "seed": seed,
+        "options": options,
+        "one_person": one_person,
+        "people": [_numbers(album, look) for album, look in zip(albums, looks, strict=True)],
+        "mean_is_best": best,
+    }
     effect = Effect(
         control="mean ID",
-        change=f"each of {len(sets[0][1])} photographs -> their mean, {len(sets)} people",
-        kept=f"generated faces {image_mean:.2f} from single photographs -> {image:.2f} from the mean, {total} images",
+        change=f"each of {len(columns)} photographs -> their mean, {len(albums)} people",
+        kept=(
+            f"generated faces {image:.2f} from single photographs -> {image_of_mean:.2f} from the mean, "
+            f"{sum(len(look.images) for look in looks)} images"
+        ),
         moved=(
-            f"similarity of the ID vector to {against} {single_mean:.2f} -> {vector:.2f}; nearer than the best single "
+            f"similarity of the ID vector to {against} {single:.2f} -> {whole:.2f}; nearer than the best single "
             f"one for {best:.0%} of the people"
         ),
     )
     click.echo(save(out, "mean", sheet, [effect], report))
 
 
-_Set = tuple[str, dict[str, Picture], NDArray[np.float32], NDArray[np.float32] | None]
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Album:
+    """Pictures of one person, uint8 [S, S, 3] by name; their ID vectors [N, D], NaN without a face; the true one."""
+
+    name: str
+    pictures: dict[str, Picture]
+    vectors: NDArray[np.float32]
+    truth: NDArray[np.float32] | None
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which pictures show a face, [N]."""
+        return np.asarray(np.isfinite(self.vectors).all(axis=1))
 
 
-def _alterations(studio: Studio, person: Person) -> _Set:
-    """Altered pictures of a person, their ID vectors (NaN without a face), and the true one."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Look:
+    """What the M usable pictures of an album give.
+
+    Attributes:
+        single: Similarity of each picture's vector to the truth, [M].
+        whole: That of their mean.
+        shots: Generated faces, one for each and last that of the mean.
+        images: Similarity of the generated faces to the truth, [M + 1].
+    """
+
+    single: Floats
+    whole: float
+    shots: Shots
+    images: Floats
+
+
+def _look(studio: Studio, album: _Album, seed: int, options: dict[str, Any]) -> _Look:
+    vectors = album.vectors[album.usable]
+    together = mean_vector(vectors)
+    shots = studio.shoot(np.concatenate([vectors, together[np.newaxis]]), seed, **options)
+    single, whole = agreement(vectors, album.truth)
+    images = cosines(shots.vectors, together if album.truth is None else album.truth)
+    return _Look(single, whole, shots, images)
+
+
+def _rows(album: _Album, look: _Look) -> list[list[Tile | None]]:
+    """The pictures, and below them what is generated from each; last from the mean."""
+    above: list[Tile | None] = []
+    below: list[Tile | None] = []
+    position = 0
+    for (title, picture), usable in zip(album.pictures.items(), album.usable, strict=True):
+        above.append(Tile(picture, f"{title} {look.single[position]:.2f}" if usable else f"{title}: no face"))
+        below.append(Tile(look.shots.images[position], number(look.images[position])) if usable else None)
+        position += int(usable)
+    return [[*above, None], [*below, Tile(look.shots.images[-1], number(look.images[-1]))]]
+
+
+def _numbers(album: _Album, look: _Look) -> dict[str, Any]:
+    used = [name for name, usable in zip(album.pictures, album.usable, strict=True) if usable]
+    return {
+        "person": album.name,
+        "pictures": used,
+        "no_face": [name for name in album.pictures if name not in used],
+        "vectors": listed(look.single),
+        "mean_vector": look.whole,
+        "images": listed(look.images[:-1]),
+        "image_of_mean": listed(look.images[-1:])[0],
+    }
+
+
+def _alterations(studio: Studio, person: Person) -> _Album:
     pictures = {name: alter(person.image) for name, alter in ALTERED.items()}
-    return person.name, pictures, studio.embed(np.stack(list(pictures.values()))), person.vector
+    return _Album(person.name, pictures, studio.embed(np.stack(list(pictures.values()))), person.vector)
 
 
-def _photographs(people: list[Person]) -> _Set:
+def _photographs(people: list[Person]) -> _Album:
     if len(people) < 3:
-        raise InvalidInputError(
-            f"{len(people)} photographs: --one-person needs three, to compare a mean with another one"
-        )
-    return "person", {one.name: one.image for one in people}, np.stack([one.vector for one in people]), None
+        raise InvalidInputError(f"{len(people)} photographs: --one-person needs at least three")
+    return _Album("one person", {one.name: one.image for one in people}, np.stack([one.vector for one in people]), None)
 
 
-def _agreement(vectors: NDArray[np.float32], truth: NDArray[np.float32] | None) -> tuple[Floats, float]:
-    """Similarity of each vector to the truth, and of their mean.
+def agreement(vectors: NDArray[np.float32], truth: NDArray[np.float32] | None) -> tuple[Floats, float]:
+    """Similarity of each vector [M, D] to the truth, and of their mean.
 
     Without a truth: of each to the single others, on average; and of the mean of all others to the one left out.
     """
@@ -169,7 +207,3 @@ def _agreement(vectors: NDArray[np.float32], truth: NDArray[np.float32] | None) 
         float(cosines(mean_vector(np.delete(vectors, row, axis=0)), vectors[row])) for row in range(len(vectors))
     ]
     return np.asarray(single), float(np.mean(left_out))
-
-
-def _known(values: list[float | None]) -> list[float]:
-    return [value for value in values if value is not None]

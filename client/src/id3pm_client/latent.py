@@ -219,15 +219,16 @@ class Direction:
         Raises:
             InvalidRequestError: One is of another length, or nothing is left.
         """
+        if not others:
+            return self
         names = tuple(dict.fromkeys((*self.orthogonal_names, *(other.name for other in others))))
         left = self.vector
-        if others:
-            if any(other.vector.size != left.size for other in others):
-                raise InvalidRequestError(f"{', '.join(names)}: not all of {left.size} numbers, as {self.name} is")
-            _, singular, rows = np.linalg.svd(np.stack([other.vector for other in others]), full_matrices=False)
-            basis = rows[singular > SMALLEST_NORM]
-            for _ in range(2):  # twice is enough: once leaves rounding errors of nearly dependent vectors
-                left = left - (left @ basis.T) @ basis
+        if any(other.vector.size != left.size for other in others):
+            raise InvalidRequestError(f"{', '.join(names)}: not all of {left.size} numbers, as {self.name} is")
+        _, singular, rows = np.linalg.svd(np.stack([other.vector for other in others]), full_matrices=False)
+        basis = rows[singular > SMALLEST_NORM]
+        for _ in range(2):  # twice is enough: once leaves rounding errors of nearly dependent vectors
+            left = left - (left @ basis.T) @ basis
         length = float(np.linalg.norm(left))
         if length < DEPENDENT:
             raise InvalidRequestError(f"direction {self.name} lies in the span of {', '.join(names)}")
