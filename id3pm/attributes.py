@@ -1,29 +1,38 @@
-"""Attribute vectors for conditioning: the FFHQ attributes of the paper's supplement, Table 6, in its sets 1, 2 and 3.
+"""Attribute vectors for conditioning: the FFHQ attributes of the paper's supplement, Table 6, and a set of our own.
 
-| group       | fields | set 1 | set 2 | set 3 |
-|-------------|--------|-------|-------|-------|
-| age         | 1      |       |       | x     |
-| emotion     | 8      | x     | x     | x     |
-| facial hair | 3      |       |       | x     |
-| hair        | 8      |       |       | x     |
-| head pose   | 3      | x     | x     | x     |
-| gender      | 1      |       |       | x     |
-| glasses     | 1      |       | x     | x     |
-| makeup      | 2      |       | x     | x     |
-| occlusions  | 3      |       | x     | x     |
-| sum         | 30     | 11    | 17    | 30    |
+| group       | fields | set 1 | set 2 | set 3 | landmarks |
+|-------------|--------|-------|-------|-------|-----------|
+| age         | 1      |       |       | x     |           |
+| emotion     | 8      | x     | x     | x     |           |
+| facial hair | 3      |       |       | x     |           |
+| hair        | 8      |       |       | x     |           |
+| head pose   | 3      | x     | x     | x     | x         |
+| gender      | 1      |       |       | x     |           |
+| glasses     | 1      |       | x     | x     |           |
+| makeup      | 2      |       | x     | x     |           |
+| occlusions  | 3      |       | x     | x     |           |
+| expression  | 4      |       |       |       | x         |
+| sum         | 30     | 11    | 17    | 30    | 7         |
 
 The paper names the attributes, not their scaling. Ours: every field is divided by a constant that brings it near
 [0, 1] (head pose: [-1, 1]). 0 is a valid value everywhere, so "no attributes" is the vector of -1 (supplement, footnote
 1). The paper recommends set 1, which says least about the identity.
+
+The set `landmarks` is not the paper's: it holds what `id3pm.face.measures` reads off the landmarks of a picture, so a
+training set needs no metadata and the effect of each field can be measured. Its values are scaled from their range to
+[0, 1], and each of its fields may be left unspecified (-1) by itself, because its networks are trained with that.
+
+Signs of the head pose, in the picture: positive roll turns the face clockwise, positive yaw turns it to the picture's
+right (the paper describes an FFHQ face of yaw -21.9 as turned to the left), positive pitch turns it up.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +42,9 @@ from id3pm.errors import InvalidInputError
 NULL_VALUE = -1.0
 """Every number of the vector that means "no attributes"."""
 
+AttributeSet = int | Literal["landmarks"]
+"""1, 2 and 3 of Table 6, or the name of a set of ours."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
@@ -41,34 +53,65 @@ class Field:
     Attributes:
         name: Its name in friendly dicts.
         group: The row of Table 6 it belongs to.
-        ffhq: Where FFHQ's `faceAttributes` has it: keys from the outside in.
-        low: Smallest allowed value, in the unit of FFHQ's metadata.
+        ffhq: Where FFHQ's `faceAttributes` has it: keys from the outside in; empty where it has not.
+        low: Smallest allowed value, in `unit`.
         high: Largest allowed value.
-        scale: The vector holds value / scale.
+        scale: The vector holds (value - offset) / scale.
+        offset: See `scale`.
+        unit: `degrees`, `years`, or empty for a share of 1.
+        mirrored: The value changes its sign where the picture is flipped left to right.
+        default: Value where it is not given; `None` leaves it unspecified in a set of `FREE_SETS`, else it is needed.
     """
 
     name: str
     group: str
-    ffhq: tuple[str, ...]
+    ffhq: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 1.0
     scale: float = 1.0
+    offset: float = 0.0
+    unit: str = ""
+    mirrored: bool = False
+    default: float | None = 0.0
 
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+EMOTION_WORDS: Mapping[str, str] = types.MappingProxyType(
+    {
+        "angry": "anger",
+        "contemptuous": "contempt",
+        "disgusted": "disgust",
+        "afraid": "fear",
+        "scared": "fear",
+        "happy": "happiness",
+        "sad": "sadness",
+        "surprised": "surprise",
+    }
+)
 HAIR_COLORS = ("brown", "blond", "black", "red", "gray", "other")
-GLASSES = ("NoGlasses", "ReadingGlasses", "Sunglasses", "SwimmingGoggles")
 GENDERS = ("female", "male")
 
+
+def _ffhq_pose(name: str) -> Field:
+    path = ("headPose", name)
+    return Field(name, "head pose", path, -90.0, 90.0, 90.0, unit="degrees", mirrored=name != "pitch")
+
+
+def _measured_pose(name: str, limit: float) -> Field:
+    """A pose within +- `limit` degrees, as 0 .. 1."""
+    span, mirrored = 2 * limit, name != "pitch"
+    return Field(name, "head pose", (), -limit, limit, span, -limit, "degrees", mirrored, default=None)
+
+
 FIELDS = (
-    Field("age", "age", ("age",), high=120.0, scale=100.0),
-    *(Field(name, "emotion", ("emotion", name)) for name in EMOTIONS),
+    Field("age", "age", ("age",), high=120.0, scale=100.0, unit="years", default=None),
+    *(Field(name, "emotion", ("emotion", name), default=float(name == "neutral")) for name in EMOTIONS),
     *(Field(name, "facial hair", ("facialHair", name)) for name in ("moustache", "beard", "sideburns")),
     Field("bald", "hair", ("hair", "bald")),
     Field("hair_invisible", "hair", ("hair", "invisible")),
     *(Field(f"{name}_hair", "hair", ("hair", "hairColor", name)) for name in HAIR_COLORS),
-    *(Field(name, "head pose", ("headPose", name), -90.0, 90.0, 90.0) for name in ("roll", "yaw", "pitch")),
-    Field("gender", "gender", ("gender",)),
+    *(_ffhq_pose(name) for name in ("roll", "yaw", "pitch")),
+    Field("gender", "gender", ("gender",), default=None),
     Field("glasses", "glasses", ("glasses",)),
     Field("eye_makeup", "makeup", ("makeup", "eyeMakeup")),
     Field("lip_makeup", "makeup", ("makeup", "lipMakeup")),
@@ -78,35 +121,71 @@ FIELDS = (
 )
 """All 30 fields in the order of Table 6, which is their order in every vector."""
 
+LANDMARK_FIELDS = (
+    _measured_pose("roll", 10.0),
+    _measured_pose("yaw", 35.0),
+    _measured_pose("pitch", 25.0),
+    *(Field(name, "expression", default=None) for name in ("mouth_open", "smile", "eyes_open", "brows")),
+)
+"""Set `landmarks`; the expressions run from the least (0) to the most (1) that is seen in the demo set."""
+
 _SET_1 = ("emotion", "head pose")
 _SET_2 = (*_SET_1, "glasses", "makeup", "occlusions")
-ATTRIBUTE_SETS: Mapping[int, tuple[Field, ...]] = types.MappingProxyType(
+ATTRIBUTE_SETS: Mapping[int | str, tuple[Field, ...]] = types.MappingProxyType(
     {
         1: tuple(field for field in FIELDS if field.group in _SET_1),
         2: tuple(field for field in FIELDS if field.group in _SET_2),
         3: FIELDS,
+        "landmarks": LANDMARK_FIELDS,
     }
 )
-"""Set number -> the fields of its vector, in order."""
+"""Number or name of a set -> the fields of its vector, in order."""
+FREE_SETS = ("landmarks",)
+"""Sets whose fields may be left unspecified one by one."""
 
 _HAS_NO_DEFAULT = ("age", "hair", "gender")
 
 
-def null_vector(attribute_set: int) -> NDArray[np.float32]:
+def fields_of(attribute_set: int | str) -> tuple[Field, ...]:
+    """The fields of a set, in order.
+
+    Raises:
+        InvalidInputError: There is no such set.
+    """
+    if attribute_set not in ATTRIBUTE_SETS:
+        names = ", ".join(map(str, ATTRIBUTE_SETS))
+        raise InvalidInputError(f"attribute_set={attribute_set!r}: choose one of {names}")
+    return ATTRIBUTE_SETS[attribute_set]
+
+
+def parse_set(text: str) -> AttributeSet:
+    """The set that a command line names: `1`, `2`, `3` or `landmarks`.
+
+    Raises:
+        InvalidInputError: There is no such set.
+    """
+    name: Any = int(text) if text.isdecimal() else text
+    fields_of(name)
+    return name  # type: ignore[no-any-return]
+
+
+def null_vector(attribute_set: int | str) -> NDArray[np.float32]:
     """The vector that means "no attributes": float32 [A], all -1."""
-    return np.full(len(_fields(attribute_set)), NULL_VALUE, dtype=np.float32)
+    return np.full(len(fields_of(attribute_set)), NULL_VALUE, dtype=np.float32)
 
 
-def encode(values: Mapping[str, float | str], attribute_set: int) -> NDArray[np.float32]:
+def encode(values: Mapping[str, Any], attribute_set: int | str) -> NDArray[np.float32]:
     """An attribute vector from names and values.
 
-    Fields that are not given are 0; the emotions' rest, what they lack to 1, is neutral. Age, hair and gender have no
-    neutral value: with set 3, the first and last and at least one hair field must be given.
+    What is not given, or is `None`: in a set of `FREE_SETS` it is unspecified (-1). In the paper's sets it is 0, and
+    the emotions' rest, what they lack to 1, is neutral; age, hair and gender have no neutral value: with set 3, the
+    first and last and at least one hair field must be given.
 
     Args:
-        values: Field name (see `FIELDS`) -> value in the unit of FFHQ's metadata: years, degrees, booleans, or
-            confidences from 0 to 1. `gender` also takes `female` (0) and `male` (1).
-        attribute_set: 1, 2 or 3.
+        values: Field name (see `ATTRIBUTE_SETS`) -> value in the unit of the field: years, degrees, booleans, or
+            numbers from 0 to 1. `gender` also takes `female` (0) and `male` (1). `emotion` stands for all eight
+            emotions: a word such as `happy` (see `EMOTION_WORDS`), or shares of several: `{"sad": 0.3, "happy": 0.7}`.
+        attribute_set: 1, 2, 3 or `landmarks`.
 
     Returns:
         float32 [A].
@@ -114,92 +193,124 @@ def encode(values: Mapping[str, float | str], attribute_set: int) -> NDArray[np.
     Raises:
         InvalidInputError: A name is unknown, a value is outside its range, or one is missing.
     """
-    fields = _fields(attribute_set)
+    fields = fields_of(attribute_set)
     names = [field.name for field in fields]
+    values = {name: value for name, value in values.items() if value is not None}
+    has_emotions = EMOTIONS[0] in names
+    if has_emotions and "emotion" in values:
+        values = _with_emotion(values)
     if unknown := sorted(set(values) - set(names)):
-        raise InvalidInputError(f"attribute set {attribute_set} has no {', '.join(unknown)}; it has {', '.join(names)}")
+        raise InvalidInputError(_unknown(unknown, [*names, *(["emotion"] if has_emotions else [])], attribute_set))
+    given = {field.name: checked_number(field, values[field.name]) for field in fields if field.name in values}
+    if attribute_set not in FREE_SETS:
+        given = _completed(given, names, attribute_set)
+    vector = null_vector(attribute_set)
+    for position, field in enumerate(fields):
+        if field.name in given:
+            vector[position] = (given[field.name] - field.offset) / field.scale
+    return vector
+
+
+def decode(vector: NDArray[np.floating[Any]], attribute_set: int | str) -> dict[str, float]:
+    """The values of an attribute vector [A] by name, in the fields' units, without those that are unspecified.
+
+    Raises:
+        InvalidInputError: The vector has another length.
+    """
+    fields = fields_of(attribute_set)
+    if np.shape(vector) != (len(fields),):
+        raise InvalidInputError(
+            f"attributes have shape {list(np.shape(vector))}: attribute set {attribute_set} has {len(fields)} numbers"
+        )
+    if np.all(vector == NULL_VALUE):
+        return {}
+    return {
+        field.name: float(number) * field.scale + field.offset
+        for field, number in zip(fields, vector, strict=True)
+        if attribute_set not in FREE_SETS or number != NULL_VALUE
+    }
+
+
+def mirrored(vectors: NDArray[np.float32], attribute_set: int | str) -> NDArray[np.float32]:
+    """The attribute vectors [..., A] of the pictures flipped left to right: roll and yaw change their signs."""
+    flipped = vectors.copy()
+    for position, field in enumerate(fields_of(attribute_set)):
+        if field.mirrored:
+            # value -> -value, where number = (value - offset) / scale
+            flipped[..., position] = -vectors[..., position] - 2 * field.offset / field.scale
+    if attribute_set in FREE_SETS:
+        return np.where(vectors == NULL_VALUE, np.float32(NULL_VALUE), flipped)
+    unspecified = np.all(vectors == NULL_VALUE, axis=-1, keepdims=True)
+    return np.where(unspecified, np.float32(NULL_VALUE), flipped)
+
+
+def describe_fields(attribute_set: int | str | None) -> list[dict[str, Any]]:
+    """What a client may ask for, one JSON object per field: name, group, low, high, unit, default.
+
+    A `default` of `None` is: left free, in a set of `FREE_SETS`; else, must be given.
+    """
+    fields = () if attribute_set is None else fields_of(attribute_set)
+    keys = ("name", "group", "low", "high", "unit", "default")
+    return [{key: getattr(field, key) for key in keys} for field in fields]
+
+
+def _completed(given: dict[str, float], names: list[str], attribute_set: int | str) -> dict[str, float]:
+    """The values of one of the paper's sets with its defaults."""
+    groups = {field.name: field.group for field in FIELDS}
     for group in _HAS_NO_DEFAULT:
-        members = [field.name for field in fields if field.group == group]
-        if members and not any(name in values for name in members):
+        members = [name for name in names if groups[name] == group]
+        if members and not any(name in given for name in members):
             raise InvalidInputError(
                 f"attribute set {attribute_set} needs {' or '.join(members)}: {group} has no default"
             )
-    given = {field.name: _number(field, values[field.name]) for field in fields if field.name in values}
     feelings = sum(given.get(name, 0.0) for name in EMOTIONS)
     if feelings > 1.0 + 1e-6 and "neutral" not in given:
         raise InvalidInputError(f"the emotions sum to {feelings:g}: at most 1 is allowed; lower some of them")
-    given.setdefault("neutral", max(1.0 - feelings, 0.0))
-    return np.array([given.get(field.name, 0.0) / field.scale for field in fields], dtype=np.float32)
+    return {**dict.fromkeys(names, 0.0), "neutral": max(1.0 - feelings, 0.0), **given}
 
 
-def encode_ffhq(metadata: Any, attribute_set: int) -> NDArray[np.float32]:
-    """An attribute vector from the metadata of one FFHQ image (https://github.com/DCGM/ffhq-features-dataset).
+def _with_emotion(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with `emotion` replaced by the emotions that it stands for."""
+    rest = {name: value for name, value in values.items() if name != "emotion"}
+    if both := sorted(set(rest) & set(EMOTIONS)):
+        raise InvalidInputError(f"emotion and {', '.join(both)} are both given: give one or the other")
+    shares = values["emotion"]
+    if isinstance(shares, str):
+        shares = {shares: 1.0}
+    if not isinstance(shares, Mapping):
+        raise InvalidInputError(f"emotion={shares!r}: give a word such as happy, or shares such as {{'happy': 0.7}}")
+    for word, share in shares.items():
+        name = emotion_name(str(word))
+        if name in rest:
+            raise InvalidInputError(f"emotion={dict(shares)!r} names {name} twice")
+        rest[name] = share
+    return rest
 
-    Glasses of any kind are 1. Hair colours that are not listed have confidence 0, as has every one of hidden hair.
 
-    Args:
-        metadata: The content of one JSON file: a list of faces, of which the first (the largest) counts; or one face;
-            or its `faceAttributes`.
-        attribute_set: 1, 2 or 3; only its fields need to be present.
-
-    Returns:
-        float32 [A].
+def emotion_name(word: str) -> str:
+    """The emotion that a word means: `happy` -> `happiness`.
 
     Raises:
-        InvalidInputError: No face, a field is missing, or its value is outside its range.
+        InvalidInputError: It means none.
     """
-    fields = _fields(attribute_set)
-    if isinstance(metadata, Sequence) and not isinstance(metadata, str):
-        if not metadata:
-            raise InvalidInputError("the FFHQ metadata lists no face: skip this image")
-        metadata = metadata[0]
-    if isinstance(metadata, Mapping) and "faceAttributes" in metadata:
-        metadata = metadata["faceAttributes"]
-    if not isinstance(metadata, Mapping):
-        raise InvalidInputError(
-            f"the FFHQ metadata is {type(metadata).__name__}: need the JSON list, one face of it, or its faceAttributes"
-        )
-    values = [_number(field, _look_up(metadata, field)) / field.scale for field in fields]
-    return np.array(values, dtype=np.float32)
+    name = EMOTION_WORDS.get(word.strip().lower(), word.strip().lower())
+    if name not in EMOTIONS:
+        raise InvalidInputError(f"emotion={word!r}: choose one of {', '.join((*EMOTION_WORDS, *EMOTIONS))}")
+    return name
 
 
-def _fields(attribute_set: int) -> tuple[Field, ...]:
-    if attribute_set not in ATTRIBUTE_SETS:
-        raise InvalidInputError(
-            f"attribute_set={attribute_set!r}: choose one of {', '.join(str(number) for number in ATTRIBUTE_SETS)}"
-        )
-    return ATTRIBUTE_SETS[attribute_set]
+def _unknown(unknown: list[str], names: list[str], attribute_set: int | str) -> str:
+    close = difflib.get_close_matches(unknown[0], names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"attribute set {attribute_set} has no {', '.join(unknown)}: {hint}it has {', '.join(names)}"
 
 
-def _look_up(attributes: Mapping[str, Any], field: Field) -> Any:
-    """The value of a field in `faceAttributes`."""
-    value: Any = attributes
-    for depth, key in enumerate(field.ffhq):
-        if not isinstance(value, Mapping) or key not in value:
-            raise InvalidInputError(f"the FFHQ metadata has no {'.'.join(field.ffhq[: depth + 1])}")
-        value = value[key]
-        if key == "hairColor":
-            return _confidence(value, field.ffhq[-1])
-    if field.name == "glasses":
-        if value not in GLASSES:
-            raise InvalidInputError(f"glasses={value!r}: must be one of {', '.join(GLASSES)}")
-        return value != "NoGlasses"
-    return value
+def checked_number(field: Field, value: Any) -> float:
+    """A value of a field as a number.
 
-
-def _confidence(colors: Any, color: str) -> Any:
-    """Confidence of a colour in FFHQ's `hairColor`, a list of {color, confidence}."""
-    if not isinstance(colors, Sequence) or not all(
-        isinstance(entry, Mapping) and entry.get("color") in HAIR_COLORS and "confidence" in entry for entry in colors
-    ):
-        raise InvalidInputError(
-            f"hair.hairColor={colors!r}: must be a list of {{color, confidence}} with color one of "
-            f"{', '.join(HAIR_COLORS)}"
-        )
-    return next((entry["confidence"] for entry in colors if entry["color"] == color), 0.0)
-
-
-def _number(field: Field, value: Any) -> float:
+    Raises:
+        InvalidInputError: It is none, or outside the field's range.
+    """
     if field.name == "gender" and isinstance(value, str):
         if value not in GENDERS:
             raise InvalidInputError(f"gender={value!r}: must be {' or '.join(GENDERS)}, or a number from 0 to 1")
@@ -207,5 +318,6 @@ def _number(field: Field, value: Any) -> float:
     if (
         not isinstance(value, (int, float, np.integer, np.floating, np.bool_)) or not field.low <= value <= field.high
     ):  # NaN lies in no range
-        raise InvalidInputError(f"{field.name}={value!r}: must be a number from {field.low:g} to {field.high:g}")
+        unit = f" {field.unit}" if field.unit else ""
+        raise InvalidInputError(f"{field.name}={value!r}: must be a number from {field.low:g} to {field.high:g}{unit}")
     return float(value)

@@ -5,66 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from id3pm.attributes import ATTRIBUTE_SETS, EMOTIONS, FIELDS, HAIR_COLORS, encode, encode_ffhq, null_vector
+from id3pm.attributes import (
+    ATTRIBUTE_SETS,
+    EMOTION_WORDS,
+    EMOTIONS,
+    FIELDS,
+    decode,
+    describe_fields,
+    encode,
+    mirrored,
+    null_vector,
+    parse_set,
+)
 from id3pm.bundle import ATTRIBUTE_DIMS
 from id3pm.errors import InvalidInputError
-
-# The form of https://github.com/DCGM/ffhq-features-dataset: one list of faces per image.
-FFHQ = [
-    {
-        "faceId": "0",
-        "faceRectangle": {"top": 100, "left": 120, "width": 300, "height": 300},
-        "faceAttributes": {
-            "smile": 0.9,
-            "headPose": {"pitch": -9.0, "roll": 4.5, "yaw": -22.5},
-            "gender": "female",
-            "age": 27.0,
-            "facialHair": {"moustache": 0.0, "beard": 0.1, "sideburns": 0.2},
-            "glasses": "ReadingGlasses",
-            "emotion": {
-                "anger": 0.0,
-                "contempt": 0.001,
-                "disgust": 0.002,
-                "fear": 0.003,
-                "happiness": 0.9,
-                "neutral": 0.09,
-                "sadness": 0.004,
-                "surprise": 0.0,
-            },
-            "blur": {"blurLevel": "low", "value": 0.06},
-            "exposure": {"exposureLevel": "goodExposure", "value": 0.67},
-            "noise": {"noiseLevel": "low", "value": 0},
-            "makeup": {"eyeMakeup": True, "lipMakeup": False},
-            "accessories": [],
-            "occlusion": {"foreheadOccluded": False, "eyeOccluded": False, "mouthOccluded": True},
-            "hair": {
-                "bald": 0.03,
-                "invisible": False,
-                "hairColor": [
-                    {"color": "brown", "confidence": 0.99},
-                    {"color": "black", "confidence": 0.85},
-                    {"color": "other", "confidence": 0.25},
-                ],
-            },
-        },
-    }
-]
-
-
-def changed(path, value):
-    """FFHQ's first face with one value replaced (or removed, where it is `KeyError`)."""
-
-    def copy(node, keys):
-        if not keys:
-            return value
-        node = dict(node)
-        if len(keys) == 1 and value is KeyError:
-            del node[keys[0]]
-        else:
-            node[keys[0]] = copy(node[keys[0]], keys[1:])
-        return node
-
-    return copy(FFHQ[0]["faceAttributes"], path.split("."))
 
 
 def test_groups_have_the_sizes_of_table_6():
@@ -83,122 +37,15 @@ def test_groups_have_the_sizes_of_table_6():
 
 
 def test_sets_have_the_groups_and_lengths_of_table_6():
-    groups = {number: {field.group for field in fields} for number, fields in ATTRIBUTE_SETS.items()}
+    groups = {number: {field.group for field in ATTRIBUTE_SETS[number]} for number in (1, 2, 3)}
     assert groups[1] == {"emotion", "head pose"}
     assert groups[2] == groups[1] | {"glasses", "makeup", "occlusions"}
     assert groups[3] == groups[2] | {"age", "facial hair", "hair", "gender"}
-    assert {number: len(fields) for number, fields in ATTRIBUTE_SETS.items()} == {1: 11, 2: 17, 3: 30}
-    assert {number: len(fields) for number, fields in ATTRIBUTE_SETS.items()} == {1: 11, 2: 17, 3: 30}
+    assert {number: len(ATTRIBUTE_SETS[number]) for number in (1, 2, 3)} == {1: 11, 2: 17, 3: 30}
 
 
 def test_field_names_are_unique():
     assert len({field.name for field in FIELDS}) == len(FIELDS)
-
-
-def test_ffhq_metadata_is_normalised_as_documented():
-    vector = dict(zip([field.name for field in FIELDS], encode_ffhq(FFHQ, 3), strict=True))
-    assert vector == pytest.approx(
-        {
-            "age": 0.27,
-            "anger": 0,
-            "contempt": 0.001,
-            "disgust": 0.002,
-            "fear": 0.003,
-            "happiness": 0.9,
-            "neutral": 0.09,
-            "sadness": 0.004,
-            "surprise": 0,
-            "moustache": 0,
-            "beard": 0.1,
-            "sideburns": 0.2,
-            "bald": 0.03,
-            "hair_invisible": 0,
-            "brown_hair": 0.99,
-            "blond_hair": 0,
-            "black_hair": 0.85,
-            "red_hair": 0,
-            "gray_hair": 0,
-            "other_hair": 0.25,
-            "roll": 0.05,
-            "yaw": -0.25,
-            "pitch": -0.1,
-            "gender": 0,
-            "glasses": 1,
-            "eye_makeup": 1,
-            "lip_makeup": 0,
-            "forehead_occluded": 0,
-            "eye_occluded": 0,
-            "mouth_occluded": 1,
-        }
-    )
-
-
-@pytest.mark.parametrize("attribute_set", [1, 2, 3])
-def test_ffhq_metadata_is_taken_as_list_face_or_attributes(attribute_set):
-    expected = encode_ffhq(FFHQ, attribute_set)
-    assert expected.dtype == np.float32
-    np.testing.assert_array_equal(encode_ffhq(FFHQ[0], attribute_set), expected)
-    np.testing.assert_array_equal(encode_ffhq(FFHQ[0]["faceAttributes"], attribute_set), expected)
-
-
-def test_smaller_sets_need_only_their_own_fields():
-    attributes = FFHQ[0]["faceAttributes"]
-    assert len(encode_ffhq({key: attributes[key] for key in ("emotion", "headPose")}, 1)) == 11
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("headPose.yaw", KeyError, "no headPose.yaw"),
-        ("headPose", KeyError, "no headPose"),
-        ("headPose.yaw", 120.0, "yaw=120.0: must be a number from -90 to 90"),
-        ("emotion.anger", float("nan"), "anger=nan: must be a number from 0 to 1"),
-        ("emotion.anger", "much", "anger='much': must be a number from 0 to 1"),
-        ("age", -1, "age=-1: must be a number from 0 to 120"),
-        ("age", 10**400, "must be a number from 0 to 120"),
-        ("gender", "unknown", "gender='unknown': must be female or male"),
-        ("glasses", "Monocle", "glasses='Monocle': must be one of NoGlasses"),
-        ("hair", None, "no hair.bald"),
-        ("hair.hairColor", KeyError, "no hair.hairColor"),
-        ("hair.hairColor", [{"color": "green", "confidence": 1}], "hair.hairColor=.*color one of brown"),
-        ("hair.hairColor", [{"color": "brown", "confidence": 3}], "brown_hair=3: must be a number from 0 to 1"),
-        ("hair.hairColor", "brown", "hair.hairColor='brown': must be a list"),
-    ],
-)
-def test_bad_ffhq_metadata_is_refused_with_field_and_rule(path, value, message):
-    with pytest.raises(InvalidInputError, match=message):
-        encode_ffhq(changed(path, value), 3)
-
-
-@pytest.mark.parametrize(("metadata", "message"), [([], "lists no face"), ("text", "is str"), (None, "is NoneType")])
-def test_metadata_without_a_face_is_refused(metadata, message):
-    with pytest.raises(InvalidInputError, match=message):
-        encode_ffhq(metadata, 1)
-
-
-def test_friendly_names_and_ffhq_metadata_give_the_same_vector():
-    values = {
-        "age": 27,
-        "gender": "female",
-        "brown_hair": 0.99,
-        "black_hair": 0.85,
-        "other_hair": 0.25,
-        "bald": 0.03,
-        "contempt": 0.001,
-        "disgust": 0.002,
-        "fear": 0.003,
-        "happiness": 0.9,
-        "sadness": 0.004,
-        "beard": 0.1,
-        "sideburns": 0.2,
-        "roll": 4.5,
-        "yaw": -22.5,
-        "pitch": -9,
-        "glasses": True,
-        "eye_makeup": 1,
-        "mouth_occluded": np.True_,
-    }
-    np.testing.assert_allclose(encode(values, 3), encode_ffhq(FFHQ, 3), atol=1e-6)
 
 
 @given(st.sampled_from([name for name in EMOTIONS if name != "neutral"]), st.floats(0, 1))
@@ -208,18 +55,96 @@ def test_what_emotions_lack_is_neutral(name, strength):
     assert emotions["neutral"] == pytest.approx(1 - strength)
 
 
+@pytest.mark.parametrize("word", EMOTION_WORDS)
+def test_an_emotion_word_is_that_emotion_alone(word):
+    emotions = dict(zip(EMOTIONS, encode({"emotion": word}, 1), strict=False))
+    assert emotions == {name: float(name == EMOTION_WORDS[word]) for name in EMOTIONS}
+
+
+def test_emotions_mix_and_their_rest_is_neutral():
+    mixed = decode(encode({"emotion": {"sad": 0.25, "happy": 0.5}}, 1), 1)
+    assert {name: mixed[name] for name in ("sadness", "happiness", "neutral")} == pytest.approx(
+        {"sadness": 0.25, "happiness": 0.5, "neutral": 0.25}
+    )
+
+
+def test_what_is_not_given_is_unspecified_where_fields_are_free_and_zero_where_not():
+    free = encode({"yaw": -35, "smile": 0.8, "brows": None}, "landmarks")
+    assert decode(free, "landmarks") == pytest.approx({"yaw": -35.0, "smile": 0.8})
+    assert np.count_nonzero(free == -1) == 5
+    assert decode(encode({"yaw": -45}, 1), 1)["pitch"] == 0.0
+    np.testing.assert_array_equal(encode({}, "landmarks"), null_vector("landmarks"))
+
+
+def test_a_value_at_the_end_of_a_free_range_is_not_taken_for_unspecified():
+    lowest = {field.name: field.low for field in ATTRIBUTE_SETS["landmarks"]}
+    assert decode(encode(lowest, "landmarks"), "landmarks") == pytest.approx(lowest)
+
+
+@pytest.mark.parametrize("attribute_set", [1, 2, "landmarks"])
+def test_a_mirrored_picture_turns_and_tilts_the_other_way(attribute_set):
+    vectors = np.stack([encode({"yaw": -20, "roll": 5, "pitch": 8}, attribute_set), null_vector(attribute_set)])
+    given, nothing = mirrored(vectors, attribute_set)
+    assert decode(given, attribute_set) == pytest.approx(
+        {**decode(vectors[0], attribute_set), "yaw": 20.0, "roll": -5.0}, abs=1e-4
+    )
+    np.testing.assert_array_equal(nothing, vectors[1])
+    np.testing.assert_allclose(mirrored(mirrored(vectors, attribute_set), attribute_set), vectors, atol=1e-6)
+
+
+def test_an_unspecified_yaw_stays_so_in_the_mirror():
+    vector = encode({"roll": 5}, "landmarks")
+    assert decode(mirrored(vector, "landmarks"), "landmarks") == pytest.approx({"roll": -5.0}, abs=1e-4)
+
+
+def test_fields_are_described_for_clients():
+    assert describe_fields(None) == []
+    yaw = next(field for field in describe_fields("landmarks") if field["name"] == "yaw")
+    assert yaw == {
+        "name": "yaw", "group": "head pose", "low": -35.0, "high": 35.0, "unit": "degrees", "default": None
+    }  # fmt: skip
+    defaults = {field["name"]: field["default"] for field in describe_fields(3)}
+    # What the description calls the default is what encoding takes.
+    needed = {name: 1 for name, default in defaults.items() if default is None} | {"bald": 1}
+    plain = decode(encode(needed, 3), 3)
+    assert all(plain[name] == default for name, default in defaults.items() if name not in needed)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("2", 2), ("landmarks", "landmarks")])
+def test_a_command_line_names_a_set(text, expected):
+    assert parse_set(text) == expected
+
+
+@pytest.mark.parametrize("text", ["4", "ours", "-1", ""])
+def test_a_command_line_that_names_no_set_is_refused(text):
+    with pytest.raises(InvalidInputError, match="choose one of 1, 2, 3, landmarks"):
+        parse_set(text)
+
+
+@pytest.mark.parametrize("vector", [np.zeros(6), np.zeros((1, 7))])
+def test_a_vector_of_another_length_is_refused(vector):
+    with pytest.raises(InvalidInputError, match="landmarks has 7 numbers"):
+        decode(vector, "landmarks")
+
+
 @pytest.mark.parametrize(
     ("values", "attribute_set", "message"),
     [
-        ({"glasses": 1}, 1, "set 1 has no glasses; it has anger"),
-        ({"happines": 1}, 1, "has no happines"),
+        ({"glasses": 1}, 1, "set 1 has no glasses: it has anger"),
+        ({"happines": 1}, 1, "has no happines: did you mean happiness"),
         ({"happiness": 0.8, "sadness": 0.8}, 1, "emotions sum to 1.6"),
         ({"yaw": 91}, 1, "yaw=91: must be a number from -90 to 90"),
         ({"yaw": "left"}, 1, "yaw='left'"),
         ({"gender": "male", "brown_hair": 1}, 3, "needs age"),
         ({"age": 20, "brown_hair": 1}, 3, "needs gender"),
         ({"age": 20, "gender": 1}, 3, "needs bald or hair_invisible or brown_hair"),
-        ({}, 4, "attribute_set=4: choose one of 1, 2, 3"),
+        ({"emotion": "hapy"}, 1, "emotion='hapy': choose one of angry"),
+        ({"emotion": "happy", "sadness": 0.2}, 1, "emotion and sadness are both given"),
+        ({"emotion": {"happy": 0.5, "happiness": 0.5}}, 1, "names happiness twice"),
+        ({"emotion": 1}, 1, "emotion=1: give a word"),
+        ({"emotion": "happy"}, "landmarks", "set landmarks has no emotion"),
+        ({"yaw": 36}, "landmarks", "yaw=36: must be a number from -35 to 35 degrees"),
+        ({}, 4, "attribute_set=4: choose one of 1, 2, 3, landmarks"),
     ],
 )
 def test_bad_friendly_values_are_refused_with_field_and_rule(values, attribute_set, message):
@@ -227,15 +152,11 @@ def test_bad_friendly_values_are_refused_with_field_and_rule(values, attribute_s
         encode(values, attribute_set)
 
 
-@pytest.mark.parametrize("attribute_set", [1, 2, 3])
+@pytest.mark.parametrize("attribute_set", ATTRIBUTE_SETS)
 def test_null_vector_is_minus_one_and_unlike_any_valid_vector(attribute_set):
     null = null_vector(attribute_set)
     assert null.dtype == np.float32
     np.testing.assert_array_equal(null, np.full(ATTRIBUTE_DIMS[attribute_set], -1))
     # The lowest valid value of every field: no vector of valid values is all -1.
-    lowest = np.array([field.low / field.scale for field in ATTRIBUTE_SETS[attribute_set]])
+    lowest = np.array([(field.low - field.offset) / field.scale for field in ATTRIBUTE_SETS[attribute_set]])
     assert (lowest > -1).any()
-
-
-def test_every_hair_colour_of_ffhq_is_a_field():
-    assert {f"{color}_hair" for color in HAIR_COLORS} <= {field.name for field in FIELDS}

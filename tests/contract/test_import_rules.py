@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOUNDATION = {"errors", "config", "hashing"}
-PAPER = FOUNDATION | {"images", "attributes", "bundle", "shards"}
+PAPER = FOUNDATION | {"images", "attributes", "ffhq", "bundle", "shards"}
 ROOMS = {"unet", "diffusion", "face", "latent"}
 CORE = PAPER | ROOMS | {"engines", "sampling"}
 
@@ -23,6 +23,7 @@ ALLOWED = {
     "hashing": set(),
     "images": FOUNDATION,
     "attributes": FOUNDATION,
+    "ffhq": FOUNDATION | {"attributes"},
     "bundle": FOUNDATION | {"attributes"},
     "shards": FOUNDATION,
     "unet": PAPER,
@@ -51,7 +52,7 @@ HEAVY = {
         "tests",
         "benchmarks",  # the peers to compare with are PyTorch's
     ),  # fmt: skip
-    "openvino": ("id3pm/engines/openvino_engine.py", "export", "tests", "benchmarks"),
+    "openvino": ("id3pm/engines/openvino_engine.py", "id3pm/face/landmarks.py", "export", "tests", "benchmarks"),
     "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests", "benchmarks/load/stand_ins.py"),
@@ -68,6 +69,7 @@ FOUNDATION_MAY_IMPORT = {
     "hashing": set(),
     "images": {"id3pm", "numpy", "PIL"},
     "attributes": {"id3pm", "numpy"},
+    "ffhq": {"id3pm", "numpy"},
     "bundle": {"id3pm", "numpy", "safetensors"},
     "shards": {"id3pm", "numpy"},
 }
