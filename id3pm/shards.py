@@ -157,12 +157,13 @@ def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
     for path in sorted(folder.glob("shard_*.npz")):
         with _opened(path) as shard:
-            held_out = shard["held_out"] if "held_out" in shard else is_test(shard["index"])
+            index = shard["index"]
+            held_out = shard["held_out"] if "held_out" in shard else is_test(index)
             rows = np.flatnonzero(held_out == (split == "test"))
             for name in (*ARRAYS, *(name for name in OPTIONAL_ARRAYS if name in shard)):
                 parts.setdefault(name, []).append(shard[name][rows])
-            if measured:
-                parts.setdefault("attributes", []).append(_measured(folder, path, shard["index"])[rows])
+        if measured:
+            parts.setdefault("attributes", []).append(_measured(folder, path, index)[rows])
     if not sum(map(len, parts["index"])):
         raise InvalidInputError(f"{folder} has no {split} images")
     if any(len(arrays) != len(parts["index"]) for arrays in parts.values()):
@@ -174,11 +175,10 @@ def _measured(folder: Path, shard: Path, index: NDArray[np.int64]) -> NDArray[np
     """The attributes measured on the images of a shard, which have these numbers."""
     path = measured_path(folder, shard)
     if not path.exists():
-        raise InvalidInputError(
-            f"no attributes were measured for {shard.name}: run id3pm measure-dataset --data {folder}"
-        )
+        raise InvalidInputError(f"{shard.name} has not been measured: id3pm measure-dataset --data {folder}")
     with _opened(path) as columns:
         attributes: NDArray[np.float32] = columns["attributes"]
-        if not np.array_equal(columns["index"], index):
-            raise InvalidInputError(f"{path.name} is of another {shard.name}: delete it and measure again")
+        measured: NDArray[np.int64] = columns["index"]
+    if not np.array_equal(measured, index):
+        raise InvalidInputError(f"{path.name} is of another {shard.name}: delete it and measure again")
     return attributes

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.attributes import fields_of
+from id3pm.attributes.ffhq import encode_ffhq
 from id3pm.errors import InvalidInputError
-from id3pm.ffhq import encode_ffhq
 from id3pm.training.sources import Source
 
 HELD_OUT = {"training": False, "validation": True}

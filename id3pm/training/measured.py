@@ -43,9 +43,7 @@ def measure_dataset(folder: Path, workers: int = 1) -> tuple[int, int]:
         MissingExtraError: The landmark network is not installed.
     """
     if (existing := shards.describe(folder)).get("attribute_set") not in (None, ATTRIBUTE_SET):
-        raise InvalidInputError(
-            f"{folder} has attributes already, of set {existing['attribute_set']}: use another copy"
-        )
+        raise InvalidInputError(f"{folder} has attributes of set {existing['attribute_set']}: measure another copy")
     shards.begin(folder, _description(), shards.MEASURED_FILE)
     missing = [
         shard for shard in sorted(folder.glob("shard_*.npz")) if not shards.measured_path(folder, shard).exists()

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.attributes import HAIR_COLORS, Field, checked_number, fields_of
+from id3pm.attributes.schema import HAIR_COLORS, Field, fields_of
+from id3pm.attributes.values import checked_number
 from id3pm.errors import InvalidInputError
 
 GLASSES = ("NoGlasses", "ReadingGlasses", "Sunglasses", "SwimmingGoggles")

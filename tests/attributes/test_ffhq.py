@@ -1,11 +1,11 @@
-"""Promises of id3pm.ffhq: what FFHQ's metadata become."""
+"""Promises of id3pm.attributes.ffhq: what FFHQ's metadata become."""
 
 import numpy as np
 import pytest
 
 from id3pm.attributes import FIELDS, HAIR_COLORS, encode
+from id3pm.attributes.ffhq import encode_ffhq
 from id3pm.errors import InvalidInputError
-from id3pm.ffhq import encode_ffhq
 
 # The form of https://github.com/DCGM/ffhq-features-dataset: one list of faces per image.
 FFHQ = [

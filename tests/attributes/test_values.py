@@ -1,4 +1,4 @@
-"""Promises of id3pm.attributes."""
+"""Promises of id3pm.attributes: sets, encoding, decoding."""
 
 import numpy as np
 import pytest
