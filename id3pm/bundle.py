@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from id3pm.arrays import read_arrays
-from id3pm.attributes import ATTRIBUTE_SETS
+from id3pm.attributes import ATTRIBUTE_SETS, AttributeSet
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
 from id3pm.errors import BundleError, ConfigError, InvalidInputError
 from id3pm.hashing import file_sha256
@@ -54,7 +54,8 @@ class Bundle:
         name: Short name, shown in receipts and status messages.
         id_vector_model: The face recognition model whose ID vectors the base network was trained on, e.g. `sface`.
         identity_dim: Length D of these vectors.
-        attribute_set: The paper's attribute set 1, 2 or 3, or `None` without attribute conditioning.
+        attribute_set: The attribute set (`id3pm.attributes`): the paper's 1, 2 or 3, or the name of one of ours; `None`
+            without attribute conditioning.
         base: The ID-conditioned network of the low-resolution stage.
         base_diffusion: Its noising process.
         sr: The super-resolution network.
@@ -72,7 +73,7 @@ class Bundle:
     name: str
     id_vector_model: str
     identity_dim: int
-    attribute_set: int | None
+    attribute_set: AttributeSet | None
     base: UNetConfig
     base_diffusion: DiffusionConfig
     sr: UNetConfig

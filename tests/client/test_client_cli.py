@@ -69,6 +69,11 @@ def test_every_option_has_a_flag(tmp_path: Path, photo: str, server: Any) -> Non
     assert not list(tmp_path.glob("*_64.png"))
 
 
+def test_describe_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe"]) == 0
+    assert json.loads(capsys.readouterr().out)["bundle"] == "demo"
+
+
 def test_ping_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ping"]) == 0
     assert json.loads(capsys.readouterr().out)["denoiser_64"] == {"active": 1, "waiting": 2}

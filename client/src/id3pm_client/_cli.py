@@ -181,8 +181,14 @@ def ping(args: argparse.Namespace) -> None:
     _print(json.dumps(answers if len(answers) > 1 else next(iter(answers.values())), indent=2))
 
 
+def describe(args: argparse.Namespace) -> None:
+    """Prints which bundle the server has and which attributes it takes, as JSON."""
+    with Client(**_settings(args)) as client:
+        _print(json.dumps(client.describe(), indent=2))
+
+
 def _parser() -> argparse.ArgumentParser:
-    commands = (generate, stream, blend, embed, replay, bench, ping)
+    commands = (generate, stream, blend, embed, replay, bench, ping, describe)
     return make_parser({command.__name__: command for command in commands})
 
 

@@ -91,6 +91,7 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
     _add_options(command)
 
     add("ping", "is the server working?")
+    add("describe", "which bundle the server has, and which attributes it takes")
     return parser
 
 

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from id3pm import shards
-from id3pm.analysis import commands
-from id3pm.analysis.commands import latent_group
-from id3pm.analysis.sources import labelled, read_labels, read_vectors
 from id3pm.errors import InvalidInputError
+from id3pm.idspace import commands
+from id3pm.idspace.commands import latent_group
+from id3pm.idspace.sources import labelled, read_labels, read_vectors
 from id3pm.latent.directions import Directions
 from id3pm.latent.interpolate import lerp, slerp
 from id3pm.latent.means import mean_vector

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from id3pm.analysis.sources import Vectors, labelled, read_vectors
-from id3pm.analysis.tables import directions_table, pca_table
 from id3pm.arrays import DESCRIPTION
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.face.appearance import LABELS
 from id3pm.face.stage import FaceStage
+from id3pm.idspace.sources import Vectors, labelled, read_vectors
+from id3pm.idspace.tables import directions_table, pca_table
 from id3pm.latent.directions import Directions, Model
 from id3pm.latent.fitting import fit_direction
 from id3pm.latent.interpolate import lerp, slerp
