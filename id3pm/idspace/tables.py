@@ -25,22 +25,27 @@ def pca_table(pca: Pca) -> Table:
 
 
 def directions_table(directions: Directions) -> Table:
-    """One row for each direction."""
+    """One row for each direction, with 95 % confidence intervals."""
     space = directions.space
-    table = Table(title=f"{len(directions)} directions for {space.id_vector_model} vectors [{space.identity_dim}]")
-    for heading in ("name", "from", "to", "step", "cross-validated", "orthogonal to", "label"):
+    table = Table(
+        title=f"{len(directions)} directions for {space.id_vector_model} vectors [{space.identity_dim}]",
+        caption="accuracy and R2: of 5-fold cross-validation",
+    )
+    for heading in ("name", "from", "to", "step", "accuracy", "R2", "orthogonal to"):
         table.add_column(heading)
     for name, direction in directions.items():
         card = direction.card
-        told = score_text(card.score) if card.score else "not fitted"
-        table.add_row(name, card.low, card.high, f"{card.step:.3f}", told, ", ".join(card.orthogonal_to), card.label)
+        accuracy, r2 = scores(card.score)
+        table.add_row(name, card.low, card.high, f"{card.step:.3f}", accuracy, r2, ", ".join(card.orthogonal_to))
     return table
 
 
-def score_text(score: Score) -> str:
-    """Accuracy, and R2 where there is one, with 95 % confidence intervals."""
+def scores(score: Score | None) -> tuple[str, str]:
+    """Accuracy and R2 with their intervals; empty where there is none."""
+    if score is None:
+        return "", ""
     low, high = score.accuracy_interval
-    text = f"accuracy {score.accuracy:.3f} ({low:.3f} .. {high:.3f})"
+    accuracy = f"{score.accuracy:.3f} ({low:.3f} .. {high:.3f})"
     if score.r2 is None or score.r2_interval is None:
-        return text
-    return f"{text}, R2 {score.r2:.2f} ({score.r2_interval[0]:.2f} .. {score.r2_interval[1]:.2f})"
+        return accuracy, ""
+    return accuracy, f"{score.r2:.2f} ({score.r2_interval[0]:.2f} .. {score.r2_interval[1]:.2f})"

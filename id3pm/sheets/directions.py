@@ -9,16 +9,17 @@ from typing import Any
 import click
 import numpy as np
 
-from id3pm.face.appearance import LABELS, measure
 from id3pm.latent.directions import Direction
 from id3pm.pipeline import Pipeline
 from id3pm.sheets.commands import common_options, given, numbers
 from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.labels import Labels
 from id3pm.sheets.latent import (
     Floats,
     bundle_option,
     correlation,
     cosines,
+    heading,
     listed,
     load_directions,
     mean,
@@ -37,15 +38,24 @@ class _Sweep:
         direction: Along which.
         images: uint8 [people, strengths, S, S, 3].
         kept: Similarity to the person, [people, strengths].
-        values: What is measured on the images by its name, each [people, strengths]: all of `LABELS`, and `own`: the
-            direction's own label, or where that cannot be read from pixels, the coordinate of the images' ID vectors
-            along it, in steps.
+        values: Label -> what is measured on the images, [people, strengths].
+        own: The direction's own label; or where that cannot be measured on pictures, the coordinate of the images' ID
+            vectors along it, in steps.
+        text: What `own` is, with its unit.
     """
 
     direction: Direction
     images: Any
     kept: Floats
     values: dict[str, Floats]
+    own: Floats
+    text: str
+
+    @property
+    def right_way(self) -> tuple[int, int]:
+        """For how many people the label grows from the first strength to the last, and how many show a face at both."""
+        change = self.own[:, -1] - self.own[:, 0]
+        return int(np.sum(change > 0)), int(np.sum(np.isfinite(change)))
 
 
 @click.command("directions")
@@ -53,7 +63,9 @@ class _Sweep:
 @bundle_option
 @show_option(2)
 @click.option("--name", "names", multiple=True, help="A direction; may be repeated. Else all of the bundle.")
-@click.option("--strengths", callback=numbers, default="-6,-3,0,3,6", help="In steps: standard deviations of people.")
+@click.option(
+    "--strengths", callback=numbers, default="-5,-2.5,0,2.5,5", help="In steps: standard deviations of people."
+)
 @click.option("--orthogonal", is_flag=True, help="Take all other directions shown out of each.")
 def directions_command(
     repository: Path,
@@ -81,19 +93,20 @@ def directions_command(
         if orthogonal:
             chosen = [one.orthogonal_to(*(other for other in chosen if other is not one)) for one in chosen]
         people = studio.people(photos)
-        sweeps = [_sweep(studio, direction, people, strengths, seed, options) for direction in chosen]
+        labels = Labels([one.card.name for one in chosen], threads)
+        sweeps = [_sweep(studio, labels, direction, people, strengths, seed, options) for direction in chosen]
     rows: list[list[Tile | None]] = []
-    labels = []
+    names_of_rows = []
     for sweep in sweeps:
         for person, one in enumerate(people[:show]):
-            told = zip(sweep.values["own"][person], sweep.kept[person], strict=True)
+            told = zip(sweep.own[person], sweep.kept[person], strict=True)
             captions = [f"{_value(value)} | {number(kept)}" for value, kept in told]
             rows.append([Tile(one.image, "target"), *map(Tile, sweep.images[person], captions)])
-            labels.append(_label(sweep.direction) if person == 0 else "")
+            names_of_rows.append(_label(sweep.direction) if person == 0 else "")
     title = (
         "Custom directions, strength in standard deviations of people; measured on the image | similarity to the target"
     )
-    sheet = grid(rows, title=title, columns=["", *(f"{strength:+g}" for strength in strengths)], labels=labels)
+    sheet = grid(rows, title=title, columns=["", *map(heading, strengths)], labels=names_of_rows)
     report: dict[str, Any] = {
         "seed": seed,
         "options": options,
@@ -109,6 +122,7 @@ def directions_command(
 
 def _sweep(
     studio: Studio,
+    labels: Labels,
     direction: Direction,
     people: list[Person],
     strengths: tuple[float, ...],
@@ -119,14 +133,17 @@ def _sweep(
     asked = np.stack([direction.apply(target, strengths) for target in targets])
     shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
     shape = asked.shape[:2]
-    values = {name: measure(name, shots.images, shots.detections).reshape(shape) for name in LABELS}
+    found = labels.measure(shots.images, shots.detections)
+    values = {name: value.reshape(shape) for name, value in found.items()}
     name = direction.card.name
-    values["own"] = values[name] if name in LABELS else _coordinates(direction, shots).reshape(shape)
+    own = values[name] if name in values else _coordinates(direction, shots).reshape(shape)
     return _Sweep(
         direction=direction,
         images=shots.images.reshape(*shape, *shots.images.shape[1:]),
         kept=cosines(shots.vectors.reshape(asked.shape), targets[:, np.newaxis]),
         values=values,
+        own=own,
+        text=labels.text(name) if name in values else "ID vectors of the images along it, steps",
     )
 
 
@@ -153,7 +170,7 @@ def crosstalk(values: dict[str, dict[str, Floats]]) -> dict[str, dict[str, float
         found = values[direction][label]
         return float(mean(found[:, -1] - found[:, 0]))
 
-    measured = [name for name in values if name in LABELS]
+    measured = [name for name in values if name in values[name]]
     return {
         direction: {label: change(direction, label) / change(label, label) for label in measured if label != direction}
         for direction in values
@@ -176,27 +193,27 @@ def _label(direction: Direction) -> str:
 
 
 def _numbers(sweep: _Sweep, strengths: tuple[float, ...]) -> dict[str, Any]:
-    own = sweep.values["own"]
+    own = sweep.own
     return {
         "card": dataclasses.asdict(sweep.direction.card),
-        "measured": "label" if sweep.direction.card.name in LABELS else "coordinate of the images' ID vectors, steps",
+        "measured": sweep.text,
         "values": listed(own),
         "to_person": listed(sweep.kept),
         "correlation_with_strength": correlation(own, np.array(strengths)),
-        "right_way": float(np.nanmean(own[:, -1] > own[:, 0])),
+        "right_way": list(sweep.right_way),
     }
 
 
 def _effect(
     sweep: _Sweep, strengths: tuple[float, ...], orthogonal: bool, shares: dict[str, dict[str, float]]
 ) -> Effect:
-    card, own, kept = sweep.direction.card, sweep.values["own"], sweep.kept
+    card, own, kept = sweep.direction.card, sweep.own, sweep.kept
+    right, people = sweep.right_way
     near = int(np.argmin(np.abs(strengths)))
-    what = card.label if card.name in LABELS else "ID vectors of the images along it, steps"
     moved = (
-        f"{what}: {_value(mean(own[:, 0]))} -> {_value(mean(own[:, near]))} -> {_value(mean(own[:, -1]))}; correlation "
-        f"with the strength {correlation(own, np.array(strengths)):.2f}; right way for "
-        f"{int(np.sum(own[:, -1] > own[:, 0]))} of {len(own)} people"
+        f"{sweep.text}: {_value(mean(own[:, 0]))} -> {_value(mean(own[:, near]))} -> {_value(mean(own[:, -1]))}; "
+        f"correlation with the strength {correlation(own, np.array(strengths)):.2f}; "
+        f"right way for {right} of {people} people"
     )
     if others := shares[card.name]:
         worst = max(others, key=lambda name: abs(others[name]))

@@ -115,6 +115,11 @@ def signed(value: float, decimals: int = 1) -> str:
     return "-" if np.isnan(value) else f"{value:+.{decimals}f}"
 
 
+def heading(value: float) -> str:
+    """For columns: with its sign unless it is zero."""
+    return f"{value:+g}" if value else "0"
+
+
 def listed(values: NDArray[Any]) -> list[Any]:
     """For JSON: nested lists, NaN as `null`, three decimals."""
     rounded = np.round(np.asarray(values, np.float64), 3).astype(object)

@@ -11,7 +11,18 @@ import numpy as np
 from id3pm.pipeline import Pipeline
 from id3pm.sheets.commands import common_options, given, numbers
 from id3pm.sheets.grid import Tile, grid
-from id3pm.sheets.latent import bundle_option, cosines, listed, load_pca, mean, number, show_option, signed, slope
+from id3pm.sheets.latent import (
+    bundle_option,
+    cosines,
+    heading,
+    listed,
+    load_pca,
+    mean,
+    number,
+    show_option,
+    signed,
+    slope,
+)
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Studio
 
@@ -66,7 +77,7 @@ def pca_command(
             rows.append([target, *map(Tile, images[person, axis], captions)])
             labels.append(f"{one.name}, axis {axis + 1}\n{pca.explained[axis]:.1%} of variance")
     title = "Principal axes, steps in L2 norms; moved along the axis | cosine similarity to the target"
-    sheet = grid(rows, title=title, columns=["", *(f"{amount:+g}" for amount in amounts)], labels=labels)
+    sheet = grid(rows, title=title, columns=["", *map(heading, amounts)], labels=labels)
     got = [slope(along_wanted[:, axis], along[:, axis]) for axis in range(axes)]
     aside = [float(mean(np.abs(others[:, axis]))) for axis in range(axes)]
     ends = [float(mean(along[:, axis, -1] - along[:, axis, 0])) for axis in range(axes)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from id3pm_client import InvalidRequestError
+from id3pm_client import Embedding, InvalidRequestError
 from id3pm_client.latent import Direction, Directions, Pca, lerp, mean_vector, slerp
 
 DIM = 6
@@ -77,6 +77,12 @@ def test_axes_walk_and_project(tmp_path: Path) -> None:
     for call in (lambda: pca.walk(face, DIM, 1), lambda: pca.project(face, -1), lambda: pca.walk(face[:3], 0, 1)):
         with pytest.raises(InvalidRequestError, match="must be from 0|has 3 numbers: need 6"):
             call()
+
+
+def test_embeddings_are_vectors() -> None:
+    faces = [Embedding(np.eye(4, dtype=np.float32)[row], np.zeros(15, np.float32), 1) for row in (0, 1)]
+    assert slerp(faces[0], faces[1], 0.5) == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])
+    assert mean_vector(faces) == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,15 @@ from id3pm.cli import cli
 from id3pm_client._cli import _parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/architecture.md", "deploy/README.md", "client/README.md", "Makefile", "Dockerfile")
+PAGES = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/control.md",
+    "deploy/README.md",
+    "client/README.md",
+    "Makefile",
+    "Dockerfile",
+)
 COMMAND = re.compile(r"(?:id3pm|id3pm-client|python export/build_engines\.py) [^`|]+")
 
 
