@@ -48,6 +48,7 @@ train base "$BASE_MINUTES" ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"}
 train sr "$SR_MINUTES"
 "$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" \
     --sampler ddim --eta 1 --steps 25 --spacing logsnr --sr-sampler ddim --sr-eta 1 --sr-steps 25 --sr-consistency 1
+DATA=data/demo OUT="$OUT" PYTHON="$PYTHON" sh bundles/make_latent.sh
 if [ "$PEOPLE" -gt 0 ]; then
     "$PYTHON" export/build_engines.py --bundle "$OUT"
     "$PYTHON" -m id3pm evaluate identity --identities "$PEOPLE" --spacing logsnr --at-steps 10

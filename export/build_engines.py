@@ -2,6 +2,7 @@
 
     python export/build_engines.py                                  # the demo bundle, for this machine's CPU
     python export/build_engines.py --bundle PATH --max-batch 32
+    python export/build_engines.py --bundle bundles/demo_attributes --repository build/attributes    # beside the first
 
 For the 64 px and the super-resolution stage: PyTorch -> fp32 ONNX -> the precision asked for (-> TensorRT), then the
 parity gate (`parity.py`), then
@@ -39,6 +40,7 @@ from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, Target, engine_s
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import EngineError, Id3pmError, ParityError
+from new_repository import ensure_repository
 from progress import Progress
 from repository_faces import face_stage
 from thresholds import thresholds
@@ -71,7 +73,7 @@ ROOT = Path(__file__).resolve().parents[1]
     "--repository",
     type=click.Path(path_type=Path, file_okay=False),
     default=ROOT / "triton_repo",
-    help="Triton model repository.  [default: triton_repo of this checkout]",
+    help="Triton model repository; a missing folder becomes one.  [default: triton_repo of this checkout]",
 )
 @click.option("--stage", type=click.Choice([*STAGES, "face", "all"]), default="all", show_default=True)
 @click.option("--face-model", help="As face_models.py takes it; the bundle's ID-vector model if not given.")
@@ -99,6 +101,8 @@ def main(
     try:
         device = targets.require_available(target, precision, gpu)
         bundle = read_bundle(bundle_path)
+        if ensure_repository(repository):
+            console.print(f"{repository}: a new model repository, as triton_repo", soft_wrap=True)
         if stage in ("face", "all"):  # first: they judge the others
             ensure_face_models(console, repository, bundle, face_model)
         for name in STAGES:

@@ -3,6 +3,7 @@
     bundle.json          what the model is (`Bundle`), and the sha256 of the two weight files
     base.safetensors     weights of the 64 px stage, by guided-diffusion's parameter names
     sr.safetensors       weights of the super-resolution stage
+    latent/              optional: pca.npz and directions.npz of its ID vectors (`id3pm.latent`)
 
 Reading needs numpy and safetensors, not torch. Messages name files by their name in the folder, never by full path.
 """
@@ -25,18 +26,22 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from id3pm.attributes import ATTRIBUTE_SETS
+from id3pm.arrays import read_arrays
+from id3pm.attributes import ATTRIBUTE_SETS, AttributeSet
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
-from id3pm.errors import BundleError, ConfigError
+from id3pm.errors import BundleError, ConfigError, InvalidInputError
 from id3pm.hashing import file_sha256
 
 Stage = Literal["base", "sr"]
+Latent = Literal["pca", "directions"]
 Storage = Literal["fp16", "fp32"]
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 SCHEMA_VERSION = 1
 CONFIG_FILE = "bundle.json"
 HASHES_KEY = "weights_sha256"
+LATENT_FOLDER = "latent"
+LATENT: tuple[Latent, ...] = ("pca", "directions")
 STAGES: tuple[Stage, ...] = ("base", "sr")
 ATTRIBUTE_DIMS = {number: len(fields) for number, fields in ATTRIBUTE_SETS.items()}
 
@@ -49,7 +54,8 @@ class Bundle:
         name: Short name, shown in receipts and status messages.
         id_vector_model: The face recognition model whose ID vectors the base network was trained on, e.g. `sface`.
         identity_dim: Length D of these vectors.
-        attribute_set: The paper's attribute set 1, 2 or 3, or `None` without attribute conditioning.
+        attribute_set: The attribute set (`id3pm.attributes`): the paper's 1, 2 or 3, or the name of one of ours; `None`
+            without attribute conditioning.
         base: The ID-conditioned network of the low-resolution stage.
         base_diffusion: Its noising process.
         sr: The super-resolution network.
@@ -67,7 +73,7 @@ class Bundle:
     name: str
     id_vector_model: str
     identity_dim: int
-    attribute_set: int | None
+    attribute_set: AttributeSet | None
     base: UNetConfig
     base_diffusion: DiffusionConfig
     sr: UNetConfig
@@ -145,14 +151,43 @@ def weights_hash(path: str | os.PathLike[str], stage: Stage) -> str:
 
 
 def verify(path: str | os.PathLike[str]) -> Bundle:
-    """Checks the whole bundle: the description, and both weight files against their recorded hashes.
+    """Checks the whole bundle: description, both weight files against their recorded hashes, what `latent/` is for.
 
     Raises:
         BundleError: Something is missing or damaged; the message says which file.
     """
     for stage in STAGES:
         _verified_file(Path(path), stage)
+    for kind in LATENT:
+        latent_file(path, kind)
     return read_bundle(path)
+
+
+def latent_file(path: str | os.PathLike[str], kind: Latent) -> Path | None:
+    """A bundle's principal axes or custom directions, or `None` where it has none.
+
+    Args:
+        path: The bundle's folder.
+        kind: Which file.
+
+    Raises:
+        BundleError: The file is damaged, or made for ID vectors of another FR model.
+    """
+    file = Path(path) / LATENT_FOLDER / f"{kind}.npz"
+    if not file.is_file():
+        return None
+    bundle = read_bundle(path)
+    try:
+        description, _ = read_arrays(file, kind)
+    except InvalidInputError as error:
+        raise BundleError(f"{LATENT_FOLDER}/{error}") from error
+    found = description.get("id_vector_model"), description.get("identity_dim")
+    if found != (bundle.id_vector_model, bundle.identity_dim):
+        raise BundleError(
+            f"{LATENT_FOLDER}/{file.name} is for {found[0]} vectors of {found[1]} numbers, the bundle takes "
+            f"{bundle.id_vector_model} vectors of {bundle.identity_dim}: fit it anew with id3pm latent"
+        )
+    return file
 
 
 def write_bundle(

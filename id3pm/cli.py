@@ -37,6 +37,10 @@ COMMANDS = {
     "export-bundle": Command(
         _TRAINING + "export_bundle_command", "EMA weights of two training runs -> a bundle", "train"
     ),
+    "latent": Command("id3pm.idspace.commands:latent_group", "axes and directions of ID vectors", "face"),
+    "measure-dataset": Command(
+        _TRAINING + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"
+    ),
     "serve": Command("id3pm.gateway.command:serve_command", "serve built engines: Triton, guarded", "serve"),
     "sheet": Command("id3pm.sheets.commands:sheet_group", "pictures of what a control does, measured", "face"),
     "train": Command(_TRAINING + "train_command", "train the 64 px model or the super-resolution model", "train"),

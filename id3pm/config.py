@@ -282,7 +282,7 @@ def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
 
 def _typed(cls: type, key: str, hint: Any, value: Any) -> Any:
     """`value` as the type that the field's annotation names; lists become tuples, objects configurations."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for option in options:
         origin = typing.get_origin(option)
         if option is type(None) and value is None:

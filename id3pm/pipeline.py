@@ -9,14 +9,15 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from id3pm.attributes import encode
 from id3pm.bundle import Stage
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed
@@ -31,6 +32,9 @@ from id3pm.sampling.options import base_stage, both_stages
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
 from id3pm.sampling.request import SampleRequest, validated
 from id3pm.sampling.scheduler import StepScheduler
+
+Attributes: TypeAlias = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""Vectors [A] or [N, A], or names with values; see `Pipeline.generate`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,14 +130,15 @@ class Pipeline:
         return self.face_stage.embed(photo, face)
 
     def generate(
-        self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: ArrayLike | None = None, **options: Any
+        self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: Attributes | None = None, **options: Any
     ) -> Generated:
         """Generates one face per ID vector and seed; a single one of either goes with all of the other.
 
         Args:
             embeddings: ID vectors [N, D], or one of [D], as `embed` gives them.
             seeds: One seed, or N of them, 0 .. 2^63 - 1.
-            attributes: [A], for all images; `None` for unspecified.
+            attributes: A vector [A] or names with values (`id3pm.attributes.encode`) for all images; or one per image:
+                [N, A], or a list of such dicts. `None` for unspecified.
             **options: `preset`, `steps`, `guidance_scale`, ..., `sr_sampler`, `sr_steps`, ...; what is left out
                 takes the preset's values, or else the bundle's.
 
@@ -153,7 +158,7 @@ class Pipeline:
         )
 
     def generate_64(
-        self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: ArrayLike | None = None, **options: Any
+        self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: Attributes | None = None, **options: Any
     ) -> NDArray[np.uint8]:
         """As `generate`, without super-resolution and its options.
 
@@ -174,7 +179,7 @@ class Pipeline:
         embeddings: ArrayLike,
         seeds: int | Sequence[int],
         *,
-        attributes: ArrayLike | None = None,
+        attributes: Attributes | None = None,
         super_resolution: bool = True,
         **options: Any,
     ) -> list[Receipt]:
@@ -201,18 +206,38 @@ class Pipeline:
         return [self._receipt(request, sr) for request in self._requests(embeddings, seeds, base, attributes)]
 
     def _requests(
-        self, embeddings: ArrayLike, seeds: int | Sequence[int], options: SamplingOptions, attributes: ArrayLike | None
+        self, embeddings: ArrayLike, seeds: int | Sequence[int], options: SamplingOptions, attributes: Attributes | None
     ) -> list[SampleRequest]:
         vectors, seed_list = _paired(embeddings, seeds)
-        attribute_vector = None if attributes is None else _numbers("attributes", attributes)
+        attribute_rows = self._attribute_rows(attributes, len(vectors))
         call = next(self._calls)
         requests = [
-            SampleRequest(
-                id=f"{call}-{index}", seed=seed, options=options, identity=vector, attributes=attribute_vector
-            )
-            for index, (vector, seed) in enumerate(zip(vectors, seed_list, strict=True))
+            SampleRequest(id=f"{call}-{index}", seed=seed, options=options, identity=vector, attributes=row)
+            for index, (vector, seed, row) in enumerate(zip(vectors, seed_list, attribute_rows, strict=True))
         ]
         return [validated(request, self._base.manifest.unet) for request in requests]
+
+    def _attribute_rows(self, attributes: Attributes | None, count: int) -> Sequence[NDArray[np.float32] | None]:
+        """The attribute vector of each image."""
+        if attributes is None:
+            return [None] * count
+        if isinstance(attributes, Mapping):
+            return [self._named(attributes)] * count
+        if isinstance(attributes, Sequence) and attributes and isinstance(attributes[0], Mapping):
+            vectors = np.stack([self._named(values) for values in attributes])
+        else:
+            vectors = np.atleast_2d(_numbers("attributes", cast(ArrayLike, attributes)))
+        if vectors.ndim != 2 or len(vectors) not in (1, count):
+            raise InvalidInputError(
+                f"attributes of shape {list(vectors.shape)} for {count} images: give [A], or one row for each"
+            )
+        return list(np.broadcast_to(vectors, (count, vectors.shape[1])))
+
+    def _named(self, values: Any) -> NDArray[np.float32]:
+        attribute_set = self._base.manifest.attribute_set
+        if attribute_set is None:
+            raise InvalidInputError(f"bundle {self._base.manifest.bundle.name} takes no attributes")
+        return encode(values, attribute_set)
 
     def _receipt(self, request: SampleRequest, sr: SamplingOptions | None) -> Receipt:
         base = self._base

@@ -9,6 +9,8 @@
                              index           int64   [n]           number of the image in its source, ascending
                              attributes      float32 [n, A]        where the set has them; see `id3pm.attributes`
                              held_out        bool    [n]           the test split, where it is not every 20th
+    attributes.json          how attributes were measured afterwards, where they were (`id3pm measure-dataset`)
+    attributes_00000.npz     attributes, index: as above, of shard 0
 
 A shard is written whole or not at all, so whatever lies there is complete and is not made again.
 """
@@ -31,6 +33,7 @@ from id3pm.errors import InvalidInputError
 Split = Literal["train", "test"]
 TEST_EVERY = 20
 DESCRIPTION_FILE = "dataset.json"
+MEASURED_FILE = "attributes.json"
 ARRAYS = ("images", "vectors", "flipped_vectors", "detections", "index")
 OPTIONAL_ARRAYS = ("attributes", "held_out")
 
@@ -42,10 +45,24 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def write_shard(folder: Path, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes one shard atomically."""
-    partial = folder / f".shard_{number:05d}.{os.getpid()}.tmp"
+    _write(shard_path(folder, number), arrays)
+
+
+def measured_path(folder: Path, shard: Path) -> Path:
+    """File of the attributes that were measured on the images of a shard."""
+    return folder / shard.name.replace("shard_", "attributes_")
+
+
+def write_measured(folder: Path, shard: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes the measured attributes of one shard atomically: `attributes` and `index`."""
+    _write(measured_path(folder, shard), arrays)
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     with partial.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(partial, shard_path(folder, number))
+    os.replace(partial, path)
 
 
 def shard_size(folder: Path, number: int) -> int | None:
@@ -72,18 +89,23 @@ def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         raise InvalidInputError(f"{path.name} is damaged ({error}): delete it and make it again") from error
 
 
-def begin(folder: Path, description: Mapping[str, Any]) -> None:
+def begin(folder: Path, description: Mapping[str, Any], name: str = DESCRIPTION_FILE) -> None:
     """Creates the data set's folder, or checks that what lies there was made in the same way.
+
+    Args:
+        folder: The data set's.
+        description: How it is made.
+        name: The file that says so; `MEASURED_FILE` for measured attributes.
 
     Raises:
         InvalidInputError: Another description lies there: mixing two data sets would go unnoticed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / DESCRIPTION_FILE
+    file = folder / name
     if not file.exists():
         file.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         return
-    existing = describe(folder)
+    existing = _read_description(file)
     for key in sorted({*existing, *description}):
         if existing.get(key) != description.get(key):
             raise InvalidInputError(
@@ -93,23 +115,29 @@ def begin(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """The description of a data set.
+    """The description of a data set; where attributes were measured on it, with that description under `measured`.
 
     Raises:
         InvalidInputError: There is none, or it is damaged.
     """
-    try:
-        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / DESCRIPTION_FILE).exists():
         raise InvalidInputError(
             f"{folder} is no data set (no {DESCRIPTION_FILE}): make one with id3pm demo-dataset or id3pm embed-dataset"
-        ) from None
+        )
+    description = _read_description(folder / DESCRIPTION_FILE)
+    if (folder / MEASURED_FILE).exists():
+        measured = _read_description(folder / MEASURED_FILE)
+        description |= {"attribute_set": measured.get("attribute_set"), "measured": measured}
+    return description
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # not UTF-8, or not JSON
-        raise InvalidInputError(
-            f"{DESCRIPTION_FILE} is damaged ({error}): restore it, or make the data anew"
-        ) from error
+        raise InvalidInputError(f"{file.name} is damaged ({error}): restore it, or make the data anew") from error
     if not isinstance(description, dict):
-        raise InvalidInputError(f"{DESCRIPTION_FILE} holds a {type(description).__name__}: expected a JSON object")
+        raise InvalidInputError(f"{file.name} holds a {type(description).__name__}: expected a JSON object")
     return description
 
 
@@ -125,16 +153,32 @@ def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
     Raises:
         InvalidInputError: The folder is no data set, a shard is damaged, or nothing is in this half.
     """
-    describe(folder)
+    measured = "measured" in describe(folder)
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
     for path in sorted(folder.glob("shard_*.npz")):
         with _opened(path) as shard:
-            held_out = shard["held_out"] if "held_out" in shard else is_test(shard["index"])
+            index = shard["index"]
+            held_out = shard["held_out"] if "held_out" in shard else is_test(index)
             rows = np.flatnonzero(held_out == (split == "test"))
             for name in (*ARRAYS, *(name for name in OPTIONAL_ARRAYS if name in shard)):
                 parts.setdefault(name, []).append(shard[name][rows])
+        if measured:
+            parts.setdefault("attributes", []).append(_measured(folder, path, index)[rows])
     if not sum(map(len, parts["index"])):
         raise InvalidInputError(f"{folder} has no {split} images")
     if any(len(arrays) != len(parts["index"]) for arrays in parts.values()):
         raise InvalidInputError(f"the shards of {folder} do not all hold {', '.join(parts)}: make the data anew")
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _measured(folder: Path, shard: Path, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The attributes measured on the images of a shard, which have these numbers."""
+    path = measured_path(folder, shard)
+    if not path.exists():
+        raise InvalidInputError(f"{shard.name} has not been measured: id3pm measure-dataset --data {folder}")
+    with _opened(path) as columns:
+        attributes: NDArray[np.float32] = columns["attributes"]
+        measured: NDArray[np.int64] = columns["index"]
+    if not np.array_equal(measured, index):
+        raise InvalidInputError(f"{path.name} is of another {shard.name}: delete it and measure again")
+    return attributes

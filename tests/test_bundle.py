@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from id3pm.bundle import ATTRIBUTE_DIMS, Bundle, load_weights, read_bundle, verify, weights_hash, write_bundle
+from id3pm.arrays import read_arrays, write_arrays
+from id3pm.bundle import (
+    ATTRIBUTE_DIMS,
+    Bundle,
+    latent_file,
+    load_weights,
+    read_bundle,
+    verify,
+    weights_hash,
+    write_bundle,
+)
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import BundleError, ConfigError
 
@@ -174,7 +184,7 @@ def test_description_that_is_no_json_object_is_refused(folder: Path, content: by
     [
         ({"identity_dim": 128}, "identity_dim=128"),
         ({"attribute_set": 1}, "needs 11"),
-        ({"attribute_set": 4}, "must be null or one of 1, 2, 3"),
+        ({"attribute_set": 4}, "must be null or one of 1, 2, 3, landmarks"),
         ({"base": replace(BASE, attribute_dim=11)}, "attribute_set=None needs None"),
         ({"attribute_set": 2, "base": replace(BASE, attribute_dim=11)}, "needs 17"),
         ({"base": replace(BASE, low_res_size=4)}, "base.low_res_size=4"),
@@ -189,7 +199,7 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str
         replace(BUNDLE, **changes)
 
 
-@pytest.mark.parametrize("attribute_set", ATTRIBUTE_DIMS)
+@pytest.mark.parametrize("attribute_set", [1, 2, 3])
 def test_attribute_sets_have_the_lengths_of_table_6(attribute_set: int) -> None:
     categories = {"emotion": 8, "head pose": 3}
     if attribute_set >= 2:
@@ -218,3 +228,57 @@ def test_failed_rewrite_leaves_the_old_bundle(folder: Path) -> None:
 def test_reading_a_bundle_needs_no_torch() -> None:
     code = "import sys, id3pm.bundle; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def latent(folder: Path, file_kind: str = "pca", **changes: Any) -> Path:
+    file = folder / "latent" / f"{file_kind}.npz"
+    text = {"kind": file_kind, "id_vector_model": "sface", "identity_dim": 6, **changes}
+    write_arrays(file, text, {"a": np.ones(3)})
+    return file
+
+
+def test_axes_and_directions_are_optional_and_found(folder: Path) -> None:
+    assert latent_file(folder, "pca") is None and verify(folder) == BUNDLE
+    files = {kind: latent(folder, kind) for kind in ("pca", "directions")}
+    assert {kind: latent_file(folder, kind) for kind in files} == files
+    assert verify(folder) == BUNDLE
+
+
+@pytest.mark.parametrize("kind", ["pca", "directions"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id_vector_model": "arcface"}, "is for arcface vectors of 6 numbers, the bundle takes sface vectors of 6"),
+        ({"identity_dim": 128}, "is for sface vectors of 128 numbers"),
+        ({"kind": "other"}, "holds 'other'"),
+    ],
+)
+def test_latent_files_of_another_model_are_refused(
+    folder: Path, kind: Any, changes: dict[str, Any], message: str
+) -> None:
+    latent(folder, kind, **changes)
+    for read in (verify, lambda path: latent_file(path, kind)):
+        with pytest.raises(BundleError, match=f"latent/{kind}.npz {message}"):
+            read(folder)
+
+
+def test_damaged_latent_file_is_named_without_its_path(folder: Path) -> None:
+    file = latent(folder)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(BundleError, match=r"^latent/pca\.npz is damaged"):
+        verify(folder)
+
+
+def test_arrays_are_written_whole_and_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "x.npz"
+    arrays = {"a": np.arange(3), "b": np.eye(2, dtype=np.float32)}
+    write_arrays(file, {"kind": "x", "text": "älter"}, arrays)
+    description, found = read_arrays(file, "x")
+    assert description == {"kind": "x", "text": "älter"} and found.keys() == arrays.keys()
+    assert all(
+        np.array_equal(found[name], array) and found[name].dtype == array.dtype for name, array in arrays.items()
+    )
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_arrays(file, {"kind": "x", "nan": float("nan")}, arrays)
+    assert file.read_bytes() == before and [path.name for path in file.parent.iterdir()] == ["x.npz"]

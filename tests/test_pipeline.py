@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_engines
 
+from id3pm.attributes import encode
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import EngineError, EngineMissingError, InvalidInputError, InvalidOptionError
 from id3pm.face.stage import FaceStage
@@ -60,6 +61,24 @@ def test_options_reach_their_stage(pipeline: Pipeline) -> None:
     assert (plain.images_64 != with_attributes.images_64).any()
     stages = other_sr.receipts[0]["stages"]
     assert stages["base"]["options"]["steps"] == 4 and stages["sr"]["options"]["steps"] == 5
+
+
+def test_attributes_by_name_and_by_vector_are_the_same_for_all_images_or_one_each(pipeline: Pipeline) -> None:
+    happy, sad = {"emotion": "happy", "yaw": -20}, {"emotion": "sad"}
+    vectors = np.stack([encode(values, 1) for values in (happy, sad)])
+    expected = pipeline.generate_64(VECTORS[:2], 5, attributes=vectors)
+    np.testing.assert_array_equal(pipeline.generate_64(VECTORS[:2], 5, attributes=[happy, sad]), expected)
+    np.testing.assert_array_equal(pipeline.generate_64(VECTORS[0], 5, attributes=happy)[0], expected[0])
+    assert (pipeline.generate_64(VECTORS[1], 5, attributes=happy)[0] != expected[1]).any()
+    (receipt,) = pipeline.receipts(VECTORS[0], 5, attributes=happy)
+    assert receipt["stages"]["base"]["options"]["attributes"] == vectors[0].tolist()
+
+
+def test_attributes_that_do_not_fit_are_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(InvalidInputError, match=r"attributes of shape \[2, 11\] for 3 images"):
+        pipeline.generate_64(VECTORS[:3], 5, attributes=np.zeros((2, 11)))
+    with pytest.raises(InvalidInputError, match="yaw=100: must be a number from -90 to 90 degrees"):
+        pipeline.generate_64(VECTORS[:1], 5, attributes={"yaw": 100})
 
 
 def test_receipt_makes_the_same_image_again(pipeline: Pipeline) -> None:

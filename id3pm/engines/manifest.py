@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from id3pm.attributes import AttributeSet
 from id3pm.bundle import Stage
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
@@ -80,7 +81,7 @@ class Manifest:
         diffusion: Noising process of the stage.
         sampling: The bundle's default options of the stage.
         id_vector_model: Name of the face-recognition model whose ID vectors the bundle takes.
-        attribute_set: Number of the attribute set, or `None`.
+        attribute_set: Number or name of the attribute set, or `None`.
         opset: ONNX opset of the exported graph.
         onnx: Size of the graph.
         versions: Name of each library that took part in the build, and its version.
@@ -102,7 +103,7 @@ class Manifest:
     diffusion: DiffusionConfig
     sampling: SamplingOptions
     id_vector_model: str
-    attribute_set: int | None
+    attribute_set: AttributeSet | None
     opset: int
     onnx: OnnxNodes
     versions: dict[str, str]

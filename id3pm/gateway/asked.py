@@ -14,7 +14,7 @@ from id3pm.gateway.access import MODELS, Caller
 from id3pm.gateway.refusal import RefusedError
 
 # `drain` is the operator's, who stops the service with a signal.
-OPEN_CONTROLS = ("ping", "progress", "watch", "cancel")
+OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 MAX_ID = 256
 _BINARY = "binary_data_size"
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from id3pm.attributes import AttributeSet, encode, parse_values
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import preset
@@ -31,7 +32,7 @@ class Row:
         seed: 0 .. 2^63 - 1.
         priority: 0 (first) .. 9 (last).
         options: The stage's sampling options: what was sent, over those of its preset or else the bundle's.
-        attributes: float32 [A] as sent, or `None`.
+        attributes: float32 [A], as sent or of the values that were sent by name; or `None`.
         id_vector_model: The FR model that the sender says the ID vector is of, or `None`.
     """
 
@@ -48,6 +49,7 @@ def parse_rows(
     tensors: Mapping[str, Array],
     parameters: Mapping[str, Any],
     defaults: SamplingOptions,
+    attribute_set: AttributeSet | None = None,
 ) -> list[Row]:
     """The options of every image of a request.
 
@@ -58,6 +60,7 @@ def parse_rows(
         tensors: Input tensors by name, each [rows, length].
         parameters: Request parameters by name, JSON scalars; one value counts for all rows.
         defaults: The bundle's options of this stage, for what is not sent.
+        attribute_set: The bundle's, for attributes that are sent by name.
 
     Raises:
         InvalidInputError: A parameter is unknown, a value breaks its rule, or a tensor and a parameter disagree.
@@ -70,7 +73,7 @@ def parse_rows(
     sent = _sent(stage, rows, tensors, parameters)
     if "seed" not in sent:
         raise InvalidInputError(f"seed is missing: send a whole number between 0 and {MAX_SEED}")
-    return per_row(rows, lambda index: _row(stage, _at(sent, index), defaults))
+    return per_row(rows, lambda index: _row(stage, _at(sent, index), defaults, attribute_set))
 
 
 def per_row(rows: int, parse: Callable[[int], T]) -> list[T]:
@@ -121,8 +124,8 @@ def _at(sent: Mapping[str, list[Any]], index: int) -> dict[str, Any]:
     return {name: values[index] for name, values in sent.items()}
 
 
-def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> Row:
-    seed, priority, attributes = values["seed"], values.get("priority", 1), values.get("attributes")
+def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions, attribute_set: AttributeSet | None) -> Row:
+    seed, priority = values["seed"], values.get("priority", 1)
     if not 0 <= seed <= MAX_SEED:
         raise InvalidOptionError(f"seed={seed}: must be between 0 and {MAX_SEED}")
     if not 0 <= priority <= MAX_PRIORITY:
@@ -131,9 +134,21 @@ def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> 
         seed=seed,
         priority=priority,
         options=_sampling_options(stage, values, defaults),
-        attributes=None if attributes is None else np.array(attributes, dtype=np.float32),
+        attributes=_attributes(values, attribute_set),
         id_vector_model=values.get("id_vector_model"),
     )
+
+
+def _attributes(values: Mapping[str, Any], attribute_set: AttributeSet | None) -> Array | None:
+    """The attribute vector of a row, from numbers or from names."""
+    vector, named = values.get("attributes"), values.get("attribute_values")
+    if named is None:
+        return None if vector is None else np.array(vector, dtype=np.float32)
+    if vector is not None:
+        raise InvalidOptionError("attributes and attribute_values are both given: send one or the other")
+    if attribute_set is None:
+        raise InvalidOptionError(f"attribute_values={named[:64]!r}: this bundle takes no attributes")
+    return encode(parse_values(named), attribute_set)
 
 
 def _sampling_options(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions) -> SamplingOptions:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from id3pm.attributes import describe_fields
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
@@ -138,7 +139,9 @@ class StageModel(abc.ABC):
         serial = next(self._serial)
         name = call.id or f"anonymous-{serial}"
         ids = [f"{name}/{row}#{serial}" for row in range(call.rows)]  # a request may come again while its first ends
-        parsed = parse_rows(self.stage, call.rows, call.tensors, call.parameters, self.manifest.sampling)
+        parsed = parse_rows(
+            self.stage, call.rows, call.tensors, call.parameters, self.manifest.sampling, self.manifest.attribute_set
+        )
         flight = Flight(
             name=name,
             content=content_of(call, parsed) if call.id else None,
@@ -214,6 +217,8 @@ class StageModel(abc.ABC):
     def _state(self, control: Control) -> dict[str, Any]:
         if control.op == "progress":
             return self._progress(control.request_id)
+        if control.op == "describe":
+            return self._description()
         if control.op == "cancel":
             flight = self._flights.get(control.request_id)
             if flight is not None:
@@ -223,6 +228,17 @@ class StageModel(abc.ABC):
             logger.info("draining: new requests are refused")
             self._scheduler.drain()
         return self._status()
+
+    def _description(self) -> dict[str, Any]:
+        """What the stage serves and may be asked for."""
+        manifest = self.manifest
+        return {
+            "bundle": manifest.bundle.name,
+            "id_vector_model": manifest.id_vector_model,
+            "identity_dim": manifest.unet.identity_dim,
+            "attribute_set": manifest.attribute_set,
+            "attributes": describe_fields(manifest.attribute_set) if self.stage == "base" else [],
+        }
 
     def _status(self) -> dict[str, Any]:
         status = self._scheduler.status()

@@ -29,6 +29,7 @@ FACES = ("largest", "only")
 # Operation -> fewest and most arguments behind it. An empty request id counts as none.
 CONTROL_OPS: Mapping[str, tuple[int, int]] = {
     "ping": (0, 1),
+    "describe": (0, 1),
     "drain": (0, 1),
     "cancel": (1, 1),
     "progress": (1, 1),
@@ -78,6 +79,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("dynamic_threshold", "FP32", BASE, "percentile of dynamic thresholding in (0, 1]; 0 clips to [-1, 1]"),
     Option("eta", "FP32", BASE, "noise of ddim, 0 .. 1"),
     Option("attributes", "FP32", BASE, "attribute vector, where the bundle has attributes; -1 is unspecified", -1),
+    Option(
+        "attribute_values",
+        "STRING",
+        BASE,
+        "the attributes by name instead, as JSON or pairs: yaw=-20,smile=0.8; the rest as `describe` says",
+    ),
     Option("sr_sampler", "STRING", SR, "as sampler, for 64 -> 256 px"),
     Option("sr_steps", "INT32", SR, "as steps, for 64 -> 256 px"),
     Option("sr_spacing", "STRING", SR, "as spacing, for 64 -> 256 px"),
@@ -93,7 +100,7 @@ class Control:
 
     Attributes:
         op: One of `CONTROL_OPS`.
-        request_id: Whom it is about; empty for `ping` and `drain`.
+        request_id: Whom it is about; empty for `ping`, `describe` and `drain`.
         after_step: `watch` waits for a step after this one.
         preview: `watch` wants pictures.
     """

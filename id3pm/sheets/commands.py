@@ -13,6 +13,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SHEETS: dict[str, str] = {
     "guidance": "the guidance scale (Fig. 4)",
+    "interpolation": "from one person to another (Fig. 13)",
+    "pca": "along the principal axes of ID vectors (Fig. 14)",
+    "projection": "onto the first k principal axes (Fig. 15)",
+    "directions": "along custom directions (Figs. 6, 16, 17)",
+    "mean": "one ID vector for several photographs (Fig. 11)",
+    "table": "the measured effects of all sheets as a table for the documentation",
 }
 """Name -> help line. `id3pm.sheets.NAME` defines the command as `NAME_command`."""
 

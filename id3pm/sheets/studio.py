@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.errors import Id3pmError, InvalidInputError
+from id3pm.face.detect import DETECTION_SIZE
 from id3pm.face.stage import FaceResult
 from id3pm.images import decode_photo
 from id3pm.pipeline import Pipeline
@@ -43,11 +44,13 @@ class Shots:
         similarity: Cosine between each image's ID vector and the vector it was made from, float32 [N]; NaN where no
             face was found.
         vectors: ID vectors of the images, float32 [N, D]; NaN where no face was found.
+        detections: The faces, float32 [N, 15] (`id3pm.face.detect.DETECTION_SIZE`); NaN where none was found.
     """
 
     images: NDArray[np.uint8]
     similarity: NDArray[np.float32]
     vectors: NDArray[np.float32]
+    detections: NDArray[np.float32]
 
 
 class Studio:
@@ -85,19 +88,24 @@ class Studio:
             images = self.pipeline.generate(vectors, seeds, **options).images
         else:
             images = self.pipeline.generate_64(vectors, seeds, **options)
-        found = self.embed(images)
+        found, detections = self.look(images)
         asked = np.broadcast_to(np.atleast_2d(vectors), found.shape)
         cosines = np.einsum("nd,nd->n", found, asked / np.linalg.norm(asked, axis=1, keepdims=True))
-        return Shots(images, cosines.astype(np.float32), found)
+        return Shots(images, cosines.astype(np.float32), found, detections)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """ID vectors [N, D] of the largest faces in pictures uint8 [N, H, W, 3]; NaN where there is none."""
+        return self.look(images)[0]
+
+    def look(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ID vectors [N, D] and detections [N, 15] of the largest faces in pictures uint8 [N, H, W, 3], or NaN."""
         stage = self.pipeline.face_stage
         vectors = np.full((len(images), stage.identity_dim), np.nan, np.float32)
+        detections = np.full((len(images), DETECTION_SIZE), np.nan, np.float32)
         for row, result in enumerate(stage.embed_images(images)):
             if isinstance(result, FaceResult):
-                vectors[row] = result.embedding
-        return vectors
+                vectors[row], detections[row] = result.embedding, result.detection
+        return vectors, detections
 
     def _person(self, file: Path) -> Person:
         photo = file.read_bytes()

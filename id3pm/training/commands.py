@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm demo-dataset`, `embed-dataset`, `train`, `export-bundle`."""
+"""The command line of this room: `id3pm demo-dataset`, `embed-dataset`, `measure-dataset`, `train`, `export-bundle`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 
 from id3pm import shards
-from id3pm.attributes import ATTRIBUTE_SETS
+from id3pm.attributes import FREE_SETS, fields_of
 from id3pm.bundle import Storage
 from id3pm.config import PAPER_SR_SAMPLING, SamplerName, SamplingOptions, SpacingName
 from id3pm.errors import InvalidInputError
@@ -18,8 +18,9 @@ from id3pm.training.embedding import FaceFilter
 from id3pm.training.export import export_bundle
 from id3pm.training.framing import Crop
 from id3pm.training.labels import AttributeFiles, Split
+from id3pm.training.measured import measure_dataset
 from id3pm.training.picture_data import SKIPPED_FILE, PictureJob, embed_pictures
-from id3pm.training.presets import PRESETS
+from id3pm.training.presets import DEMO_ATTRIBUTES, PRESETS
 from id3pm.training.session import SessionOptions, train
 from id3pm.training.sources import open_source
 
@@ -101,6 +102,18 @@ def embed_dataset_command(
         click.echo(f"reasons: {out / SKIPPED_FILE}")
 
 
+@click.command("measure-dataset")
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="From id3pm demo-dataset or embed-dataset.")
+@click.option("--workers", type=click.IntRange(1), default=2, help="Processes, one core each.")
+def measure_dataset_command(data: Path, workers: int) -> None:
+    """Measure head pose and expression of a data set's faces: attribute set landmarks.
+
+    Resumable; where the set has grown, the new faces are measured.
+    """
+    measured, unseen = measure_dataset(data, workers)
+    click.echo(f"{measured} faces measured in {data}, {unseen} of them without attributes: no clear face")
+
+
 @click.command("train")
 @click.option("--stage", type=click.Choice(["base", "sr"]), required=True)
 @click.option("--preset", type=click.Choice(["paper", "demo"]), default="paper")
@@ -159,9 +172,12 @@ def train_command(
     if attributes:
         attribute_set = shards.describe(data).get("attribute_set")
         if stage == "sr" or attribute_set is None:
-            raise InvalidInputError("--attributes is for --stage base and a data set made with --attribute-set")
-        dim = len(ATTRIBUTE_SETS[attribute_set])
-        config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, attribute_dim=dim))
+            raise InvalidInputError(
+                "--attributes is for --stage base and a data set made with --attribute-set or measured"
+            )
+        unet = dataclasses.replace(config.unet, attribute_dim=len(fields_of(attribute_set)))
+        extra = DEMO_ATTRIBUTES if preset == "demo" and attribute_set in FREE_SETS else {}
+        config = dataclasses.replace(config, unet=unet, attribute_set=attribute_set, **extra)
     given = {
         "total_steps": steps,
         "batch_size": batch_size,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from id3pm.attributes import mirrored
 from id3pm.errors import InvalidInputError
 from id3pm.images import area_reduce, to_chw
 from id3pm.training.embedding import mirror_landmarks
@@ -117,10 +118,23 @@ class FaceBatches:
         vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
         conditions = {"identity": drop_conditions(vectors, config.condition_dropout, NULL_IDENTITY, rng)}
         if config.unet.attribute_dim is not None:
-            attributes = arrays["attributes"][rows].astype(np.float32)
-            conditions["attributes"] = drop_conditions(attributes, config.condition_dropout, NULL_ATTRIBUTES, rng)
+            conditions["attributes"] = self._attributes(rows, flips, conditions["identity"], rng)
         batch = _noised(images, conditions, config, rng)
         return dataclasses.replace(batch, alignments=self._alignments(rows, flips)) if config.identity_loss else batch
+
+    def _attributes(
+        self, rows: NDArray[np.int64], flips: NDArray[np.bool_], identity: Tensor, rng: np.random.Generator
+    ) -> Tensor:
+        config = self._config
+        assert config.attribute_set is not None  # TrainConfig sees to it
+        seen = self._arrays["attributes"][rows].astype(np.float32)
+        seen = np.where(flips[:, None], mirrored(seen, config.attribute_set), seen)
+        if config.field_dropout:
+            seen = drop_fields(seen, config.field_dropout, rng)
+        attributes = drop_conditions(seen, config.condition_dropout, NULL_ATTRIBUTES, rng)
+        if config.joint_dropout:
+            attributes[(identity == NULL_IDENTITY).all(dim=1)] = NULL_ATTRIBUTES
+        return attributes
 
     def _alignments(self, rows: NDArray[np.int64], flips: NDArray[np.bool_]) -> Tensor:
         points = self._arrays["detections"][rows][:, 4:14].reshape(-1, 5, 2)
@@ -173,6 +187,17 @@ def drop_conditions(vectors: NDArray[np.float32], rate: float, null: float, rng:
     """Replaces each row by the null vector with probability `rate` (Ho and Salimans 2022, algorithm 1)."""
     dropped = rng.random(len(vectors)) < rate
     return torch.from_numpy(np.where(dropped[:, None], np.float32(null), vectors.astype(np.float32)))
+
+
+def drop_fields(vectors: NDArray[np.float32], rate: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Leaves a random part of the attribute fields unspecified, with probability `rate` for each row.
+
+    Every field of such a row stays with the row's own probability, drawn from 0 .. 1: so any number of fields from none
+    to all is equally likely to stay.
+    """
+    chosen = rng.random((len(vectors), 1)) < rate
+    gone = rng.random(vectors.shape) < rng.random((len(vectors), 1))
+    return np.where(chosen & gone, np.float32(NULL_ATTRIBUTES), vectors)
 
 
 def _noised(

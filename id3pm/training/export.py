@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from id3pm.attributes import AttributeSet
 from id3pm.bundle import CONFIG_FILE, Bundle, Storage, load_weights, read_bundle, write_bundle
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import ConfigError
@@ -32,7 +33,7 @@ class _Part:
     diffusion: DiffusionConfig
     weights: dict[str, NDArray[np.float32]]
     card: dict[str, Any]
-    id_vectors: tuple[str, int, int | None]
+    id_vectors: tuple[str, int, AttributeSet | None]
     """Their model and length, and the attribute set; only those of the base stage count."""
 
 

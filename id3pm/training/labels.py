@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.attributes import encode_ffhq, null_vector
+from id3pm.attributes import fields_of
+from id3pm.attributes.ffhq import encode_ffhq
 from id3pm.errors import InvalidInputError
 from id3pm.training.sources import Source
 
@@ -64,7 +65,7 @@ class AttributeFiles:
 
     def __init__(self, attribute_set: int, folder: Path | None) -> None:
         self.attribute_set = attribute_set
-        self.dim = len(null_vector(attribute_set))
+        self.dim = len(fields_of(attribute_set))
         self._folder = folder
 
     def vector(self, source: Source, index: int) -> NDArray[np.float32]:

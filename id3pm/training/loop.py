@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ def build(config: TrainConfig) -> UNet:
 
     PyTorch initialises a linear layer for inputs of variance 1, but the elements of a unit ID vector of length D have
     variance 1 / D. `identity_gain` = sqrt(D) makes up for it, so that a short run need not learn the scale first.
+    `attribute_gain` does the same for attributes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -39,6 +41,9 @@ def build(config: TrainConfig) -> UNet:
     if unet.identity_embed is not None:
         with torch.no_grad():
             unet.get_parameter("identity_embed.0.weight").mul_(config.identity_gain)
+    if unet.attribute_embed is not None:
+        with torch.no_grad():
+            unet.get_parameter("attribute_embed.0.weight").mul_(config.attribute_gain)
     return unet
 
 
@@ -175,7 +180,9 @@ class Trainer:
     def start_from(self, bundle: Path) -> None:
         """Takes the weights of a bundle instead of random ones, for the average too; noted in the training card.
 
-        A bundle has no optimiser state: this is step 0 of a new run, with the learning rate's warm-up.
+        A bundle has no optimiser state: this is step 0 of a new run, with the learning rate's warm-up. A run with
+        attributes may start from a bundle without: what it adds to the time embedding is zero at first, so that it
+        begins as the network of the bundle, whatever the attributes.
 
         Args:
             bundle: A bundle's folder.
@@ -187,9 +194,18 @@ class Trainer:
         stage, config = self.config.stage, self.config
         read = read_bundle(bundle)
         unet, diffusion = (read.base, read.base_diffusion) if stage == "base" else (read.sr, read.sr_diffusion)
+        adds_attributes = unet.attribute_dim is None and config.unet.attribute_dim is not None
+        if adds_attributes:
+            unet = dataclasses.replace(unet, attribute_dim=config.unet.attribute_dim)
+        elif stage == "base" and read.attribute_set != config.attribute_set:
+            raise ConfigError(
+                f"{bundle} has attribute set {read.attribute_set}, this run {config.attribute_set}: need the same"
+            )
         if (unet, diffusion) != (config.unet, config.diffusion):
             raise ConfigError(f"{bundle} holds another {stage} network than this run trains: start from random weights")
         weights = {name: torch.from_numpy(array) for name, array in load_weights(bundle, stage).items()}
+        if adds_attributes:
+            weights |= _silent_attributes(self.unet)
         self.unet.load_state_dict(weights)
         self._ema = Ema(self.unet.named_parameters(), rate=config.ema_rate, warm_up=config.ema_warmup)
         earlier = read.training_card.get(stage, {})
@@ -241,6 +257,12 @@ class Trainer:
         finally:
             unet.load_state_dict(current)
             unet.train()
+
+
+def _silent_attributes(unet: UNet) -> dict[str, Tensor]:
+    """The fresh weights of the attribute embedding, its last layer zero."""
+    fresh = {name: tensor for name, tensor in unet.state_dict().items() if name.startswith("attribute_embed.")}
+    return {name: torch.zeros_like(tensor) if ".2." in name else tensor for name, tensor in fresh.items()}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
+from id3pm.attributes import FREE_SETS, AttributeSet, fields_of
 from id3pm.config import (
     PAPER_BASE_64,
     PAPER_BASE_DIFFUSION,
@@ -37,7 +38,11 @@ class TrainConfig:
         ema_rate: See `id3pm.training.ema.Ema`.
         ema_warmup: See `id3pm.training.ema.Ema`.
         condition_dropout: Share of images that are trained with the null vector instead of their condition.
-        flip: Mirror every other image at random, with the ID vector of the mirrored image.
+        joint_dropout: Where the ID vector is dropped, drop the attributes, too: guidance evaluates the network without
+            both, and two independent draws of a tenth would show it that in a hundredth of the images.
+        field_dropout: Share of the images that are trained with a random part of their attribute fields alone; how many
+            fields is uniform from none to all. A network that has seen this takes partly specified vectors.
+        flip: Mirror every other image at random, with the ID vector and the attributes of the mirrored image.
         photo_share: Share of a super-resolution batch that is cut from photographs instead of the data set.
         grad_clip: Largest L2 norm of the gradient; `None` does not clip.
         min_snr_gamma: See `id3pm.training.loss.HybridLoss`.
@@ -46,6 +51,8 @@ class TrainConfig:
             of the image in the noisy one (alphas_cumprod); 0, the paper's, needs no FR model.
         identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
             `id3pm.training.loop.build`.
+        attribute_set: Of the data set's attributes, where `unet.attribute_dim` is set.
+        attribute_gain: As `identity_gain`, of the attributes.
         seed: Of everything random: initial weights, order of images, flips, time steps, noise, dropout.
         precision: Mixed precision: bf16 or fp16 autocast, or none.
     """
@@ -60,6 +67,8 @@ class TrainConfig:
     ema_rate: float = 0.9999
     ema_warmup: bool = False
     condition_dropout: float = 0.1
+    joint_dropout: bool = False
+    field_dropout: float = 0.0
     flip: bool = False
     photo_share: float = 0.0
     grad_clip: float | None = None
@@ -67,6 +76,8 @@ class TrainConfig:
     snr_floor: float = 0.0
     identity_loss: float = 0.0
     identity_gain: float = 1.0
+    attribute_set: AttributeSet | None = None
+    attribute_gain: float = 1.0
     seed: int = 0
     precision: Precision = "fp16"
 
@@ -81,6 +92,13 @@ class TrainConfig:
             f"ema_rate={self.ema_rate}: must be in [0, 1)": 0.0 <= self.ema_rate < 1.0,
             f"condition_dropout={self.condition_dropout}: must be in [0, 1]": 0.0 <= self.condition_dropout <= 1.0,
             f"photo_share={self.photo_share}: must be in [0, 1]": 0.0 <= self.photo_share <= 1.0,
+            f"field_dropout={self.field_dropout}: must be in [0, 1], and 0 unless the attribute set is one of "
+            f"{', '.join(FREE_SETS)}": (
+                self.field_dropout == 0 or (0.0 < self.field_dropout <= 1.0 and self.attribute_set in FREE_SETS)
+            ),
+            f"attribute_set={self.attribute_set}: does not fit unet.attribute_dim={self.unet.attribute_dim}": (
+                self.unet.attribute_dim == (None if self.attribute_set is None else len(fields_of(self.attribute_set)))
+            ),
             f"snr_floor={self.snr_floor}: must be 0 or more": self.snr_floor >= 0.0,
             f"identity_loss={self.identity_loss}: must be 0 or more, and 0 without ID vectors": (
                 self.identity_loss == 0 or (self.identity_loss > 0 and self.unet.identity_dim is not None)
@@ -131,6 +149,11 @@ DEMO_SR_UNET = UNetConfig(
     norm_groups=4,
     low_res_size=64,
 )
+DEMO_ATTRIBUTES: Mapping[str, Any] = types.MappingProxyType(
+    # Numbers of 0 .. 1, most of them near a half, tell a freshly initialised layer little: the gain makes up for it.
+    {"joint_dropout": True, "field_dropout": 0.8, "attribute_gain": 4.0}
+)
+"""What the demo preset adds for attribute set `landmarks`."""
 PAPER_BASE = TrainConfig(unet=PAPER_BASE_64, diffusion=PAPER_BASE_DIFFUSION)
 PAPER_SR = TrainConfig(
     unet=PAPER_SR_256, diffusion=PAPER_SR_DIFFUSION, train_size=256, total_steps=50_000, condition_dropout=0.0

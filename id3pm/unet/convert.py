@@ -12,6 +12,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from id3pm.attributes import parse_set
 from id3pm.bundle import ATTRIBUTE_DIMS, CONFIG_FILE, Bundle, Storage, write_bundle
 from id3pm.config import (
     PAPER_BASE_64,
@@ -63,7 +64,7 @@ _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--sr-config", type=_EXISTING_FILE, help="The same as --base-config, for --sr.")
 @click.option("--identity-dim", type=click.IntRange(min=1), help="Length of the ID vector [as the architecture says].")
 @click.option("--id-vector-model", required=True, help="Face recognition model of the ID vectors, e.g. sface.")
-@click.option("--attribute-set", type=click.Choice([str(key) for key in ATTRIBUTE_DIMS]), help="The paper's set.")
+@click.option("--attribute-set", type=click.Choice([str(key) for key in ATTRIBUTE_DIMS]), help="See id3pm.attributes.")
 @click.option("--name", help="Name of the bundle [as the folder in --out].")
 @click.option("--licence", required=True, help="Licence of the weights.")
 @click.option("--storage", type=click.Choice(["fp16", "fp32"]), default="fp32", show_default=True)
@@ -103,7 +104,7 @@ def convert_command(
         name=name or out.resolve().name,
         id_vector_model=id_vector_model,
         identity_dim=base.unet.identity_dim,
-        attribute_set=None if attribute_set is None else int(attribute_set),
+        attribute_set=None if attribute_set is None else parse_set(attribute_set),
         base=base.unet,
         base_diffusion=base.diffusion,
         sr=sr.unet,
@@ -148,7 +149,7 @@ def _conditioned(base: StageConfig, identity_dim: int | None, attribute_set: str
     if identity_dim is not None:
         unet = replace(unet, identity_dim=identity_dim)
     if attribute_set is not None:
-        unet = replace(unet, attribute_dim=ATTRIBUTE_DIMS[int(attribute_set)])
+        unet = replace(unet, attribute_dim=ATTRIBUTE_DIMS[parse_set(attribute_set)])
     return replace(base, unet=unet)
 
 

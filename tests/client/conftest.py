@@ -58,6 +58,8 @@ class FakeServer:
                 self.controls.append((call.model, operation, request_id))
                 if operation == "cancel":
                     return NotServedError(f"no request {request_id}"), 0.0
+                if operation == "describe" and call.model == "denoiser_64":
+                    return {"status": texts('{"bundle": "demo", "attributes": []}')}, 0.0
                 return {"status": texts('{"active": 1, "waiting": 2}')}, 0.0
             self.calls.append(call)
             self.working.add((call.model, call.request_id))

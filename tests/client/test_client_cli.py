@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,11 @@ def test_every_option_has_a_flag(tmp_path: Path, photo: str, server: Any) -> Non
     assert call.model == "id3pm_photo"
     assert set(call.inputs) == {"photo", "face", "seed", *contract.OPTIONS}
     assert not list(tmp_path.glob("*_64.png"))
+
+
+def test_describe_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe"]) == 0
+    assert json.loads(capsys.readouterr().out)["bundle"] == "demo"
 
 
 def test_ping_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,3 +283,16 @@ def test_ping_of_several_servers_is_by_server(
     monkeypatch.setattr("id3pm_client._cli.Client", both)
     assert main(["--url", "a:1", "--url", "b:1", "ping"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"a:1", "b:1"}
+
+
+def test_blend_asks_for_the_people_between(
+    tmp_path: Path, photo: str, server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = iter([np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)])
+    monkeypatch.setattr(Client, "embed", lambda self, photo, face: SimpleNamespace(vector=next(people)))
+    out = tmp_path / "out"
+    assert main(["blend", photo, photo, "--share", "0", "0.5", "--seed", "7", "--out", str(out), "--steps", "3"]) == 0
+    assert capsys.readouterr().out.split() == [str(out / "000_share-0.png"), str(out / "001_share-0.5.png")]
+    asked = sorted((call.inputs["embedding"][0].tolist() for call in server.calls), reverse=True)
+    assert asked == [pytest.approx([1, 0, 0, 0]), pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])]
+    assert server.seeds() == [7, 7] and all(call.inputs["steps"].tolist() == [[3]] for call in server.calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_attributes_may_differ_per_image(client: Any, server: Any) -> None:
     assert server.calls[-1].inputs["attributes"].tolist() == [[4.0, 5.0]]
 
 
+def test_attributes_by_name_travel_as_json_and_may_differ_per_image(client: Any, server: Any) -> None:
+    image = client.generate(VECTOR, 3, attributes={"yaw": np.float32(-20), "emotion": "happy"})
+    assert image.seed == 3
+    (text,) = server.calls[-1].inputs["attribute_values"][0]
+    assert json.loads(text) == {"yaw": -20.0, "emotion": "happy"}
+    assert "attributes" not in server.calls[-1].inputs
+    images = client.generate(VECTOR, 3, attributes=[{"yaw": -20}, {"yaw": 20}])
+    assert len(images) == 2
+    sent = [json.loads(call.inputs["attribute_values"][0, 0])["yaw"] for call in server.calls[-2:]]
+    assert sorted(sent) == [-20, 20]
+    client.generate(VECTOR, 3, attribute_values="yaw=-20")
+    assert server.calls[-1].inputs["attribute_values"].tolist() == [[b"yaw=-20"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -107,6 +122,9 @@ def test_attributes_may_differ_per_image(client: Any, server: Any) -> None:
         (dict(guidance_scale="2"), "guidance_scale='2': must be a number, not str"),
         (dict(sampler=3), "sampler=3: must be a string, not int"),
         (dict(attributes=[np.inf]), r"attributes\[0\] is inf"),
+        (dict(attributes={"yaw": np.inf}), "attributes=.*Out of range float"),
+        (dict(attributes={"yaw": [1]}), r"attributes\['yaw'\]=\[1\]: pass a number or a word"),
+        (dict(attributes=[{"yaw": 1}, [0.5]]), "attributes: a list among names with values"),
         (dict(timeout_s=0), "timeout_s=0: must be a positive, finite number of seconds"),
         (dict(timeout_s=float("inf")), "timeout_s=inf: must be a positive"),
     ],
@@ -133,6 +151,7 @@ def test_every_option_travels_as_a_tensor_of_its_type(client: Any, server: Any) 
         "dynamic_threshold": np.float32(0.5),
         "eta": 0.25,
         "attributes": [1, 2, 3],
+        "attribute_values": "yaw=-20",
         "sr_sampler": "ddpm",
         "sr_steps": 5,
         "sr_spacing": "uniform",

@@ -141,6 +141,11 @@ def test_a_saved_picture_carries_its_receipt(client: Any, tmp_path: Path) -> Non
         image.save(tmp_path / "face.jpg")
 
 
+def test_describe_asks_the_stage_that_knows(client: Any, server: Any) -> None:
+    assert client.describe() == {"bundle": "demo", "attributes": []}
+    assert server.controls == [("denoiser_64", "describe", "")]
+
+
 def test_ping_asks_both_stages(client: Any, server: Any) -> None:
     assert client.ping() == {
         "denoiser_64": {"active": 1, "waiting": 2},

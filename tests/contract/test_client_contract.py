@@ -62,6 +62,6 @@ def test_the_client_has_the_servers_options() -> None:
 
 
 def test_the_client_uses_the_servers_control_operations() -> None:
-    assert {"cancel", "ping"} <= set(wire.CONTROL_OPS)
+    assert {"cancel", "ping", "describe"} <= set(wire.CONTROL_OPS)
     assert {model for model in contract.MODELS if "control" in contract.MODELS[model].inputs} == set(contract.STAGES)
     assert all("control" in {tensor.name for tensor in config(stage).input} for stage in contract.STAGES)

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "docs/architecture.md",
+    "docs/control.md",
     "deploy/README.md",
     "client/README.md",
     "docs/analysis.md",

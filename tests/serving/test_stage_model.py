@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from stand_in_triton import StandInEngine, control, good, state_of
+from stand_in_triton import UNET, StandInEngine, control, good, state_of
 
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
 from id3pm.serving import model_args
@@ -81,6 +81,21 @@ def test_draining_refuses_new_work_and_finishes_the_old(model: DenoiserModel, en
     assert new.response().error.code == "UNAVAILABLE"
     engine.go.set()
     assert old.response().error is None
+
+
+def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
+    plain = control("describe", "")
+    model.accept(plain)
+    known = {"bundle": "stand-in", "id_vector_model": "none", "identity_dim": UNET.identity_dim}
+    assert state_of(plain) == {**known, "attribute_set": None, "attributes": []}
+    model.manifest.attribute_set = "landmarks"
+    conditioned = control("describe", "")
+    model.accept(conditioned)
+    state = state_of(conditioned)
+    assert state["attribute_set"] == "landmarks"
+    assert state["attributes"][1] == {
+        "name": "yaw", "group": "head pose", "low": -35.0, "high": 35.0, "unit": "degrees", "default": None
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

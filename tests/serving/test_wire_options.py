@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from id3pm.attributes import encode
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import ImageError, InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import PRESETS
 from id3pm.serving.options import parse_rows
-from id3pm.serving.wire import MAX_PHOTO_BYTES, OPTIONS, Control, parse_control, photo_bytes, shortest_float
+from id3pm.serving.wire import MAX_PHOTO_BYTES, OPTIONS, Control, parse_control, photo_bytes, shortest_float, strings
 
 DEFAULTS = SamplingOptions(sampler="ddim", steps=25, eta=0.5)
 SEED = {"seed": np.array([[3]], dtype=np.int64)}
@@ -164,7 +165,7 @@ def test_decimals_of_six_digits_survive_fp32(digits: int, places: int) -> None:
     [
         ([["ping", ""], ["ping", ""]], "one row"),
         ([[]], "one row"),
-        ([["stop", ""]], "'stop': choose one of ping, drain, cancel, progress, watch"),
+        ([["stop", ""]], "'stop': choose one of ping, describe, drain, cancel, progress, watch"),
         ([["progress", ""]], "needs the request id"),
         ([["cancel"]], "needs the request id"),
         ([["cancel", "a", "b"]], "takes 1 to 1 strings behind it, not 2"),
@@ -223,3 +224,42 @@ def test_a_preset_sets_both_stages_and_a_value_beside_it_wins() -> None:
     for stage in ("base", "sr"):
         with pytest.raises(InvalidOptionError, match="preset='best': choose one of paper, balanced, fast"):
             one(stage, parameters={"preset": "best"})
+
+
+@pytest.mark.parametrize("sent", ['{"yaw": -20, "smile": 0.5}', "yaw=-20, smile=0.5"])
+@pytest.mark.parametrize("way", ["tensor", "parameter"])
+def test_attributes_by_name_become_the_vector_of_the_bundles_set(sent: str, way: str) -> None:
+    tensors = {**SEED, **({"attribute_values": strings([sent])} if way == "tensor" else {})}
+    parameters = {"attribute_values": sent} if way == "parameter" else {}
+    (row,) = parse_rows("base", 1, tensors, parameters, DEFAULTS, "landmarks")
+    np.testing.assert_array_equal(row.attributes, encode({"yaw": -20, "smile": 0.5}, "landmarks"))
+
+
+def test_every_row_has_its_own_attributes_by_name() -> None:
+    tensors = {"seed": np.array([[1], [2]]), "attribute_values": strings(["emotion=happy", "emotion=sad"])}
+    first, second = parse_rows("base", 2, tensors, {}, DEFAULTS, 1)
+    np.testing.assert_array_equal(first.attributes, encode({"happiness": 1}, 1))
+    np.testing.assert_array_equal(second.attributes, encode({"sadness": 1}, 1))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "attribute_set", "message"),
+    [
+        ({"attribute_values": "yaw=-50"}, "landmarks", r"yaw=-50.0: must be a number from -35 to 35 degrees"),
+        ({"attribute_values": "yow=-5"}, "landmarks", "has no yow: did you mean yaw?.* it has roll, yaw, pitch"),
+        ({"attribute_values": "left"}, "landmarks", "give JSON, or pairs such as yaw=-20,smile=0.8"),
+        ({"attribute_values": "yaw=1,yaw=2"}, "landmarks", "a name is repeated"),
+        ({"attribute_values": '{"yaw": 1, "yaw": 2}'}, "landmarks", "a name is repeated"),
+        ({"attribute_values": '{"yaw": [1]}'}, "landmarks", r"yaw=\[1\]: must be a number"),
+        ({"attribute_values": '{"yaw": NaN}'}, "landmarks", "yaw=nan: must be a number"),
+        ({"attribute_values": "{yaw: 1}"}, "landmarks", "not JSON"),
+        ({"attribute_values": "yaw=1"}, None, "this bundle takes no attributes"),
+        ({"attribute_values": "yaw=1", "attributes": "[1]"}, "landmarks", "both given: send one or the other"),
+        ({"attribute_values": 3}, "landmarks", "expected text"),
+    ],
+)
+def test_attributes_that_break_a_rule_are_refused_with_field_and_range(
+    parameters: dict[str, Any], attribute_set: Any, message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        parse_rows("base", 1, SEED, parameters, DEFAULTS, attribute_set)

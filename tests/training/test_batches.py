@@ -9,12 +9,13 @@ import pytest
 import torch
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
-from id3pm.errors import InvalidInputError
+from id3pm.errors import ConfigError, InvalidInputError
 from id3pm.images import area_reduce, to_chw
 from id3pm.training.data import (
     FaceBatches,
     SuperResolutionBatches,
     drop_conditions,
+    drop_fields,
     rows_of_step,
     step_rng,
 )
@@ -82,14 +83,60 @@ def test_conditions_are_dropped_whole_and_at_the_rate(rate: float, null: float) 
 
 
 def test_attributes_are_dropped_to_minus_one_independently_of_the_identity() -> None:
-    unet = dataclasses.replace(TINY_BASE.unet, attribute_dim=3)
-    arrays = {**face_arrays(), "attributes": np.full((60, 3), 0.5, np.float32)}
-    batches = FaceBatches(arrays, config(unet=unet, condition_dropout=0.5, batch_size=60))
-    conditions = [batches.at(step).conditions for step in range(10)]
-    identity = torch.cat([rows["identity"] for rows in conditions]).eq(0.0).all(dim=1)
-    attributes = torch.cat([rows["attributes"] for rows in conditions]).eq(-1.0).all(dim=1)
+    identity, attributes = dropped(condition_dropout=0.5)
     for both in (identity & attributes, identity & ~attributes, ~identity & attributes, ~identity & ~attributes):
         assert both.float().mean().item() == pytest.approx(0.25, abs=0.08)
+
+
+def test_joint_dropout_drops_the_attributes_wherever_the_identity_is_dropped() -> None:
+    identity, attributes = dropped(condition_dropout=0.5, joint_dropout=True)
+    assert not (identity & ~attributes).any()
+    assert (~identity & attributes).float().mean().item() == pytest.approx(0.25, abs=0.08)
+
+
+def test_flipped_images_come_with_the_attributes_of_the_flip() -> None:
+    rng = np.random.default_rng(1)
+    arrays = {**face_arrays(), "attributes": rng.uniform(0.1, 0.9, (60, 7)).astype(np.float32)}
+    batch = FaceBatches(arrays, with_attributes(condition_dropout=0.0, flip=True, batch_size=60)).at(0)
+    flips = 0
+    for vector, seen in zip(batch.conditions["identity"].numpy(), batch.conditions["attributes"].numpy(), strict=True):
+        plain = np.flatnonzero((arrays["vectors"] == vector).all(axis=1))
+        row = plain[0] if len(plain) else np.flatnonzero((arrays["flipped_vectors"] == vector).all(axis=1))[0]
+        expected = arrays["attributes"][row].copy()
+        if not len(plain):
+            expected[:2] = 1 - expected[:2]  # roll and yaw, whose 0 degrees are at a half
+            flips += 1
+        np.testing.assert_allclose(seen, expected, atol=1e-6)
+    assert 15 < flips < 45
+
+
+def test_a_random_part_of_the_fields_is_left_out_any_number_equally_often() -> None:
+    vectors = np.full((40_000, 7), 0.5, np.float32)
+    seen = drop_fields(vectors, 0.8, step_rng(0, 1, 0))
+    assert set(np.unique(seen)) == {-1.0, 0.5}
+    counts = np.bincount((seen == -1.0).sum(axis=1), minlength=8) / len(seen)
+    np.testing.assert_allclose(counts, [0.2 + 0.8 / 8, *[0.8 / 8] * 7], atol=0.01)
+    np.testing.assert_allclose((seen == -1.0).mean(axis=0), 0.4, atol=0.01)  # no field more often than another
+
+
+@pytest.mark.parametrize("changes", [{"field_dropout": 0.5, "attribute_set": 1}, {"attribute_set": None}])
+def test_settings_that_do_not_fit_the_attributes_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="attribute.set"):
+        with_attributes(**changes)
+
+
+def with_attributes(**changes: object) -> TrainConfig:
+    unet = dataclasses.replace(TINY_BASE.unet, attribute_dim=7)
+    return config(unet=unet, **{"attribute_set": "landmarks", **changes})
+
+
+def dropped(**changes: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of 600 rows have no identity, and which no attributes."""
+    arrays = {**face_arrays(), "attributes": np.full((60, 7), 0.5, np.float32)}
+    batches = FaceBatches(arrays, with_attributes(batch_size=60, **changes))
+    conditions = [batches.at(step).conditions for step in range(10)]
+    identity = torch.cat([rows["identity"] for rows in conditions]).eq(0.0).all(dim=1)
+    return identity, torch.cat([rows["attributes"] for rows in conditions]).eq(-1.0).all(dim=1)
 
 
 def test_time_steps_cover_the_whole_process() -> None:
@@ -103,7 +150,7 @@ def test_data_that_do_not_fit_the_network_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="8 numbers"):
         FaceBatches(arrays, config(unet=dataclasses.replace(TINY_BASE.unet, identity_dim=9)))
     with pytest.raises(InvalidInputError, match="attributes"):
-        FaceBatches(arrays, config(unet=dataclasses.replace(TINY_BASE.unet, attribute_dim=2)))
+        FaceBatches(arrays, with_attributes())
     with pytest.raises(InvalidInputError, match="needs larger"):
         SuperResolutionBatches(arrays["images"][:, :8], [], TINY_SR)
     with pytest.raises(InvalidInputError, match="needs photographs"):

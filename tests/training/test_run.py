@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
 from id3pm import shards
-from id3pm.bundle import load_weights, read_bundle, verify, weights_hash
+from id3pm.bundle import load_weights, read_bundle, verify, weights_hash, write_bundle
 from id3pm.config import SamplingOptions
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
 from id3pm.training import checkpoint
@@ -168,6 +169,57 @@ def test_a_new_run_starts_from_the_weights_of_a_bundle_and_says_so(data: Path, b
         "weights_sha256": weights_hash(bundle, "base"),
         "images_seen": 48,
     }
+
+
+def test_a_run_with_attributes_begins_as_the_bundle_without_whatever_the_attributes(
+    data: Path, bundle: Path, tmp_path: Path
+) -> None:
+    unet = dataclasses.replace(TINY_BASE.unet, attribute_dim=7)
+    config = dataclasses.replace(TINY_BASE, unet=unet, attribute_set="landmarks", seed=1)
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    add_attributes(folder)
+    assert run(config, folder, tmp_path / "run", start_from=bundle, max_minutes=0.0) == 0
+    state = checkpoint.load(tmp_path / "run")
+    old = load_unet(TINY_BASE.unet, load_weights(bundle, "base"))
+    new = load_unet(unet, {name: tensor.numpy() for name, tensor in state.ema.items()})
+    rng = torch.Generator().manual_seed(0)
+    x, identity = torch.randn(2, 3, 16, 16, generator=rng), torch.randn(2, 8, generator=rng)
+    attributes = torch.rand(2, 7, generator=rng)
+    with torch.no_grad():
+        expected = old(x, torch.tensor([10, 900]), identity=identity)
+        made = new(x, torch.tensor([10, 900]), identity=identity, attributes=attributes)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-6)
+    assert run(config, folder, tmp_path / "run", resume=True) == TINY_BASE.total_steps
+    learned = checkpoint.load(tmp_path / "run").model["attribute_embed.2.weight"]
+    assert learned.abs().max() > 0  # it does not stay silent
+
+
+def add_attributes(folder: Path) -> None:
+    """Attributes beside the shards of a data set, as `id3pm measure-dataset` leaves them."""
+    shards.begin(folder, {"attribute_set": "landmarks"}, shards.MEASURED_FILE)
+    for shard in folder.glob("shard_*.npz"):
+        with np.load(shard) as arrays:
+            index = arrays["index"]
+        attributes = np.random.default_rng(0).random((len(index), 7)).astype(np.float32)
+        shards.write_measured(folder, shard, {"attributes": attributes, "index": index})
+
+
+def test_a_bundle_with_other_attributes_is_refused(data: Path, bundle: Path, tmp_path: Path) -> None:
+    unet = dataclasses.replace(TINY_BASE.unet, attribute_dim=11)
+    other = dataclasses.replace(TINY_BASE, unet=unet, attribute_set=1)
+    old = read_bundle(bundle)
+    weights = {name: tensor.numpy() for name, tensor in build(other).state_dict().items()}
+    made = dataclasses.replace(old, attribute_set=1, base=unet)
+    write_bundle(tmp_path / "bundle", made, weights, load_weights(bundle, "sr"), storage="fp32")
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    add_attributes(folder)
+    ours = dataclasses.replace(
+        TINY_BASE, unet=dataclasses.replace(unet, attribute_dim=7), attribute_set="landmarks", identity_loss=0.0
+    )
+    with pytest.raises(ConfigError, match="has attribute set 1, this run landmarks"):
+        run(ours, folder, tmp_path / "run", start_from=tmp_path / "bundle")
 
 
 def test_a_stage_of_a_new_bundle_may_come_from_another_bundle(finished: Path, bundle: Path, tmp_path: Path) -> None:

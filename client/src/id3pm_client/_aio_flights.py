@@ -65,6 +65,14 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
             answers[call.model] = control_answer(outcome)
         return answers
 
+    async def describe(self, url: str | None = None) -> Mapping[str, Any]:
+        """What a server serves and may be asked for; see `Client.describe`."""
+        self._check_open()
+        (outcome,) = await self._ask(base.describe_call(self._fleet.server(url)))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return control_answer(outcome)
+
     async def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""
         self._check_open()

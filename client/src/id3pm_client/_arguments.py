@@ -5,6 +5,7 @@ Only type, shape and finiteness are checked here: ranges are the server's busine
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -98,8 +99,8 @@ def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
     return np.array([[number]], dtype=DTYPES[datatype])
 
 
-def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, npt.NDArray[Any]], Float32 | None]:
-    """The scalar options as tensors, and the attribute vectors `[1 or N, A]` where given.
+def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """The options that all images share, as tensors `[1, 1]`, and those that each may have its own of, `[1 or N, ...]`.
 
     Raises:
         InvalidRequestError: A value breaks a rule.
@@ -109,8 +110,31 @@ def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, npt.NDArray
         raise TypeError(f"unexpected keyword argument {unknown[0]!r}; the options are {', '.join(OPTIONS)}")
     given = {name: value for name, value in options.items() if value is not None}
     attributes = given.pop("attributes", None)
-    rows = None if attributes is None else np.atleast_2d(as_vectors("attributes", attributes))
+    rows = {} if attributes is None else _attribute_rows(attributes)
     return {name: option_tensor(name, value) for name, value in given.items()}, rows
+
+
+def _attribute_rows(attributes: object) -> dict[str, npt.NDArray[Any]]:
+    """Attributes by the name of their tensor: vectors as numbers, names with values as JSON."""
+    several = isinstance(attributes, Sequence) and len(attributes) > 0 and isinstance(attributes[0], Mapping)
+    if not several and not isinstance(attributes, Mapping):
+        return {"attributes": np.atleast_2d(as_vectors("attributes", attributes))}
+    values = attributes if several else [attributes]
+    texts = [_attribute_text(value) for value in cast(Sequence[object], values)]
+    return {"attribute_values": np.array([[text] for text in texts], dtype=np.object_)}
+
+
+def _attribute_text(values: object) -> bytes:
+    if not isinstance(values, Mapping):
+        raise InvalidRequestError(f"attributes: a {type(values).__name__} among names with values: pass dicts alone")
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    for name, value in plain.items():
+        if not isinstance(value, (int, float, str, Mapping, type(None))):
+            raise InvalidRequestError(f"attributes[{name!r}]={value!r:.40}: pass a number or a word")
+    try:
+        return json.dumps(plain, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"attributes={str(values)[:80]}: {error}") from None
 
 
 def photo_tensors(photo: Photo, face: str) -> dict[str, npt.NDArray[Any]]:

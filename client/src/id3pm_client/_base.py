@@ -142,15 +142,14 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         vectors = as_vectors("embedding", embedding)
         seeds, one_seed = as_seeds(seed)
         tensors, attributes = option_tensors(_with_model(embedding, options))
-        rows = {"embedding": np.atleast_2d(vectors), "attributes": attributes}
-        lengths = {name: len(row) for name, row in rows.items() if row is not None}
-        count = broadcast_length({**lengths, "seed": len(seeds)})
-        single = one_seed and vectors.ndim == 1 and (attributes is None or len(attributes) == 1)
+        rows = {"embedding": np.atleast_2d(vectors), **attributes}
+        count = broadcast_length({**{name: len(row) for name, row in rows.items()}, "seed": len(seeds)})
+        single = one_seed and vectors.ndim == 1 and all(len(row) == 1 for row in attributes.values())
 
         seeds = seeds * count if len(seeds) == 1 else seeds
         calls = []
         for i in range(count):
-            own = {name: row[i % len(row)][None] for name, row in rows.items() if row is not None}
+            own = {name: row[i % len(row)][None] for name, row in rows.items()}
             inputs = {**own, "seed": np.array([[seeds[i]]], dtype=np.int64), **tensors}
             calls.append(Call(contract.ID3PM, inputs, _wanted(with_64)))
         return Generation(self._flights(calls, timeout_s, seeds, single), seeds, single)
@@ -236,6 +235,11 @@ def ping_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Cal
     return [(server, control_call(stage, "ping", "")) for stage in contract.STAGES]
 
 
+def describe_call(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
+    """Asks a server what it serves; the 64 px stage knows."""
+    return [(server, control_call(contract.DENOISER_64, "describe", ""))]
+
+
 def cancel_calls(flights: Sequence[Flight[TransportT]]) -> list[tuple[Server[TransportT], Call]]:
     """What stops the servers' work on these flights: Triton does not carry a cancelled call through an ensemble."""
     return [
@@ -249,11 +253,10 @@ def cancel_calls(flights: Sequence[Flight[TransportT]]) -> list[tuple[Server[Tra
 def _single(seed: int, options: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
     """Seed and options of a request for one image."""
     tensors, attributes = option_tensors(options)
-    if attributes is not None:
-        if len(attributes) != 1:
-            raise InvalidRequestError(f"attributes has {len(attributes)} rows for one image: pass one vector [A]")
-        tensors["attributes"] = attributes
-    return {"seed": np.array([[seed]], dtype=np.int64), **tensors}
+    for name, rows in attributes.items():
+        if len(rows) != 1:
+            raise InvalidRequestError(f"{name} has {len(rows)} rows for one image: pass one vector [A], or one dict")
+    return {"seed": np.array([[seed]], dtype=np.int64), **tensors, **attributes}
 
 
 def _with_model(embedding: object, options: Mapping[str, object]) -> Mapping[str, object]:

@@ -33,6 +33,7 @@ from id3pm_client._errors import (
 from id3pm_client._images import GeneratedImage, png_of
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
+from id3pm_client.latent import slerp
 
 INTERRUPTED = 130
 
@@ -77,6 +78,18 @@ def generate(args: argparse.Namespace) -> None:
             client.generate_from_photo(args.photo, seeds, face=args.face, **how)
         else:
             client.generate(_read_vectors(args.embedding), seeds, **how)
+
+
+def blend(args: argparse.Namespace) -> None:
+    """Writes one PNG for each share of the second person to a folder."""
+    with Client(**_settings(args)) as client:
+        first, second = (client.embed(photo, face=args.face).vector for photo in (args.first, args.second))
+        vectors = slerp(first, second, args.share)
+        args.out.mkdir(parents=True, exist_ok=True)
+        for position, image in enumerate(client.generate(vectors, args.seed, **_options(args))):
+            path = args.out / f"{position:03d}_share-{args.share[position]:g}.png"
+            image.save(path)
+            _print(path)
 
 
 def stream(args: argparse.Namespace) -> None:
@@ -171,8 +184,14 @@ def ping(args: argparse.Namespace) -> None:
     _print(json.dumps(answers if len(answers) > 1 else next(iter(answers.values())), indent=2))
 
 
+def describe(args: argparse.Namespace) -> None:
+    """Prints which bundle the server has and which attributes it takes, as JSON."""
+    with Client(**_settings(args)) as client:
+        _print(json.dumps(client.describe(), indent=2))
+
+
 def _parser() -> argparse.ArgumentParser:
-    commands = (generate, stream, embed, replay, bench, ping)
+    commands = (generate, stream, blend, embed, replay, bench, ping, describe)
     return make_parser({command.__name__: command for command in commands})
 
 

@@ -59,6 +59,17 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
     )
     _add_options(command)
 
+    command = add("blend", "faces between the people of two photographs")
+    command.add_argument("first", metavar="PHOTO", help="JPEG or PNG file of the first person")
+    command.add_argument("second", metavar="PHOTO", help="of the second person")
+    command.add_argument(
+        "--share", type=float, nargs="+", default=[0.5], metavar="X", help="share of the second person (%(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of all pictures (%(default)s)")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    _add_face(command)
+    _add_options(command)
+
     command = add("embed", "photograph to ID vector")
     command.add_argument("--photo", required=True, help="JPEG or PNG file")
     command.add_argument("--out", type=Path, required=True, metavar="NPY", help="file for the vector")
@@ -80,6 +91,7 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
     _add_options(command)
 
     add("ping", "is the server working?")
+    add("describe", "which bundle the server has, and which attributes it takes")
     return parser
 
 

@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     dynamic_threshold: float | None
     eta: float | None
     attributes: Any
+    attribute_values: str | None
     sr_sampler: str | None
     sr_steps: int | None
     sr_spacing: str | None
@@ -84,6 +85,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "dynamic_threshold": Option("FP32", "percentile of dynamic thresholding; 0 clips instead"),
         "eta": Option("FP32", "64 px stage: noise of ddim, 0 to 1"),
         "attributes": Option("FP32", "attribute vector; -1 everywhere means none"),
+        "attribute_values": Option("BYTES", "the attributes by name, as `describe` lists them: yaw=-20,smile=0.8"),
         "sr_sampler": Option("BYTES", "super-resolution: ddpm, ddim or dpmpp_2m"),
         "sr_steps": Option("INT32", "super-resolution: evaluations of the network; a single one gives noise"),
         "sr_spacing": Option("BYTES", "super-resolution: as spacing"),

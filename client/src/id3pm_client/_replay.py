@@ -78,9 +78,7 @@ class Replay:
         """One step of each stage, whose receipts tell what the server would write into the image's."""
         tensors, attributes = option_tensors({**self.options, "steps": 1, "sr_steps": 1})
         both = {**tensors, "seed": np.array([[self.seed]], dtype=np.int64)}
-        base: dict[str, Any] = {"embedding": vector[None], **both}
-        if attributes is not None:
-            base["attributes"] = attributes
+        base: dict[str, Any] = {"embedding": vector[None], **both, **attributes}
         inputs = contract.MODELS[contract.SUPER_RESOLUTION].inputs
         small = {name: tensor for name, tensor in both.items() if name in inputs}
         small["image_64"] = np.zeros((1, *contract.IMAGE_64_SHAPE), np.uint8)

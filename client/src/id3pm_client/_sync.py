@@ -82,7 +82,8 @@ class Client(SyncFlights):
             on_image: Called with position and image as each arrives, in this thread.
             progress: Show a progress bar on stderr.
             **options: preset, sampler, steps, spacing, guidance_scale, guidance_low, guidance_high, dynamic_threshold,
-                eta, attributes (`[A]` or `[N, A]`), sr_sampler, sr_steps, sr_spacing, sr_eta, sr_consistency, priority,
+                eta, attributes (`[A]` or `[N, A]`, or names with values as `describe` lists them, such as
+                `{"yaw": -20}`, or N such dicts), sr_sampler, sr_steps, sr_spacing, sr_eta, sr_consistency, priority,
                 id_vector_model (taken from an `Embedding` by itself).
                 `None` is the default of the server's bundle.
 

@@ -81,6 +81,27 @@ class SyncFlights(base.BaseClient[SyncTransport]):
             answers[call.model] = control_answer(outcome)
         return answers
 
+    def describe(self, url: str | None = None) -> Mapping[str, Any]:
+        """What a server serves and may be asked for.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Returns:
+            `bundle` (name), `id_vector_model`, `identity_dim`, `attribute_set` (`None` without attributes) and
+            `attributes`: a list of fields, each with `name`, `group`, `low`, `high`, `unit` and `default`. A default of
+            `None` leaves a field free in set `landmarks`; in the others it must be given, where any is.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: No answer.
+        """
+        self._check_open()
+        (outcome,) = self._ask(base.describe_call(self._fleet.server(url)))
+        if isinstance(outcome, ClientError):
+            raise outcome
+        return control_answer(outcome)
+
     def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""
         self._check_open()

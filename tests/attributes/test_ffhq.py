@@ -1,12 +1,10 @@
-"""Promises of id3pm.attributes."""
+"""Promises of id3pm.attributes.ffhq: what FFHQ's metadata become."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from id3pm.attributes import ATTRIBUTE_SETS, EMOTIONS, FIELDS, HAIR_COLORS, encode, encode_ffhq, null_vector
-from id3pm.bundle import ATTRIBUTE_DIMS
+from id3pm.attributes import FIELDS, HAIR_COLORS, encode
+from id3pm.attributes.ffhq import encode_ffhq
 from id3pm.errors import InvalidInputError
 
 # The form of https://github.com/DCGM/ffhq-features-dataset: one list of faces per image.
@@ -65,34 +63,6 @@ def changed(path, value):
         return node
 
     return copy(FFHQ[0]["faceAttributes"], path.split("."))
-
-
-def test_groups_have_the_sizes_of_table_6():
-    sizes = {group: sum(field.group == group for field in FIELDS) for group in {field.group for field in FIELDS}}
-    assert sizes == {
-        "age": 1,
-        "emotion": 8,
-        "facial hair": 3,
-        "hair": 8,
-        "head pose": 3,
-        "gender": 1,
-        "glasses": 1,
-        "makeup": 2,
-        "occlusions": 3,
-    }
-
-
-def test_sets_have_the_groups_and_lengths_of_table_6():
-    groups = {number: {field.group for field in fields} for number, fields in ATTRIBUTE_SETS.items()}
-    assert groups[1] == {"emotion", "head pose"}
-    assert groups[2] == groups[1] | {"glasses", "makeup", "occlusions"}
-    assert groups[3] == groups[2] | {"age", "facial hair", "hair", "gender"}
-    assert {number: len(fields) for number, fields in ATTRIBUTE_SETS.items()} == {1: 11, 2: 17, 3: 30}
-    assert {number: len(fields) for number, fields in ATTRIBUTE_SETS.items()} == {1: 11, 2: 17, 3: 30}
-
-
-def test_field_names_are_unique():
-    assert len({field.name for field in FIELDS}) == len(FIELDS)
 
 
 def test_ffhq_metadata_is_normalised_as_documented():
@@ -201,40 +171,9 @@ def test_friendly_names_and_ffhq_metadata_give_the_same_vector():
     np.testing.assert_allclose(encode(values, 3), encode_ffhq(FFHQ, 3), atol=1e-6)
 
 
-@given(st.sampled_from([name for name in EMOTIONS if name != "neutral"]), st.floats(0, 1))
-def test_what_emotions_lack_is_neutral(name, strength):
-    emotions = dict(zip(EMOTIONS, encode({name: strength}, 1), strict=False))
-    assert emotions[name] == pytest.approx(strength)
-    assert emotions["neutral"] == pytest.approx(1 - strength)
-
-
-@pytest.mark.parametrize(
-    ("values", "attribute_set", "message"),
-    [
-        ({"glasses": 1}, 1, "set 1 has no glasses; it has anger"),
-        ({"happines": 1}, 1, "has no happines"),
-        ({"happiness": 0.8, "sadness": 0.8}, 1, "emotions sum to 1.6"),
-        ({"yaw": 91}, 1, "yaw=91: must be a number from -90 to 90"),
-        ({"yaw": "left"}, 1, "yaw='left'"),
-        ({"gender": "male", "brown_hair": 1}, 3, "needs age"),
-        ({"age": 20, "brown_hair": 1}, 3, "needs gender"),
-        ({"age": 20, "gender": 1}, 3, "needs bald or hair_invisible or brown_hair"),
-        ({}, 4, "attribute_set=4: choose one of 1, 2, 3"),
-    ],
-)
-def test_bad_friendly_values_are_refused_with_field_and_rule(values, attribute_set, message):
-    with pytest.raises(InvalidInputError, match=message):
-        encode(values, attribute_set)
-
-
-@pytest.mark.parametrize("attribute_set", [1, 2, 3])
-def test_null_vector_is_minus_one_and_unlike_any_valid_vector(attribute_set):
-    null = null_vector(attribute_set)
-    assert null.dtype == np.float32
-    np.testing.assert_array_equal(null, np.full(ATTRIBUTE_DIMS[attribute_set], -1))
-    # The lowest valid value of every field: no vector of valid values is all -1.
-    lowest = np.array([field.low / field.scale for field in ATTRIBUTE_SETS[attribute_set]])
-    assert (lowest > -1).any()
+def test_a_set_of_ours_is_not_read_from_ffhqs_metadata():
+    with pytest.raises(InvalidInputError, match="landmarks is not in FFHQ's metadata: choose 1, 2 or 3"):
+        encode_ffhq(FFHQ, "landmarks")
 
 
 def test_every_hair_colour_of_ffhq_is_a_field():

@@ -1,0 +1,66 @@
+"""Arrays with a description, as one file: `.npz` without pickle.
+
+    description    text, JSON: {"kind": ..., "schema_version": ..., ...}
+    NAME           the arrays
+
+The same description and arrays give the same bytes, and a file is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.errors import InvalidInputError
+
+DESCRIPTION = "description"
+
+
+def write_arrays(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Writes a file atomically; its folder is made if it is missing.
+
+    Args:
+        path: Of any name; usually ends in `.npz`.
+        description: JSON.
+        arrays: Name -> array; `description` is taken.
+    """
+    assert DESCRIPTION not in arrays
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(description, ensure_ascii=False, allow_nan=False)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with partial.open("wb") as stream:
+        np.savez(stream, **{DESCRIPTION: np.array(text), **arrays})
+    os.replace(partial, file)
+
+
+def read_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The description and all arrays of a file.
+
+    Args:
+        path: The file.
+        kind: What it must be: `description["kind"]`.
+
+    Raises:
+        InvalidInputError: It is damaged, or of another kind.
+        OSError: It cannot be read.
+    """
+    file = Path(path)
+    try:
+        # numpy leaves a file open that it opened itself and could not read.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        description = json.loads(str(arrays.pop(DESCRIPTION)))
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise InvalidInputError(f"{file.name} is damaged, or no file of this package: {error}") from error
+    if not isinstance(description, dict) or description.get("kind") != kind:
+        found = description.get("kind") if isinstance(description, dict) else type(description).__name__
+        raise InvalidInputError(f"{file.name} holds {found!r}: a file of kind {kind!r} is needed")
+    return description, arrays

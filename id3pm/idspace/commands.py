@@ -1,0 +1,255 @@
+"""The command line of this room: `id3pm latent fit-pca`, `fit-direction`, `show`, and what moves a vector."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from id3pm.arrays import DESCRIPTION
+from id3pm.errors import Id3pmError, InvalidInputError
+from id3pm.face.appearance import LABELS
+from id3pm.face.stage import FaceStage
+from id3pm.idspace.sources import Vectors, labelled, read_vectors
+from id3pm.idspace.tables import directions_table, pca_table
+from id3pm.latent.directions import Directions, Model
+from id3pm.latent.fitting import fit_direction
+from id3pm.latent.interpolate import lerp, slerp
+from id3pm.latent.means import mean_vector, spread
+from id3pm.latent.pca import Pca, fit_pca
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+EXISTING = click.Path(path_type=Path, exists=True)
+FACES = Path("face_embedding/1/engine")
+model_option = click.option("--id-vector-model", help="FR model of the vectors, e.g. sface; a data set knows it.")
+vector_option = click.option(
+    "--vector", "source", type=EXISTING, required=True, help="ID vectors (.npy), or a photograph."
+)
+repository_option = click.option(
+    "--repository",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("triton_repo"),
+    help="Built face models, for photographs.",
+)
+out_option = click.option("--out", type=FILE, required=True, help="File of the vectors (.npy).")
+
+
+@click.group("latent")
+def latent_group() -> None:
+    """The space of ID vectors: principal axes, custom directions, interpolation, means.
+
+    SOURCE is .npy [N, D], .npz with `vectors` [N, D], or the folder of a data set, of which the training half is taken.
+    What moves a vector writes ID vectors as .npy, for `id3pm-client generate --embedding`; `id3pm sheet` has pictures.
+    """
+
+
+@latent_group.command("fit-pca")
+@click.argument("source", type=EXISTING)
+@click.option("--out", type=FILE, required=True, help="File to write, e.g. bundles/NAME/latent/pca.npz.")
+@model_option
+def fit_pca_command(source: Path, out: Path, id_vector_model: str | None) -> None:
+    """Principal axes of the ID vectors in SOURCE."""
+    vectors = read_vectors(source)
+    pca = fit_pca(vectors.vectors, id_vector_model=_model(vectors, id_vector_model), trained_on=vectors.text)
+    pca.save(out)
+    Console().print(pca_table(pca))
+    click.echo(out)
+
+
+@latent_group.command("fit-direction")
+@click.argument("source", type=EXISTING)
+@click.option("--name", help="Of the direction; else the attribute's.")
+@click.option(
+    "--labels", type=EXISTING, help="CSV with the columns index,label, or .npz with `labels` [N] and perhaps `index`."
+)
+@click.option(
+    "--attribute",
+    help=f"Label of a data set's pictures: one of its attributes, or measured on them: {', '.join(LABELS)}.",
+)
+@click.option("--label", help="What is labelled, with its unit, for the reader of the file.")
+@click.option("--low", help="What a negative strength leads to, in a word.")
+@click.option("--high", help="What a positive strength leads to, in a word.")
+@click.option("--model", type=click.Choice(get_args(Model)), help="Else logistic for two values, linear for more.")
+@click.option("--penalty", type=click.FloatRange(0.0, min_open=True), default=1.0, help="L2 penalty on the weights.")
+@click.option("--orthogonal-to", multiple=True, help="A direction in --out to take out of this one; may be repeated.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of folds and bootstrap.")
+@click.option("--out", type=FILE, required=True, help="File to write, or to add the direction to.")
+@model_option
+def fit_direction_command(
+    source: Path,
+    name: str | None,
+    labels: Path | None,
+    attribute: str | None,
+    label: str | None,
+    low: str | None,
+    high: str | None,
+    model: Model | None,
+    penalty: float,
+    orthogonal_to: tuple[str, ...],
+    seed: int,
+    out: Path,
+    id_vector_model: str | None,
+) -> None:
+    """The direction along which a label of the ID vectors in SOURCE grows."""
+    vectors = read_vectors(source)
+    rows, values = labelled(vectors, labels, attribute)
+    known = LABELS.get(attribute or "")
+    name = name or attribute
+    if name is None:
+        raise InvalidInputError("--name: give the direction a name")
+    direction = fit_direction(
+        rows,
+        values,
+        name=name,
+        label=label or (known.text if known else name),
+        low=low or (known.low if known else f"less {name}"),
+        high=high or (known.high if known else f"more {name}"),
+        id_vector_model=_model(vectors, id_vector_model),
+        trained_on=vectors.text,
+        model=model,
+        penalty=penalty,
+        seed=seed,
+    )
+    directions = Directions.load(out) if out.exists() else Directions(direction.space, ())
+    direction = direction.orthogonal_to(*(_named(directions, other) for other in orthogonal_to))
+    directions.adding(direction).save(out)
+    Console().print(directions_table(directions.adding(direction)))
+    click.echo(out)
+
+
+@latent_group.command("show")
+@click.argument("file", type=EXISTING)
+def show_command(file: Path) -> None:
+    """What a file of axes or directions holds."""
+    Console().print(directions_table(Directions.load(file)) if _is_directions(file) else pca_table(Pca.load(file)))
+
+
+@latent_group.command("mean")
+@click.argument("photos", type=EXISTING, nargs=-1, required=True)
+@repository_option
+@out_option
+def mean_command(photos: tuple[Path, ...], repository: Path, out: Path) -> None:
+    """One ID vector for several PHOTOS (or .npy files) of one person; prints their angles to it."""
+    vectors = np.concatenate([_vectors(photo, repository) for photo in photos])
+    _write(out, mean_vector(vectors))
+    for number, degrees in enumerate(spread(vectors)):
+        click.echo(f"{photos[number] if len(photos) == len(vectors) else number}: {degrees:.1f} degrees", err=True)
+
+
+@latent_group.command("blend")
+@click.argument("first", type=EXISTING)
+@click.argument("second", type=EXISTING)
+@click.option("--t", "shares", type=float, multiple=True, default=(0.5,), help="Share of SECOND; may be repeated.")
+@click.option("--linear", is_flag=True, help="Along the chord instead of the great circle.")
+@repository_option
+@out_option
+def blend_command(
+    first: Path, second: Path, shares: tuple[float, ...], linear: bool, repository: Path, out: Path
+) -> None:
+    """Between the people of two photographs or .npy files: one vector for each --t."""
+    a, b = _vectors(first, repository), _vectors(second, repository)
+    if len(a) != 1 or len(b) != 1:
+        raise InvalidInputError(f"{first.name} has {len(a)} vectors and {second.name} {len(b)}: need one each")
+    _write(out, (lerp if linear else slerp)(a[0], b[0], shares))
+
+
+@latent_group.command("walk")
+@click.argument("pca", type=EXISTING)
+@click.option("--axis", type=click.IntRange(0), required=True, help="From 0, the axis of largest variance.")
+@click.option("--amount", "amounts", type=float, multiple=True, required=True, help="In L2 norms; may be repeated.")
+@vector_option
+@repository_option
+@out_option
+def walk_command(pca: Path, axis: int, amounts: tuple[float, ...], source: Path, repository: Path, out: Path) -> None:
+    """Along a principal axis of the file PCA: one vector for each vector and --amount."""
+    axes, vectors = Pca.load(pca), _vectors(source, repository)
+    _write(out, np.concatenate([axes.walk(vector, axis, amounts) for vector in vectors]))
+
+
+@latent_group.command("project")
+@click.argument("pca", type=EXISTING)
+@click.option("--k", "counts", type=click.IntRange(0), multiple=True, required=True, help="Axes; may be repeated.")
+@vector_option
+@repository_option
+@out_option
+def project_command(pca: Path, counts: tuple[int, ...], source: Path, repository: Path, out: Path) -> None:
+    """Onto the first k principal axes of the file PCA: one vector for each vector and --k."""
+    axes, vectors = Pca.load(pca), _vectors(source, repository)
+    _write(out, np.concatenate([[axes.project(vector, k) for k in counts] for vector in vectors]))
+
+
+@latent_group.command("apply")
+@click.argument("directions", type=EXISTING)
+@click.option("--name", required=True, help="Of the direction.")
+@click.option("--strength", "strengths", type=float, multiple=True, required=True, help="In steps; may be repeated.")
+@click.option("--orthogonal-to", multiple=True, help="A direction to take out of this one; may be repeated.")
+@vector_option
+@repository_option
+@out_option
+def apply_command(
+    directions: Path,
+    name: str,
+    strengths: tuple[float, ...],
+    orthogonal_to: tuple[str, ...],
+    source: Path,
+    repository: Path,
+    out: Path,
+) -> None:
+    """Along a custom direction of the file DIRECTIONS: one vector for each vector and --strength."""
+    known, vectors = Directions.load(directions), _vectors(source, repository)
+    direction = _named(known, name).orthogonal_to(*(_named(known, other) for other in orthogonal_to))
+    _write(out, np.concatenate([direction.apply(vector, strengths) for vector in vectors]))
+
+
+def _model(vectors: Vectors, given: str | None) -> str:
+    """Name of the FR model."""
+    if given is not None and vectors.id_vector_model not in (None, given):
+        raise InvalidInputError(f"--id-vector-model {given}: the data set has vectors of {vectors.id_vector_model}")
+    name = given or vectors.id_vector_model
+    if name is None:
+        raise InvalidInputError("--id-vector-model: say which FR model gave the vectors, as the bundle names it")
+    return name
+
+
+def _named(directions: Directions, name: str) -> Any:
+    if name not in directions:
+        raise InvalidInputError(f"there is no direction {name!r}; there are {', '.join(directions) or 'none'}")
+    return directions[name]
+
+
+def _is_directions(file: Path) -> bool:
+    """Whether a file says that it holds directions; what is no such file is left to the reader."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return '"kind": "directions"' in str(content[DESCRIPTION])
+    except Exception:  # any damage: `Pca.load` says what is wrong with it
+        return False
+
+
+def _vectors(source: Path, repository: Path) -> NDArray[np.float32]:
+    """ID vectors [N, D] of a .npy file, or of the largest face in a photograph."""
+    if source.suffix == ".npy":
+        try:
+            vectors: NDArray[np.float32] = np.atleast_2d(np.load(source, allow_pickle=False).astype(np.float32))
+        except (zipfile.BadZipFile, AttributeError, ValueError, EOFError) as error:
+            raise InvalidInputError(f"{source.name} is not a .npy file of numbers: {error}") from error
+        if vectors.ndim != 2:
+            raise InvalidInputError(f"{source.name} has shape {vectors.shape}: need [D] or [N, D]")
+        return vectors
+    stage = FaceStage.load(repository / FACES)
+    try:
+        return stage.embed(source.read_bytes()).embedding[np.newaxis]
+    except Id3pmError as error:
+        raise type(error)(f"{source.name}: {error}") from error
+
+
+def _write(out: Path, vectors: NDArray[np.float32]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("wb") as file:  # np.save would add an extension of its own to a path
+        np.save(file, vectors)
+    click.echo(out)

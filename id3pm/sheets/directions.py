@@ -1,0 +1,233 @@
+"""Along custom directions, with what was labelled measured again on the images (paper, Figs. 6, 16 and 17)."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from id3pm.latent.directions import Direction
+from id3pm.pipeline import Pipeline
+from id3pm.sheets.commands import common_options, given, numbers
+from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.labels import Labels
+from id3pm.sheets.latent import (
+    Floats,
+    bundle_option,
+    correlation,
+    cosines,
+    heading,
+    listed,
+    load_directions,
+    mean,
+    number,
+    show_option,
+)
+from id3pm.sheets.output import Effect, save
+from id3pm.sheets.studio import Person, Shots, Studio
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sweep:
+    """All people at all strengths of one direction.
+
+    Attributes:
+        direction: Along which.
+        images: uint8 [people, strengths, S, S, 3].
+        kept: Similarity to the person, [people, strengths].
+        values: Label -> what is measured on the images, [people, strengths].
+        own: The direction's own label; or where that cannot be measured on pictures, the coordinate of the images' ID
+            vectors along it, in steps.
+        text: What `own` is, with its unit.
+    """
+
+    direction: Direction
+    images: Any
+    kept: Floats
+    values: dict[str, Floats]
+    own: Floats
+    text: str
+
+    @property
+    def right_way(self) -> tuple[int, int]:
+        """For how many people the label grows from the first strength to the last, and how many show a face at both."""
+        change = self.own[:, -1] - self.own[:, 0]
+        return int(np.sum(change > 0)), int(np.sum(np.isfinite(change)))
+
+
+@click.command("directions")
+@common_options
+@bundle_option
+@show_option(2)
+@click.option("--name", "names", multiple=True, help="A direction; may be repeated. Else all of the bundle.")
+@click.option(
+    "--strengths", callback=numbers, default="-5,-2.5,0,2.5,5", help="In steps: standard deviations of people."
+)
+@click.option("--orthogonal", is_flag=True, help="Take all other directions shown out of each.")
+def directions_command(
+    repository: Path,
+    photos: tuple[Path, ...],
+    out: Path,
+    seed: int,
+    steps: int | None,
+    super_resolution: bool,
+    threads: int | None,
+    bundle: Path,
+    show: int,
+    names: tuple[str, ...],
+    strengths: tuple[float, ...],
+    orthogonal: bool,
+) -> None:
+    """Custom directions (Figs. 16, 17): a row for each direction and person, from little of the label to much."""
+    if len(strengths) < 3:
+        raise click.BadParameter(f"--strengths: {len(strengths)} given: need three, to tell a trend from chance")
+    options = given(steps=steps)
+    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
+        known = load_directions(bundle, studio)
+        if unknown := set(names) - set(known):
+            raise click.BadParameter(f"--name {min(unknown)}: choose one of {', '.join(known)}")
+        chosen = [known[name] for name in names or known]
+        if orthogonal:
+            chosen = [one.orthogonal_to(*(other for other in chosen if other is not one)) for one in chosen]
+        people = studio.people(photos)
+        labels = Labels([one.card.name for one in chosen], threads)
+        sweeps = [_sweep(studio, labels, direction, people, strengths, seed, options) for direction in chosen]
+    rows: list[list[Tile | None]] = []
+    names_of_rows = []
+    for sweep in sweeps:
+        for person, one in enumerate(people[:show]):
+            told = zip(sweep.own[person], sweep.kept[person], strict=True)
+            captions = [f"{_value(value)} | {number(kept)}" for value, kept in told]
+            rows.append([Tile(one.image, "target"), *map(Tile, sweep.images[person], captions)])
+            names_of_rows.append(_label(sweep.direction) if person == 0 else "")
+    title = (
+        "Custom directions, strength in standard deviations of people; measured on the image | similarity to the target"
+    )
+    sheet = grid(rows, title=title, columns=["", *map(heading, strengths)], labels=names_of_rows)
+    report: dict[str, Any] = {
+        "seed": seed,
+        "options": options,
+        "strengths": list(strengths),
+        "orthogonal": orthogonal,
+        "people": [one.name for one in people],
+        "directions": {sweep.direction.card.name: _numbers(sweep, strengths) for sweep in sweeps},
+        "crosstalk": crosstalk({sweep.direction.card.name: sweep.values for sweep in sweeps}),
+    }
+    effects = [_effect(sweep, strengths, orthogonal, report["crosstalk"]) for sweep in sweeps]
+    click.echo(save(out, "directions_orthogonal" if orthogonal else "directions", sheet, effects, report))
+
+
+def _sweep(
+    studio: Studio,
+    labels: Labels,
+    direction: Direction,
+    people: list[Person],
+    strengths: tuple[float, ...],
+    seed: int,
+    options: dict[str, Any],
+) -> _Sweep:
+    targets = np.stack([person.vector for person in people])
+    asked = np.stack([direction.apply(target, strengths) for target in targets])
+    shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
+    shape = asked.shape[:2]
+    found = labels.measure(shots.images, shots.detections)
+    values = {name: value.reshape(shape) for name, value in found.items()}
+    name = direction.card.name
+    own = values[name] if name in values else _coordinates(direction, shots).reshape(shape)
+    return _Sweep(
+        direction=direction,
+        images=shots.images.reshape(*shape, *shots.images.shape[1:]),
+        kept=cosines(shots.vectors.reshape(asked.shape), targets[:, np.newaxis]),
+        values=values,
+        own=own,
+        text=labels.text(name) if name in values else "ID vectors of the images along it, steps",
+    )
+
+
+def _coordinates(direction: Direction, shots: Shots) -> Floats:
+    known = np.isfinite(shots.similarity)
+    result = np.full(len(known), np.nan)
+    if known.any():
+        result[known] = direction.coordinate(shots.vectors[known])
+    return result
+
+
+def crosstalk(values: dict[str, dict[str, Floats]]) -> dict[str, dict[str, float]]:
+    """How much each direction moves the labels of the others.
+
+    Args:
+        values: Direction -> label -> [people, strengths].
+
+    Returns:
+        Direction -> label of another direction -> its change from the first strength to the last, as a share of what
+        that label's own direction makes it change.
+    """
+
+    def change(direction: str, label: str) -> float:
+        found = values[direction][label]
+        return float(mean(found[:, -1] - found[:, 0]))
+
+    measured = [name for name in values if name in values[name]]
+    return {
+        direction: {label: change(direction, label) / change(label, label) for label in measured if label != direction}
+        for direction in values
+    }
+
+
+def _value(value: float) -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _label(direction: Direction) -> str:
+    card = direction.card
+    lines = [card.name, f"- {card.low}", f"+ {card.high}"]
+    if card.score is not None:
+        low, high = card.score.accuracy_interval
+        lines += [f"accuracy {card.score.accuracy:.3f}", f"({low:.3f} .. {high:.3f})"]
+    return "\n".join(lines)
+
+
+def _numbers(sweep: _Sweep, strengths: tuple[float, ...]) -> dict[str, Any]:
+    own = sweep.own
+    return {
+        "card": dataclasses.asdict(sweep.direction.card),
+        "measured": sweep.text,
+        "values": listed(own),
+        "to_person": listed(sweep.kept),
+        "correlation_with_strength": correlation(own, np.array(strengths)),
+        "right_way": list(sweep.right_way),
+    }
+
+
+def _effect(
+    sweep: _Sweep, strengths: tuple[float, ...], orthogonal: bool, shares: dict[str, dict[str, float]]
+) -> Effect:
+    card, own, kept = sweep.direction.card, sweep.own, sweep.kept
+    right, people = sweep.right_way
+    near = int(np.argmin(np.abs(strengths)))
+    moved = (
+        f"{sweep.text}: {_value(mean(own[:, 0]))} -> {_value(mean(own[:, near]))} -> {_value(mean(own[:, -1]))}; "
+        f"correlation with the strength {correlation(own, np.array(strengths)):.2f}; "
+        f"right way for {right} of {people} people"
+    )
+    if others := shares[card.name]:
+        worst = max(others, key=lambda name: abs(others[name]))
+        moved += f"; most of the others moves {worst}, {others[worst]:+.0%} of what its own direction does"
+    told = ""
+    if card.score is not None:
+        low, high = card.score.accuracy_interval
+        told = f" (accuracy {card.score.accuracy:.3f}, {low:.3f} .. {high:.3f})"
+    return Effect(
+        control=f"direction {card.name}{' without the others' if orthogonal else ''}{told}",
+        change=f"{strengths[0]:+g} -> {strengths[-1]:+g} standard deviations, {len(own)} people",
+        kept=(
+            f"{mean(kept[:, near]):.2f} at {strengths[near]:g}, {mean(kept[:, 0]):.2f} and {mean(kept[:, -1]):.2f} at "
+            f"the ends, {kept.size} images"
+        ),
+        moved=moved,
+    )
