@@ -12,6 +12,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 SHEETS: dict[str, str] = {
+    "attributes": "head pose and expression (Fig. 8)",
     "guidance": "the guidance scale (Fig. 4)",
 }
 """Name -> help line. `id3pm.sheets.NAME` defines the command as `NAME_command`."""
