@@ -66,8 +66,10 @@ def common_options(command: F) -> F:
     return command
 
 
-def numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
-    """Reads numbers separated by commas (a click callback)."""
+def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Reads numbers separated by commas (a click callback); `None` where nothing is given."""
+    if text is None:
+        return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -34,7 +34,6 @@ def build(config: TrainConfig) -> UNet:
 
     PyTorch initialises a linear layer for inputs of variance 1, but the elements of a unit ID vector of length D have
     variance 1 / D. `identity_gain` = sqrt(D) makes up for it, so that a short run need not learn the scale first.
-    `attribute_gain` does the same for attributes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -42,9 +41,6 @@ def build(config: TrainConfig) -> UNet:
     if unet.identity_embed is not None:
         with torch.no_grad():
             unet.get_parameter("identity_embed.0.weight").mul_(config.identity_gain)
-    if unet.attribute_embed is not None:
-        with torch.no_grad():
-            unet.get_parameter("attribute_embed.0.weight").mul_(config.attribute_gain)
     return unet
 
 
@@ -148,7 +144,7 @@ class Trainer:
             terms |= {"loss": terms["loss"] + self.config.identity_loss * identity, "identity": identity}
         if self._landmark_loss is not None:
             attributes = batch.conditions["attributes"]
-            landmarks = self._landmark_loss(predicted, batch.x0, batch.alignments, attributes, share)
+            landmarks = self._landmark_loss(predicted, batch.alignments, attributes, share)
             terms |= {"loss": terms["loss"] + self.config.landmark_loss * landmarks, "landmarks": landmarks}
         return terms
 

@@ -54,7 +54,6 @@ class TrainConfig:
         identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
             `id3pm.training.loop.build`.
         attribute_set: Of the data set's attributes, where `unet.attribute_dim` is set.
-        attribute_gain: As `identity_gain`, of the attributes.
         attribute_speed: Factor on the learning rate of the layers that embed the attributes, where the rest of the
             network has been trained before.
         seed: Of everything random: initial weights, order of images, flips, time steps, noise, dropout.
@@ -82,7 +81,6 @@ class TrainConfig:
     landmark_loss: float = 0.0
     identity_gain: float = 1.0
     attribute_set: AttributeSet | None = None
-    attribute_gain: float = 1.0
     attribute_speed: float = 1.0
     seed: int = 0
     precision: Precision = "fp16"
@@ -159,12 +157,10 @@ DEMO_SR_UNET = UNetConfig(
     low_res_size=64,
 )
 DEMO_ATTRIBUTES: Mapping[str, Any] = types.MappingProxyType(
-    # Numbers of 0 .. 1, most of them near a half, tell a freshly initialised layer little: the gain makes up for it.
     {
         "joint_dropout": True,
         "field_dropout": 0.8,
-        "landmark_loss": 1.0,
-        "attribute_gain": 4.0,
+        "landmark_loss": 0.1,
         "attribute_speed": 5.0,
     }
 )
