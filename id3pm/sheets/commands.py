@@ -14,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 SHEETS: dict[str, str] = {
     "attributes": "head pose and expression (Fig. 8)",
     "guidance": "the guidance scale (Fig. 4)",
+    "table": "the measured effects of all sheets as a table for the documentation",
 }
 """Name -> help line. `id3pm.sheets.NAME` defines the command as `NAME_command`."""
 
