@@ -21,7 +21,8 @@ $(STAMP): pyproject.toml client/pyproject.toml deploy/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy<2"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e client -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0 \
+	  mediapipe==0.10.21
 	touch $@
 
 setup: $(STAMP)  ## virtual environment with everything

@@ -4,17 +4,21 @@
 #     BASE_MINUTES=600 SR_MINUTES=60 sh bundles/make_demo.sh
 #
 # Every step goes on where it stopped: run it again for more minutes of training. All GPUs are used, else the CPU.
+# The variant with attributes, from the same faces; super-resolution is the first bundle's:
+#
+#     ATTRIBUTES=1 BASE_MINUTES=120 sh bundles/make_demo.sh
 set -eu
 
+ATTRIBUTES=${ATTRIBUTES:-}             # 1: the variant with head pose and expression
 FACES=${FACES:-60000}                  # generated faces, 5 % of them held out
 BASE_MINUTES=${BASE_MINUTES:-60}       # of training the 64 px network in this call
 SR_MINUTES=${SR_MINUTES:-15}           # of training super-resolution in this call
 IDENTITY_LOSS=${IDENTITY_LOSS:-}       # else the preset's
-START_FROM=${START_FROM:-}             # a bundle whose weights new runs start from; else random weights
+START_FROM=${START_FROM:-${ATTRIBUTES:+bundles/demo}}  # a bundle whose weights new runs start from; else random weights
 SEED=${SEED:-0}                        # of new runs
 PEOPLE=${PEOPLE:-500}                  # held-out identities of the evaluation; 0 for none
-RUNS=${RUNS:-runs/demo}                # checkpoints
-OUT=${OUT:-bundles/demo}               # the bundle
+RUNS=${RUNS:-runs/demo${ATTRIBUTES:+_attributes}}   # checkpoints
+OUT=${OUT:-bundles/demo${ATTRIBUTES:+_attributes}}  # the bundle
 PYTHON=${PYTHON:-.venv/bin/python}
 
 devices=$("$PYTHON" - <<'PY'
@@ -44,10 +48,20 @@ train() { # stage, minutes, further options
 
 "$PYTHON" export/face_models.py
 "$PYTHON" -m id3pm demo-dataset --out data/demo --count "$FACES" --workers "$(nproc)"
+options="--sampler ddim --eta 1 --steps 25 --spacing logsnr --sr-sampler ddim --sr-eta 1 --sr-steps 25 --sr-consistency 1"
+if [ -n "$ATTRIBUTES" ]; then
+    "$PYTHON" -m id3pm measure-dataset --data data/demo --workers "$(nproc)"
+    train base "$BASE_MINUTES" --attributes ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"}
+    # shellcheck disable=SC2086  # $options is several words
+    "$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$START_FROM" --out "$OUT" --name demo_attributes $options
+    "$PYTHON" export/build_engines.py --bundle "$OUT" --repository build/attributes
+    "$PYTHON" -m id3pm sheet attributes --repository build/attributes
+    exit
+fi
 train base "$BASE_MINUTES" ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"}
 train sr "$SR_MINUTES"
-"$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" \
-    --sampler ddim --eta 1 --steps 25 --spacing logsnr --sr-sampler ddim --sr-eta 1 --sr-steps 25 --sr-consistency 1
+# shellcheck disable=SC2086
+"$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" $options
 DATA=data/demo OUT="$OUT" PYTHON="$PYTHON" sh bundles/make_latent.sh
 if [ "$PEOPLE" -gt 0 ]; then
     "$PYTHON" export/build_engines.py --bundle "$OUT"

@@ -20,7 +20,8 @@ The paper names the attributes, not their scaling. Ours: every field is divided 
 
 The set `landmarks` is not the paper's: it holds what `id3pm.face.measures` reads off the landmarks of a picture, so a
 training set needs no metadata and the effect of each field can be measured. Its values are scaled from their range to
-[0, 1], and each of its fields may be left unspecified (-1) by itself, because its networks are trained with that.
+[0, 4], which spreads them over about 1, what a layer is initialised for, and each of its fields may be left unspecified
+(-1) by itself, because its networks are trained with that.
 
 Signs of the head pose, in the picture: positive roll turns the face clockwise, positive yaw turns it to the picture's
 right (the paper describes an FFHQ face of yaw -21.9 as turned to the left), positive pitch turns it up.
@@ -97,9 +98,8 @@ def _ffhq_pose(name: str) -> Field:
 
 
 def _measured_pose(name: str, limit: float) -> Field:
-    """A pose within +- `limit` degrees, as 0 .. 1."""
-    span, mirrored = 2 * limit, name != "pitch"
-    return Field(name, "head pose", (), -limit, limit, span, -limit, "degrees", mirrored, default=None)
+    """A pose within +- `limit` degrees, as 0 .. 4."""
+    return Field(name, "head pose", (), -limit, limit, limit / 2, -limit, "degrees", name != "pitch", default=None)
 
 
 FIELDS = (
@@ -124,7 +124,7 @@ LANDMARK_FIELDS = (
     _measured_pose("roll", 10.0),
     _measured_pose("yaw", 35.0),
     _measured_pose("pitch", 25.0),
-    *(Field(name, "expression", default=None) for name in ("mouth_open", "smile", "eyes_open", "brows")),
+    *(Field(name, "expression", scale=0.25, default=None) for name in ("mouth_open", "smile", "eyes_open", "brows")),
 )
 """Set `landmarks`; the expressions run from the least (0) to the most (1) that is seen in the demo set."""
 

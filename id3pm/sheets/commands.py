@@ -12,6 +12,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 SHEETS: dict[str, str] = {
+    "attributes": "head pose and expression (Fig. 8)",
     "guidance": "the guidance scale (Fig. 4)",
     "interpolation": "from one person to another (Fig. 13)",
     "pca": "along the principal axes of ID vectors (Fig. 14)",
@@ -71,8 +72,10 @@ def common_options(command: F) -> F:
     return command
 
 
-def numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
-    """Reads numbers separated by commas (a click callback)."""
+def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Reads numbers separated by commas (a click callback); `None` where nothing is given."""
+    if text is None:
+        return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -131,6 +131,11 @@ def measure_dataset_command(data: Path, workers: int) -> None:
 @click.option(
     "--identity-loss", type=click.FloatRange(0), help="Weight of the FR model's own gradient; else the preset's."
 )
+@click.option(
+    "--landmark-loss",
+    type=click.FloatRange(0),
+    help="With --attributes: weight of the landmarks' gradient; else the preset's.",
+)
 @faces_option
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--max-minutes", type=click.FloatRange(0), help="Stop with a checkpoint after this long.")
@@ -152,6 +157,7 @@ def train_command(
     learning_rate: float | None,
     precision: str | None,
     identity_loss: float | None,
+    landmark_loss: float | None,
     faces: Path,
     seed: int,
     max_minutes: float | None,
@@ -184,6 +190,7 @@ def train_command(
         "learning_rate": learning_rate,
         "precision": precision,
         "identity_loss": identity_loss,
+        "landmark_loss": landmark_loss,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(config, seed=seed, **changes)

@@ -37,7 +37,8 @@ class Batch:
         noise: Standard normal, float32 [N, 3, S, S].
         t: int64 [N], uniform in 0 .. T - 1.
         conditions: Keyword arguments of the U-Net: `identity` [N, D], `attributes` [N, A], `low_res` [N, 3, s, s].
-        alignments: For the identity loss, float32 [N, 2, 3]; see `id3pm.training.identity_loss.crop_to_image`.
+        alignments: For the identity and the landmark loss, float32 [N, 2, 3]; see
+            `id3pm.training.identity_loss.crop_to_image`.
     """
 
     x0: Tensor
@@ -120,7 +121,8 @@ class FaceBatches:
         if config.unet.attribute_dim is not None:
             conditions["attributes"] = self._attributes(rows, flips, conditions["identity"], rng)
         batch = _noised(images, conditions, config, rng)
-        return dataclasses.replace(batch, alignments=self._alignments(rows, flips)) if config.identity_loss else batch
+        needed = config.identity_loss or config.landmark_loss
+        return dataclasses.replace(batch, alignments=self._alignments(rows, flips)) if needed else batch
 
     def _attributes(
         self, rows: NDArray[np.int64], flips: NDArray[np.bool_], identity: Tensor, rng: np.random.Generator

@@ -20,6 +20,7 @@ from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.data import Batch, Batches, step_rng
 from id3pm.training.ema import Ema
 from id3pm.training.identity_loss import IdentityLoss
+from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import UNet, build_unet
@@ -33,7 +34,6 @@ def build(config: TrainConfig) -> UNet:
 
     PyTorch initialises a linear layer for inputs of variance 1, but the elements of a unit ID vector of length D have
     variance 1 / D. `identity_gain` = sqrt(D) makes up for it, so that a short run need not learn the scale first.
-    `attribute_gain` does the same for attributes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -41,9 +41,6 @@ def build(config: TrainConfig) -> UNet:
     if unet.identity_embed is not None:
         with torch.no_grad():
             unet.get_parameter("identity_embed.0.weight").mul_(config.identity_gain)
-    if unet.attribute_embed is not None:
-        with torch.no_grad():
-            unet.get_parameter("attribute_embed.0.weight").mul_(config.attribute_gain)
     return unet
 
 
@@ -57,6 +54,7 @@ class Trainer:
         facts: See `Checkpoint.facts`.
         accelerator: Devices, processes, precision.
         identity_loss: For `TrainConfig.identity_loss`.
+        landmark_loss: For `TrainConfig.landmark_loss`.
     """
 
     def __init__(
@@ -67,6 +65,7 @@ class Trainer:
         facts: dict[str, Any],
         accelerator: Accelerator,
         identity_loss: IdentityLoss | None = None,
+        landmark_loss: LandmarkLoss | None = None,
     ) -> None:
         self.config = config
         self.step = 0
@@ -81,14 +80,16 @@ class Trainer:
             min_snr_gamma=config.min_snr_gamma,
             snr_floor=config.snr_floor,
         ).to(accelerator.device)
-        if (identity_loss is None) != (config.identity_loss == 0):
-            raise ValueError(f"identity_loss={config.identity_loss} and {identity_loss}: give both or none")
+        for name, loss in (("identity_loss", identity_loss), ("landmark_loss", landmark_loss)):
+            if (loss is None) != (getattr(config, name) == 0):
+                raise ValueError(f"{name}={getattr(config, name)} and {loss}: give both or none")
         self._identity_loss = None if identity_loss is None else identity_loss.to(accelerator.device)
+        self._landmark_loss = None if landmark_loss is None else landmark_loss.to(accelerator.device)
         unet = build(config).train()
         # What convolutions in bf16 are fastest with. PyTorch's annotations do not know this form of `to`.
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # AdamW with weight decay 0, as the paper's code base; fused: one kernel for all tensors.
-        optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(_groups(unet, config), lr=config.learning_rate, weight_decay=0.0, fused=True)
         self._model, self._optimizer = accelerator.prepare(unet, optimizer)
         self._ema = Ema(self.unet.named_parameters(), rate=config.ema_rate, warm_up=config.ema_warmup)
 
@@ -117,7 +118,7 @@ class Trainer:
         # Dropout inside the network draws from torch's global generator: it, too, follows from the step.
         torch.manual_seed(int(step_rng(config.seed, DROPOUT_STREAM, self.step).integers(2**62)))
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
+            group["lr"] = learning_rate(config, self.step) * group.get("speed", 1.0)
         terms = self._terms(batch)
         accelerator.backward(terms["loss"].mean())
         if config.grad_clip is not None:
@@ -134,12 +135,17 @@ class Trainer:
         x_t = self._loss.q_sample(batch.x0, batch.t, batch.noise)
         output = self._model(x_t, self._loss.timesteps(batch.t), **batch.conditions).float()
         terms: dict[str, Tensor] = self._loss(output, batch.x0, x_t, batch.t, batch.noise)
+        if self._identity_loss is None and self._landmark_loss is None:
+            return terms
+        predicted = self._loss.predict_x0(output[:, : x_t.shape[1]], x_t, batch.t)
+        share = self._loss.image_share(batch.t)
         if self._identity_loss is not None:
-            predicted = self._loss.predict_x0(output[:, : x_t.shape[1]], x_t, batch.t)
-            identity = self._identity_loss(
-                predicted, batch.alignments, batch.conditions["identity"], self._loss.image_share(batch.t)
-            )
+            identity = self._identity_loss(predicted, batch.alignments, batch.conditions["identity"], share)
             terms |= {"loss": terms["loss"] + self.config.identity_loss * identity, "identity": identity}
+        if self._landmark_loss is not None:
+            attributes = batch.conditions["attributes"]
+            landmarks = self._landmark_loss(predicted, batch.alignments, attributes, share)
+            terms |= {"loss": terms["loss"] + self.config.landmark_loss * landmarks, "landmarks": landmarks}
         return terms
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, Losses]]:
@@ -257,6 +263,16 @@ class Trainer:
         finally:
             unet.load_state_dict(current)
             unet.train()
+
+
+def _groups(unet: UNet, config: TrainConfig) -> list[dict[str, Any]]:
+    """The optimiser's parameters: all, or in two groups where the attributes have a learning rate of their own."""
+    if unet.attribute_embed is None or config.attribute_speed == 1.0:
+        return [{"params": list(unet.parameters())}]
+    named = list(unet.named_parameters())
+    own = [parameter for name, parameter in named if name.startswith("attribute_embed.")]
+    rest = [parameter for name, parameter in named if not name.startswith("attribute_embed.")]
+    return [{"params": rest}, {"params": own, "speed": config.attribute_speed}]
 
 
 def _silent_attributes(unet: UNet) -> dict[str, Tensor]:

@@ -49,10 +49,13 @@ class TrainConfig:
         snr_floor: See `id3pm.training.loss.HybridLoss`.
         identity_loss: Weight of `id3pm.training.identity_loss.IdentityLoss` on the predicted image, times the share
             of the image in the noisy one (alphas_cumprod); 0, the paper's, needs no FR model.
+        landmark_loss: Weight of `id3pm.training.landmark_loss.LandmarkLoss`, for attributes; 0, the paper's, needs no
+            landmark network.
         identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
             `id3pm.training.loop.build`.
         attribute_set: Of the data set's attributes, where `unet.attribute_dim` is set.
-        attribute_gain: As `identity_gain`, of the attributes.
+        attribute_speed: Factor on the learning rate of the layers that embed the attributes, where the rest of the
+            network has been trained before.
         seed: Of everything random: initial weights, order of images, flips, time steps, noise, dropout.
         precision: Mixed precision: bf16 or fp16 autocast, or none.
     """
@@ -75,9 +78,10 @@ class TrainConfig:
     min_snr_gamma: float | None = None
     snr_floor: float = 0.0
     identity_loss: float = 0.0
+    landmark_loss: float = 0.0
     identity_gain: float = 1.0
     attribute_set: AttributeSet | None = None
-    attribute_gain: float = 1.0
+    attribute_speed: float = 1.0
     seed: int = 0
     precision: Precision = "fp16"
 
@@ -102,6 +106,9 @@ class TrainConfig:
             f"snr_floor={self.snr_floor}: must be 0 or more": self.snr_floor >= 0.0,
             f"identity_loss={self.identity_loss}: must be 0 or more, and 0 without ID vectors": (
                 self.identity_loss == 0 or (self.identity_loss > 0 and self.unet.identity_dim is not None)
+            ),
+            f"landmark_loss={self.landmark_loss}: must be 0 or more, and 0 without attributes": (
+                self.landmark_loss == 0 or (self.landmark_loss > 0 and self.unet.attribute_dim is not None)
             ),
             f"train_size={self.train_size}: a base network is trained at its image_size={self.unet.image_size}": (
                 factor == 1 or self.unet.low_res_size is not None
@@ -150,8 +157,12 @@ DEMO_SR_UNET = UNetConfig(
     low_res_size=64,
 )
 DEMO_ATTRIBUTES: Mapping[str, Any] = types.MappingProxyType(
-    # Numbers of 0 .. 1, most of them near a half, tell a freshly initialised layer little: the gain makes up for it.
-    {"joint_dropout": True, "field_dropout": 0.8, "attribute_gain": 4.0}
+    {
+        "joint_dropout": True,
+        "field_dropout": 0.8,
+        "landmark_loss": 0.1,
+        "attribute_speed": 5.0,
+    }
 )
 """What the demo preset adds for attribute set `landmarks`."""
 PAPER_BASE = TrainConfig(unet=PAPER_BASE_64, diffusion=PAPER_BASE_DIFFUSION)

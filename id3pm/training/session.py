@@ -25,6 +25,7 @@ from id3pm.images import area_reduce
 from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
 from id3pm.training.identity_loss import IdentityLoss
+from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loop import Losses, Trainer
 from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig
@@ -88,7 +89,8 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     arrays = shards.load(options.data, "train")
     facts = {"data": _data_facts(options.data, arrays), "hardware": _hardware(accelerator)}
     judge = identity_loss(options.faces, options.data) if config.identity_loss else None
-    trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator, judge)
+    landmarks = LandmarkLoss() if config.landmark_loss else None
+    trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator, judge, landmarks)
     if options.resume:
         trainer.resume(allow_data_change=options.allow_data_change)
     elif options.start_from is not None:

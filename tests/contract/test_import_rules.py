@@ -55,7 +55,14 @@ HEAVY = {
         "tests",
         "benchmarks",  # the peers to compare with are PyTorch's
     ),  # fmt: skip
-    "openvino": ("id3pm/engines/openvino_engine.py", "id3pm/face/landmarks.py", "export", "tests", "benchmarks"),
+    "openvino": (
+        "id3pm/engines/openvino_engine.py",
+        "id3pm/face/landmarks.py",
+        "id3pm/training/landmark_network.py",
+        "export",
+        "tests",
+        "benchmarks",
+    ),
     "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
     "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests", "benchmarks/load/stand_ins.py"),

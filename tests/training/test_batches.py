@@ -104,7 +104,7 @@ def test_flipped_images_come_with_the_attributes_of_the_flip() -> None:
         row = plain[0] if len(plain) else np.flatnonzero((arrays["flipped_vectors"] == vector).all(axis=1))[0]
         expected = arrays["attributes"][row].copy()
         if not len(plain):
-            expected[:2] = 1 - expected[:2]  # roll and yaw, whose 0 degrees are at a half
+            expected[:2] = 4 - expected[:2]  # roll and yaw, whose 0 degrees are at 2
             flips += 1
         np.testing.assert_allclose(seen, expected, atol=1e-6)
     assert 15 < flips < 45

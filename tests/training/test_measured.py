@@ -74,4 +74,4 @@ def test_a_data_set_with_other_attributes_is_left_alone(tmp_path: Path) -> None:
 
 def test_values_beyond_their_range_are_taken_to_its_end() -> None:
     values = {field.name: np.array([-1e3, 1e3, field.low, field.high]) for field in fields_of("landmarks")}
-    np.testing.assert_allclose(encoded(values), np.repeat([[0.0], [1.0], [0.0], [1.0]], 7, axis=1), atol=1e-6)
+    np.testing.assert_allclose(encoded(values), np.repeat([[0.0], [4.0], [0.0], [4.0]], 7, axis=1), atol=1e-6)

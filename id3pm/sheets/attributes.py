@@ -1,0 +1,189 @@
+"""Attributes: one value swept, everything else the same (paper, Fig. 8), with what landmarks say of each face."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.attributes import parse_values
+from id3pm.errors import InvalidInputError
+from id3pm.face.landmarks import FaceMesh
+from id3pm.pipeline import Pipeline
+from id3pm.sheets.commands import common_options, given
+from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.output import Effect, save
+from id3pm.sheets.studio import Person, Shots, Studio
+from id3pm.sheets.sweeps import DEFAULT_SWEEPS, Sweep, parse_sweep
+from id3pm.sheets.witness import Witness, correlation, slope
+
+Measures = Mapping[str, NDArray[np.float64]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Swept:
+    """The images of one sweep, of all steps one after the other: in each, all people of the first seed, and so on.
+
+    Attributes:
+        sweep: What was asked.
+        shots: The images of each step.
+        measures: Of the images of all steps; see `Witness.look`.
+    """
+
+    sweep: Sweep
+    shots: Sequence[Shots]
+    measures: Measures
+
+    @property
+    def asked(self) -> NDArray[np.float64]:
+        """What was asked of each image."""
+        return np.repeat(np.array(self.sweep.asked), len(self.shots[0].images))
+
+    def measured(self, step: int) -> NDArray[np.float64]:
+        """What the landmark network says of the images of one step, NaN where it says nothing."""
+        count = len(self.shots[step].images)
+        everything = self.measures.get(self.sweep.witness, np.full(count * len(self.shots), np.nan))
+        return everything[step * count : (step + 1) * count]
+
+
+@click.command("attributes")
+@common_options
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="WHAT",
+    help="NAME=LOW:HIGH, 'emotion=sad<->happy' or emotion=all. Repeats; else those of Fig. 8 that the bundle has.",
+)
+@click.option("--values", type=click.IntRange(2), default=7, help="Steps of a sweep.")
+@click.option("--seeds", type=click.IntRange(1), default=2, help="Images of each person that are measured.")
+@click.option("--fixed", default="", metavar="NAME=VALUE,...", help="Attributes of all images.")
+@click.option("--guidance", type=float, help="Guidance scale; else the bundle's default.")
+@click.option("--per-person", is_flag=True, help="A row for each person, of the first sweep; else one for each sweep.")
+def attributes_command(
+    repository: Path,
+    photos: tuple[Path, ...],
+    out: Path,
+    seed: int,
+    steps: int | None,
+    super_resolution: bool,
+    threads: int | None,
+    sweeps: tuple[str, ...],
+    values: int,
+    seeds: int,
+    fixed: str,
+    guidance: float | None,
+    per_person: bool,
+) -> None:
+    """Attributes (Fig. 8): faces in which one of them is changed, with its measured value below.
+
+    What is not swept or fixed is left unspecified. The effect is measured on all people and seeds.
+    """
+    options = given(steps=steps, guidance_scale=guidance)
+    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
+        manifest = studio.pipeline.base_manifest
+        if manifest.attribute_set is None:
+            raise InvalidInputError(
+                f"bundle {manifest.bundle.name} takes no attributes: build one that does, such as demo_attributes"
+            )
+        shared = parse_values(fixed) if fixed else {}
+        texts = sweeps or DEFAULT_SWEEPS[manifest.attribute_set]
+        plan = [parse_sweep(text, manifest.attribute_set, values, shared) for text in texts]
+        witness = Witness(studio.pipeline.face_stage, FaceMesh(threads=threads))
+        people = studio.people(photos)
+        vectors = np.concatenate([np.stack([person.vector for person in people])] * seeds)
+        numbers = np.repeat(np.arange(seed, seed + seeds), len(people)).tolist()
+        free = studio.shoot(vectors, numbers, attributes=shared or None, **options)
+        spread = witness.look(free.images)
+        done = []
+        for sweep in plan:
+            shots = [studio.shoot(vectors, numbers, attributes=step, **options) for step in sweep.values]
+            done.append(Swept(sweep, shots, witness.look(np.concatenate([each.images for each in shots]))))
+    kept = float(np.nanmean(free.similarity))
+    report = {
+        "bundle": manifest.bundle.name,
+        "people": len(people),
+        "seeds": numbers[:: len(people)],
+        "fixed": shared,
+        "options": options,
+        "similarity_without": kept,
+        "sweeps": [_numbers(each, spread) for each in done],
+    }
+    name = f"attributes_{plan[0].name.split()[0]}" if per_person else "attributes"
+    effects = [_effect(each, kept, spread) for each in done]
+    click.echo(save(out, name, _sheet(done, people, seed, per_person), effects, report))
+
+
+def _sheet(done: Sequence[Swept], people: Sequence[Person], seed: int, per_person: bool) -> Any:
+    """All people of the first sweep, or all sweeps of the first person."""
+    rows = [(done[0], row) for row in range(len(people))] if per_person else [(swept, 0) for swept in done]
+    tiles: list[list[Tile | None]] = [
+        [
+            *([Tile(people[row].image, "target")] if per_person else []),
+            *(_tile(swept, step, row) for step in range(len(swept.shots))),
+        ]
+        for swept, row in rows
+    ]
+    unit = f" in {done[0].sweep.unit}" if per_person and done[0].sweep.unit else ""
+    what = f"{done[0].sweep.name}{unit}" if per_person else "attributes"
+    title = f"{what}: asked, measured below, similarity to the target (seed {seed})"
+    labels = [] if per_person else [swept.sweep.name.replace("_", "\n").replace(" ", "\n") for swept in done]
+    return grid(tiles, title=title, columns=["", *done[0].sweep.labels] if per_person else [], labels=labels)
+
+
+def _tile(swept: Swept, step: int, row: int) -> Tile:
+    shots, value = swept.shots[step], swept.measured(step)[row]
+    digits = 0 if swept.sweep.unit else 2
+    measured = "" if np.isnan(value) else f": {value:.{digits}f}"
+    similarity = shots.similarity[row]
+    seen = "no face" if np.isnan(similarity) else f"{similarity:.2f}"
+    return Tile(shots.images[row], f"{swept.sweep.labels[step]}{measured}  ({seen})")
+
+
+def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
+    """What was measured of one sweep: JSON values."""
+    sweep, count = swept.sweep, len(swept.shots)
+    numbers: dict[str, Any] = {
+        "name": sweep.name,
+        "unit": sweep.unit,
+        "steps": list(sweep.labels),
+        "asked": list(sweep.asked),
+        "similarity": [float(np.nanmean(shots.similarity)) for shots in swept.shots],
+        "no_face": [int(np.isnan(shots.similarity).sum()) for shots in swept.shots],
+    }
+    if not sweep.asked or sweep.witness not in swept.measures:
+        return numbers
+    second = swept.measures.get(f"dlib {sweep.witness}")
+    return {
+        **numbers,
+        "measured": [float(np.nanmean(swept.measured(step))) for step in range(count)],
+        "slope": slope(swept.asked, swept.measures[sweep.witness]),
+        "correlation": correlation(swept.asked, swept.measures[sweep.witness]),
+        "correlation_dlib": None if second is None else correlation(swept.asked, second),
+        "without": float(np.nanmean(spread[sweep.witness])),
+        "std_without": float(np.nanstd(spread[sweep.witness])),
+    }
+
+
+def _effect(swept: Swept, kept: float, spread: Measures) -> Effect:
+    numbers = _numbers(swept, spread)
+    similar = numbers["similarity"]
+    moved = "not measured"
+    if "slope" in numbers:
+        digits = 0 if swept.sweep.unit else 2
+        first, last = (f"{numbers['measured'][step]:.{digits}f}" for step in (0, -1))
+        second = numbers["correlation_dlib"]
+        moved = f"{swept.sweep.witness} measured {first} -> {last}; r = {numbers['correlation']:.2f}" + (
+            "" if second is None else f", by dlib {second:.2f}"
+        )
+    return Effect(
+        control=swept.sweep.name.replace("_", " "),
+        change=f"{swept.sweep.labels[0]} -> {swept.sweep.labels[-1]} {swept.sweep.unit}".strip(),
+        kept=f"{similar[0]:.2f} -> {similar[-1]:.2f}, least {min(similar):.2f}; {kept:.2f} without",
+        moved=moved,
+    )

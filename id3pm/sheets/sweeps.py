@@ -1,0 +1,88 @@
+"""Which attributes a sheet goes through: `yaw=-30:30`, `emotion=sad<->happy`, `emotion=all`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from id3pm.attributes import EMOTIONS, emotion_name, encode, fields_of
+from id3pm.errors import InvalidInputError
+
+BETWEEN = "<->"
+_FFHQ_SWEEPS = ("yaw=-30:30", "emotion=sad<->happy", "emotion=all")
+DEFAULT_SWEEPS: Mapping[int | str, tuple[str, ...]] = {
+    1: _FFHQ_SWEEPS,
+    2: _FFHQ_SWEEPS,
+    3: _FFHQ_SWEEPS,
+    "landmarks": ("yaw=-30:30", "pitch=-20:20", "mouth_open=0:1", "smile=0:1", "eyes_open=0:1", "brows=0:1"),
+}
+"""By attribute set: those of Fig. 8 as far as the set has them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """One control, moved step by step.
+
+    Attributes:
+        name: Of the attribute, or of both emotions.
+        unit: Of `asked`.
+        values: The attributes of each step, by name.
+        labels: What each step is called.
+        asked: The number behind each step; empty where there is none, as for a list of emotions.
+        witness: The measure that should follow it (`id3pm.face.measures`), or empty.
+    """
+
+    name: str
+    unit: str
+    values: tuple[Mapping[str, Any], ...]
+    labels: tuple[str, ...]
+    asked: tuple[float, ...]
+    witness: str
+
+
+def parse_sweep(text: str, attribute_set: int | str, steps: int, fixed: Mapping[str, Any] | None = None) -> Sweep:
+    """The sweep that a command line names.
+
+    Args:
+        text: `NAME=LOW:HIGH`, `emotion=sad<->happy` or `emotion=all`.
+        attribute_set: The bundle's.
+        steps: How many steps, both ends included.
+        fixed: Attributes that all steps share.
+
+    Raises:
+        InvalidInputError: It is none of these, or a value breaks a rule of the set.
+    """
+    name, equals, what = (part.strip() for part in text.partition("="))
+    shares = np.linspace(0.0, 1.0, steps)
+    if not (equals and what):
+        raise InvalidInputError(f"sweep {text!r}: give NAME=LOW:HIGH, emotion=sad{BETWEEN}happy or emotion=all")
+    if name == "emotion" and what == "all":
+        values = tuple({"emotion": emotion} for emotion in EMOTIONS)
+        sweep = Sweep("emotions", "", values, EMOTIONS, (), "")
+    elif name == "emotion" and BETWEEN in what:
+        first, second = (emotion_name(word) for word in what.split(BETWEEN, 1))
+        mixes = tuple({"emotion": {first: 1.0 - share, second: share}} for share in shares.tolist())
+        labels = tuple(f"{share:.0%}" for share in shares)
+        witness = "smile" if "happiness" in (first, second) else ""
+        sweep = Sweep(f"{first} {BETWEEN} {second}", "", mixes, labels, tuple(shares.tolist()), witness)
+    else:
+        sweep = _range(name, what, attribute_set, shares)
+    complete = tuple({**(fixed or {}), **values} for values in sweep.values)
+    for step in complete:
+        encode(step, attribute_set)
+    return dataclasses.replace(sweep, values=complete)
+
+
+def _range(name: str, what: str, attribute_set: int | str, shares: np.ndarray[Any, Any]) -> Sweep:
+    try:
+        low, high = (float(end) for end in what.split(":"))
+    except ValueError:
+        raise InvalidInputError(f"sweep {name}={what}: give two numbers, such as {name}=-20:20") from None
+    units = {field.name: field.unit for field in fields_of(attribute_set)}
+    asked = tuple((low + (high - low) * shares).tolist())
+    values = tuple({name: value} for value in asked)
+    labels = tuple(f"{value:.0f}" if units.get(name) else f"{value:.2f}" for value in asked)
+    return Sweep(name, units.get(name, ""), values, labels, asked, name)
