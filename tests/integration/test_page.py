@@ -91,7 +91,7 @@ def addresses(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
 
     def found() -> tuple[str, str] | None:
         assert process.poll() is None, log.read_text()
-        words = {line.partition(":")[0]: line.split() for line in log.read_text().splitlines(keepends=True)}
+        words = {line.partition(":")[0]: line.split() for line in log.read_text().splitlines()}
         return (words["page"][1], words["service"][-1]) if "page" in words else None
 
     return wait_until(found, "the page to start", 200)
