@@ -99,7 +99,8 @@ class Access:
     def _within(self, caller: Caller) -> Caller:
         if self.accept == KINDS:
             return caller
-        return dataclasses.replace(caller, may_send=tuple(kind for kind in caller.may_send if kind in self.accept))
+        name = "callers of this service" if caller is ANYBODY else caller.name
+        return Caller(name, tuple(kind for kind in caller.may_send if kind in self.accept))
 
 
 def read_tokens(path: Path, accept: tuple[str, ...] = KINDS) -> Access:

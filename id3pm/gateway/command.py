@@ -126,8 +126,9 @@ def serve_command(
         console.print(_overview(service))
         if service.warning is not None:
             console.print(f"warning: {service.warning}", style="bold yellow")
-        console.print("A face as a PNG, from any photograph with a face:", style="bold")
-        console.print(_CURL % _url(service), markup=False, highlight=False, soft_wrap=True)
+        if "photo" in service.options.access.accept:
+            console.print("A face as a PNG, from any photograph with a face:", style="bold")
+            console.print(_CURL % _url(service), markup=False, highlight=False, soft_wrap=True)
         while not signals.stop:
             if service.failure is not None:
                 raise ServerError(f"given up: {service.failure}")

@@ -213,7 +213,7 @@ def test_a_service_for_photographs_takes_no_id_vectors_from_anybody(
     assert front.http("POST", "/v2/models/id3pm_photo/generate", {})[0] == 200
     seen = len(front.triton.seen)
     for path in (INFER, "/v2/models/id3pm_png/generate", "/v2/models/id3pm/generate_stream"):
-        assert "anybody may not send ID vectors" in error_of(front.http("POST", path, {}), 403)
+        assert "callers of this service may not send ID vectors" in error_of(front.http("POST", path, {}), 403)
     assert len(front.triton.seen) == seen
 
 
