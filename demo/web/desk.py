@@ -151,7 +151,7 @@ class Desk:
             walk: Steps along the principal axes.
 
         Raises:
-            PageError: Nobody is chosen, or there is no way between the two.
+            PageError: Nobody is chosen, there is no way between the two, or the axes are not for this service.
         """
         if first is None:
             raise PageError("Nobody is chosen yet.", "Please pick one of the sample people, or drop a photograph.")
@@ -161,7 +161,8 @@ class Desk:
             label = f"{100 - 100 * t:.0f} % {first.name}, {100 * t:.0f} % {second.name}"
         if any(walk):
             label += ", moved along its axes"
-        return space.walk(self.axes, vector, walk), label
+        model = None if self._about is None else self._about.id_vector_model
+        return space.walk(self.axes, vector, walk, model), label
 
     def strip(self, first: Person | None, second: Person | None, seed: int) -> list[Tile]:
         """From the first person to the second in five steps, all of one seed.

@@ -67,10 +67,10 @@ async def ask(client: AsyncClient) -> Served:
 
 
 def read(answer: object) -> Served:
-    """An answer of `describe`: an object or a mapping with `name`, `id_vector_model` and `attributes`."""
+    """An answer of `describe`."""
     fields: Iterable[object] = _get(answer, "attributes") or ()
     return Served(
-        name=_text(_get(answer, "name")),
+        name=_text(_get(answer, "bundle")),
         id_vector_model=_text(_get(answer, "id_vector_model")),
         attributes=tuple(_field(field) for field in fields),
     )

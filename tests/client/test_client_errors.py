@@ -104,7 +104,8 @@ def test_an_error_keeps_its_message_index_and_id_across_processes(name: str) -> 
 
 def test_the_public_names_are_exactly_those_listed() -> None:
     private = {name for name in vars(id3pm_client) if name.startswith("_") and name != "__version__"}
-    assert sorted(set(vars(id3pm_client)) - private) == sorted(id3pm_client.__all__)
+    modules = {"latent"}  # there once it was imported
+    assert sorted(set(vars(id3pm_client)) - private - modules) == sorted(id3pm_client.__all__)
 
 
 def test_every_error_is_public() -> None:

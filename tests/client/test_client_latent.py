@@ -80,7 +80,7 @@ def test_axes_walk_and_project(tmp_path: Path) -> None:
 
 
 def test_embeddings_are_vectors() -> None:
-    faces = [Embedding(np.eye(4, dtype=np.float32)[row], np.zeros(15, np.float32), 1) for row in (0, 1)]
+    faces = [Embedding(np.eye(4, dtype=np.float32)[row], np.zeros(15, np.float32), 1, "sface") for row in (0, 1)]
     assert slerp(faces[0], faces[1], 0.5) == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])
     assert mean_vector(faces) == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])
 

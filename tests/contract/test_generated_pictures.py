@@ -24,6 +24,7 @@ WRITERS = {
     "client/src/id3pm_client/_images.py": {"save"},
     "client/src/id3pm_client/_cli.py": {"save"},  # GeneratedImage.save
     "demo/run.py": {"save"},
+    "demo/web/html.py": {"save"},  # data URIs, which stay in the page; downloads are the bytes of `GeneratedImage.png`
 }
 """Files that write pictures of faces, and by which method."""
 NO_FACES = {

@@ -80,67 +80,42 @@ def test_previews_are_about_25_however_many_steps() -> None:
     assert Settings.of_preset("paper", 1).preview_every == 10
 
 
-def test_slerp_keeps_to_the_arc_and_interpolates_lengths() -> None:
-    a, b = vectors()
-    b *= 3
-    half = space.slerp(a, b, 0.5)
-    assert np.isclose(np.linalg.norm(half), (np.linalg.norm(a) + np.linalg.norm(b)) / 2, rtol=1e-5)
-    to_a, to_b = (float(half @ v / np.linalg.norm(half) / np.linalg.norm(v)) for v in (a, b))
-    assert np.isclose(to_a, to_b, atol=1e-5)
-    assert space.slerp(a, b, 0.0) is a and space.slerp(a, b, 1.0) is b
-    assert np.allclose(space.slerp(a, a, 0.3), a, rtol=1e-5)
-
-
 def test_there_is_no_way_between_opposite_vectors() -> None:
     a, b = vectors()
     with pytest.raises(PageError, match="no way between"):
         space.blend(a, -a, 0.5)
     with pytest.raises(PageError, match="do not fit"):
         space.blend(a, b[:64], 0.5)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        space.slerp(a, b, 1.5)
 
 
 def test_axes_stay_away_without_a_file(tmp_path: Path) -> None:
     assert space.load_axes(tmp_path / "pca.npz") is None
     (a,) = vectors(1)
-    assert space.walk(None, a, [0.5, 0.0]) is a
+    assert space.walk(None, a, [0.5, 0.0], "sface") is a
 
 
-def test_the_clients_own_arithmetic_is_used_where_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Pca:
-        @staticmethod
-        def load(path: Path) -> Pca:
-            assert path.read_bytes() == b"axes"
-            return Pca()
-
-        @staticmethod
-        def walk(vector: np.ndarray, axis: int, amount: float) -> np.ndarray:
-            return vector + 10 * axis + amount
-
-    latent = types.SimpleNamespace(Pca=Pca, slerp=lambda a, b, t: a + t)
-    monkeypatch.setattr(space, "_latent", lambda: latent)
-    (tmp_path / "pca.npz").write_bytes(b"axes")
-    axes = space.load_axes(tmp_path / "pca.npz")
-    zero = np.zeros(2, dtype=np.float32)
-    assert space.walk(axes, zero, [0.5, 0.0, 0.25]).tolist() == [20.75, 20.75]
-    assert space.blend(zero, zero, 0.5).tolist() == [0.5, 0.5]
-
-
-@pytest.mark.skipif(space._latent() is None, reason="no id3pm_client.latent")
-def test_the_clients_slerp_is_this_one() -> None:
-    a, b = vectors()
-    assert np.allclose(space.blend(a, b, 0.3), space.slerp(a, b, 0.3), rtol=1e-4, atol=1e-5)
+def test_the_demo_bundles_axes_move_a_vector_and_refuse_those_of_another_model() -> None:
+    axes = space.load_axes(Path(__file__).parents[2] / "bundles/demo/latent/pca.npz")
+    assert axes is not None
+    (a,) = vectors(1)
+    a /= np.linalg.norm(a)
+    moved = space.walk(axes, a, [0.0, 0.5], "sface")
+    assert np.isclose(np.linalg.norm(moved), 1.0)
+    change = (moved - a) @ axes.axes.T
+    assert abs(change[1]) > 0.3
+    assert space.walk(axes, a, [0.0, 0.0], "facenet") is a
+    with pytest.raises(PageError, match="do not fit this service"):
+        space.walk(axes, a, [0.5], "facenet")
 
 
 def test_the_attribute_panel_follows_the_schema() -> None:
     yaw = {"name": "yaw", "group": "head pose", "low": -40, "high": 40, "unit": "degrees", "default": 0}
     beard = {"name": "full_beard", "group": "facial hair", "low": 0, "high": 1, "unit": None, "default": None}
-    about = served.read({"name": "mine", "id_vector_model": "sface", "identity_dim": 128, "attributes": [yaw, beard]})
+    about = served.read({"bundle": "mine", "id_vector_model": "sface", "identity_dim": 128, "attributes": [yaw, beard]})
     assert about.name == "mine"
     assert [field.label for field in about.attributes] == ["Yaw (degrees)", "Full beard"]
     assert about.attributes[0].low == -40 and about.attributes[1].default == 0
-    assert served.read(types.SimpleNamespace(name="demo", attributes=())).attributes == ()
+    assert served.read(types.SimpleNamespace(bundle="demo", attributes=())).attributes == ()
 
 
 @pytest.mark.parametrize("box", [(-4, -4, 20, 20), (90, 40, 30, 30), (10, 10, 200, 200), (40, 20, 10, 14)])

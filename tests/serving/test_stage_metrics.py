@@ -23,7 +23,8 @@ def test_finished_images_are_counted_before_their_answer(model: DenoiserModel) -
     assert (count("images_total"), count("steps_total"), count("requests_total done")) == (3, 9, 2)
     for histogram in ("queue_seconds", "first_preview_seconds", "image_seconds"):
         assert count(histogram) == 3
-    assert count("step_seconds") == count("batch_occupancy") == 6
+    assert count("step_seconds") == count("batch_occupancy")
+    assert 6 <= count("step_seconds") <= 9  # rows share a step unless the engine, as timed, gains nothing by it
     assert count("engine_rows_total") == 2 * 9  # guided
 
 

@@ -86,7 +86,7 @@ def test_draining_refuses_new_work_and_finishes_the_old(model: DenoiserModel, en
 def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
     plain = control("describe", "")
     model.accept(plain)
-    known = {"bundle": "stand-in", "id_vector_model": "none", "identity_dim": UNET.identity_dim}
+    known = {"bundle": "stand-in", "id_vector_model": "sface", "identity_dim": UNET.identity_dim}
     assert state_of(plain) == {**known, "attribute_set": None, "attributes": []}
     model.manifest.attribute_set = "landmarks"
     conditioned = control("describe", "")
