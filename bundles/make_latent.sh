@@ -21,4 +21,3 @@ direction length
 direction brows --label "height of the brows, share of the range seen" --low "low brows" --high "high brows"
 direction smile --label "smile, share of the range seen" --low serious --high smiling
 direction mouth_open --label "opening of the mouth, share of the range seen" --low closed --high open
-direction yaw --label "yaw of the head, -35 to 35 degrees as 0 to 1" --low "turned left" --high "turned right"
