@@ -83,7 +83,7 @@ def refusal(wire: Any, model: str, **inputs: Any) -> str:
         (changed(attributes=np.zeros((1, 5), dtype=np.float32)), ["attributes", "[5]", "[7]"]),
         (changed(attribute_values=text("yaw=-50")), ["yaw=-50", "from -35 to 35 degrees"]),
         (changed(attribute_values=text('{"yow": 1}')), ["has no yow", "did you mean yaw", "smile"]),
-        (changed(parameters={"attribute_values": "left"}), ["attribute_values", "yaw=-20,smile=0.8"]),
+        (changed(parameters={"attribute_values": "left"}), ["'left'", "yaw=-20,smile=0.8"]),
         (changed(priority=int32(77)), ["priority=77", "between 0"]),
         (changed(parameters={"step": 5}), ["'step' is unknown", "did you mean steps"]),
         (changed(parameters={"steps": True}), ["steps='True'", "a whole number"]),
