@@ -34,7 +34,9 @@ from id3pm.unet.model import NULL_ATTRIBUTES
 
 TELLING_SHARES = (0.01, 0.9)
 """Of the image in the noisy image; lower than for identity, because pose is decided where most is noise still."""
-LEVEL = "roll"  # the crop is level whatever the picture's roll, so this field is left to denoising
+FIELD_WEIGHTS = {"roll": 0.0, "yaw": 4.0}
+"""Of fields that do not count once. The crop is level whatever the roll, which is left to denoising; turning left or
+right breaks the symmetry of all else that the network knows, and is learned last."""
 
 
 class LandmarkLoss(nn.Module):
@@ -59,7 +61,7 @@ class LandmarkLoss(nn.Module):
             "_reference": REFERENCE - REFERENCE.mean(axis=0),
             "_offset": np.array([field.offset for field in fields]),
             "_scale": np.array([field.scale for field in fields]),
-            "_used": np.array([float(field.name != LEVEL) for field in fields]),
+            "_weights": np.array([FIELD_WEIGHTS.get(field.name, 1.0) for field in fields]),
         }
         for name, table in tables.items():
             self.register_buffer(name, torch.tensor(table, dtype=torch.float32), persistent=False)
@@ -111,7 +113,9 @@ class LandmarkLoss(nn.Module):
         }
 
     def forward(self, predicted_x0: Tensor, alignments: Tensor, attributes: Tensor, image_share: Tensor) -> Tensor:
-        """Mean distance from the attributes asked for, times the square root of the image's share, [N].
+        """Distance from the attributes asked for, times the square root of the image's share, [N].
+
+        That is the mean over the fields that are given, weighted by `FIELD_WEIGHTS`.
 
         0 for rows without attributes, and for those outside `TELLING_SHARES`. The root makes a step of the noise
         prediction count alike at all shares.
@@ -123,7 +127,8 @@ class LandmarkLoss(nn.Module):
             image_share: Share of the image in the variance of the noisy image (alphas_cumprod), float32 [N].
         """
         least, most = TELLING_SHARES
-        given = (attributes != NULL_ATTRIBUTES) * self.get_buffer("_used")
+        weights = self.get_buffer("_weights")
+        given = (attributes != NULL_ATTRIBUTES) & (weights > 0)
         telling = (given.any(dim=1) & (image_share >= least) & (image_share <= most)).nonzero()[:, 0]
         loss = predicted_x0.new_zeros(len(predicted_x0))
         if len(telling) == 0:
@@ -131,7 +136,7 @@ class LandmarkLoss(nn.Module):
         found = self.measure(predicted_x0[telling].clamp(-1.0, 1.0), alignments[telling])
         given = given[telling]
         apart = F.smooth_l1_loss(found, attributes[telling], reduction="none")
-        distance = (apart * given).sum(dim=1) / given.sum(dim=1)
+        distance = (apart * given * weights).sum(dim=1) / given.sum(dim=1)
         return loss.index_copy(0, telling, distance * image_share[telling].sqrt())
 
 

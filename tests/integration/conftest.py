@@ -26,7 +26,13 @@ from id3pm.serving.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
 BASE = UNetConfig(
-    image_size=64, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), identity_dim=128
+    image_size=64,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1,),
+    attention_resolutions=(),
+    identity_dim=128,
+    attribute_dim=7,
 )
 SR = UNetConfig(
     image_size=256, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), low_res_size=64
@@ -36,11 +42,14 @@ SR_SAMPLING = SamplingOptions(steps=2, guidance_scale=1.0, dynamic_threshold=0.0
 
 # Names, shapes and dependence on every input are a U-Net's; what comes out is no face.
 BASE_GRAPH = """<ir_version: 8, opset_import: ["": 17]>
-base (float[N,3,64,64] x, float[N] timesteps, float[N,128] identity) => (float[N,6,64,64] model_output) {
+base (float[N,3,64,64] x, float[N] timesteps, float[N,128] identity, float[N,7] attributes)
+    => (float[N,6,64,64] model_output) {
     time = Unsqueeze(timesteps, last)
     time_bias = MatMul(time, w_time)
     identity_bias = MatMul(identity, w_identity)
-    bias = Add(time_bias, identity_bias)
+    attribute_bias = MatMul(attributes, w_attributes)
+    both_bias = Add(time_bias, identity_bias)
+    bias = Add(both_bias, attribute_bias)
     plane = Unsqueeze(bias, planes)
     features = Conv<pads = [1, 1, 1, 1]>(x, w_in)
     biased = Add(features, plane)
@@ -73,6 +82,7 @@ def tiny_engine(
         "scales": np.array([1, 1, 4, 4], dtype=np.float32),
         "w_time": random.standard_normal((1, channels)) * 1e-3,
         "w_identity": random.standard_normal((128, channels)),
+        "w_attributes": random.standard_normal((7, channels)),
         "w_in": random.standard_normal((channels, unet.in_channels, 3, 3)) * 0.2,
         "w_out": random.standard_normal((unet.out_channels, channels, 3, 3)) * 0.2,
     }
@@ -97,7 +107,7 @@ def tiny_engine(
         diffusion=diffusion,
         sampling=sampling,
         id_vector_model="sface",
-        attribute_set=None,
+        attribute_set="landmarks",
         opset=17,
         onnx=OnnxNodes(nodes_before=len(model.graph.node), nodes_after=len(model.graph.node)),
         versions={"onnx": onnx.__version__},

@@ -31,8 +31,9 @@ def client(server: Any) -> Iterator[Client]:
         {"preset": "fast", "steps": 3, "sr_steps": 2},
         {"sampler": "ddim", "eta": 0.7, "steps": 3, "guidance_scale": 3.1, "spacing": "logsnr", "guidance_high": 700},
         {"sampler": "dpmpp_2m", "spacing": "logsnr", "steps": 4, "sr_sampler": "dpmpp_2m", "sr_spacing": "logsnr"},
+        {**QUICK, "attributes": {"yaw": -20, "smile": 0.8}},
     ],
-    ids=["defaults", "quick", "preset", "ddim", "logsnr"],
+    ids=["defaults", "quick", "preset", "ddim", "logsnr", "attributes"],
 )
 def test_a_replay_is_the_identical_image(
     client: Client, embedding: np.ndarray, tmp_path: Path, options: dict[str, Any]
