@@ -19,6 +19,7 @@ PLOTS = {"docs/benchmarks.png", "docs/similarity.png"}
 WRITERS = {
     "id3pm/images.py": {"save"},  # encode_png, marked where its callers say so
     "id3pm/sheets/output.py": {"save"},
+    "id3pm/sheets/table.py": {"save"},
     "id3pm/evaluation/files.py": {"savefig"},
     "id3pm/analysis/report.py": {"save"},  # JPEG thumbnails of what was shown, none of them generated
     "client/src/id3pm_client/_images.py": {"save"},
