@@ -113,9 +113,9 @@ def test_a_stream_takes_a_photograph(public: Any) -> None:
 
 
 def test_a_stream_shows_the_image_in_the_making(public: Any, embedding: np.ndarray) -> None:
-    body = {"embedding": embedding.tolist(), "seed": 6, "steps": 300, "sr_steps": 30}
+    body = {"embedding": embedding.tolist(), "seed": 6, "steps": 900, "sr_steps": 30}
     events = stream(public, "id3pm", body)
-    for stage, steps in (("denoiser_64", 300), ("super_resolution", 30)):
+    for stage, steps in (("denoiser_64", 900), ("super_resolution", 30)):
         told = [data for name, data in events if name == "progress" and data["stage"] == stage]
         seen = [data["step"] for data in told]
         assert seen == sorted(set(seen)) and len(seen) > 2, seen

@@ -96,7 +96,7 @@ def test_a_preset_reaches_both_stages_and_a_value_beside_it_wins(wire: Any, embe
     fast = PRESETS["fast"]
     base = to_json(dataclasses.replace(fast.base, steps=3))
     del base["consistency"]  # an option of super-resolution alone
-    assert made["base"]["options"] == base
+    assert made["base"]["options"] == {**base, "attributes": [-1.0] * 7}  # none were given
     assert made["sr"]["options"] == to_json(dataclasses.replace(fast.sr, spacing="logsnr"))
 
 
