@@ -34,9 +34,9 @@ from id3pm.unet.model import NULL_ATTRIBUTES
 
 TELLING_SHARES = (0.01, 0.9)
 """Of the image in the noisy image; lower than for identity, because pose is decided where most is noise still."""
-FIELD_WEIGHTS = {"roll": 0.0, "yaw": 4.0}
-"""Of fields that do not count once. The crop is level whatever the roll, which is left to denoising; turning left or
-right breaks the symmetry of all else that the network knows, and is learned last."""
+FIELD_WEIGHTS = {"roll": 0.0, "yaw": 4.0, "pitch": 2.0}
+"""Of fields that do not count once. The crop is level whatever the roll, which is left to denoising; turning, left or
+right above all, breaks the symmetry of what the network knows, and is learned last."""
 
 
 class LandmarkLoss(nn.Module):

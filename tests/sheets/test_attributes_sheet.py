@@ -1,0 +1,55 @@
+"""What the sheet of attributes says of its images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from id3pm.sheets.attributes import Swept, _effect, _numbers, _sheet
+from id3pm.sheets.studio import Person, Shots
+from id3pm.sheets.sweeps import parse_sweep
+
+PEOPLE = [Person(name, np.full((64, 64, 3), 90, np.uint8), np.eye(4, dtype=np.float32)[0]) for name in "ab"]
+
+
+@pytest.fixture
+def swept() -> Swept:
+    """Three steps of yaw, two people: measured is half of what was asked, and one face is not found."""
+    sweep = parse_sweep("yaw=-20:20", "landmarks", 3)
+    similarity = [[0.5, 0.6], [0.7, 0.8], [0.5, np.nan]]
+    shots = [
+        Shots(np.full((2, 64, 64, 3), 50 + 50 * step, np.uint8), np.array(values, np.float32), np.zeros((2, 4)))
+        for step, values in enumerate(similarity)
+    ]
+    measures = {"yaw": np.array([-11.0, -9, 1, -1, 10, np.nan]), "dlib yaw": np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])}
+    return Swept(sweep, shots, measures)
+
+
+def test_the_effect_is_measured_over_all_images_with_a_face(swept: Swept) -> None:
+    numbers = _numbers(swept, {"yaw": np.array([2.0, 4.0, np.nan])})
+    assert numbers["measured"] == [-10.0, 0.0, 10.0]
+    assert numbers["slope"] == pytest.approx(0.5, abs=0.02) and numbers["correlation"] > 0.98
+    assert numbers["correlation_dlib"] < -0.9  # a second witness that disagrees is heard
+    assert numbers["similarity"] == pytest.approx([0.55, 0.75, 0.5]) and numbers["no_face"] == [0, 0, 1]
+    assert (numbers["without"], numbers["std_without"]) == (3.0, 1.0)
+
+
+def test_the_table_row_names_ends_and_what_was_kept(swept: Swept) -> None:
+    effect = _effect(swept, 0.72, {"yaw": np.array([0.0, 1.0])})
+    assert effect.change == "-20 -> 20 degrees"
+    assert effect.kept == "0.55 -> 0.50, least 0.50; 0.72 without"
+    assert effect.moved.startswith("yaw measured -10 -> 10; r = 0.99, by dlib -0.9")
+
+
+def test_what_cannot_be_measured_says_so() -> None:
+    sweep = parse_sweep("emotion=all", 1, 2)
+    shots = [Shots(np.zeros((1, 64, 64, 3), np.uint8), np.array([0.5], np.float32), np.zeros((1, 4)))] * 8
+    assert _effect(Swept(sweep, shots, {}), 0.5, {}).moved == "not measured"
+
+
+@pytest.mark.parametrize(("per_person", "rows"), [(True, 2), (False, 1)])
+def test_a_sheet_has_a_row_for_each_person_or_for_each_sweep(swept: Swept, per_person: bool, rows: int) -> None:
+    sheet = np.asarray(_sheet([swept], PEOPLE, 0, per_person))
+    # Each step has its own grey; a row shows it once.
+    seen = (sheet == 100).all(axis=-1).sum()
+    assert seen == pytest.approx(rows * 128 * 128, abs=8)  # smooth letters have greys as well
