@@ -14,7 +14,8 @@ from id3pm.bundle import read_bundle, replace_card
 from id3pm.errors import BundleError
 from id3pm.model_card import CARD_FILE, TO_DO, card_command, is_current, to_fill_in, write_card
 
-DEMO = Path(__file__).parents[1] / "bundles/demo"
+BUNDLES = Path(__file__).parents[1] / "bundles"
+DEMO = BUNDLES / "demo"
 SECTIONS = (
     "Model details",
     "Intended use",
@@ -44,7 +45,8 @@ def sections(text: str) -> tuple[str, ...]:
 
 
 def test_the_demo_bundle_has_a_whole_card_that_is_current() -> None:
-    assert is_current(DEMO), "run: id3pm card bundles/demo"
+    for bundle in (DEMO, BUNDLES / "demo_attributes"):
+        assert is_current(bundle), f"run: id3pm card bundles/{bundle.name}"
     text = text_of(DEMO)
     assert sections(text) == SECTIONS
     assert to_fill_in(DEMO) == 0
