@@ -69,9 +69,9 @@ def main(
         "root_certificates": root_certificates,
         "token": None if token_file is None else token_file.read_text().strip(),
     }
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C too: a shell's background jobs would ignore it
-        signal.signal(number, _interrupt)
     with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C too: a shell's background jobs would ignore it
+            stack.callback(signal.signal, number, signal.signal(number, _interrupt))
         url = server or DEFAULT_SERVER
         if repository is not None:
             url = stack.enter_context(_service(repository))

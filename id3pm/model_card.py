@@ -110,9 +110,8 @@ def _front(bundle: Bundle) -> list[str]:
 
 def _details(bundle: Bundle, hashes: Mapping[str, str]) -> list[str]:
     card = bundle.training_card
-    attributes = {None: "none", "landmarks": "set landmarks: head pose and expression, measured"}.get(
-        bundle.attribute_set, f"the paper's set {bundle.attribute_set}"
-    )
+    names: dict[object, str] = {None: "none", "landmarks": "set landmarks: head pose and expression, measured"}
+    attributes = names.get(bundle.attribute_set, f"the paper's set {bundle.attribute_set}")
     base, sr = bundle.sampling, bundle.sr_sampling
     rows = [
         ("ID vectors", f"{bundle.id_vector_model}, {bundle.identity_dim} numbers"),

@@ -18,7 +18,12 @@ def swept() -> Swept:
     sweep = parse_sweep("yaw=-20:20", "landmarks", 3)
     similarity = [[0.5, 0.6], [0.7, 0.8], [0.5, np.nan]]
     shots = [
-        Shots(np.full((2, 64, 64, 3), 50 + 50 * step, np.uint8), np.array(values, np.float32), np.zeros((2, 4)))
+        Shots(
+            np.full((2, 64, 64, 3), 50 + 50 * step, np.uint8),
+            np.array(values, np.float32),
+            np.zeros((2, 4)),
+            np.zeros((2, 15)),
+        )
         for step, values in enumerate(similarity)
     ]
     measures = {"yaw": np.array([-11.0, -9, 1, -1, 10, np.nan]), "dlib yaw": np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])}
@@ -43,7 +48,9 @@ def test_the_table_row_names_ends_and_what_was_kept(swept: Swept) -> None:
 
 def test_what_cannot_be_measured_says_so() -> None:
     sweep = parse_sweep("emotion=all", 1, 2)
-    shots = [Shots(np.zeros((1, 64, 64, 3), np.uint8), np.array([0.5], np.float32), np.zeros((1, 4)))] * 8
+    shots = [
+        Shots(np.zeros((1, 64, 64, 3), np.uint8), np.array([0.5], np.float32), np.zeros((1, 4)), np.zeros((1, 15)))
+    ] * 8
     assert _effect(Swept(sweep, shots, {}), 0.5, {}).moved == "not measured"
 
 
