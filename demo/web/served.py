@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from id3pm_client import AsyncClient, NotServedError
+from id3pm_client import AsyncClient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +52,12 @@ class Served:
 
 
 async def ask(client: AsyncClient) -> Served:
-    """What the service says; nothing where this client or this service cannot tell.
+    """What the service says.
 
     Raises:
         ClientError: The service does not answer.
     """
-    describe = getattr(client, "describe", None)
-    if describe is None:
-        return Served()
-    try:
-        return read(await describe())
-    except NotServedError:
-        return Served()
+    return read(await client.describe())
 
 
 def read(answer: object) -> Served:

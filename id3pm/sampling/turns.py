@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Protocol
 
 POLL_S = 0.0005
+ASK_S = 0.005
+"""How often a stage that waits looks for its best row anew: a look goes through all rows in flight."""
 PATIENCE_S = 2.0
 """Longest wait for a turn."""
 FRESH_S = 0.1
@@ -83,18 +85,21 @@ class SharedTurns:
 
     def take(self, urgency: Callable[[], float]) -> None:
         """See `Turns.take`."""
-        give_up = time.monotonic() + PATIENCE_S
+        mine, asked = urgency(), time.monotonic()
+        give_up = asked + PATIENCE_S
         while True:
-            mine = urgency()
             if self._mine or self._lock():
                 if mine <= self._others():
                     self._say(NOBODY)  # who has the turn does not wait
                     return
                 self._unlock()
             self._say(mine)
-            if time.monotonic() > give_up:
-                return
             time.sleep(POLL_S)
+            now = time.monotonic()
+            if now > give_up:
+                return
+            if now - asked > ASK_S:
+                mine, asked = urgency(), now
 
     def rest(self) -> None:
         """See `Turns.rest`."""

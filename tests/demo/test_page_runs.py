@@ -48,6 +48,9 @@ class FakeClient:
         self.replay_error: Exception | None = None
         self.ready = True
 
+    async def describe(self) -> dict[str, Any]:
+        return {"bundle": "fake", "id_vector_model": "sface", "attributes": []}
+
     async def stream(self, vector: Any, seed: int, **options: Any) -> AsyncGenerator[Any, None]:
         self.asked.append({"seed": seed, **options})
         try:

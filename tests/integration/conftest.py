@@ -22,9 +22,12 @@ from tritonclient.utils import np_to_triton_dtype
 
 from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
+from id3pm.gateway.gateway import GatewayOptions
+from id3pm.gateway.service import Service
 from id3pm.serving.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
+MAX_BODY = 2**20  # of the service
 BASE = UNetConfig(
     image_size=64,
     num_channels=32,
@@ -255,3 +258,24 @@ def wire(server: TritonServer) -> Iterator[Wire]:
 def wire_to() -> Callable[[Any], Wire]:
     """Makes a `Wire` to another server: whatever has `http_url`, `grpc_url` and `metrics_url`."""
     return Wire
+
+
+@pytest.fixture(scope="module")
+def service(repository: Path) -> Iterator[Service]:
+    """The whole service with small bodies; some modules have one of their own."""
+    options = GatewayOptions(max_body=MAX_BODY)
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    running = Service(repository, options=options, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
+    try:
+        with running:
+            yield running
+    finally:
+        running.kill()
+
+
+@pytest.fixture(scope="module")
+def public(service: Service, wire_to: Callable[[Any], Any]) -> Iterator[Any]:
+    """Its public ports."""
+    connection = wire_to(service)
+    yield connection
+    connection.grpc.close()

@@ -18,31 +18,10 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from id3pm.gateway.gateway import GatewayOptions
 from id3pm.gateway.service import Service
 
 pytestmark = pytest.mark.server
-MAX_BODY = 2**20
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def service(repository: Path) -> Iterator[Service]:
-    options = GatewayOptions(max_body=MAX_BODY)
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(repository, options=options, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
-
-
-@pytest.fixture(scope="module")
-def public(service: Service, wire_to: Callable[[Any], Any]) -> Iterator[Any]:
-    connection = wire_to(service)
-    yield connection
-    connection.grpc.close()
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +169,10 @@ def test_questions_are_answered_over_grpc(public: Any) -> None:
     assert client.get_inference_statistics("id3pm").model_stats[0].name == "id3pm"
 
 
-def test_a_large_grpc_message_is_refused_with_the_rule(public: Any) -> None:
-    photo = np.array([[bytes(MAX_BODY)]], dtype=object)
+def test_a_large_grpc_message_is_refused_with_the_rule(service: Service, public: Any) -> None:
+    photo = np.array([[bytes(service.options.max_body)]], dtype=object)
     message = refused(lambda: public.infer("face_embedding", ["embedding"], photo=photo), "RESOURCE_EXHAUSTED")
-    assert str(MAX_BODY) in message
+    assert str(service.options.max_body) in message
 
 
 def test_draining_is_for_the_operator(public: Any, private: Any) -> None:
