@@ -38,8 +38,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--token-file", type=_FILE, help="File with the token that the service wants.")
 @click.option("--ssl", is_flag=True, help="Encrypt the connection to the service.")
 @click.option("--root-certificates", type=_FILE, help="PEM file of certificates to trust; implies --ssl.")
-@click.option("--pca", type=click.Path(path_type=Path), default=Path("bundles/demo/latent/pca.npz"), show_default=True,
-              help="PCA file of the served bundle: gives sliders for its axes, where it is there.")  # fmt: skip
+@click.option("--latent", type=click.Path(path_type=Path), default=Path("bundles/demo/latent"), show_default=True,
+              help="Folder with PCA axes and directions of the served bundle: sliders, where it is there.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
 @click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach; the page asks for no login.")
@@ -49,7 +49,7 @@ def main(
     token_file: Path | None,
     ssl: bool,
     root_certificates: Path | None,
-    pca: Path,
+    latent: Path,
     host: str,
     port: int,
     insecure: bool,
@@ -76,7 +76,7 @@ def main(
         if repository is not None:
             url = stack.enter_context(_service(repository))
         Client(url, **security).close()  # what is wrong with the settings should be said now
-        address = stack.enter_context(_page(lambda: AsyncClient(url, retry=_RETRY, **security), pca, host, port))
+        address = stack.enter_context(_page(lambda: AsyncClient(url, retry=_RETRY, **security), latent, host, port))
         click.echo(f"page: {address}   (Ctrl-C stops it)", err=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
@@ -100,7 +100,7 @@ def _service(repository: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _page(connect: Callable[[], AsyncClient], pca: Path, host: str, port: int) -> Iterator[str]:
+def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int) -> Iterator[str]:
     """The page while it is served; its address.
 
     Raises:
@@ -116,7 +116,7 @@ def _page(connect: Callable[[], AsyncClient], pca: Path, host: str, port: int) -
             if error.name != "gradio":
                 raise
             raise MissingExtraError("the page needs Gradio: pip install 'id3pm[web]'") from error
-        desk = Desk(connect, pca)
+        desk = Desk(connect, latent)
         page = app.build(desk, Path(uploads))
         try:
             _, address, _ = page.launch(

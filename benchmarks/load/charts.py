@@ -12,6 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
+from load.soak import SERIES  # noqa: E402
+
 OURS, OTHER, GREY = "#4c78a8", "#f58518", "#808080"
 SHADES: Mapping[int, str] = {50: "#9ecae9", 95: "#4c78a8", 99: "#1f3b57"}
 
@@ -64,11 +66,9 @@ def memory(path: Path, results: Mapping[str, Any]) -> None:
     """Memory of the server over the minutes of a soak, and the line through its second half."""
     minutes = np.array([sample["at_s"] / 60 for sample in results["samples"]])
     figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    for name, colour in (("uss_mb", OURS), ("rss_mb", GREY), ("shm_mb", OTHER)):
-        axis.plot(
-            minutes, [sample[name] for sample in results["samples"]], color=colour, lw=1.2, label=name[:3].upper()
-        )
-    fit = results["fits"]["uss_mb"]
+    for (name, title), colour in zip(SERIES.items(), (OURS, OTHER, GREY), strict=True):
+        axis.plot(minutes, [sample[name] for sample in results["samples"]], color=colour, lw=1.2, label=title)
+    fit = results["fits"]["anonymous_mb"]
     late = minutes[minutes >= fit["from_s"] / 60]
     line = fit["at_middle_mb"] + fit["slope_mb_per_h"] * (late - fit["middle_s"] / 60) / 60
     axis.plot(

@@ -139,7 +139,7 @@ def own_memory(repository: Path, out: Path) -> dict[str, Any]:
         for _ in range(3):
             client.generate(vector, range(AT_ONCE), steps=5, sr_steps=3)
         processes = service.processes()
-        parts = {_label(process): memory.measure([process]).pss / memory.MB for process in processes}
+        parts = {memory.label(process): memory.measure([process]).pss / memory.MB for process in processes}
         total = memory.measure(processes)
         service.terminate()
     face = Worker(FaceEngine, {"folder": str(repository / "face_embedding/1/engine")})
@@ -176,12 +176,6 @@ class FaceEngine:
 
 def _private() -> int:
     return memory.measure([psutil.Process()]).uss
-
-
-def _label(process: Any) -> str:
-    """The model of a stub, or the program's name."""
-    model = next((Path(word).parts[-3] for word in process.cmdline() if word.endswith("/model.py")), None)
-    return f"{model} ({process.pid})" if model else f"{process.name()} ({process.pid})"
 
 
 def verdicts(results: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:

@@ -17,14 +17,15 @@ from load import memory
 from load.arrivals import Arrival, Kind, burst, poisson
 from load.generator import Digests, Generator, drive
 from load.summary import summarise
+from report import table
 
 BLOCKS = 10
 """Neighbouring samples are alike, so the line goes through means of blocks: their scatter is an honest uncertainty."""
 CANCELLED, KNOWN = 0.1, 0.2
 WARM_UP = 32
 """Requests at once: as many as both stages take at a time, and more."""
-SERIES = ("uss_mb", "shm_mb", "rss_mb")
-JUDGED = ("uss_mb", "shm_mb")
+SERIES = {"anonymous_mb": "anonymous", "shm_mb": "/dev/shm", "rss_mb": "resident (RSS)"}
+JUDGED = ("anonymous_mb", "shm_mb")
 """Where a leak shows, whatever else this machine runs; see `memory`."""
 
 
@@ -86,7 +87,7 @@ class Sampler:
         self._every_s = every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.samples: list[dict[str, float]] = []
+        self.samples: list[dict[str, Any]] = []
 
     def __enter__(self) -> Sampler:
         self._thread.start()
@@ -99,13 +100,15 @@ class Sampler:
     def _run(self) -> None:
         start = time.monotonic()
         while not self._stop.wait(self._every_s):
-            now = memory.measure(memory.family(self._pid))
+            processes = memory.family(self._pid)
+            now = memory.measure(processes)
             self.samples.append(
                 {
                     "at_s": time.monotonic() - start,
-                    "uss_mb": now.uss / memory.MB,
+                    "anonymous_mb": now.anonymous / memory.MB,
                     "rss_mb": now.rss / memory.MB,
                     "shm_mb": now.shm / memory.MB,
+                    "parts_mb": {memory.label(one): memory.measure([one]).anonymous / memory.MB for one in processes},
                 }
             )
 
@@ -185,15 +188,16 @@ def passed(results: Mapping[str, Any]) -> bool:
 def markdown(results: Mapping[str, Any]) -> list[str]:
     """Memory, verdict."""
     lines = [f"{results['summary']['seconds'] / 60:.1f} minutes, {results['rate']:.3g} requests a second.", ""]
-    lines += ["| memory of all server processes | MB | growth in the second half, MB/h |", "| --- | --- | --- |"]
-    for name, fit in results["fits"].items():
-        grown = f"{fit['slope_mb_per_h']:+.1f} ± {fit['plus_minus']:.1f}"
-        lines.append(f"| {name[:3].upper()} | {fit['at_middle_mb']:.0f} | {grown} |")
+    rows = [
+        [title, f"{fit['at_middle_mb']:.0f}", f"{fit['slope_mb_per_h']:+.1f} ± {fit['plus_minus']:.1f}"]
+        for title, fit in ((title, results["fits"][name]) for name, title in SERIES.items())
+    ]
+    lines += table(["memory of all server processes", "MB", "growth in the second half, MB/h"], rows)
     everything = results["summary"]["kinds"]["all"]
     lines += [
         "",
-        f"USS and /dev/shm against a limit of {results['limit_mb_per_h']:g} MB/h: {results['verdict']}. Requests that "
-        f"did not end as they should: {everything['unexpected']}; wrong images: {everything['wrong']}; left in flight: "
-        f"{results['left_in_flight']}.",
+        f"Anonymous memory and /dev/shm against a limit of {results['limit_mb_per_h']:g} MB/h: {results['verdict']}. "
+        f"Requests that did not end as they should: {everything['unexpected']}; wrong images: {everything['wrong']}; "
+        f"left in flight: {results['left_in_flight']}.",
     ]
     return lines

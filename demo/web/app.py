@@ -14,7 +14,7 @@ from web.desk import Desk
 from web.events import QUIET
 from web.history import History, make_again
 from web.kindness import PageError, kindly
-from web.panel import Panel, attribute_panel, axis_sliders
+from web.panel import Panel, attribute_panel, space_sliders
 from web.picker import Picker
 from web.runs import Tile
 from web.served import Served
@@ -98,7 +98,7 @@ class _Page:
                     elem_id="t",
                 )
                 self._strip = gr.Button("Show five steps from one to the other", size="sm", elem_id="strip")
-            self._axes = axis_sliders(self._desk)
+            self._space = space_sliders(self._desk)
 
     def _results(self) -> None:
         with gr.Column(elem_classes="id-card"):
@@ -119,7 +119,7 @@ class _Page:
         page.load(self._greet, None, [self._head, self._trouble, self._served], **QUIET)
         gr.Timer(_LIGHT_S).tick(self._look, None, [self._head, self._trouble, self._served], **QUIET)
         asked = [self._first.person, self._second.person, self._t, self._attributes, self._history]
-        asked += [*self._panel.controls, *self._axes]
+        asked += [*self._panel.controls, *self._space]
         shown = [self._stage, self._details, self._pictures, self._history, self._make, self._four, self._strip]
         shown.append(self._stop)
         self._make.click(self._one, asked, shown, **QUIET)

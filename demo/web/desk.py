@@ -31,18 +31,18 @@ class Desk:
     Attributes:
         pictures: Name and data URI of each sample person.
         yardstick: What similarities mean; `None` until the service has answered.
-        axes: Principal axes of the ID vectors, or `None`.
+        space: Where ID vectors can be moved.
     """
 
-    def __init__(self, connect: Callable[[], AsyncClient], pca: Path) -> None:
+    def __init__(self, connect: Callable[[], AsyncClient], latent: Path) -> None:
         """Prepares it; nothing is sent.
 
         Args:
             connect: Makes the client.
-            pca: PCA file of the served bundle; need not exist.
+            latent: The folder `latent` of the served bundle; need not exist.
 
         Raises:
-            ValueError: The PCA file is damaged.
+            ValueError: A file in it is damaged.
         """
         self._connect = connect
         self._files = sample_files()
@@ -51,7 +51,7 @@ class Desk:
             for i, file in enumerate(self._files, start=1)
         ]
         self.yardstick: Yardstick | None = None
-        self.axes = space.load_axes(pca)
+        self.space = space.Space.load(latent)
         self._about: served.Served | None = None
         self._client: AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,10 +148,10 @@ class Desk:
             first: Who was chosen.
             second: Whom to blend them with, if anybody.
             t: How much of the second one, 0 .. 1.
-            walk: Steps along the principal axes.
+            walk: How far each slider of `space` was moved.
 
         Raises:
-            PageError: Nobody is chosen, there is no way between the two, or the axes are not for this service.
+            PageError: Nobody is chosen, there is no way between the two, or the sliders are not for this service.
         """
         if first is None:
             raise PageError("Nobody is chosen yet.", "Please pick one of the sample people, or drop a photograph.")
@@ -160,9 +160,9 @@ class Desk:
             vector = space.blend(first.vector, second.vector, t)
             label = f"{100 - 100 * t:.0f} % {first.name}, {100 * t:.0f} % {second.name}"
         if any(walk):
-            label += ", moved along its axes"
+            label += ", moved"
         model = None if self._about is None else self._about.id_vector_model
-        return space.walk(self.axes, vector, walk, model), label
+        return self.space.walk(vector, walk, model), label
 
     def strip(self, first: Person | None, second: Person | None, seed: int) -> list[Tile]:
         """From the first person to the second in five steps, all of one seed.

@@ -11,10 +11,8 @@ from web.desk import Desk
 from web.events import QUIET
 from web.served import Field, Served
 from web.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
-from web.space import SHOWN_AXES
 
 _START = Settings.of_preset("balanced", seed=1)
-_STEP_OF_AXIS = 0.05
 
 
 class Panel:
@@ -105,15 +103,26 @@ def _follow(quality: str, seed: float | None) -> list[Any]:
     return [gr.update(visible=not own), gr.update(visible=own), *start.values()]
 
 
-def axis_sliders(desk: Desk) -> list[Any]:
-    """One slider for each of the first principal axes; none where there is no PCA file."""
-    if desk.axes is None:
+def space_sliders(desk: Desk) -> list[Any]:
+    """One slider for each custom direction and each of the first principal axes; none where the bundle has no files."""
+    if not desk.space.sliders:
         return []
-    with gr.Accordion("Directions of the face space", open=False, elem_id="axes"):
-        gr.Markdown("The axes along which faces differ most, in units of the ID vector's length.")
+    with gr.Accordion("Directions of the face space", open=False, elem_id="space"):
+        gr.Markdown(
+            "These change who it is. Directions are in standard deviations of people; the axes, along which faces "
+            "differ most, in lengths of the ID vector."
+        )
         return [
-            gr.Slider(-1, 1, 0, step=_STEP_OF_AXIS, label=f"Axis {axis}", elem_id=f"axis-{axis}")
-            for axis in range(1, SHOWN_AXES + 1)
+            gr.Slider(
+                -slider.limit,
+                slider.limit,
+                0,
+                step=slider.step,
+                label=slider.label,
+                info=slider.help or None,
+                elem_id=f"move-{slider.name}",
+            )
+            for slider in desk.space.sliders
         ]
 
 

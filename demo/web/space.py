@@ -1,17 +1,46 @@
-"""Moving about in the space of ID vectors, by the client's arithmetic: between two people, and along principal axes."""
+"""Moving about in the space of ID vectors, by the client's arithmetic: between people, along principal axes and along
+custom directions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from id3pm_client import InvalidRequestError
-from id3pm_client.latent import Pca, slerp
+from id3pm_client.latent import Directions, Pca, slerp
 from web.kindness import PageError
 from web.people import Vector
 
 SHOWN_AXES = 5
 """The first axes say most about a face; more sliders than these would only confuse."""
+FARTHEST = 5.0
+"""Standard deviations; the sheets of the documentation go as far."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slider:
+    """One way to move: a principal axis or a custom direction.
+
+    Attributes:
+        name: For the page's elements.
+        label: What it is called.
+        help: What its ends mean.
+        limit: It goes from -limit to limit.
+        step: Its finest move.
+        id_vector_model: The FR model whose vectors it moves.
+        move: Vector and amount -> vector.
+    """
+
+    name: str
+    label: str
+    help: str
+    limit: float
+    step: float
+    id_vector_model: str
+    move: Callable[..., Vector]
 
 
 def blend(a: Vector, b: Vector, t: float) -> Vector:
@@ -28,36 +57,79 @@ def blend(a: Vector, b: Vector, t: float) -> Vector:
         raise PageError("There is no way between these two people.", f"Please choose another one. ({error})") from error
 
 
-def load_axes(path: Path) -> Pca | None:
-    """The axes in a PCA file; `None` where there is no such file.
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """What a bundle knows about the space of its ID vectors; either part may be missing.
 
-    Raises:
-        InvalidRequestError: The file is damaged.
+    Attributes:
+        axes: Principal axes.
+        directions: Custom directions.
     """
-    return Pca.load(path) if path.is_file() else None
 
+    axes: Pca | None = None
+    directions: Directions | None = None
 
-def walk(axes: Pca | None, vector: Vector, amounts: Sequence[float], id_vector_model: str | None) -> Vector:
-    """The vector moved along the first axes.
+    @classmethod
+    def load(cls, folder: Path) -> Space:
+        """What lies in a bundle's `latent` folder, which need not exist.
 
-    Args:
-        axes: Where there are any.
-        vector: ID vector `[D]`.
-        amounts: One per axis, in units of the vector's L2 norm.
-        id_vector_model: The FR model of the vector, or `None` where the service does not say.
-
-    Raises:
-        PageError: The axes belong to another FR model.
-    """
-    if axes is None or not any(amounts):
-        return vector
-    if id_vector_model not in (None, axes.id_vector_model):
-        raise PageError(
-            "These sliders do not fit this service.",
-            f"Its faces are described by {id_vector_model}, the directions by {axes.id_vector_model}: please leave "
-            "them at 0.",
+        Raises:
+            InvalidRequestError: A file is damaged.
+        """
+        axes, directions = folder / "pca.npz", folder / "directions.npz"
+        return cls(
+            Pca.load(axes) if axes.is_file() else None, Directions.load(directions) if directions.is_file() else None
         )
-    for axis, amount in enumerate(amounts):
-        if amount:
-            vector = axes.walk(vector, axis, float(amount))
-    return vector
+
+    @functools.cached_property
+    def sliders(self) -> list[Slider]:
+        """The directions, which have a meaning, before the axes."""
+        found = []
+        if self.directions is not None:
+            for name, one in self.directions.items():
+                ends = f"From {one.low} to {one.high}."
+                found.append(
+                    Slider(
+                        name,
+                        name.replace("_", " ").capitalize(),
+                        ends,
+                        FARTHEST,
+                        0.5,
+                        self.directions.id_vector_model,
+                        one.apply,
+                    )
+                )
+        if self.axes is not None:
+            for axis in range(SHOWN_AXES):
+                walk = functools.partial(_along, self.axes, axis)
+                title = f"Axis {axis + 1}"
+                found.append(Slider(f"axis-{axis + 1}", title, "", 1.0, 0.05, self.axes.id_vector_model, walk))
+        return found
+
+    def walk(self, vector: Vector, amounts: Sequence[float], id_vector_model: str | None) -> Vector:
+        """The vector moved by every slider.
+
+        Args:
+            vector: ID vector `[D]`.
+            amounts: None, or one per slider: standard deviations along a direction, the vector's L2 norms along an
+                axis.
+            id_vector_model: The FR model of the vector, or `None` where the service does not say.
+
+        Raises:
+            PageError: A slider belongs to another FR model.
+        """
+        for slider, amount in zip(self.sliders, amounts, strict=False):
+            if not amount:
+                continue
+            if id_vector_model not in (None, slider.id_vector_model):
+                raise PageError(
+                    "These sliders do not fit this service.",
+                    f"Its faces are described by {id_vector_model}, the directions by {slider.id_vector_model}: please "
+                    "leave them at 0.",
+                )
+            vector = slider.move(vector, float(amount))
+        return vector
+
+
+def _along(axes: Pca, axis: int, vector: Vector, amount: float) -> Vector:
+    return axes.walk(vector, axis, amount)

@@ -289,7 +289,6 @@ def _choice(label: str, title: str) -> dict[str, Any]:
         "label": title,
         "type": "query",
         "datasource": DATASOURCE,
-        "definition": query,
         "query": {"query": query, "refId": "A"},
         "hide": 0,
         "includeAll": True,

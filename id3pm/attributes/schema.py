@@ -121,7 +121,7 @@ FIELDS = (
 """All 30 fields in the order of Table 6, which is their order in every vector."""
 
 LANDMARK_FIELDS = (
-    _measured_pose("roll", 10.0),
+    _measured_pose("roll", 25.0),
     _measured_pose("yaw", 35.0),
     _measured_pose("pitch", 25.0),
     *(Field(name, "expression", scale=0.25, default=None) for name in ("mouth_open", "smile", "eyes_open", "brows")),

@@ -10,12 +10,13 @@ import dataclasses
 import functools
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from id3pm.attributes import mirrored
+from id3pm.attributes import fields_of, mirrored
 from id3pm.errors import InvalidInputError
 from id3pm.images import area_reduce, to_chw
 from id3pm.training.embedding import mirror_landmarks
@@ -25,6 +26,7 @@ from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
 
 ORDER_STREAM, ROW_STREAM = 0, 1  # second key word of Philox: which use the numbers are for
+TILTED = 0.5  # share of the images whose roll is given
 SEED_LIMIT = np.iinfo(np.int64).max
 
 
@@ -120,9 +122,12 @@ class FaceBatches:
         conditions = {"identity": drop_conditions(vectors, config.condition_dropout, NULL_IDENTITY, rng)}
         if config.unet.attribute_dim is not None:
             conditions["attributes"] = self._attributes(rows, flips, conditions["identity"], rng)
+        points = self._landmarks(rows, flips)
+        if config.tilt:
+            images, points = self._tilt(images, points, conditions["attributes"], rng)
         batch = _noised(images, conditions, config, rng)
         needed = config.identity_loss or config.landmark_loss
-        return dataclasses.replace(batch, alignments=self._alignments(rows, flips)) if needed else batch
+        return dataclasses.replace(batch, alignments=torch.from_numpy(crop_to_image(points))) if needed else batch
 
     def _attributes(
         self, rows: NDArray[np.int64], flips: NDArray[np.bool_], identity: Tensor, rng: np.random.Generator
@@ -138,11 +143,32 @@ class FaceBatches:
             attributes[(identity == NULL_IDENTITY).all(dim=1)] = NULL_ATTRIBUTES
         return attributes
 
-    def _alignments(self, rows: NDArray[np.int64], flips: NDArray[np.bool_]) -> Tensor:
+    def _tilt(
+        self, images: NDArray[np.uint8], points: NDArray[np.float64], attributes: Tensor, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Images and landmarks, some turned to another roll, which is written into `attributes`.
+
+        Only where the network is told: a face whose roll is left free stands as it stood.
+        """
+        assert self._config.attribute_set is not None  # TrainConfig sees to it
+        position, field = next(
+            (place, field) for place, field in enumerate(fields_of(self._config.attribute_set)) if field.name == "roll"
+        )
+        rolls = attributes[:, position].numpy()
+        wanted = rng.uniform(-self._config.tilt, self._config.tilt, len(rolls))
+        chosen = (rolls != NULL_ATTRIBUTES) & (rng.random(len(rolls)) < TILTED)
+        images, points = images.copy(), points.copy()
+        for row in np.flatnonzero(chosen):
+            angle = wanted[row] - (rolls[row] * field.scale + field.offset)
+            images[row], points[row] = turned(images[row], points[row], angle)
+            rolls[row] = (wanted[row] - field.offset) / field.scale
+        return images, points
+
+    def _landmarks(self, rows: NDArray[np.int64], flips: NDArray[np.bool_]) -> NDArray[np.float64]:
         points = self._arrays["detections"][rows][:, 4:14].reshape(-1, 5, 2)
         width = self._arrays["images"].shape[2]
         seen = [mirror_landmarks(face, width) if flip else face for face, flip in zip(points, flips, strict=True)]
-        return torch.from_numpy(crop_to_image(np.stack(seen)))
+        return np.stack(seen).astype(np.float64)
 
 
 class SuperResolutionBatches:
@@ -183,6 +209,17 @@ class SuperResolutionBatches:
         unet = config.train_unet
         low = area_reduce(high, unet.image_size // (unet.low_res_size or 1))
         return _noised(high, {"low_res": torch.from_numpy(to_chw(low))}, config, rng)
+
+
+def turned(
+    image: NDArray[np.uint8], points: NDArray[np.float64], degrees: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """An image [S, S, 3] and points [K, 2] in it, turned clockwise about its middle; corners mirror what is inside."""
+    middle = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(middle, -degrees, 1.0)
+    size = (image.shape[1], image.shape[0])
+    picture = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return picture.astype(np.uint8), points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def drop_conditions(vectors: NDArray[np.float32], rate: float, null: float, rng: np.random.Generator) -> Tensor:

@@ -34,9 +34,9 @@ from id3pm.unet.model import NULL_ATTRIBUTES
 
 TELLING_SHARES = (0.01, 0.9)
 """Of the image in the noisy image; lower than for identity, because pose is decided where most is noise still."""
-FIELD_WEIGHTS = {"roll": 0.0, "yaw": 4.0, "pitch": 2.0}
-"""Of fields that do not count once. The crop is level whatever the roll, which is left to denoising; turning, left or
-right above all, breaks the symmetry of what the network knows, and is learned last."""
+FIELD_WEIGHTS = {"yaw": 4.0, "pitch": 2.0}
+"""Of fields that do not count once: turning, left or right above all, breaks the symmetry of what the network knows,
+and is learned last."""
 
 
 class LandmarkLoss(nn.Module):
@@ -67,7 +67,7 @@ class LandmarkLoss(nn.Module):
             self.register_buffer(name, torch.tensor(table, dtype=torch.float32), persistent=False)
 
     def measure(self, images: Tensor, alignments: Tensor) -> Tensor:
-        """Attribute vectors of images, float32 [N, 7]; the roll is that of the levelled crop.
+        """Attribute vectors of images, float32 [N, 7].
 
         Args:
             images: [N, 3, S, S] in [-1, 1].
@@ -81,6 +81,7 @@ class LandmarkLoss(nn.Module):
         grid = (2.0 * points + 1.0) / size - 1.0  # pixel centres to grid_sample's [-1, 1] from edge to edge
         crops = F.grid_sample((images.float() + 1.0) / 2.0, grid, padding_mode="border", align_corners=False)
         values = self._measures(self._network(crops))
+        values["roll"] = values["roll"] + torch.atan2(alignments[:, 1, 0], alignments[:, 0, 0]).rad2deg()
         vector = torch.stack([values[name] for name in self._names], dim=1)
         return (vector - self.get_buffer("_offset")) / self.get_buffer("_scale")
 
@@ -128,7 +129,7 @@ class LandmarkLoss(nn.Module):
         """
         least, most = TELLING_SHARES
         weights = self.get_buffer("_weights")
-        given = (attributes != NULL_ATTRIBUTES) & (weights > 0)
+        given = attributes != NULL_ATTRIBUTES
         telling = (given.any(dim=1) & (image_share >= least) & (image_share <= most)).nonzero()[:, 0]
         loss = predicted_x0.new_zeros(len(predicted_x0))
         if len(telling) == 0:

@@ -6,11 +6,13 @@ import importlib.util
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "grafana"
 
@@ -66,3 +68,20 @@ def test_histograms_keep_their_buckets_apart(dashboard: dict[str, Any]) -> None:
     queries = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", []) if "quantile" in t["expr"]]
     assert len(queries) == 12
     assert all("_bucket{" in query and "by (model, le)" in query for query in queries)
+
+
+def test_grafanas_own_model_reads_it_and_leaves_nothing_out(dashboard: dict[str, Any]) -> None:
+    read = json.loads(json.dumps(Dashboard.from_json(dashboard), default=lambda part: part.to_json()))
+    assert list(_missing(dashboard, read)) == []
+
+
+def _missing(written: Any, read: Any, where: str = "") -> Iterator[str]:
+    """Places where what was read is not what was written; what Grafana's model adds are defaults."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        for key, value in written.items():
+            yield from _missing(value, read.get(key), f"{where}/{key}")
+    elif isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
+        for number, pair in enumerate(zip(written, read, strict=True)):
+            yield from _missing(*pair, f"{where}/{number}")
+    elif written != read:
+        yield where

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import types
 from pathlib import Path
 from typing import Any
@@ -88,24 +89,34 @@ def test_there_is_no_way_between_opposite_vectors() -> None:
         space.blend(a, b[:64], 0.5)
 
 
-def test_axes_stay_away_without_a_file(tmp_path: Path) -> None:
-    assert space.load_axes(tmp_path / "pca.npz") is None
+LATENT = Path(__file__).parents[2] / "bundles/demo/latent"
+
+
+def test_sliders_stay_away_without_a_file(tmp_path: Path) -> None:
+    nothing = space.Space.load(tmp_path)
     (a,) = vectors(1)
-    assert space.walk(None, a, [0.5, 0.0], "sface") is a
+    assert nothing.sliders == [] and nothing.walk(a, [], "sface") is a
+    shutil.copy(LATENT / "directions.npz", tmp_path)
+    assert [slider.limit for slider in space.Space.load(tmp_path).sliders] == [5.0] * 6
 
 
-def test_the_demo_bundles_axes_move_a_vector_and_refuse_those_of_another_model() -> None:
-    axes = space.load_axes(Path(__file__).parents[2] / "bundles/demo/latent/pca.npz")
-    assert axes is not None
+def test_the_demo_bundles_directions_and_axes_move_a_vector_and_refuse_those_of_another_model() -> None:
+    here = space.Space.load(LATENT)
+    assert here.axes is not None and here.directions is not None
+    names = [slider.name for slider in here.sliders]
     (a,) = vectors(1)
     a /= np.linalg.norm(a)
-    moved = space.walk(axes, a, [0.0, 0.5], "sface")
-    assert np.isclose(np.linalg.norm(moved), 1.0)
-    change = (moved - a) @ axes.axes.T
-    assert abs(change[1]) > 0.3
-    assert space.walk(axes, a, [0.0, 0.0], "facenet") is a
-    with pytest.raises(PageError, match="do not fit this service"):
-        space.walk(axes, a, [0.5], "facenet")
+    for name, amount, pointer in (
+        ("axis-2", -0.5, here.axes.axes[1]),
+        ("smile", 3.0, here.directions["smile"].vector),
+    ):
+        amounts = [amount if each == name else 0.0 for each in names]
+        moved = here.walk(a, amounts, "sface")
+        assert np.isclose(np.linalg.norm(moved), 1.0)
+        assert np.sign(amount) * ((moved - a) @ pointer) > 0.25
+        with pytest.raises(PageError, match="do not fit this service"):
+            here.walk(a, amounts, "facenet")
+    assert here.walk(a, [0.0] * len(names), "facenet") is a and here.walk(a, (), "facenet") is a
 
 
 def test_the_attribute_panel_follows_the_schema() -> None:

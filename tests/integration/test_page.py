@@ -163,10 +163,10 @@ class Visit:
     def steps(self) -> str:
         return str(self.browser.find_element("css selector", "#steps input[type=number]").get_attribute("value"))
 
-    def set_steps(self, steps: int) -> None:
-        field = self.browser.find_element("css selector", "#steps input[type=number]")
+    def set(self, slider: str, value: float) -> None:
+        field = self.see(f"#{slider} input[type=number]")
         field.clear()
-        field.send_keys(f"{steps}\t")
+        field.send_keys(f"{value}\t")
 
     def seen(self) -> list[str]:
         return list(self.browser.execute_script("return [...window.seen]"))
@@ -190,7 +190,7 @@ def test_a_sample_person_becomes_a_picture_that_its_receipt_makes_again(visit: V
     visit.pick(2)
     visit.quality("fast")
     wait_until(lambda: visit.steps() == "8", "the slider to follow the quality")
-    visit.set_steps(30)  # eight of them may be over before a browser has drawn two
+    visit.set("steps", 30)  # eight of them may be over before a browser has drawn two
     visit.click("#make")
     large = visit.see("#details #download-png") and visit.see("#stage img.id-large")
     assert large.get_property("naturalWidth") == 256
@@ -249,6 +249,20 @@ def test_stop_frees_the_server(visit: Visit) -> None:
     visit.browser.get("about:blank")  # leaving does the same
     wait_until(lambda: visit.page.metrics("id3pm_active_rows") + visit.page.metrics("id3pm_waiting_rows") == 0, "", 10)
     assert visit.page.metrics("id3pm_images_total") == done
+
+
+def test_a_direction_of_the_face_space_changes_who_it_is(visit: Visit) -> None:
+    visit.pick(0)
+    visit.quality("fast")
+    visit.click("#make")
+    plain = visit.see("#stage img.id-large").get_attribute("src")
+    visit.click("#space button")
+    visit.set("move-smile", 4)
+    visit.set("move-axis-1", -0.2)
+    visit.click("#make")
+    wait_until(lambda: "Sample person 1, moved" in visit.text("#stage"))
+    moved = wait_until(lambda: visit.browser.find_elements("css selector", "#stage img.id-large"))[0]
+    assert moved.get_attribute("src") != plain
 
 
 def decoded(uri: str) -> Image.Image:

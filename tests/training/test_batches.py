@@ -18,6 +18,7 @@ from id3pm.training.data import (
     drop_fields,
     rows_of_step,
     step_rng,
+    turned,
 )
 from id3pm.training.presets import TrainConfig
 
@@ -119,10 +120,36 @@ def test_a_random_part_of_the_fields_is_left_out_any_number_equally_often() -> N
     np.testing.assert_allclose((seen == -1.0).mean(axis=0), 0.4, atol=0.01)  # no field more often than another
 
 
-@pytest.mark.parametrize("changes", [{"field_dropout": 0.5, "attribute_set": 1}, {"attribute_set": None}])
+@pytest.mark.parametrize(
+    "changes", [{"field_dropout": 0.5, "attribute_set": 1}, {"attribute_set": None}, {"tilt": 91.0}]
+)
 def test_settings_that_do_not_fit_the_attributes_are_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="attribute.set"):
+    with pytest.raises(ConfigError, match="attribute.set|tilt=91.0"):
         with_attributes(**changes)
+
+
+def test_half_of_the_images_whose_roll_is_given_are_tilted_to_a_roll_that_is_told() -> None:
+    rng = np.random.default_rng(1)
+    arrays = {**face_arrays(), "attributes": rng.uniform(1.9, 2.1, (60, 7)).astype(np.float32)}
+    settings = {"condition_dropout": 0.3, "field_dropout": 1.0, "flip": False, "batch_size": 60}
+    plain = FaceBatches(arrays, with_attributes(**settings)).at(0)
+    tilted = FaceBatches(arrays, with_attributes(tilt=25.0, **settings)).at(0)
+    before, after = plain.conditions["attributes"].numpy(), tilted.conditions["attributes"].numpy()
+    moved = (plain.x0 != tilted.x0).flatten(1).any(dim=1).numpy()
+    np.testing.assert_array_equal(before[:, 1:], after[:, 1:])
+    np.testing.assert_array_equal(moved, before[:, 0] != after[:, 0])
+    given = before[:, 0] != -1.0
+    assert not moved[~given].any() and 0.2 < moved[given].mean() < 0.8
+    degrees = after[moved, 0] * 12.5 - 25.0
+    assert -25.0 <= degrees.min() < -10.0 and 10.0 < degrees.max() <= 25.0
+
+
+def test_turning_is_clockwise_and_takes_the_landmarks_along() -> None:
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[5:8, 19:22] = 255  # above the middle
+    picture, points = turned(image, np.array([[20.0, 6.0]]), 90.0)
+    np.testing.assert_allclose(points, [[34.0, 20.0]], atol=1e-9)  # to its right
+    assert picture[20, 34].tolist() == [255, 255, 255] and picture.sum() == image.sum()
 
 
 def with_attributes(**changes: object) -> TrainConfig:

@@ -16,7 +16,7 @@ from id3pm.errors import ConfigError
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.measures import measure
 from id3pm.images import decode_photo, to_chw
-from id3pm.training.data import FaceBatches
+from id3pm.training.data import FaceBatches, turned
 from id3pm.training.identity_loss import crop_to_image
 from id3pm.training.landmark_loss import FIELD_WEIGHTS, LandmarkLoss
 from id3pm.training.loop import Trainer
@@ -41,7 +41,7 @@ def images(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(to_chw(pixels))
 
 
-def test_measures_are_those_of_the_deployed_network_but_for_the_roll(loss: LandmarkLoss, faces: np.ndarray) -> None:
+def test_measures_are_those_of_the_deployed_network(loss: LandmarkLoss, faces: np.ndarray) -> None:
     fives = np.repeat(FIVE[None], len(faces), axis=0)
     found = loss.measure(images(faces), torch.from_numpy(crop_to_image(fives))).numpy()
     measured = measure(FaceMesh(threads=1).find(faces, fives)[0])
@@ -51,6 +51,19 @@ def test_measures_are_those_of_the_deployed_network_but_for_the_roll(loss: Landm
     apart = np.abs(found - expected)[:, 1:].mean()
     assert apart < 0.3
     assert np.abs(np.roll(expected, 1, axis=0) - expected)[:, 1:].mean() > 2 * apart  # another face is further away
+    np.testing.assert_allclose(found[:, 0], expected[:, 0], atol=2.0 / 12.5)  # two degrees
+
+
+@pytest.mark.parametrize("degrees", [-20.0, 12.0])
+def test_a_tilted_picture_measures_that_much_more_roll_and_nothing_else(
+    loss: LandmarkLoss, faces: np.ndarray, degrees: float
+) -> None:
+    fives = np.repeat(FIVE[None], len(faces), axis=0)
+    level = loss.measure(images(faces), torch.from_numpy(crop_to_image(fives))).numpy()
+    pictures, points = zip(*(turned(face, FIVE, degrees) for face in faces), strict=True)
+    found = loss.measure(images(np.stack(pictures)), torch.from_numpy(crop_to_image(np.stack(points)))).numpy()
+    np.testing.assert_allclose(found[:, 0] - level[:, 0], degrees / 12.5, atol=1.0 / 12.5)
+    assert np.abs(found - level)[:, 1:].mean() < 0.15
 
 
 def test_the_loss_is_zero_at_what_was_asked_for_and_falls_along_its_gradient(
@@ -69,7 +82,7 @@ def test_the_loss_is_zero_at_what_was_asked_for_and_falls_along_its_gradient(
     assert loss(step, alignments, asked, share).sum() < before.sum()
 
 
-def test_only_fields_that_are_given_count_and_never_the_roll(loss: LandmarkLoss, faces: np.ndarray) -> None:
+def test_only_fields_that_are_given_count(loss: LandmarkLoss, faces: np.ndarray) -> None:
     alignments = torch.from_numpy(crop_to_image(FIVE[None]))
     found = loss.measure(images(faces[:1]), alignments).detach()
     yaw = torch.full_like(found, -1.0)
@@ -78,9 +91,6 @@ def test_only_fields_that_are_given_count_and_never_the_roll(loss: LandmarkLoss,
     # Smooth L1 of 2 is 1.5; the root of the share is a half.
     expected = 0.75 * FIELD_WEIGHTS["yaw"]
     assert loss(images(faces[:1]), alignments, yaw, share).item() == pytest.approx(expected, abs=1e-3)
-    roll = torch.full_like(found, -1.0)
-    roll[:, 0] = 0.0
-    assert loss(images(faces[:1]), alignments, roll, share).item() == 0.0
 
 
 def test_rows_without_attributes_or_with_too_much_noise_teach_nothing(loss: LandmarkLoss, faces: np.ndarray) -> None:
