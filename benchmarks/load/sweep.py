@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,10 +20,13 @@ MODEL = "id3pm"
 TIMEOUT_S = 3600.0
 
 
-def inputs(identities: NDArray[np.float32], count: int, preset: str | None) -> list[dict[str, Any]]:
-    """`count` entries for perf_analyzer: ID vectors in turn, and a seed that no other entry has."""
+def inputs(identities: NDArray[np.float32], count: int, preset: str | None, first: int = 0) -> list[dict[str, Any]]:
+    """`count` entries for perf_analyzer: ID vectors in turn, and the seeds from `first`, one each."""
     options = {} if preset is None else {"preset": [preset]}
-    return [{"embedding": identities[i % len(identities)].tolist(), "seed": [i], **options} for i in range(count)]
+    return [
+        {"embedding": identities[i % len(identities)].tolist(), "seed": [i], **options}
+        for i in range(first, first + count)
+    ]
 
 
 def measure(
@@ -54,10 +58,18 @@ def measure(
         folder = Path(scratch)
         data = folder / "input.json"
         counts = {c: max(requests, 2 * c) for c in concurrencies}
-        write_input(data, inputs(identities, max(*counts.values(), requests), preset))
         common = ["-m", MODEL, "-u", url, "-i", "grpc", "--input-data", str(data)]
+        most = 2 * max(*counts.values(), requests)
+        firsts = itertools.count(step=most)
+
+        def new_input() -> None:
+            # perf_analyzer counts its request ids from 0 in every run, and a request that comes again within a minute
+            # gets its answer again. It sends a few more than it was asked for.
+            write_input(data, inputs(identities, most, preset, next(firsts)))
+
         sweep = []
         for concurrency, count in counts.items():
+            new_input()
             say(f"perf_analyzer: concurrency {concurrency}, {count} requests")
             given = ["--concurrency-range", str(concurrency), "--request-count", str(count)]
             sweep.append({"concurrency": concurrency, **_run(tool, folder, [*common, *given])})
@@ -65,6 +77,7 @@ def measure(
         poisson = []
         for load in loads:
             say(f"perf_analyzer: Poisson at {load:.0%} of {best:.3g} images/s, {requests} requests")
+            new_input()
             gaps = folder / "gaps_us.txt"
             gaps.write_text("\n".join(map(str, gaps_us(load * best, requests, seed))) + "\n")
             given = ["--async", "--max-threads", "64", "--request-intervals", str(gaps)]

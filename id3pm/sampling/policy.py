@@ -31,7 +31,7 @@ def due_time(arrival: float, service_s: float, priority: int, deadline: float) -
 
     Args:
         arrival: Seconds of its arrival.
-        service_s: Seconds that its steps take in a full batch.
+        service_s: Seconds that its steps take in a full batch; always the same for the same steps.
         priority: Its class.
         deadline: Seconds after which nobody wants it; infinite for none.
     """

@@ -6,6 +6,7 @@ U-Net. The others pause. Nobody waits for the end of somebody else's loop.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
@@ -75,6 +76,9 @@ class StepScheduler:
         self._max_rows = max_rows
         self._limits = Limits(max_rows, max_waiting, max_backlog_s)
         self._cost = cost or CostModel()
+        # Due times keep to what was known at the start: with a cost that is still learned, the later one of two equal
+        # requests could be due before the earlier one, by seconds, and so could all who come after.
+        self._yardstick = copy.deepcopy(self._cost)
         self._observer = observer or Observer()
         self._turns = turns or NoTurns()
         self._batch = RowBatch(engine, stage)
@@ -125,7 +129,7 @@ class StepScheduler:
         now = time.monotonic()
         deadline = math.inf if request.deadline is None else request.deadline
         check_deadline(deadline - now, self._cost.service_s(steps) if self._cost.known else 0.0)
-        due = due_time(now, self._cost.service_s(steps, self._max_rows), request.priority, deadline)
+        due = due_time(now, self._yardstick.service_s(steps, self._max_rows), request.priority, deadline)
         return Row(request=request, plan=steps, on_done=on_done, submitted=now, due=due, deadline=deadline)
 
     def _backlog_s(self) -> float:

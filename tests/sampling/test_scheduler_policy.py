@@ -13,6 +13,7 @@ from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request,
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE
 from id3pm.errors import CancelledError, DeadlineError, DrainingError, InvalidInputError, OverloadedError
+from id3pm.sampling.cost import CostModel
 from id3pm.sampling.scheduler import StepScheduler
 
 
@@ -109,6 +110,26 @@ def test_equal_requests_enter_in_order_of_arrival(single: Bench) -> None:
     for name in names:
         single.inbox.sample(name)
     assert single.inbox.order[1:] == names
+
+
+def test_equal_requests_keep_their_order_while_the_engine_turns_out_to_be_faster() -> None:
+    """Each step of the long request teaches that steps are cheap; nobody who comes later is due earlier for that."""
+    cost = CostModel()
+    cost.observe(1, 10.0)  # what a busy start may measure
+    engine = FakeEngine(held=True)
+    scheduler, inbox = StepScheduler(engine, DIFFUSION, STAGE_BASE, max_rows=1, cost=cost), Inbox()
+    scheduler.submit(request("first", options=steps(90), priority=0), inbox.receiver("first"))
+    names = ["early", "later", "last"]
+    for name in names:
+        scheduler.submit(request(name, options=steps(5), priority=1), inbox.receiver(name))
+        engine.let(30)
+        seen = 30 * (1 + names.index(name))
+        wait_until(lambda seen=seen: len(engine.calls) >= seen)
+    engine.let(100)
+    for name in names:
+        inbox.sample(name)
+    assert cost.step_s(1) < 0.1 and inbox.order == ["first", *names]
+    assert scheduler.close()
 
 
 def test_full_queue_turns_requests_away_and_says_how_many_wait(single: Bench) -> None:
