@@ -15,8 +15,8 @@ direction() {
 "$PYTHON" -m id3pm measure-dataset --data "$DATA" --workers "$(nproc)"
 "$PYTHON" -m id3pm latent fit-pca "$DATA" --out "$OUT/latent/pca.npz"
 rm -f "$OUT/latent/directions.npz"
-direction skin
-direction hair
+direction cheek_brightness
+direction hair_brightness --orthogonal-to cheek_brightness # else it makes the cheeks as dark as it makes hair bright
 direction length
 direction brows --label "height of the brows, share of the range seen" --low "low brows" --high "high brows"
 direction smile --label "smile, share of the range seen" --low serious --high smiling

@@ -25,7 +25,7 @@ from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
 from id3pm.errors import EngineError, InvalidInputError
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
-from id3pm.images import to_uint8
+from id3pm.images import to_chw, to_uint8
 from id3pm.sampling.cascade import Cascade, CascadeImages
 from id3pm.sampling.collect import collect
 from id3pm.sampling.options import base_stage, both_stages
@@ -172,6 +172,31 @@ class Pipeline:
         base = base_stage(self._base.manifest.sampling, options)
         requests = self._requests(embeddings, seeds, base, attributes)
         scheduler = self._cascade.base
+        return to_uint8(np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)]))
+
+    def enlarge(self, images_64: NDArray[np.uint8], seeds: int | Sequence[int], **options: Any) -> NDArray[np.uint8]:
+        """Super-resolution alone, of what `generate_64` made with these seeds.
+
+        Args:
+            images_64: uint8 [N, 64, 64, 3].
+            seeds: One seed, or N of them.
+            **options: See `generate`; those of the 64 px stage change nothing.
+
+        Returns:
+            uint8 [N, 256, 256, 3]: the same as `generate(...).images`.
+
+        Raises:
+            InvalidInputError: A value breaks a rule; the message names both.
+            EngineError: The engine failed.
+        """
+        _, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, options)
+        seed_list = _paired(np.zeros((len(images_64), 1)), seeds)[1]
+        call = next(self._calls)
+        requests = [
+            SampleRequest(id=f"{call}-{index}", seed=seed, options=sr, low_res=low)
+            for index, (seed, low) in enumerate(zip(seed_list, to_chw(images_64), strict=True))
+        ]
+        scheduler = self._cascade.sr
         return to_uint8(np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)]))
 
     def receipts(

@@ -100,9 +100,12 @@ def test_receipt_makes_the_same_image_again(pipeline: Pipeline) -> None:
     assert receipt["stages"]["base"]["engine"].startswith("onnxruntime")
 
 
-def test_the_64_px_stage_alone_makes_the_same_images(pipeline: Pipeline) -> None:
+def test_each_stage_alone_makes_the_same_images(pipeline: Pipeline) -> None:
     asked = {"guidance_scale": 1.5, "attributes": [0.5] * 11}
     both = pipeline.generate(VECTORS[:2], [4, 5], **asked)
+    np.testing.assert_array_equal(pipeline.enlarge(both.images_64, [4, 5]), both.images)
+    few = pipeline.enlarge(both.images_64[:1], 4, sr_steps=1)
+    assert few.shape == both.images[:1].shape and (few != both.images[:1]).any()
     np.testing.assert_array_equal(pipeline.generate_64(VECTORS[:2], [4, 5], **asked), both.images_64)
     with pytest.raises(InvalidOptionError, match="unknown option sr_steps; choose from preset, sampler"):
         pipeline.generate_64(VECTORS[0], 1, sr_steps=2)

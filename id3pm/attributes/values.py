@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import difflib
 import json
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from id3pm.attributes.schema import (
 from id3pm.errors import InvalidInputError
 
 _HAS_NO_DEFAULT = ("age", "hair", "gender")
+ROUNDING = 5e-3
+"""How far over 1 the emotions may sum: FFHQ's metadata give eight of them with three decimals each."""
 
 
 def parse_values(text: str) -> dict[str, Any]:
@@ -35,6 +38,8 @@ def parse_values(text: str) -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         try:
             return dict(json.loads(text, object_pairs_hook=_without_repeats))
+        except InvalidInputError:  # a ValueError, too: a name is repeated, which JSON allows
+            raise
         except ValueError as error:
             raise InvalidInputError(f"attributes {text[:64]!r}: not JSON: {error}") from None
     pairs = [part.partition("=") for part in text.split(",")]
@@ -123,8 +128,9 @@ def _completed(given: dict[str, float], names: list[str], attribute_set: int | s
                 f"attribute set {attribute_set} needs {' or '.join(members)}: {group} has no default"
             )
     feelings = sum(given.get(name, 0.0) for name in EMOTIONS)
-    if feelings > 1.0 + 1e-6 and "neutral" not in given:
-        raise InvalidInputError(f"the emotions sum to {feelings:g}: at most 1 is allowed; lower some of them")
+    if feelings > 1.0 + ROUNDING:
+        told = ", ".join(f"{name}={given[name]:g}" for name in EMOTIONS if given.get(name))
+        raise InvalidInputError(f"the emotions sum to {feelings:g} ({told}): at most 1 is allowed; lower some of them")
     return {**dict.fromkeys(names, 0.0), "neutral": max(1.0 - feelings, 0.0), **given}
 
 
@@ -185,7 +191,9 @@ def checked_number(field: Field, value: Any) -> float:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise InvalidInputError(f"attributes: a name is repeated, one of {', '.join(values)}")
+        counts = collections.Counter(name for name, _ in pairs)
+        repeated = ", ".join(name for name, count in counts.items() if count > 1)
+        raise InvalidInputError(f"attributes: a name is repeated: {repeated[:200]}")
     return values
 
 

@@ -93,11 +93,13 @@ class Label:
 
 LABELS: Mapping[str, Label] = types.MappingProxyType(
     {
-        "skin": Label("brightness of the cheeks, grey levels", "dark", "light", lambda face: face.luma(CHEEKS)),
-        "hair": Label(
+        "cheek_brightness": Label(
+            "brightness of the cheeks, grey levels", "dark", "bright", lambda face: face.luma(CHEEKS)
+        ),
+        "hair_brightness": Label(
             "brightness above the forehead less that of the cheeks, grey levels",
             "dark hair",
-            "light or none",
+            "bright or no hair",
             lambda face: face.luma(HAIR) - face.luma(CHEEKS),
         ),
         "fringe": Label(

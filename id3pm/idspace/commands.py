@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,20 +16,22 @@ from id3pm.arrays import DESCRIPTION
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.face.appearance import LABELS
 from id3pm.face.stage import FaceStage
-from id3pm.idspace.sources import Vectors, labelled, read_vectors
+from id3pm.idspace.sources import Vectors, labelled, read_vectors, write_vectors
 from id3pm.idspace.tables import directions_table, pca_table
 from id3pm.latent.directions import Directions, Model
 from id3pm.latent.fitting import fit_direction
 from id3pm.latent.interpolate import lerp, slerp
 from id3pm.latent.means import mean_vector, spread
 from id3pm.latent.pca import Pca, fit_pca
+from id3pm.latent.vectors import Space
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True)
 FACES = Path("face_embedding/1/engine")
+VECTOR_SUFFIXES = (".npy", ".npz")
 model_option = click.option("--id-vector-model", help="FR model of the vectors, e.g. sface; a data set knows it.")
 vector_option = click.option(
-    "--vector", "source", type=EXISTING, required=True, help="ID vectors (.npy), or a photograph."
+    "--vector", "source", type=EXISTING, required=True, help="ID vectors (.npy, .npz), or a photograph."
 )
 repository_option = click.option(
     "--repository",
@@ -36,7 +39,9 @@ repository_option = click.option(
     default=Path("triton_repo"),
     help="Built face models, for photographs.",
 )
-out_option = click.option("--out", type=FILE, required=True, help="File of the vectors (.npy).")
+out_option = click.option(
+    "--out", type=FILE, required=True, help="File of the vectors: .npz, which names their FR model, or plain .npy."
+)
 
 
 @click.group("latent")
@@ -44,7 +49,8 @@ def latent_group() -> None:
     """The space of ID vectors: principal axes, custom directions, interpolation, means.
 
     SOURCE is .npy [N, D], .npz with `vectors` [N, D], or the folder of a data set, of which the training half is taken.
-    What moves a vector writes ID vectors as .npy, for `id3pm-client generate --embedding`; `id3pm sheet` has pictures.
+    What moves a vector writes ID vectors for `id3pm-client generate --embedding`; `id3pm sheet` has pictures. Vectors
+    of a photograph or of .npz are refused where the axes or directions are for those of another FR model.
     """
 
 
@@ -134,9 +140,11 @@ def show_command(file: Path) -> None:
 @repository_option
 @out_option
 def mean_command(photos: tuple[Path, ...], repository: Path, out: Path) -> None:
-    """One ID vector for several PHOTOS (or .npy files) of one person; prints their angles to it."""
-    vectors = np.concatenate([_vectors(photo, repository) for photo in photos])
-    _write(out, mean_vector(vectors))
+    """One ID vector for several PHOTOS (or .npy, .npz files) of one person; prints their angles to it."""
+    given = [_given(photo, repository) for photo in photos]
+    model = _one_model(given)
+    vectors = np.concatenate([one.vectors for one in given])
+    _write(out, mean_vector(vectors), model)
     for number, degrees in enumerate(spread(vectors)):
         click.echo(f"{photos[number] if len(photos) == len(vectors) else number}: {degrees:.1f} degrees", err=True)
 
@@ -151,11 +159,13 @@ def mean_command(photos: tuple[Path, ...], repository: Path, out: Path) -> None:
 def blend_command(
     first: Path, second: Path, shares: tuple[float, ...], linear: bool, repository: Path, out: Path
 ) -> None:
-    """Between the people of two photographs or .npy files: one vector for each --t."""
-    a, b = _vectors(first, repository), _vectors(second, repository)
+    """Between the people of two photographs or files of vectors: one vector for each --t."""
+    given = [_given(first, repository), _given(second, repository)]
+    model = _one_model(given)
+    a, b = (one.vectors for one in given)
     if len(a) != 1 or len(b) != 1:
         raise InvalidInputError(f"{first.name} has {len(a)} vectors and {second.name} {len(b)}: need one each")
-    _write(out, (lerp if linear else slerp)(a[0], b[0], shares))
+    _write(out, (lerp if linear else slerp)(a[0], b[0], shares), model)
 
 
 @latent_group.command("walk")
@@ -167,8 +177,9 @@ def blend_command(
 @out_option
 def walk_command(pca: Path, axis: int, amounts: tuple[float, ...], source: Path, repository: Path, out: Path) -> None:
     """Along a principal axis of the file PCA: one vector for each vector and --amount."""
-    axes, vectors = Pca.load(pca), _vectors(source, repository)
-    _write(out, np.concatenate([axes.walk(vector, axis, amounts) for vector in vectors]))
+    axes = Pca.load(pca)
+    vectors = _vectors_for(pca, axes.space, source, repository)
+    _write(out, np.concatenate([axes.walk(vector, axis, amounts) for vector in vectors]), axes.space.id_vector_model)
 
 
 @latent_group.command("project")
@@ -179,8 +190,10 @@ def walk_command(pca: Path, axis: int, amounts: tuple[float, ...], source: Path,
 @out_option
 def project_command(pca: Path, counts: tuple[int, ...], source: Path, repository: Path, out: Path) -> None:
     """Onto the first k principal axes of the file PCA: one vector for each vector and --k."""
-    axes, vectors = Pca.load(pca), _vectors(source, repository)
-    _write(out, np.concatenate([[axes.project(vector, k) for k in counts] for vector in vectors]))
+    axes = Pca.load(pca)
+    vectors = _vectors_for(pca, axes.space, source, repository)
+    projected = [[axes.project(vector, k) for k in counts] for vector in vectors]
+    _write(out, np.concatenate(projected), axes.space.id_vector_model)
 
 
 @latent_group.command("apply")
@@ -201,15 +214,16 @@ def apply_command(
     out: Path,
 ) -> None:
     """Along a custom direction of the file DIRECTIONS: one vector for each vector and --strength."""
-    known, vectors = Directions.load(directions), _vectors(source, repository)
+    known = Directions.load(directions)
     direction = _named(known, name).orthogonal_to(*(_named(known, other) for other in orthogonal_to))
-    _write(out, np.concatenate([direction.apply(vector, strengths) for vector in vectors]))
+    vectors = _vectors_for(directions, known.space, source, repository)
+    _write(out, np.concatenate([direction.apply(vector, strengths) for vector in vectors]), known.space.id_vector_model)
 
 
 def _model(vectors: Vectors, given: str | None) -> str:
     """Name of the FR model."""
     if given is not None and vectors.id_vector_model not in (None, given):
-        raise InvalidInputError(f"--id-vector-model {given}: the data set has vectors of {vectors.id_vector_model}")
+        raise InvalidInputError(f"--id-vector-model {given}: SOURCE has vectors of {vectors.id_vector_model}")
     name = given or vectors.id_vector_model
     if name is None:
         raise InvalidInputError("--id-vector-model: say which FR model gave the vectors, as the bundle names it")
@@ -231,25 +245,45 @@ def _is_directions(file: Path) -> bool:
         return False
 
 
-def _vectors(source: Path, repository: Path) -> NDArray[np.float32]:
-    """ID vectors [N, D] of a .npy file, or of the largest face in a photograph."""
-    if source.suffix == ".npy":
-        try:
-            vectors: NDArray[np.float32] = np.atleast_2d(np.load(source, allow_pickle=False).astype(np.float32))
-        except (zipfile.BadZipFile, AttributeError, ValueError, EOFError) as error:
-            raise InvalidInputError(f"{source.name} is not a .npy file of numbers: {error}") from error
-        if vectors.ndim != 2:
-            raise InvalidInputError(f"{source.name} has shape {vectors.shape}: need [D] or [N, D]")
-        return vectors
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Given:
+    """ID vectors float32 [N, D] of a file, and the FR model that they are of, or `None` where it does not say."""
+
+    name: str
+    vectors: NDArray[np.float32]
+    id_vector_model: str | None
+
+
+def _given(source: Path, repository: Path) -> _Given:
+    """The vectors of a .npy or .npz file, or that of the largest face in a photograph."""
+    if source.suffix in VECTOR_SUFFIXES:
+        found = read_vectors(source)
+        return _Given(source.name, found.vectors, found.id_vector_model)
     stage = FaceStage.load(repository / FACES)
     try:
-        return stage.embed(source.read_bytes()).embedding[np.newaxis]
+        return _Given(source.name, stage.embed(source.read_bytes()).embedding[np.newaxis], stage.id_vector_model)
     except Id3pmError as error:
         raise type(error)(f"{source.name}: {error}") from error
 
 
-def _write(out: Path, vectors: NDArray[np.float32]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("wb") as file:  # np.save would add an extension of its own to a path
-        np.save(file, vectors)
+def _vectors_for(file: Path, space: Space, source: Path, repository: Path) -> NDArray[np.float32]:
+    """The vectors [N, D] of a source, refused if they are known to be of another space than that of a file."""
+    given = _given(source, repository)
+    if given.id_vector_model is not None:
+        found = Space(id_vector_model=given.id_vector_model, identity_dim=given.vectors.shape[-1])
+        found.require(space, file.name)
+    return given.vectors
+
+
+def _one_model(given: Sequence[_Given]) -> str | None:
+    """The FR model of all vectors; `None` where one does not say."""
+    names = {one.id_vector_model: one.name for one in given}
+    known = [f"{name} of {model}" for model, name in names.items() if model is not None]
+    if len(known) > 1:
+        raise InvalidInputError(f"{', '.join(known)}: vectors of different FR models have nothing in common")
+    return None if None in names else next(iter(names))
+
+
+def _write(out: Path, vectors: NDArray[np.float32], id_vector_model: str | None) -> None:
+    write_vectors(out, vectors, id_vector_model)
     click.echo(out)

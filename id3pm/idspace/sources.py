@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm import shards
+from id3pm.arrays import DESCRIPTION, write_arrays
 from id3pm.attributes import ATTRIBUTE_SETS, NULL_VALUE
 from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS, measure
 
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, AttributeError, TypeError)  # what numpy raises
+VECTORS_KIND = "vectors"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,8 +48,9 @@ def read_vectors(path: Path) -> Vectors:
     """The vectors of a file or a data set.
 
     Args:
-        path: `.npy` [N, D]; `.npz` with `vectors` [N, D] and perhaps `labels` [N]; or a data set's folder, of which
-            the training half is taken.
+        path: `.npy` [N, D] or [D]; `.npz` with `vectors` of these shapes and perhaps `labels` [N], which names the FR
+            model if `id3pm latent` or `id3pm-client embed` wrote it; or a data set's folder, of which the training
+            half is taken.
 
     Raises:
         InvalidInputError: Something else, or damaged.
@@ -57,7 +62,8 @@ def read_vectors(path: Path) -> Vectors:
         with path.open("rb") as file:
             content: Any = np.load(file, allow_pickle=False)
             arrays = {"vectors": content} if isinstance(content, np.ndarray) else dict(content)
-        vectors = np.asarray(arrays["vectors"], dtype=np.float32)
+        vectors = np.atleast_2d(np.asarray(arrays["vectors"], dtype=np.float32))
+        model = saved_model(arrays)
         labels = np.asarray(arrays["labels"], dtype=np.float64) if "labels" in arrays else None
     except _UNREADABLE as error:
         raise InvalidInputError(
@@ -67,7 +73,46 @@ def read_vectors(path: Path) -> Vectors:
         raise InvalidInputError(
             f"{path.name}: vectors are {vectors.shape}: need [N, D], and [N] labels where there are any"
         )
-    return Vectors(vectors, None, f"{len(vectors)} vectors of {path.name}", labels=labels)
+    return Vectors(vectors, model, f"{len(vectors)} vectors of {path.name}", labels=labels)
+
+
+def saved_model(arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """The FR model that a file of vectors names in its description, or `None` where it has none.
+
+    Raises:
+        KeyError: Its description does not name the model.
+        ValueError: Its description is no JSON, or of another kind.
+    """
+    if DESCRIPTION not in arrays:
+        return None
+    description = json.loads(str(arrays[DESCRIPTION]))
+    if not isinstance(description, dict) or description.get("kind") != VECTORS_KIND:
+        raise ValueError(f"its description is not of kind {VECTORS_KIND!r}")
+    return str(description["id_vector_model"])
+
+
+def write_vectors(path: Path, vectors: NDArray[np.float32], id_vector_model: str | None) -> None:
+    """Writes ID vectors [N, D] or [D]: as `.npz` with the name of their FR model, else as plain `.npy`.
+
+    Raises:
+        InvalidInputError: `.npz`, and the model is not known.
+    """
+    if path.suffix == ".npz":
+        if id_vector_model is None:
+            raise InvalidInputError(
+                f"{path.name}: .npz names the FR model of the vectors, which is not known here: write .npy"
+            )
+        description = {
+            "kind": VECTORS_KIND,
+            "schema_version": 1,
+            "id_vector_model": id_vector_model,
+            "identity_dim": vectors.shape[-1],
+        }
+        write_arrays(path, description, {"vectors": np.atleast_2d(vectors)})
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:  # np.save would add an extension of its own to a path
+        np.save(file, vectors)
 
 
 def _dataset(folder: Path) -> Vectors:

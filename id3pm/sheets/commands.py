@@ -45,7 +45,12 @@ def sheet_group() -> None:
 
 
 def common_options(command: F) -> F:
-    """The options that every sheet has: --repository, --photo, --out, --seed, --super-resolution, --threads."""
+    """The options that every sheet has, and --super-resolution, for sheets that measure what they show."""
+    return shared_options(click.option("--super-resolution", is_flag=True, help="Show 256 px images.")(command))
+
+
+def shared_options(command: F) -> F:
+    """The options that every sheet has: --repository, --photo, --out, --seed, --steps, --threads."""
     options = (
         click.option(
             "--repository",
@@ -64,7 +69,6 @@ def common_options(command: F) -> F:
         click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out/sheets")),
         click.option("--seed", type=click.IntRange(0), default=0, help="Of every image."),
         click.option("--steps", type=click.IntRange(1), help="Of the 64 px loop; else the bundle's default."),
-        click.option("--super-resolution", is_flag=True, help="Show 256 px images."),
         click.option("--threads", type=click.IntRange(1), help="CPU threads; all cores if not given."),
     )
     for option in reversed(options):

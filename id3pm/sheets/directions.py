@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from id3pm.latent.directions import Direction
 from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import common_options, given, numbers
-from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.commands import given, numbers
+from id3pm.sheets.grid import Tile, below, titled
 from id3pm.sheets.labels import Labels
 from id3pm.sheets.latent import (
     Floats,
     bundle_option,
     correlation,
     cosines,
+    end,
+    enumerated,
     heading,
+    latent_options,
     listed,
     load_directions,
     mean,
     number,
-    show_option,
+    rows_shown,
+    setting,
+    to_show,
+    walks,
 )
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Person, Shots, Studio
@@ -45,7 +53,7 @@ class _Sweep:
     """
 
     direction: Direction
-    images: Any
+    images: NDArray[np.uint8]
     kept: Floats
     values: dict[str, Floats]
     own: Floats
@@ -59,10 +67,9 @@ class _Sweep:
 
 
 @click.command("directions")
-@common_options
+@latent_options(2)
 @bundle_option
-@show_option(2)
-@click.option("--name", "names", multiple=True, help="A direction; may be repeated. Else all of the bundle.")
+@click.option("--name", "wanted", multiple=True, help="A direction; may be repeated. Else all of the bundle.")
 @click.option(
     "--strengths", callback=numbers, default="-5,-2.5,0,2.5,5", help="In steps: standard deviations of people."
 )
@@ -73,40 +80,66 @@ def directions_command(
     out: Path,
     seed: int,
     steps: int | None,
-    super_resolution: bool,
     threads: int | None,
-    bundle: Path,
     show: int,
     names: tuple[str, ...],
+    super_resolution: bool,
+    bundle: Path,
+    wanted: tuple[str, ...],
     strengths: tuple[float, ...],
     orthogonal: bool,
 ) -> None:
-    """Custom directions (Figs. 16, 17): a row for each direction and person, from little of the label to much."""
+    """Custom directions (Figs. 16, 17): a row for each person and direction, from little of the label to much."""
     if len(strengths) < 3:
         raise click.BadParameter(f"--strengths: {len(strengths)} given: need three, to tell a trend from chance")
     options = given(steps=steps)
-    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
+    near = int(np.argmin(np.abs(strengths)))
+    with Studio(Pipeline.load(repository, threads=threads)) as studio:
         known = load_directions(bundle, studio)
-        if unknown := set(names) - set(known):
+        if unknown := set(wanted) - set(known):
             raise click.BadParameter(f"--name {min(unknown)}: choose one of {', '.join(known)}")
-        chosen = [known[name] for name in names or known]
+        chosen = [known[name] for name in wanted or known]
         if orthogonal:
             chosen = [one.orthogonal_to(*(other for other in chosen if other is not one)) for one in chosen]
         people = studio.people(photos)
+        shown = rows_shown([one.name for one in people], show, names)
         labels = Labels([one.card.name for one in chosen], threads)
         sweeps = [_sweep(studio, labels, direction, people, strengths, seed, options) for direction in chosen]
-    rows: list[list[Tile | None]] = []
-    names_of_rows = []
-    for sweep in sweeps:
-        for person, one in enumerate(people[:show]):
-            told = zip(sweep.own[person], sweep.kept[person], strict=True)
-            captions = [f"{_value(value)} | {number(kept)}" for value, kept in told]
-            rows.append([Tile(one.image, "target"), *map(Tile, sweep.images[person], captions)])
-            names_of_rows.append(_label(sweep.direction) if person == 0 else "")
+        # The middle picture is the same along all directions, so it is shown once for each person.
+        apart = [n for n in range(len(strengths)) if n != near]
+        pictures = [to_show(studio, sweep.images[shown][:, apart], seed, super_resolution) for sweep in sweeps]
+        first = sweeps[0]
+        middle = to_show(studio, first.images[shown, near], seed, super_resolution)
+        notes = setting(studio, seed, options, super_resolution)
+    blocks = []
+    for place, person in enumerate(shown):
+        rows: list[list[Tile | None]] = [
+            [
+                Tile(picture, f"{_measured(sweep, person, n)}\n{number(sweep.kept[person, n], before='identity')}")
+                for n, picture in zip(apart, pictures[row][place], strict=True)
+            ]
+            for row, sweep in enumerate(sweeps)
+        ]
+        blocks.append(
+            walks(
+                people[person],
+                Tile(
+                    middle[place],
+                    f"{strengths[near]:g}{'' if strengths[near] else ': unchanged'}\n"
+                    f"{number(first.kept[person, near], before='identity')}",
+                ),
+                rows,
+                columns=[heading(strengths[n]) for n in apart],
+                labels=[_label(sweep, person, near) for sweep in sweeps],
+                ends=[(end(card.low, "left"), end(card.high, "right")) for card in (one.card for one in chosen)],
+            )
+        )
     title = (
-        "Custom directions, strength in standard deviations of people; measured on the image | similarity to the target"
+        f"Custom directions, from {enumerated([people[row].name for row in shown])}\n{notes} Columns: strength in "
+        "standard deviations of people. Below each image: what was labelled, measured again on it, and the cosine "
+        "similarity of its ID vector to the person's."
     )
-    sheet = grid(rows, title=title, columns=["", *map(heading, strengths)], labels=names_of_rows)
+    sheet = titled(below(*blocks), title)
     report: dict[str, Any] = {
         "seed": seed,
         "options": options,
@@ -163,32 +196,41 @@ def crosstalk(values: dict[str, dict[str, Floats]]) -> dict[str, dict[str, float
 
     Returns:
         Direction -> label of another direction -> its change from the first strength to the last, as a share of what
-        that label's own direction makes it change.
+        that label's own direction makes it change; NaN where that is nothing, or no face was found.
     """
 
     def change(direction: str, label: str) -> float:
         found = values[direction][label]
         return float(mean(found[:, -1] - found[:, 0]))
 
+    def share(direction: str, label: str) -> float:
+        own = change(label, label)
+        return change(direction, label) / own if own else float("nan")
+
     measured = [name for name in values if name in values[name]]
     return {
-        direction: {label: change(direction, label) / change(label, label) for label in measured if label != direction}
-        for direction in values
+        direction: {label: share(direction, label) for label in measured if label != direction} for direction in values
     }
 
 
 def _value(value: float) -> str:
     if np.isnan(value):
-        return "-"
+        return "no face"
     return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _label(direction: Direction) -> str:
-    card = direction.card
-    lines = [card.name, f"- {card.low}", f"+ {card.high}"]
-    if card.score is not None:
-        low, high = card.score.accuracy_interval
-        lines += [f"accuracy {card.score.accuracy:.3f}", f"({low:.3f} .. {high:.3f})"]
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _measured(sweep: _Sweep, person: int, strength: int) -> str:
+    value = sweep.own[person, strength]
+    return "no face" if np.isnan(value) else f"{_words(sweep.direction.card.name)} {_value(value)}"
+
+
+def _label(sweep: _Sweep, person: int, near: int) -> str:
+    card = sweep.direction.card
+    lines = [_words(card.name), *textwrap.wrap(sweep.text, 22), f"unchanged: {_value(sweep.own[person, near])}"]
     return "\n".join(lines)
 
 
@@ -215,7 +257,7 @@ def _effect(
         f"correlation with the strength {correlation(own, np.array(strengths)):.2f}; "
         f"right way for {right} of {people} people"
     )
-    if others := shares[card.name]:
+    if others := {name: value for name, value in shares[card.name].items() if np.isfinite(value)}:
         worst = max(others, key=lambda name: abs(others[name]))
         moved += f"; most of the others moves {worst}, {others[worst]:+.0%} of what its own direction does"
     told = ""
@@ -226,8 +268,8 @@ def _effect(
         control=f"direction {card.name}{' without the others' if orthogonal else ''}{told}",
         change=f"{strengths[0]:+g} -> {strengths[-1]:+g} standard deviations, {len(own)} people",
         kept=(
-            f"{mean(kept[:, near]):.2f} at {strengths[near]:g}, {mean(kept[:, 0]):.2f} and {mean(kept[:, -1]):.2f} at "
-            f"the ends, {kept.size} images"
+            f"{number(mean(kept[:, near]))} at {strengths[near]:g}, {number(mean(kept[:, 0]))} and "
+            f"{number(mean(kept[:, -1]))} at the ends, {kept.size} images"
         ),
         moved=moved,
     )

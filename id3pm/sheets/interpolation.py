@@ -11,16 +11,26 @@ import numpy as np
 from id3pm.errors import InvalidInputError
 from id3pm.latent.interpolate import lerp, slerp
 from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import common_options, given
-from id3pm.sheets.grid import Tile, grid
-from id3pm.sheets.latent import correlation, cosines, listed, mean, number, rising, show_option
+from id3pm.sheets.commands import given
+from id3pm.sheets.grid import Tile, below, grid, titled
+from id3pm.sheets.latent import (
+    correlation,
+    cosines,
+    latent_options,
+    listed,
+    mean,
+    number,
+    rising,
+    rows_shown,
+    setting,
+    to_show,
+)
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Studio
 
 
 @click.command("interpolation")
-@common_options
-@show_option(2, "pairs")
+@latent_options(2, "pairs")
 @click.option("--count", type=click.IntRange(3), default=7, help="Images from one end to the other.")
 @click.option("--linear", is_flag=True, help="Along the chord instead of the great circle.")
 def interpolation_command(
@@ -29,35 +39,44 @@ def interpolation_command(
     out: Path,
     seed: int,
     steps: int | None,
-    super_resolution: bool,
     threads: int | None,
     show: int,
+    names: tuple[str, ...],
+    super_resolution: bool,
     count: int,
     linear: bool,
 ) -> None:
-    """Interpolation (Fig. 13): a row from one person to another, with the similarity to both."""
+    """Interpolation (Fig. 13): a row from one person to the next, with the similarity to both.
+
+    --person shows the row that begins with this person.
+    """
     options = given(steps=steps)
     shares = np.linspace(0.0, 1.0, count)
-    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
+    with Studio(Pipeline.load(repository, threads=threads)) as studio:
         people = studio.people(photos)
         pairs = pairs_of(len(people))
+        shown = rows_shown([people[a].name for a, _ in pairs], show, names)
         between = lerp if linear else slerp
         asked = np.stack([between(people[a].vector, people[b].vector, shares) for a, b in pairs])
         shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
+        images = shots.images.reshape(len(pairs), count, *shots.images.shape[1:])
+        pictures = to_show(studio, images[shown], seed, super_resolution)
+        notes = setting(studio, seed, options, super_resolution)
     found = shots.vectors.reshape(asked.shape)
-    images = shots.images.reshape(len(pairs), count, *shots.images.shape[1:])
     to_a = cosines(found, np.stack([people[a].vector for a, _ in pairs])[:, np.newaxis])
     to_b = cosines(found, np.stack([people[b].vector for _, b in pairs])[:, np.newaxis])
-    rows: list[list[Tile | None]] = [
-        [
-            Tile(people[a].image, "left"),
-            *(Tile(images[row, n], f"{number(to_a[row, n])} | {number(to_b[row, n])}") for n in range(count)),
-            Tile(people[b].image, "right"),
+    blocks = []
+    for row, images_of_row in zip(shown, pictures, strict=True):
+        a, b = (people[one] for one in pairs[row])
+        tiles = [
+            Tile(image, f"{number(first, before=f'to {a.name}:')}\n{number(second, before=f'to {b.name}:')}")
+            for image, first, second in zip(images_of_row, to_a[row], to_b[row], strict=True)
         ]
-        for row, (a, b) in enumerate(pairs[:show])
-    ]
-    title = "From one person to another; cosine similarity of each image to the left | to the right person"
-    sheet = grid(rows, title=title, columns=["", *(f"t = {share:.2f}" for share in shares), ""])
+        row_of_tiles = [Tile(a.image, f"{a.name}\nphotograph"), *tiles, Tile(b.image, f"{b.name}\nphotograph")]
+        blocks.append(grid([row_of_tiles], columns=["", *(f"t = {share:.2f}" for share in shares), ""]))
+    told = " and ".join(f"from {people[pairs[row][0]].name} to {people[pairs[row][1]].name}" for row in shown)
+    title = f"Interpolation {told}\n{notes} Below each image: cosine similarity of its ID vector to both people's."
+    sheet = titled(below(*blocks), title)
     report: dict[str, Any] = {
         "seed": seed,
         "options": options,
@@ -70,15 +89,16 @@ def interpolation_command(
         "correlation_with_t": {"to_first": correlation(to_a, shares), "to_second": correlation(to_b, shares)},
         "monotonic": {"to_first_falls": rising(-to_a), "to_second_rises": rising(to_b)},
     }
-    a, b = mean(to_a, 0), mean(to_b, 0)
+    first, second = mean(to_a, 0), mean(to_b, 0)
     effect = Effect(
         control=f"interpolation ({'lerp' if linear else 'slerp'})",
         change=f"t 0 -> 1 in {count} images, {len(pairs)} pairs",
-        kept=f"{mean(shots.similarity):.2f} to the vector between, {len(shots.images)} images",
+        kept=f"{number(mean(shots.similarity))} to the vector between, {len(shots.images)} images",
         moved=(
-            f"similarity to the first {a[0]:.2f} -> {a[-1]:.2f}, to the second {b[0]:.2f} -> {b[-1]:.2f}; correlation "
-            f"with t {correlation(to_a, shares):.2f} and {correlation(to_b, shares):.2f}; "
-            f"{(rising(-to_a) + rising(to_b)) / 2:.0%} of the steps in the right direction"
+            f"similarity to the first {number(first[0])} -> {number(first[-1])}, to the second {number(second[0])} -> "
+            f"{number(second[-1])}; correlation with t {correlation(to_a, shares):.2f} and "
+            f"{correlation(to_b, shares):.2f}; {number((rising(-to_a) + rising(to_b)) / 2, '.0%')} of the steps in the "
+            "right direction"
         ),
     )
     click.echo(save(out, "interpolation", sheet, [effect], report))

@@ -16,13 +16,26 @@ from PIL import Image, ImageFilter
 from id3pm.errors import InvalidInputError
 from id3pm.latent.means import mean_vector
 from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import common_options, given
-from id3pm.sheets.grid import Tile, grid
-from id3pm.sheets.latent import Floats, cosines, listed, mean, number, show_option
+from id3pm.sheets.commands import given
+from id3pm.sheets.grid import Tile, below, grid, titled
+from id3pm.sheets.latent import (
+    Floats,
+    cosines,
+    enumerated,
+    latent_options,
+    listed,
+    mean,
+    number,
+    rows_shown,
+    setting,
+    to_show,
+)
 from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Person, Shots, Studio
+from id3pm.sheets.studio import Person, Studio
 
 Picture = NDArray[np.uint8]
+SIZE = 112
+"""Pixels of each picture in the sheet."""
 
 
 def _noisy(image: Picture) -> Picture:
@@ -60,8 +73,7 @@ ALTERED: Mapping[str, Callable[[Picture], Picture]] = MappingProxyType(
 
 
 @click.command("mean")
-@common_options
-@show_option(2)
+@latent_options(2)
 @click.option("--one-person", is_flag=True, help="The photographs are of one person; nothing is altered.")
 def mean_command(
     repository: Path,
@@ -69,30 +81,33 @@ def mean_command(
     out: Path,
     seed: int,
     steps: int | None,
-    super_resolution: bool,
     threads: int | None,
     show: int,
+    names: tuple[str, ...],
+    super_resolution: bool,
     one_person: bool,
 ) -> None:
     """Mean ID (Fig. 11): each person in difficult pictures, what every single one gives, and what their mean gives."""
     options = given(steps=steps)
-    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
+    with Studio(Pipeline.load(repository, threads=threads)) as studio:
         people = studio.people(photos)
         albums = [_photographs(people)] if one_person else [_alterations(studio, person) for person in people]
+        shown = rows_shown([album.name for album in albums], show, names)
         looks = [_look(studio, album, seed, options) for album in albums]
-    rows: list[list[Tile | None]] = []
-    labels: list[str] = []
-    for album, look in list(zip(albums, looks, strict=True))[:show]:
-        rows += _rows(album, look)
-        labels += [f"{album.name}\nphotographs", "generated\nfrom each,\nand last from\nthe mean"]
+        pictures = [to_show(studio, looks[row].drawn, seed, super_resolution) for row in shown]
+        notes = setting(studio, seed, options, super_resolution)
     against = "the others" if one_person else "the clean photograph"
-    title = f"Mean ID: cosine similarity of each picture's ID vector, and of the generated face, to that of {against}"
-    columns = ["" for _ in albums[0].pictures]
-    sheet = grid(rows, title=title, labels=labels, columns=[*columns, "mean"])
-    single, whole = (float(np.mean([mean(getattr(look, name)) for look in looks])) for name in ("single", "whole"))
-    image, image_of_mean = (
-        float(np.mean([mean(part) for part in parts]))
-        for parts in ([look.images[:-1] for look in looks], [look.images[-1] for look in looks])
+    blocks = [_block(albums[row], looks[row], drawn) for row, drawn in zip(shown, pictures, strict=True)]
+    whom = "one person" if one_person else enumerated([albums[row].name for row in shown])
+    told = "; for the mean, that of all others to the one left out" if one_person else ""
+    title = (
+        f"Mean ID vector of several photographs of {whom}\n{notes} Above: cosine similarity of each photograph's ID "
+        f"vector to that of {against}{told}. Below: the same of the face generated from it."
+    )
+    sheet = titled(below(*blocks), title)
+    single, whole, image, image_of_mean = (
+        float(mean([mean(getattr(look, name)) for look in looks]))
+        for name in ("single", "whole", "images", "image_of_mean")
     )
     best = float(np.mean([look.whole >= look.single.max() for look in looks]))
     report = {
@@ -104,10 +119,11 @@ def mean_command(
     }
     effect = Effect(
         control="mean ID",
-        change=f"each of {len(columns)} photographs -> their mean, {len(albums)} people",
+        change=f"each of {len(albums[0].pictures)} photographs -> their mean, {len(albums)} people",
         kept=(
-            f"generated faces {image:.2f} from single photographs -> {image_of_mean:.2f} from the mean, "
-            f"{sum(len(look.images) for look in looks)} images"
+            f"generated faces {number(image)} from single photographs -> {number(image_of_mean)} from the mean"
+            + ("" if one_person else f", {number(float(mean([look.clean for look in looks])))} from the clean one")
+            + f", {sum(len(look.images) + look.image_of_mean.size for look in looks)} images"
         ),
         moved=(
             f"similarity of the ID vector to {against} {single:.2f} -> {whole:.2f}; nearer than the best single "
@@ -119,12 +135,21 @@ def mean_command(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Album:
-    """Pictures of one person, uint8 [S, S, 3] by name; their ID vectors [N, D], NaN without a face; the true one."""
+    """Pictures of one person.
+
+    Attributes:
+        name: Of the person.
+        pictures: uint8 [S, S, 3] by name.
+        vectors: Their ID vectors [N, D], NaN without a face.
+        truth: The ID vector of the clean photograph [D], or `None` where there is none.
+        clean: That photograph.
+    """
 
     name: str
     pictures: dict[str, Picture]
     vectors: NDArray[np.float32]
-    truth: NDArray[np.float32] | None
+    truth: NDArray[np.float32] | None = None
+    clean: Picture | None = None
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -137,37 +162,66 @@ class _Look:
     """What the M usable pictures of an album give.
 
     Attributes:
-        single: Similarity of each picture's vector to the truth, [M].
+        single: Similarity of each picture's vector to the truth, [M]; see `agreement`.
         whole: That of their mean.
-        shots: Generated faces, one for each and last that of the mean.
-        images: Similarity of the generated faces to the truth, [M + 1].
+        drawn: The faces that are shown, uint8 [.., S, S, 3]: that of the clean photograph, where there is one, those of
+            the pictures, and last that of their mean.
+        images: Similarity to the truth of the faces generated from single pictures, [M].
+        image_of_mean: That of the face generated from the mean, [1]; without a truth, of the faces generated from the
+            mean of all others to the picture left out, [M].
+        clean: That of the face generated from the truth itself, or NaN.
     """
 
     single: Floats
     whole: float
-    shots: Shots
+    drawn: NDArray[np.uint8]
     images: Floats
+    image_of_mean: Floats
+    clean: float = float("nan")
 
 
 def _look(studio: Studio, album: _Album, seed: int, options: dict[str, Any]) -> _Look:
     vectors = album.vectors[album.usable]
-    together = mean_vector(vectors)
-    shots = studio.shoot(np.concatenate([vectors, together[np.newaxis]]), seed, **options)
+    together = mean_vector(vectors)[np.newaxis]
     single, whole = agreement(vectors, album.truth)
-    images = cosines(shots.vectors, together if album.truth is None else album.truth)
-    return _Look(single, whole, shots, images)
+    if album.truth is not None:
+        asked = np.concatenate([album.truth[np.newaxis], vectors, together])
+        shots = studio.shoot(asked, seed, **options)
+        near = cosines(shots.vectors, album.truth)
+        return _Look(single, whole, shots.images, near[1:-1], near[-1:], float(near[0]))
+    asked = np.concatenate([vectors, together])
+    others = np.stack([mean_vector(np.delete(vectors, row, axis=0)) for row in range(len(vectors))])
+    shots = studio.shoot(np.concatenate([asked, others]), seed, **options)
+    count = len(vectors)
+    near = cosines(shots.vectors[:count, np.newaxis], vectors)
+    np.fill_diagonal(near, np.nan)
+    left_out = cosines(shots.vectors[count + 1 :], vectors)
+    return _Look(single, whole, shots.images[: count + 1], mean(near, axis=1), left_out)
 
 
-def _rows(album: _Album, look: _Look) -> list[list[Tile | None]]:
+def _block(album: _Album, look: _Look, drawn: NDArray[np.uint8]) -> Image.Image:
     """The pictures, and below them what is generated from each; last from the mean."""
-    above: list[Tile | None] = []
-    below: list[Tile | None] = []
-    position = 0
-    for (title, picture), usable in zip(album.pictures.items(), album.usable, strict=True):
-        above.append(Tile(picture, f"{title} {look.single[position]:.2f}" if usable else f"{title}: no face"))
-        below.append(Tile(look.shots.images[position], number(look.images[position])) if usable else None)
-        position += int(usable)
-    return [[*above, None], [*below, Tile(look.shots.images[-1], number(look.images[-1]))]]
+    seen: list[Tile | None] = []
+    made: list[Tile | None] = []
+    columns = []
+    if album.clean is not None:
+        columns.append("clean")
+        seen.append(Tile(album.clean, "vector 1"))
+        made.append(Tile(drawn[0], number(look.clean, before="face")))
+    position, before = 0, len(seen)
+    for (name, picture), usable in zip(album.pictures.items(), album.usable, strict=True):
+        columns.append(name)
+        if usable:
+            seen.append(Tile(picture, f"vector {look.single[position]:.2f}"))
+            made.append(Tile(drawn[before + position], number(look.images[position], before="face")))
+            position += 1
+        else:
+            seen.append(Tile(picture, "no face"))
+            made.append(None)
+    columns.append(f"mean of {position}")
+    seen.append(Tile(None, f"vector {look.whole:.2f}"))
+    made.append(Tile(drawn[-1], number(float(mean(look.image_of_mean)), before="face")))
+    return grid([seen, made], columns=columns, labels=[f"{album.name}\nphotographs", "generated\nfrom each"], size=SIZE)
 
 
 def _numbers(album: _Album, look: _Look) -> dict[str, Any]:
@@ -178,20 +232,21 @@ def _numbers(album: _Album, look: _Look) -> dict[str, Any]:
         "no_face": [name for name in album.pictures if name not in used],
         "vectors": listed(look.single),
         "mean_vector": look.whole,
-        "images": listed(look.images[:-1]),
-        "image_of_mean": listed(look.images[-1:])[0],
+        "images": listed(look.images),
+        "image_of_mean": float(mean(look.image_of_mean)),
+        "image_of_clean": look.clean,
     }
 
 
 def _alterations(studio: Studio, person: Person) -> _Album:
     pictures = {name: alter(person.image) for name, alter in ALTERED.items()}
-    return _Album(person.name, pictures, studio.embed(np.stack(list(pictures.values()))), person.vector)
+    return _Album(person.name, pictures, studio.embed(np.stack(list(pictures.values()))), person.vector, person.image)
 
 
 def _photographs(people: list[Person]) -> _Album:
     if len(people) < 3:
         raise InvalidInputError(f"{len(people)} photographs: --one-person needs at least three")
-    return _Album("one person", {one.name: one.image for one in people}, np.stack([one.vector for one in people]), None)
+    return _Album("one person", {one.name: one.image for one in people}, np.stack([one.vector for one in people]))
 
 
 def agreement(vectors: NDArray[np.float32], truth: NDArray[np.float32] | None) -> tuple[Floats, float]:

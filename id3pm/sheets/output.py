@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,22 @@ def save(folder: Path, name: str, sheet: Image.Image, effects: list[Effect], num
         name: Of the control.
         sheet: The pictures.
         effects: What was measured, for the table.
-        numbers: All that was measured, and with which options, JSON values.
+        numbers: All that was measured, and with which options, JSON values; what is not finite becomes `null`.
 
     Returns:
         The PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(folder / f"{name}.png", pnginfo=png_info(generated=True))
-    report = {"effects": [dataclasses.asdict(effect) for effect in effects], **numbers}
-    (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report = strict({"effects": [dataclasses.asdict(effect) for effect in effects], **numbers})
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return folder / f"{name}.png"
+
+
+def strict(value: Any) -> Any:
+    """JSON values with `None` for numbers that JSON does not have: NaN (no face was found) and infinity."""
+    if isinstance(value, dict):
+        return {key: strict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

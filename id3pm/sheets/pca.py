@@ -9,78 +9,115 @@ import click
 import numpy as np
 
 from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import common_options, given, numbers
-from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.commands import given, numbers
+from id3pm.sheets.grid import Tile, below, titled
 from id3pm.sheets.latent import (
     bundle_option,
     cosines,
+    end,
+    enumerated,
     heading,
+    latent_options,
     listed,
     load_pca,
     mean,
     number,
-    show_option,
-    signed,
+    rows_shown,
+    setting,
     slope,
+    to_show,
+    walks,
 )
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Studio
 
 
 @click.command("pca")
-@common_options
+@latent_options(2)
 @bundle_option
-@show_option(2)
 @click.option("--axes", type=click.IntRange(1), default=3, help="The first so many.")
 @click.option("--amounts", callback=numbers, default="-0.8,-0.4,0,0.4,0.8", help="In L2 norms of the ID vector.")
+@click.option(
+    "--ends",
+    multiple=True,
+    metavar="LOW,HIGH",
+    help="What the first axis leads to, as seen in a sheet before; repeats for the second one, and so on.",
+)
 def pca_command(
     repository: Path,
     photos: tuple[Path, ...],
     out: Path,
     seed: int,
     steps: int | None,
-    super_resolution: bool,
     threads: int | None,
-    bundle: Path,
     show: int,
+    names: tuple[str, ...],
+    super_resolution: bool,
+    bundle: Path,
     axes: int,
     amounts: tuple[float, ...],
+    ends: tuple[str, ...],
 ) -> None:
     """Principal axes (Fig. 14): a row for each person and axis, steps in L2 norms of the ID vector."""
     options = given(steps=steps)
-    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
+    words = [text.partition(",")[::2] for text in ends]
+    if len(words) > axes or not all(low and high for low, high in words):
+        raise click.BadParameter(f"--ends {' --ends '.join(ends)}: give LOW,HIGH for each of {axes} axes, or fewer")
+    with Studio(Pipeline.load(repository, threads=threads)) as studio:
         pca = load_pca(bundle, studio)
         people = studio.people(photos)
+        shown = rows_shown([one.name for one in people], show, names)
         # [people, axes, amounts, D]
         asked = np.stack([[pca.walk(one.vector, axis, amounts) for axis in range(axes)] for one in people])
         shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
         found = shots.vectors.reshape(asked.shape)
-        start = studio.shoot(np.stack([one.vector for one in people]), seed, **options)
-    images = shots.images.reshape(*asked.shape[:3], *shots.images.shape[1:])
-    to_person = cosines(found, np.stack([one.vector for one in people])[:, np.newaxis, np.newaxis])
+        targets = np.stack([one.vector for one in people])
+        start = studio.shoot(targets, seed, **options)
+        images = shots.images.reshape(*asked.shape[:3], *shots.images.shape[1:])
+        apart = [n for n, amount in enumerate(amounts) if amount]  # where 0 leads is shown once for each person
+        pictures = to_show(studio, images[shown][:, :, apart], seed, super_resolution)
+        unchanged = to_show(studio, start.images[shown], seed, super_resolution)
+        notes = setting(studio, seed, options, super_resolution)
+    to_person = cosines(found, targets[:, np.newaxis, np.newaxis])
     # How far along its axis each image lies from the image of the person's own vector, against what was asked for.
     origin = coordinates_of(pca, start.vectors)[:, np.newaxis, np.newaxis]
     moved = coordinates_of(pca, found) - origin
-    wanted = pca.coordinates(asked) - pca.coordinates(np.stack([one.vector for one in people]))[:, None, None]
+    wanted = pca.coordinates(asked) - pca.coordinates(targets)[:, None, None]
     along = np.stack([moved[:, axis, :, axis] for axis in range(axes)], axis=1)  # [people, axes, amounts]
     along_wanted = np.stack([wanted[:, axis, :, axis] for axis in range(axes)], axis=1)
     others = np.stack([np.delete(moved[:, axis, :, :axes], axis, axis=-1) for axis in range(axes)], axis=1)
-    rows: list[list[Tile | None]] = []
-    labels = []
-    for person, one in enumerate(people[:show]):
-        for axis in range(axes):
-            captions = [
-                f"{signed(went, 2)} | {number(kept)}"
-                for went, kept in zip(along[person, axis], to_person[person, axis], strict=True)
+    blocks = []
+    for place, person in enumerate(shown):
+        rows: list[list[Tile | None]] = [
+            [
+                Tile(
+                    picture,
+                    f"{number(along[person, axis, n], '+.2f', 'moved')}\n"
+                    f"{number(to_person[person, axis, n], before='identity')}",
+                )
+                for n, picture in zip(apart, pictures[place, axis], strict=True)
             ]
-            target = Tile(one.image, "target") if axis == 0 else None
-            rows.append([target, *map(Tile, images[person, axis], captions)])
-            labels.append(f"{one.name}, axis {axis + 1}\n{pca.explained[axis]:.1%} of variance")
-    title = "Principal axes, steps in L2 norms; moved along the axis | cosine similarity to the target"
-    sheet = grid(rows, title=title, columns=["", *map(heading, amounts)], labels=labels)
+            for axis in range(axes)
+        ]
+        blocks.append(
+            walks(
+                people[person],
+                Tile(unchanged[place], f"0: unchanged\n{number(start.similarity[person], before='identity')}"),
+                rows,
+                columns=[heading(amounts[n]) for n in apart],
+                labels=[f"axis {axis + 1}\n{pca.explained[axis]:.1%} of variance" for axis in range(axes)],
+                ends=[(end(low, "left"), end(high, "right")) for low, high in words],
+            )
+        )
+    title = (
+        f"Principal axes of ID vectors, from {enumerated([people[row].name for row in shown])}\n{notes} Columns: "
+        "step in L2 norms of the ID vector. Below each image: how far its own ID vector moved along the axis, and its "
+        "cosine similarity to the person's."
+    )
+    sheet = titled(below(*blocks), title)
     got = [slope(along_wanted[:, axis], along[:, axis]) for axis in range(axes)]
-    aside = [float(mean(np.abs(others[:, axis]))) for axis in range(axes)]
-    ends = [float(mean(along[:, axis, -1] - along[:, axis, 0])) for axis in range(axes)]
+    aside = [float(mean(np.abs(others[:, axis]))) for axis in range(axes)] if axes > 1 else []
+    whole = [float(mean(along[:, axis, -1] - along[:, axis, 0])) for axis in range(axes)]
     report: dict[str, Any] = {
         "seed": seed,
         "options": options,
@@ -100,12 +137,13 @@ def pca_command(
             control=f"principal axis {axis + 1}",
             change=f"{amounts[0]:+g} -> {amounts[-1]:+g} L2 norms, {len(people)} people",
             kept=(
-                f"{mean(to_person[:, axis, near]):.2f} at {amounts[near]:g}, {mean(to_person[:, axis, 0]):.2f} and "
-                f"{mean(to_person[:, axis, -1]):.2f} at the ends, {len(people) * len(amounts)} images"
+                f"{number(mean(to_person[:, axis, near]))} at {amounts[near]:g}, {number(mean(to_person[:, axis, 0]))} "
+                f"and {number(mean(to_person[:, axis, -1]))} at the ends, {len(people) * len(amounts)} images"
             ),
             moved=(
-                f"ID vectors of the images by {ends[axis]:+.2f} along the axis, {got[axis]:.0%} of what was asked; "
-                f"along the other {axes - 1} shown by {aside[axis]:.2f}"
+                f"ID vectors of the images by {number(whole[axis], '+.2f')} along the axis, "
+                f"{number(got[axis], '.0%')} of what was asked"
+                + (f"; along the other {axes - 1} shown by {number(aside[axis])}" if axes > 1 else "")
             ),
         )
         for axis in range(axes)

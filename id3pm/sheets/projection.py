@@ -9,9 +9,22 @@ import click
 import numpy as np
 
 from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import common_options, given
+from id3pm.sheets.commands import given
 from id3pm.sheets.grid import Tile, grid
-from id3pm.sheets.latent import bundle_option, cosines, listed, load_pca, mean, number, rising, show_option
+from id3pm.sheets.latent import (
+    bundle_option,
+    cosines,
+    enumerated,
+    latent_options,
+    listed,
+    load_pca,
+    mean,
+    number,
+    rising,
+    rows_shown,
+    setting,
+    to_show,
+)
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Studio
 
@@ -20,50 +33,53 @@ ENOUGH = 0.95
 
 
 @click.command("projection")
-@common_options
+@latent_options(2)
 @bundle_option
-@show_option(2)
 def projection_command(
     repository: Path,
     photos: tuple[Path, ...],
     out: Path,
     seed: int,
     steps: int | None,
-    super_resolution: bool,
     threads: int | None,
-    bundle: Path,
     show: int,
+    names: tuple[str, ...],
+    super_resolution: bool,
+    bundle: Path,
 ) -> None:
     """Projection (Fig. 15): a row for each person, ID vectors projected onto 1, 2, 4, ... and all principal axes."""
     options = given(steps=steps)
-    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
+    with Studio(Pipeline.load(repository, threads=threads)) as studio:
         pca = load_pca(bundle, studio)
         people = studio.people(photos)
+        shown = rows_shown([one.name for one in people], show, names)
         counts = powers(len(pca.axes))
         asked = np.stack([[pca.project(one.vector, k) for k in counts] for one in people])
         shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
+        images = shots.images.reshape(*asked.shape[:2], *shots.images.shape[1:])
+        pictures = to_show(studio, images[shown], seed, super_resolution)
+        notes = setting(studio, seed, options, super_resolution)
     found = shots.vectors.reshape(asked.shape)
-    images = shots.images.reshape(*asked.shape[:2], *shots.images.shape[1:])
     targets = np.stack([one.vector for one in people])[:, np.newaxis]
     to_target, to_full = cosines(found, targets), cosines(found, found[:, -1:])
     vector_to_target = cosines(asked, targets)
-    rows: list[list[Tile | None]] = [
-        [
-            Tile(one.image, "target"),
-            *(
-                Tile(images[person, n], f"{number(to_target[person, n])} | {number(to_full[person, n])}")
-                for n in range(len(counts))
-            ),
-        ]
-        for person, one in enumerate(people[:show])
-    ]
+    rows: list[list[Tile | None]] = []
+    for person, images_of_row in zip(shown, pictures, strict=True):
+        captions = [number(value, before="identity") for value in to_target[person]]
+        # Of the last image, the similarity to itself says nothing.
+        more = [number(value, before="to last") for value in to_full[person, :-1]]
+        tiles = map(Tile, images_of_row, [*map("\n".join, zip(captions, more, strict=False)), captions[-1]])
+        rows.append([Tile(people[person].image, f"{people[person].name}\nphotograph"), *tiles])
     title = (
-        f"ID vectors projected onto the first k of {len(pca.axes)} principal axes; "
-        "cosine similarity to the target | to the last image"
+        f"ID vectors of {enumerated([people[row].name for row in shown])}, projected onto the first k of "
+        f"{len(pca.axes)} principal axes\n{notes} Below each image: cosine similarity of its ID vector to the "
+        "person's, and to that of the last image."
     )
     sheet = grid(rows, title=title, columns=["", *(f"k = {k}" for k in counts)])
     means, full = mean(to_target, 0), mean(to_full, 0)
-    enough = next(k for k, value in zip(counts, means, strict=True) if value >= ENOUGH * means[-1])
+    enough = next((k for k, value in zip(counts, means, strict=True) if value >= ENOUGH * means[-1]), None)
+    told = f"{ENOUGH:.0%} of it with k = {enough}" if enough else f"no face with k = {counts[-1]} to compare with"
+    before_last = counts[-2:][0]
     report: dict[str, Any] = {
         "seed": seed,
         "options": options,
@@ -79,10 +95,11 @@ def projection_command(
     effect = Effect(
         control="projection onto k principal axes",
         change=f"k {counts[0]} -> {counts[-1]}, {len(people)} people",
-        kept=f"{means[0]:.2f} -> {means[-1]:.2f}; {ENOUGH:.0%} of it with k = {enough}, {len(shots.images)} images",
+        kept=f"{number(means[0])} -> {number(means[-1])}; {told}, {len(shots.images)} images",
         moved=(
-            f"similarity to the image of the whole vector {full[0]:.2f} at k = {counts[0]}, {full[-2]:.2f} at "
-            f"k = {counts[-2]}; {rising(to_target):.0%} of the doublings bring the target nearer"
+            f"similarity to the image of the whole vector {number(full[0])} at k = {counts[0]}, "
+            f"{number(full[-2:][0])} at k = {before_last}; {number(rising(to_target), '.0%')} of the doublings bring "
+            "the target nearer"
         ),
     )
     click.echo(save(out, "projection", sheet, [effect], report))

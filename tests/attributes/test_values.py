@@ -16,6 +16,7 @@ from id3pm.attributes import (
     mirrored,
     null_vector,
     parse_set,
+    parse_values,
 )
 from id3pm.bundle import ATTRIBUTE_DIMS
 from id3pm.errors import InvalidInputError
@@ -141,6 +142,8 @@ def test_a_vector_of_another_length_is_refused(vector):
         ({"emotion": "hapy"}, 1, "emotion='hapy': choose one of angry"),
         ({"emotion": "happy", "sadness": 0.2}, 1, "emotion and sadness are both given"),
         ({"emotion": {"happy": 0.5, "happiness": 0.5}}, 1, "names happiness twice"),
+        ({"emotion": {"happy": 1, "neutral": 1}}, 1, r"emotions sum to 2 \(happiness=1, neutral=1\): at most 1"),
+        ({"anger": 0.5, "neutral": 0.6}, 2, "emotions sum to 1.1"),
         ({"emotion": 1}, 1, "emotion=1: give a word"),
         ({"emotion": "happy"}, "landmarks", "set landmarks has no emotion"),
         ({"yaw": 36}, "landmarks", "yaw=36: must be a number from -35 to 35 degrees"),
@@ -150,6 +153,16 @@ def test_a_vector_of_another_length_is_refused(vector):
 def test_bad_friendly_values_are_refused_with_field_and_rule(values, attribute_set, message):
     with pytest.raises(InvalidInputError, match=message):
         encode(values, attribute_set)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"yaw": 1, "pitch": 2, "yaw": 3}', "yaw=1,pitch=2,yaw=3", '{"emotion": {"yaw": 1, "yaw": 0}}']
+)
+def test_a_repeated_name_is_named_and_not_called_bad_json(text):
+    with pytest.raises(InvalidInputError, match=r"^attributes: a name is repeated: yaw$"):
+        parse_values(text)
+    with pytest.raises(InvalidInputError, match="not JSON"):
+        parse_values('{"yaw": 1')
 
 
 @pytest.mark.parametrize("attribute_set", ATTRIBUTE_SETS)

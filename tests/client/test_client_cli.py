@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from id3pm_client import (
     Client,
     ConnectionFailedError,
     DeadlineExceededError,
+    Embedding,
     InternalServerError,
     InvalidRequestError,
     ReplayError,
@@ -65,6 +65,35 @@ def test_embed_then_generate(tmp_path: Path, photo: str, server: Any, capsys: py
     assert marked(out) == {*names, "000_seed-5_64.png", "001_seed-6_64.png"} == {path.name for path in out.iterdir()}
     with Image.open(out / "001_seed-6_64.png") as small:
         assert json.loads(small.text["id3pm"])["seed"] == 6
+
+
+def test_a_saved_vector_brings_the_name_of_its_model(
+    tmp_path: Path, photo: str, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named, plain, out = str(tmp_path / "vector.npz"), str(tmp_path / "vector.npy"), str(tmp_path / "out")
+    for file in (named, plain):
+        assert main(["embed", "--photo", photo, "--out", file]) == 0
+    for file, sent in ((named, [[b"sface"]]), (plain, None)):
+        server.calls.clear()
+        assert main(["generate", "--embedding", file, "--seed", "5", "--out", out]) == 0
+        first = next(call for call in server.calls if "embedding" in call.inputs)
+        assert first.inputs["embedding"].tolist() == [[0, 1, 2, 3]]
+        assert (first.inputs["id_vector_model"].tolist() if sent else first.inputs.get("id_vector_model")) == sent
+    capsys.readouterr()
+    wrong = ["generate", "--embedding", named, "--seed", "5", "--out", out, "--id-vector-model", "facenet"]
+    assert main(wrong) == 2
+    assert "vector.npz has vectors of sface" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "description", ["{", '"text"', '{"kind": "pca", "id_vector_model": "sface"}', '{"kind": "vectors"}']
+)
+def test_a_file_whose_description_is_not_of_vectors_exits_with_2(
+    tmp_path: Path, description: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "v.npz", description=np.array(description), vectors=np.ones((1, 4), np.float32))
+    assert main(["generate", "--embedding", str(tmp_path / "v.npz"), "--seed", "1", "--out", str(tmp_path)]) == 2
+    assert "nor .npz with vectors" in capsys.readouterr().err
 
 
 def test_every_option_has_a_flag(tmp_path: Path, photo: str, server: Any) -> None:
@@ -288,11 +317,14 @@ def test_ping_of_several_servers_is_by_server(
 def test_blend_asks_for_the_people_between(
     tmp_path: Path, photo: str, server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = iter([np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)])
-    monkeypatch.setattr(Client, "embed", lambda self, photo, face: SimpleNamespace(vector=next(people)))
+    people = iter([Embedding(row, np.zeros(15, np.float32), 1, "sface") for row in np.eye(4, dtype=np.float32)])
+    monkeypatch.setattr(Client, "embed", lambda self, photo, face: next(people))
     out = tmp_path / "out"
     assert main(["blend", photo, photo, "--share", "0", "0.5", "--seed", "7", "--out", str(out), "--steps", "3"]) == 0
     assert capsys.readouterr().out.split() == [str(out / "000_share-0.png"), str(out / "001_share-0.5.png")]
     asked = sorted((call.inputs["embedding"][0].tolist() for call in server.calls), reverse=True)
     assert asked == [pytest.approx([1, 0, 0, 0]), pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])]
     assert server.seeds() == [7, 7] and all(call.inputs["steps"].tolist() == [[3]] for call in server.calls)
+    assert [call.inputs["id_vector_model"].tolist() for call in server.calls if "embedding" in call.inputs] == [
+        [[b"sface"]]
+    ] * 2

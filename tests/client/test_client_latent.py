@@ -79,10 +79,49 @@ def test_axes_walk_and_project(tmp_path: Path) -> None:
             call()
 
 
-def test_embeddings_are_vectors() -> None:
-    faces = [Embedding(np.eye(4, dtype=np.float32)[row], np.zeros(15, np.float32), 1, "sface") for row in (0, 1)]
+def embedding(row: int, model: str = "sface", dim: int = DIM) -> Embedding:
+    return Embedding(np.eye(dim, dtype=np.float32)[row], np.zeros(15, np.float32), 1, model)
+
+
+def test_embeddings_are_vectors(tmp_path: Path) -> None:
+    age = Directions.load(directions_file(tmp_path / "d.npz"))["age"]
+    pca, face = Pca.load(pca_file(tmp_path / "p.npz")), embedding(3)
+    assert np.array_equal(age.apply(face, [-1, 1]), age.apply(face.vector, [-1, 1]))
+    assert np.array_equal(pca.walk(face, 1, 0.5), pca.walk(face.vector, 1, 0.5))
+    assert np.array_equal(pca.project([face, face], 2)[1], pca.project(face.vector, 2))
+    assert np.array_equal(pca.coordinates(face), pca.coordinates(face.vector))
+    faces = [embedding(row, dim=4) for row in (0, 1)]
     assert slerp(faces[0], faces[1], 0.5) == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])
     assert mean_vector(faces) == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])
+
+
+def test_an_embedding_of_another_model_is_refused_though_its_length_fits(tmp_path: Path) -> None:
+    directions = Directions.load(directions_file(tmp_path / "d.npz"))
+    age, pca, face, other = (
+        directions["age"],
+        Pca.load(pca_file(tmp_path / "p.npz")),
+        embedding(0),
+        embedding(1, "dlib"),
+    )
+    needed = [
+        lambda: age.apply(other, 1),
+        lambda: age.apply([face.vector, other], 1),
+        lambda: pca.walk(other, 0, 1),
+        lambda: pca.project(other, 2),
+        lambda: pca.coordinates([other, other]),
+    ]
+    for call in needed:
+        with pytest.raises(InvalidRequestError, match="an ID vector of dlib, where one of sface is needed"):
+            call()
+    for mixed in (lambda: slerp(face, other, 0.5), lambda: lerp(face, other, 0.5), lambda: mean_vector([face, other])):
+        with pytest.raises(InvalidRequestError, match="vectors of dlib, sface: pass those of one FR model"):
+            mixed()
+    elsewhere = Directions.load(directions_file(tmp_path / "e.npz", id_vector_model="dlib"))
+    with pytest.raises(InvalidRequestError, match="different FR models"):
+        age.orthogonal_to(elsewhere["hat"])
+    by_hand = Direction("by hand", np.eye(DIM)[2], 0.1, "", "", "")
+    assert by_hand.apply(other, 1).shape == (DIM,), "a direction that does not name a model takes any"
+    assert age.orthogonal_to(by_hand).vector == pytest.approx(age.vector)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import id3pm_client.latent as ours
+from id3pm.idspace.sources import read_vectors, write_vectors
 from id3pm.latent.directions import Directions
 from id3pm.latent.fitting import fit_direction
 from id3pm.latent.interpolate import lerp, slerp
 from id3pm.latent.means import mean_vector
 from id3pm.latent.pca import Pca, fit_pca
+from id3pm_client._vectors import load_vectors, save_vectors
 
 DEMO = Path(__file__).parents[2] / "bundles" / "demo" / "latent"
 DIM = 24
@@ -83,6 +85,18 @@ def test_directions_are_equal(folder: Path) -> None:
     assert without.orthogonal_names == expected.card.orthogonal_to == ("age",)
     assert np.array_equal(without.apply(PEOPLE, 2), expected.apply(PEOPLE, 2))
     assert not np.array_equal(without.apply(PEOPLE, 2), here["glasses"].apply(PEOPLE, 2))
+
+
+def test_saved_vectors_keep_the_name_of_their_model_both_ways(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "theirs.npz", PEOPLE[:2], "sface")
+    vectors, model = load_vectors(tmp_path / "theirs.npz")
+    assert model == "sface" and np.array_equal(vectors, PEOPLE[:2])
+    save_vectors(tmp_path / "ours.npz", PEOPLE[0], "sface")
+    found = read_vectors(tmp_path / "ours.npz")
+    assert found.id_vector_model == "sface" and np.array_equal(found.vectors, PEOPLE[:1])
+    save_vectors(tmp_path / "plain.npy", PEOPLE[0], "sface")
+    assert read_vectors(tmp_path / "plain.npy").id_vector_model is None
+    assert np.array_equal(np.load(tmp_path / "plain.npy"), PEOPLE[0])
 
 
 def test_both_read_what_the_demo_bundle_carries() -> None:

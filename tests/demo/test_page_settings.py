@@ -104,6 +104,7 @@ def test_the_demo_bundles_directions_and_axes_move_a_vector_and_refuse_those_of_
     here = space.Space.load(LATENT)
     assert here.axes is not None and here.directions is not None
     names = [slider.name for slider in here.sliders]
+    assert [slider.label for slider in here.sliders[:2]] == ["Cheek brightness", "Hair brightness"]
     (a,) = vectors(1)
     a /= np.linalg.norm(a)
     for name, amount, pointer in (

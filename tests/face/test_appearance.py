@@ -30,8 +30,8 @@ def one(name: str, image: np.ndarray, detection: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("name", "changes", "value"),
     [
-        ("skin", {"skin": 200}, 200.0),
-        ("hair", {"hair": 20, "skin": 120}, -100.0),
+        ("cheek_brightness", {"skin": 200}, 200.0),
+        ("hair_brightness", {"hair": 20, "skin": 120}, -100.0),
         ("fringe", {"forehead": 40, "skin": 150}, 110.0),
         ("fringe", {"forehead": 150, "skin": 150}, 0.0),
         ("mouth", {"mouth": 25.0}, 1.25),
@@ -70,9 +70,9 @@ def test_a_face_at_the_edge_is_measured_inside_the_picture() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     image, detection = face()
-    with pytest.raises(InvalidInputError, match="label 'beard': choose one of skin"):
+    with pytest.raises(InvalidInputError, match="label 'beard': choose one of cheek_brightness"):
         one("beard", image, detection)
     with pytest.raises(InvalidInputError, match="need uint8"):
-        one("skin", image.astype(np.float32), detection)
+        one("cheek_brightness", image.astype(np.float32), detection)
     with pytest.raises(InvalidInputError, match="detections"):
-        measure("skin", image[np.newaxis], detection)
+        measure("cheek_brightness", image[np.newaxis], detection)

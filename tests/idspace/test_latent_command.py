@@ -97,25 +97,25 @@ def test_a_direction_from_a_table(directions: Path) -> None:
 
 def test_directions_from_the_pictures_and_attributes_of_a_data_set(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "directions.npz"
-    run("fit-direction", dataset, "--attribute", "skin", "--out", out)
+    run("fit-direction", dataset, "--attribute", "cheek_brightness", "--out", out)
     run(
         "fit-direction",
         dataset,
         "--attribute",
         "happiness",
         "--orthogonal-to",
-        "skin",
+        "cheek_brightness",
         "--high",
         "smiling",
         "--out",
         out,
     )
     found = Directions.load(out)
-    assert list(found) == ["skin", "happiness"]
-    assert found["skin"].vector[2] > 0.95 and found["happiness"].vector[3] > 0.95
-    assert abs(found["skin"].vector @ found["happiness"].vector) < 1e-6
-    assert found["happiness"].card.orthogonal_to == ("skin",) and found["happiness"].card.high == "smiling"
-    assert found["skin"].card.score is not None and found["skin"].card.score.count == 114
+    assert list(found) == ["cheek_brightness", "happiness"]
+    assert found["cheek_brightness"].vector[2] > 0.95 and found["happiness"].vector[3] > 0.95
+    assert abs(found["cheek_brightness"].vector @ found["happiness"].vector) < 1e-6
+    assert found["happiness"].card.orthogonal_to == ("cheek_brightness",) and found["happiness"].card.high == "smiling"
+    assert found["cheek_brightness"].card.score is not None and found["cheek_brightness"].card.score.count == 114
     assert found["happiness"].card.score is not None and found["happiness"].card.score.count == 113  # one is unknown
 
 
@@ -140,8 +140,13 @@ def test_vectors_are_moved_as_the_library_does(vectors: Path, directions: Path, 
     assert np.array_equal(np.load(out), mean_vector(VECTORS[:2])) and told.count("degrees") == 2
 
 
-def test_photographs_go_through_the_face_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def photographs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """Two photographs, and an FR model `dlib` that reads which of `VECTORS` is theirs from their bytes."""
+
     class Stage:
+        id_vector_model = "dlib"
+
         @classmethod
         def load(cls, folder: Path) -> Stage:
             assert folder == Path("engines/face_embedding/1/engine")
@@ -151,20 +156,72 @@ def test_photographs_go_through_the_face_stage(monkeypatch: pytest.MonkeyPatch, 
             return type("Result", (), {"embedding": VECTORS[int(photo)]})
 
     monkeypatch.setattr(commands, "FaceStage", Stage)
-    for row in (3, 4):
-        (tmp_path / f"{row}.jpg").write_bytes(str(row).encode())
-    run("mean", tmp_path / "3.jpg", tmp_path / "4.jpg", "--repository", "engines", "--out", tmp_path / "mean.npy")
+    files = [tmp_path / "3.jpg", tmp_path / "4.jpg"]
+    for file in files:
+        file.write_bytes(file.stem.encode())
+    return files
+
+
+def test_photographs_go_through_the_face_stage(photographs: list[Path], tmp_path: Path) -> None:
+    run("mean", *photographs, "--repository", "engines", "--out", tmp_path / "mean.npy")
     assert np.array_equal(np.load(tmp_path / "mean.npy"), mean_vector(VECTORS[3:5]))
+
+
+def test_vectors_of_another_model_are_refused_though_their_length_fits(
+    photographs: list[Path], vectors: Path, directions: Path, tmp_path: Path
+) -> None:
+    engines = ("--repository", "engines", "--out", tmp_path / "x.npy")
+    run("mean", *photographs, "--repository", "engines", "--out", tmp_path / "dlib.npz")  # a file with the model's name
+    assert np.array_equal(read_vectors(tmp_path / "dlib.npz").vectors[0], mean_vector(VECTORS[3:5]))
+    pca, ours = tmp_path / "pca.npz", tmp_path / "sface.npz"
+    run("fit-pca", vectors, "--id-vector-model", "sface", "--out", pca)
+    run("walk", pca, "--axis", 0, "--amount", 0.5, "--vector", vectors, "--out", ours)  # what moves along it is of it
+    assert read_vectors(ours).id_vector_model == "sface"
+    for source in (photographs[0], tmp_path / "dlib.npz"):
+        for words in (
+            ("walk", pca, "--axis", 0, "--amount", 1, "--vector", source),
+            ("project", pca, "--k", 2, "--vector", source),
+            ("apply", directions, "--name", "tall", "--strength", 1, "--vector", source),
+        ):
+            with pytest.raises(InvalidInputError, match="is for sface vectors of 8 numbers, not for dlib"):
+                run(*words, *engines)
+    for words in (("blend", photographs[0], ours), ("mean", ours, photographs[1])):
+        with pytest.raises(InvalidInputError, match="vectors of different FR models"):
+            run(*words, *engines)
+    assert not (tmp_path / "x.npy").exists()
+    run("walk", pca, "--axis", 0, "--amount", 1, "--vector", ours, *engines)
+    run("fit-pca", ours, "--out", tmp_path / "again.npz")  # the name needs no repeating
+    assert Pca.load(tmp_path / "again.npz").space.id_vector_model == "sface"
+    with pytest.raises(InvalidInputError, match="SOURCE has vectors of sface"):
+        run("fit-pca", ours, "--id-vector-model", "dlib", "--out", tmp_path / "again.npz")
+
+
+def test_the_name_of_an_unknown_model_is_not_made_up(vectors: Path, photographs: list[Path], tmp_path: Path) -> None:
+    engines = ("--repository", "engines")
+    for words in (("mean", vectors), ("mean", vectors, photographs[0])):
+        with pytest.raises(InvalidInputError, match=r"x\.npz: \.npz names the FR model .* write \.npy"):
+            run(*words, *engines, "--out", tmp_path / "x.npz")
+    assert not (tmp_path / "x.npz").exists()
+    for description in ("{", "[]", '{"kind": "pca", "id_vector_model": "sface"}', '{"kind": "vectors"}'):
+        np.savez(tmp_path / "v.npz", description=np.array(description), vectors=VECTORS)
+        with pytest.raises(InvalidInputError, match=r"v\.npz: need \.npy"):
+            read_vectors(tmp_path / "v.npz")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["fit-pca", "vectors.npy", "--out", "x.npz"], "--id-vector-model: say which"),
-        (["fit-pca", "faces", "--id-vector-model", "arcface", "--out", "x.npz"], "the data set has vectors of sface"),
+        (["fit-pca", "faces", "--id-vector-model", "arcface", "--out", "x.npz"], "SOURCE has vectors of sface"),
         (["fit-direction", "vectors.npy", "--out", "x.npz"], "either --labels or --attribute"),
-        (["fit-direction", "vectors.npy", "--attribute", "skin", "--out", "x.npz"], "needs a data set's folder"),
-        (["fit-direction", "faces", "--attribute", "beard", "--out", "x.npz"], "choose one of anger,.*skin"),
+        (
+            ["fit-direction", "vectors.npy", "--attribute", "cheek_brightness", "--out", "x.npz"],
+            "needs a data set's folder",
+        ),
+        (
+            ["fit-direction", "faces", "--attribute", "beard", "--out", "x.npz"],
+            "choose one of anger,.*cheek_brightness",
+        ),
         (
             ["apply", "directions.npz", "--name", "x", "--strength", "1", "--vector", "vectors.npy", "--out", "x"],
             "are tall",

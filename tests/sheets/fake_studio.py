@@ -24,15 +24,20 @@ class FakeStudio:
     """Of `id3pm.sheets.studio.Studio`, what the sheets use.
 
     `fidelity` 1 gives images whose ID vectors are those that were asked for, 0 always the same person's; the cheeks are
-    as light as the vector's third number. Rows in `faceless` show no face.
+    as light as the vector's third number. Rows in `faceless` show no face. `enlarged` counts the 256 px images.
     """
 
     fidelity = 1.0
     faceless: tuple[int, ...] = ()
+    enlarged: list[int]
 
     def __init__(self, pipeline: Any, super_resolution: bool = False) -> None:
         self.pipeline = SimpleNamespace(
-            base_manifest=SimpleNamespace(id_vector_model="sface", unet=SimpleNamespace(identity_dim=DIM))
+            base_manifest=SimpleNamespace(
+                id_vector_model="sface",
+                unet=SimpleNamespace(identity_dim=DIM),
+                sampling=SimpleNamespace(steps=25, guidance_scale=2.0),
+            )
         )
 
     def __enter__(self) -> FakeStudio:
@@ -53,6 +58,10 @@ class FakeStudio:
         vectors[0] = np.nan  # and the first one shows no face
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
+    def enlarge(self, images: np.ndarray, seed: int) -> np.ndarray:
+        self.enlarged.append(len(images))
+        return images.repeat(4, axis=1).repeat(4, axis=2)
+
     def shoot(self, vectors: np.ndarray, seeds: Any, **options: Any) -> Shots:
         same = people_vectors()[0]
         found = self.fidelity * vectors + (1 - self.fidelity) * same
@@ -61,14 +70,16 @@ class FakeStudio:
         images = np.broadcast_to(grey[:, None, None, None], (len(found), 64, 64, 3)).copy()
         face = np.array([12, 8, 40, 50, 22, 28, 42, 28, 32, 38, 22, 48, 42, 48, 0.9], np.float32)
         detections = np.tile(face, (len(found), 1))
-        for row in self.faceless:
+        for row in (row for row in self.faceless if row < len(found)):
             found[row], detections[row] = np.nan, np.nan
         similarity = np.sum(found * vectors, axis=1)
         return Shots(images, similarity, found, detections)
 
 
-def install(monkeypatch: Any, module: Any, fidelity: float = 1.0, faceless: tuple[int, ...] = ()) -> None:
-    """Puts the fake in the place of a sheet's studio."""
-    settings = {"fidelity": fidelity, "faceless": faceless}
+def install(monkeypatch: Any, module: Any, fidelity: float = 1.0, faceless: tuple[int, ...] = ()) -> list[int]:
+    """Puts the fake in the place of a sheet's studio; the list grows by the number of images shown at 256 px."""
+    enlarged: list[int] = []
+    settings = {"fidelity": fidelity, "faceless": faceless, "enlarged": enlarged}
     monkeypatch.setattr(module, "Studio", type("Studio", (FakeStudio,), settings))
     monkeypatch.setattr(module, "Pipeline", SimpleNamespace(load=lambda repository, threads: Path(repository)))
+    return enlarged

@@ -59,4 +59,4 @@ def test_a_sheet_has_a_row_for_each_person_or_for_each_sweep(swept: Swept, per_p
     sheet = np.asarray(_sheet([swept], PEOPLE, 0, per_person))
     # Each step has its own grey; a row shows it once.
     seen = (sheet == 100).all(axis=-1).sum()
-    assert seen == pytest.approx(rows * 128 * 128, abs=8)  # smooth letters have greys as well
+    assert seen == pytest.approx(rows * 128 * 128, abs=40)  # smooth letters have greys as well

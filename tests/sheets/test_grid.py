@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from PIL import Image
 
-from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.grid import NARROWEST, Tile, below, beside, grid
 from id3pm.sheets.studio import face_square
 
 
@@ -23,6 +25,38 @@ def test_labels_titles_and_captions_take_room_and_leave_ink() -> None:
     dressed = grid([[Tile(flat(255), "0.61")]], title="Guidance", columns=["2"], labels=["one\ntwo"], size=64)
     assert dressed.width > bare.width and dressed.height > bare.height
     assert np.asarray(bare).min() == 255 and np.asarray(dressed).min() < 128
+
+
+def test_a_long_title_is_wrapped_to_the_sheet() -> None:
+    short, long = (grid([[Tile(flat(255))] * 8], title="Guidance\n" + "word " * count) for count in (1, 100))
+    assert short.width == long.width > NARROWEST and long.height > short.height + 60
+
+
+def test_both_ends_of_a_row_are_named_beside_it() -> None:
+    bare, dressed = (
+        np.asarray(grid([[Tile(flat(255))] * 2], ends=ends, size=64)).min(axis=(0, 2)) < 128
+        for ends in ((), [("dark", "bright")])
+    )
+    inked = np.flatnonzero(dressed)
+    assert not bare.any() and inked.min() < 20 and inked.max() > len(dressed) - 20
+
+
+def test_an_empty_box_marks_a_place_without_a_picture() -> None:
+    box = np.asarray(grid([[Tile(None, "vector 0.93")]], size=64))
+    assert (box == 242).all(axis=-1).sum() == pytest.approx(64 * 64, abs=8)  # smooth letters have greys as well
+
+
+def test_small_pictures_are_enlarged_without_blocks() -> None:
+    edge = np.concatenate([flat(0)[:, :4], flat(255)[:, :4]], axis=1)
+    sheet = np.asarray(grid([[Tile(edge)]], size=64))[..., 0]
+    assert len(np.unique(sheet[40])) > 5, "steps between black and white"
+
+
+def test_sheets_stand_beside_and_below_each_other() -> None:
+    small, large = Image.new("RGB", (10, 20), "red"), Image.new("RGB", (30, 5), "blue")
+    row, column = beside(small, large), below(small, large)
+    assert row.size == (40, 20) and row.getpixel((39, 4)) == (0, 0, 255) and row.getpixel((39, 5)) == (255, 255, 255)
+    assert column.size == (30, 25) and column.getpixel((0, 19)) == (255, 0, 0) and column.getpixel((29, 24))[2] == 255
 
 
 def test_the_square_frames_the_face_and_is_black_outside_the_picture() -> None:

@@ -37,11 +37,11 @@ def test_landmark_labels_go_to_their_pictures_and_are_nan_without_a_sure_face() 
     images = IMAGES + np.arange(4, dtype=np.uint8)[:, None, None, None]
     detections = np.tile(FACE, (4, 1))
     detections[1] = np.nan
-    found = Labels(["smile", "skin", "beard", "yaw"]).measure(images, detections)
+    found = Labels(["smile", "cheek_brightness", "beard", "yaw"]).measure(images, detections)
     assert set(found) == {*LABELS, "smile", "yaw"}
     assert found["smile"] == pytest.approx([90, np.nan, 92, np.nan], nan_ok=True)
     assert found["yaw"] == pytest.approx([-90, np.nan, -92, np.nan], nan_ok=True)
-    assert found["skin"] == pytest.approx([90, np.nan, 92, 93], nan_ok=True)
+    assert found["cheek_brightness"] == pytest.approx([90, np.nan, 92, 93], nan_ok=True)
     nowhere = Labels(["smile"]).measure(images, np.full((4, 15), np.nan))
     assert np.isnan(nowhere["smile"]).all()
 
@@ -51,7 +51,7 @@ def test_without_the_landmark_network_what_pixels_tell_is_left(monkeypatch: pyte
         raise EngineMissingError("not installed")
 
     monkeypatch.setattr(labels, "FaceMesh", missing)
-    assert Labels(["skin"]).names == tuple(LABELS)
+    assert Labels(["cheek_brightness"]).names == tuple(LABELS)
     found = Labels(["smile"])
     assert found.names == tuple(LABELS) and set(found.measure(IMAGES, np.tile(FACE, (4, 1)))) == set(LABELS)
 
@@ -60,4 +60,4 @@ def test_without_the_landmark_network_what_pixels_tell_is_left(monkeypatch: pyte
 def test_texts_say_what_is_measured() -> None:
     found = Labels(["smile", "yaw"])
     assert found.text("yaw") == "yaw, degrees" and found.text("smile").startswith("smile, share")
-    assert found.text("skin") == LABELS["skin"].text
+    assert found.text("cheek_brightness") == LABELS["cheek_brightness"].text

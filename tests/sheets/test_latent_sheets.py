@@ -39,7 +39,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             np.eye(DIM)[axis] if name != "hat" else np.eye(DIM)[axis] * 0.8 + np.eye(DIM)[2] * 0.6,
             Card(name=name, label=name, low="-", high="+", step=0.1, model="linear", score=None, trained_on="given"),
         )
-        for axis, name in ((2, "skin"), (5, "hat"))
+        for axis, name in ((2, "cheek_brightness"), (5, "hat"))
     ]
     Directions(SPACE, tuple(found)).save(folder / "directions.npz")
     monkeypatch.setattr(latent, "latent_file", lambda path, kind: path / "latent" / f"{kind}.npz")
@@ -54,9 +54,14 @@ def report(tmp_path: Path, command: str, *words: object) -> dict[str, Any]:
     file = Path(result.output.strip())
     with Image.open(file) as image:
         assert image.width > 500 and "trainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"]
-    data: dict[str, Any] = json.loads(file.with_suffix(".json").read_text())
+    data: dict[str, Any] = json.loads(file.with_suffix(".json").read_text(), parse_constant=not_json)
     assert all(effect["kept"] and effect["moved"] for effect in data["effects"])
+    assert not any("nan" in text for effect in data["effects"] for text in effect.values())
     return data
+
+
+def not_json(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
 
 
 def test_every_sheet_has_its_command() -> None:
@@ -92,6 +97,56 @@ def test_the_axis_sheet_measures_how_much_of_the_step_arrives(
     assert len(data["effects"]) == 3 and f"{got[0]:.0%} of what was asked" in data["effects"][0]["moved"]
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+def test_an_axis_alone_has_no_others_to_move_along(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, axes: int
+) -> None:
+    install(monkeypatch, pca)
+    data = report(tmp_path, "pca", "--bundle", bundle, "--axes", axes)
+    assert len(data["moved_along_others"]) == (axes if axes > 1 else 0)
+    assert ("along the other" in data["effects"][0]["moved"]) == (axes > 1)
+
+
+def test_words_for_the_ends_of_axes_are_for_axes_that_are_shown(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, pca)
+    report(tmp_path, "pca", "--bundle", bundle, "--ends", "bare forehead,long hair over the face")
+    for words in (("--ends", "long hair"), ("--axes", 1, "--ends", "a,b", "--ends", "c,d")):
+        wrong = CliRunner().invoke(sheet_group, ["pca", "--bundle", str(bundle), *map(str, words)])
+        assert wrong.exit_code == 2 and "give LOW,HIGH" in wrong.output
+
+
+def test_only_what_is_shown_is_enlarged(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, words, count in (
+        (pca, ("pca", "--bundle", bundle), 3 * 4 + 1),
+        (projection, ("projection", "--bundle", bundle), 5),
+        (directions, ("directions", "--bundle", bundle), 2 * 4 + 1),
+        (interpolation, ("interpolation",), 7),
+        (mean, ("mean",), 1 + (len(ALTERED) - 1) + 1),
+    ):
+        enlarged = install(monkeypatch, module)
+        for shown, times in (("--show", "2"), 2), (("--person", "03"), 1), (("--person", "03", "--person", "00"), 2):
+            report(tmp_path, *words, *shown)
+            assert sum(enlarged) == times * count, words[0]
+            enlarged.clear()
+        report(tmp_path, *words, "--no-super-resolution")
+        assert not enlarged
+        wrong = CliRunner().invoke(sheet_group, [*map(str, words), "--person", "nobody"])
+        assert wrong.exit_code == 2 and "choose one of 00, 01, 02, 03" in wrong.output
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("module", [pca, projection, directions, interpolation, mean])
+def test_where_no_face_is_found_the_sheet_says_so(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, module: Any
+) -> None:
+    install(monkeypatch, module, faceless=tuple(range(1000)))
+    words = ("--bundle", bundle) if module in (pca, projection, directions) else ()
+    effect = report(tmp_path, module.__name__.rpartition(".")[2], *words)["effects"][0]
+    assert "no face" in effect["kept"]
+
+
 def test_images_without_a_face_are_left_out(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, pca, faceless=(0, 1))
     data = report(tmp_path, "pca", "--bundle", bundle)
@@ -110,37 +165,48 @@ def test_projection_comes_nearer_with_every_doubling(
     assert data["enough"] in (8, 16)
 
 
+def test_a_projection_without_a_last_face_has_no_number_of_axes_that_is_enough(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, projection, faceless=tuple(range(4, 5 * PEOPLE, 5)))
+    data = report(tmp_path, "projection", "--bundle", bundle)
+    assert data["enough"] is None and {row[-1] for row in data["to_target"]} == {None}
+    assert "no face with k = 16" in data["effects"][0]["kept"]
+
+
 def test_directions_move_their_label_and_orthogonal_ones_no_other(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, directions)
     data = report(tmp_path, "directions", "--bundle", bundle)
-    skin, hat = data["directions"]["skin"], data["directions"]["hat"]
-    assert skin["measured"].startswith("brightness") and "ID vectors" in hat["measured"]
-    for found in (skin, hat):
+    cheeks, hat = data["directions"]["cheek_brightness"], data["directions"]["hat"]
+    assert cheeks["measured"].startswith("brightness") and "ID vectors" in hat["measured"]
+    for found in (cheeks, hat):
         assert found["correlation_with_strength"] > 0.98 and found["right_way"] == [PEOPLE, PEOPLE]
-    assert 0.3 < data["crosstalk"]["hat"]["skin"] < 0.9
+    assert 0.3 < data["crosstalk"]["hat"]["cheek_brightness"] < 0.9
     apart = report(tmp_path, "directions", "--bundle", bundle, "--orthogonal")
-    assert abs(apart["crosstalk"]["hat"]["skin"]) < 0.15
+    assert abs(apart["crosstalk"]["hat"]["cheek_brightness"]) < 0.15
     assert (tmp_path / "out" / "directions.json").exists() and "without the others" in apart["effects"][0]["control"]
     one = report(tmp_path, "directions", "--bundle", bundle, "--name", "hat", "--strengths", "-1,0,1")
     assert list(one["directions"]) == ["hat"]
     wrong = CliRunner().invoke(sheet_group, ["directions", "--bundle", str(bundle), "--name", "beard"])
-    assert wrong.exit_code == 2 and "choose one of skin, hat" in wrong.output
+    assert wrong.exit_code == 2 and "choose one of cheek_brightness, hat" in wrong.output
 
 
 def test_crosstalk_is_a_share_of_what_the_labels_own_direction_does() -> None:
     still, moving = np.zeros((2, 3)), np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0]])
     values = {
-        "skin": {"skin": moving, "hair": 0.5 * moving},
-        "hair": {"skin": still, "hair": -2.0 * moving},
-        "age": {"skin": moving, "hair": still},
+        "cheek_brightness": {"cheek_brightness": moving, "hair_brightness": 0.5 * moving},
+        "hair_brightness": {"cheek_brightness": still, "hair_brightness": -2.0 * moving},
+        "age": {"cheek_brightness": moving, "hair_brightness": still},
     }
     assert crosstalk(values) == {
-        "skin": {"hair": pytest.approx(-0.25)},
-        "hair": {"skin": 0.0},
-        "age": {"skin": pytest.approx(1.0), "hair": 0.0},
+        "cheek_brightness": {"hair_brightness": pytest.approx(-0.25)},
+        "hair_brightness": {"cheek_brightness": 0.0},
+        "age": {"cheek_brightness": pytest.approx(1.0), "hair_brightness": 0.0},
     }
+    unmoved = {"smile": {"smile": still, "brows": moving}, "brows": {"smile": moving, "brows": moving}}
+    assert np.isnan(crosstalk(unmoved)["brows"]["smile"]), "a share of nothing is no number"
 
 
 def test_the_mean_is_nearer_than_single_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +215,14 @@ def test_the_mean_is_nearer_than_single_pictures(tmp_path: Path, monkeypatch: py
     assert first["no_face"] == ["blurred"] and len(first["vectors"]) == len(ALTERED) - 1
     assert first["mean_vector"] > max(first["vectors"])
     assert first["image_of_mean"] == pytest.approx(first["mean_vector"], abs=1e-3)
-    people = report(tmp_path, "mean", "--one-person")["people"]
+    assert first["image_of_clean"] == pytest.approx(1.0)
+    people = report(tmp_path, "mean", "--one-person", "--person", "one person")["people"]
     assert len(people) == 1 and people[0]["pictures"] == [f"{row:02d}" for row in range(PEOPLE)]
     assert people[0]["mean_vector"] > np.mean(people[0]["vectors"])
+    # A generator that keeps everything gives faces as alike as the vectors: none is compared with what it was made of.
+    assert people[0]["images"] == pytest.approx(people[0]["vectors"], abs=2e-3)
+    assert people[0]["image_of_mean"] == pytest.approx(people[0]["mean_vector"], abs=1e-3)
+    assert people[0]["image_of_clean"] is None
 
 
 def test_agreement_without_a_truth_leaves_each_picture_out() -> None:

@@ -29,9 +29,10 @@ from id3pm_client._errors import ClientError, InvalidRequestError
 from id3pm_client._fleet import Fleet, Server
 from id3pm_client._flight import Call, Flight, Retry, RetryBudget
 from id3pm_client._generation import Generation
-from id3pm_client._images import Embedding, Photo
+from id3pm_client._images import Photo
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
+from id3pm_client._vectors import model_of
 
 logger = logging.getLogger("id3pm_client")
 # Questions about a request (cancel, ping) are answered within milliseconds, or the server is in trouble.
@@ -265,13 +266,10 @@ def _with_model(embedding: object, options: Mapping[str, object]) -> Mapping[str
     Raises:
         InvalidRequestError: They are of different models.
     """
-    several = embedding if isinstance(embedding, (list, tuple)) else [embedding]
-    models = {each.id_vector_model for each in several if isinstance(each, Embedding)}
-    if len(models) > 1:
-        raise InvalidRequestError(f"embedding has vectors of {', '.join(sorted(models))}: pass those of one FR model")
-    if not models or options.get("id_vector_model") is not None:
+    model = model_of(embedding)
+    if model is None or options.get("id_vector_model") is not None:
         return options
-    return {**options, "id_vector_model": models.pop()}
+    return {**options, "id_vector_model": model}
 
 
 def _wanted(with_64: bool) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from id3pm_client._errors import (
 from id3pm_client._images import GeneratedImage, png_of
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
+from id3pm_client._vectors import load_vectors, save_vectors
 from id3pm_client.latent import slerp
 
 INTERRUPTED = 130
@@ -77,16 +78,18 @@ def generate(args: argparse.Namespace) -> None:
         if args.photo is not None:
             client.generate_from_photo(args.photo, seeds, face=args.face, **how)
         else:
-            client.generate(_read_vectors(args.embedding), seeds, **how)
+            vectors, known = _read_vectors(args)
+            client.generate(vectors, seeds, **{**how, **known})
 
 
 def blend(args: argparse.Namespace) -> None:
     """Writes one PNG for each share of the second person to a folder."""
     with Client(**_settings(args)) as client:
-        first, second = (client.embed(photo, face=args.face).vector for photo in (args.first, args.second))
+        first, second = (client.embed(photo, face=args.face) for photo in (args.first, args.second))
         vectors = slerp(first, second, args.share)
         args.out.mkdir(parents=True, exist_ok=True)
-        for position, image in enumerate(client.generate(vectors, args.seed, **_options(args))):
+        options = {**_options(args), "id_vector_model": args.id_vector_model or first.id_vector_model}
+        for position, image in enumerate(client.generate(vectors, args.seed, **options)):
             path = args.out / f"{position:03d}_share-{args.share[position]:g}.png"
             image.save(path)
             _print(path)
@@ -100,7 +103,8 @@ def stream(args: argparse.Namespace) -> None:
         if args.photo is not None:
             events = client.stream_from_photo(args.photo, args.seed, face=args.face, **how)
         else:
-            events = client.stream(_read_vector(args.embedding), args.seed, **how)
+            vectors, known = _read_vectors(args)
+            events = client.stream(_only(vectors), args.seed, **{**how, **known})
         with contextlib.closing(events):
             for name, image in _pictures(events):
                 path = args.out / f"seed-{args.seed}{name}.png"
@@ -129,11 +133,10 @@ def _pictures(events: Iterator[Event]) -> Iterator[tuple[str, Image.Image | Gene
 
 
 def embed(args: argparse.Namespace) -> None:
-    """Writes the ID vector of a photograph as .npy."""
+    """Writes the ID vector of a photograph as .npy, or as .npz with the name of its FR model."""
     with Client(**_settings(args)) as client:
         found = client.embed(args.photo, face=args.face)
-    with args.out.open("wb") as file:  # np.save would add an extension of its own to a path
-        np.save(file, found.vector)
+    save_vectors(args.out, found.vector, found.id_vector_model)
     _print(args.out)
     _tell(f"{found.faces} face(s), detection score {found.score:.2f}, vector of {found.vector.size}")
 
@@ -142,7 +145,7 @@ def replay(args: argparse.Namespace) -> None:
     """Writes the image of a receipt, made again."""
     if args.out.suffix.lower() != ".png":  # now, not after the work
         raise InvalidRequestError(f"--out {args.out}: must end in .png, which carries the receipt")
-    vector = None if args.embedding is None else _read_vector(args.embedding)
+    vector = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
     with Client(**_settings(args)) as client:
         image = client.replay(args.receipt, vector, photo=args.photo, face=args.face)
     image.save(args.out)
@@ -158,10 +161,11 @@ def bench(args: argparse.Namespace) -> int:
 
     async def run() -> Result:
         async with AsyncClient(**{**_settings(args), "max_in_flight": concurrency}) as client:
+            known: dict[str, Any] = {}
             if args.photo is not None:
                 vectors = (await client.embed(args.photo, face=args.face)).vector
             else:
-                vectors = _read_vectors(args.embedding)
+                vectors, known = _read_vectors(args)
             return await run_bench(
                 client,
                 np.atleast_2d(vectors),
@@ -169,7 +173,7 @@ def bench(args: argparse.Namespace) -> int:
                 images=images,
                 seconds=seconds,
                 first_seed=args.seed,
-                options=_options(args),
+                options={**_options(args), **known},
             )
 
     result = asyncio.run(run())
@@ -221,19 +225,23 @@ def _read_token(path: Path) -> str:
         raise InvalidRequestError(f"{path}: not a token, which is printable ASCII text") from None
 
 
-def _read_vectors(path: str) -> Any:
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InvalidRequestError(f"{path}: not a .npy file: {error}") from None
-    if isinstance(vectors, np.ndarray) and vectors.size == 0:
-        raise InvalidRequestError(f"{path}: holds no vector, its shape is {vectors.shape}")
-    return vectors
+def _read_vectors(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The vectors of `--embedding`, and as an option the FR model that the file names, if it does.
+
+    Raises:
+        InvalidRequestError: It is no file of vectors, or `--id-vector-model` names another model.
+        OSError: It cannot be read.
+    """
+    vectors, model = load_vectors(args.embedding)
+    if model is None:
+        return vectors, {}
+    if args.id_vector_model not in (None, model):
+        raise InvalidRequestError(f"--id-vector-model {args.id_vector_model}: {args.embedding} has vectors of {model}")
+    return vectors, {"id_vector_model": model}
 
 
-def _read_vector(path: str) -> Any:
+def _only(vectors: Any) -> Any:
     """The only vector of a file, `[D]` or `[1, D]`."""
-    vectors = _read_vectors(path)
     return vectors[0] if vectors.ndim == 2 and len(vectors) == 1 else vectors
 
 

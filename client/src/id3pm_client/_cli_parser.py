@@ -72,7 +72,13 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
 
     command = add("embed", "photograph to ID vector")
     command.add_argument("--photo", required=True, help="JPEG or PNG file")
-    command.add_argument("--out", type=Path, required=True, metavar="NPY", help="file for the vector")
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="file for it: .npz, which names its FR model, or .npy",
+    )
     _add_face(command)
 
     command = add("replay", "the image of a receipt again, or what is different now")
@@ -98,7 +104,7 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
 def _add_source(command: argparse.ArgumentParser) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--photo", help="JPEG or PNG file")
-    source.add_argument("--embedding", metavar="NPY", help="ID vectors [D] or [N, D], as `embed` writes them")
+    source.add_argument("--embedding", metavar="FILE", help="ID vectors [D] or [N, D], as `embed` writes them")
     _add_face(command)
 
 

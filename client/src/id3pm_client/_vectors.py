@@ -1,4 +1,4 @@
-"""ID vectors as they come from callers, checked; and the files that `id3pm latent` writes."""
+"""ID vectors as they come from callers, checked; files with them, and those that `id3pm latent` writes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,72 @@ import numpy as np
 import numpy.typing as npt
 
 from id3pm_client._errors import InvalidRequestError
+from id3pm_client._images import Embedding
 
 Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 SMALLEST_NORM = 1e-6
 SCHEMA_VERSION = 1
+VECTORS_KIND = "vectors"
+
+
+def model_of(*values: object) -> str | None:
+    """The FR model of every `Embedding` among values and in lists of them; `None` where there are only numbers.
+
+    Raises:
+        InvalidRequestError: They are of different models.
+    """
+    several = [each for value in values for each in (value if isinstance(value, (list, tuple)) else [value])]
+    models = {each.id_vector_model for each in several if isinstance(each, Embedding)}
+    if len(models) > 1:
+        raise InvalidRequestError(f"vectors of {', '.join(sorted(models))}: pass those of one FR model")
+    return models.pop() if models else None
+
+
+def check_model(needed: str | None, *values: object) -> None:
+    """Raises `InvalidRequestError` if an `Embedding` is of another FR model than is needed."""
+    model = model_of(*values)
+    if needed is not None and model not in (None, needed):
+        raise InvalidRequestError(
+            f"an ID vector of {model}, where one of {needed} is needed: other models' mean nothing"
+        )
+
+
+def load_vectors(path: str | os.PathLike[str]) -> tuple[npt.NDArray[Any], str | None]:
+    """ID vectors of a `.npy` file as it holds them; or of `.npz` with `vectors`, and the FR model that it names.
+
+    Raises:
+        InvalidRequestError: It is neither, or holds no vector.
+        OSError: It cannot be read.
+    """
+    model = None
+    try:
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, np.ndarray):
+                arrays = {key: content[key] for key in content.files}
+                content = arrays["vectors"]
+                if "description" in arrays:
+                    description = json.loads(str(arrays["description"]))
+                    model = str(description["id_vector_model"])
+                    if description["kind"] != VECTORS_KIND:
+                        raise ValueError(f"it holds {description['kind']}")
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError) as error:
+        raise InvalidRequestError(f"{path}: not a .npy file, nor .npz with vectors: {error}") from None
+    if content.size == 0:
+        raise InvalidRequestError(f"{path}: holds no vector, its shape is {content.shape}")
+    return content, model
+
+
+def save_vectors(path: str | os.PathLike[str], vectors: npt.NDArray[Any], id_vector_model: str) -> None:
+    """Writes ID vectors: as `.npz` with the name of their FR model, or under any other suffix as plain `.npy`."""
+    with open(path, "wb") as file:  # numpy would add an extension of its own to a path
+        if Path(path).suffix == ".npz":
+            head = {"kind": VECTORS_KIND, "schema_version": SCHEMA_VERSION, "id_vector_model": id_vector_model}
+            text = json.dumps({**head, "identity_dim": vectors.shape[-1]})
+            np.savez(file, description=np.array(text), vectors=np.atleast_2d(vectors))
+        else:
+            np.save(file, vectors)
 
 
 def read(path: str | os.PathLike[str], kind: str, more: set[str]) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -55,7 +116,8 @@ def check_shapes(name: str, arrays: dict[str, npt.NDArray[Any]], shapes: dict[st
 
 
 def pair(a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Two unit vectors [..., D] and shares [..., 1], checked."""
+    """Two unit vectors [..., D] of one FR model and shares [..., 1], checked."""
+    model_of(a, b)
     first, second = unit(a, None, "a"), unit(b, None, "b")
     if first.shape[-1] != second.shape[-1]:
         raise InvalidRequestError(f"a has {first.shape[-1]} numbers and b {second.shape[-1]}: need the same FR model's")

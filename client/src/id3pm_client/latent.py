@@ -5,13 +5,15 @@ ID vectors are plain inputs of a request, so a server needs to know nothing of t
     from id3pm_client import Client
     from id3pm_client.latent import Directions, Pca, slerp
 
-    hair = Directions.load("bundles/demo/latent/directions.npz")["hair"]
+    smile = Directions.load("bundles/demo/latent/directions.npz")["smile"]
     with Client() as client:
-        face = client.embed("portrait.jpg").vector
-        images = client.generate(hair.apply(face, [-4, -2, 0, 2, 4]), seed=0)
+        face = client.embed("portrait.jpg")
+        images = client.generate(smile.apply(face, [-4, -2, 0, 2, 4]), seed=0)
 
 Every function takes any vectors that are not zero, scales them to L2 norm 1 first, and gives unit vectors back. Shapes
 broadcast: the leading axes of vectors [..., D] go with the axes of amounts, so one vector and T amounts give [T, D].
+An `Embedding` knows its FR model, and is refused where another one's is needed; of plain arrays only the length is
+checked, which several models share.
 The numbers equal those of `id3pm.latent`, which also fits the files that are read here.
 """
 
@@ -27,7 +29,19 @@ import numpy as np
 import numpy.typing as npt
 
 from id3pm_client._errors import InvalidRequestError
-from id3pm_client._vectors import SMALLEST_NORM, Floats, Vectors, check_shapes, finished, pair, read, real, unit
+from id3pm_client._vectors import (
+    SMALLEST_NORM,
+    Floats,
+    Vectors,
+    check_model,
+    check_shapes,
+    finished,
+    model_of,
+    pair,
+    read,
+    real,
+    unit,
+)
 
 __all__ = ["Direction", "Directions", "Pca", "lerp", "mean_vector", "slerp"]
 
@@ -42,15 +56,16 @@ def slerp(a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike) -> Vectors:
     """Spherical linear interpolation: along the great circle, at constant speed.
 
     Args:
-        a: ID vectors [..., D], where t is 0.
-        b: ID vectors [..., D], where t is 1.
+        a: ID vectors [..., D] or an `Embedding`, where t is 0.
+        b: The same, where t is 1.
         t: Share of the way; outside 0 .. 1 goes on along the circle. One pair and T shares give [T, D].
 
     Returns:
         Unit vectors, float32 [..., D].
 
     Raises:
-        InvalidRequestError: A vector is zero or not finite, the lengths differ, or a and b are opposite to each other.
+        InvalidRequestError: A vector is zero or not finite, the lengths or FR models differ, or a and b are opposite to
+            each other.
     """
     first, second, share = pair(a, b, t)
     # Kahan's formula: exact for small angles and for large ones, unlike the arc cosine.
@@ -85,8 +100,10 @@ def mean_vector(vectors: npt.ArrayLike | Sequence[Any]) -> Vectors:
         A unit vector, float32 [D].
 
     Raises:
-        InvalidRequestError: Not [N, D] with N of at least 1, a vector is zero or not finite, or the mean is zero.
+        InvalidRequestError: Not [N, D] with N of at least 1, a vector is zero or not finite, the FR models differ, or
+            the mean is zero.
     """
+    model_of(vectors)
     rows = unit(vectors, None, "vectors")
     if rows.ndim != 2 or not len(rows):
         raise InvalidRequestError(f"vectors have shape {list(rows.shape)}: pass [N, D], those of N photographs")
@@ -129,15 +146,15 @@ class Pca:
         """Where vectors [..., D] lie along the axes, from the mean: float64 [..., K].
 
         Raises:
-            InvalidRequestError: A vector is of another length, zero or not finite.
+            InvalidRequestError: A vector is of another length or FR model, zero or not finite.
         """
-        return np.asarray((unit(vector, self.mean.size) - self.mean) @ self.axes.T)
+        return np.asarray((self._unit(vector) - self.mean) @ self.axes.T)
 
     def walk(self, vector: npt.ArrayLike, axis: int, amount: npt.ArrayLike) -> Vectors:
         """Vectors moved along one axis.
 
         Args:
-            vector: ID vectors [..., D].
+            vector: ID vectors [..., D], or an `Embedding`.
             axis: From 0, the axis of largest variance.
             amount: How far, in L2 norms of the ID vector; one vector and T amounts give [T, D].
 
@@ -145,29 +162,33 @@ class Pca:
             Unit vectors, float32 [..., D].
 
         Raises:
-            InvalidRequestError: There is no such axis, a vector is of another length, zero or not finite.
+            InvalidRequestError: There is no such axis, a vector is of another length or FR model, zero or not finite.
         """
         if not 0 <= axis < len(self.axes):
             raise InvalidRequestError(f"axis={axis}: must be from 0 to {len(self.axes) - 1}")
-        return finished(unit(vector, self.mean.size) + real(amount, "amount")[..., np.newaxis] * self.axes[axis])
+        return finished(self._unit(vector) + real(amount, "amount")[..., np.newaxis] * self.axes[axis])
 
     def project(self, vector: npt.ArrayLike, k: int) -> Vectors:
         """Vectors without all but the first k axes: what lies along the others is that of the mean.
 
         Args:
-            vector: ID vectors [..., D].
+            vector: ID vectors [..., D], or an `Embedding`.
             k: From 0, which leaves the mean, to K.
 
         Returns:
             Unit vectors, float32 [..., D].
 
         Raises:
-            InvalidRequestError: k is out of range, a vector is of another length, zero or not finite.
+            InvalidRequestError: k is out of range, a vector is of another length or FR model, zero or not finite.
         """
         if not 0 <= k <= len(self.axes):
             raise InvalidRequestError(f"k={k}: must be from 0 to {len(self.axes)}")
         kept = self.axes[:k]
-        return finished(self.mean + (unit(vector, self.mean.size) - self.mean) @ kept.T @ kept)
+        return finished(self.mean + (self._unit(vector) - self.mean) @ kept.T @ kept)
+
+    def _unit(self, vector: npt.ArrayLike) -> Floats:
+        check_model(self.id_vector_model, vector)
+        return unit(vector, self.mean.size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,6 +205,7 @@ class Direction:
         score: How well it tells the label (`accuracy`, `accuracy_interval`, `baseline`, `r2`, `r2_interval`, `count`),
             or `None`.
         orthogonal_names: Names of the directions that were taken out of it.
+        id_vector_model: The FR model whose vectors it belongs to, or `None` where that is not known.
     """
 
     name: str
@@ -194,20 +216,22 @@ class Direction:
     label: str
     score: Mapping[str, Any] | None = None
     orthogonal_names: tuple[str, ...] = ()
+    id_vector_model: str | None = None
 
     def apply(self, vector: npt.ArrayLike, strength: npt.ArrayLike) -> Vectors:
         """Vectors moved along the direction.
 
         Args:
-            vector: ID vectors [..., D].
+            vector: ID vectors [..., D], or an `Embedding`.
             strength: How far, in steps; one vector and T strengths give [T, D].
 
         Returns:
             Unit vectors, float32 [..., D].
 
         Raises:
-            InvalidRequestError: A vector is of another length, zero or not finite.
+            InvalidRequestError: A vector is of another length or FR model, zero or not finite.
         """
+        check_model(self.id_vector_model, vector)
         amount = real(strength, "strength")[..., np.newaxis] * self.step
         return finished(unit(vector, self.vector.size) + amount * self.vector)
 
@@ -217,7 +241,7 @@ class Direction:
         The length of a step stays. `others` need not be orthogonal to each other.
 
         Raises:
-            InvalidRequestError: One is of another length, or nothing is left.
+            InvalidRequestError: One is of another length or FR model, or nothing is left.
         """
         if not others:
             return self
@@ -225,6 +249,8 @@ class Direction:
         left = self.vector
         if any(other.vector.size != left.size for other in others):
             raise InvalidRequestError(f"{', '.join(names)}: not all of {left.size} numbers, as {self.name} is")
+        if len(models := {one.id_vector_model for one in (self, *others)} - {None}) > 1:
+            raise InvalidRequestError(f"{', '.join(names)}, {self.name}: for vectors of different FR models: {models}")
         _, singular, rows = np.linalg.svd(np.stack([other.vector for other in others]), full_matrices=False)
         basis = rows[singular > SMALLEST_NORM]
         for _ in range(2):  # twice is enough: once leaves rounding errors of nearly dependent vectors
@@ -271,8 +297,14 @@ class Directions(Mapping[str, Direction]):
             raise InvalidRequestError(f"{name}: each direction must have exactly {', '.join(sorted(_CARD_KEYS))}")
         check_shapes(name, arrays, {"vectors": (len(cards), description["identity_dim"])})
         shown = ("name", "step", "low", "high", "label", "score")
+        model = description["id_vector_model"]
         directions = [
-            Direction(**{key: card[key] for key in shown}, vector=vector, orthogonal_names=tuple(card["orthogonal_to"]))
+            Direction(
+                **{key: card[key] for key in shown},
+                vector=vector,
+                orthogonal_names=tuple(card["orthogonal_to"]),
+                id_vector_model=model,
+            )
             for card, vector in zip(cards, unit(arrays["vectors"], None, name), strict=True)
         ]
-        return cls(description["id_vector_model"], directions)
+        return cls(model, directions)
