@@ -168,7 +168,7 @@ class FaceBatches:
         points = self._arrays["detections"][rows][:, 4:14].reshape(-1, 5, 2)
         width = self._arrays["images"].shape[2]
         seen = [mirror_landmarks(face, width) if flip else face for face, flip in zip(points, flips, strict=True)]
-        return np.stack(seen).astype(np.float64)
+        return np.stack(seen, dtype=np.float64)
 
 
 class SuperResolutionBatches:
