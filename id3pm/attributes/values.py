@@ -16,14 +16,13 @@ from id3pm.attributes.schema import (
     FIELDS,
     FREE_SETS,
     GENDERS,
+    NEEDED_GROUPS,
     NULL_VALUE,
     Field,
     fields_of,
     null_vector,
 )
 from id3pm.errors import InvalidInputError
-
-_HAS_NO_DEFAULT = ("age", "hair", "gender")
 
 
 def parse_values(text: str) -> dict[str, Any]:
@@ -116,7 +115,7 @@ def mirrored(vectors: NDArray[np.float32], attribute_set: int | str) -> NDArray[
 def _completed(given: dict[str, float], names: list[str], attribute_set: int | str) -> dict[str, float]:
     """The values of one of the paper's sets with its defaults."""
     groups = {field.name: field.group for field in FIELDS}
-    for group in _HAS_NO_DEFAULT:
+    for group in NEEDED_GROUPS:
         members = [name for name in names if groups[name] == group]
         if members and not any(name in given for name in members):
             raise InvalidInputError(
