@@ -58,6 +58,7 @@ class _Sliders:
             step=step,
             label=field.label,
             buttons=[],  # a reset would move it without asking
+            interactive=True,  # Gradio, which guesses, takes some that are outputs too for mere displays
             elem_id=f"attribute-{field.name}",
             elem_classes="id-value",
         )
@@ -83,6 +84,7 @@ class _Sliders:
                 container=False,
                 min_width=56,
                 scale=0,
+                interactive=True,
                 elem_id=f"ask-{field.name}",
                 elem_classes="id-ask",
             )
