@@ -66,13 +66,9 @@ class _Sliders:
         def touched(value: Any, chosen: dict[str, float]) -> list[Any]:
             return [*self._with(field, value, chosen), *(True for _ in ticked)]
 
-        def changed(value: Any, chosen: dict[str, float]) -> tuple[Any, ...]:
-            """What the browser itself has set right, such as a number that was out of range."""
-            return self._with(field, value, chosen) if field.name in chosen else (gr.skip(), gr.skip())
-
-        inputs = [slider, self._chosen]
-        slider.input(touched, inputs, [self._chosen, self._line, *ticked], preprocess=False, **QUIET)
-        slider.change(changed, inputs, [self._chosen, self._line], preprocess=False, **QUIET)
+        # Without preprocessing, which refuses what is out of range: the browser sets it right when the field is left.
+        outputs = [self._chosen, self._line, *ticked]
+        slider.input(touched, [slider, self._chosen], outputs, preprocess=False, **QUIET)
         return slider
 
     def _free(self, field: Field) -> list[Any]:
@@ -100,10 +96,8 @@ class _Sliders:
         return [box, slider]
 
     def _with(self, field: Field, value: Any, chosen: dict[str, float]) -> tuple[Any, ...]:
-        """What is asked for once a slider stands somewhere; an empty field of numbers changes nothing."""
-        if not isinstance(value, (int, float)):
-            return gr.skip(), gr.skip()
-        asked = {**chosen, field.name: field.within(float(value))}
+        """What is asked for once a slider stands somewhere; an empty field of numbers will be 0 when it is left."""
+        asked = {**chosen, field.name: field.within(float(value or 0))}
         return asked, html.asked_line(self._about, asked)
 
 
