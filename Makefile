@@ -9,6 +9,14 @@ BUNDLE ?= bundles/demo
 BIN    := $(VENV)/bin
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
+# The page shows the demo bundle with attributes, unless a bundle is named.
+ifeq ($(origin BUNDLE),file)
+WEB_BUNDLE := bundles/demo_attributes
+WEB_REPO   := build/attributes
+else
+WEB_BUNDLE := $(BUNDLE)
+WEB_REPO   := $(REPO)
+endif
 
 .PHONY: help setup engines demo web serve bench load test lint types unit test-slow clean
 .DEFAULT_GOAL := help
@@ -33,8 +41,9 @@ engines: $(STAMP)  ## bundle -> verified engines in triton_repo/ (does nothing w
 demo: engines  ## the whole product on a photograph: picture in out/
 	$(BIN)/python demo/run.py --repository $(REPO) --photo demo/astronaut.jpg --out out
 
-web: engines  ## a page to play with: starts server and page, prints the address, stops both on Ctrl-C
-	$(BIN)/python demo/page.py --repository $(REPO)
+web: $(STAMP)  ## a page to play with, with attributes: starts server and page, prints the address, stops both on Ctrl-C
+	$(BIN)/python export/build_engines.py --bundle $(WEB_BUNDLE) --repository $(WEB_REPO)
+	$(BIN)/python demo/page.py --repository $(WEB_REPO)
 
 serve: engines  ## the Triton server in the foreground
 	$(BIN)/id3pm serve --repository $(REPO)

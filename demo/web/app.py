@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 import gradio as gr
 
 from web import html
+from web.attributes import attribute_panel
 from web.desk import Desk
 from web.events import QUIET
 from web.history import History, make_again
 from web.kindness import PageError, kindly
-from web.panel import Panel, attribute_panel, space_sliders
+from web.panel import Panel, space_sliders
 from web.picker import Picker
 from web.runs import Tile
 from web.served import Served

@@ -182,9 +182,18 @@ class Desk:
     async def begin(
         self, visitor: str, tiles: list[Tile], options: Mapping[str, Any], attributes: Mapping[str, float], every: int
     ) -> Run:
-        """A run for a visitor; an earlier one of theirs is stopped."""
+        """A run for a visitor; an earlier one of theirs is stopped.
+
+        Args:
+            visitor: Whose it is.
+            tiles: What to make.
+            options: Sampling options.
+            attributes: Attribute to value, for those that the visitor touched.
+            every: Steps between two previews.
+        """
         await self.stop(visitor)
-        more = {"attributes": dict(attributes)} if attributes else {}
+        asked = dict(attributes) if self._about is None else self._about.asked(attributes)
+        more = {"attributes": asked} if asked else {}
         self._runs[visitor] = Run(self.client, tiles, {**options, **more}, every)
         return self._runs[visitor]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal
 
@@ -14,6 +14,7 @@ from web.history import Entry, History, Verdict
 from web.kindness import Notice
 from web.people import Person, Yardstick
 from web.runs import Run, Tile
+from web.served import Served
 
 PICK = """
 element.addEventListener('click', (event) => {
@@ -79,6 +80,26 @@ def person_card(person: Person | None) -> str:
         f"<strong>{escape(person.name)}</strong><span>{faces}</span>"
         f"<span>Detector's confidence {100 * person.score:.0f} %</span></div></div>"
     )
+
+
+def asked_line(about: Served, chosen: Mapping[str, float]) -> str:
+    """Which attributes are asked for, and what the others are then.
+
+    Args:
+        about: What is served.
+        chosen: Attribute to value, for those that were touched.
+    """
+    labels = {field.name: field.label for field in about.attributes}
+    asked = ", ".join(f"{labels[name]} {value:g}" for name, value in chosen.items() if name in labels)
+    if not asked:
+        move = "Move one to ask for it." if about.free else "Move one, and all are asked for as they stand here."
+        return f'<p class="id-line">All are free: the model chooses, and the seed decides. {move}</p>'
+    others = "The others are free."
+    if not about.free:
+        others = "The others are asked for as they stand here, for this model knows all of them or none."
+        if "neutral" in labels and "neutral" not in chosen:
+            others += " Neutral is what the other emotions leave."
+    return f'<p class="id-line">Asked for: <b>{escape(asked)}</b>. {others}</p>'
 
 
 def empty_stage() -> str:

@@ -9,7 +9,6 @@ import gradio as gr
 
 from web.desk import Desk
 from web.events import QUIET
-from web.served import Field, Served
 from web.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
 
 _START = Settings.of_preset("balanced", seed=1)
@@ -112,59 +111,16 @@ def space_sliders(desk: Desk) -> list[Any]:
             "These change who it is. Directions are in standard deviations of people; the axes, along which faces "
             "differ most, in lengths of the ID vector."
         )
-        return [
-            gr.Slider(
-                -slider.limit,
-                slider.limit,
-                0,
-                step=slider.step,
-                label=slider.label,
-                info=slider.help or None,
-                elem_id=f"move-{slider.name}",
-            )
-            for slider in desk.space.sliders
-        ]
-
-
-def attribute_panel(served: gr.State, chosen: gr.State) -> None:
-    """Sliders for what the served bundle lets a request set; nothing for a bundle without attributes.
-
-    Args:
-        served: `Served`.
-        chosen: Attribute to value, for those that were touched.
-    """
-
-    @gr.render(inputs=[served])  # type: ignore[untyped-decorator]
-    def attributes(about: Served) -> None:
-        if not about.attributes:
-            return
-        with gr.Accordion("Attributes", open=False, elem_id="attributes"):
-            gr.Markdown("What is left alone, the model chooses itself.")
-            sliders = []
-            for group in dict.fromkeys(field.group for field in about.attributes):
-                with gr.Accordion(group.replace("_", " ").capitalize(), open=False):
-                    sliders += [_slider(field, chosen) for field in about.attributes if field.group == group]
-            forget = gr.Button("Leave all alone", size="sm")
-            forget.click(
-                lambda: [{}, *(field.default for field in _grouped(about))],
-                None,
-                [chosen, *sliders],
-                **QUIET,
-            )
-
-
-def _grouped(about: Served) -> list[Field]:
-    groups = list(dict.fromkeys(field.group for field in about.attributes))
-    return sorted(about.attributes, key=lambda field: groups.index(field.group))
-
-
-def _slider(field: Field, chosen: gr.State) -> Any:
-    whole = field.high - field.low >= 20
-    step = 1 if whole else (field.high - field.low) / 100
-    slider = gr.Slider(field.low, field.high, field.default, step=step, label=field.label)
-
-    def touched(value: float, values: dict[str, float]) -> dict[str, float]:
-        return {**values, field.name: value}
-
-    slider.input(touched, [slider, chosen], chosen, **QUIET)
-    return slider
+        with gr.Row(elem_classes="id-pairs"):
+            return [
+                gr.Slider(
+                    -slider.limit,
+                    slider.limit,
+                    0,
+                    step=slider.step,
+                    label=slider.label,
+                    info=slider.help or None,
+                    elem_id=f"move-{slider.name}",
+                )
+                for slider in desk.space.sliders
+            ]

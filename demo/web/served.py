@@ -8,6 +8,9 @@ from typing import Any
 
 from id3pm_client import AsyncClient
 
+_COMMON = {"age": 30.0}
+"""Where a slider stands whose field has no default and whose middle is rare."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
@@ -19,7 +22,9 @@ class Field:
         low: Least value.
         high: Greatest value.
         unit: Such as `degrees`; may be empty.
-        default: Where the slider stands before it is touched; an untouched attribute is not sent.
+        start: Where the slider stands before it is touched: the default, where there is one.
+        free: Left out, it is unspecified, whatever else is asked for; else it takes its default.
+        needed: Where anything is asked for, at least one field of its group must be.
     """
 
     name: str
@@ -27,13 +32,19 @@ class Field:
     low: float
     high: float
     unit: str = ""
-    default: float = 0.0
+    start: float = 0.0
+    free: bool = False
+    needed: bool = False
 
     @property
     def label(self) -> str:
         """Name and unit, for people."""
         name = self.name.replace("_", " ").capitalize()
         return f"{name} ({self.unit})" if self.unit else name
+
+    def within(self, value: float) -> float:
+        """The value of the field's range that is nearest."""
+        return min(max(value, self.low), self.high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +60,35 @@ class Served:
     name: str | None = None
     id_vector_model: str | None = None
     attributes: tuple[Field, ...] = ()
+
+    @property
+    def groups(self) -> dict[str, list[Field]]:
+        """The attributes by group, in the order in which the groups begin."""
+        groups: dict[str, list[Field]] = {}
+        for field in self.attributes:
+            groups.setdefault(field.group, []).append(field)
+        return groups
+
+    @property
+    def free(self) -> bool:
+        """Whether attributes may be left free one by one."""
+        return any(field.free for field in self.attributes)
+
+    def asked(self, chosen: Mapping[str, float]) -> dict[str, float]:
+        """What a request says: what was chosen, and beside it what the service then needs, as its sliders stand.
+
+        Args:
+            chosen: Attribute to value, for those that were touched; those of another bundle are left out.
+
+        Returns:
+            Attribute to value; empty where nothing is chosen.
+        """
+        asked = {field.name: chosen[field.name] for field in self.attributes if field.name in chosen}
+        if asked:
+            for fields in self.groups.values():
+                if not any(field.name in chosen for field in fields):
+                    asked |= {field.name: field.start for field in fields if field.needed}
+        return asked
 
 
 async def ask(client: AsyncClient) -> Served:
@@ -71,15 +111,17 @@ def read(answer: object) -> Served:
 
 
 def _field(field: object) -> Field:
-    low, high = float(_get(field, "low")), float(_get(field, "high"))
+    name, low, high = str(_get(field, "name")), float(_get(field, "low")), float(_get(field, "high"))
     default = _get(field, "default")
     return Field(
-        name=str(_get(field, "name")),
+        name=name,
         group=str(_get(field, "group") or "Attributes"),
         low=low,
         high=high,
         unit=str(_get(field, "unit") or ""),
-        default=min(max(0.0 if default is None else float(default), low), high),
+        start=_COMMON.get(name, (low + high) / 2) if default is None else float(default),
+        free=bool(_get(field, "free")),
+        needed=bool(_get(field, "needed")),
     )
 
 

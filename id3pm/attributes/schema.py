@@ -141,6 +141,8 @@ ATTRIBUTE_SETS: Mapping[int | str, tuple[Field, ...]] = types.MappingProxyType(
 """Number or name of a set -> the fields of its vector, in order."""
 FREE_SETS = ("landmarks",)
 """Sets whose fields may be left unspecified one by one."""
+NEEDED_GROUPS = ("age", "hair", "gender")
+"""Groups without a neutral value: outside `FREE_SETS`, where any attribute is given, at least one of each must be."""
 
 
 def fields_of(attribute_set: int | str) -> tuple[Field, ...]:
@@ -172,10 +174,20 @@ def null_vector(attribute_set: int | str) -> NDArray[np.float32]:
 
 
 def describe_fields(attribute_set: int | str | None) -> list[dict[str, Any]]:
-    """What a client may ask for, one JSON object per field: name, group, low, high, unit, default.
+    """What a client may ask for, one JSON object per field: name, group, low, high, unit, default, free, needed.
 
-    A `default` of `None` is: left free, in a set of `FREE_SETS`; else, must be given.
+    Where any field is given, one that is not is left unspecified if it is `free`; else it takes its `default`. Of the
+    `needed` fields of a group at least one must be given then.
     """
-    fields = () if attribute_set is None else fields_of(attribute_set)
+    if attribute_set is None:
+        return []
     keys = ("name", "group", "low", "high", "unit", "default")
-    return [{key: getattr(field, key) for key in keys} for field in fields]
+    free = attribute_set in FREE_SETS
+    return [
+        {
+            **{key: getattr(field, key) for key in keys},
+            "free": free,
+            "needed": not free and field.group in NEEDED_GROUPS,
+        }
+        for field in fields_of(attribute_set)
+    ]

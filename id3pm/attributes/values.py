@@ -17,6 +17,7 @@ from id3pm.attributes.schema import (
     FIELDS,
     FREE_SETS,
     GENDERS,
+    NEEDED_GROUPS,
     NULL_VALUE,
     Field,
     fields_of,
@@ -24,7 +25,6 @@ from id3pm.attributes.schema import (
 )
 from id3pm.errors import InvalidInputError
 
-_HAS_NO_DEFAULT = ("age", "hair", "gender")
 ROUNDING = 5e-3
 """How far over 1 the emotions may sum: FFHQ's metadata give eight of them with three decimals each."""
 
@@ -121,7 +121,7 @@ def mirrored(vectors: NDArray[np.float32], attribute_set: int | str) -> NDArray[
 def _completed(given: dict[str, float], names: list[str], attribute_set: int | str) -> dict[str, float]:
     """The values of one of the paper's sets with its defaults."""
     groups = {field.name: field.group for field in FIELDS}
-    for group in _HAS_NO_DEFAULT:
+    for group in NEEDED_GROUPS:
         members = [name for name in names if groups[name] == group]
         if members and not any(name in given for name in members):
             raise InvalidInputError(

@@ -16,6 +16,7 @@ from id3pm.errors import InvalidInputError
 from id3pm.face.landmarks import FaceMesh
 from id3pm.pipeline import Pipeline
 from id3pm.sheets.commands import common_options, given
+from id3pm.sheets.diversity import mean
 from id3pm.sheets.grid import Tile, grid
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Person, Shots, Studio
@@ -82,7 +83,8 @@ def attributes_command(
 ) -> None:
     """Attributes (Fig. 8): faces in which one of them is changed, with its measured value below.
 
-    What is not swept or fixed is left unspecified. The effect is measured on all people and seeds.
+    What is neither swept nor fixed is free in set landmarks, and in the paper's sets 0, with a neutral face; set 3
+    needs --fixed with age, gender and hair. The effect is measured on all people and seeds.
     """
     options = given(steps=steps, guidance_scale=guidance)
     with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
@@ -104,7 +106,8 @@ def attributes_command(
         for sweep in plan:
             shots = [studio.shoot(vectors, numbers, attributes=step, **options) for step in sweep.values]
             done.append(Swept(sweep, shots, witness.look(np.concatenate([each.images for each in shots]))))
-    kept = float(np.nanmean(free.similarity))
+        loop = studio.sampling(**options)
+    kept = mean(free.similarity)
     report = {
         "bundle": manifest.bundle.name,
         "people": len(people),
@@ -116,33 +119,41 @@ def attributes_command(
     }
     name = f"attributes_{plan[0].name.split()[0]}" if per_person else "attributes"
     effects = [_effect(each, kept, spread) for each in done]
-    click.echo(save(out, name, _sheet(done, people, seed, per_person), effects, report))
+    how = f"seed {seed}, {loop.steps} steps, guidance {loop.guidance_scale:g}; similarity: cosine to the target"
+    nothing = Sweep("", "", (shared,), (f"only {fixed}" if fixed else "without attributes",), (), "")
+    sheet = _sheet(done, people, Swept(nothing, [free], spread), how, per_person)
+    click.echo(save(out, name, sheet, effects, report))
 
 
-def _sheet(done: Sequence[Swept], people: Sequence[Person], seed: int, per_person: bool) -> Any:
-    """All people of the first sweep, or all sweeps of the first person."""
+def _sheet(done: Sequence[Swept], people: Sequence[Person], free: Swept, how: str, per_person: bool) -> Any:
+    """All people of the first sweep, or all sweeps of the first person, after the target and what nobody asked for."""
     rows = [(done[0], row) for row in range(len(people))] if per_person else [(swept, 0) for swept in done]
     tiles: list[list[Tile | None]] = [
         [
-            *([Tile(people[row].image, "target")] if per_person else []),
-            *(_tile(swept, step, row) for step in range(len(swept.shots))),
+            Tile(people[row].image, f"target {people[row].name}"),
+            _tile(dataclasses.replace(free, sweep=swept.sweep), 0, row, "" if per_person else free.sweep.labels[0]),
+            *(
+                _tile(swept, step, row, "" if per_person else f"asked {label}")
+                for step, label in enumerate(swept.sweep.labels)
+            ),
         ]
         for swept, row in rows
     ]
-    unit = f" in {done[0].sweep.unit}" if per_person and done[0].sweep.unit else ""
-    what = f"{done[0].sweep.name}{unit}" if per_person else "attributes"
-    title = f"{what}: asked, measured below, similarity to the target (seed {seed})"
-    labels = [] if per_person else [swept.sweep.name.replace("_", "\n").replace(" ", "\n") for swept in done]
-    return grid(tiles, title=title, columns=["", *done[0].sweep.labels] if per_person else [], labels=labels)
+    names = [f"{swept.sweep.name.replace('_', ' ')} {swept.sweep.unit}".strip() for swept in done]
+    if per_person:
+        columns = ["", *free.sweep.labels, *(f"asked {label}" for label in done[0].sweep.labels)]
+        return grid(tiles, title=f"{names[0].capitalize()}: {len(people)} people, {how}", columns=columns)
+    title = f"Attributes of person {people[0].name}: {how}"
+    return grid(tiles, title=title, labels=[name.replace(" ", "\n") for name in names])
 
 
-def _tile(swept: Swept, step: int, row: int) -> Tile:
-    shots, value = swept.shots[step], swept.measured(step)[row]
-    digits = 0 if swept.sweep.unit else 2
-    measured = "" if np.isnan(value) else f": {value:.{digits}f}"
+def _tile(swept: Swept, step: int, row: int, asked: str) -> Tile:
+    """An image and what it says for itself."""
+    shots, value = swept.shots[step], float(swept.measured(step)[row])
+    measured = "" if np.isnan(value) else f"measured {value:.{0 if swept.sweep.unit else 2}f}"
     similarity = shots.similarity[row]
-    seen = "no face" if np.isnan(similarity) else f"{similarity:.2f}"
-    return Tile(shots.images[row], f"{swept.sweep.labels[step]}{measured}  ({seen})")
+    seen = "no face" if np.isnan(similarity) else f"similarity {similarity:.2f}"
+    return Tile(shots.images[row], "\n".join(line for line in (asked, measured, seen) if line))
 
 
 def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
@@ -153,7 +164,7 @@ def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
         "unit": sweep.unit,
         "steps": list(sweep.labels),
         "asked": list(sweep.asked),
-        "similarity": [float(np.nanmean(shots.similarity)) for shots in swept.shots],
+        "similarity": [mean(shots.similarity) for shots in swept.shots],
         "no_face": [int(np.isnan(shots.similarity).sum()) for shots in swept.shots],
     }
     if not sweep.asked or sweep.witness not in swept.measures:
@@ -161,11 +172,11 @@ def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
     second = swept.measures.get(f"dlib {sweep.witness}")
     return {
         **numbers,
-        "measured": [float(np.nanmean(swept.measured(step))) for step in range(count)],
+        "measured": [mean(swept.measured(step)) for step in range(count)],
         "slope": slope(swept.asked, swept.measures[sweep.witness]),
         "correlation": correlation(swept.asked, swept.measures[sweep.witness]),
         "correlation_dlib": None if second is None else correlation(swept.asked, second),
-        "without": float(np.nanmean(spread[sweep.witness])),
+        "without": mean(spread[sweep.witness]),
         "std_without": float(np.nanstd(spread[sweep.witness])),
     }
 

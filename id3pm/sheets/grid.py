@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -143,6 +144,26 @@ def _write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, side: str, 
     font = ImageFont.load_default(FONT_SIZE)
     for number, line in enumerate(text.split("\n")):
         draw.text((x, y + number * LINE), line, fill=rest if number else BLACK, font=font, anchor=f"{side}a")
+
+
+def mosaic(images: NDArray[np.uint8], gap: int = 2) -> NDArray[np.uint8]:
+    """Images as one square picture, left to right, top to bottom; white between them and where there is none.
+
+    Args:
+        images: uint8 [N, S, S, 3].
+        gap: Pixels between two of them.
+
+    Returns:
+        uint8 [T, T, 3].
+    """
+    count, side = images.shape[:2]
+    across = math.ceil(math.sqrt(count))
+    total = across * (side + gap) - gap
+    picture = np.full((total, total, 3), 255, np.uint8)
+    for number, image in enumerate(images):
+        y, x = (part * (side + gap) for part in divmod(number, across))
+        picture[y : y + side, x : x + side] = image
+    return picture
 
 
 def _scaled(image: NDArray[np.uint8], size: int) -> Image.Image:

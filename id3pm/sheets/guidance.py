@@ -1,4 +1,7 @@
-"""Guidance: from the average face of an ID vector to its caricature (paper, Fig. 4 and Tables 4 and 5)."""
+"""Guidance: from the average face of an ID vector to its caricature (paper, Fig. 4 and Tables 4 and 5).
+
+More guidance is more of the person and less difference between seeds, so a sheet shows several seeds of each person.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,18 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from id3pm.pipeline import Pipeline
 from id3pm.sheets.commands import common_options, given, numbers
-from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.diversity import contrast, interval, mean, pixels_apart, saturated, vectors_apart
+from id3pm.sheets.grid import Tile, grid, mosaic
+from id3pm.sheets.latent import listed, number
 from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Shots, Studio, captions
+from id3pm.sheets.studio import Person, Shots, Studio
 
 SCALES = "1,1.5,2,3,5,8"
+BLOCK = 260  # pixels: four images of 64 px with a gap, twice as large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +43,49 @@ class Columns:
     options: Sequence[dict[str, Any]]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Column:
+    """The images of one column, all seeds of the first person, then those of the next, and what they cost.
+
+    Attributes:
+        shots: The images.
+        people: How many.
+        evaluations: Rows that the 64 px U-Net computed for each image.
+    """
+
+    shots: Shots
+    people: int
+    evaluations: int
+
+    def of_people(self, values: NDArray[Any]) -> NDArray[Any]:
+        """An array [P * S, ...] of the images as [P, S, ...]."""
+        return values.reshape(self.people, -1, *values.shape[1:])
+
+    @property
+    def similarity(self) -> NDArray[np.float64]:
+        """Mean similarity to the target of each person's images, [P]; NaN without a face."""
+        return np.array([mean(each) for each in self.of_people(self.shots.similarity)])
+
+    @property
+    def vectors_apart(self) -> NDArray[np.float64]:
+        """See `id3pm.sheets.diversity`, [P]."""
+        return vectors_apart(self.of_people(self.shots.vectors))
+
+    @property
+    def pixels_apart(self) -> NDArray[np.float64]:
+        """See `id3pm.sheets.diversity`, [P]."""
+        return pixels_apart(self.of_people(self.shots.images))
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds of processor time for each image, made together."""
+        return 1e3 * self.shots.seconds / len(self.shots.images)
+
+
 @click.command("guidance")
 @common_options
+@click.option("--show", type=click.IntRange(1), default=3, help="How many people the picture shows.")
+@click.option("--seeds", type=click.IntRange(2), default=4, help="Images of each person.")
 @click.option("--scales", callback=numbers, default=SCALES, help="Guidance scales, from 1 to 10.")
 @click.option("--percentile", type=float, help="Of dynamic thresholding; else the bundle's default.")
 @click.option(
@@ -60,13 +108,15 @@ def guidance_command(
     steps: int | None,
     super_resolution: bool,
     threads: int | None,
+    show: int,
+    seeds: int,
     scales: tuple[float, ...],
     percentile: float | None,
     percentiles: tuple[float, ...] | None,
     intervals: tuple[tuple[int, int], ...],
     scale: float,
 ) -> None:
-    """The guidance scale (Fig. 4): a row of faces for each person, from little guidance to much.
+    """The guidance scale (Fig. 4): several seeds of each person, from little guidance to much.
 
     Or, at one scale, the percentile of dynamic thresholding, or the time steps with guidance.
     """
@@ -74,19 +124,38 @@ def guidance_command(
         raise click.UsageError("--percentiles and --interval make a sheet each: give one of them")
     columns = _columns(scales, percentiles, intervals, scale)
     options = given(steps=steps, dynamic_threshold=percentile)
+    numbered = list(range(seed, seed + seeds))
     with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
         people = studio.people(photos)
-        vectors = np.stack([person.vector for person in people])
-        shots = [studio.shoot(vectors, seed, **{**options, **column}) for column in columns.options]
-    rows: list[list[Tile | None]] = [
-        [Tile(person.image, "target"), *(Tile(each.images[row], captions(each)[row]) for each in shots)]
-        for row, person in enumerate(people)
-    ]
-    title = f"{columns.control}; cosine similarity to the target ({len(people)} people, seed {seed})"
-    sheet = grid(rows, title=title, columns=["", *columns.headings])
-    effect, measured = _effect(columns, shots)
-    report = {"seed": seed, "options": options, "columns": list(columns.options), **measured}
-    click.echo(save(out, columns.name, sheet, [effect], report))
+        vectors = np.repeat(np.stack([person.vector for person in people]), seeds, axis=0)
+        studio.shoot(vectors[:1], seed, **options)  # the first call is slower than those that are timed
+        made = [
+            Column(
+                studio.shoot(vectors, numbered * len(people), **options, **column),
+                len(people),
+                studio.evaluations(**options, **column),
+            )
+            for column in columns.options
+        ]
+        loop = studio.sampling(**options)
+    how = f"{loop.steps} steps of {loop.sampler}"
+    if columns.name != "guidance_threshold":
+        how += f", dynamic threshold {loop.dynamic_threshold:g}"
+    title = (
+        f"{columns.control}: {min(show, len(people))} of {len(people)} people, seeds {numbered[0]} to {numbered[-1]}, "
+        f"{how}\nBelow each block: mean similarity to the target; how far apart its images are, by their ID vectors "
+        "(mean of 1 - cosine)"
+    )
+    report = {
+        "people": [person.name for person in people],
+        "seeds": numbered,
+        "options": options,
+        "columns": list(columns.options),
+        "headings": list(columns.headings),
+        "measured": [_numbers(column) for column in made],
+    }
+    effects = [_effect(columns, *each) for each in zip(columns.headings, made, strict=True)]
+    click.echo(save(out, columns.name, _sheet(columns, made, people[:show], title), effects, report))
 
 
 def _columns(
@@ -98,7 +167,7 @@ def _columns(
     if percentiles:
         headings = [f"{value:g}" if value else "clipped" for value in percentiles]
         asked: list[dict[str, Any]] = [{"guidance_scale": scale, "dynamic_threshold": value} for value in percentiles]
-        return Columns("guidance_threshold", f"Dynamic thresholding at guidance {scale:g}", headings, asked)
+        return Columns("guidance_threshold", f"Dynamic threshold at guidance {scale:g}", headings, asked)
     if intervals:
         asked = [{"guidance_scale": scale, "guidance_low": low, "guidance_high": high} for low, high in intervals]
         headings = [f"{low}-{high}" for low, high in intervals]
@@ -107,21 +176,63 @@ def _columns(
     return Columns("guidance", "Guidance scale", [f"{value:g}" for value in scales], asked)
 
 
-def _effect(columns: Columns, shots: Sequence[Shots]) -> tuple[Effect, dict[str, Any]]:
-    means = [float(np.nanmean(each.similarity)) for each in shots]
-    best = int(np.argmax(means))
-    # Contrast: what guidance drives up, and what dynamic thresholding is there to hold.
-    contrast = [float(each.images.astype(np.float32).std()) for each in shots]
-    effect = Effect(
-        control=columns.control[:1].lower() + columns.control[1:],
-        change=f"{columns.headings[0]} -> {columns.headings[-1]}",
-        kept=f"{means[0]:.2f} -> {means[-1]:.2f}, best {means[best]:.2f} at {columns.headings[best]}",
-        moved=f"contrast of the images {contrast[0]:.0f} -> {contrast[-1]:.0f} grey levels",
+def _sheet(columns: Columns, made: Sequence[Column], people: Sequence[Person], title: str) -> Any:
+    """A row for each person: the target, and a block of all seeds for each column."""
+    rows: list[list[Tile | None]] = [
+        [
+            Tile(person.image, f"target {person.name}"),
+            *(
+                Tile(
+                    mosaic(column.of_people(column.shots.images)[row]),
+                    f"{number(float(column.similarity[row]))}; {number(float(column.vectors_apart[row]))} apart",
+                )
+                for column in made
+            ),
+        ]
+        for row, person in enumerate(people)
+    ]
+    headings = list(columns.headings)
+    if columns.name == "guidance_interval":
+        headings = [f"{text}: {each.evaluations} evaluations" for text, each in zip(headings, made, strict=True)]
+    return grid(rows, title=title, columns=["", *headings], size=BLOCK)
+
+
+def _effect(columns: Columns, heading: str, column: Column) -> Effect:
+    moved = (
+        f"seeds {_spread(column.vectors_apart, '.2f')} apart by ID vectors, {_spread(column.pixels_apart, '.0f')} grey "
+        f"levels by pixels; contrast {mean(contrast(column.shots.images)):.0f} grey levels"
     )
-    measured = {
-        "headings": list(columns.headings),
-        "similarity": means,
-        "no_face": [int(np.isnan(each.similarity).sum()) for each in shots],
-        "pixel_std": contrast,
+    if columns.name == "guidance_threshold":
+        moved += f"; {mean(saturated(column.shots.images)):.1%} of the values black or white"
+    if columns.name == "guidance_interval":
+        moved = f"{column.evaluations} evaluations an image, {column.ms:.0f} ms of processor time; {moved}"
+    return Effect(
+        control=columns.control[:1].lower() + columns.control[1:],
+        change=heading,
+        kept=_spread(column.similarity, ".2f"),
+        moved=moved,
+    )
+
+
+def _spread(people: NDArray[np.float64], form: str) -> str:
+    """Mean over people and its confidence interval."""
+    low, high = interval(people)
+    return f"{mean(people):{form}} ({low:{form}} .. {high:{form}})"
+
+
+def _numbers(column: Column) -> dict[str, Any]:
+    """What was measured of one column: JSON values."""
+    images = column.shots.images
+    return {
+        "similarity": listed(column.similarity),
+        "similarity_interval": listed(np.array(interval(column.similarity))),
+        "vectors_apart": listed(column.vectors_apart),
+        "vectors_apart_interval": listed(np.array(interval(column.vectors_apart))),
+        "pixels_apart": listed(column.pixels_apart),
+        "pixels_apart_interval": listed(np.array(interval(column.pixels_apart))),
+        "contrast": mean(contrast(images)),
+        "saturated": mean(saturated(images)),
+        "no_face": int(np.isnan(column.shots.similarity).sum()),
+        "evaluations": column.evaluations,
+        "ms": column.ms,
     }
-    return effect, measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from id3pm.config import SamplingOptions
+from id3pm.diffusion.plans import plan
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.face.detect import DETECTION_SIZE
 from id3pm.face.stage import FaceResult
 from id3pm.images import decode_photo
 from id3pm.pipeline import Pipeline
+from id3pm.sampling.options import base_stage
 from id3pm.sampling.presets import PRESETS
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -46,12 +50,14 @@ class Shots:
             face was found.
         vectors: ID vectors of the images, float32 [N, D]; NaN where no face was found.
         detections: The faces, float32 [N, 15] (`id3pm.face.detect.DETECTION_SIZE`); NaN where none was found.
+        seconds: Processor time that generating all of them took, of all threads: other work on the machine adds none.
     """
 
     images: NDArray[np.uint8]
     similarity: NDArray[np.float32]
     vectors: NDArray[np.float32]
     detections: NDArray[np.float32]
+    seconds: float = 0.0
 
 
 class Studio:
@@ -85,6 +91,7 @@ class Studio:
             seeds: See `Pipeline.generate`.
             **options: See `Pipeline.generate`; those of super-resolution only if the studio has it.
         """
+        start = time.process_time()
         if self._super_resolution:
             images = self.pipeline.generate(vectors, seeds, **options).images
         elif isinstance(seeds, int):  # the same vector and seed give the same image: once is enough
@@ -92,10 +99,20 @@ class Studio:
             images = self.pipeline.generate_64(different, seeds, **options)[rows.reshape(-1)]
         else:
             images = self.pipeline.generate_64(vectors, seeds, **options)
+        seconds = time.process_time() - start
         found, detections = self.look(images)
         asked = np.broadcast_to(np.atleast_2d(vectors), found.shape)
         cosines = np.einsum("nd,nd->n", found, asked / np.linalg.norm(asked, axis=1, keepdims=True))
-        return Shots(images, cosines.astype(np.float32), found, detections)
+        return Shots(images, cosines.astype(np.float32), found, detections, seconds)
+
+    def sampling(self, **options: Any) -> SamplingOptions:
+        """What the 64 px loop does for these options; those of super-resolution have no place here."""
+        return base_stage(self.pipeline.base_manifest.sampling, options)
+
+    def evaluations(self, **options: Any) -> int:
+        """Rows that the 64 px U-Net computes for one image: one a step, two where the step has guidance."""
+        manifest = self.pipeline.base_manifest
+        return plan(manifest.diffusion, self.sampling(**options), manifest.unet.learn_sigma).evaluations
 
     def enlarge(self, images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """What super-resolution makes of images of `shoot`, in as few steps as preset `fast` for the eye alone.

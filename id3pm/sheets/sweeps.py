@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from id3pm.attributes import EMOTIONS, emotion_name, encode, fields_of
+from id3pm.attributes import EMOTIONS, describe_fields, emotion_name, encode, fields_of
 from id3pm.errors import InvalidInputError
 
 BETWEEN = "<->"
@@ -71,9 +71,23 @@ def parse_sweep(text: str, attribute_set: int | str, steps: int, fixed: Mapping[
     else:
         sweep = _range(name, what, attribute_set, shares)
     complete = tuple({**(fixed or {}), **values} for values in sweep.values)
+    if missing := _missing(complete[0], attribute_set):
+        raise InvalidInputError(
+            f"attribute set {attribute_set} needs {', '.join(missing)}, which a sweep of {name} does not give: give it "
+            "to all images, such as --fixed age=30,gender=female,brown_hair=1"
+        )
     for step in complete:
         encode(step, attribute_set)
     return dataclasses.replace(sweep, values=complete)
+
+
+def _missing(values: Mapping[str, Any], attribute_set: int | str) -> list[str]:
+    """The groups without a neutral value of which no field is given."""
+    groups: dict[str, bool] = {}
+    for field in describe_fields(attribute_set):
+        if field["needed"]:
+            groups[field["group"]] = groups.get(field["group"], False) or field["name"] in values
+    return [group for group, given in groups.items() if not given]
 
 
 def _range(name: str, what: str, attribute_set: int | str, shares: np.ndarray[Any, Any]) -> Sweep:

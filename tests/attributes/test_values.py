@@ -10,6 +10,7 @@ from id3pm.attributes import (
     EMOTION_WORDS,
     EMOTIONS,
     FIELDS,
+    NULL_VALUE,
     decode,
     describe_fields,
     encode,
@@ -102,13 +103,31 @@ def test_fields_are_described_for_clients():
     assert describe_fields(None) == []
     yaw = next(field for field in describe_fields("landmarks") if field["name"] == "yaw")
     assert yaw == {
-        "name": "yaw", "group": "head pose", "low": -35.0, "high": 35.0, "unit": "degrees", "default": None
+        "name": "yaw", "group": "head pose", "low": -35.0, "high": 35.0, "unit": "degrees", "default": None,
+        "free": True, "needed": False,
     }  # fmt: skip
     defaults = {field["name"]: field["default"] for field in describe_fields(3)}
-    # What the description calls the default is what encoding takes.
+    # What the description calls the default, needed or free is what encoding makes of it.
     needed = {name: 1 for name, default in defaults.items() if default is None} | {"bald": 1}
     plain = decode(encode(needed, 3), 3)
     assert all(plain[name] == default for name, default in defaults.items() if name not in needed)
+
+
+@pytest.mark.parametrize("attribute_set", ATTRIBUTE_SETS)
+def test_what_the_description_calls_free_or_needed_is_what_encoding_makes_of_it(attribute_set):
+    fields = describe_fields(attribute_set)
+    needed = {}  # the last of each group is enough
+    for field in fields:
+        if field["needed"]:
+            needed[field["group"]] = field["name"]
+    given = {"yaw": -20, **dict.fromkeys(needed.values(), 1)}
+    vector = encode(given, attribute_set)
+    for field, number in zip(fields, vector, strict=True):
+        assert (number == NULL_VALUE) == (field["free"] and field["name"] not in given)
+    for name in needed.values():
+        with pytest.raises(InvalidInputError, match=f"attribute set {attribute_set} needs .*{name}"):
+            encode({key: value for key, value in given.items() if key != name}, attribute_set)
+    assert (attribute_set == 3) == bool(needed)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("2", 2), ("landmarks", "landmarks")])

@@ -10,6 +10,9 @@ import click
 import pytest
 
 import build_engines
+import face_models
+import page
+import screenshots
 from id3pm.cli import cli
 from id3pm_client._cli import _parser
 
@@ -20,21 +23,30 @@ PAGES = (
     "docs/control.md",
     "deploy/README.md",
     "client/README.md",
+    "demo/README.md",
     "docs/analysis.md",
+    "docs/face_models.md",
+    "docs/training.md",
     "Makefile",
     "Dockerfile",
 )
-COMMAND = re.compile(r"(?:id3pm|id3pm-client|python export/build_engines\.py) [^`|]+")
+SCRIPTS = {
+    "export/build_engines.py": build_engines.main,
+    "export/face_models.py": face_models.main,
+    "demo/page.py": page.main,
+    "demo/screenshots.py": screenshots.main,
+}
+COMMAND = re.compile(rf"(?:(?:id3pm|id3pm-client) |python (?:{'|'.join(map(re.escape, SCRIPTS))}))[^`|]*")
 
 
 def documented() -> list[tuple[str, list[str]]]:
     """(page, words) of every command that begins a line of code, a recipe or a comment with a command."""
     found = []
-    for page in PAGES:
-        text = (ROOT / page).read_text().replace("\\\n", " ").replace("$(BIN)/", "")
-        for line in text.splitlines():
-            if match := COMMAND.match(line.strip(" \t#")):
-                found.append((page, shlex.split(match[0], comments=True)))
+    for name in PAGES:
+        text = (ROOT / name).read_text().replace("\\\n", " ").replace("$(BIN)/", "")
+        for part in (part for line in text.splitlines() for part in line.split(" && ")):
+            if match := COMMAND.match(part.strip(" \t#")):
+                found.append((name, shlex.split(match[0], comments=True)))
     return found
 
 
@@ -58,13 +70,15 @@ def check(command: click.Command, words: list[str]) -> None:
 def test_there_are_commands_to_check() -> None:
     assert {words[0] for _, words in COMMANDS} == {"id3pm", "id3pm-client", "python"}
     assert any(words[:2] == ["id3pm", "convert"] for _, words in COMMANDS)
+    assert {words[1] for _, words in COMMANDS if words[0] == "python"} == set(SCRIPTS)
+    assert {"README.md", "demo/README.md", "docs/face_models.md", "docs/training.md"} <= {name for name, _ in COMMANDS}
 
 
-@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[" ".join(words)[:60] for _, words in COMMANDS])
-def test_a_documented_command_can_be_given(page: str, words: list[str]) -> None:
+@pytest.mark.parametrize(("name", "words"), COMMANDS, ids=[" ".join(words)[:60] for _, words in COMMANDS])
+def test_a_documented_command_can_be_given(name: str, words: list[str]) -> None:
     if words[0] == "id3pm":
         check(cli, words[1:])
     elif words[0] == "python":
-        check(build_engines.main, words[2:])
+        check(SCRIPTS[words[1]], words[2:])
     else:
         _parser().parse_args(words[1:])

@@ -71,7 +71,7 @@ HEAVY = {
     "grpc": ("client", "id3pm/gateway", "tests", "benchmarks"),
     "aiohttp": ("id3pm/gateway", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
-    "gradio": ("demo/web/app.py", "demo/web/panel.py", "demo/web/picker.py"),
+    "gradio": ("demo/web/app.py", "demo/web/attributes.py", "demo/web/panel.py", "demo/web/picker.py"),
     "sklearn": ("id3pm/latent/fitting.py", "tests"),
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from id3pm.attributes import describe_fields
 from id3pm_client import (
     ConnectionFailedError,
     Embedding,
@@ -47,9 +48,10 @@ class FakeClient:
         self.embed_error: Exception | None = None
         self.replay_error: Exception | None = None
         self.ready = True
+        self.attributes: list[dict[str, Any]] = []
 
     async def describe(self) -> dict[str, Any]:
-        return {"bundle": "fake", "id_vector_model": "sface", "attributes": []}
+        return {"bundle": "fake", "id_vector_model": "sface", "attributes": self.attributes}
 
     async def stream(self, vector: Any, seed: int, **options: Any) -> AsyncGenerator[Any, None]:
         self.asked.append({"seed": seed, **options})
@@ -235,6 +237,20 @@ def test_a_new_run_of_a_visitor_stops_the_earlier_one(desk: Desk) -> None:
         assert first.stopped and not second.stopped
         asked = desk.client.asked[-1]  # type: ignore[attr-defined]
         assert asked == {"seed": 2, "preset": "fast", "attributes": {"yaw": -20.0}, "preview_every": 1}
+
+    asyncio.run(scene())
+
+
+def test_a_request_says_what_the_served_bundle_needs(desk: Desk) -> None:
+    async def scene() -> None:
+        client: Any = desk.client
+        client.attributes = describe_fields(3)
+        await desk.greet()
+        await to_the_end(await desk.begin("visitor", tiles(1), {}, {"yaw": -20.0}, 1))
+        asked = client.asked[-1]["attributes"]
+        assert asked["yaw"] == -20 and asked["age"] == 30 and "gender" in asked
+        await to_the_end(await desk.begin("visitor", tiles(1), {}, {}, 1))
+        assert "attributes" not in client.asked[-1]
 
     asyncio.run(scene())
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from id3pm.attributes import ATTRIBUTE_SETS, decode, describe_fields, encode
 from id3pm.sampling.presets import PRESETS
 from web import served, space, uploads
 from web.kindness import PageError
@@ -126,8 +127,31 @@ def test_the_attribute_panel_follows_the_schema() -> None:
     about = served.read({"bundle": "mine", "id_vector_model": "sface", "identity_dim": 128, "attributes": [yaw, beard]})
     assert about.name == "mine"
     assert [field.label for field in about.attributes] == ["Yaw (degrees)", "Full beard"]
-    assert about.attributes[0].low == -40 and about.attributes[1].default == 0
+    assert about.attributes[0].low == -40 and about.attributes[1].start == 0.5
     assert served.read(types.SimpleNamespace(bundle="demo", attributes=())).attributes == ()
+
+
+@pytest.mark.parametrize("attribute_set", ATTRIBUTE_SETS)
+def test_one_slider_alone_can_be_asked_for_whatever_the_set_needs(attribute_set: int | str) -> None:
+    about = served.read({"attributes": describe_fields(attribute_set)})
+    assert about.asked({}) == {} and about.asked({"of another bundle": 1}) == {}
+    for field in about.attributes:
+        value = field.low if field.start == field.high else field.high
+        asked = about.asked({field.name: value})
+        given = decode(encode(asked, attribute_set), attribute_set)
+        assert given[field.name] == pytest.approx(value)
+        if about.free:
+            assert list(given) == [field.name]
+            continue
+        shown = {each.name: each.start for each in about.attributes if each.name not in (field.name, "neutral")}
+        assert {name: given[name] for name in shown} == pytest.approx(shown), "what the other sliders show"
+
+
+def test_a_slider_without_a_default_begins_where_faces_are() -> None:
+    starts = {field.name: field.start for field in served.read({"attributes": describe_fields(3)}).attributes}
+    assert starts["age"] == 30 and starts["neutral"] == 1 and starts["brown_hair"] == 0
+    starts = {field.name: field.start for field in served.read({"attributes": describe_fields("landmarks")}).attributes}
+    assert starts["yaw"] == 0 and starts["smile"] == 0.5
 
 
 @pytest.mark.parametrize("box", [(-4, -4, 20, 20), (90, 40, 30, 30), (10, 10, 200, 200), (40, 20, 10, 14)])

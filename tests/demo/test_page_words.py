@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from id3pm.attributes import describe_fields
 from id3pm.errors import ImageError
 from id3pm.images import decode_photo
 from id3pm_client import (
@@ -28,8 +29,10 @@ from web.history import Entry, History, Verdict
 from web.kindness import Notice, PageError, kindly
 from web.people import Person, Yardstick
 from web.runs import Run, Tile
+from web.served import read
 
 VECTOR = np.ones(4, dtype=np.float32)
+FREE_AND_NOT = ("landmarks", 3)  # attribute sets
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,17 @@ def test_what_nobody_foresaw_goes_to_the_log_and_not_to_the_page(caplog: pytest.
         except RuntimeError as error:
             shown = html.notice(kindly(error))
     assert "secret" not in shown and "secret path" in caplog.text
+
+
+def test_the_page_says_which_attributes_are_asked_for_and_what_the_others_are() -> None:
+    ours, papers = (read({"attributes": describe_fields(name)}) for name in FREE_AND_NOT)
+    assert "All are free" in html.asked_line(ours, {}) and "Move one to ask for it." in html.asked_line(ours, {})
+    assert "all are asked for as they stand here" in html.asked_line(papers, {})
+    said = html.asked_line(ours, {"yaw": -20.0, "smile": 0.8, "beard": 1})
+    assert "<b>Yaw (degrees) -20, Smile 0.8</b>. The others are free." in said
+    said = html.asked_line(papers, {"yaw": -20.0})
+    assert "free" not in said and "as they stand here" in said and "Neutral is what the other emotions leave" in said
+    assert "Neutral is" not in html.asked_line(papers, {"neutral": 0.5})
 
 
 def test_names_and_messages_cannot_bring_markup_into_the_page() -> None:

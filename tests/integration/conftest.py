@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import http.client
 import json
+import os
 import queue
 import shutil
 import subprocess
@@ -20,6 +23,8 @@ import tritonclient.grpc
 from onnx import numpy_helper
 from tritonclient.utils import np_to_triton_dtype
 
+import screenshots
+from id3pm.attributes import AttributeSet
 from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
 from id3pm.gateway.gateway import GatewayOptions
@@ -74,7 +79,13 @@ sr (float[N,3,256,256] x, float[N] timesteps, float[N,3,64,64] low_res) => (floa
 
 
 def tiny_engine(
-    folder: Path, stage: Stage, graph: str, unet: UNetConfig, diffusion: DiffusionConfig, sampling: SamplingOptions
+    folder: Path,
+    stage: Stage,
+    graph: str,
+    unet: UNetConfig,
+    diffusion: DiffusionConfig,
+    sampling: SamplingOptions,
+    attribute_set: AttributeSet = "landmarks",
 ) -> None:
     """A random network as an engine folder. Its manifest proves nothing: these tests are about serving."""
     random = np.random.Generator(np.random.Philox(0))
@@ -85,7 +96,7 @@ def tiny_engine(
         "scales": np.array([1, 1, 4, 4], dtype=np.float32),
         "w_time": random.standard_normal((1, channels)) * 1e-3,
         "w_identity": random.standard_normal((128, channels)),
-        "w_attributes": random.standard_normal((7, channels)),
+        "w_attributes": random.standard_normal((unet.attribute_dim or 1, channels)),
         "w_in": random.standard_normal((channels, unet.in_channels, 3, 3)) * 0.2,
         "w_out": random.standard_normal((unet.out_channels, channels, 3, 3)) * 0.2,
     }
@@ -110,7 +121,7 @@ def tiny_engine(
         diffusion=diffusion,
         sampling=sampling,
         id_vector_model="sface",
-        attribute_set="landmarks",
+        attribute_set=attribute_set,
         opset=17,
         onnx=OnnxNodes(nodes_before=len(model.graph.node), nodes_after=len(model.graph.node)),
         versions={"onnx": onnx.__version__},
@@ -130,6 +141,19 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_engine(folder / "super_resolution/1/engine", "sr", SR_GRAPH, SR, PAPER_SR_DIFFUSION, SR_SAMPLING)
     program = [sys.executable, str(ROOT / "export" / "face_models.py"), "--repository", str(folder)]
     subprocess.run(program, check=True, timeout=120, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def set_3_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the paper's largest attribute set, all of whose fields are given or none."""
+    folder = tmp_path_factory.mktemp("set_3") / "triton_repo"
+    shutil.copytree(repository, folder)
+    engine = folder / "denoiser_64/1/engine"
+    shutil.rmtree(engine)
+    base = dataclasses.replace(BASE, attribute_dim=30)
+    graph = BASE_GRAPH.replace("[N,7] attributes", "[N,30] attributes")
+    tiny_engine(engine, "base", graph, base, PAPER_BASE_DIFFUSION, BASE_SAMPLING, attribute_set=3)
     return folder
 
 
@@ -171,6 +195,19 @@ def built(build: Callable[[Path], subprocess.CompletedProcess[str]], tmp_path_fa
     shutil.copytree(ROOT / "triton_repo", folder, ignore=shutil.ignore_patterns("engine", "__pycache__"))
     build(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium; tests that need it are skipped without one, or fail if ID3PM_REQUIRE_BROWSER is set."""
+    with contextlib.ExitStack() as stack:
+        try:
+            running = stack.enter_context(screenshots.chromium(tmp_path_factory.mktemp("chromium")))
+        except FileNotFoundError as missing:
+            if os.environ.get("ID3PM_REQUIRE_BROWSER"):
+                pytest.fail(str(missing))
+            pytest.skip(str(missing))
+        yield running
 
 
 class Wire:

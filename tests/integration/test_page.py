@@ -2,174 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+
+from tests.integration.page_visit import ROOT, Page, Visit, decoded, serve_page, wait_until
 
 pytestmark = pytest.mark.server
-ROOT = Path(__file__).parents[2]
-PATIENCE_S = 90.0  # other jobs may have the processor
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",  # tests may run as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,1400",
-)
-# Collects the pictures that the stage has shown.
-WATCH = """
-window.seen = new Set();
-const look = () => document.querySelectorAll('#stage img').forEach((img) => window.seen.add(img.src));
-const all = {subtree: true, childList: true, attributes: true};
-new MutationObserver(look).observe(document.querySelector('#stage'), all);
-"""
-
-
-class Page:
-    """A running page with its service, by what they print."""
-
-    def __init__(self, url: str, metrics_url: str, folder: Path) -> None:
-        self.url = url
-        self.metrics_url = metrics_url
-        self.folder = folder
-
-    def metrics(self, name: str) -> float:
-        """Sum of a metric over the stages."""
-        with urllib.request.urlopen(self.metrics_url, timeout=10) as response:
-            lines = response.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
-
-    def files(self) -> list[Path]:
-        """What lies in the page's temporary folder: nothing of a visitor should."""
-        return [path for path in self.folder.rglob("*") if path.is_file()]
+DIFFERENT = 5.0  # grey levels; a picture that is made again differs by none
 
 
 @pytest.fixture(scope="module")
 def page(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    folder = tmp_path_factory.mktemp("page")
-    program = [sys.executable, str(ROOT / "demo/page.py"), "--repository", str(built), "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    log = folder / "log"
-    with (
-        log.open("w") as printed,
-        subprocess.Popen(program, stdout=printed, stderr=printed, env=environment, cwd=ROOT) as process,
-    ):
-        try:
-            url, metrics_url = addresses(process, log)
-            (uploads,) = folder.glob("id3pm-page-*")
-            yield Page(url, metrics_url, uploads)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
-            assert not uploads.exists()
-        finally:
-            process.kill()
-
-
-def addresses(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
-    """Of the page and of its service's metrics, as soon as it has printed them."""
-
-    def found() -> tuple[str, str] | None:
-        assert process.poll() is None, log.read_text()
-        words = {line.partition(":")[0]: line.split() for line in log.read_text().splitlines()}
-        return (words["page"][1], words["service"][-1]) if "page" in words else None
-
-    return wait_until(found, "the page to start", 200)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing = "no browser to test the page in: apt-get install chromium chromium-driver"
-        if os.environ.get("ID3PM_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
+    with serve_page(built, tmp_path_factory.mktemp("page")) as running:
         yield running
-    finally:
-        running.quit()
-
-
-class Visit:
-    """A visitor before an open page."""
-
-    def __init__(self, browser: Any, page: Page) -> None:
-        self.browser = browser
-        self.page = page
-        browser.get(page.url)
-        self.see("#first-samples [data-pick]")
-        wait_until(lambda: "ready" in self.text(".id-pill"))
-        browser.execute_script(WATCH)
-
-    def see(self, selector: str) -> Any:
-        """The element, as soon as it is there."""
-        return wait_until(lambda: self.browser.find_elements("css selector", selector), selector)[0]
-
-    def text(self, selector: str) -> str:
-        """What is to be read in an element; nothing where it is not there."""
-        script = "return document.querySelector(arguments[0])?.innerText ?? ''"
-        return str(self.browser.execute_script(script, selector)).strip()
-
-    def click(self, selector: str) -> None:
-        """Clicks as soon as nothing is in the way."""
-
-        def clicked() -> bool:
-            with contextlib.suppress(WebDriverException):
-                self.browser.find_element("css selector", selector).click()
-                return True
-            return False
-
-        wait_until(clicked, selector)
-
-    def drop(self, path: Path) -> None:
-        """Gives a file to the first person's field."""
-        self.browser.find_element("css selector", "#first-drop input[type=file]").send_keys(str(path))
-
-    def pick(self, number: int) -> None:
-        """Chooses a sample person."""
-        self.click(f"#first-samples [data-pick='{number}']")
-        wait_until(lambda: f"Sample person {number + 1}" in self.text("#first-card"))
-
-    def quality(self, name: str) -> None:
-        self.click(f"#quality input[value='{name}']")
-
-    def steps(self) -> str:
-        return str(self.browser.find_element("css selector", "#steps input[type=number]").get_attribute("value"))
-
-    def set(self, slider: str, value: float) -> None:
-        field = self.see(f"#{slider} input[type=number]")
-        field.clear()
-        field.send_keys(f"{value}\t")
-
-    def seen(self) -> list[str]:
-        return list(self.browser.execute_script("return [...window.seen]"))
 
 
 @pytest.fixture
@@ -177,19 +28,11 @@ def visit(browser: Any, page: Page) -> Visit:
     return Visit(browser, page)
 
 
-def wait_until(condition: Callable[[], Any], what: str = "", timeout_s: float = PATIENCE_S) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
-
-
 def test_a_sample_person_becomes_a_picture_that_its_receipt_makes_again(visit: Visit, tmp_path: Path) -> None:
     visit.browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     visit.pick(2)
     visit.quality("fast")
-    wait_until(lambda: visit.steps() == "8", "the slider to follow the quality")
+    assert visit.steps() == "8"
     visit.set("steps", 30)  # eight of them may be over before a browser has drawn two
     visit.click("#make")
     large = visit.see("#details #download-png") and visit.see("#stage img.id-large")
@@ -254,17 +97,11 @@ def test_stop_frees_the_server(visit: Visit) -> None:
 def test_a_direction_of_the_face_space_changes_who_it_is(visit: Visit) -> None:
     visit.pick(0)
     visit.quality("fast")
-    visit.click("#make")
-    plain = visit.see("#stage img.id-large").get_attribute("src")
+    plain = np.asarray(visit.make(1), np.float64)
     visit.click("#space button")
     visit.set("move-smile", 4)
     visit.set("move-axis-1", -0.2)
-    visit.click("#make")
-    wait_until(lambda: "Sample person 1, moved" in visit.text("#stage"))
-    moved = wait_until(lambda: visit.browser.find_elements("css selector", "#stage img.id-large"))[0]
-    assert moved.get_attribute("src") != plain
-
-
-def decoded(uri: str) -> Image.Image:
-    with urllib.request.urlopen(uri) as data:
-        return Image.open(io.BytesIO(data.read()))
+    moved = np.asarray(visit.make(2), np.float64)
+    assert "Sample person 1, moved" in visit.text("#stage")
+    assert plain.shape == moved.shape == (256, 256, 3)
+    assert np.abs(moved - plain).mean() > DIFFERENT, "the finished pictures of one seed"

@@ -94,7 +94,8 @@ def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
     state = state_of(conditioned)
     assert state["attribute_set"] == "landmarks"
     assert state["attributes"][1] == {
-        "name": "yaw", "group": "head pose", "low": -35.0, "high": 35.0, "unit": "degrees", "default": None
+        "name": "yaw", "group": "head pose", "low": -35.0, "high": 35.0, "unit": "degrees", "default": None,
+        "free": True, "needed": False,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from id3pm.config import SamplingOptions
 from id3pm.sheets.studio import Person, Shots
 
 DIM = 16
@@ -23,13 +24,15 @@ def people_vectors() -> np.ndarray:
 class FakeStudio:
     """Of `id3pm.sheets.studio.Studio`, what the sheets use.
 
-    `fidelity` 1 gives images whose ID vectors are those that were asked for, 0 always the same person's; the cheeks are
-    as light as the vector's third number. Rows in `faceless` show no face. `enlarged` counts the 256 px images.
+    `fidelity` 1 gives images whose ID vectors are those that were asked for, 0 always the same person's; a picture is
+    as light as the vector's third number. Rows in `faceless` show no face. `restless` is the noise that seeds bring
+    into ID vectors; guidance divides it. `enlarged` counts the 256 px images.
     """
 
     fidelity = 1.0
     faceless: tuple[int, ...] = ()
     enlarged: list[int]
+    restless = 0.0
 
     def __init__(self, pipeline: Any, super_resolution: bool = False) -> None:
         self.pipeline = SimpleNamespace(
@@ -65,6 +68,9 @@ class FakeStudio:
     def shoot(self, vectors: np.ndarray, seeds: Any, **options: Any) -> Shots:
         same = people_vectors()[0]
         found = self.fidelity * vectors + (1 - self.fidelity) * same
+        seeds = np.broadcast_to(seeds, len(vectors))
+        amount = self.restless / options.get("guidance_scale", 1.0)
+        found = found + amount * np.stack([np.random.default_rng(seed).standard_normal(DIM) for seed in seeds.tolist()])
         found = np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
         grey = np.clip(128 + 100 * found[:, 2], 0, 255).astype(np.uint8)
         images = np.broadcast_to(grey[:, None, None, None], (len(found), 64, 64, 3)).copy()
@@ -73,13 +79,23 @@ class FakeStudio:
         for row in (row for row in self.faceless if row < len(found)):
             found[row], detections[row] = np.nan, np.nan
         similarity = np.sum(found * vectors, axis=1)
-        return Shots(images, similarity, found, detections)
+        return Shots(images, similarity, found, detections, seconds=0.5)
+
+    def sampling(self, **options: Any) -> SamplingOptions:
+        return SamplingOptions(**options)
+
+    def evaluations(self, **options: Any) -> int:
+        return 7
 
 
-def install(monkeypatch: Any, module: Any, fidelity: float = 1.0, faceless: tuple[int, ...] = ()) -> list[int]:
-    """Puts the fake in the place of a sheet's studio; the list grows by the number of images shown at 256 px."""
+def install(monkeypatch: Any, module: Any, **settings: Any) -> list[int]:
+    """Puts the fake in the place of a sheet's studio, with another `fidelity`, `faceless` or `restless`.
+
+    Returns:
+        Grows by the number of images shown at 256 px.
+    """
     enlarged: list[int] = []
-    settings = {"fidelity": fidelity, "faceless": faceless, "enlarged": enlarged}
+    settings["enlarged"] = enlarged
     monkeypatch.setattr(module, "Studio", type("Studio", (FakeStudio,), settings))
     monkeypatch.setattr(module, "Pipeline", SimpleNamespace(load=lambda repository, threads: Path(repository)))
     return enlarged

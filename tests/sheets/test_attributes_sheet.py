@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from id3pm.sheets import attributes
 from id3pm.sheets.attributes import Swept, _effect, _numbers, _sheet
 from id3pm.sheets.studio import Person, Shots
-from id3pm.sheets.sweeps import parse_sweep
+from id3pm.sheets.sweeps import Sweep, parse_sweep
 
 PEOPLE = [Person(name, np.full((64, 64, 3), 90, np.uint8), np.eye(4, dtype=np.float32)[0]) for name in "ab"]
 
@@ -28,6 +31,14 @@ def swept() -> Swept:
     ]
     measures = {"yaw": np.array([-11.0, -9, 1, -1, 10, np.nan]), "dlib yaw": np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])}
     return Swept(sweep, shots, measures)
+
+
+def free() -> Swept:
+    """What both people look like without attributes."""
+    sweep = Sweep("", "", ({},), ("without attributes",), (), "")
+    images = np.full((2, 64, 64, 3), 30, np.uint8)
+    shots = Shots(images, np.array([0.4, 0.5], np.float32), np.zeros((2, 4)), np.zeros((2, 15)))
+    return Swept(sweep, [shots], {"yaw": np.array([3.0, 4.0])})
 
 
 def test_the_effect_is_measured_over_all_images_with_a_face(swept: Swept) -> None:
@@ -56,7 +67,34 @@ def test_what_cannot_be_measured_says_so() -> None:
 
 @pytest.mark.parametrize(("per_person", "rows"), [(True, 2), (False, 1)])
 def test_a_sheet_has_a_row_for_each_person_or_for_each_sweep(swept: Swept, per_person: bool, rows: int) -> None:
-    sheet = np.asarray(_sheet([swept], PEOPLE, 0, per_person))
-    # Each step has its own grey; a row shows it once.
-    seen = (sheet == 100).all(axis=-1).sum()
-    assert seen == pytest.approx(rows * 128 * 128, abs=40)  # smooth letters have greys as well
+    sheet = np.asarray(_sheet([swept], PEOPLE, free(), "seed 0", per_person))
+    # The target, the image without attributes and each step have a grey of their own; a row shows it once.
+    for grey in (90, 30, 50, 100, 150):
+        seen = (sheet == grey).all(axis=-1).sum()
+        assert seen == pytest.approx(rows * 128 * 128, rel=0.06)  # smooth letters have greys as well
+
+
+def test_captions_say_in_words_what_was_asked_what_was_measured_and_how_similar_it_is(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    headings: list[str] = []
+
+    def grid(rows: Any, *, columns: Any = (), **more: Any) -> None:
+        drawn[:] = [[tile.caption for tile in row] for row in rows]
+        headings[:] = columns
+
+    monkeypatch.setattr(attributes, "grid", grid)
+    _sheet([swept], PEOPLE, free(), "seed 0", False)
+    assert drawn == [
+        [
+            "target a",
+            "without attributes\nmeasured 3\nsimilarity 0.40",
+            "asked -20\nmeasured -11\nsimilarity 0.50",
+            "asked 0\nmeasured 1\nsimilarity 0.70",
+            "asked 20\nmeasured 10\nsimilarity 0.50",
+        ]
+    ]
+    _sheet([swept], PEOPLE, free(), "seed 0", True)
+    assert drawn[1][0] == "target b" and drawn[1][2] == "measured -9\nsimilarity 0.60" and drawn[1][4] == "no face"
+    assert headings == ["", "without attributes", "asked -20", "asked 0", "asked 20"]

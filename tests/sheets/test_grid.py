@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm.sheets.grid import NARROWEST, Tile, below, beside, grid
+from id3pm.sheets.grid import LINE, NARROWEST, Tile, below, beside, grid, mosaic
 from id3pm.sheets.studio import face_square
 
 
@@ -57,6 +57,26 @@ def test_sheets_stand_beside_and_below_each_other() -> None:
     row, column = beside(small, large), below(small, large)
     assert row.size == (40, 20) and row.getpixel((39, 4)) == (0, 0, 255) and row.getpixel((39, 5)) == (255, 255, 255)
     assert column.size == (30, 25) and column.getpixel((0, 19)) == (255, 0, 0) and column.getpixel((29, 24))[2] == 255
+
+
+def test_every_line_of_a_title_and_of_a_caption_has_room() -> None:
+    one = grid([[Tile(flat(9), "asked -30")]], title="Yaw", size=16)
+    three = grid([[Tile(flat(9), "asked -30\nmeasured 5\nsimilarity 0.58")]], title="Yaw\nof one person", size=16)
+    assert three.height >= one.height + 3 * LINE
+    ink = (np.asarray(three) < 140).any(axis=(1, 2))
+    below = ink[np.argwhere((np.asarray(three) == 9).all(-1))[-1][0] + 1 :]
+    assert sum(np.diff(np.r_[False, below].astype(int)) == 1) >= 3, "three lines with white between"
+
+
+@pytest.mark.parametrize(("count", "across"), [(1, 1), (2, 2), (4, 2), (5, 3)])
+def test_a_mosaic_has_all_images_in_a_square(count: int, across: int) -> None:
+    images = np.stack([flat(10 + n) for n in range(count)])
+    picture = mosaic(images)
+    assert picture.shape == (across * 8 + (across - 1) * 2,) * 2 + (3,)
+    for n in range(count):
+        y, x = n // across * 10, n % across * 10
+        assert (picture[y : y + 8, x : x + 8] == 10 + n).all()
+    assert (picture == 255).all(-1).sum() == picture.shape[0] ** 2 - count * 64
 
 
 def test_the_square_frames_the_face_and_is_black_outside_the_picture() -> None:

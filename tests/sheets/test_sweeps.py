@@ -40,7 +40,8 @@ def test_all_emotions_are_a_sweep() -> None:
         ("nose=0:1", "landmarks", "has no nose"),
         ("emotion=sad<->hapy", 1, "emotion='hapy'"),
         ("emotion=all", "landmarks", "has no emotion"),
-        ("yaw=-5:5", 3, "needs age"),
+        ("yaw=-5:5", 3, "needs age, hair, gender, which a sweep of yaw does not give: .*--fixed age=30,gender=female"),
+        ("age=10:80", 3, "needs hair, gender, which a sweep of age"),
     ],
 )
 def test_a_sweep_that_the_set_does_not_have_is_refused(text: str, attribute_set: int | str, message: str) -> None:

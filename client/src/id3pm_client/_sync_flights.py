@@ -89,8 +89,9 @@ class SyncFlights(base.BaseClient[SyncTransport]):
 
         Returns:
             `bundle` (name), `id_vector_model`, `identity_dim`, `attribute_set` (`None` without attributes) and
-            `attributes`: a list of fields, each with `name`, `group`, `low`, `high`, `unit` and `default`. A default of
-            `None` leaves a field free in set `landmarks`; in the others it must be given, where any is.
+            `attributes`: a list of fields, each with `name`, `group`, `low`, `high`, `unit`, `default`, `free` and
+            `needed`. Without any attribute all of them are free. Where some are given, each of the others stays free
+            if it is `free`, else takes its `default`; of the `needed` fields of a group at least one must be given.
 
         Raises:
             InvalidRequestError: No server of this client.
