@@ -75,7 +75,7 @@ SHORT = 12  # hexadecimal digits of a hash in the report
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of every image.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", help="How images are sampled.")
 @click.option("--steps", type=click.IntRange(1), help="Of the 64 px loop; else the preset's.")
-@click.option("--guidance-scale", type=float, help="Else the preset's.")
+@click.option("--guidance-scale", type=click.FloatRange(1, 10), help="Else the preset's.")
 @click.option("--super-resolution", is_flag=True, help="Generate 256 px images.")
 @click.option(
     "--independent/--no-independent", default=None, help="Also judge with dlib's network.  [default: if installed]"

@@ -48,7 +48,7 @@ VECTOR = np.ones(4, dtype=np.float32)
         (CancelledRequestError("cancelled"), "stopped", "again"),
         (ReplayError("the server cannot make this image again"), "again exactly", "differences"),
         (InternalServerError("CUDA error"), "failed over this request", "try again"),
-        (InvalidRequestError("guidance_scale=50: must be between 0 and 20"), "cannot do this", "between 0 and 20"),
+        (InvalidRequestError("guidance_scale=50: must be between 1 (off) and 10"), "cannot do this", "between 1 (off)"),
         (PageError("Nobody is chosen yet.", "Please pick somebody."), "Nobody", "pick"),
     ],
 )
