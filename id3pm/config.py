@@ -168,8 +168,8 @@ class SamplingOptions:
             time step 0 alone, as guided-diffusion's respacing does, and so takes the noise for a finished image.
         spacing: Which time steps these are: `uniform` in t (guided-diffusion's) or in `logsnr`; see
             `id3pm.diffusion.schedule.space_logsnr`.
-        guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u), 1 .. 10; 1 switches it off (paper: 2, in
-            its tables 1 .. 3, in Fig. 4 up to 5).
+        guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u), 1 .. 10; 1 switches it off (paper: 2;
+            1 .. 3 in its tables, up to 5 in Fig. 4).
         guidance_low: First training time step (inclusive) at which guidance is on.
         guidance_high: Last training time step (inclusive) at which guidance is on.
         dynamic_threshold: Imagen's percentile in (0, 1] for x0 (paper: 0.99); 0 clips x0 to [-1, 1] instead.
