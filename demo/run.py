@@ -56,10 +56,14 @@ def settings(receipt: dict[str, Any]) -> str:
 
 
 def face_crop(photo: Image.Image, box: np.ndarray) -> Image.Image:
-    """The square around the detected face, enlarged so that it frames the head as the generated faces do."""
+    """The square around the detected face that frames the head as the generated faces do, as far as the photo goes."""
     x, y, width, height = box
-    centre_x, centre_y, half = x + width / 2, y + height / 2, 0.75 * max(width, height)
-    return photo.crop((int(centre_x - half), int(centre_y - half), int(centre_x + half), int(centre_y + half)))
+    side = min(1.5 * max(width, height), *photo.size)
+    left, top = (
+        min(max(start + length / 2 - side / 2, 0), whole - side)
+        for start, length, whole in ((x, width, photo.width), (y, height, photo.height))
+    )
+    return photo.crop((round(left), round(top), round(left + side), round(top + side)))
 
 
 def known_threshold(repository: Path) -> Threshold | None:
