@@ -86,7 +86,8 @@ def insightface_vector(image: np.ndarray, landmarks: np.ndarray, network: torch.
     return vector / np.linalg.norm(vector)
 
 
-def compare(tmp_path: Path, units: tuple[int, ...], image: np.ndarray) -> tuple[float, np.ndarray, FaceResult]:
+def compare(tmp_path: Path, units: tuple[int, ...], image: np.ndarray) -> tuple[float, FaceResult]:
+    """Largest difference of the unit vectors, and what the stage found; the landmarks agree."""
     pack, network = pack_with(tmp_path, units)
     folder, _ = face_models.build_face_models(tmp_path / "repository", f"insightface:{pack}")
     (result,) = FaceStage.load(folder, threads=1).embed_images(image[None])
@@ -94,7 +95,7 @@ def compare(tmp_path: Path, units: tuple[int, ...], image: np.ndarray) -> tuple[
     landmarks = insightface_landmarks(image, pack / "det_tiny.onnx")
     np.testing.assert_allclose(result.detection[4:14].reshape(5, 2), landmarks, atol=1e-3)
     expected = insightface_vector(image, landmarks, network)
-    return float(np.abs(result.embedding - expected).max()), expected, result
+    return float(np.abs(result.embedding - expected).max()), result
 
 
 @pytest.mark.parametrize(
@@ -109,15 +110,13 @@ def compare(tmp_path: Path, units: tuple[int, ...], image: np.ndarray) -> tuple[
 def test_photographs_of_any_size_become_the_originals_vectors(
     tmp_path: Path, height: int, width: int, white: int
 ) -> None:
-    image = photograph(height, width, white)
-    error, expected, result = compare(tmp_path, THIN, image)
+    error, _ = compare(tmp_path, THIN, photograph(height, width, white))
     assert error < 5e-5  # of a vector of length 1; the exported graph alone may differ by 2e-5
-    assert result.embedding @ expected > 1 - 1e-8
 
 
 def test_averaging_large_faces_would_be_seen(tmp_path: Path) -> None:
     image = photograph(2000, 1600, 400)
-    error, expected, result = compare(tmp_path, THIN, image)
+    error, result = compare(tmp_path, THIN, image)
     assert error < 5e-5  # of a vector of length 1; the exported graph alone may differ by 2e-5
     pack = tmp_path / "buffalo_made_up"
     folder, _ = face_models.build_face_models(tmp_path / "repository", f"insightface:{pack}")
@@ -137,5 +136,5 @@ def test_the_manifest_says_at_which_size_faces_are_looked_for_and_what_differs(t
 
 @pytest.mark.slow
 def test_the_full_size_graph_gives_the_originals_vectors(tmp_path: Path) -> None:
-    error, _, _ = compare(tmp_path, IR_50, photograph(300, 407, 30))
+    error, _ = compare(tmp_path, IR_50, photograph(300, 407, 30))
     assert error < 5e-5  # of a vector of length 1; the exported graph alone may differ by 2e-5
