@@ -16,7 +16,7 @@ from id3pm.analysis.summary import bands, named
 from id3pm.analysis.variants import MEAN, ORIGINAL, Picture
 from id3pm.images import encode_png
 
-TILE, GAP, LINE, FRAME = 112, 8, 19, 3  # pixels
+TILE, GAP, LINE, FRAME, CROSS = 112, 8, 19, 3, 6  # pixels
 COLUMNS = 8
 """Tiles side by side; wider sheets are unreadable where pages reduce them."""
 INK, SOFT, EMPTY = "#1d2129", "#667085", "#eef0f3"
@@ -63,9 +63,10 @@ def shown(pictures: Sequence[Picture], row: int) -> NDArray[np.uint8] | None:
     side = int(np.ceil(np.sqrt(len(small))))
     cell = 4 * TILE // side  # drawn large, for those who reduce it
     mosaic = np.full((side * cell, side * cell, 3), 255, np.uint8)
+    empty = cell * (side - -(-len(small) // side)) // 2
     for number, image in enumerate(small):
         assert image is not None
-        top, left = cell * (number // side), cell * (number % side)
+        top, left = empty + cell * (number // side), cell * (number % side)
         mosaic[top : top + cell, left : left + cell] = cv2.resize(image, (cell, cell), interpolation=cv2.INTER_AREA)
     return mosaic
 
@@ -104,7 +105,7 @@ class _Sheet:
         self._below = [TILE + GAP + LINE * len(block.opinions) for block in blocks]
         self._height = LINE + GAP + TILE + LINE + GAP + sum(self._below) + GAP
         width = self._left + COLUMNS * (TILE + GAP)
-        self._top = 3 * LINE + GAP
+        self._top = 4 * LINE + GAP
         self.canvas = Image.new("RGB", (width, self._top + len(self._shelves) * self._height), "white")
         self._pen = ImageDraw.Draw(self.canvas)
 
@@ -124,7 +125,7 @@ class _Sheet:
             (GAP, GAP + LINE), f"Angles: {what}; beside each line its judge with the threshold.", SOFT, self._font
         )
         x = GAP
-        for name, text in (("same", "below the threshold"), ("other", "above it ×"), ("none", "no face found")):
+        for name, text in (("same", "below the threshold"), ("other", "above it"), ("none", "no face found")):
             x += self._pill(x, GAP + 2 * LINE, text, name) + GAP
         for number, shelf in enumerate(self._shelves):
             self._shelf(self._top + number * self._height, shelf)
@@ -176,21 +177,24 @@ class _Sheet:
         values = [opinion.kept[row]] if self._person else [opinion.own[row]]
         if self._person and self._pictures[row].family != ORIGINAL:
             values.insert(0, opinion.drift[row])
-        texts = [angle(value) + " ×" * (verdict(opinion, value) == "other") for value in values]
-        width = sum(self._width(text) for text in texts) + 4 * (len(texts) - 1)
-        x += (TILE - width) // 2
-        for text, value in zip(texts, values, strict=True):
-            x += self._pill(x, y, text, verdict(opinion, value)) + 4
+        pills = [(angle(value), verdict(opinion, value)) for value in values]
+        x += (TILE - sum(self._width(*pill) for pill in pills) - 4 * (len(pills) - 1)) // 2
+        for text, mark in pills:
+            x += self._pill(x, y, text, mark) + 4
 
-    def _width(self, text: str) -> int:
-        return int(self._pen.textlength(text, font=self._font)) + 8
+    def _width(self, text: str, mark: str) -> int:
+        return int(self._pen.textlength(text, font=self._font)) + 8 + (CROSS + 4) * (mark == "other")
 
     def _pill(self, x: int, y: int, text: str, mark: str) -> int:
-        """Text on its colour; its width."""
+        """Text on its colour, with a cross behind it where it means another person; its width."""
         ink, back = COLOURS[mark]
-        width = self._width(text)
+        width, middle = self._width(text, mark), y + (LINE - 3) // 2
         self._pen.rounded_rectangle((x, y, x + width, y + LINE - 3), 4, back)
-        self._pen.text((x + width / 2, y + (LINE - 3) / 2), text, ink, self._font, "mm")
+        self._pen.text((x + 4, middle), text, ink, self._font, "lm")
+        if mark == "other":  # the font has none
+            left, top = x + width - 4 - CROSS, middle - CROSS // 2
+            self._pen.line((left, top, left + CROSS, top + CROSS), ink, 2)
+            self._pen.line((left, top + CROSS, left + CROSS, top), ink, 2)
         return width
 
     def _short(self, label: str) -> str:
