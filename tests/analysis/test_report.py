@@ -141,7 +141,7 @@ def test_the_published_threshold_is_reported(repository: Path, tmp_path: Path) -
     assert numbers["thresholds"][0]["published"]["cosine"] == 0.363
     assert all(line["recognised_published"] is not None for line in numbers["summary"])
     page = (tmp_path / "report.html").read_text()
-    assert "at the published" in page and "LFW, accuracy 99.60" in page and "<td title=" in page
+    assert "in brackets by the published one" in page and "LFW, accuracy 99.60" in page and "sface, published" in page
 
 
 def test_a_missing_library_is_noticed_before_the_work(
