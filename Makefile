@@ -38,8 +38,8 @@ setup: $(STAMP)  ## virtual environment with everything
 engines: $(STAMP)  ## bundle -> verified engines in triton_repo/ (does nothing when up to date)
 	$(BIN)/python export/build_engines.py --bundle $(BUNDLE) --repository $(REPO)
 
-demo: engines  ## the whole product on a photograph: picture in out/
-	$(BIN)/python demo/run.py --repository $(REPO) --photo demo/astronaut.jpg --out out
+demo: engines  ## the whole product on a portrait: picture in out/
+	$(BIN)/python demo/run.py --repository $(REPO) --photo demo/people/03.png --out out
 
 web: $(STAMP)  ## a page to play with, with attributes: starts server and page, prints the address, stops both on Ctrl-C
 	$(BIN)/python export/build_engines.py --bundle $(WEB_BUNDLE) --repository $(WEB_REPO)

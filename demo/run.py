@@ -1,7 +1,7 @@
-"""`make demo`: the whole product once, on a real photograph, through the real Triton server.
+"""`make demo`: the whole product once, on a portrait of nobody, through the real Triton server.
 
-Photograph -> ID vector -> faces of that identity for several seeds at 64 px and 256 px -> one picture, the similarity
-of each face to the photograph under the same face-recognition model, and the time per image.
+Portrait -> ID vector -> faces of that identity for several seeds at 64 px and 256 px -> one picture, the similarity of
+each face to the portrait under the same face-recognition model, and the time per image.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
+from id3pm.analysis import threshold as thresholds
+from id3pm.analysis.threshold import Threshold
 from id3pm.errors import Id3pmError
+from id3pm.face.manifest import read_manifest
 from id3pm.images import png_info
 from id3pm.serving.server import TritonServer
 from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError
 
 TILE, MARGIN, CAPTION = 256, 12, 28
+PORTRAIT = Path("demo/people/03.png")
+"""Nobody: a GAN made the face, and the demo bundle's training did not see it."""
 
 console = Console()
 
@@ -51,14 +56,24 @@ def settings(receipt: dict[str, Any]) -> str:
 
 
 def face_crop(photo: Image.Image, box: np.ndarray) -> Image.Image:
-    """The square around the detected face, enlarged so that it frames the head as the generated faces do."""
+    """The square around the detected face that frames the head as the generated faces do, as far as the photo goes."""
     x, y, width, height = box
-    centre_x, centre_y, half = x + width / 2, y + height / 2, 0.75 * max(width, height)
-    return photo.crop((int(centre_x - half), int(centre_y - half), int(centre_x + half), int(centre_y + half)))
+    side = min(1.5 * max(width, height), *photo.size)
+    left, top = (
+        min(max(start + length / 2 - side / 2, 0), whole - side)
+        for start, length, whole in ((x, width, photo.width), (y, height, photo.height))
+    )
+    return photo.crop((round(left), round(top), round(left + side), round(top + side)))
 
 
-def sheet(photo: Image.Image, images: list[GeneratedImage], captions: list[str]) -> Image.Image:
-    """The photograph on the left; for each seed the 64 px face above the 256 px face, with its caption."""
+def known_threshold(repository: Path) -> Threshold | None:
+    """From which similarity on the served face-recognition model takes two pictures for one person, where measured."""
+    face = read_manifest(repository / "face_embedding/1/engine")
+    return thresholds.read().get(f"{face.id_vector_model} {face.source_sha256}")
+
+
+def sheet(photo: Image.Image, images: list[GeneratedImage], captions: list[tuple[str, str]], notes: str) -> Image.Image:
+    """The portrait on the left, above notes; for each seed the 64 px face above the 256 px face, with captions."""
     columns = len(images) + 1
     row = TILE + CAPTION
     canvas = Image.new("RGB", (MARGIN + columns * (TILE + MARGIN), MARGIN + 2 * row), "white")
@@ -70,16 +85,17 @@ def sheet(photo: Image.Image, images: list[GeneratedImage], captions: list[str])
         canvas.paste(image.resize((TILE, TILE), how), (x, y))
         draw.text((x, y + TILE + 4), caption, fill="black", font=font)
 
-    put(0, 0, photo, "photograph", Image.Resampling.LANCZOS)
-    for column, (image, caption) in enumerate(zip(images, captions, strict=True), start=1):
-        put(column, 0, image.image_64, f"seed {image.seed}, 64 px", Image.Resampling.NEAREST)
-        put(column, 1, image.image, caption, Image.Resampling.LANCZOS)
+    put(0, 0, photo, "portrait", Image.Resampling.LANCZOS)
+    draw.multiline_text((MARGIN, MARGIN + row), notes, fill="black", font=font, spacing=6)
+    for column, (image, (low, high)) in enumerate(zip(images, captions, strict=True), start=1):
+        put(column, 0, image.image_64, low, Image.Resampling.NEAREST)
+        put(column, 1, image.image, high, Image.Resampling.LANCZOS)
     return canvas
 
 
 @click.command()
 @click.option("--repository", type=click.Path(path_type=Path), default=Path("triton_repo"), show_default=True)
-@click.option("--photo", type=click.Path(path_type=Path), default=Path("demo/astronaut.jpg"), show_default=True)
+@click.option("--photo", type=click.Path(path_type=Path), default=PORTRAIT, show_default=True)
 @click.option("--seeds", default=4, show_default=True, type=click.IntRange(1, 64), help="How many faces to generate.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
 def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
@@ -99,19 +115,21 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
         at_256 = [similarity(client, image.image, face.vector) for image in images]
         at_64 = [similarity(client, image.image_64, face.vector) for image in images]
 
-    table = Table(
-        "seed", "similarity 64 px", "similarity 256 px", "file", title="identity similarity to the photograph"
-    )
+    table = Table("seed", "similarity 64 px", "similarity 256 px", "file", title="identity similarity to the portrait")
     captions = []
     for image, low, high in zip(images, at_64, at_256, strict=True):
         name = out / f"seed-{image.seed}.png"
         image.save(name)
         shown = ["no face" if value is None else f"{value:.2f}" for value in (low, high)]
-        captions.append(f"seed {image.seed}, similarity {shown[1]}")
+        captions.append((f"seed {image.seed}, 64 px: {shown[0]}", f"256 px: {shown[1]}"))
         table.add_row(str(image.seed), *shown, str(name))
     console.print(table)
+    notes = "Below each face: cosine similarity\nof its ID vector to the portrait's."
+    if limit := known_threshold(repository):
+        notes += f"\n{limit.judge} takes two pictures for one\nperson from {limit.cosine:.2f} on."
+    console.print(notes.replace("\n", " "))
     crop = face_crop(Image.open(io.BytesIO(data)).convert("RGB"), face.box)
-    sheet(crop, images, captions).save(out / "demo.png", pnginfo=png_info(generated=True))
+    sheet(crop, images, captions, notes).save(out / "demo.png", pnginfo=png_info(generated=True))
     each = seconds / len(images)
     console.print(f"{len(images)} images in {seconds:.1f} s: {each:.1f} s per image ({settings(images[0].receipt)})")
     console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")

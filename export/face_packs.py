@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -17,6 +18,18 @@ from id3pm.face.preprocessing import Preprocessing
 from id3pm.hashing import file_sha256
 
 INSIGHTFACE = "insightface:"
+RECIPE = 1
+"""Version of what manifests say; the files are taken as they are."""
+DETECTION_SIZE = 640
+"""Side in pixels of what the detector sees: the default of insightface's `FaceAnalysis.prepare` up to version 1.0."""
+PREPROCESSING = Preprocessing(mean=127.5, std=127.5, antialias=False)
+DEVIATIONS = (
+    "detection: at 640x640 alone, as insightface up to 1.0; later ones, without a det_size, look at 128x128 too and "
+    "keep the best of both",
+    "detection: a photograph in which no face is found so is looked at again at 128x128, and inside a border; "
+    "insightface 1.0 gives up",
+    "detection: boxes overlap by their areas alone; insightface adds a pixel to their sides",
+)
 
 
 def pack_source(pack: Path) -> FaceSource:
@@ -29,7 +42,7 @@ def pack_source(pack: Path) -> FaceSource:
     files = _pack_files(pack)
     return FaceSource(
         id_vector_model=vectors_of(pack),
-        recipe=0,
+        recipe=RECIPE,
         sha256=hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest(),
         build=functools.partial(_build, files),
     )
@@ -85,11 +98,13 @@ def _build(files: Sequence[Path], folder: Path, source_sha256: str) -> FaceManif
         detector_files={files[0].name: file_sha256(folder / files[0].name)},
         encoder_file=files[1].name,
         encoder_sha256=file_sha256(folder / files[1].name),
-        preprocessing=Preprocessing() if normalises else Preprocessing(mean=127.5, std=127.5),
+        preprocessing=dataclasses.replace(PREPROCESSING, mean=0.0, std=1.0) if normalises else PREPROCESSING,
         source=f"insightface model pack {files[0].parent.name}",
         source_sha256=source_sha256,
         licence="as the pack's: insightface's own packs are for non-commercial research only",
-        recipe=0,
+        recipe=RECIPE,
+        deviations=DEVIATIONS,
+        detection_size=DETECTION_SIZE,
     )
 
 

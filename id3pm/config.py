@@ -168,7 +168,8 @@ class SamplingOptions:
             time step 0 alone, as guided-diffusion's respacing does, and so takes the noise for a finished image.
         spacing: Which time steps these are: `uniform` in t (guided-diffusion's) or in `logsnr`; see
             `id3pm.diffusion.schedule.space_logsnr`.
-        guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u); 1 switches it off (paper: 2).
+        guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u), 1 .. 10; 1 switches it off (paper: 2;
+            1 .. 3 in its tables, up to 5 in Fig. 4).
         guidance_low: First training time step (inclusive) at which guidance is on.
         guidance_high: Last training time step (inclusive) at which guidance is on.
         dynamic_threshold: Imagen's percentile in (0, 1] for x0 (paper: 0.99); 0 clips x0 to [-1, 1] instead.
@@ -194,8 +195,8 @@ class SamplingOptions:
         _require_option(self.spacing in spacings, f"spacing={self.spacing!r}: choose one of {', '.join(spacings)}")
         _require_option(1 <= self.steps <= 1000, f"steps={self.steps}: must be between 1 and 1000")
         _require_option(
-            math.isfinite(self.guidance_scale) and 0.0 <= self.guidance_scale <= 20.0,
-            f"guidance_scale={self.guidance_scale}: must be between 0 and 20",
+            1.0 <= self.guidance_scale <= 10.0,  # NaN is not
+            f"guidance_scale={self.guidance_scale}: must be between 1 (off) and 10",
         )
         _require_option(
             0 <= self.guidance_low <= self.guidance_high,

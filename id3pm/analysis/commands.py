@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,25 +15,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from id3pm import shards
 from id3pm.analysis import threshold as thresholds_of
-from id3pm.analysis.portrait import framed, portrait_of
 from id3pm.analysis.report import About, load_template, write_report
 from id3pm.analysis.sheet import write_sheet
-from id3pm.analysis.study import Block, Model, Subject, study
+from id3pm.analysis.study import Block, Model, study
+from id3pm.analysis.subjects import files_in, gallery, named_apart, person
 from id3pm.analysis.summary import readings, summarise
 from id3pm.analysis.threshold import Threshold
-from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS, Picture, variants_of
-from id3pm.errors import FaceError, ImageError, InvalidInputError, MissingExtraError
+from id3pm.analysis.variants import VARIANTS
+from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.dlib_encoder import DlibJudge
 from id3pm.evaluation.encoders import Judge, StageJudge
-from id3pm.face.manifest import read_manifest
-from id3pm.face.stage import FaceStage
-from id3pm.images import decode_photo
+from id3pm.face.manifest import PublishedThreshold, read_manifest
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS
 
 PATH = click.Path(path_type=Path, exists=True)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SHORT = 12  # hexadecimal digits of a hash in the report
 
 
@@ -50,11 +46,14 @@ SHORT = 12  # hexadecimal digits of a hash in the report
 )
 @click.option("--same-person", type=PATH, help="More photographs of the person in the one PHOTO; a file or a folder.")
 @click.option(
+    "--drawings", "drawn", type=PATH, help="Drawings, paintings or renderings of that person; a file or a folder."
+)
+@click.option(
     "--picture",
     "pictures",
     type=PATH,
     multiple=True,
-    help="Drawing, rendering or other picture of anybody, or a folder of them; repeatable.",
+    help="Drawing, rendering or other picture of nobody in particular, or a folder of them; repeatable.",
 )
 @click.option(
     "--family",
@@ -75,7 +74,7 @@ SHORT = 12  # hexadecimal digits of a hash in the report
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of every image.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", help="How images are sampled.")
 @click.option("--steps", type=click.IntRange(1), help="Of the 64 px loop; else the preset's.")
-@click.option("--guidance-scale", type=float, help="Else the preset's.")
+@click.option("--guidance-scale", type=click.FloatRange(1, 10), help="Else the preset's.")
 @click.option("--super-resolution", is_flag=True, help="Generate 256 px images.")
 @click.option(
     "--independent/--no-independent", default=None, help="Also judge with dlib's network.  [default: if installed]"
@@ -85,6 +84,7 @@ def analyse_command(
     photos: tuple[Path, ...],
     repositories: tuple[Path, ...],
     same_person: Path | None,
+    drawn: Path | None,
     pictures: tuple[Path, ...],
     families: tuple[str, ...],
     out: Path,
@@ -108,11 +108,11 @@ def analyse_command(
     if data is not None and thresholds_file is not None:
         raise click.UsageError("--data measures thresholds, --thresholds reads them: give one")
     load_template()  # a missing library is noticed now, not after minutes
-    files, more = _files(photos), _files([] if same_person is None else [same_person])
-    if more and len(files) != 1:
-        raise InvalidInputError(
-            f"--same-person with {len(files)} photographs: give the one PHOTO whose person it shows"
-        )
+    files = files_in(photos)
+    more, drawings = (files_in([] if path is None else [path]) for path in (same_person, drawn))
+    for name, others in (("--same-person", more), ("--drawings", drawings)):
+        if others and len(files) != 1:
+            raise InvalidInputError(f"{name} with {len(files)} photographs: give the one PHOTO whose person it shows")
     given = {"preset": preset, "steps": steps, "guidance_scale": guidance_scale}
     sampling: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     notes: list[str] = []
@@ -120,8 +120,8 @@ def analyse_command(
         known = thresholds_of.read(thresholds_file)
         loaded = [stack.enter_context(Pipeline.load(repository, threads=threads)) for repository in repositories]
         stage = loaded[0].face_stage
-        subjects = [_person(file, stage, families or tuple(VARIANTS), more) for file in files]
-        subjects = _named_apart(subjects + _gallery(_files(pictures), stage))
+        subjects = [person(file, stage, families or tuple(VARIANTS), more, drawings) for file in files]
+        subjects = named_apart(subjects + gallery(files_in(pictures), stage))
         out.mkdir(parents=True, exist_ok=True)
         with _progress() as bar:
             judges = [
@@ -151,69 +151,24 @@ def analyse_command(
     click.echo(f"report: {report}")
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and the pictures of folders by name.
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """A judge with what its thresholds are found by: the measured one's key, and the published one itself."""
 
-    Raises:
-        InvalidInputError: A folder has none.
-    """
-    found: list[Path] = []
-    for path in paths:
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise InvalidInputError(f"{path}: the folder has no {', '.join(SUFFIXES)} files")
-        found += inside
-    return found
+    key: str
+    judge: Judge
+    published: PublishedThreshold | None
 
 
-def _photo(file: Path) -> Any:
-    try:
-        return decode_photo(file.read_bytes())
-    except ImageError as error:
-        raise ImageError(f"{file}: {error}") from error
-
-
-def _person(file: Path, stage: FaceStage, families: Sequence[str], more: Sequence[Path]) -> Subject:
-    try:
-        portrait = portrait_of(_photo(file), stage)
-    except FaceError as error:
-        raise type(error)(f"{file}: {error}") from error
-    pictures = (
-        Picture(ORIGINAL, "original", portrait.image),
-        *(Picture(PHOTOGRAPHS, other.stem, framed(_photo(other), stage)) for other in more),
-        *variants_of(portrait, families),
-        Picture(MEAN, "mean ID vector", None),
-    )
-    return Subject(file.stem, pictures, person=True)
-
-
-def _gallery(files: Sequence[Path], stage: FaceStage) -> list[Subject]:
-    pictures = tuple(Picture(STYLE, file.stem, framed(_photo(file), stage)) for file in files)
-    return [Subject("pictures", pictures, person=False)] if pictures else []
-
-
-def _named_apart(subjects: Sequence[Subject]) -> list[Subject]:
-    """The same, with numbers behind names that were there before: names become file names."""
-    taken: set[str] = set()
-    renamed = []
-    for subject in subjects:
-        numbered = (f"{subject.name}-{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([subject.name], numbered) if name not in taken)
-        taken.add(name)
-        renamed.append(dataclasses.replace(subject, name=name))
-    return renamed
-
-
-def _judges(
-    pipeline: Pipeline, repository: Path, independent: bool | None, notes: list[str]
-) -> list[tuple[str, Judge]]:
-    """The model itself and, where it is wanted and installed, an independent judge, each with its threshold's key."""
-    source = read_manifest(repository / "face_embedding/1/engine").source_sha256
-    stage = pipeline.face_stage
-    judges: list[tuple[str, Judge]] = [(f"{stage.id_vector_model} {source}", StageJudge(stage, source))]
+def _judges(pipeline: Pipeline, repository: Path, independent: bool | None, notes: list[str]) -> list[_Named]:
+    """The model itself and, where it is wanted and installed, an independent judge."""
+    manifest = read_manifest(repository / "face_embedding/1/engine")
+    source, stage = manifest.source_sha256, pipeline.face_stage
+    own = f"{stage.id_vector_model} {source}"
+    judges = [_Named(own, StageJudge(stage, source), manifest.published_threshold)]
     if independent is not False:
         try:
-            judges.append((f"dlib resnet_v1, faces by {stage.id_vector_model} {source}", DlibJudge(stage, source)))
+            judges.append(_Named(f"dlib resnet_v1, faces by {own}", DlibJudge(stage, source), None))
         except MissingExtraError as error:
             if independent:
                 raise
@@ -221,17 +176,15 @@ def _judges(
     return judges
 
 
-def _measured(
-    judges: Sequence[Sequence[tuple[str, Judge]]], data: Path, people: int, bar: Progress
-) -> dict[str, Threshold]:
+def _measured(judges: Sequence[Sequence[_Named]], data: Path, people: int, bar: Progress) -> dict[str, Threshold]:
     images = shards.load(data, "test")["images"]
     if len(images) < people:
         raise InvalidInputError(f"--people {people}: {data} holds out {len(images)}")
-    wanted = {key: judge for found in judges for key, judge in found}
+    wanted = {named.key: named for found in judges for named in found}
     task = bar.add_task("thresholds", total=len(wanted))
     measured = {}
-    for key, judge in wanted.items():
-        measured[key] = thresholds_of.measure(judge, key, images[:people], data.resolve().name)
+    for key, named in wanted.items():
+        measured[key] = thresholds_of.measure(named.judge, key, images[:people], data.resolve().name, named.published)
         bar.advance(task)
     return measured
 
@@ -248,25 +201,29 @@ def _names(loaded: Sequence[Pipeline], repositories: Sequence[Path]) -> list[str
 
 
 def _model(
-    name: str, pipeline: Pipeline, judges: Sequence[tuple[str, Judge]], known: dict[str, Threshold], notes: list[str]
+    name: str, pipeline: Pipeline, judges: Sequence[_Named], known: dict[str, Threshold], notes: list[str]
 ) -> Model:
     kept = []
-    for key, judge in judges:
-        if key not in known and judge.centred:
-            notes.append(f"{name}: {judge.name} is left out; its angles need a mean vector, which --data measures")
-            continue
-        if key not in known:
+    for named in judges:
+        if named.key not in known and named.judge.centred:
             notes.append(
-                f"{name}: no threshold is known, so nothing is said to be the same person; --data measures one"
+                f"{name}: {named.judge.name} is left out; its angles need a mean vector, which --data measures"
             )
-        kept.append((judge, known.get(key)))
+            continue
+        if named.key not in known:
+            notes.append(
+                f"{name}: no measured threshold is known, so no picture is marked as the same person or another; "
+                "--data measures one"
+            )
+        kept.append(named)
     return Model(
         name=name,
         bundle=pipeline.base_manifest.bundle.name,
         id_vector_model=pipeline.face_stage.id_vector_model,
         pipeline=pipeline,
-        judges=tuple(judge for judge, _ in kept),
-        thresholds=tuple(threshold for _, threshold in kept),
+        judges=tuple(named.judge for named in kept),
+        thresholds=tuple(known.get(named.key) for named in kept),
+        published=tuple(named.published for named in kept),
     )
 
 

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from id3pm import __version__
-from id3pm.analysis.sheet import angle
+from id3pm.analysis.sheet import angle, shown, verdict
 from id3pm.analysis.study import Block, Opinion
 from id3pm.analysis.summary import ORDER, Line, bands, named, readings, summarise, traces
-from id3pm.analysis.threshold import Threshold, degrees
+from id3pm.analysis.threshold import degrees
 from id3pm.analysis.variants import MEAN, ORIGINAL
 from id3pm.errors import MissingExtraError
 from id3pm.evaluation.files import write_json, write_text
 from id3pm.images import encode_png
 
-SCHEMA = 1
+SCHEMA = 2
 TEMPLATE = "report.html.j2"
 THUMBNAIL = 128  # pixels of a picture that was shown; generated ones are embedded as they are
 WIDEST = 120.0  # degrees at the right end of the chart; what lies beyond is drawn there
@@ -72,8 +72,14 @@ def write_report(folder: Path, blocks: Sequence[Block], about: About) -> Path:
         traces=traces(blocks),
         named=named,
         thresholds=[
-            {"threshold": threshold, "strict": degrees(threshold.false_match_1_in_1000)}
-            for threshold in _thresholds(blocks)
+            {
+                "threshold": opinion.threshold,
+                "strict": degrees(opinion.threshold.false_match_1_in_1000),
+                "published": opinion.published,
+                "published_degrees": None if opinion.published is None else degrees(opinion.published.cosine),
+            }
+            for opinion in _judged(blocks)
+            if opinion.threshold
         ],
         charts=[_chart(name, [block for block in blocks if block.model == name]) for name in _models(blocks)],
         subjects=[_subject([block for block in blocks if block.subject is subject]) for subject in _subjects(blocks)],
@@ -95,7 +101,7 @@ def load_template() -> Any:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(angle=_shown_angle, percent=_percent)
+    environment.filters.update(angle=_shown_angle, percent=_percent, share=_share)
     source = resources.files("id3pm.analysis").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source)
 
@@ -108,10 +114,9 @@ def _subjects(blocks: Sequence[Block]) -> list[Any]:
     return list({id(block.subject): block.subject for block in blocks}.values())
 
 
-def _thresholds(blocks: Sequence[Block]) -> list[Threshold]:
-    found = {
-        opinion.threshold.key: opinion.threshold for block in blocks for opinion in block.opinions if opinion.threshold
-    }
+def _judged(blocks: Sequence[Block]) -> list[Opinion]:
+    """An opinion for each measured threshold."""
+    found = {opinion.threshold.key: opinion for block in blocks for opinion in block.opinions if opinion.threshold}
     return list(found.values())
 
 
@@ -123,7 +128,8 @@ def _tables(lines: Sequence[Line]) -> list[dict[str, Any]]:
         families = dict.fromkeys(line.family for line in mine)
         judges = list(dict.fromkeys(line.judge for line in mine))
         rows = [[line for line in mine if line.family == family] for family in families]
-        tables.append({"model": model, "judges": judges, "rows": rows})
+        published = any(line.recognised_published is not None for line in mine)
+        tables.append({"model": model, "judges": judges, "rows": rows, "published": published})
     return tables
 
 
@@ -151,45 +157,50 @@ def _chart(model: str, blocks: Sequence[Block]) -> dict[str, Any]:
 def _subject(blocks: Sequence[Block]) -> dict[str, Any]:
     """Everything the template shows of one subject: a band of pictures per family, and all its numbers."""
     subject = blocks[0].subject
-    shown = []
+    families = []
     for family, columns in bands(subject.pictures).items():
-        shown.append(
+        families.append(
             {
                 "name": "" if family == ORIGINAL else named(family),
                 "columns": [
-                    {"label": subject.pictures[row].label, "source": _thumbnail(subject.pictures[row].image)}
+                    {"label": subject.pictures[row].label, "source": _thumbnail(shown(subject.pictures, row))}
                     for row in columns
                 ],
                 "rows": [
                     {
                         "model": block.model,
-                        "limit": None if (limit := block.opinions[0].threshold) is None else limit.degrees,
+                        "judges": [
+                            {"name": opinion.judge, "limit": opinion.threshold and opinion.threshold.degrees}
+                            for opinion in block.opinions
+                        ],
                         "cells": [_cell(block, row) for row in columns],
                     }
                     for block in blocks
                 ],
             }
         )
-    return {"name": subject.name, "person": subject.person, "bands": shown, "details": _details(blocks)}
+    return {"name": subject.name, "person": subject.person, "bands": families, "details": _details(blocks)}
 
 
 def _cell(block: Block, row: int) -> dict[str, Any]:
-    image, opinion = block.images[row], block.opinions[0]
+    image, person = block.images[row], block.subject.person
     original = block.subject.pictures[row].family == ORIGINAL
     return {
         "source": None if image is None else _data_uri("png", encode_png(image, generated=True)),
-        "drift": None if original or not block.subject.person else _badge(opinion, opinion.drift[row]),
-        "kept": _badge(opinion, opinion.kept[row] if block.subject.person else opinion.own[row]),
+        "opinions": [
+            {
+                "judge": opinion.judge,
+                "drift": None if original or not person else _badge(opinion, opinion.drift[row]),
+                "kept": _badge(opinion, opinion.kept[row] if person else opinion.own[row]),
+            }
+            for opinion in block.opinions
+        ],
     }
 
 
 def _badge(opinion: Opinion, value: float) -> dict[str, str]:
-    """An angle with the class that colours it: below the threshold, above it, no face, or no threshold."""
-    if np.isnan(value):
-        return {"text": "no face", "verdict": "none"}
-    if opinion.threshold is None:
-        return {"text": angle(value), "verdict": "open"}
-    return {"text": angle(value), "verdict": "same" if value <= opinion.threshold.degrees else "other"}
+    """An angle with the class that colours it."""
+    return {"text": angle(value), "verdict": verdict(opinion, value)}
 
 
 def _details(blocks: Sequence[Block]) -> list[dict[str, Any]]:
@@ -220,7 +231,13 @@ def _numbers(blocks: Sequence[Block], lines: Sequence[Line], about: About) -> di
         "schema": SCHEMA,
         **dataclasses.asdict(about),
         "thresholds": [
-            {**dataclasses.asdict(threshold), "degrees": threshold.degrees} for threshold in _thresholds(blocks)
+            {
+                **dataclasses.asdict(opinion.threshold),
+                "degrees": opinion.threshold.degrees,
+                "published": None if opinion.published is None else dataclasses.asdict(opinion.published),
+            }
+            for opinion in _judged(blocks)
+            if opinion.threshold
         ],
         "summary": [dataclasses.asdict(line) for line in lines],
         "readings": readings(lines),
@@ -263,6 +280,10 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 def _shown_angle(value: float | None) -> str:
     return "–" if value is None else angle(value)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
 
 
 def _percent(value: float | None) -> str:

@@ -15,6 +15,7 @@ from id3pm.analysis.traces import properties
 from id3pm.analysis.variants import MEAN, ORIGINAL, STYLE, Picture
 from id3pm.errors import NoFaceError
 from id3pm.evaluation.encoders import Judge
+from id3pm.face.manifest import PublishedThreshold
 from id3pm.pipeline import Pipeline
 
 CHUNK = 16
@@ -45,6 +46,7 @@ class Opinion:
         judge: Its name.
         independent: Whether it is not the model whose ID vectors are inverted.
         threshold: Beyond which it takes two pictures for two people; `None` where nobody measured it.
+        published: The threshold that its authors published, if they did.
         drift: The picture against the original: what the change does to recognition.
         kept: The image generated from the picture's ID vector against the original: what is left of the identity.
         own: That image against the very picture: whether the inversion did its part.
@@ -56,6 +58,7 @@ class Opinion:
     drift: Angles
     kept: Angles
     own: Angles
+    published: PublishedThreshold | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +92,8 @@ class Model:
         id_vector_model: Name of the face-recognition model.
         pipeline: Generates and finds faces.
         judges: The face-recognition model first, then independent ones.
-        thresholds: Of each judge.
+        thresholds: Of each judge, measured.
+        published: Of each judge, where its authors published one.
     """
 
     name: str
@@ -98,6 +102,7 @@ class Model:
     pipeline: Pipeline
     judges: tuple[Judge, ...]
     thresholds: tuple[Threshold | None, ...]
+    published: tuple[PublishedThreshold | None, ...]
 
 
 def study(
@@ -134,8 +139,10 @@ def study(
             images[row] = image
         progress(len(rows))
     opinions = [
-        _opinion(judge, threshold, subject, vectors, images)
-        for judge, threshold, vectors in zip(model.judges, model.thresholds, seen, strict=True)
+        dataclasses.replace(_opinion(judge, threshold, subject, vectors, images), published=published)
+        for judge, threshold, published, vectors in zip(
+            model.judges, model.thresholds, model.published, seen, strict=True
+        )
     ]
     stage = model.pipeline.face_stage
     shown = properties([picture.image for picture in subject.pictures], stage)
@@ -143,17 +150,26 @@ def study(
 
 
 def _vectors(judge: Judge, subject: Subject) -> NDArray[np.float32]:
-    """Vectors [P, D] of the pictures; the last of a person's is the mean of those that count, at length 1."""
+    """Vectors [P, D] of the pictures; a person's last is the mean of the changed ones that count, at length 1."""
     pictures = [picture.image for picture in subject.pictures]
     shown = np.stack([image if image is not None else np.zeros((SIZE, SIZE, 3), np.uint8) for image in pictures])
     vectors = judge.embed(shown)
     for row, picture in enumerate(subject.pictures):
         if picture.family == MEAN:
-            # The paper's mean is over pictures that cameras take; drawings are an experiment of their own.
-            counted = [other.family not in (STYLE, MEAN) for other in subject.pictures]
-            mean = np.nanmean(vectors[counted], axis=0)
+            seen = vectors[averaged(subject.pictures)]
+            seen = seen[np.isfinite(seen).all(axis=1)]
+            mean = seen.mean(axis=0) if len(seen) else np.full(vectors.shape[1], np.nan)
             vectors[row] = mean if judge.centred else mean / np.linalg.norm(mean)
     return vectors
+
+
+def averaged(pictures: Sequence[Picture]) -> list[int]:
+    """Numbers of the pictures whose vectors the mean is of.
+
+    Without the original, against which the mean is judged; and without drawings, an experiment of their own: the
+    paper's mean is over pictures that cameras take.
+    """
+    return [row for row, picture in enumerate(pictures) if picture.family not in (ORIGINAL, STYLE, MEAN)]
 
 
 def _generate(

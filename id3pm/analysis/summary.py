@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from id3pm.analysis.study import Angles, Block
+from id3pm.analysis.threshold import degrees
 from id3pm.analysis.traces import PROPERTIES, Trace, trace
 from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS, Picture
 
@@ -29,8 +30,10 @@ class Line:
         no_face: In how many of them no face was found.
         recognised: Share of all of them that the judge takes for the original person: a face, and below the threshold;
             `None` without a threshold.
+        recognised_published: The same by the threshold that the judge's authors published; `None` without one.
         drift: Mean angle to the original in degrees, where there is a face; `None` where there is none.
         kept: Share of all of them whose generated image the judge takes for the original person.
+        kept_published: The same by the published threshold.
         kept_angle: Mean angle of those generated images to the original.
         own_angle: Mean angle of those generated images to the very picture they were made from.
     """
@@ -42,8 +45,10 @@ class Line:
     pictures: int
     no_face: int
     recognised: float | None
+    recognised_published: float | None
     drift: float | None
     kept: float | None
+    kept_published: float | None
     kept_angle: float | None
     own_angle: float | None
 
@@ -88,6 +93,7 @@ def _line(blocks: Sequence[Block], judge: int, family: str) -> Line | None:
         np.array([getattr(found, name)[row] for found, row in rows]) for name in ("drift", "kept", "own")
     )
     limit = None if opinion.threshold is None else opinion.threshold.degrees
+    published = None if opinion.published is None else degrees(opinion.published.cosine)
     return Line(
         model=blocks[0].model,
         judge=opinion.judge,
@@ -96,8 +102,10 @@ def _line(blocks: Sequence[Block], judge: int, family: str) -> Line | None:
         pictures=len(rows),
         no_face=int(np.isnan(drift).sum()),
         recognised=_share(drift, limit),
+        recognised_published=_share(drift, published),
         drift=_mean(drift),
         kept=_share(kept, limit),
+        kept_published=_share(kept, published),
         kept_angle=_mean(kept),
         own_angle=_mean(own),
     )
@@ -118,12 +126,13 @@ def traces(blocks: Sequence[Block]) -> list[Trace]:
     for model in dict.fromkeys(block.model for block in blocks):
         of_model = [block for block in blocks if block.model == model and block.subject.person]
         for column, (name, family) in enumerate(PROPERTIES.items()):
-            changes: list[Angles] = [np.empty(0)] * 2
-            for block in of_model:
+            shown, made, people = [np.empty(0)], [np.empty(0)], [np.empty(0, np.int64)]
+            for person, block in enumerate(of_model):
                 rows = [row for row, picture in enumerate(block.subject.pictures) if picture.family == family]
-                for side, values in enumerate((block.shown, block.made)):
-                    changes[side] = np.concatenate([changes[side], values[rows, column] - values[0, column]])
-            found.append(trace(model, name, *changes))
+                shown.append(block.shown[rows, column] - block.shown[0, column])
+                made.append(block.made[rows, column] - block.made[0, column])
+                people.append(np.full(len(rows), person, np.int64))
+            found.append(trace(model, name, np.concatenate(shown), np.concatenate(made), np.concatenate(people)))
     return [trace for trace in found if trace is not None]
 
 
@@ -137,19 +146,31 @@ def readings(lines: Sequence[Line]) -> list[str]:
             ranked = sorted(made, key=lambda line: (-(line.recognised or 0.0), line.drift or 0.0))
             shares = ", ".join(f"{named(line.family)} {line.recognised:.0%}" for line in ranked)
             said.append(f"{model} still recognises the person in this share of the changed pictures: {shares}.")
-            kept = sum((line.kept or 0.0) * line.pictures for line in made) / sum(line.pictures for line in made)
+            kept = _over_all(made, "kept")
             unchanged = ", ".join(f"{line.kept:.0%}" for line in own if line.family == ORIGINAL)
             said.append(
                 f"{model} takes {kept:.0%} of the images generated from changed pictures for the original person; of "
                 f"those from the unchanged originals, {unchanged}."
             )
+            if made[0].recognised_published is not None:
+                said.append(
+                    f"{model} by its published threshold instead: {_over_all(made, 'recognised_published'):.0%} of the "
+                    f"changed pictures are recognised (by the measured one {_over_all(made, 'recognised'):.0%}), and "
+                    f"{_over_all(made, 'kept_published'):.0%} of the images generated from them ({kept:.0%})."
+                )
         faces = [
             f"{NAMES.get(line.family, line.family)} {line.no_face} of {line.pictures}" for line in own if line.no_face
         ]
         if faces:
             said.append(f"{model}: no face was found in {', '.join(faces)} pictures.")
-        said += [_about_mean(own, line) for line in own if line.family == MEAN]
+        said += [_about_mean(own, line) for line in own if line.family == MEAN and line.drift is not None]
     return said
+
+
+def _over_all(lines: Sequence[Line], share: str) -> float:
+    """A share over the pictures of all these lines."""
+    counted = sum((getattr(line, share) or 0.0) * line.pictures for line in lines)
+    return float(counted / sum(line.pictures for line in lines))
 
 
 def _about_mean(own: Sequence[Line], mean: Line) -> str:
@@ -158,6 +179,7 @@ def _about_mean(own: Sequence[Line], mean: Line) -> str:
     single = np.average([line.kept_angle or 0.0 for line in counted], weights=weights) if counted else np.nan
     shown = "no face" if mean.kept_angle is None else f"{mean.kept_angle:.0f}°"
     return (
-        f"{mean.model}: the mean of all ID vectors lies {mean.drift or 0.0:.0f}° from the original; its image lies "
-        f"{shown} away, those of single changed pictures {single:.0f}° on average."
+        f"{mean.model}: the mean of the ID vectors of the changed pictures lies {mean.drift or 0.0:.0f}° from the "
+        f"original, which is not among them; its image lies {shown} away, those of single ones {single:.0f}° on "
+        "average."
     )

@@ -3,7 +3,8 @@
 The paper takes the threshold that decides best on real pairs of LFW (ten folds, mean of the folds' thresholds). The
 same protocol runs here on people held out from training; since a GAN drew each of them once, the second picture of a
 person is the first one flipped, slightly blurred and brightened. Two thresholds need no such pairs, only strangers:
-those that one pair of strangers in 100, or in 1000, comes below.
+those that one pair of strangers in 100, or in 1000, comes below. Where a model's authors published a threshold, it is
+reported beside this one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from id3pm.evaluation.encoders import Judge
 from id3pm.evaluation.files import write_json
 from id3pm.evaluation.verification import folds_of, partners_of, verify
 from id3pm.evaluation.view import altered
+from id3pm.face.manifest import PublishedThreshold
 
 SHIPPED = "thresholds.json"
 """Thresholds of the embedded models, in this package; `id3pm analyse --data data/demo` measures them anew."""
@@ -43,6 +45,7 @@ class Threshold:
         strangers_accepted: Share of the pairs of strangers that the threshold takes for one person, 0..1.
         false_match_1_in_100: Cosine that one pair of strangers in a hundred exceeds.
         false_match_1_in_1000: The same for one in a thousand.
+        accepted_at_published: The same share at the threshold that the model's authors published; `None` without one.
         people: How many were compared.
         data: Name of the data set.
         center: Mean vector to subtract before angles are taken, or `None` for a model that needs none.
@@ -59,6 +62,7 @@ class Threshold:
     people: int
     data: str
     center: tuple[float, ...] | None = None
+    accepted_at_published: float | None = None
 
     @property
     def degrees(self) -> float:
@@ -89,7 +93,9 @@ def angles(
     return found
 
 
-def measure(judge: Judge, key: str, images: NDArray[np.uint8], data: str) -> Threshold:
+def measure(
+    judge: Judge, key: str, images: NDArray[np.uint8], data: str, published: PublishedThreshold | None = None
+) -> Threshold:
     """The threshold of one model on people held out from training.
 
     Args:
@@ -97,6 +103,7 @@ def measure(judge: Judge, key: str, images: NDArray[np.uint8], data: str) -> Thr
         key: Of the model.
         images: One picture of each person, uint8 [N, S, S, 3].
         data: Name of the data set, for the report.
+        published: The model's published threshold, to see how many strangers it accepts.
 
     Raises:
         InvalidInputError: There are too few people.
@@ -118,6 +125,7 @@ def measure(judge: Judge, key: str, images: NDArray[np.uint8], data: str) -> Thr
         accuracy=round(found.accuracy, 4),
         standard_error=round(found.standard_error, 4),
         strangers_accepted=round(float(np.mean(strangers >= found.threshold)), 6),
+        accepted_at_published=(None if published is None else round(float(np.mean(strangers >= published.cosine)), 6)),
         false_match_1_in_100=round(once, 4),
         false_match_1_in_1000=round(rarely, 4),
         people=count,

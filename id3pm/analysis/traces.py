@@ -3,7 +3,8 @@
 The paper reads this off the pictures (supplement, section 5.2: pose, expression, hats are "copied"). Here a property is
 measured in the picture and in the generated face, both relative to those of the original. With the same seed
 everywhere, what returns has come through the vector. The slope of the least-squares line through the origin is the
-share that returns: 0 for an ID vector that knows nothing but the person.
+share that returns: 0 for an ID vector that knows nothing but the person. Pictures of one person are no independent
+evidence, so its error is that of drawing other people: a bootstrap over people (Efron, 1979).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ Expressions are not among them: five landmarks of a detector hardly follow a ben
 """
 LEAST = 6
 """Pairs below which nothing is said."""
+LEAST_PEOPLE = 3
+"""People below whom no error is given."""
+RESAMPLES = 2000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,9 @@ class Trace:
         name: Of the property.
         family: Of the changes that were looked at.
         pictures: How many pairs of a picture and its generated face, all people together.
+        people: How many people they show.
         returns: Share of the change that comes back.
-        error: Standard error of that share.
+        error: Standard error of that share, by a bootstrap over people; `None` for fewer than `LEAST_PEOPLE`.
         correlation: Of the two changes, -1..1.
     """
 
@@ -49,8 +54,9 @@ class Trace:
     name: str
     family: str
     pictures: int
+    people: int
     returns: float
-    error: float
+    error: float | None
     correlation: float
 
 
@@ -98,7 +104,9 @@ def _skin(picture: Pixels, landmarks: NDArray[np.float64]) -> Floats:
     return colour
 
 
-def trace(model: str, name: str, shown: NDArray[np.float64], made: NDArray[np.float64]) -> Trace | None:
+def trace(
+    model: str, name: str, shown: NDArray[np.float64], made: NDArray[np.float64], people: NDArray[np.int64]
+) -> Trace | None:
     """The line through the origin that fits changes in generated faces to changes in pictures.
 
     Args:
@@ -106,23 +114,40 @@ def trace(model: str, name: str, shown: NDArray[np.float64], made: NDArray[np.fl
         name: Of the property.
         shown: Its changes in the pictures, [N]; NaN where there was no face.
         made: Its changes in the generated faces, [N]; NaN where there is none.
+        people: Whom each picture shows, [N]: equal numbers are one person.
 
     Returns:
         `None` where there are fewer than `LEAST` pairs, or nothing changed.
     """
     both = np.isfinite(shown) & np.isfinite(made)
-    x, y = shown[both], made[both]
+    x, y, whom = shown[both], made[both], people[both]
     if len(x) < LEAST or not (x.std() > 0 and y.std() > 0):
         return None
-    power = float(x @ x)
-    slope = float(x @ y) / power
-    residual = y - slope * x
+    # Sums of each person: a slope is the ratio of their totals, whoever is drawn.
+    _, number = np.unique(whom, return_inverse=True)
+    products, powers = (np.bincount(number, weights).astype(np.float64) for weights in (x * y, x * x))
     return Trace(
         model=model,
         name=name,
         family=PROPERTIES[name],
         pictures=len(x),
-        returns=slope,
-        error=float(np.sqrt(residual @ residual / (len(x) - 1) / power)),
+        people=len(powers),
+        returns=float(products.sum() / powers.sum()),
+        error=_bootstrapped(products, powers),
         correlation=float(np.corrcoef(x, y)[0, 1]),
     )
+
+
+def _bootstrapped(products: NDArray[np.float64], powers: NDArray[np.float64]) -> float | None:
+    """Standard deviation of the slope over `RESAMPLES` draws of as many people, with replacement; the same each time.
+
+    Args:
+        products: Of each person, the sum of x y, [P].
+        powers: The sum of x^2, [P].
+    """
+    moved = powers > 0  # who did not change at all says nothing, and nothing but such people would be no slope
+    products, powers = products[moved], powers[moved]
+    if len(powers) < LEAST_PEOPLE:
+        return None
+    drawn = np.random.default_rng(0).integers(len(powers), size=(RESAMPLES, len(powers)))
+    return float(np.std(products[drawn].sum(axis=1) / powers[drawn].sum(axis=1), ddof=1))

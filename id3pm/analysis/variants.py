@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from id3pm.analysis import light, noise, occlusion, style, warp
+from id3pm.analysis import drawn, light, noise, occlusion, style, warp
 from id3pm.analysis.portrait import Pixels, Portrait
 
 Make = Callable[[Portrait], Pixels]
@@ -65,6 +65,9 @@ VARIANTS: Mapping[str, Mapping[str, Make]] = MappingProxyType(
             "cartoon": style.cartoon,
             "mosaic": style.mosaic,
             "heat": style.heat,
+            "line drawing": drawn.line_drawing,
+            "cartoon figure": drawn.avatar,
+            "rendering": drawn.rendering,
         },
     }
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from id3pm.config import from_json, to_json
+from id3pm.config import from_json, require, to_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.hashing import file_sha256
@@ -16,6 +16,22 @@ from id3pm.hashing import file_sha256
 FILE_NAME = "manifest.json"
 _ONLY_IN_VERSION_1 = ("detector_file", "detector_sha256", "input_mean", "input_std")
 HOW_TO_BUILD = "build the face models with python export/face_models.py"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishedThreshold:
+    """From which similarity on an FR model's authors take two pictures for one person.
+
+    Attributes:
+        cosine: Of the two ID vectors, -1 .. 1.
+        source: Who says so, and what it was measured on.
+    """
+
+    cosine: float
+    source: str
+
+    def __post_init__(self) -> None:
+        require(-1.0 < self.cosine < 1.0, f"cosine={self.cosine}: must be between -1 and 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +43,12 @@ class FaceManifest:
         identity_dim: Length D of its ID vectors.
         detector: Kind of the detector, a key of `id3pm.face.encoders.DETECTORS`.
         detector_files: Its ONNX files in the folder, in the order in which the detector takes them, with their SHA-256.
+        detection_size: Side in pixels of the square that photographs are fitted into for the detector, as insightface
+            does it; see `id3pm.face.looks.Square`. `None` leaves the size to the detector's kind.
         encoder_file: The ONNX file of the encoder: crops in, ID vectors out.
         encoder_sha256: Hash of that file.
         preprocessing: What the encoder is fed, and what becomes of its answer.
+        published_threshold: The FR model's own threshold, where its authors published one.
         source: Where the models come from, with versions.
         source_sha256: Hash over the source files; what makes a rebuild unnecessary.
         licence: Licence of the weights.
@@ -50,11 +69,18 @@ class FaceManifest:
     licence: str
     recipe: int
     deviations: tuple[str, ...] = ()
+    detection_size: int | None = None
+    published_threshold: PublishedThreshold | None = None
     schema_version: int = 2
 
     def __post_init__(self) -> None:
         if self.schema_version != 2:
             raise ConfigError(f"schema_version={self.schema_version}: this version reads 1 and 2; {HOW_TO_BUILD}")
+        size = self.detection_size
+        require(
+            size is None or (size % 32 == 0 and 32 <= size <= 2048),
+            f"detection_size={size}: must be null or a multiple of 32 up to 2048",
+        )
 
 
 def write_manifest(folder: Path, manifest: FaceManifest) -> None:

@@ -14,12 +14,12 @@ from id3pm.errors import (
     FaceError,
     FaceTooSmallError,
     InvalidInputError,
-    MissingExtraError,
     NoFaceError,
     SeveralFacesError,
 )
 from id3pm.face.detect import DETECTION_SIZE, FaceDetector
 from id3pm.face.encoders import FaceEncoder, load_models
+from id3pm.face.looks import Look, looks
 from id3pm.face.manifest import read_manifest
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.images import decode_photo
@@ -28,60 +28,8 @@ FacePolicy = Literal["largest", "only"]
 MIN_FACE_SIZE = 24
 """Shortest allowed side of a face's box, in pixels of the photo; below it, five landmarks lie within noise."""
 
-OWN_SIZE = 2048
-"""Longer side in pixels above which every detector gets a smaller picture: its time grows with the area."""
-
 BATCH = 16
 """Pictures or crops in one call of a network: more needs memory and is no faster."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Look:
-    """One attempt at finding a face: the picture's longer side is scaled to `size` inside a black border."""
-
-    size: int
-    border: int
-
-    def frame(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture [H, W, 3] as the detector gets to see it."""
-        try:
-            import cv2
-        except ImportError as error:
-            raise MissingExtraError("face detection needs OpenCV: pip install 'id3pm[face]'") from error
-        height, width = image.shape[:2]
-        scale = self._scale((height, width))
-        size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR)
-        return np.pad(scaled, ((self.border, self.border), (self.border, self.border), (0, 0)))
-
-    def to_photo(self, faces: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Faces [K, 15] found in the framed picture, in pixels of the photo of this (height, width)."""
-        faces, scale = faces.copy(), self._scale(size)
-        points = [0, 1, *range(4, 14)]
-        # Resizing aligns the outer edges of pixels, so their centres, which coordinates count, move by half a pixel.
-        faces[:, points] = (faces[:, points] - self.border + 0.5) / scale - 0.5
-        faces[:, 2:4] /= scale
-        return faces
-
-    def _scale(self, size: tuple[int, int]) -> float:
-        return self.size / max(size)
-
-
-def _looks(longer_side: int, at_own_size: bool) -> tuple[_Look, ...]:
-    """Attempts in order; the next one is made only for pictures in which no face was found so far.
-
-    With a detector that wants pictures at their own size the first attempt is just that, up to `OWN_SIZE` pixels.
-
-    1. Pictures up to 256 px, as the two diffusion stages make them, at 192 px: a 64 px face is too small for the
-       detector, and its 64 px and 256 px versions should be aligned alike. Others as they are, at most 640 px.
-    2. At twice that size: small faces in large photos, soft faces in small ones.
-    3. At 160 px inside a border: a face that fills or overfills the frame.
-    """
-    if at_own_size:
-        first = min(longer_side, OWN_SIZE)
-        return (_Look(first, 0), _Look(min(2 * first, OWN_SIZE), 0), _Look(160, 80))
-    first = 192 if longer_side <= 256 else min(longer_side, 640)
-    return (_Look(first, 0), _Look(2 * first, 0), _Look(160, 80))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,15 +55,22 @@ class FaceStage:
         detector: Finds faces.
         encoder: Turns aligned faces into ID vectors.
         preprocessing: How faces are aligned for the encoder.
+        detection_size: Side of the square that the detector sees pictures in; see `id3pm.face.manifest.FaceManifest`.
     """
 
     def __init__(
-        self, id_vector_model: str, detector: FaceDetector, encoder: FaceEncoder, preprocessing: Preprocessing
+        self,
+        id_vector_model: str,
+        detector: FaceDetector,
+        encoder: FaceEncoder,
+        preprocessing: Preprocessing,
+        detection_size: int | None = None,
     ) -> None:
         self.id_vector_model = id_vector_model
         self.preprocessing = preprocessing
         self._detector = detector
         self._encoder = encoder
+        self._detection_size = detection_size
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> FaceStage:
@@ -131,7 +86,7 @@ class FaceStage:
         """
         manifest = read_manifest(folder)
         detector, encoder = load_models(folder, manifest, threads)
-        return cls(manifest.id_vector_model, detector, encoder, manifest.preprocessing)
+        return cls(manifest.id_vector_model, detector, encoder, manifest.preprocessing, manifest.detection_size)
 
     @property
     def identity_dim(self) -> int:
@@ -171,8 +126,8 @@ class FaceStage:
             raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")
         found = self.detect(images)
         height, width = images.shape[1:3]
-        looks = _looks(max(height, width), self._detector.at_own_size)
-        picks = [_choose(faces, policy, (height, width), looks) for faces in found]
+        tried = self._looks(height, width)
+        picks = [_choose(faces, policy, (height, width), tried) for faces in found]
         usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
         vectors = self.encode([images[i] for i in usable], list(usable.values()))
         embeddings = dict(zip(usable, vectors, strict=True))
@@ -205,13 +160,13 @@ class FaceStage:
 
         Returns:
             N arrays float32 [K, 15] in pixels of the pictures, highest score first; K is 0 where no attempt of
-            `_looks` found a face.
+            `id3pm.face.looks.looks` found a face.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise InvalidInputError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, 3]")
         faces = [np.empty((0, DETECTION_SIZE), dtype=np.float32)] * len(images)
         height, width = images.shape[1:3]
-        for look in _looks(max(height, width), self._detector.at_own_size):
+        for look in self._looks(height, width):
             missing = [i for i, found in enumerate(faces) if not len(found)]
             for start in range(0, len(missing), BATCH):
                 chunk = missing[start : start + BATCH]
@@ -220,14 +175,17 @@ class FaceStage:
                     faces[i] = look.to_photo(found, (height, width))
         return faces
 
+    def _looks(self, height: int, width: int) -> tuple[Look, ...]:
+        return looks(max(height, width), self._detector.at_own_size, self._detection_size)
+
 
 def _choose(
-    faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int], looks: Sequence[_Look]
+    faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int], attempts: Sequence[Look]
 ) -> NDArray[np.float32] | FaceError:
     """The face [15] that the policy takes, or why none can be taken."""
     height, width = size
     if not len(faces):
-        tried = ", ".join(f"{look.size} px" + " with a border" * (look.border > 0) for look in looks)
+        tried = ", ".join(map(str, attempts))
         return NoFaceError(
             f"no face was found in the {width}x{height} photo; tried with its longer side at {tried}: send a photo in "
             "which the face looks towards the camera and is well lit"

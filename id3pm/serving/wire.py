@@ -73,7 +73,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("sampler", "STRING", BASE, "ddpm, ddim or dpmpp_2m"),
     Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
     Option("spacing", "STRING", BASE, "time steps: uniform, or uniform in logsnr"),
-    Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 0 .. 20; 1 is off"),
+    Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 1 .. 10; 1 is off"),
     Option("guidance_low", "INT32", BASE, "lowest training time step with guidance (inclusive)"),
     Option("guidance_high", "INT32", BASE, "highest training time step with guidance (inclusive)"),
     Option("dynamic_threshold", "FP32", BASE, "percentile of dynamic thresholding in (0, 1]; 0 clips to [-1, 1]"),

@@ -74,7 +74,13 @@ class Embedder:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.manifest: FaceManifest = read_manifest(folder)
         detector, encoder = load_models(folder, self.manifest, threads)
-        self._stage = FaceStage(self.manifest.id_vector_model, detector, encoder, self.manifest.preprocessing)
+        self._stage = FaceStage(
+            self.manifest.id_vector_model,
+            detector,
+            encoder,
+            self.manifest.preprocessing,
+            self.manifest.detection_size,
+        )
 
     def embed(self, images: NDArray[np.uint8], face_filter: FaceFilter) -> Embedded:
         """ID vectors of the largest face of each picture that has one which passes the filter.

@@ -58,7 +58,7 @@ def test_the_report_stands_on_its_own(repository: Path, pipeline: MadeUpPipeline
     numbers = json.loads((out / "analysis.json").read_text())
     person, gallery = numbers["subjects"]
     assert [p["label"] for p in person["pictures"][:2]] == ["original", "summer"]
-    assert [p["family"] for p in person["pictures"]] == ["original", "photographs"] + ["noise"] * 6 + ["style"] * 9 + [
+    assert [p["family"] for p in person["pictures"]] == ["original", "photographs"] + ["noise"] * 6 + ["style"] * 12 + [
         "mean"
     ]
     assert set(person["pictures"][0]) == {"family", "label", "sface", "dlib"}
@@ -109,7 +109,7 @@ def test_without_thresholds_there_are_angles_but_no_verdicts(repository: Path, t
         "--out",
         tmp_path,
     )
-    assert "no threshold is known" in output and "dlib is left out" in output
+    assert "no measured threshold is known" in output and "dlib is left out" in output
     page = (tmp_path / "report.html").read_text()
     assert 'class="open"' in page and 'class="same"' not in re.sub(r"<p.*?</p>", "", page, flags=re.S)
 
@@ -120,8 +120,28 @@ def test_two_models_stand_below_each_other(repository: Path, tmp_path: Path) -> 
     analyse(repository, "--repository", tmp_path / "second", *asked)
     numbers = json.loads((tmp_path / "analysis.json").read_text())
     assert [s["model"] for s in numbers["subjects"]] == [f"sface ({repository})", f"sface ({tmp_path / 'second'})"]
-    with Image.open(tmp_path / "03.png") as sheet:
-        assert sheet.height > 7 * 112  # three families: pictures and a row per model each
+    analyse(repository, *asked[:-1], tmp_path / "one")
+    with Image.open(tmp_path / "03.png") as two, Image.open(tmp_path / "one/03.png") as one:
+        assert two.height - one.height > 112  # a row of generated images more
+
+
+def test_drawings_of_the_person_are_compared_with_the_person(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "drawn").mkdir()
+    shutil.copy(PEOPLE / "05.png", tmp_path / "drawn/oil on canvas.png")
+    asked = ("--family", "style", "--no-independent", "--out", tmp_path)
+    analyse(repository, PEOPLE / "03.png", "--drawings", tmp_path / "drawn", *asked)
+    (person,) = json.loads((tmp_path / "analysis.json").read_text())["subjects"]
+    last = person["pictures"][-1]  # and no mean: only drawings were shown
+    assert (last["family"], last["label"]) == ("style", "oil on canvas") and last["sface"]["drift"] > 30
+
+
+def test_the_published_threshold_is_reported(repository: Path, tmp_path: Path) -> None:
+    analyse(repository, PEOPLE / "03.png", "--family", "expression", "--no-independent", "--out", tmp_path)
+    numbers = json.loads((tmp_path / "analysis.json").read_text())
+    assert numbers["thresholds"][0]["published"]["cosine"] == 0.363
+    assert all(line["recognised_published"] is not None for line in numbers["summary"])
+    page = (tmp_path / "report.html").read_text()
+    assert "in brackets by the published one" in page and "LFW, accuracy 99.60" in page and "sface, published" in page
 
 
 def test_a_missing_library_is_noticed_before_the_work(
@@ -149,6 +169,7 @@ def test_dlib_is_a_witness_where_it_is_installed(
     [
         (("PICTURES",), r"a <b>wall\.png: no face was found"),
         ((PEOPLE, "--same-person", PEOPLE), "--same-person with 8 photographs"),
+        ((PEOPLE, "--drawings", PEOPLE), "--drawings with 8 photographs"),
         ((PEOPLE / "03.png", "--data", "DATA", "--people", 99), "holds out 20"),
         (("EMPTY",), "the folder has no .jpg"),
     ],

@@ -14,6 +14,7 @@ from id3pm.analysis.summary import readings, summarise
 from id3pm.analysis.threshold import Threshold
 from id3pm.analysis.variants import MEAN, ORIGINAL, Picture
 from id3pm.errors import NoFaceError
+from id3pm.face.manifest import PublishedThreshold
 
 ORIGINAL_VALUE, NO_FACE = 10, 0
 
@@ -58,7 +59,7 @@ def threshold(limit: float) -> Threshold:
     return Threshold(
         judge="angle",
         key="angle",
-        cosine=float(np.cos(np.radians(limit))),
+        cosine=cosine(limit),
         accuracy=1.0,
         standard_error=0.0,
         strangers_accepted=0.0,
@@ -69,7 +70,11 @@ def threshold(limit: float) -> Threshold:
     )
 
 
-def model(limit: float | None = 32.0) -> Model:
+def cosine(angle: float) -> float:
+    return float(np.cos(np.radians(angle)))
+
+
+def model(limit: float | None = 32.0, published: float | None = None) -> Model:
     return Model(
         name="angle",
         bundle="made up",
@@ -77,6 +82,7 @@ def model(limit: float | None = 32.0) -> Model:
         pipeline=MadeUpPipeline(),  # type: ignore[arg-type]
         judges=(AngleJudge("angle"),),
         thresholds=(None if limit is None else threshold(limit),),
+        published=(None if published is None else PublishedThreshold(cosine=cosine(published), source="its authors"),),
     )
 
 
@@ -101,8 +107,8 @@ def test_everything_is_compared_with_the_original_and_with_what_it_was_made_from
     done: list[int] = []
     block = study(looked, subject(), 7, {"steps": 3}, progress=done.append)
     (opinion,) = block.opinions
-    np.testing.assert_allclose(opinion.drift, [0, 10, np.nan, 35, 70, 15], atol=0.3)  # the mean lies at 25
-    np.testing.assert_allclose(opinion.kept, [5, 15, np.nan, 40, 75, 20], atol=0.6)
+    np.testing.assert_allclose(opinion.drift, [0, 10, np.nan, 35, 70, 22.5], atol=0.3)  # the mean lies at 32.5
+    np.testing.assert_allclose(opinion.kept, [5, 15, np.nan, 40, 75, 27.5], atol=0.6)
     np.testing.assert_allclose(opinion.own, [5, 5, np.nan, 5, 5, 5], atol=0.6)
     assert [image is None for image in block.images] == [False, False, True, False, False, False]
     ((vectors, seed, options),) = looked.pipeline.asked  # type: ignore[attr-defined]
@@ -111,9 +117,17 @@ def test_everything_is_compared_with_the_original_and_with_what_it_was_made_from
     assert sum(done) == 6
 
 
-def test_the_mean_leaves_drawings_out() -> None:
+def test_the_mean_leaves_out_drawings_and_the_original_it_is_judged_against() -> None:
     block = study(model(), subject(), 0, {})
-    assert block.opinions[0].drift[-1] == pytest.approx(15, abs=0.3)  # of 10, 20 and 45; with 80 it would be 29
+    # Of 20 and 45; with the original (10) it would be 15 degrees away from it, with the drawing (80) 38.
+    assert block.opinions[0].drift[-1] == pytest.approx(22.5, abs=0.3)
+
+
+def test_a_mean_of_nothing_is_nothing() -> None:
+    pictures = (picture(ORIGINAL, 10), picture("light", NO_FACE), picture("style", 30), picture(MEAN, None))
+    block = study(model(), Subject("somebody", pictures, person=True), 0, {})
+    assert np.isnan(block.opinions[0].drift[-1]) and block.images[-1] is None
+    assert not any("mean" in sentence and "ID vectors" in sentence for sentence in readings(summarise([block])))
 
 
 def test_a_person_without_a_face_is_refused_and_a_picture_of_nobody_is_not() -> None:
@@ -140,6 +154,17 @@ def test_without_a_threshold_nobody_is_recognised_or_not() -> None:
     assert not any("recognises" in sentence for sentence in readings(lines))
 
 
+def test_the_published_threshold_is_counted_beside_the_measured_one_and_changes_no_verdict() -> None:
+    plain, both = (summarise([study(model(32, limit), subject(), 0, {})]) for limit in (None, 36))
+    noise = {line.family: line for line in both}["noise"]
+    assert (noise.recognised, noise.recognised_published) == (0.0, 1.0)  # at 35 degrees
+    assert (noise.kept, noise.kept_published) == (0.0, 0.0)  # at 40
+    for line in both:
+        assert dataclasses.replace(line, recognised_published=None, kept_published=None) in plain
+    (said,) = set(readings(both)) - set(readings(plain))
+    assert "by its published threshold instead: 50% of the changed pictures" in said and "measured one 25%" in said
+
+
 def test_people_are_counted_together_and_models_apart() -> None:
     one = study(model(), subject(), 0, {})
     other = dataclasses.replace(one, model="other")
@@ -152,8 +177,9 @@ def test_the_sentences_say_what_the_numbers_say() -> None:
     assert said[0].endswith("changed pictures: light 50%, noise 0%, out of distribution 0%.")
     assert "takes 25% of the images generated from changed pictures" in said[1] and said[1].endswith("originals, 100%.")
     assert said[2] == "angle: no face was found in light 1 of 2 pictures."
-    assert "mean of all ID vectors lies 15° from the original; its image lies 20° away" in said[3]
-    assert re.search(r"those of single changed pictures 2[78]° on average", said[3])  # 15° and 40°
+    assert re.search(r"mean of the ID vectors of the changed pictures lies 2[23]° from the original", said[3])
+    assert re.search(r"its image lies 2[78]° away", said[3])
+    assert re.search(r"those of single ones 2[78]° on average", said[3])  # 15° and 40°
 
 
 def test_nothing_is_said_of_a_family_in_which_no_face_was_found() -> None:

@@ -8,7 +8,7 @@ import pytest
 from id3pm.analysis import threshold as thresholds
 from id3pm.analysis.threshold import angles, degrees
 from id3pm.errors import InvalidInputError
-from id3pm.face.manifest import read_manifest
+from id3pm.face.manifest import PublishedThreshold, read_manifest
 
 
 class MadeUpJudge:
@@ -47,11 +47,21 @@ def test_the_threshold_lies_between_one_person_and_two(centred: bool) -> None:
     genuine = angles(judge.embed(np.empty(0)), judge.embed(np.empty(0)), found.center)
     strangers = angles(judge._vectors, np.roll(judge._vectors, 1, axis=0), None)
     assert genuine.max() < found.degrees < np.quantile(strangers, 0.05)
+    assert found.accepted_at_published is None
     assert found.accuracy == 1.0 and found.people == people and found.data == "made up"
     assert found.false_match_1_in_100 < found.false_match_1_in_1000  # cosines: stricter is higher
     assert (found.center is not None) == centred
     if found.center is not None:
         np.testing.assert_allclose(found.center, 5, atol=0.5)
+
+
+def test_how_many_strangers_the_published_threshold_accepts_is_counted() -> None:
+    limit = PublishedThreshold(cosine=0.1, source="its authors")
+    found = thresholds.measure(MadeUpJudge(50, False), "key", np.zeros((50, 8, 8, 3), np.uint8), "made up", limit)
+    vectors = MadeUpJudge(50, False)._vectors
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = (units @ units.T)[np.triu_indices(50, 1)]
+    assert found.accepted_at_published == pytest.approx((pairs >= 0.1).mean(), abs=1e-3) and pairs.max() > 0.1
 
 
 def test_too_few_people_are_refused() -> None:

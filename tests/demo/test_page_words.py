@@ -51,7 +51,7 @@ FREE_AND_NOT = ("landmarks", 3)  # attribute sets
         (CancelledRequestError("cancelled"), "stopped", "again"),
         (ReplayError("the server cannot make this image again"), "again exactly", "differences"),
         (InternalServerError("CUDA error"), "failed over this request", "try again"),
-        (InvalidRequestError("guidance_scale=50: must be between 0 and 20"), "cannot do this", "between 0 and 20"),
+        (InvalidRequestError("guidance_scale=50: must be between 1 (off) and 10"), "cannot do this", "between 1 (off)"),
         (PageError("Nobody is chosen yet.", "Please pick somebody."), "Nobody", "pick"),
     ],
 )

@@ -22,7 +22,7 @@ def sampling_options(draw):
     return SamplingOptions(
         sampler=sampler,
         steps=draw(st.integers(1, 6)),
-        guidance_scale=draw(st.sampled_from([1.0, 2.0, 0.0, 7.3])),
+        guidance_scale=draw(st.sampled_from([1.0, 2.0, 10.0, 7.3])),
         guidance_low=draw(st.sampled_from([0, 300])),
         guidance_high=draw(st.sampled_from([600, 1_000_000])),
         dynamic_threshold=draw(st.sampled_from([0.0, 0.99, 0.7])),

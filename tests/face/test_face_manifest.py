@@ -6,7 +6,7 @@ import json
 import pytest
 
 from id3pm.errors import EngineError, EngineMissingError
-from id3pm.face.manifest import FILE_NAME, FaceManifest, read_manifest, write_manifest
+from id3pm.face.manifest import FILE_NAME, FaceManifest, PublishedThreshold, read_manifest, write_manifest
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.stage import FaceStage
 from id3pm.hashing import file_sha256
@@ -30,6 +30,8 @@ def folder(tmp_path):
         licence="none",
         recipe=1,
         deviations=("none that a test could see",),
+        detection_size=640,
+        published_threshold=PublishedThreshold(cosine=0.363, source="its authors"),
     )
     write_manifest(tmp_path, manifest)
     return tmp_path
@@ -66,6 +68,8 @@ def test_a_changed_model_is_refused(folder):
         ({"schema_version": 3}, "schema_version=3"),
         ({"preprocessing": {"men": 1.0}}, "preprocessing: Preprocessing has no men"),
         ({"preprocessing": {"std": 0.0}}, "std=0.0: must be above 0"),
+        ({"detection_size": 600}, "detection_size=600: must be null or a multiple of 32"),
+        ({"published_threshold": {"cosine": 63, "source": ""}}, "cosine=63: must be between -1 and 1"),
     ],
 )
 def test_unknown_keys_types_and_versions_are_refused(folder, change, message):
@@ -79,7 +83,7 @@ def first_form(folder):
     """The folder's manifest as it was written before detectors of several files and other crops than 112x112."""
     data = json.loads((folder / FILE_NAME).read_text())
     ((file, sha256),) = data.pop("detector_files").items()
-    del data["preprocessing"], data["deviations"]
+    del data["preprocessing"], data["deviations"], data["detection_size"], data["published_threshold"]
     return data | {
         "detector_file": file,
         "detector_sha256": sha256,
@@ -94,7 +98,9 @@ def test_a_manifest_of_the_first_form_is_read_as_what_it_meant(folder):
     (folder / FILE_NAME).write_text(json.dumps(first_form(folder)))
     before = read_manifest(folder)
     assert before.preprocessing == Preprocessing(mean=127.5, std=128.0)
-    assert dataclasses.replace(before, preprocessing=now.preprocessing, deviations=now.deviations) == now
+    assert before.detection_size is None and before.published_threshold is None
+    new = ("preprocessing", "deviations", "detection_size", "published_threshold")
+    assert dataclasses.replace(before, **{name: getattr(now, name) for name in new}) == now
 
 
 @pytest.mark.parametrize("missing", ["detector_sha256", "input_std", "licence"])

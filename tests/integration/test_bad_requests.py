@@ -76,7 +76,7 @@ def refusal(wire: Any, model: str, **inputs: Any) -> str:
         (changed(sr_steps=int32(0)), ["sr_steps=0", "between 1 and 1000"]),
         (changed(sampler=text("euler")), ["sampler='euler'", "ddpm, ddim, dpmpp_2m"]),
         (changed(sampler=text(b"\xff\xfe")), ["sampler", "UTF-8"]),
-        (changed(guidance_scale=fp32(np.nan)), ["guidance_scale=nan", "between 0 and 20"]),
+        (changed(guidance_scale=fp32(np.nan)), ["guidance_scale=nan", "between 1 (off) and 10"]),
         (changed(guidance_low=int32(9), guidance_high=int32(3)), ["guidance_low=9", "guidance_high=3"]),
         (changed(dynamic_threshold=fp32(1.5)), ["dynamic_threshold=1.5"]),
         (changed(eta=fp32(0.5)), ["eta=0.5", "ddim"]),

@@ -1,4 +1,4 @@
-"""The README's first command on the shipped bundle: real weights, real engines, a real photograph, a real server."""
+"""The README's first command on the shipped bundle: real weights, real engines, a portrait of nobody, a real server."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ def test_what_is_up_to_date_is_not_built_again(built: Path, build: Build) -> Non
 
 def test_the_demo_leaves_pictures_that_their_receipts_explain(built: Path, tmp_path: Path) -> None:
     program = [sys.executable, str(ROOT / "demo/run.py"), "--repository", str(built), "--seeds", "2"]
-    photo = ROOT / "demo/astronaut.jpg"
+    photo = ROOT / "demo/people/03.png"
     program += ["--photo", str(photo), "--out", str(tmp_path)]
     printed = subprocess.run(program, check=True, timeout=280, capture_output=True, text=True).stdout
     assert "s per image" in printed and "demo.png" in printed
+    assert "takes two pictures for one person from 0.4" in printed.replace("\n", " ")
     with Image.open(tmp_path / "demo.png") as sheet:
         assert sheet.width > 3 * 256 and sheet.height > 2 * 256
     with Pipeline.load(built, threads=2) as pipeline:

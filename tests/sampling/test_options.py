@@ -24,9 +24,9 @@ def test_each_option_reaches_its_stage_only() -> None:
 
 
 def test_floats_are_what_the_wire_would_make_of_them() -> None:
-    base, _ = both_stages(PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, {"dynamic_threshold": 0.9, "guidance_scale": 1 / 3})
+    base, _ = both_stages(PAPER_BASE_SAMPLING, PAPER_SR_SAMPLING, {"dynamic_threshold": 0.9, "guidance_scale": 4 / 3})
     assert base.dynamic_threshold == 0.9
-    assert base.guidance_scale == 0.33333334
+    assert base.guidance_scale == 1.3333334
 
 
 def test_default_eta_belongs_to_the_default_sampler() -> None:

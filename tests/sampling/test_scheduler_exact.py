@@ -69,7 +69,7 @@ def options(draw: st.DrawFn) -> SamplingOptions:
     return SamplingOptions(
         sampler=sampler,
         steps=draw(st.integers(1, 7)),
-        guidance_scale=draw(st.sampled_from([1.0, 0.0, 2.0, 4.5])),
+        guidance_scale=draw(st.sampled_from([1.0, 1.5, 2.0, 4.5])),
         guidance_low=low,
         guidance_high=draw(st.integers(low, 120)),
         dynamic_threshold=draw(st.sampled_from([0.0, 0.5, 0.99, 1.0])),

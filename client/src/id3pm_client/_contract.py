@@ -79,7 +79,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "sampler": Option("BYTES", "64 px stage: ddpm, ddim or dpmpp_2m"),
         "steps": Option("INT32", "64 px stage: evaluations of the network; a single one gives noise"),
         "spacing": Option("BYTES", "64 px stage: time steps uniform, or uniform in logsnr"),
-        "guidance_scale": Option("FP32", "how strongly the ID vector steers the image; 1 is no guidance"),
+        "guidance_scale": Option("FP32", "how strongly the ID vector steers the image, 1 .. 10; 1 is no guidance"),
         "guidance_low": Option("INT32", "first training time step with guidance"),
         "guidance_high": Option("INT32", "last training time step with guidance"),
         "dynamic_threshold": Option("FP32", "percentile of dynamic thresholding; 0 clips instead"),
