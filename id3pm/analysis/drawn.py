@@ -99,7 +99,8 @@ def _round(center: Any, radius: float, squeeze: float = 1.0) -> NDArray[np.float
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     # Cutting corners draws a circle smaller than its polygon's corners, by this factor.
     circle: NDArray[np.float64] = np.stack([np.cos(angle), squeeze * np.sin(angle)], axis=-1)
-    return np.asarray(center) + 1.07 * radius * circle
+    moved: NDArray[np.float64] = np.asarray(center) + 1.07 * radius * circle
+    return moved
 
 
 def _colour(portrait: Portrait, *points: tuple[float, float]) -> Colour:
