@@ -29,6 +29,7 @@ from id3pm.serving.triton_log import last_words
 
 _POLL_S = 0.1
 _LOG_LINES = 200
+_LINE = 4096  # characters
 # What nobody needs to serve, and what lets a client change the server or read what it should not.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
@@ -240,10 +241,11 @@ class TritonServer(Endpoints):
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         with process.stdout:
-            for line in process.stdout:
-                self._log.append(line.rstrip("\n"))
+            while text := process.stdout.readline(_LINE):  # a longer line comes in pieces
+                line = text.rstrip("\n")
+                self._log.append(line)
                 if self._on_log is not None:
-                    self._on_log(line.rstrip("\n"))
+                    self._on_log(line)
 
     def _stages_answer(self) -> bool:
         try:

@@ -30,7 +30,7 @@ from id3pm.serving.metrics import MeteredEngine, StageMetrics
 from id3pm.serving.model_args import device_of, parameter, threads, turns
 from id3pm.serving.options import Row, parse_rows
 from id3pm.serving.pending import Outcome, PendingRows
-from id3pm.serving.triton import Call, Reply, code_of, read_call
+from id3pm.serving.triton import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.watchers import Watch, Watchers
 from id3pm.serving.wire import STAGES, Array, Control, Stage, parse_control, strings
 
@@ -72,6 +72,7 @@ class StageModel(abc.ABC):
     def __init__(self, pb: Any, args: Mapping[str, str]) -> None:
         self._pb = pb
         self._log = log_to_triton(pb)
+        limit_strings(pb)
         folder = Path(args["model_repository"]) / args["model_version"] / "engine"
         self.manifest = read_manifest(folder)
         if self.manifest.stage != self.stage:
@@ -144,9 +145,9 @@ class StageModel(abc.ABC):
         )
         flight = Flight(
             name=name,
+            requests=self.sample_requests(call, parsed, ids),  # first: it checks what is hashed then
             content=content_of(call, parsed) if call.id else None,
             call=call,
-            requests=self.sample_requests(call, parsed, ids),
             pending=PendingRows(call.rows, lambda outcome: self._answers.submit(self._answer, flight, outcome)),
             replies=[reply],
         )

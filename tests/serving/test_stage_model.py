@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 import numpy as np
 import pytest
-from stand_in_triton import UNET, StandInEngine, control, good, state_of
+from stand_in_triton import UNET, StandInEngine, StandInRequest, StandInTriton, control, good, state_of
 
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
 from id3pm.serving import model_args
@@ -96,6 +98,53 @@ def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
     assert state["attributes"][1] == {
         "name": "yaw", "group": "head pose", "low": -35.0, "high": 35.0, "unit": "degrees", "default": None
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ({"id": "x" * 257}, "the request id has 257 characters: at most 256"),
+        ({"parameters": {"preset": "x" * 2**24}}, "the request parameters have 16777230 characters together: at most"),
+        ({"sampler": np.full((1, 65), b"ddpm", dtype=object)}, "sampler has 65 strings: at most 64 are allowed"),
+        ({"attributes": np.zeros((1, 2**21), np.float32)}, "attributes has 2097152 numbers: at most 1048576"),
+    ],
+)
+def test_what_is_too_long_is_refused_before_it_is_looked_at(model: DenoiserModel, sent: Any, words: str) -> None:
+    request = good(**sent)
+    model.accept(request)
+    error = request.response().error
+    assert error.code == "INVALID_ARG" and words in str(error)
+    assert max(map(len, StandInTriton.Logger.lines)) < 500
+
+
+def test_an_error_of_any_length_is_cut_for_its_sender_and_for_the_log(
+    model: DenoiserModel, engine: StandInEngine
+) -> None:
+    engine.error = EngineError("x" * 5000)
+    request = good()
+    model.accept(request)
+    assert 1000 < len(str(request.response().error)) < 2000
+    (line,) = [line for line in StandInTriton.Logger.lines if "INTERNAL" in line]
+    assert len(line) < 2000
+
+
+def encoded(*strings: bytes) -> np.ndarray:
+    """As Triton hands a string tensor to its Python backend."""
+    data = b"".join(len(string).to_bytes(4, "little") + string for string in strings)
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def test_tritons_backend_reads_strings_as_ever_but_never_millions(model: DenoiserModel) -> None:
+    read = model._pb.deserialize_bytes_tensor
+    assert read(encoded(b"ping", b"", b"\xff\0")).reshape([1, 3]).tolist() == [[b"ping", b"", b"\xff\0"]]
+    assert read(encoded()).shape == (0,)
+    many = np.zeros(4 * 2**20, dtype=np.uint8)
+    began = time.monotonic()
+    words = read(many).reshape([1, 2**20])
+    assert time.monotonic() - began < 0.1
+    request = StandInRequest(control=words)
+    model.accept(request)
+    assert "control has 1048576 strings: at most 64 are allowed" in str(request.response().error)
 
 
 @pytest.mark.parametrize(
