@@ -113,12 +113,12 @@ class SuperResolutionModel(StageModel):
         if "receipt" in call.wanted:
             made["receipt"] = strings(receipts)
         if "png" in call.wanted:
-            files = (
-                encode_png(image, {PNG_TEXT_KEY: receipt}, generated=True)
-                for image, receipt in zip(images, receipts, strict=True)
-            )
-            made["png"] = strings([base64.b64encode(file) for file in files])
+            made["png"] = strings([self._png(*picture) for picture in zip(images, receipts, strict=True)])
         return made
+
+    def _png(self, image: Array, receipt: str) -> bytes:
+        self.sign_of_life()
+        return base64.b64encode(encode_png(image, {PNG_TEXT_KEY: receipt}, generated=True))
 
     def _receipt(self, call: Call, index: int, request: SampleRequest) -> Receipt:
         receipt = self._receipt_so_far(call, index, request.seed)

@@ -137,7 +137,7 @@ def limit_strings(pb: Any) -> None:
 
 def _read_strings(encoded: Array) -> Array:
     """The strings of an encoded tensor, uint8 [bytes]: each has its length in four bytes before it."""
-    content = memoryview(np.ascontiguousarray(encoded))
+    content = np.ascontiguousarray(encoded).data
     strings: list[bytes] = []
     offset = 0
     while offset < len(content):

@@ -29,10 +29,11 @@ FACE_OUTPUTS = {
     "detection": ("TYPE_FP32", (15,)),
     "faces": ("TYPE_INT32", (1,)),
     "id_vector_model": ("TYPE_STRING", (1,)),
+    **STATUS,
 }
 
 EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "face_embedding": (PHOTO, FACE_OUTPUTS),
+    "face_embedding": ({**PHOTO, **CONTROL}, FACE_OUTPUTS),
     "denoiser_64": ({**EMBEDDING, **BASE, **SR, **CONTROL}, {**IMAGE_64, **RECEIPT_64, **STATUS}),
     "super_resolution": ({**IMAGE_64, **RECEIPT_64, **SR, **CONTROL}, {**IMAGE, **PNG, **RECEIPT, **STATUS}),
     "id3pm": ({**EMBEDDING, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT}),
