@@ -25,9 +25,10 @@ import os, time
 from id3pm.serving.metrics import MeteredEngine
 _run = MeteredEngine.run
 def run(self, inputs):
-    if os.path.exists(FILE):
-        if open(FILE).read() == "hang":
-            time.sleep(60)
+    fault = open(FILE).read() if os.path.exists(FILE) else ""
+    if fault == "hang":
+        time.sleep(60)
+    if fault == "fail":
         raise ValueError("made to fail")
     return _run(self, inputs)
 MeteredEngine.run = run
