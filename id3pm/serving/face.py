@@ -19,7 +19,7 @@ from id3pm.serving.logs import log_to_triton, stop_logging
 from id3pm.serving.model_args import threads
 from id3pm.serving.options import per_row
 from id3pm.serving.triton import Call, Reply, limit_strings, read_call
-from id3pm.serving.wire import Array, Control, parse_control, parse_faces, photo_bytes, strings
+from id3pm.serving.wire import Array, Control, parse_control, parse_faces, passed_on, photo_bytes, strings
 from id3pm.serving.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -132,5 +132,6 @@ class FaceModel:
             "detection": np.stack([result.detection for result in results]),
             "faces": np.array([[result.faces] for result in results], dtype=np.int32),
             "id_vector_model": strings([self._stage.id_vector_model] * len(results)),
+            "deadline": passed_on(call.deadline, len(results)),
         }
         return {name: array for name, array in outputs.items() if name in call.wanted}

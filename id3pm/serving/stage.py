@@ -32,7 +32,7 @@ from id3pm.serving.options import Row, parse_rows
 from id3pm.serving.pending import Outcome, PendingRows
 from id3pm.serving.triton import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.watchers import Watch, Watchers
-from id3pm.serving.wire import STAGES, Array, Control, Stage, parse_control, strings
+from id3pm.serving.wire import STAGES, Array, Control, Stage, parse_control, passed_on, strings
 from id3pm.serving.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -142,6 +142,8 @@ class StageModel(abc.ABC):
         stop_logging(self._log)
 
     def _enqueue(self, call: Call, reply: Reply) -> None:
+        if "deadline_64" in call.wanted:  # each caller's own, also where he gets what was made for another
+            reply.own["deadline_64"] = passed_on(call.deadline, call.rows)
         serial = next(self._serial)
         name = call.id or f"anonymous-{serial}"
         ids = [f"{name}/{row}#{serial}" for row in range(call.rows)]  # a request may come again while its first ends

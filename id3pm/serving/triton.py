@@ -24,7 +24,7 @@ from id3pm.errors import (
     OverloadedError,
 )
 from id3pm.serving.logs import shown
-from id3pm.serving.wire import MAX_ID, MAX_NUMBERS, MAX_STRINGS, Array
+from id3pm.serving.wire import DEADLINE_IN, MAX_ID, MAX_NUMBERS, MAX_STRINGS, Array, passed_deadline
 
 logger = logging.getLogger(__name__)
 MAX_PARAMETERS = 256 * 1024
@@ -97,12 +97,15 @@ def read_call(request: Any) -> Call:
     timeout_us = request.timeout() or parameters.get("timeout", 0)
     if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
         raise InvalidInputError(f"timeout={str(timeout_us)[:64]!r}: expected a whole number of microseconds")
+    tensors = {tensor.name(): _copied(tensor) for tensor in request.inputs()}
+    limits = [time.monotonic() + timeout_us / 1e6 if timeout_us else None]
+    limits += [passed_deadline(tensors.pop(name)) for name in DEADLINE_IN if name in tensors]
     return Call(
         id=request.request_id(),
-        tensors={tensor.name(): _copied(tensor) for tensor in request.inputs()},
+        tensors=tensors,
         parameters=parameters,
         wanted=frozenset(request.requested_output_names()),
-        deadline=time.monotonic() + timeout_us / 1e6 if timeout_us else None,
+        deadline=min((limit for limit in limits if limit is not None), default=None),
     )
 
 
@@ -152,10 +155,16 @@ def _read_strings(encoded: Array) -> Array:
 
 
 class Reply:
-    """The one response to a request, which any thread may send. In Triton's default mode there must be exactly one."""
+    """The one response to a request, which any thread may send. In Triton's default mode there must be exactly one.
+
+    Attributes:
+        id: What the sender called the request.
+        own: Outputs beside those that all who wait for the same work get.
+    """
 
     def __init__(self, pb: Any, request: Any) -> None:
         self.id: str = request.request_id()
+        self.own: dict[str, Array] = {}
         self._pb = pb
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
@@ -169,7 +178,9 @@ class Reply:
 
     def send(self, outputs: Mapping[str, Array]) -> None:
         """Answers with tensors; does nothing where the request is answered already."""
-        tensors = [self._pb.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()]
+        tensors = [
+            self._pb.Tensor(name, np.ascontiguousarray(array)) for name, array in {**outputs, **self.own}.items()
+        ]
         self._finish(self._pb.InferenceResponse(tensors))
 
     def fail(self, error: BaseException) -> None:

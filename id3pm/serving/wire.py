@@ -49,6 +49,8 @@ MAX_ID = 256
 """Characters of a request id, as at the gateway."""
 _SPACES = b" \t\n\r\x0b\f"  # translate, unlike split, makes no object of every letter between spaces
 _SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
+DEADLINE_IN = ("deadline", "deadline_64")
+"""Inputs by which one model of an ensemble tells the next until when somebody waits; see `passed_on`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +186,24 @@ def photo_bytes(value: bytes) -> bytes:
     if len(data) > MAX_PHOTO_BYTES:
         raise ImageError(f"photo has {len(data)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
     return data
+
+
+def passed_on(deadline: float | None, rows: int) -> Array:
+    """A deadline for the next model of an ensemble, INT64 [rows, 1].
+
+    Triton gives each model of an ensemble the request's whole time limit, as if nothing had been spent of it before.
+
+    Args:
+        deadline: `time.monotonic()` seconds, a clock that the processes of one machine share; `None` is sent as 0.
+        rows: Triton's batch dimension.
+    """
+    return np.full((rows, 1), 0 if deadline is None else max(1, round(deadline * 1e9)), dtype=np.int64)
+
+
+def passed_deadline(tensor: Array) -> float | None:
+    """What `passed_on` made: seconds, or `None`."""
+    said = tensor[tensor > 0]
+    return float(said.min()) / 1e9 if said.size else None
 
 
 def strings(values: Sequence[str | bytes]) -> Array:

@@ -121,3 +121,10 @@ def test_after_a_drain_nothing_new_is_taken_and_other_orders_are_refused(model: 
     request = photograph(b"\xff")
     model.answer(request)
     assert request.response().error.code == "UNAVAILABLE"
+
+
+def test_the_next_model_learns_what_is_left_of_the_time(model: FaceModel) -> None:
+    request = photograph(b"\xff")
+    request.wanted, request.timeout_us = ["deadline"], 5_000_000
+    model.answer(request)
+    assert abs(int(request.response().outputs["deadline"][0, 0]) / 1e9 - time.monotonic() - 5.0) < 1.0

@@ -13,7 +13,7 @@ from stand_in_triton import UNET, StandInEngine, StandInRequest, StandInTriton, 
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
 from id3pm.serving import model_args
 from id3pm.serving.stages import DenoiserModel
-from id3pm.serving.triton import describe
+from id3pm.serving.triton import describe, read_call
 
 
 def test_a_request_gets_images_and_receipts(model: DenoiserModel) -> None:
@@ -180,3 +180,46 @@ def test_a_bad_number_of_threads_is_refused(value: str, monkeypatch: pytest.Monk
 def test_an_engine_runs_where_it_was_built_for(kind: str, device_id: str, target: str, device: str) -> None:
     args = {"model_instance_kind": kind, "model_instance_device_id": device_id}
     assert model_args.device_of(args, target) == device
+
+
+def wanting_deadline(**more: Any) -> StandInRequest:
+    request = good(rows=2, **more)
+    request.wanted = ["image_64", "deadline_64"]
+    return request
+
+
+def test_the_next_stage_learns_what_is_left_of_the_time(model: DenoiserModel) -> None:
+    request, patient = wanting_deadline(), wanting_deadline()
+    request.timeout_us = 5_000_000
+    before = time.monotonic()
+    model.accept(request)
+    made = request.response().outputs["deadline_64"]
+    assert made.shape == (2, 1) and made.dtype == np.int64
+    assert before + 5.0 <= made[0, 0] / 1e9 <= time.monotonic() + 5.0
+    model.accept(patient)
+    assert patient.response().outputs["deadline_64"].tolist() == [[0], [0]]
+    following = StandInRequest(image_64=np.zeros(1), deadline_64=made)
+    following.timeout_us = 60_000_000
+    call = read_call(following)
+    assert call.deadline == made[0, 0] / 1e9 and set(call.tensors) == {"image_64"}
+    following.timeout_us = 1_000
+    limit = read_call(following).deadline
+    assert limit is not None and limit < time.monotonic() + 1.0, "the earlier of the two"
+    assert read_call(StandInRequest(image_64=np.zeros(1), deadline_64=np.zeros((1, 1), np.int64))).deadline is None
+
+
+def test_who_gets_an_answer_of_a_moment_ago_passes_his_own_deadline_on(model: DenoiserModel) -> None:
+    first, again = wanting_deadline(id="same"), wanting_deadline(id="same")
+    first.timeout_us, again.timeout_us = 5_000_000, 50_000_000
+    for request in (first, again):
+        model.accept(request)
+        request.response()
+    limits = [int(request.response().outputs["deadline_64"][0, 0]) for request in (first, again)]
+    assert limits[1] - limits[0] > 40e9
+
+
+def test_a_deadline_that_was_passed_on_and_is_over_ends_the_request(model: DenoiserModel) -> None:
+    request = good(deadline=np.ones((1, 1), np.int64))
+    model.accept(request)
+    error = request.response().error
+    assert error.code == "UNAVAILABLE" and "deadline" in str(error)
