@@ -118,6 +118,12 @@ async def full_disk(scene: Scene) -> None:
     await asyncio.to_thread(scene.service.fill_disk)
 
 
+async def kill_stub_on_full_disk(scene: Scene) -> None:
+    """The same, and then SIGKILL to the Python process of the 64 px stage: what is reported cannot be written."""
+    await full_disk(scene)
+    await kill_stub(scene)
+
+
 async def restart(scene: Scene) -> None:
     """SIGTERM to `id3pm serve`; when it has ended, it is started again."""
     await asyncio.to_thread(scene.service.terminate)
@@ -144,6 +150,7 @@ FAULTS: Mapping[str, Fault] = {
     "SIGTERM and restart": restart,
     "network cut": network_cut,
     "disk full": full_disk,
+    "stub killed, disk full": kill_stub_on_full_disk,
 }
 
 
@@ -187,7 +194,7 @@ def inject_all(
         service.start()
         rows = []
         for number, name in enumerate(faults):
-            if FAULTS[name] is full_disk and reason is not None:
+            if FAULTS[name] in (full_disk, kill_stub_on_full_disk) and reason is not None:
                 rows.append({"fault": name, "not_injected": reason})
                 continue
             say(f"{name}: {FAULTS[name].__doc__}")

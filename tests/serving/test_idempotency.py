@@ -131,7 +131,7 @@ def test_work_goes_on_while_anybody_waits_for_it(
 def test_a_request_that_comes_while_its_first_attempt_is_being_cancelled_begins_anew(
     model: DenoiserModel, engine: StandInEngine, first: StandInRequest
 ) -> None:
-    model._answers.submit(engine.go.wait, 10)  # noqa: SLF001 the first attempt is not answered before the retry
+    model._answers.put(lambda: engine.go.wait(10))  # noqa: SLF001 the first attempt is not answered before the retry
     model.accept(control("cancel", "same"))
     again = good(rows=2, id="same")
     model.accept(again)

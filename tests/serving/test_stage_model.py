@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from stand_in_triton import UNET, StandInEngine, StandInRequest, StandInTriton, control, good, state_of
 
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
+from id3pm.sampling.turns import NoTurns
 from id3pm.serving import model_args
 from id3pm.serving.stages import DenoiserModel
 from id3pm.serving.triton import describe, read_call
@@ -223,3 +227,12 @@ def test_a_deadline_that_was_passed_on_and_is_over_ends_the_request(model: Denoi
     model.accept(request)
     error = request.response().error
     assert error.code == "UNAVAILABLE" and "deadline" in str(error)
+
+
+def test_without_space_for_the_file_of_turns_a_stage_serves_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(model_args.TURNS_VARIABLE, str(tmp_path / "turns"))
+    model_args.turns("onnx-cpu", 0, 2).close()
+    monkeypatch.setattr(os, "posix_fallocate", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
+    assert isinstance(model_args.turns("onnx-cpu", 0, 2), NoTurns)
