@@ -16,7 +16,6 @@ from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.proc import children, runs
 from id3pm.serving.server import TritonServer
 
-WATCHED = (*STAGE_MODELS.values(), FACE_MODEL)
 _STUB = "triton_python_backend_stub"
 _UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes
 
@@ -60,7 +59,7 @@ class Checkup:
         self._server = server
         self._patience = patience
         self._stubs = stubs(server.pid)
-        self._failed_pings = dict.fromkeys(WATCHED, 0)
+        self._failed_pings = dict.fromkeys(server.controlled, 0)
         self._steps: dict[str, int] = {}  # made by each model, when it was last asked
         self._quiet_since = self._probed = time.monotonic()
         self._prober = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe")
@@ -82,7 +81,7 @@ class Checkup:
 
     def _ping(self) -> str | None:
         busy = False
-        for model in WATCHED:
+        for model in self._server.controlled:
             try:
                 state = self._server.ping(model, timeout_s=self._patience.ping_s)
             except ServerError as error:  # no more waiting in this round, whatever the others would say
@@ -120,7 +119,7 @@ def stubs(pid: int) -> dict[int, str]:
     for child, command in children(pid).items():
         if command[0].endswith(_STUB):
             folders = command[1].split("/") if len(command) > 1 else []
-            known = [name for name in WATCHED if name in folders]
+            known = [name for name in (*STAGE_MODELS.values(), FACE_MODEL) if name in folders]
             found[child] = known[-1] if known else "a model"
     return found
 

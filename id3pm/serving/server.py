@@ -22,7 +22,7 @@ from id3pm.serving.control import TIMEOUT_S, control, is_ready
 from id3pm.serving.endpoints import Endpoints
 from id3pm.serving.logs import Outlet
 from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
-from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS, check_engines, check_ports
+from id3pm.serving.preflight import check_engines, check_ports, controlled
 from id3pm.serving.process import end_orphans, start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
 from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
@@ -70,6 +70,7 @@ class TritonServer(Endpoints):
         super().__init__(host, http_port, grpc_port, metrics_port)
         self.repository = Path(repository).resolve()
         self.manifests: dict[str, Manifest] = {}
+        self.controlled: tuple[str, ...] = ()
         self.runtime: TritonRuntime | None = None
         self._threads = threads
         self._start_timeout_s = start_timeout_s
@@ -116,6 +117,7 @@ class TritonServer(Endpoints):
             raise ServerError("the server has been started already")
         self.runtime = find_runtime()
         self.manifests = check_engines(self.repository)
+        self.controlled = controlled(self.repository)
         self.ports = check_ports(self.host, self.ports)
         end_orphans()
         remove_stale_regions()
@@ -190,7 +192,7 @@ class TritonServer(Endpoints):
         host, port = self.reachable_host, self.ports["http-port"]
         try:
             done = True
-            for model in (FACE_MODEL, STAGE_MODELS["base"], STAGE_MODELS["sr"]):
+            for model in self.controlled:
                 done = self._wait_idle(model, deadline) and done  # what the one before has sent is on its way
                 control(host, port, model, "drain")
                 done = self._wait_idle(model, deadline) and done
@@ -252,7 +254,7 @@ class TritonServer(Endpoints):
 
     def _stages_answer(self) -> bool:
         try:
-            return all("active" in self.ping(model) for model in STAGE_MODELS.values())
+            return all("active" in self.ping(model) for model in self.controlled)
         except ServerError:
             return False
 

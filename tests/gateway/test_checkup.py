@@ -38,6 +38,7 @@ class MadeUpServer:
 
     http_url = grpc_url = metrics_url = "127.0.0.1:1"
     pid = 2**22 + 1  # no process has this id
+    controlled = ("denoiser_64", "super_resolution", "face_embedding")
 
     def __init__(self, start_error: str | None = None) -> None:
         self.start_error = start_error
