@@ -1,12 +1,14 @@
 """Faults under load: one after another against a running `id3pm serve`, counting images that were lost or wrong.
 
-Every request asks for a known image. Lost: its caller got no image in the end. Wrong: the image is not the known one.
+Every request asks for a known image, by a client with its default settings. Lost: its caller got no image in the end.
+Wrong: the image is not the known one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -19,17 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm_client import Retry
+from id3pm_client import AsyncClient, InternalServerError, Retry
 from load.arrivals import Kind, poisson
-from load.faulty_repository import STAGE, FaultyRepository
+from load.faulty_repository import MARK, STAGE, FaultyRepository
 from load.generator import Digests, Generator, Record
 from load.proxy import Proxy
 from load.service import ServiceProcess
 from report import table
 
-PATIENT = Retry(limit=200, first_delay_s=0.25, max_delay_s=2.0, budget=100_000)
-"""Callers who want their image, and wait for it as long as `GIVE_UP_S`."""
-GIVE_UP_S = 120.0
+TIMEOUT_S = 300.0  # the client's default
+PHOTOGRAPHS = 8
+FACE_STAGE = "face_embedding"
+PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 5.0
 
 
@@ -39,6 +42,7 @@ class Scene(NamedTuple):
     service: ServiceProcess
     repository: FaultyRepository
     proxy: Proxy
+    identities: NDArray[np.float32]
 
 
 Fault = Callable[[Scene], Awaitable[None]]
@@ -72,13 +76,52 @@ async def slow_engine(scene: Scene) -> None:
 
 
 async def failing_engine(scene: Scene) -> None:
-    """One step of the 64 px stage raises an exception."""
+    """One step of the 64 px stage raises an exception; when it is tried again, it works."""
     scene.repository.order("fail")
 
 
+async def failing_row(scene: Scene) -> None:
+    """Every step with one certain image raises an exception: its caller must be told, and the others' images come."""
+    async with AsyncClient(scene.proxy.url) as client:
+        marked = np.full(scene.identities.shape[1], MARK, np.float32)
+        answers = await asyncio.gather(*(client.generate(marked, 0) for _ in range(2)), return_exceptions=True)
+    for answer in answers:
+        if not isinstance(answer, InternalServerError) or not re.search(r"the engine failed at step \d", str(answer)):
+            raise RuntimeError(f"the image that cannot be made was answered {answer!r}")
+
+
+async def stop_face_stub(scene: Scene) -> None:
+    """SIGSTOP to the Python process of the face stage, with photographs under way."""
+    await _with_photographs(scene, signal.SIGSTOP)
+
+
+async def kill_face_stub(scene: Scene) -> None:
+    """SIGKILL to the Python process of the face stage, with photographs under way."""
+    await _with_photographs(scene, signal.SIGKILL)
+
+
+async def _with_photographs(scene: Scene, number: signal.Signals) -> None:
+    """Sends photographs and the signal; the ID vectors must come, and be those of before."""
+    async with AsyncClient(scene.proxy.url) as client:
+        expected = (await client.embed(PHOTO)).vector
+        tasks = [asyncio.create_task(client.embed(PHOTO)) for _ in range(PHOTOGRAPHS)]
+        await asyncio.sleep(0.03)
+        scene.service.stub(FACE_STAGE).send_signal(number)
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+    lost = [answer for answer in found if isinstance(answer, BaseException)]
+    if lost or not all(np.array_equal(answer.vector, expected) for answer in found):
+        raise RuntimeError(f"of {len(found)} photographs {len(lost)} were lost ({lost[:1]}), or had other vectors")
+
+
 async def full_disk(scene: Scene) -> None:
-    """The file system with the log and the temporary files is full from now on."""
+    """The file system with both logs and the temporary files is full from now on."""
     await asyncio.to_thread(scene.service.fill_disk)
+
+
+async def kill_stub_on_full_disk(scene: Scene) -> None:
+    """The same, and then SIGKILL to the Python process of the 64 px stage: what is reported cannot be written."""
+    await full_disk(scene)
+    await kill_stub(scene)
 
 
 async def restart(scene: Scene) -> None:
@@ -100,10 +143,14 @@ FAULTS: Mapping[str, Fault] = {
     "stub stopped": stop_stub,
     "tritonserver killed": kill_server,
     "slow engine": slow_engine,
-    "exception in the engine": failing_engine,
+    "exception in the engine, once": failing_engine,
+    "exception for one image, always": failing_row,
+    "face stub stopped": stop_face_stub,
+    "face stub killed": kill_face_stub,
     "SIGTERM and restart": restart,
     "network cut": network_cut,
     "disk full": full_disk,
+    "stub killed, disk full": kill_stub_on_full_disk,
 }
 
 
@@ -147,7 +194,7 @@ def inject_all(
         service.start()
         rows = []
         for number, name in enumerate(faults):
-            if FAULTS[name] is full_disk and reason is not None:
+            if FAULTS[name] in (full_disk, kill_stub_on_full_disk) and reason is not None:
                 rows.append({"fault": name, "not_injected": reason})
                 continue
             say(f"{name}: {FAULTS[name].__doc__}")
@@ -184,13 +231,13 @@ async def _under_load(
 ) -> tuple[list[Record], float, str]:
     """The records, seconds from the first arrival to the fault, and what went wrong with the injection."""
     async with Proxy(service.grpc_url) as proxy:
-        generator = Generator(proxy.url, identities, known, retry=PATIENT, timeout_s=GIVE_UP_S)
+        generator = Generator(proxy.url, identities, known, retry=Retry(), timeout_s=TIMEOUT_S)
         start = time.monotonic()
         load = asyncio.create_task(generator.run(arrivals))
         await asyncio.sleep(after_s)
         at_s, problem = time.monotonic() - start, ""
         try:
-            await fault(Scene(service, copy, proxy))
+            await fault(Scene(service, copy, proxy, identities))
         except (LookupError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:
             problem = f"{type(error).__name__}: {error}"
         return await load, at_s, problem

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 STAGE = "denoiser_64"
+MARK = 0.0625
+"""An ID vector of nothing but this number makes every engine call that holds it fail."""
 PRELUDE = '''\
 """As the model of the repository, with an engine that can be told to be slow or to fail: for benchmarks/loadtest.py."""
 
@@ -18,7 +20,10 @@ ORDER = Path({order!r})
 
 
 class FaultyEngine:
-    """An engine that reads before every call what is wrong with it: `slow SECONDS`, or `fail` for one call."""
+    """An engine that reads before every call what is wrong with it: `slow SECONDS`, or `fail` for one call.
+
+    A call with a marked image always fails.
+    """
 
     def __init__(self, engine):
         self._engine = engine
@@ -37,6 +42,8 @@ class FaultyEngine:
         elif order == "fail":
             ORDER.unlink(missing_ok=True)
             raise MemoryError("injected")
+        if (inputs["identity"] == {mark}).all(axis=1).any():
+            raise ValueError("injected, for one image")
         return self._engine.run(inputs)
 
 
@@ -65,7 +72,7 @@ class FaultyRepository:
             (folder / engine.relative_to(repository)).symlink_to(engine.resolve())
         model = folder / STAGE / "1" / "model.py"
         _, _, rest = model.read_text().partition("from __future__ import annotations\n")
-        model.write_text(PRELUDE.format(order=str(self._order)) + rest)
+        model.write_text(PRELUDE.format(order=str(self._order), mark=MARK) + rest)
 
     def order(self, what: str) -> None:
         """`slow SECONDS` until `recover`, or `fail` at the next call of the engine."""

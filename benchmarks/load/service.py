@@ -32,7 +32,8 @@ class ServiceProcess:
         repository: Model repository.
         log: File for what it says.
         start_timeout_s: Seconds to become ready.
-        small_disk: An empty folder on which it sees a file system of 8 MB of its own, with its log and temporary files.
+        small_disk: An empty folder on which it sees a file system of 8 MB of its own, with its log, access log and
+            temporary files.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ServiceProcess:
         environment = dict(os.environ)
         if self._small_disk is not None:
             environment["TMPDIR"] = str(self._small_disk)
+            command += ["--access-log", str(self._small_disk / "access.log")]
             command = ["unshare", "-rm", "/bin/sh", "-c", SMALL_DISK, "sh", *command]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)

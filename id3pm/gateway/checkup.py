@@ -27,10 +27,12 @@ class Patience:
     Attributes:
         interval_s: From one look to the next.
         ping_s: Longest time for a stage to answer; two failures in a row are a fault.
-        loop_s: Longest time without a sign of life from a scheduler at work, beside `loop_steps` of its steps.
+        loop_s: Longest time without a sign of life from a scheduler with work, or from who answers, beside
+            `loop_steps` of its steps.
         loop_steps: See `loop_s`.
         probe_every_s: From one small request to the next, when there is no other work.
-        probe_s: Longest time for that request.
+        busy_probe_every_s: The same while there is.
+        probe_s: Longest time for that request, unless others come first.
         start_probe_s: The same right after the start, when engines are still cold.
         backoff_s: From a failed start to the next one; doubled after each.
     """
@@ -40,9 +42,14 @@ class Patience:
     loop_s: float = 3.0
     loop_steps: float = 5.0
     probe_every_s: float = 30.0
+    busy_probe_every_s: float = 120.0
     probe_s: float = 30.0
     start_probe_s: float = 120.0
     backoff_s: float = 1.0
+
+
+class ProbeTimeoutError(ServerError):
+    """The probe got no answer in time: a fault, unless others came first."""
 
 
 class Checkup:
@@ -52,10 +59,12 @@ class Checkup:
         self._server = server
         self._patience = patience
         self._stubs = stubs(server.pid)
-        self._failed_pings = 0
-        self._quiet_since = time.monotonic()
+        self._failed_pings = dict.fromkeys(server.controlled, 0)
+        self._steps: dict[str, int] = {}  # made by each model, when it was last asked
+        self._quiet_since = self._probed = time.monotonic()
         self._prober = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe")
         self._probe: concurrent.futures.Future[None] | None = None
+        self._steps_at_probe: dict[str, int] = {}
 
     def fault(self) -> str | None:
         """What is wrong, in words for the log; `None` while all is well."""
@@ -72,30 +81,36 @@ class Checkup:
 
     def _ping(self) -> str | None:
         busy = False
-        for model in STAGE_MODELS.values():
+        for model in self._server.controlled:
             try:
                 state = self._server.ping(model, timeout_s=self._patience.ping_s)
-            except ServerError as error:  # no more waiting in this round, whatever the other stage would say
-                self._failed_pings += 1
-                return None if self._failed_pings < 2 else f"{model} failed two pings: {error}"
-            if (hung := hung_loop(state, self._patience)) is not None:
-                return f"the scheduler of {model} hangs: {hung}"
-            busy = busy or state["active"] > 0 or state["waiting"] > 0
-        self._failed_pings = 0
+            except ServerError as error:  # no more waiting in this round, whatever the others would say
+                self._failed_pings[model] += 1
+                return None if self._failed_pings[model] < 2 else f"{model} failed two pings: {error}"
+            self._failed_pings[model] = 0
+            if (hung := hung_thread(state, self._patience)) is not None:
+                return f"{hung[0]} of {model} hangs: {hung[1]}"
+            busy = busy or rows_of(state) > 0
+            self._steps[model] = state.get("steps", 0)
         if busy and self._probe is None:
             self._quiet_since = time.monotonic()
         return None
 
     def _probe_result(self) -> str | None:
+        now = time.monotonic()
         if self._probe is None:
-            if time.monotonic() - self._quiet_since > self._patience.probe_every_s:
+            quiet_s, since_s = now - self._quiet_since, now - self._probed
+            if quiet_s > self._patience.probe_every_s or since_s > self._patience.busy_probe_every_s:
+                self._steps_at_probe = dict(self._steps)
                 self._probe = self._prober.submit(probe, self._server, self._patience.probe_s)
             return None
         if not self._probe.done():
             return None
         error = self._probe.exception()
-        self._probe, self._quiet_since = None, time.monotonic()
-        return None if error is None else f"the probe failed: {error}"
+        self._probe, self._quiet_since, self._probed = None, now, now
+        if error is None or (isinstance(error, ProbeTimeoutError) and self._steps != self._steps_at_probe):
+            return None  # answered; or others came first, and their work goes on
+        return f"the probe failed: {error}"
 
 
 def stubs(pid: int) -> dict[int, str]:
@@ -109,20 +124,29 @@ def stubs(pid: int) -> dict[int, str]:
     return found
 
 
-def hung_loop(state: Mapping[str, Any], patience: Patience) -> str | None:
-    """Why a stage that answers pings does no work, or `None` where it does."""
+def rows_of(state: Mapping[str, Any]) -> int:
+    """Images that a stage has in hand."""
+    return sum(state.get(kind, 0) for kind in ("active", "waiting", "paused"))
+
+
+def hung_thread(state: Mapping[str, Any], patience: Patience) -> tuple[str, str] | None:
+    """Which thread of a stage that answers pings does not do its work, and how that is seen; `None` where all do."""
     step_ms = state.get("step_ms") or _UNKNOWN_STEP_MS
     longest_ms = 1e3 * patience.loop_s + patience.loop_steps * step_ms
-    if state["active"] == 0 or state["loop_age_ms"] <= longest_ms:
-        return None
-    return f"no sign of life for {state['loop_age_ms'] / 1e3:.1f} s with {state['active']} images at work"
+    rows, age_ms, answer_age_ms = rows_of(state), state["loop_age_ms"], state.get("answer_age_ms", 0)
+    if rows and age_ms > longest_ms:  # waiting ones count: a loop that died before it took any shows none at work
+        return "the scheduler", f"no sign of life for {age_ms / 1e3:.1f} s with {rows} images at work or waiting"
+    if answer_age_ms > longest_ms:
+        return "the answering thread", f"an image has been waiting for {answer_age_ms / 1e3:.1f} s to be sent"
+    return None
 
 
 def probe(server: TritonServer, timeout_s: float) -> None:
-    """One image of one step through all stages, after all other work; and a question to the face model.
+    """One image of one step through all stages, after all other work; and a question to the face model's thread.
 
     Raises:
-        ServerError: There was an error, or no answer. That others come first is none.
+        ProbeTimeoutError: There was no answer in time. Where others come first that is no fault.
+        ServerError: There was an error.
     """
     base = server.manifests["base"]
     size = base.unet.identity_dim
@@ -141,7 +165,7 @@ def probe(server: TritonServer, timeout_s: float) -> None:
         raise ServerError(f"id3pm answered {answer}")
     face = {"inputs": [{"name": "face", "shape": [1, 1], "datatype": "BYTES", "data": ["largest"]}]}
     status, answer = _post(server, FACE_MODEL, face, timeout_s)
-    if status != 400:  # it says that the photograph is missing, so it is alive
+    if status not in (400, 503):  # it says that the photograph is missing, so it is alive
         raise ServerError(f"{FACE_MODEL} answered {answer}")
 
 
@@ -151,7 +175,9 @@ def _post(server: TritonServer, model: str, body: Mapping[str, Any], timeout_s: 
         connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
         response = connection.getresponse()
         return response.status, response.read().decode(errors="replace")[:300]
+    except TimeoutError as error:
+        raise ProbeTimeoutError(f"{model} gave no answer within {timeout_s:g} s") from error
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(f"{model} gave no answer within {timeout_s:g} s: {error}") from error
+        raise ServerError(f"{model} gave no answer: {error}") from error
     finally:
         connection.close()

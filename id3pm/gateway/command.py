@@ -15,6 +15,7 @@ from id3pm.errors import ServerError
 from id3pm.gateway.access import KINDS, Access, read_tokens
 from id3pm.gateway.gateway import GatewayOptions, Tls
 from id3pm.gateway.service import Service
+from id3pm.serving.logs import Outlet
 from id3pm.serving.triton_log import is_error
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -87,6 +88,7 @@ def serve_command(
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key belong together: give both or none")
     console = Console(stderr=True)
+    tell = Outlet(console.print)  # a closed stderr or a full disk must not end the service
     signals = _Signals()
 
     def show(line: str) -> None:
@@ -123,21 +125,21 @@ def serve_command(
         with console.status("loading engines"):
             service.start()
         signals.ready = True
-        console.print(_overview(service))
+        tell(_overview(service))
         if service.warning is not None:
-            console.print(f"warning: {service.warning}", style="bold yellow")
+            tell(f"warning: {service.warning}", style="bold yellow")
         if "photo" in service.options.access.accept:
-            console.print("A face as a PNG, from any photograph with a face:", style="bold")
-            console.print(_CURL % _url(service), markup=False, highlight=False, soft_wrap=True)
+            tell("A face as a PNG, from any photograph with a face:", style="bold")
+            tell(_CURL % _url(service), markup=False, highlight=False, soft_wrap=True)
         while not signals.stop:
             if service.failure is not None:
                 raise ServerError(f"given up: {service.failure}")
             time.sleep(_POLL_S)
-        console.print("draining: work in flight is finished, new work is refused")
+        tell("draining: work in flight is finished, new work is refused")
         if not service.stop():
             reason = "a second signal came" if signals.hurry else f"{drain_timeout:g} s were over"
             raise ServerError(f"{service.failure or reason} before all work was finished")
-        console.print("stopped")
+        tell("stopped")
     finally:
         service.kill()
 

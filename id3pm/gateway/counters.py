@@ -15,6 +15,7 @@ class Counters:
         self.refused_bodies = 0
         self.disconnects = 0
         self.in_flight = 0
+        self.dropped_lines = 0
 
     def count(self, protocol: str, code: str) -> None:
         """Counts an answered request; `code` is the HTTP status or the name of the gRPC status."""
@@ -32,6 +33,12 @@ class Counters:
             ("disconnects_total", "counter", "Requests cancelled because their caller went away", self.disconnects),
             ("in_flight", "gauge", "Requests for work that are not answered yet", self.in_flight),
             ("restarts_total", "counter", "Times that Triton was replaced", health.restarts),
+            (
+                "dropped_lines_total",
+                "counter",
+                "Lines of logs that could not be written",
+                self.dropped_lines + health.dropped_lines,
+            ),
             ("up", "gauge", "1 while Triton is ready and new requests are taken", int(health.ready)),
         ):
             lines += [*_head(name, kind, text), f"id3pm_gateway_{name} {value}"]

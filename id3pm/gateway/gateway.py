@@ -127,7 +127,7 @@ class Gateway:
 
     async def _serve(self) -> None:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
-        journal = Journal(options.access_log)
+        journal = Journal(options.access_log, self.counters)
         parts = (self._health, upstreams, flights, self.counters, options.access, journal)
         http = HttpGateway(
             *parts, max_body=options.max_body, body_s=options.body_s, allow_origins=options.allow_origins

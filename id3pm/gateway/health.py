@@ -39,6 +39,7 @@ class Health:
         self.phase = Phase.STARTING
         self.addresses: Addresses | None = None
         self.restarts = 0
+        self.dropped_lines = 0  # for people, which could not be written
         self.suspicion = threading.Event()  # somebody saw a sign that Triton is not well: look now
         self._lock = threading.Lock()  # guards changes of the phase, which depend on the phase
         self._since = time.monotonic()
@@ -78,6 +79,11 @@ class Health:
         """The service is over."""
         with self._lock:
             self.phase = Phase.ENDED
+
+    def drops_line(self) -> None:
+        """A line for people could not be written."""
+        with self._lock:
+            self.dropped_lines += 1
 
     def require(self, *, new_work: bool = True) -> Addresses:
         """Where Triton is.

@@ -5,14 +5,20 @@ Neither photographs, ID vectors and images nor tokens are written.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import dataclasses
 import datetime
 import json
 import logging
 import logging.handlers
+import sys
 import time
 from pathlib import Path
+from typing import TextIO
+
+from id3pm.errors import ConfigError
+from id3pm.gateway.counters import Counters
 
 STDERR = "-"
 
@@ -42,19 +48,48 @@ def note(*, caller: str = "", model: str = "", id: str = "", bytes_in: int = 0) 
         entry.bytes_in = bytes_in or entry.bytes_in
 
 
+class _Raising(logging.Handler):
+    """Raises what goes wrong, instead of printing it on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """See `logging.Handler`."""
+        error = sys.exc_info()[1]
+        assert error is not None
+        raise error
+
+
+class _Stderr(_Raising, logging.StreamHandler[TextIO]):
+    """Writes to stderr."""
+
+
+class _File(_Raising, logging.handlers.WatchedFileHandler):
+    """Writes to a file."""
+
+
 class Journal:
     """Writes the access log.
 
+    A line that cannot be written is dropped and counted: neither a full disk nor a folder that has gone hurts the
+    request that it tells of.
+
     Args:
         file: Where to: a path, `STDERR`, or `None` for no log. A file that was moved away is opened anew.
+        counters: Count what is dropped.
+
+    Raises:
+        ConfigError: The file cannot be opened.
     """
 
-    def __init__(self, file: str | None = None) -> None:
+    def __init__(self, file: str | None = None, counters: Counters | None = None) -> None:
         self._handler: logging.Handler | None = None
+        self._counters = Counters() if counters is None else counters
         if file == STDERR:
-            self._handler = logging.StreamHandler()
+            self._handler = _Stderr()
         elif file is not None:
-            self._handler = logging.handlers.WatchedFileHandler(Path(file), encoding="utf-8")
+            try:
+                self._handler = _File(Path(file), encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"--access-log {file}: {error.strerror}") from error
 
     def begin(self, transport: str, method: str, peer: str) -> Entry:
         """The entry of a request that this task answers from now on."""
@@ -84,9 +119,13 @@ class Journal:
             "bytes_in": entry.bytes_in,
         }
         text = json.dumps({name: value for name, value in line.items() if value != ""})
-        self._handler.handle(logging.LogRecord("id3pm.access", logging.INFO, "", 0, text, None, None))
+        try:
+            self._handler.handle(logging.LogRecord("id3pm.access", logging.INFO, "", 0, text, None, None))
+        except (OSError, ValueError):  # also of a closed file
+            self._counters.dropped_lines += 1
 
     def close(self) -> None:
         """Closes the file."""
         if self._handler is not None:
-            self._handler.close()
+            with contextlib.suppress(OSError, ValueError):  # what could not be written still cannot
+                self._handler.close()

@@ -16,6 +16,7 @@ from id3pm.gateway.gateway import Gateway, GatewayOptions
 from id3pm.gateway.health import Health
 from id3pm.gateway.supervisor import Supervisor
 from id3pm.serving.endpoints import Endpoints
+from id3pm.serving.logs import Outlet
 from id3pm.serving.preflight import check_engines, check_ports
 from id3pm.serving.server import TritonServer
 
@@ -64,6 +65,9 @@ class Service(Endpoints):
         check_exposure(host, self.options.access, insecure=insecure)
         if self.options.tls is not None:
             self.options.tls.context()  # a wrong certificate should fail here, not when the engines are loaded
+
+        if triton.get("on_log") is not None:
+            triton["on_log"] = Outlet(triton["on_log"], self.health.drops_line)
 
         def make() -> TritonServer:
             private: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from id3pm.errors import Id3pmError, ServerError
 from id3pm.gateway.checkup import Checkup, Patience, probe
 from id3pm.gateway.health import Addresses, Health, Phase
+from id3pm.serving.logs import Outlet
 from id3pm.serving.server import TritonServer
 
 MAX_FAILED_STARTS = 5
@@ -21,7 +22,8 @@ class Supervisor:
     Args:
         make: A new, unstarted server.
         health: What to tell the gateway.
-        report: Gets a line for people about every fault and repair; called from the thread.
+        report: Gets a line for people about every fault and repair; called from the thread, which outlives what it
+            raises.
         patience: See there.
     """
 
@@ -37,7 +39,7 @@ class Supervisor:
         self.failure: str | None = None
         self._make = make
         self._health = health
-        self._report = report
+        self._report = Outlet(report, health.drops_line)
         self._patience = Patience() if patience is None else patience
         self._stopping = threading.Event()
         self._aborted = False
@@ -94,9 +96,9 @@ class Supervisor:
                     continue
                 checkup.close()
                 self._health.breaks()
-                self._report(fault)
                 died = self.server.poll() is not None
-                self.server.kill()
+                self.server.kill()  # first: a report may block
+                self._report(fault)
                 if died:
                     self._report(f"its last lines:\n{self.server.log_tail(5)}")
                 if self._health.phase is Phase.DRAINING or not self._replace(fault):

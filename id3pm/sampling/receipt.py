@@ -75,7 +75,7 @@ def parse_receipt(text: str) -> Receipt:
     """
     try:
         receipt = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError("the receipt is not JSON; send it as the 64 px stage gave it") from error
     if not isinstance(receipt, dict) or receipt.get("schema") != SCHEMA or not isinstance(receipt.get("stages"), dict):
         raise InvalidInputError(f"this is no receipt of schema {SCHEMA}; send it as the 64 px stage gave it")

@@ -83,6 +83,7 @@ class StepScheduler:
         self._turns = turns or NoTurns()
         self._batch = RowBatch(engine, stage)
         self._step_s = self._cost.step_s(1)
+        self._steps = 0
         self._in_flight: dict[str, Row] = {}  # waiting, active and paused, by request id
         self._arrivals = itertools.count()
         self._changed = threading.Condition()  # guards all fields but _batch, which belongs to the thread
@@ -171,6 +172,7 @@ class StepScheduler:
                 paused=len(rows) - active - waiting,
                 loop_age_s=time.monotonic() - self._beat,
                 step_s=self._step_s,
+                steps=self._steps,
                 backlog_s=self._backlog_s(),
                 draining=self._draining or self._closing,
             )
@@ -274,6 +276,7 @@ class StepScheduler:
                 why = type(error).__name__
                 logger.warning("request %r tries step %d again, alone: it failed (%s)", row.request.id, row.step, why)
             return [outcome for row in rows if not row.answered for outcome in self._step([row], last_try=True)]
+        self._steps += 1
         self._cost.observe(evaluations, time.perf_counter() - start, waited_s)
         self._observer.stepped(rows)
         return left

@@ -30,6 +30,7 @@ class Status(NamedTuple):
         paused: Rows that have started and let others go first.
         loop_age_s: Seconds since the loop's last sign of life.
         step_s: Seconds that the current step, or else the last one, was expected to take.
+        steps: Steps made since the start, of any number of rows.
         backlog_s: Seconds of work in flight.
         draining: No new work is taken.
     """
@@ -39,5 +40,6 @@ class Status(NamedTuple):
     paused: int
     loop_age_s: float
     step_s: float
+    steps: int
     backlog_s: float
     draining: bool

@@ -75,9 +75,16 @@ class SharedTurns:
             file: The same for all who take turns.
             slot: Number of this stage, 0 .. slots - 1.
             slots: How many take turns.
+
+        Raises:
+            OSError: There is no space for it. Memory of a file without space ends the process that writes to it.
         """
         self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._descriptor, slots * _SLOT.size)
+        try:
+            os.posix_fallocate(self._descriptor, 0, slots * _SLOT.size)
+        except OSError:
+            os.close(self._descriptor)
+            raise
         self._memory = mmap.mmap(self._descriptor, slots * _SLOT.size)
         self._slot, self._slots = slot, slots
         self._mine = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from id3pm.engines.manifest import CPU_TARGETS
 from id3pm.errors import ConfigError
 from id3pm.sampling.turns import NoTurns, SharedTurns, Turns
 
+logger = logging.getLogger(__name__)
 THREADS_VARIABLE = "ID3PM_THREADS"
 TURNS_VARIABLE = "ID3PM_TURNS"
 """The file by which the stages of one server take turns on the CPU; `id3pm serve` sets it."""
@@ -43,13 +45,21 @@ def threads() -> int | None:
 def turns(target: str, stage: int, stages: int) -> Turns:
     """How a stage shares its processor with the others: by turns on a CPU, where the launcher named a file for them.
 
+    Where there is no space for the file the stages serve without turns: slower for short requests, not wrong.
+
     Args:
         target: What the engine was built for.
         stage: Number of the stage, from 0.
         stages: How many there are.
     """
     file = os.environ.get(TURNS_VARIABLE)
-    return SharedTurns(Path(file), stage, stages) if file and target in CPU_TARGETS else NoTurns()
+    if not file or target not in CPU_TARGETS:
+        return NoTurns()
+    try:
+        return SharedTurns(Path(file), stage, stages)
+    except OSError as error:
+        logger.warning("the stages take no turns: %s", error.strerror)
+        return NoTurns()
 
 
 def parameter(args: Mapping[str, str], name: str) -> int:

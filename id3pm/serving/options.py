@@ -15,10 +15,22 @@ from id3pm.attributes import AttributeSet, encode, parse_values
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import preset
-from id3pm.serving.wire import OPTIONS, OPTIONS_BY_NAME, STAGES, Array, Option, Stage, shortest_float, text
+from id3pm.serving.wire import (
+    MAX_TEXT,
+    MAX_VECTOR,
+    OPTIONS,
+    OPTIONS_BY_NAME,
+    STAGES,
+    Array,
+    Option,
+    Stage,
+    shortest_float,
+    text,
+)
 
 T = TypeVar("T")
 MAX_PRIORITY = 9
+_LONGEST_NUMBER = 26  # characters of a number in JSON with what parts it from the next
 # What Triton and its HTTP generate endpoint put among a request's own parameters; x- are headers told to be forwarded.
 _TRITON_PARAMETERS = ("id", "timeout", "binary_data_output", "sequence_id", "sequence_start", "sequence_end")
 _TRITON_PREFIXES = ("triton_", "x-")
@@ -172,6 +184,7 @@ def _from_tensor(option: Option, tensor: Array, rows: int) -> list[Any]:
     if tensor.ndim != 2 or len(tensor) != rows or option.length not in (-1, tensor.shape[1]):
         raise InvalidOptionError(f"{option.name} has shape {list(tensor.shape)}: expected {[rows, option.length]}")
     if option.length == -1:
+        _check_length(option, tensor.shape[1])
         return [tuple(shortest_float(value) for value in row) for row in tensor]
     if option.dtype == "STRING":
         return [text(option.name, value) for value in tensor[:, 0]]
@@ -179,11 +192,22 @@ def _from_tensor(option: Option, tensor: Array, rows: int) -> list[Any]:
     return [convert(value) for value in tensor[:, 0]]
 
 
+def _check_length(option: Option, length: int) -> None:
+    """Before the numbers are looked at one by one, which takes microseconds each."""
+    if length > MAX_VECTOR:
+        raise InvalidOptionError(f"{option.name} has {length} numbers: at most {MAX_VECTOR} are allowed")
+
+
 def _from_parameter(option: Option, value: Any, rows: int) -> list[Any]:
     """The same for a request parameter. Numbers may come as text, which is how headers and some clients send them."""
+    most = MAX_TEXT if option.length == 1 else MAX_VECTOR * _LONGEST_NUMBER
+    if isinstance(value, str) and len(value) > most:
+        raise InvalidOptionError(f"{option.name} has {len(value)} characters: at most {most} are allowed")
     try:
         return [_scalar(option, value)] * rows
-    except (ValueError, TypeError, OverflowError):
+    except InvalidOptionError:  # which is a ValueError, too
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError):
         kind = "text" if option.dtype == "STRING" else "a number" if option.dtype == "FP32" else "a whole number"
         kind = kind if option.length == 1 else "a JSON list of numbers"
         raise InvalidOptionError(f"{option.name}={str(value)[:64]!r}: expected {kind}") from None
@@ -194,6 +218,7 @@ def _scalar(option: Option, value: Any) -> Any:
         numbers = json.loads(value)
         if not isinstance(numbers, list) or any(isinstance(number, bool) for number in numbers):
             raise ValueError
+        _check_length(option, len(numbers))
         return tuple(shortest_float(float(number)) for number in numbers)
     if isinstance(value, bool) or (option.dtype == "STRING" and not isinstance(value, str)):
         raise ValueError  # bool("false") is the classic: true and false are neither numbers nor text here

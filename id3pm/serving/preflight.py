@@ -75,3 +75,13 @@ def check_ports(host: str, ports: Mapping[str, int]) -> dict[str, int]:
         for probe in held:
             probe.close()
     return chosen
+
+
+def controlled(repository: Path) -> tuple[str, ...]:
+    """The models that answer pings, in the order of the work.
+
+    The face stage of a repository that was copied from an older version does not: such a one is served, and its face
+    stage looked after by its process and the probe alone.
+    """
+    takes = 'name: "control"' in (repository / FACE_MODEL / "config.pbtxt").read_text()
+    return ((FACE_MODEL,) if takes else ()) + tuple(STAGE_MODELS.values())

@@ -20,8 +20,9 @@ from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.control import TIMEOUT_S, control, is_ready
 from id3pm.serving.endpoints import Endpoints
+from id3pm.serving.logs import Outlet
 from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
-from id3pm.serving.preflight import STAGE_MODELS, check_engines, check_ports
+from id3pm.serving.preflight import check_engines, check_ports, controlled
 from id3pm.serving.process import end_orphans, start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
 from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
@@ -29,6 +30,7 @@ from id3pm.serving.triton_log import last_words
 
 _POLL_S = 0.1
 _LOG_LINES = 200
+_LINE = 4096  # characters
 # What nobody needs to serve, and what lets a client change the server or read what it should not.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
@@ -48,7 +50,7 @@ class TritonServer(Endpoints):
         start_timeout_s: Seconds until the server must be ready; loading large engines takes a while.
         drain_timeout_s: Seconds that work in flight gets to finish when the server is stopped.
         trace_url: OpenTelemetry collector that gets a span tree of every request (`http://host:4318/v1/traces`).
-        on_log: Gets every line that the server writes; called from a thread.
+        on_log: Gets every line that the server writes; called from a thread, which outlives what it raises.
     """
 
     def __init__(
@@ -68,12 +70,13 @@ class TritonServer(Endpoints):
         super().__init__(host, http_port, grpc_port, metrics_port)
         self.repository = Path(repository).resolve()
         self.manifests: dict[str, Manifest] = {}
+        self.controlled: tuple[str, ...] = ()
         self.runtime: TritonRuntime | None = None
         self._threads = threads
         self._start_timeout_s = start_timeout_s
         self._drain_timeout_s = drain_timeout_s
         self._trace_url = trace_url
-        self._on_log = on_log
+        self._on_log = None if on_log is None else Outlet(on_log)
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -114,6 +117,7 @@ class TritonServer(Endpoints):
             raise ServerError("the server has been started already")
         self.runtime = find_runtime()
         self.manifests = check_engines(self.repository)
+        self.controlled = controlled(self.repository)
         self.ports = check_ports(self.host, self.ports)
         end_orphans()
         remove_stale_regions()
@@ -179,7 +183,7 @@ class TritonServer(Endpoints):
     def drain(self, timeout_s: float) -> bool:
         """Makes the stages refuse new work, one after the other, and waits until all they had is answered.
 
-        The 64 px stage goes first: what it finishes must still find super-resolution open.
+        In the order of the work: what one finishes must still find the next one open.
 
         Returns:
             Whether everything was answered in time.
@@ -187,10 +191,12 @@ class TritonServer(Endpoints):
         deadline = time.monotonic() + timeout_s
         host, port = self.reachable_host, self.ports["http-port"]
         try:
-            control(host, port, STAGE_MODELS["base"], "drain")
-            done = self._wait_idle(STAGE_MODELS["base"], deadline) and self._wait_idle(STAGE_MODELS["sr"], deadline)
-            control(host, port, STAGE_MODELS["sr"], "drain")
-            return self._wait_idle(STAGE_MODELS["sr"], deadline) and done
+            done = True
+            for model in self.controlled:
+                done = self._wait_idle(model, deadline) and done  # what the one before has sent is on its way
+                control(host, port, model, "drain")
+                done = self._wait_idle(model, deadline) and done
+            return done
         except ServerError:  # not even ready yet, or dead: there is nothing to wait for
             return False
 
@@ -240,14 +246,15 @@ class TritonServer(Endpoints):
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         with process.stdout:
-            for line in process.stdout:
-                self._log.append(line.rstrip("\n"))
+            while text := process.stdout.readline(_LINE):  # a longer line comes in pieces
+                line = text.rstrip("\n")
+                self._log.append(line)
                 if self._on_log is not None:
-                    self._on_log(line.rstrip("\n"))
+                    self._on_log(line)
 
     def _stages_answer(self) -> bool:
         try:
-            return all("active" in self.ping(model) for model in STAGE_MODELS.values())
+            return all("active" in self.ping(model) for model in self.controlled)
         except ServerError:
             return False
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import abc
 import base64
+import dataclasses
 import itertools
 import json
 import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ from id3pm.serving.metrics import MeteredEngine, StageMetrics
 from id3pm.serving.model_args import device_of, parameter, threads, turns
 from id3pm.serving.options import Row, parse_rows
 from id3pm.serving.pending import Outcome, PendingRows
-from id3pm.serving.triton import Call, Reply, code_of, read_call
+from id3pm.serving.triton import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.watchers import Watch, Watchers
-from id3pm.serving.wire import STAGES, Array, Control, Stage, parse_control, strings
+from id3pm.serving.wire import STAGES, Array, Control, Stage, parse_control, passed_on, strings
+from id3pm.serving.worker import Worker
 
 logger = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight
@@ -72,6 +73,7 @@ class StageModel(abc.ABC):
     def __init__(self, pb: Any, args: Mapping[str, str]) -> None:
         self._pb = pb
         self._log = log_to_triton(pb)
+        limit_strings(pb)
         folder = Path(args["model_repository"]) / args["model_version"] / "engine"
         self.manifest = read_manifest(folder)
         if self.manifest.stage != self.stage:
@@ -94,7 +96,7 @@ class StageModel(abc.ABC):
             turns=turns(self.manifest.target, STAGES.index(self.stage), len(STAGES)),
         )
         self._serial = itertools.count(1)
-        self._answers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answers")
+        self._answers = Worker("answers")
         self._stopping = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._housekeeper.start()
@@ -112,6 +114,10 @@ class StageModel(abc.ABC):
     def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
         """The output tensors that were asked for, from the finished samples of all rows."""
 
+    def sign_of_life(self) -> None:
+        """Between the parts of `outputs` that take long: who answers is not hanging."""
+        self._answers.beat()
+
     def accept(self, request: Any) -> None:
         """Takes one request of the Python backend; it is answered later, exactly once, whatever happens."""
         reply = Reply(self._pb, request)
@@ -127,7 +133,7 @@ class StageModel(abc.ABC):
     def close(self) -> None:
         """Finishes what is in flight within Triton's patience, then frees the engine."""
         ended = self._scheduler.close()
-        self._answers.shutdown()
+        self._answers.close()
         self._watchers.close()
         self._stopping.set()
         self._housekeeper.join(timeout=5.0)
@@ -136,6 +142,8 @@ class StageModel(abc.ABC):
         stop_logging(self._log)
 
     def _enqueue(self, call: Call, reply: Reply) -> None:
+        if "deadline_64" in call.wanted:  # each caller's own, also where he gets what was made for another
+            reply.own["deadline_64"] = passed_on(call.deadline, call.rows)
         serial = next(self._serial)
         name = call.id or f"anonymous-{serial}"
         ids = [f"{name}/{row}#{serial}" for row in range(call.rows)]  # a request may come again while its first ends
@@ -144,10 +152,10 @@ class StageModel(abc.ABC):
         )
         flight = Flight(
             name=name,
+            requests=self.sample_requests(call, parsed, ids),  # first: it checks what is hashed then
             content=content_of(call, parsed) if call.id else None,
             call=call,
-            requests=self.sample_requests(call, parsed, ids),
-            pending=PendingRows(call.rows, lambda outcome: self._answers.submit(self._answer, flight, outcome)),
+            pending=PendingRows(call.rows, lambda outcome: self._answers.put(lambda: self._answer(flight, outcome))),
             replies=[reply],
         )
         entered = self._flights.enter(flight)
@@ -201,22 +209,17 @@ class StageModel(abc.ABC):
         reply.fail(error)
 
     def _control(self, control: Control, reply: Reply) -> None:
-        """Answers a control request, now or, to `watch`, later."""
-        if control.op == "watch":
-            self._watchers.add(
-                Watch(
-                    request_id=control.request_id,
-                    after_step=control.after_step,
-                    preview=control.preview,
-                    reply=reply,
-                )
+        """Answers a control request: now, or from the watchers' thread where there are pictures to encode."""
+        if control.op in ("watch", "progress"):
+            watch = Watch(
+                request_id=control.request_id, after_step=control.after_step, preview=control.preview, reply=reply
             )
+            at_once = control.op == "progress"
+            self._watchers.add(dataclasses.replace(watch, until=time.monotonic()) if at_once else watch)
             return
         reply.send({"status": strings([json.dumps(self._state(control))])})
 
     def _state(self, control: Control) -> dict[str, Any]:
-        if control.op == "progress":
-            return self._progress(control.request_id)
         if control.op == "describe":
             return self._description()
         if control.op == "cancel":
@@ -249,6 +252,8 @@ class StageModel(abc.ABC):
             "in_flight": self._flights.unanswered,
             "loop_age_ms": round(status.loop_age_s * 1e3),
             "step_ms": round(status.step_s * 1e3, 3),
+            "steps": status.steps,
+            "answer_age_ms": round(self._answers.age_s * 1e3),
             "backlog_s": round(status.backlog_s, 3),
             "draining": status.draining,
         }

@@ -113,12 +113,12 @@ class SuperResolutionModel(StageModel):
         if "receipt" in call.wanted:
             made["receipt"] = strings(receipts)
         if "png" in call.wanted:
-            files = (
-                encode_png(image, {PNG_TEXT_KEY: receipt}, generated=True)
-                for image, receipt in zip(images, receipts, strict=True)
-            )
-            made["png"] = strings([base64.b64encode(file) for file in files])
+            made["png"] = strings([self._png(*picture) for picture in zip(images, receipts, strict=True)])
         return made
+
+    def _png(self, image: Array, receipt: str) -> bytes:
+        self.sign_of_life()
+        return base64.b64encode(encode_png(image, {PNG_TEXT_KEY: receipt}, generated=True))
 
     def _receipt(self, call: Call, index: int, request: SampleRequest) -> Receipt:
         receipt = self._receipt_so_far(call, index, request.seed)
@@ -128,10 +128,7 @@ class SuperResolutionModel(StageModel):
         """What the 64 px stage said of the image, or a new receipt for an image from elsewhere."""
         if "receipt_64" not in call.tensors:
             return new_receipt(self.manifest.bundle.name, seed, None)
-        sent = text("receipt_64", call.tensors["receipt_64"][index, 0])
-        if len(sent) > MAX_RECEIPT_BYTES:
-            raise InvalidInputError(f"receipt_64 has {len(sent)} characters: at most {MAX_RECEIPT_BYTES} are allowed")
-        receipt = parse_receipt(sent)
+        receipt = parse_receipt(text("receipt_64", call.tensors["receipt_64"][index, 0], MAX_RECEIPT_BYTES))
         if receipt.get("seed") != seed:
             raise InvalidInputError(f"receipt_64 is of seed {receipt.get('seed')!r:.32}, the request has seed {seed}")
         return receipt

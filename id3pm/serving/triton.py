@@ -24,9 +24,13 @@ from id3pm.errors import (
     OverloadedError,
 )
 from id3pm.serving.logs import shown
-from id3pm.serving.wire import Array
+from id3pm.serving.wire import DEADLINE_IN, MAX_ID, MAX_NUMBERS, MAX_STRINGS, Array, passed_deadline
 
 logger = logging.getLogger(__name__)
+MAX_PARAMETERS = 256 * 1024
+"""Characters of all request parameters together, as JSON."""
+MAX_MESSAGE = 1500
+"""Characters of an error's text, to the caller and in the log."""
 _CODES: tuple[tuple[tuple[type[Id3pmError], ...], str], ...] = (
     ((InvalidInputError,), "INVALID_ARG"),
     ((OverloadedError, DrainingError, DeadlineError), "UNAVAILABLE"),
@@ -78,27 +82,89 @@ def read_call(request: Any) -> Call:
     """A request of the Python backend.
 
     Raises:
-        InvalidInputError: The timeout parameter is not a whole number of microseconds.
+        InvalidInputError: The timeout parameter is not a whole number of microseconds, or something is too long to be
+            looked at.
     """
-    parameters = json.loads(request.parameters() or "{}")
+    if len(request.request_id()) > MAX_ID:
+        raise InvalidInputError(f"the request id has {len(request.request_id())} characters: at most {MAX_ID}")
+    sent = request.parameters() or "{}"
+    if len(sent) > MAX_PARAMETERS:
+        raise InvalidInputError(
+            f"the request parameters have {len(sent)} characters together: at most {MAX_PARAMETERS} are allowed"
+        )
+    parameters = json.loads(sent)
     # gRPC and HTTP infer set the request's own timeout; HTTP generate passes it on as a mere parameter.
     timeout_us = request.timeout() or parameters.get("timeout", 0)
     if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
         raise InvalidInputError(f"timeout={str(timeout_us)[:64]!r}: expected a whole number of microseconds")
+    tensors = {tensor.name(): _copied(tensor) for tensor in request.inputs()}
+    limits = [time.monotonic() + timeout_us / 1e6 if timeout_us else None]
+    limits += [passed_deadline(tensors.pop(name)) for name in DEADLINE_IN if name in tensors]
     return Call(
         id=request.request_id(),
-        tensors={tensor.name(): np.array(tensor.as_numpy()) for tensor in request.inputs()},
+        tensors=tensors,
         parameters=parameters,
         wanted=frozenset(request.requested_output_names()),
-        deadline=time.monotonic() + timeout_us / 1e6 if timeout_us else None,
+        deadline=min((limit for limit in limits if limit is not None), default=None),
     )
 
 
+def _copied(tensor: Any) -> Array:
+    """A tensor's content, unless it is larger than any that has a meaning here."""
+    array = tensor.as_numpy()
+    kind, most = ("strings", MAX_STRINGS) if array.dtype == object else ("numbers", MAX_NUMBERS)
+    if array.size > most:
+        raise InvalidInputError(f"{tensor.name()} has {array.size} {kind}: at most {most} are allowed")
+    return np.array(array)
+
+
+class _TooMany(np.ndarray[Any, Any]):
+    """Stands for more strings than are read: takes any shape, to be refused for its size by `read_call`."""
+
+    def reshape(self, *shape: Any, **order: Any) -> Any:
+        """As many empty strings as wanted, which take no memory."""
+        return np.broadcast_to(np.array(b"", dtype=object), *shape)
+
+
+def limit_strings(pb: Any) -> None:
+    """Makes Triton's Python backend read no more than `MAX_STRINGS` strings of an input tensor.
+
+    It reads them one by one before `execute` sees a request, some microseconds each: 64 MiB of empty strings would take
+    longer than any supervisor waits. It looks its function up by name for every tensor, so another can take the place.
+
+    Args:
+        pb: Triton's `triton_python_backend_utils`.
+    """
+    pb.deserialize_bytes_tensor = _read_strings
+
+
+def _read_strings(encoded: Array) -> Array:
+    """The strings of an encoded tensor, uint8 [bytes]: each has its length in four bytes before it."""
+    content = np.ascontiguousarray(encoded).data
+    strings: list[bytes] = []
+    offset = 0
+    while offset < len(content):
+        if len(strings) == MAX_STRINGS:
+            return np.empty(0, dtype=object).view(_TooMany)
+        start = offset + 4
+        offset = start + int.from_bytes(content[offset:start], "little")
+        strings.append(bytes(content[start:offset]))
+    array = np.empty(len(strings), dtype=object)
+    array[:] = strings
+    return array
+
+
 class Reply:
-    """The one response to a request, which any thread may send. In Triton's default mode there must be exactly one."""
+    """The one response to a request, which any thread may send. In Triton's default mode there must be exactly one.
+
+    Attributes:
+        id: What the sender called the request.
+        own: Outputs beside those that all who wait for the same work get.
+    """
 
     def __init__(self, pb: Any, request: Any) -> None:
         self.id: str = request.request_id()
+        self.own: dict[str, Array] = {}
         self._pb = pb
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
@@ -112,7 +178,9 @@ class Reply:
 
     def send(self, outputs: Mapping[str, Array]) -> None:
         """Answers with tensors; does nothing where the request is answered already."""
-        tensors = [self._pb.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()]
+        tensors = [
+            self._pb.Tensor(name, np.ascontiguousarray(array)) for name, array in {**outputs, **self.own}.items()
+        ]
         self._finish(self._pb.InferenceResponse(tensors))
 
     def fail(self, error: BaseException) -> None:
@@ -142,5 +210,6 @@ def describe(error: BaseException) -> tuple[str, str]:
     """Triton's error code for an exception, and the text that its sender gets to read (never a path or a traceback)."""
     code = code_of(error)
     if isinstance(error, Id3pmError):
-        return code, str(error)
+        message = str(error)
+        return code, message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ... (cut)"
     return code, f"internal error ({type(error).__name__}); the server's log says more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from id3pm.serving.triton import Reply
 from id3pm.serving.wire import strings
 
+logger = logging.getLogger(__name__)
 MAX_WAIT_S = 5.0
 MAX_WATCHERS = 256
 
@@ -25,6 +27,7 @@ class Watch:
         after_step: He wants to hear of any unfinished row that has made more steps than this.
         preview: He wants pictures.
         reply: His answer.
+        until: `time.monotonic()` seconds at which he is answered with what there is.
     """
 
     request_id: str
@@ -52,14 +55,17 @@ class Watchers:
         self._thread.start()
 
     def add(self, watch: Watch) -> None:
-        """Takes a watch. Where too many wait already, or the server stops, it is answered at once."""
+        """Takes a watch. Where too many wait already, or the server stops, it is answered at once, without pictures.
+
+        Their encoding belongs to this object's thread: the one that calls here takes all requests of the stage.
+        """
         with self._woken:
             if len(self._waiting) < MAX_WATCHERS and not self._closing:
                 self._waiting.append(watch)
                 self._changed = True
                 self._woken.notify()
                 return
-        self._answer([watch])
+        self._answer([dataclasses.replace(watch, preview=False)])
 
     def changed(self) -> None:
         """Something has made a step or has ended. Costs next to nothing where nobody watches."""
@@ -90,10 +96,17 @@ class Watchers:
 
     def _look(self, waiting: list[Watch]) -> None:
         now = time.monotonic()
-        ready = [watch for watch in waiting if watch.until <= now or self._news(watch.request_id, watch.after_step)]
+        ready = [watch for watch in waiting if watch.until <= now or self._is_new(watch)]
         with self._woken:
             self._waiting = [watch for watch in self._waiting if watch not in ready]
         self._answer(ready)
+
+    def _is_new(self, watch: Watch) -> bool:
+        try:
+            return self._news(watch.request_id, watch.after_step)
+        except Exception:  # one watch must not end the thread that answers them all; its own answer will say why
+            logger.exception("looking for news of a request failed")
+            return True
 
     def _answer(self, ready: Sequence[Watch]) -> None:
         states: dict[tuple[str, bool], dict[str, Any]] = {}  # a picture is encoded once for all who follow it

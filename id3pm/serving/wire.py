@@ -35,8 +35,22 @@ CONTROL_OPS: Mapping[str, tuple[int, int]] = {
     "progress": (1, 1),
     "watch": (2, 3),
 }
+_MOST_ARGUMENTS = max(most for _, most in CONTROL_OPS.values())
 MAX_PHOTO_BYTES = 32 * 2**20
+MAX_STRINGS = 64
+"""Strings of one tensor: the longest has one for each image, or the words of a control request."""
+MAX_NUMBERS = 2**20
+"""Numbers of one tensor: sixteen 64 px images have 196 608."""
+MAX_VECTOR = 512
+"""Numbers of an attribute vector."""
+MAX_TEXT = 4096
+"""Bytes of an option's text, and of a word of a control request."""
+MAX_ID = 256
+"""Characters of a request id, as at the gateway."""
+_SPACES = b" \t\n\r\x0b\f"  # translate, unlike split, makes no object of every letter between spaces
 _SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
+DEADLINE_IN = ("deadline", "deadline_64")
+"""Inputs by which one model of an ensemble tells the next until when somebody waits; see `passed_on`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +133,8 @@ def parse_control(control: Array) -> Control:
     """
     if control.ndim != 2 or len(control) != 1 or not control.size:
         raise InvalidInputError(f"control has shape {list(control.shape)}: send one row [operation, request id, ...]")
+    if control.size > 1 + _MOST_ARGUMENTS:
+        raise InvalidInputError(f"control has {control.size} strings: at most {1 + _MOST_ARGUMENTS} are allowed")
     op, *arguments = (text("control", value) for value in control.reshape(-1))
     if op not in CONTROL_OPS:
         raise InvalidInputError(f"control operation {op[:64]!r}: choose one of {', '.join(CONTROL_OPS)}")
@@ -164,12 +180,30 @@ def photo_bytes(value: bytes) -> bytes:
     coded = value.partition(b",")[2] if value.startswith(b"data:") else value
     try:
         # No picture format is valid base64: JPEG, PNG and WebP begin with, or soon have, bytes outside its alphabet.
-        data = base64.b64decode(b"".join(coded.split()), validate=True) if coded.isascii() else value
+        data = base64.b64decode(coded.translate(None, _SPACES), validate=True) if coded.isascii() else value
     except binascii.Error:
         data = value
     if len(data) > MAX_PHOTO_BYTES:
         raise ImageError(f"photo has {len(data)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
     return data
+
+
+def passed_on(deadline: float | None, rows: int) -> Array:
+    """A deadline for the next model of an ensemble, INT64 [rows, 1].
+
+    Triton gives each model of an ensemble the request's whole time limit, as if nothing had been spent of it before.
+
+    Args:
+        deadline: `time.monotonic()` seconds, a clock that the processes of one machine share; `None` is sent as 0.
+        rows: Triton's batch dimension.
+    """
+    return np.full((rows, 1), 0 if deadline is None else max(1, round(deadline * 1e9)), dtype=np.int64)
+
+
+def passed_deadline(tensor: Array) -> float | None:
+    """What `passed_on` made: seconds, or `None`."""
+    said = tensor[tensor > 0]
+    return float(said.min()) / 1e9 if said.size else None
 
 
 def strings(values: Sequence[str | bytes]) -> Array:
@@ -178,12 +212,19 @@ def strings(values: Sequence[str | bytes]) -> Array:
     return np.array(encoded, dtype=np.object_).reshape(-1, 1)
 
 
-def text(name: str, value: Any) -> str:
+def text(name: str, value: Any, most: int = MAX_TEXT) -> str:
     """The text of one element of a string tensor.
 
+    Args:
+        name: Of the tensor.
+        value: The element.
+        most: Bytes that are allowed; looked at before anything is done with them.
+
     Raises:
-        InvalidInputError: It is not UTF-8.
+        InvalidInputError: It is longer, or not UTF-8.
     """
+    if len(value) > most:
+        raise InvalidInputError(f"{name} has a text of {len(value)} bytes: at most {most} are allowed")
     try:
         return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from id3pm_client import (
     Call,
     CancelledRequestError,
+    ClientError,
     ConnectionFailedError,
     DeadlineExceededError,
     InternalServerError,
     InvalidRequestError,
     OverloadedError,
     Retry,
+    UnavailableError,
 )
 from tests.client.test_client_failures import QUICK, VECTOR, failing, seed_of
 
@@ -97,7 +100,36 @@ def test_delays_are_not_shorter_than_what_is_asked_for_and_differ() -> None:
     assert min(retry.delay_s(4, asked_s=0.01) for _ in range(50)) >= 0.25, "a hint never shortens the delay"
 
 
-@pytest.mark.parametrize("name", ["limit", "first_delay_s", "max_delay_s", "budget"])
+def defaults_without_their_delays() -> Retry:
+    return Retry(first_delay_s=0.001, max_delay_s=0.001)
+
+
+@pytest.mark.parametrize("error", [ConnectionFailedError("failed to connect"), UnavailableError("being restarted")])
+def test_by_default_a_large_batch_outlives_a_server_that_is_away_for_minutes(
+    make_client: Any, server: Any, error: ClientError
+) -> None:
+    patience_s = sum(min(0.25 * 2.0**attempt, 5.0) * 0.75 for attempt in range(Retry().limit))
+    assert patience_s > 180.0
+    client = make_client(retry=defaults_without_their_delays())
+    assert client.generate(VECTOR, 0).seed == 0
+    attempts = collections.Counter[int]()
+
+    def away(call: Call) -> bool:
+        attempts[seed_of(call)] += 1
+        return attempts[seed_of(call)] <= 50
+
+    failing(server, away, error)
+    assert [image.seed for image in client.generate(VECTOR, range(1, 33))] == list(range(1, 33))
+
+
+def test_a_server_that_has_never_answered_is_given_up_soon(make_client: Any, server: Any) -> None:
+    failing(server, lambda call: True, ConnectionFailedError("failed to connect"))
+    with pytest.raises(ConnectionFailedError):
+        make_client(retry=defaults_without_their_delays()).generate(VECTOR, 1)
+    assert len(server.calls) == 1 + Retry().first_contact == 9
+
+
+@pytest.mark.parametrize("name", ["limit", "first_delay_s", "max_delay_s", "budget", "first_contact"])
 def test_a_negative_retry_setting_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"{name}=-1"):
         Retry(**{name: -1})  # type: ignore[arg-type]

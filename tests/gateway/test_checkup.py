@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
-import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,11 +15,21 @@ import pytest
 from id3pm.errors import ServerError
 from id3pm.gateway import checkup as checkup_module
 from id3pm.gateway import supervisor as supervisor_module
-from id3pm.gateway.checkup import Checkup, Patience, hung_loop
+from id3pm.gateway.checkup import Checkup, Patience, ProbeTimeoutError, hung_thread
 from id3pm.gateway.health import Health
 from id3pm.gateway.supervisor import MAX_FAILED_STARTS, Supervisor
 
-IDLE = {"active": 0, "waiting": 0, "in_flight": 0, "loop_age_ms": 100, "step_ms": 50.0, "draining": False}
+IDLE: dict[str, Any] = {
+    "active": 0,
+    "waiting": 0,
+    "paused": 0,
+    "in_flight": 0,
+    "loop_age_ms": 100,
+    "step_ms": 50.0,
+    "steps": 0,
+    "answer_age_ms": 0,
+    "draining": False,
+}
 QUICK = Patience(interval_s=0.02, backoff_s=0.01)
 
 
@@ -27,10 +38,12 @@ class MadeUpServer:
 
     http_url = grpc_url = metrics_url = "127.0.0.1:1"
     pid = 2**22 + 1  # no process has this id
+    controlled = ("denoiser_64", "super_resolution", "face_embedding")
 
     def __init__(self, start_error: str | None = None) -> None:
         self.start_error = start_error
         self.state: dict[str, Any] | None = dict(IDLE)
+        self.silent: set[str] = set()
         self.status: int | None = None
         self.calls: list[str] = []
 
@@ -43,7 +56,7 @@ class MadeUpServer:
         self.calls.append("wait_ready")
 
     def ping(self, model: str, timeout_s: float) -> dict[str, Any]:
-        if self.state is None:
+        if self.state is None or model in self.silent:
             raise ServerError("no answer")
         return self.state
 
@@ -81,7 +94,41 @@ def look(server: MadeUpServer, patience: Patience = QUICK) -> Checkup:
     ],
 )
 def test_a_scheduler_hangs_after_three_seconds_and_five_of_its_steps(state: dict[str, Any], hangs: bool) -> None:
-    assert (hung_loop(state, Patience()) is not None) == hangs
+    found = hung_thread({"waiting": 0, "paused": 0, **state}, Patience())
+    assert (found is not None and found[0] == "the scheduler") == hangs
+
+
+@pytest.mark.parametrize("kind", ["waiting", "paused"])
+def test_a_scheduler_that_died_idle_is_found_when_rows_wait_for_it(kind: str) -> None:
+    server = MadeUpServer()
+    checkup = look(server)
+    server.state = {**IDLE, "loop_age_ms": 60_000}
+    assert checkup.fault() is None
+    server.state[kind] = 2
+    assert checkup.fault() == (
+        "the scheduler of denoiser_64 hangs: no sign of life for 60.0 s with 2 images at work or waiting"
+    )
+
+
+def test_images_that_nobody_sends_are_a_fault() -> None:
+    server = MadeUpServer()
+    checkup = look(server)
+    server.state = {**IDLE, "answer_age_ms": 3000}
+    assert checkup.fault() is None
+    server.state["answer_age_ms"] = 3300
+    assert checkup.fault() == (
+        "the answering thread of denoiser_64 hangs: an image has been waiting for 3.3 s to be sent"
+    )
+
+
+def test_the_face_stage_is_asked_too_and_each_model_has_its_own_two_chances() -> None:
+    server = MadeUpServer()
+    checkup = look(server)
+    server.silent = {"super_resolution"}
+    assert checkup.fault() is None
+    server.silent = {"face_embedding"}
+    assert checkup.fault() is None, "one failed ping of each"
+    assert checkup.fault() == "face_embedding failed two pings: no answer"
 
 
 def test_one_failed_ping_is_no_fault_two_are() -> None:
@@ -111,29 +158,87 @@ def test_a_dead_server_and_a_dead_stub_are_faults_at_once(monkeypatch: pytest.Mo
     assert checkup.fault() == "tritonserver died (exit status 1)"
 
 
+class Probes:
+    """In place of the probe: what it raises, and how often it was sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: ServerError | None = None
+        self.sent = 0
+        monkeypatch.setattr(checkup_module, "probe", self._probe)
+
+    def _probe(self, server: Any, timeout_s: float) -> None:
+        self.sent += 1
+        time.sleep(0.05)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> Probes:
+    return Probes(monkeypatch)
+
+
+def looks(checkup: Checkup, until: Callable[[], bool], between: Callable[[], None] = lambda: None) -> str | None:
+    """Looks until something is true or wrong, and says what is wrong."""
+    deadline = time.monotonic() + 10
+    while (fault := checkup.fault()) is None and not until():
+        assert time.monotonic() < deadline
+        between()
+        time.sleep(0.01)
+    return fault
+
+
 @pytest.mark.parametrize("failing", [False, True])
-def test_an_idle_server_is_probed_and_a_busy_one_is_not(monkeypatch: pytest.MonkeyPatch, failing: bool) -> None:
-    probed = threading.Event()
-
-    def probe(server: Any, timeout_s: float) -> None:
-        probed.set()
-        if failing:
-            raise ServerError("id3pm answered nonsense")
-
-    monkeypatch.setattr(checkup_module, "probe", probe)
+def test_an_idle_server_is_probed_and_a_busy_one_is_not_at_that_pace(probes: Probes, failing: bool) -> None:
+    probes.error = ServerError("id3pm answered nonsense") if failing else None
     server = MadeUpServer()
     checkup = look(server, Patience(probe_every_s=0.1))
     server.state = {**IDLE, "active": 1}
     for _ in range(10):
         assert checkup.fault() is None
         time.sleep(0.02)
-    assert not probed.is_set()
+    assert not probes.sent
     server.state = dict(IDLE)
-    deadline = time.monotonic() + 5
-    while (fault := checkup.fault()) is None and time.monotonic() < deadline and not (probed.is_set() and not failing):
-        time.sleep(0.01)
-    assert probed.is_set()
+    fault = looks(checkup, lambda: probes.sent == 2)
     assert fault == ("the probe failed: id3pm answered nonsense" if failing else None)
+
+
+def test_a_busy_server_is_probed_now_and_then(probes: Probes) -> None:
+    server = MadeUpServer()
+    server.state = {**IDLE, "active": 1}
+    checkup = look(server, Patience(busy_probe_every_s=0.2))
+    assert checkup.fault() is None and not probes.sent
+    assert looks(checkup, lambda: probes.sent == 2) is None
+    probes.error = ServerError("id3pm answered nonsense")
+    assert looks(checkup, lambda: False) == "the probe failed: id3pm answered nonsense"
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_probe_that_must_wait_for_others_is_no_fault_while_they_make_steps(probes: Probes, progress: bool) -> None:
+    probes.error = ProbeTimeoutError("id3pm gave no answer within 30 s")
+    server = MadeUpServer()
+    server.state = {**IDLE, "active": 1}
+
+    def step() -> None:
+        assert server.state is not None
+        server.state["steps"] += progress
+
+    checkup = look(server, Patience(busy_probe_every_s=0.1))
+    fault = looks(checkup, lambda: probes.sent == 3, step)
+    assert fault == (None if progress else "the probe failed: id3pm gave no answer within 30 s")
+
+
+def test_no_answer_in_time_is_told_from_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        server = types.SimpleNamespace(
+            http_url=f"127.0.0.1:{deaf.getsockname()[1]}",
+            manifests={"base": types.SimpleNamespace(unet=types.SimpleNamespace(identity_dim=4))},
+        )
+        with pytest.raises(ProbeTimeoutError, match="id3pm gave no answer within 0.2 s"):
+            checkup_module.probe(server, 0.2)  # type: ignore[arg-type]
+    with pytest.raises(ServerError, match="refused") as caught:
+        checkup_module.probe(server, 0.2)  # type: ignore[arg-type]
+    assert not isinstance(caught.value, ProbeTimeoutError)
 
 
 class Stage:
@@ -211,3 +316,19 @@ def test_while_draining_nothing_is_restarted(play: Callable[[list[str | None]], 
     assert stage.supervisor.ended.wait(10)
     assert len(stage.made) == 1
     assert not stage.supervisor.stop(), "work may have been lost"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("closed file"), SystemExit(1)])
+def test_a_report_that_cannot_be_written_stops_no_repair(
+    play: Callable[[list[str | None]], Stage], error: BaseException
+) -> None:
+    def unwritable(line: str) -> None:
+        raise error
+
+    stage = play(["no memory", None])
+    stage.supervisor._report._write = unwritable
+    stage.made[0].status = 1
+    stage.wait_until(lambda: len(stage.made) == 3 and stage.health.ready)
+    stage.wait_until(lambda: stage.health.dropped_lines == 4)
+    assert stage.supervisor.failure is None and not stage.supervisor.ended.is_set()
+    assert stage.made[0].calls[-1] == "kill"

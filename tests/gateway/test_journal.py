@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import logging.handlers
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 import pytest
 from made_up_triton import Front
 
+from id3pm.errors import ConfigError
 from id3pm.gateway.access import Access, Caller
 from id3pm.gateway.gateway import GatewayOptions
 from id3pm.gateway.journal import Journal, note
@@ -66,3 +71,45 @@ def test_line_breaks_in_an_id_stay_inside_the_line(tmp_path: Path) -> None:
     journal.end(entry, "OK")
     journal.close()
     assert [line["id"] for line in lines(tmp_path / "log")] == ['x\n{"caller": "root"}']
+
+
+class FullDisk(io.StringIO):
+    """As a file on a disk without space."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_lines_and_no_request(logged: tuple[Front, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    front, file = logged
+    body = json.dumps({"id": "a", "inputs": [VECTOR]}).encode()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with monkeypatch.context() as full:
+        full.setattr(logging.handlers.WatchedFileHandler, "_open", lambda handler: FullDisk())
+        file.unlink()  # the next line finds it gone
+        for _ in range(3):
+            assert front.http("POST", INFER, body, headers)[0] == 200
+        text = front.http("GET", "/metrics", port="metrics-port")[2].decode()
+    assert "id3pm_gateway_dropped_lines_total 3" in text
+
+
+def test_a_folder_that_has_gone_costs_lines_and_no_request_and_its_return_is_seen(
+    open_front: Callable[[GatewayOptions], Front], tmp_path: Path
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    front = open_front(GatewayOptions(access_log=str(folder / "access.log")))
+    body = json.dumps({"id": "a", "inputs": [VECTOR]}).encode()
+    assert front.http("POST", INFER, body)[0] == 200
+    shutil.rmtree(folder)
+    for _ in range(2):
+        assert front.http("POST", INFER, body)[0] == 200
+    assert "id3pm_gateway_dropped_lines_total 2" in front.http("GET", "/metrics", port="metrics-port")[2].decode()
+    folder.mkdir()
+    assert front.http("POST", INFER, body)[0] == 200
+    assert len(lines(folder / "access.log")) == 1
+
+
+def test_a_log_that_cannot_be_opened_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--access-log .*No such file"):
+        Journal(str(tmp_path / "missing" / "access.log"))

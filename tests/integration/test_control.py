@@ -22,7 +22,7 @@ def long_request(
 ) -> Any:
     """Sends a request of some seconds; returns the function that waits for its answer."""
     inputs = {"embedding": embedding[None], "seed": np.array([[1]]), "steps": np.array([[steps]], dtype=np.int32)}
-    return wire.start(model, ["image_64" if model == "denoiser_64" else "image"], id=id, **inputs, **more)
+    return wire.start(model, ["image_64" if model == "denoiser_64" else "image"], id=id, **{**inputs, **more})
 
 
 def wait_until(condition: Any, timeout_s: float = 10.0) -> None:
@@ -161,6 +161,24 @@ def test_a_deadline_ends_the_work(wire: Any, embedding: np.ndarray, model: str) 
         long_request(wire, embedding, model=model, timeout_us=too_little)()
     assert caught.value.status() == "StatusCode.UNAVAILABLE"
     assert wire.control("denoiser_64", "ping")["active"] == 0
+
+
+def test_the_stages_of_an_ensemble_share_one_deadline(wire: Any, embedding: np.ndarray) -> None:
+    """Triton gives each of them the whole of it."""
+
+    def seconds(**options: int) -> float:
+        inputs = {name: np.array([[value]], dtype=np.int32) for name, value in options.items()}
+        start = time.monotonic()
+        wire.infer("id3pm", ["image"], embedding=embedding[None], seed=np.array([[1]]), **inputs)
+        return time.monotonic() - start
+
+    sr_steps = 1
+    while (first := seconds(steps=1000)) and (second := seconds(steps=1, sr_steps=sr_steps)) < 0.6 * first:
+        sr_steps = min(1000, max(sr_steps + 1, int(sr_steps * 0.9 * first / second)))
+    limit_us = int(1.2 * max(first, second) * 1e6)  # enough for either, and for both it is not
+    with pytest.raises(InferenceServerException, match="deadline") as caught:
+        long_request(wire, embedding, timeout_us=limit_us, sr_steps=np.array([[sr_steps]], dtype=np.int32))()
+    assert caught.value.status() == "StatusCode.UNAVAILABLE"
 
 
 def test_a_hopeless_deadline_is_refused_at_once(wire: Any, embedding: np.ndarray) -> None:

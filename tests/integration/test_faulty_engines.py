@@ -25,26 +25,43 @@ import os, time
 from id3pm.serving.metrics import MeteredEngine
 _run = MeteredEngine.run
 def run(self, inputs):
-    if os.path.exists(FILE):
-        if open(FILE).read() == "hang":
-            time.sleep(60)
+    fault = open(FILE).read() if os.path.exists(FILE) else ""
+    if fault == "hang":
+        time.sleep(60)
+    if fault == "fail":
         raise ValueError("made to fail")
     return _run(self, inputs)
 MeteredEngine.run = run
+"""
+# A thread that ends, as by an error that nobody foresaw: the scheduler's while idle, or the one that answers.
+DEATHS = """
+
+from id3pm.sampling.scheduler import StepScheduler
+from id3pm.serving.worker import Worker
+_rest, _encode = StepScheduler._await_work, DenoiserModel.outputs
+def rest(self):
+    if os.path.exists(FILE) and open(FILE).read() == "scheduler":
+        raise SystemExit
+    return _rest(self)
+def outputs(self, *args):
+    if os.path.exists(FILE) and open(FILE).read() == "answers":
+        raise SystemExit
+    return _encode(self, *args)
+StepScheduler._await_work, DenoiserModel.outputs = rest, outputs
 """
 
 
 class Faulty:
     """A service whose 64 px engine can be broken."""
 
-    def __init__(self, repository: Path, folder: Path) -> None:
+    def __init__(self, repository: Path, folder: Path, probe_every_s: float = 1.0) -> None:
         copy = Path(shutil.copytree(repository, folder / "triton_repo"))
         self.switch = folder / "fault"
         model = copy / "denoiser_64" / "1" / "model.py"
-        model.write_text(model.read_text() + FAULT.replace("FILE", repr(str(self.switch))))
+        model.write_text(model.read_text() + (FAULT + DEATHS).replace("FILE", repr(str(self.switch))))
         self.said: list[str] = []
         # Steps of these networks take no time, and stages may not say so.
-        patience = Patience(loop_steps=0.0, probe_every_s=1.0)
+        patience = Patience(loop_steps=0.0, probe_every_s=probe_every_s)
         ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
         self.service = Service(
             copy, threads=1, start_timeout_s=60, drain_timeout_s=1, patience=patience, report=self.said.append, **ports
@@ -100,3 +117,28 @@ def test_an_engine_that_fails_is_found_by_the_probe_though_everything_answers(fa
     assert "ValueError" in faulty.said[0]
     wait_until(lambda: faulty.service.health.ready, 30.0)
     assert faulty.generate()[0] == 200
+
+
+@pytest.mark.parametrize(("thread", "words"), [("scheduler", "the scheduler"), ("answers", "the answering thread")])
+def test_a_thread_that_died_is_found_when_work_waits_for_it(
+    repository: Path, tmp_path: Path, thread: str, words: str
+) -> None:
+    faulty = Faulty(repository, tmp_path, probe_every_s=1000.0)
+    try:
+        with faulty.service:
+            image = faulty.generate("before")[1]["png"]
+            faulty.switch.write_text(thread)
+            if thread == "scheduler":  # one more request, whose end the loop does not survive
+                faulty.generate("last")
+            answers: list[tuple[int, Any]] = []
+            waiting = threading.Thread(target=lambda: answers.append(faulty.generate()), daemon=True)
+            waiting.start()
+            wait_until(lambda: faulty.said, 6.0)
+            faulty.switch.unlink()
+            waiting.join(timeout=5)
+            assert answers[0][0] == 503 and "retry after" in answers[0][1]["error"]
+            assert faulty.said[0].startswith(f"{words} of denoiser_64 hangs")
+            wait_until(lambda: faulty.service.health.ready, 30.0)
+            assert faulty.generate()[1]["png"] == image
+    finally:
+        faulty.service.kill()

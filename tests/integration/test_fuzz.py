@@ -36,6 +36,15 @@ NAMES = [option.name for option in OPTIONS] + [
 ]
 PATHS = ["id3pm_png", "id3pm_photo_png"]
 ROOT_PATH = re.compile(r"(^|[\s'\"=(])/(usr|tmp|home|root|opt|work|proc|dev|var|etc)/")
+VALUE = re.compile(
+    rf"\b({'|'.join(filter(None, NAMES))}|body|JSON|message|parameters?|data|inputs?|shape|model|header)\b"
+)
+RULE = re.compile(
+    r"\b(must|expected|expects|at (most|least)|choose|send|give|needed|allowed|missing|unknown|mismatch|match(es)?"
+    r"|is (not|no|damaged|truncated)|no (face|such)|damaged|does not|are not|unable to|should be|open here are|takes"
+    r"|requires|out of bounds|invalid|between|unexpected|not served|unsupported|but got|unequal|no inference)\b",
+    re.IGNORECASE,
+)
 FUZZ = settings(
     max_examples=120,
     deadline=None,
@@ -67,13 +76,32 @@ def a_neighbour_does_not_notice(public: Any, embedding: np.ndarray) -> Iterator[
     assert public.metrics()["id3pm_gateway_restarts_total"] == 0, "a request brought the server down"
 
 
+def check_words(message: str) -> None:
+    """An error names what is wrong, and the rule that it breaks or what was expected instead."""
+    assert len(message) < 2000
+    assert "Traceback" not in message and "internal error" not in message, message
+    assert not ROOT_PATH.search(message.replace("'../../etc/passwd'", "")), message
+    assert VALUE.search(message), f"names no value: {message}"
+    assert RULE.search(message), f"names no rule: {message}"
+
+
+def test_words_without_value_or_rule_are_seen() -> None:
+    check_words("steps=0: must be between 1 and 1000")
+    for vague in (
+        "something went wrong, please check your request",
+        "steps are wrong",
+        "it must be 5",
+        "steps: see /tmp/x",
+    ):
+        with pytest.raises(AssertionError):
+            check_words(vague)
+
+
 def check_error(status: int, content: bytes) -> None:
     document = json.loads(content)
     assert set(document) == {"error"} or set(document) == {"error", "code"}, document
     assert status in (400, 403, 404, 413, 429, 500, 503, 504), document
-    assert len(document["error"]) > 10 and len(document["error"]) < 2000
-    assert "Traceback" not in document["error"] and "internal error" not in document["error"], document
-    assert not ROOT_PATH.search(document["error"].replace("'../../etc/passwd'", "")), document
+    check_words(document["error"])
 
 
 @FUZZ
@@ -122,8 +150,7 @@ def test_tensors_of_any_kind(
             code,
             message,
         )
-        assert len(message) > 10 and "Traceback" not in message and "internal error" not in message, message
-        assert not ROOT_PATH.search(message), message
+        check_words(message)
     else:
         assert answer.outputs
 

@@ -17,11 +17,13 @@ import pytest
 from id3pm.gateway.checkup import Patience, stubs
 from id3pm.gateway.health import Phase
 from id3pm.gateway.service import Service
+from id3pm.serving.control import control
 from id3pm.serving.proc import runs
 from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
 
 pytestmark = pytest.mark.server
 DETECTED_S = 5.0
+HOST = "127.0.0.1"
 START_S = 30.0
 
 
@@ -121,13 +123,75 @@ def test_a_request_that_was_in_flight_can_be_sent_again_under_its_id(service: Se
     assert again[2]["png"] == image
 
 
-@pytest.mark.parametrize("victim", ["denoiser_64", "super_resolution", "tritonserver"])
+@pytest.mark.parametrize("victim", ["denoiser_64", "super_resolution", "face_embedding", "tritonserver"])
 def test_what_hangs_is_replaced(service: Service, victim: str) -> None:
     restarts = service.health.restarts
     hurt(service, service.server.pid if victim == "tritonserver" else pid_of(service, victim), signal.SIGSTOP)
     wait_until(lambda: service.health.ready, START_S)
     assert service.health.restarts == restarts + 1
     assert ask(service, 5, "after")[0] == 200
+
+
+def test_a_face_stage_that_hangs_is_replaced_under_load_too(service: Service) -> None:
+    """Its absence hurts nobody who sends vectors, so their requests never show it."""
+    restarts, stop = service.health.restarts, threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            ask(service, 200, "")
+
+    threads = [threading.Thread(target=load, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: service.server.ping("denoiser_64")["active"] > 0, 10)
+        hurt(service, pid_of(service, "face_embedding"), signal.SIGSTOP)
+    finally:
+        stop.set()
+    wait_until(lambda: service.health.ready, START_S)
+    for thread in threads:
+        thread.join(timeout=60)
+    assert service.health.restarts == restarts + 1
+
+
+def test_a_flood_of_questions_for_progress_is_no_reason_to_restart(service: Service, said: list[str]) -> None:
+    """Each answer to it is sixteen pictures to encode."""
+    told, stop, rows = list(said), threading.Event(), 16
+    pixels = [[[[0] * 3] * 64] * 64] * rows
+    inputs = [
+        {"name": "image_64", "shape": [rows, 64, 64, 3], "datatype": "UINT8", "data": pixels},
+        {"name": "seed", "shape": [rows, 1], "datatype": "INT64", "data": list(range(rows))},
+    ]
+    body = {"id": "watched", "inputs": inputs, "parameters": {"sr_steps": 1000}, "outputs": [{"name": "receipt"}]}
+    work = threading.Thread(
+        target=http_, args=(service, "/v2/models/super_resolution/infer", body), name="work", daemon=True
+    )
+    work.start()
+    wait_until(lambda: service.server.ping("super_resolution")["active"] > 0, 20)
+    found: list[bool] = []
+
+    def poll() -> None:
+        while not stop.is_set():
+            state = control(
+                HOST, service.server.ports["http-port"], "super_resolution", "progress", "watched", timeout_s=60
+            )
+            found.append(state["found"])
+
+    pollers = [threading.Thread(target=poll, daemon=True) for _ in range(10)]
+    for poller in pollers:
+        poller.start()
+    waits = []
+    end = time.monotonic() + 6.0
+    while time.monotonic() < end:
+        began = time.monotonic()
+        service.server.ping("super_resolution", timeout_s=30.0)
+        waits.append(time.monotonic() - began)
+    stop.set()
+    control(HOST, service.server.ports["http-port"], "super_resolution", "cancel", "watched")
+    for thread in (*pollers, work):
+        thread.join(timeout=60)
+    assert any(found) and said == told
+    assert sorted(waits)[len(waits) * 9 // 10] < 0.5, sorted(waits)[-20:]
 
 
 def test_a_busy_service_is_left_alone(service: Service, said: list[str]) -> None:

@@ -137,12 +137,13 @@ class StandInEngine:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.calls = 0
+        self.calls = self.rows = 0
         self.go = threading.Event()
         self.go.set()
 
     def run(self, inputs: EngineInputs) -> np.ndarray:
         self.calls += 1
+        self.rows += len(inputs["x"])
         time.sleep(0.001)
         assert self.go.wait(10)
         if self.error is not None:

@@ -13,7 +13,7 @@ import pytest
 
 from id3pm.errors import MissingExtraError, ServerError
 from id3pm.serving import runtime
-from id3pm.serving.preflight import check_ports
+from id3pm.serving.preflight import check_ports, controlled
 
 
 def test_zero_takes_free_ports_that_differ() -> None:
@@ -119,3 +119,13 @@ def test_an_old_c_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch, "libc.so.6: version `GLIBC_2.35' not found (required by the stub)")
     with pytest.raises(ServerError, match=r"GLIBC_2.35.*use a newer Linux"):
         runtime.find_runtime()
+
+
+def test_a_face_stage_of_an_older_repository_is_not_asked_what_it_cannot_answer(tmp_path: Path) -> None:
+    ours = Path(__file__).parents[2] / "triton_repo"
+    assert controlled(ours) == ("face_embedding", "denoiser_64", "super_resolution")
+    folder = tmp_path / "face_embedding"
+    folder.mkdir()
+    text = (ours / "face_embedding" / "config.pbtxt").read_text()
+    (folder / "config.pbtxt").write_text("\n".join(line for line in text.splitlines() if '"control"' not in line))
+    assert controlled(tmp_path) == ("denoiser_64", "super_resolution")

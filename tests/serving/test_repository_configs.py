@@ -22,6 +22,7 @@ IMAGE = {"image": ("TYPE_UINT8", (256, 256, 3))}
 RECEIPT_64 = {"receipt_64": ("TYPE_STRING", (1,))}
 RECEIPT = {"receipt": ("TYPE_STRING", (1,))}
 PNG = {"png": ("TYPE_STRING", (1,))}
+DEADLINE, DEADLINE_64 = {"deadline": ("TYPE_INT64", (1,))}, {"deadline_64": ("TYPE_INT64", (1,))}
 STATUS = {"status": ("TYPE_STRING", (1,))}
 FACE_OUTPUTS = {
     **EMBEDDING,
@@ -29,12 +30,20 @@ FACE_OUTPUTS = {
     "detection": ("TYPE_FP32", (15,)),
     "faces": ("TYPE_INT32", (1,)),
     "id_vector_model": ("TYPE_STRING", (1,)),
+    **DEADLINE,
+    **STATUS,
 }
 
 EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "face_embedding": (PHOTO, FACE_OUTPUTS),
-    "denoiser_64": ({**EMBEDDING, **BASE, **SR, **CONTROL}, {**IMAGE_64, **RECEIPT_64, **STATUS}),
-    "super_resolution": ({**IMAGE_64, **RECEIPT_64, **SR, **CONTROL}, {**IMAGE, **PNG, **RECEIPT, **STATUS}),
+    "face_embedding": ({**PHOTO, **CONTROL}, FACE_OUTPUTS),
+    "denoiser_64": (
+        {**EMBEDDING, **BASE, **SR, **DEADLINE, **CONTROL},
+        {**IMAGE_64, **RECEIPT_64, **DEADLINE_64, **STATUS},
+    ),
+    "super_resolution": (
+        {**IMAGE_64, **RECEIPT_64, **SR, **DEADLINE_64, **CONTROL},
+        {**IMAGE, **PNG, **RECEIPT, **STATUS},
+    ),
     "id3pm": ({**EMBEDDING, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT}),
     "id3pm_photo": ({**PHOTO, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT, **EMBEDDING}),
     "id3pm_png": ({**EMBEDDING, **BASE, **SR}, {**PNG, **RECEIPT}),
@@ -84,6 +93,7 @@ def test_ensembles_pass_every_option_to_the_models_that_take_it(name: str) -> No
         assert set(step.output_map) <= set(tensors(model.output))
         produced |= set(step.output_map)
     assert set(tensors(parsed.output)) <= produced
+    assert "deadline_64" in produced and ("deadline" in produced) == ("photo" in ensemble_inputs)
 
 
 @pytest.mark.parametrize("name", ["denoiser_64", "super_resolution"])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from stand_in_triton import UNET, StandInEngine, control, good, state_of
+from stand_in_triton import UNET, StandInEngine, StandInRequest, StandInTriton, control, good, state_of
 
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
+from id3pm.sampling.turns import NoTurns
 from id3pm.serving import model_args
 from id3pm.serving.stages import DenoiserModel
-from id3pm.serving.triton import describe
+from id3pm.serving.triton import describe, read_call
 
 
 def test_a_request_gets_images_and_receipts(model: DenoiserModel) -> None:
@@ -100,6 +106,53 @@ def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ({"id": "x" * 257}, "the request id has 257 characters: at most 256"),
+        ({"parameters": {"preset": "x" * 2**24}}, "the request parameters have 16777230 characters together: at most"),
+        ({"sampler": np.full((1, 65), b"ddpm", dtype=object)}, "sampler has 65 strings: at most 64 are allowed"),
+        ({"attributes": np.zeros((1, 2**21), np.float32)}, "attributes has 2097152 numbers: at most 1048576"),
+    ],
+)
+def test_what_is_too_long_is_refused_before_it_is_looked_at(model: DenoiserModel, sent: Any, words: str) -> None:
+    request = good(**sent)
+    model.accept(request)
+    error = request.response().error
+    assert error.code == "INVALID_ARG" and words in str(error)
+    assert max(map(len, StandInTriton.Logger.lines)) < 500
+
+
+def test_an_error_of_any_length_is_cut_for_its_sender_and_for_the_log(
+    model: DenoiserModel, engine: StandInEngine
+) -> None:
+    engine.error = EngineError("x" * 5000)
+    request = good()
+    model.accept(request)
+    assert 1000 < len(str(request.response().error)) < 2000
+    (line,) = [line for line in StandInTriton.Logger.lines if "INTERNAL" in line]
+    assert len(line) < 2000
+
+
+def encoded(*strings: bytes) -> np.ndarray:
+    """As Triton hands a string tensor to its Python backend."""
+    data = b"".join(len(string).to_bytes(4, "little") + string for string in strings)
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def test_tritons_backend_reads_strings_as_ever_but_never_millions(model: DenoiserModel) -> None:
+    read = model._pb.deserialize_bytes_tensor
+    assert read(encoded(b"ping", b"", b"\xff\0")).reshape([1, 3]).tolist() == [[b"ping", b"", b"\xff\0"]]
+    assert read(encoded()).shape == (0,)
+    many = np.zeros(4 * 2**20, dtype=np.uint8)
+    began = time.monotonic()
+    words = read(many).reshape([1, 2**20])
+    assert time.monotonic() - began < 0.1
+    request = StandInRequest(control=words)
+    model.accept(request)
+    assert "control has 1048576 strings: at most 64 are allowed" in str(request.response().error)
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (FaceError("no face"), "INVALID_ARG"),
@@ -132,3 +185,55 @@ def test_a_bad_number_of_threads_is_refused(value: str, monkeypatch: pytest.Monk
 def test_an_engine_runs_where_it_was_built_for(kind: str, device_id: str, target: str, device: str) -> None:
     args = {"model_instance_kind": kind, "model_instance_device_id": device_id}
     assert model_args.device_of(args, target) == device
+
+
+def wanting_deadline(**more: Any) -> StandInRequest:
+    request = good(rows=2, **more)
+    request.wanted = ["image_64", "deadline_64"]
+    return request
+
+
+def test_the_next_stage_learns_what_is_left_of_the_time(model: DenoiserModel) -> None:
+    request, patient = wanting_deadline(), wanting_deadline()
+    request.timeout_us = 5_000_000
+    before = time.monotonic()
+    model.accept(request)
+    made = request.response().outputs["deadline_64"]
+    assert made.shape == (2, 1) and made.dtype == np.int64
+    assert before + 5.0 <= made[0, 0] / 1e9 <= time.monotonic() + 5.0
+    model.accept(patient)
+    assert patient.response().outputs["deadline_64"].tolist() == [[0], [0]]
+    following = StandInRequest(image_64=np.zeros(1), deadline_64=made)
+    following.timeout_us = 60_000_000
+    call = read_call(following)
+    assert call.deadline == made[0, 0] / 1e9 and set(call.tensors) == {"image_64"}
+    following.timeout_us = 1_000
+    limit = read_call(following).deadline
+    assert limit is not None and limit < time.monotonic() + 1.0, "the earlier of the two"
+    assert read_call(StandInRequest(image_64=np.zeros(1), deadline_64=np.zeros((1, 1), np.int64))).deadline is None
+
+
+def test_who_gets_an_answer_of_a_moment_ago_passes_his_own_deadline_on(model: DenoiserModel) -> None:
+    first, again = wanting_deadline(id="same"), wanting_deadline(id="same")
+    first.timeout_us, again.timeout_us = 5_000_000, 50_000_000
+    for request in (first, again):
+        model.accept(request)
+        request.response()
+    limits = [int(request.response().outputs["deadline_64"][0, 0]) for request in (first, again)]
+    assert limits[1] - limits[0] > 40e9
+
+
+def test_a_deadline_that_was_passed_on_and_is_over_ends_the_request(model: DenoiserModel) -> None:
+    request = good(deadline=np.ones((1, 1), np.int64))
+    model.accept(request)
+    error = request.response().error
+    assert error.code == "UNAVAILABLE" and "deadline" in str(error)
+
+
+def test_without_space_for_the_file_of_turns_a_stage_serves_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(model_args.TURNS_VARIABLE, str(tmp_path / "turns"))
+    model_args.turns("onnx-cpu", 0, 2).close()
+    monkeypatch.setattr(os, "posix_fallocate", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
+    assert isinstance(model_args.turns("onnx-cpu", 0, 2), NoTurns)

@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import errno
+import io
+import types
+
+import pytest
+
+from id3pm.serving.server import TritonServer
 from id3pm.serving.triton_log import is_error, last_words
 
 # As tritonserver 2.51 wrote them, shortened.
@@ -30,3 +37,18 @@ def test_a_machine_without_a_gpu_is_no_error() -> None:
     assert is_error(ENSEMBLE)
     assert not is_error(NO_GPU)
     assert not is_error("I1123 started")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SystemExit(1)])
+def test_who_cannot_show_lines_does_not_close_the_servers_log(error: BaseException) -> None:
+    shown: list[str] = []
+
+    def show(line: str) -> None:
+        shown.append(line)
+        raise error
+
+    server = TritonServer("repository", on_log=show)
+    pipe = io.StringIO("one\n" + "x" * 10_000 + "\nlast\n")
+    server._read_log(types.SimpleNamespace(stdout=pipe))  # type: ignore[arg-type]
+    assert shown[0] == "one" and shown[-1] == "last" and max(map(len, shown)) == 4096
+    assert list(server._log) == shown

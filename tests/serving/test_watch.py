@@ -6,13 +6,14 @@ import base64
 import io
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from PIL import Image
 from stand_in_triton import StandInEngine, StandInRequest, control, good, state_of, wait_until
 
-from id3pm.serving import watchers
+from id3pm.serving import stage, watchers
 from id3pm.serving.stages import DenoiserModel
 
 
@@ -125,3 +126,62 @@ def test_a_stage_that_stops_answers_those_who_watch(model: DenoiserModel, steppi
     stepping.step(3)
     model.close()
     assert not state_of(poll)["found"]
+
+
+@pytest.fixture
+def encoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, list[str]]]:
+    """Pictures are encoded only when allowed; and the names of the threads that did it."""
+    allowed, threads = threading.Event(), []
+    encode = stage.encode_png
+
+    def slowly(*args: Any, **more: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        assert allowed.wait(10)
+        return encode(*args, **more)
+
+    monkeypatch.setattr(stage, "encode_png", slowly)
+    yield allowed, threads
+    allowed.set()
+
+
+def test_encoding_pictures_for_progress_holds_nobody_up(
+    model: DenoiserModel, engine: StandInEngine, stepping: Stepping, encoding: tuple[threading.Event, list[str]]
+) -> None:
+    allowed, threads = encoding
+    model.accept(good(id="work"))
+    stepping.step()
+    wait_until(lambda: engine.calls == 5)
+    polls = [control("progress", "work") for _ in range(10)]
+    for poll in polls:
+        model.accept(poll)
+    ping = control("ping", "")
+    model.accept(ping)
+    assert state_of(ping)["in_flight"] == 1 and not any(poll.responses for poll in polls)
+    allowed.set()
+    assert all(state_of(poll)["rows"][0]["preview_png"] for poll in polls)
+    assert set(threads) == {"watchers"}
+
+
+def test_who_is_one_too_many_gets_no_picture(
+    model: DenoiserModel,
+    engine: StandInEngine,
+    stepping: Stepping,
+    encoding: tuple[threading.Event, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watchers, "MAX_WATCHERS", 0)
+    model.accept(good(id="work"))
+    stepping.step()
+    wait_until(lambda: engine.calls == 5)
+    assert state_of(watch(model, "work", "-1"))["rows"] == [{"done": False, "step": 1, "steps": 3, "preview_png": None}]
+    assert encoding[1] == []
+
+
+def test_a_look_that_fails_does_not_end_the_thread_of_the_watchers(
+    model: DenoiserModel, stepping: Stepping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.accept(good(id="work"))
+    with monkeypatch.context() as broken:
+        broken.setattr(model._watchers, "_news", lambda request_id, after_step: 1 / 0)
+        assert state_of(watch(model, "work", "900"))["found"]
+    assert state_of(watch(model, "nobody", "-1")) == {"id": "nobody", "found": False}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,17 @@ from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import ImageError, InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import PRESETS
 from id3pm.serving.options import parse_rows
-from id3pm.serving.wire import MAX_PHOTO_BYTES, OPTIONS, Control, parse_control, photo_bytes, shortest_float, strings
+from id3pm.serving.wire import (
+    MAX_PHOTO_BYTES,
+    MAX_TEXT,
+    MAX_VECTOR,
+    OPTIONS,
+    Control,
+    parse_control,
+    photo_bytes,
+    shortest_float,
+    strings,
+)
 
 DEFAULTS = SamplingOptions(sampler="ddim", steps=25, eta=0.5)
 SEED = {"seed": np.array([[3]], dtype=np.int64)}
@@ -263,3 +275,46 @@ def test_attributes_that_break_a_rule_are_refused_with_field_and_range(
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
         parse_rows("base", 1, SEED, parameters, DEFAULTS, attribute_set)
+
+
+@pytest.mark.parametrize("length", [MAX_VECTOR + 1, 2**24])
+def test_a_long_vector_is_refused_before_its_numbers_are_read(length: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(
+        InvalidOptionError, match=rf"^attributes has {length} numbers: at most {MAX_VECTOR} are allowed"
+    ):
+        one(tensors={"attributes": np.zeros((1, length), np.float32)})
+    assert time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.dtype == "STRING"])
+def test_a_long_text_is_refused_before_it_is_read(name: str) -> None:
+    for length in (MAX_TEXT + 1, 2**26):
+        with pytest.raises(InvalidInputError, match=rf"^{name} has a text of {length} bytes: at most {MAX_TEXT}"):
+            one(tensors={name: np.array([[b"\xff" * length]], dtype=object)})
+        with pytest.raises(InvalidInputError, match=rf"^{name} has {length} characters: at most {MAX_TEXT}"):
+            one(parameters={name: "[" * length})
+
+
+def test_a_long_vector_as_text_is_refused_before_it_is_read() -> None:
+    for sent, words in (("[" * 2**24, "attributes has 16777216 characters: at most"), ("[" * 10_000, "a JSON list")):
+        with pytest.raises(InvalidOptionError, match=words):
+            one(parameters={"attributes": sent})
+    sent = f"[{'0,' * MAX_VECTOR}0]"
+    with pytest.raises(InvalidOptionError, match=f"attributes has {MAX_VECTOR + 1} numbers: at most {MAX_VECTOR}"):
+        one(parameters={"attributes": sent})
+
+
+def test_long_control_requests_are_refused_before_they_are_read() -> None:
+    with pytest.raises(InvalidInputError, match="control has 1000000 strings: at most 4 are allowed"):
+        parse_control(np.full((1, 1_000_000), b"\xff", dtype=object))
+    with pytest.raises(InvalidInputError, match=rf"control has a text of 67108864 bytes: at most {MAX_TEXT}"):
+        parse_control(np.array([["cancel", b"\xff" * 2**26]], dtype=object))
+
+
+def test_a_photograph_of_spaces_makes_no_object_of_every_letter() -> None:
+    photo = b"AAAA " * 200_000
+    tracemalloc.start()
+    photo_bytes(photo)
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(photo)
+    tracemalloc.stop()

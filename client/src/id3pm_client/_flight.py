@@ -51,18 +51,23 @@ class Retry:
     The delay before retry k is random between half and all of `first_delay_s` * 2**(k-1), at most `max_delay_s`, and
     not shorter than what an overloaded server asks for. Where another server is awake, the request goes there at once.
 
+    By default a request lives through a restart of the server, with engines that take minutes to load, as far as its
+    `timeout_s` goes.
+
     Attributes:
         limit: Retries of one request; 0 switches them off.
+        first_contact: The same while no server has ever answered this client, whose address is probably wrong then.
         first_delay_s: Seconds before the first retry.
         max_delay_s: Longest delay in seconds, where the server does not ask for a longer one.
         budget: Retries that one client may make without a success in between, over all its requests; each success
             earns one back. Keeps a large batch from hammering a server that is down.
     """
 
-    limit: int = 8
+    limit: int = 64
     first_delay_s: float = 0.25
     max_delay_s: float = 5.0
-    budget: int = 128
+    budget: int = 2048
+    first_contact: int = 8
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -86,6 +91,7 @@ class RetryBudget:
     """Counts the retries of one client; thread-safe."""
 
     def __init__(self, capacity: int) -> None:
+        self.answered = False  # whether any server has, with an image or with an error
         self._capacity = capacity
         self._left = capacity
         self._lock = threading.Lock()
@@ -171,6 +177,7 @@ class Flight(Generic[TransportT]):
         assert self._started is not None
         self.open_at.clear()
         self.seconds = now - self._started
+        self._budget.answered = True
         self._budget.earn()
 
     def fail(self, error: ClientError, now: float, elsewhere: bool = False) -> float | ClientError:
@@ -192,7 +199,10 @@ class Flight(Generic[TransportT]):
         self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):
             error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s")
-        if not again or self._attempts > self._retry.limit or not self._budget.spend():
+        if not isinstance(error, (ConnectionFailedError, DeadlineExceededError)):
+            self._budget.answered = True
+        limit = self._retry.limit if self._budget.answered else min(self._retry.limit, self._retry.first_contact)
+        if not again or self._attempts > limit or not self._budget.spend():
             return error.of_request(self.request_id, self.index, self._label)
         asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
         delay_s = 0.0 if elsewhere else self._retry.delay_s(self._attempts, asked_s)

@@ -10,13 +10,17 @@ from id3pm.serving.face import FaceModel
 
 
 class TritonPythonModel:
-    """Default (not decoupled) mode: every request is answered before `execute` returns."""
+    """Default (not decoupled) mode: `execute` enqueues and returns; answers come from the model's own thread."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the detector and the face-recognition model."""
         self.model = FaceModel(pb_utils, args)
 
     def execute(self, requests: list[Any]) -> None:
-        """Answers requests, each exactly once."""
+        """Takes requests; each is answered exactly once, later."""
         for request in requests:
             self.model.answer(request)
+
+    def finalize(self) -> None:
+        """Ends the thread."""
+        self.model.close()
