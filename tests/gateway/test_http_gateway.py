@@ -206,6 +206,31 @@ def test_tokens_are_asked_for_everywhere_but_at_health(open_front: Callable[[Gat
     assert front.http("POST", "/v2/models/denoiser_64/infer", ping, known)[0] == 200, "a question is no ID vector"
 
 
+def test_a_token_of_any_bytes_is_refused_like_others(open_front: Callable[[GatewayOptions], Front]) -> None:
+    front = open_front(GatewayOptions(access=Access([(TOKEN.encode(), Caller("web", ("photo",)))])))
+    for token in (b"\xff\xfe" * 10, b"\xc3\xbc" * 10, TOKEN.encode() + b"\xff"):
+        with socket.create_connection(("127.0.0.1", front.ports["http-port"]), timeout=10) as connection:
+            connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token + b"\r\n\r\n")
+            assert b" 401 " in connection.recv(1000).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("model", ["face_embedding", "id3pm_photo", "id3pm_photo_png"])
+def test_the_word_control_opens_no_model_that_takes_none(
+    open_front: Callable[[GatewayOptions], Front], model: str
+) -> None:
+    front = open_front(GatewayOptions(access=Access(accept=("vector",))))
+    bodies: dict[str, dict[str, Any]] = {
+        "generate": {"control": "ping", "photo": "x"},
+        "infer": {"inputs": [{"name": "control", "data": ["ping", ""]}, {"name": "photo", "data": ["x"]}]},
+    }
+    for path, body in bodies.items():
+        assert "may not send photographs" in error_of(front.http("POST", f"/v2/models/{model}/{path}", body), 403)
+    front.health.drains()
+    open_vector = {"control": "ping", "embedding": [1.0]}
+    assert "draining" in error_of(front.http("POST", "/v2/models/id3pm_png/generate", open_vector), 503)
+    assert front.triton.seen == []
+
+
 def test_a_service_for_photographs_takes_no_id_vectors_from_anybody(
     open_front: Callable[[GatewayOptions], Front],
 ) -> None:
