@@ -102,6 +102,25 @@ def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
     assert asyncio.run(play()) == ["image_64", "image"]
 
 
+@pytest.mark.parametrize("way", ["no news", "not arrived", "sampled"])
+def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> None:
+    """More watch than it has room for, and then it answers each at once."""
+    rows = {"no news": [{"done": False, "step": 0, "steps": 9}], "sampled": [{"done": True}]}
+
+    class Crowded(FakeStages):
+        async def control(self, model: str, *words: str) -> dict[str, Any]:
+            self.watches.append((model, *words))
+            return {"id": words[1], "found": way in rows, "rows": rows.get(way)}
+
+    async def play() -> int:
+        wish = read_wish("id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        stages = Crowded(steps=8, step_s=0.1)
+        await tell_story(wish, stages, lambda name, data: None)
+        return len(stages.watches)
+
+    assert asyncio.run(play()) < 25, "in two times 0.9 s"
+
+
 @pytest.mark.parametrize(
     ("model", "body", "reason"),
     [
