@@ -136,7 +136,8 @@ class Upstream:
         refusal = self._refusal(code_of(status), message, vague=status == 400)
         if refusal.code != code_of(status):
             status = refusal.status
-        return HttpAnswer(status, {"Content-Type": "application/json"}, json.dumps({"error": str(refusal)}).encode())
+        document = {"error": str(refusal), "code": refusal.code}
+        return HttpAnswer(status, {"Content-Type": "application/json"}, json.dumps(document).encode())
 
     def _refusal(self, code: str, message: str, *, vague: bool = False) -> RefusedError:
         """What a caller gets to read; `vague` is a code that may be any: `generate` answers all errors with 400."""

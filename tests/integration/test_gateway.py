@@ -19,6 +19,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from id3pm.gateway.service import Service
+from id3pm_client import Client, DeadlineExceededError
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).parents[2]
@@ -256,3 +257,21 @@ def test_an_error_of_a_stage_passes_unchanged(public: Any, private: Any, embeddi
     for path in ("/v2/models/id3pm/generate", "/v2/models/id3pm/infer"):
         status, content = public.http(path, b"{")
         assert status == 400 and "not JSON" in json.loads(content)["error"]
+
+
+def test_a_deadline_that_cannot_be_met_has_its_own_status(public: Any, embedding: np.ndarray) -> None:
+    body = {"embedding": embedding.tolist(), "seed": 1, "steps": 1000, "timeout": 200_000}
+    for path in ("id3pm_png/generate", "denoiser_64/generate"):
+        status, content = public.http(f"/v2/models/{path}", body)
+        assert status == 504 and json.loads(content)["code"] == "DEADLINE_EXCEEDED", content
+    hopeless = public.start(
+        "id3pm",
+        ["image"],
+        timeout_us=200_000,
+        embedding=embedding[None],
+        seed=seed(1),
+        steps=np.array([[1000]], dtype=np.int32),
+    )
+    assert "the deadline cannot be met" in refused(hopeless, "DEADLINE_EXCEEDED")
+    with Client(public.server.grpc_url) as client, pytest.raises(DeadlineExceededError, match="cannot be met"):
+        client.generate(embedding, 1, steps=1000, timeout_s=0.2)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy.typing as npt
 
 from id3pm_client._errors import (
+    LATE,
     CancelledRequestError,
     ClientError,
     ConnectionFailedError,
@@ -191,7 +192,8 @@ class Flight(Generic[TransportT]):
         again = isinstance(error, UnavailableError) or (isinstance(error, CancelledRequestError) and self._was_cut)
         self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):
-            error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s")
+            said = f"; the server: {error}" if str(error).startswith(LATE) else ""
+            error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s{said}")
         if not again or self._attempts > self._retry.limit or not self._budget.spend():
             return error.of_request(self.request_id, self.index, self._label)
         asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
