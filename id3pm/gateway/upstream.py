@@ -141,7 +141,9 @@ class Upstream:
 
     def _refusal(self, code: str, message: str, *, vague: bool = False) -> RefusedError:
         """What a caller gets to read; `vague` is a code that may be any: `generate` answers all errors with 400."""
-        broken = code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED") and any(word in message for word in _BROKEN)
+        broken = code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED") and any(
+            word in message for word in _BROKEN
+        )
         if broken or ((vague or code == "INTERNAL") and _DEAD_STUB.fullmatch(message)):
             return self._health.unavailable()
         message = without_paths(message)
