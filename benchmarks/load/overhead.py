@@ -77,7 +77,7 @@ def cancel_steps(server: TritonServer, vector: NDArray[np.float32], repeats: int
 
 def _cancel(server: TritonServer, stage: str, vector: NDArray[np.float32], seed: int) -> int:
     request_id = f"cancelled-{stage}-{seed}-{time.monotonic_ns()}"
-    ask = functools.partial(control, server.host, server.ports["http-port"], stage)
+    ask = functools.partial(control, server.http_url, stage)
     before = steps_made(server.metrics_url, stage)
     with contextlib.closing(tritonclient.grpc.InferenceServerClient(server.grpc_url)) as client:
         values = {"embedding": vector[None], "seed": np.array([[seed]])}

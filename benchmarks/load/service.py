@@ -76,7 +76,7 @@ class ServiceProcess:
     @property
     def ready(self) -> bool:
         """Whether it says so."""
-        return is_ready(HOST, self.ports["http-port"])
+        return is_ready(f"{HOST}:{self.ports['http-port']}")
 
     def terminate(self, timeout_s: float = 90.0) -> int:
         """SIGTERM; the exit status."""

@@ -159,9 +159,10 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                     places.release()
                 await reader
             finally:
-                for task in (reader, *unanswered):
+                rest: list[asyncio.Future[Any]] = [reader, *unanswered]
+                for task in rest:
                     task.cancel()
-                await asyncio.wait([reader, *unanswered])
+                await asyncio.wait(rest)
 
     async def _streamed(self, caller: Caller, request: bytes, context: Any) -> bytes:
         """The answer to one request of a stream. An error is an answer, too: the others on the stream go on."""

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.gateway.health import Addresses, Health
 from id3pm.gateway.refusal import TOO_LATE, RefusedError, code_of, without_paths
+from id3pm.serving.control import UNIX
 
 SERVICE = "inference.GRPCInferenceService"
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -55,12 +56,7 @@ class Upstream:
         self.addresses = addresses
         self.channel = grpc.aio.insecure_channel(addresses.grpc, options=_UNLIMITED)
         self._health = health
-        # One connection per request: Triton may close a kept one at the very moment it is used again.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
-        )
+        self._session = _session(addresses.http)
         self._infer = self.channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
@@ -77,7 +73,7 @@ class Upstream:
         """
         try:
             async with self._session.request(
-                method, f"http://{self.addresses.http}{path}", data=body, headers=headers
+                method, _url(self.addresses.http, path), data=body, headers=headers
             ) as answer:
                 content = await answer.read()
                 if answer.status >= 400:
@@ -93,7 +89,10 @@ class Upstream:
             RefusedError: As `http`.
         """
         try:
-            async with self._session.get(f"http://{self.addresses.metrics}/metrics") as answer:
+            async with (
+                _session(self.addresses.metrics) as session,
+                session.get(_url(self.addresses.metrics, "/metrics")) as answer,
+            ):
                 return await answer.text()
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
@@ -158,6 +157,22 @@ class Upstream:
         """Closes all connections."""
         await self._session.close()
         await self.channel.close()
+
+
+def _session(address: str) -> aiohttp.ClientSession:
+    # One connection per request: Triton may close a kept one at the very moment it is used again.
+    kept: dict[str, Any] = {"limit": 0, "force_close": True}
+    path = address.removeprefix(UNIX)
+    connector = aiohttp.TCPConnector(**kept) if path == address else aiohttp.UnixConnector(path, **kept)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers=("User-Agent", "Accept-Encoding"),
+    )
+
+
+def _url(address: str, path: str) -> str:
+    return f"http://{'localhost' if address.startswith(UNIX) else address}{path}"
 
 
 class Upstreams:

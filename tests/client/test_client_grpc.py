@@ -165,16 +165,15 @@ def test_an_answer_that_cannot_be_read_is_an_error_and_no_endless_wait(service: 
         with Client(url) as client:
             client.generate(VECTOR, 13)
 
+    def call(run: Callable[[], None], caught: queue.SimpleQueue[BaseException]) -> None:
+        try:
+            run()
+        except BaseException as error:
+            caught.put(error)
+
     for run in (blocking, lambda: asyncio.run(main())):
         caught: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
-
-        def call(run: Callable[[], None] = run, caught: queue.SimpleQueue[BaseException] = caught) -> None:
-            try:
-                run()
-            except BaseException as error:
-                caught.put(error)
-
-        threading.Thread(target=call, daemon=True).start()
+        threading.Thread(target=call, args=(run, caught), daemon=True).start()
         error = caught.get(timeout=20)
         assert isinstance(error, InternalServerError) and "cannot be read: ValueError" in str(error)
 

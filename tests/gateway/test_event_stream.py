@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from fake_stages import PNG, FakeStages
 
-from id3pm.gateway.counters import Counters
 from id3pm.gateway import event_stream
+from id3pm.gateway.counters import Counters
 from id3pm.gateway.event_stream import Events, EventStream
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.refusal import RefusedError

@@ -139,6 +139,24 @@ def test_many_requests_on_one_grpc_stream_are_each_answered(public: Any, embeddi
     assert public.metrics()["id3pm_gateway_in_flight"] == 0
 
 
+def test_one_bad_request_on_a_stream_is_nobody_elses_trouble(public: Any, embedding: np.ndarray) -> None:
+    alone = public.infer("id3pm_png", ["png"], embedding=embedding[None], seed=seed(1))["png"]
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client = tritonclient.grpc.InferenceServerClient(public.server.grpc_url)
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    for model, number in (("id3pm_png", 1), ("id3pm_png", -1), ("other", 1), ("id3pm_png", 1)):
+        inputs = [public.tensor("embedding", embedding[None]), public.tensor("seed", seed(number))]
+        client.async_stream_infer(model, inputs, enable_empty_final_response=True)
+    outcomes = [answers.get(timeout=30) for _ in range(4)]
+    client.stop_stream()
+    client.close()
+    for result, error in (outcomes[0], outcomes[3]):
+        assert error is None
+        np.testing.assert_array_equal(result.as_numpy("png"), alone)
+    assert "seed=-1: must be between 0" in outcomes[1][1].message()
+    assert "model 'other' is not served" in outcomes[2][1].message()
+
+
 def refused(call: Callable[[], Any], code: str) -> str:
     with pytest.raises(InferenceServerException) as caught:
         call()
