@@ -6,13 +6,12 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from id3pm.serving.server import TritonServer
 from load import memory
 from load.arrivals import Arrival, Kind, burst, poisson
 from load.generator import Digests, Generator, drive
@@ -79,6 +78,21 @@ def fit_second_half(at_s: Sequence[float], values_mb: Sequence[float]) -> Fit:
     )
 
 
+class Soaked(Protocol):
+    """A server, such as `ServiceProcess`, with its gateway, or `TritonServer`, without."""
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` of gRPC."""
+
+    @property
+    def pid(self) -> int:
+        """The ancestor of all its processes, whose memory is noted."""
+
+    def ping(self, model: str) -> dict[str, Any]:
+        """What a stage says of itself."""
+
+
 class Sampler:
     """Notes the memory of a server's processes at equal times, in a thread of its own, as a context manager."""
 
@@ -114,7 +128,7 @@ class Sampler:
 
 
 def soak(
-    server: TritonServer,
+    server: Soaked,
     identities: NDArray[np.float32],
     known: Digests,
     kinds: Sequence[Kind],

@@ -148,6 +148,8 @@ def checked_id(sent: Any) -> str:
         raise RefusedError("INVALID_ARGUMENT", f"id={str(sent)[:64]}: must be text")
     if len(sent) > MAX_ID:
         raise RefusedError("INVALID_ARGUMENT", f"id has {len(sent)} characters: at most {MAX_ID} are allowed")
+    if not sent.isprintable():  # it stands in a header and in logs
+        raise RefusedError("INVALID_ARGUMENT", f"id={ascii(sent)}: must be printable characters")
     return sent
 
 

@@ -126,7 +126,7 @@ async def taken(request: web.Request, writing: Awaitable[Any], seconds: float) -
     """
     try:
         await asyncio.wait_for(writing, seconds)
-    except asyncio.TimeoutError:  # noqa: UP041 - another class before Python 3.11
+    except (asyncio.TimeoutError, ConnectionError):
         if request.transport is not None:
             request.transport.abort()
         raise asyncio.CancelledError from None

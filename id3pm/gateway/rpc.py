@@ -65,7 +65,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             **{name: self._question(name) for name in QUESTIONS},
         }
         self._handlers = {name: self._guarded(name, run) for name, run in methods.items()}
-        self._closed = self._guarded("", self._refuse)
+        self._closed = self._guarded("a closed method", self._refuse)
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         """The handler of a method; `None` is UNIMPLEMENTED."""

@@ -180,11 +180,15 @@ def _photo(rest: dict[str, Any]) -> dict[str, Any]:
     for name, value in source.items():
         if not isinstance(value, str):
             raise RefusedError("INVALID_ARGUMENT", f"{name}={str(value)[:64]}: must be text")
+        _check_text(name, value)
     return source
 
 
 def _scalar(name: str, value: Any) -> bool | int | float | str:
     """An option as a request parameter: a vector is its JSON text, and so is a number that has no place in 64 bits."""
+    _check_text("an option's name", name)
+    if isinstance(value, str):
+        _check_text(name, value)
     if isinstance(value, (bool, float, str)):
         return value
     if isinstance(value, int):
@@ -192,6 +196,14 @@ def _scalar(name: str, value: Any) -> bool | int | float | str:
     if isinstance(value, list):
         return json.dumps(value)
     raise RefusedError("INVALID_ARGUMENT", f"{name[:64]}={str(value)[:64]}: must be a number, text or a list")
+
+
+def _check_text(name: str, value: str) -> None:
+    """Refuses halves of characters, which JSON can write and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RefusedError("INVALID_ARGUMENT", f"{name}={ascii(value[:64])}: the text is no Unicode") from None
 
 
 def _is_number(value: Any) -> bool:
