@@ -69,8 +69,16 @@ class EventStream:
         self._heartbeat_s = heartbeat_s
         self._write_s = write_s
 
-    async def answer(self, request: web.Request, model: str, body: bytes) -> web.StreamResponse:
+    async def answer(
+        self, request: web.Request, model: str, body: bytes, held: contextlib.ExitStack | None = None
+    ) -> web.StreamResponse:
         """Streams until the image is there. What fails before the first event is a plain HTTP error.
+
+        Args:
+            request: Whom to answer.
+            model: `id3pm` or `id3pm_photo`.
+            body: What was sent.
+            held: See `Flights.fly`.
 
         Raises:
             RefusedError: The request cannot be begun, or its first stage refused it.
@@ -81,7 +89,7 @@ class EventStream:
         note(id=wish.id)
         upstream = self._upstreams.get()
         events = Events()
-        story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events)))
+        story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events), held))
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )

@@ -73,8 +73,21 @@ class Flights:
             self._cancels[request_id] = _Cancel(task, stop)
             task.add_done_callback(lambda _: self._cancels.pop(request_id))
 
-    async def fly(self, request_id: str, upstream: Upstream, work: Coroutine[Any, Any, T]) -> T:
-        """Runs `work` for a caller that may go (whose task is cancelled then)."""
+    async def fly(
+        self,
+        request_id: str,
+        upstream: Upstream,
+        work: Coroutine[Any, Any, T],
+        held: contextlib.ExitStack | None = None,
+    ) -> T:
+        """Runs `work` for a caller that may go (whose task is cancelled then).
+
+        Args:
+            request_id: The request.
+            upstream: Where it is sent.
+            work: Sends it, and gives its answer.
+            held: What the request occupies. Where the caller goes, it is taken from him and kept until the work ends.
+        """
         try:
             await self.enter(request_id)
         except asyncio.CancelledError:
@@ -85,6 +98,9 @@ class Flights:
             answer = await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_retrieve)
+            if held is not None:
+                kept = held.pop_all()
+                task.add_done_callback(lambda _: kept.close())
             self.abandon(request_id, upstream, task)
             raise
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -136,10 +137,13 @@ class HttpGateway:
         check_model(model)
         if self._health.phase is not Phase.DRAINING:  # else it depends on the body
             self._upstreams.get()
-        with self._intake.body() as room:
-            return await self._worked(request, caller, model, await self._body(request, room))
+        with contextlib.ExitStack() as held:
+            body = await self._body(request, held.enter_context(self._intake.body()))
+            return await self._worked(request, caller, model, body, held)
 
-    async def _worked(self, request: web.Request, caller: Caller, model: str, body: bytes) -> web.Response:
+    async def _worked(
+        self, request: web.Request, caller: Caller, model: str, body: bytes, held: contextlib.ExitStack
+    ) -> web.Response:
         length = request.headers.get("Inference-Header-Content-Length")
         generate = request.path.endswith("/generate")
         if len(body) < _LARGE:
@@ -152,11 +156,13 @@ class HttpGateway:
         if new_length is not None:
             headers["Inference-Header-Content-Length"] = str(new_length)
         upstream = self._upstreams.get(new_work=asked.control is None)
-        with self._intake.request(work=asked.control is None):
-            work = upstream.http("POST", request.path, body, headers)
-            answer = _answer(await (work if asked.control is not None else self._flights.fly(asked.id, upstream, work)))
-            await taken(request, answer.prepare(request), self._write_s)
-            await taken(request, answer.write_eof(), self._write_s)  # here, where it still counts
+        held.enter_context(self._intake.request(work=asked.control is None))
+        work = upstream.http("POST", request.path, body, headers)
+        if asked.control is None:
+            work = self._flights.fly(asked.id, upstream, work, held)
+        answer = _answer(await work)
+        await taken(request, answer.prepare(request), self._write_s)
+        await taken(request, answer.write_eof(), self._write_s)  # here, where it still counts
         return answer
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -168,10 +174,10 @@ class HttpGateway:
         note(caller=caller.name, model=model, bytes_in=request.content_length or 0)
         caller.require(model)
         self._upstreams.get()
-        with self._intake.body() as room:
-            body = await self._body(request, room)
-            with self._intake.request(work=True):
-                return await self._events.answer(request, model, body)
+        with contextlib.ExitStack() as held:
+            body = await self._body(request, held.enter_context(self._intake.body()))
+            held.enter_context(self._intake.request(work=True))
+            return await self._events.answer(request, model, body, held)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:

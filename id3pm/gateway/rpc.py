@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -123,12 +123,12 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     async def _infer(self, context: Any) -> None:
         caller = self._access.caller(_authorization(context))
         self._upstreams.get(new_work=False)
-        with self._intake.body() as body:
+        with contextlib.ExitStack() as held:
+            body = held.enter_context(self._intake.body())
             async with self._intake.arrival(known=True):
                 request = await self._message(context)
                 body.grow(len(request))
-            async with self._answer(caller, request, context) as answer:
-                await self._write(answer, context)
+            await self._write(await self._answer(caller, request, context, held), context)
 
     async def _refuse(self, context: Any) -> None:
         raise RefusedError("PERMISSION_DENIED", "this method is closed on this server")
@@ -170,10 +170,9 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         code, message = "INTERNAL", ""
         response = service_pb2.ModelStreamInferResponse()
         try:
-            with self._intake.body() as body:
-                body.grow(len(request))
-                async with self._answer(caller, request, context) as answer:
-                    response.infer_response.ParseFromString(answer)
+            with contextlib.ExitStack() as held:
+                held.enter_context(self._intake.body()).grow(len(request))
+                response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
             code = "OK"
         except RefusedError as refusal:
             code, message = refusal.code, str(refusal)
@@ -191,16 +190,15 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         response.infer_response.parameters["triton_final_response"].bool_param = True
         return bytes(response.SerializeToString())
 
-    @contextlib.asynccontextmanager
-    async def _answer(self, caller: Caller, request: bytes, context: Any) -> AsyncIterator[bytes]:
-        """Triton's answer to a `ModelInferRequest`, which is in flight until the caller of this is done with it."""
+    async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
+        """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
         asked, request = read_message(request)
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
         upstream = self._upstreams.get(new_work=asked.control is None)
-        with self._intake.request(work=asked.control is None):
-            work = _call(upstream, "ModelInfer", request, context)
-            yield await (work if asked.control is not None else self._flights.fly(asked.id, upstream, work))
+        held.enter_context(self._intake.request(work=asked.control is None))
+        work = _call(upstream, "ModelInfer", request, context)
+        return await (work if asked.control is not None else self._flights.fly(asked.id, upstream, work, held))
 
     async def _write(self, answer: bytes, context: Any) -> None:
         try:

@@ -202,6 +202,20 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
     assert front.caller.infer(message("a")).id == "a", "afterwards there is room again"
 
 
+def test_who_leaves_at_once_leaves_no_room_for_more(open_front: Callable[[GatewayOptions], Front]) -> None:
+    """What he sent still waits in Triton, and still counts: else a flood of those who leave would have no end."""
+    front = open_front(GatewayOptions(max_body=2**20, max_bodies=2 * 2**20))
+    for number in range(2):
+        asked = message(f"for ever {number}", size=900_000)
+        code, _ = status_of(lambda asked=asked: front.caller.infer(asked, timeout_s=0.5))
+        assert code == "DEADLINE_EXCEEDED"
+    until(lambda: front.gateway.counters.disconnects == 2)
+    code, text = status_of(lambda: front.caller.infer(message("one more", size=900_000)))
+    assert code == "RESOURCE_EXHAUSTED" and "the bodies of all requests" in text
+    front.triton.released.set_result(None)
+    until(lambda: status_of(lambda: front.caller.infer(message("one more", size=900_000)))[0] == "OK")
+
+
 def test_streams_are_counted(open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MAX_STREAMS", 2)
     front = open_front(GatewayOptions())
