@@ -112,17 +112,18 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        start = time.monotonic()
-        while not self._stop.wait(self._every_s):
-            processes = memory.family(self._pid)
-            now = memory.measure(processes)
+        start = due = time.monotonic()
+        while not self._stop.wait(max(due - time.monotonic(), 0.0)):
+            due = max(due + self._every_s, time.monotonic())
+            found = [one for process in memory.family(self._pid) if (one := memory.of_process(process)) is not None]
+            now = memory.together(found)
             self.samples.append(
                 {
                     "at_s": time.monotonic() - start,
                     "anonymous_mb": now.anonymous / memory.MB,
                     "rss_mb": now.rss / memory.MB,
                     "shm_mb": now.shm / memory.MB,
-                    "parts_mb": {memory.label(one): memory.measure([one]).anonymous / memory.MB for one in processes},
+                    "parts_mb": {one.label: one.anonymous / memory.MB for one in found},
                 }
             )
 
@@ -169,7 +170,7 @@ def soak(
     say(f"warming up: {WARM_UP} requests at once")
     drive(Generator(server.grpc_url, identities), burst(kinds, WARM_UP, seed=seed, identities=len(identities)))
     say(f"{len(arrivals)} requests, {rate:.3g} a second")
-    with Sampler(server.pid, every_s=max(seconds / 600, 0.5)) as sampler:
+    with Sampler(server.pid, every_s=max(seconds / 600, 0.25)) as sampler:
         records = drive(Generator(server.grpc_url, identities, known), arrivals)
     series = {name: [sample[name] for sample in sampler.samples] for name in SERIES}
     at_s = [sample["at_s"] for sample in sampler.samples]
