@@ -243,7 +243,8 @@ class TritonServer(Endpoints):
         return [*options, *(f"--{option}={number}" for option, number in _NUMBERS.items())]
 
     def _command(self, runtime: TritonRuntime, scratch: Path) -> list[str]:
-        locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"  # a key that nobody has
+        # A key that nobody has, except who reads the command line: other users can, but not reach a private server.
+        locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"
         return [
             str(runtime.binary),
             f"--model-repository={self.repository}",
