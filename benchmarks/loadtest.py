@@ -22,9 +22,10 @@ import click
 from load import charts, compare, faults, generator, overhead, soak, summary, sweep
 from load.arrivals import poisson
 from load.perf_analyzer import install
-from load.running import BAD, capacity, mixture, people_of, prepared, say, serving, write
+from load.running import BAD, capacity, mixture, people_of, prepared, say, service, serving, write
 
 ROOT = Path(__file__).resolve().parents[1]
+GATEWAY = click.option("--gateway", is_flag=True, help="Load `id3pm serve` in place of Triton alone.")
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -47,6 +48,7 @@ def main() -> None:
 
 @main.command("sweep")
 @common
+@GATEWAY
 @click.option("--concurrency", default="1,2,4,8,16", show_default=True, help="Requests at once.")
 @click.option("--loads", default="0.5,0.7,0.9", show_default=True, help="Poisson rates, as shares of the best.")
 @click.option("--requests", type=click.IntRange(1), default=40, show_default=True, help="Of each run, at least.")
@@ -57,6 +59,7 @@ def sweep_command(
     out: Path,
     seed: int,
     docs: Path | None,
+    gateway: bool,
     concurrency: str,
     loads: str,
     requests: int,
@@ -65,7 +68,7 @@ def sweep_command(
 ) -> None:
     """perf_analyzer against the ensemble."""
     tool = install(ROOT / "build" / "perf_analyzer")
-    with serving(repository) as server:
+    with service(repository, out) if gateway else serving(repository) as server:
         vectors = people_of(server, people)
         results = sweep.measure(
             tool,
@@ -83,6 +86,7 @@ def sweep_command(
 
 @main.command("mix")
 @common
+@GATEWAY
 @click.option("--steps", default="10,50", show_default=True, help="Step counts that are mixed in equal parts.")
 @click.option("--sr-steps", type=click.IntRange(1), help="Of super-resolution; as many as at 64 px if not given.")
 @click.option(
@@ -98,6 +102,7 @@ def mix_command(
     out: Path,
     seed: int,
     docs: Path | None,
+    gateway: bool,
     steps: str,
     sr_steps: int | None,
     rate: float | None,
@@ -108,7 +113,7 @@ def mix_command(
     """Our open-loop generator: mixed step counts, priorities and cancellations."""
     kinds = mixture(steps, sr_steps, urgent)
     vectors, known = prepared(repository, kinds, known_seeds := 2)
-    with serving(repository) as server:
+    with service(repository, out) if gateway else serving(repository) as server:
         rate = rate or 0.7 * capacity(server, vectors, kinds, seed)
         arrivals = poisson(
             kinds,
@@ -181,7 +186,8 @@ def overhead_command(
 ) -> None:
     """Beside the engines in process; steps after a cancel; memory without engines."""
     say("served beside in process")
-    results: dict[str, Any] = {"served": overhead.served_share(repository, steps, rounds)}
+    out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"served": overhead.served_share(repository, steps, rounds, out)}
     with serving(repository) as server:
         say("cancels")
         results["cancel_steps"] = overhead.cancel_steps(server, people_of(server, 1)[0], cancels)
@@ -211,10 +217,10 @@ def soak_command(
     limit: float,
     rate: float | None,
 ) -> None:
-    """Mixed load with cancels and bad requests, and a line through the memory of its second half."""
+    """Mixed load with cancels and bad requests on `id3pm serve`, and a line through its memory in the second half."""
     kinds = mixture(steps, sr_steps, urgent=0.1)
     vectors, known = prepared(repository, kinds, known_seeds := 2)
-    with serving(repository) as server:
+    with service(repository, out) as server:
         results = soak.soak(
             server,
             vectors,

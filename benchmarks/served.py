@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -10,21 +11,37 @@ import numpy as np
 import psutil
 
 from contest import Timing
+from id3pm.serving.preflight import check_engines
 from id3pm.serving.server import TritonServer
 from id3pm_client import Client, ClientError
+from load.service import ServiceProcess
 
 
 class Served:
-    """A Triton server of its own, and a client that has all images in flight at once. A context manager."""
+    """A server of its own, and a client that has all images in flight at once.
 
-    def __init__(self, repository: Path, images: int, steps: int) -> None:
+    Args:
+        repository: Models and built engines.
+        images: How many at once.
+        steps: Of both stages.
+        log: Where `id3pm serve` writes its log; `None` for Triton alone, without a gateway.
+    """
+
+    def __init__(self, repository: Path, images: int, steps: int, log: Path | None = None) -> None:
         self._images, self._steps = images, steps
+        self._cleanup = contextlib.ExitStack()
         before = set(psutil.Process().children(recursive=True))
-        self._server = TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0)
-        self._server.__enter__()
+        server: TritonServer | ServiceProcess
+        if log is None:
+            server = self._cleanup.enter_context(TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0))
+        else:
+            server = ServiceProcess(repository, log)
+            self._cleanup.callback(server.kill)
+            server.start()
+            self._cleanup.callback(server.terminate)
         self._processes = set(psutil.Process().children(recursive=True)) - before
-        self._client = Client(self._server.grpc_url)
-        length = self._server.manifests["base"].unet.identity_dim
+        self._client = self._cleanup.enter_context(Client(server.grpc_url))
+        length = check_engines(repository)["base"].unet.identity_dim
         assert length is not None
         self._vector = np.random.default_rng(0).standard_normal(length, dtype=np.float32)
 
@@ -47,5 +64,4 @@ class Served:
 
     def close(self) -> None:
         """Stops the server."""
-        self._client.close()
-        self._server.__exit__(None, None, None)
+        self._cleanup.close()

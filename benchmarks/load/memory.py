@@ -9,10 +9,9 @@ RSS counts shared pages once for each process.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -52,29 +51,53 @@ def family(pid: int) -> list[psutil.Process]:
 
 def measure(processes: Sequence[psutil.Process]) -> Memory:
     """Of those processes that still live."""
-    pss = rss = uss = anonymous = 0
-    regions: set[str] = set()
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            info = process.memory_full_info()
-            of_no_file = _anonymous(process.pid)
-            pss, rss, uss, anonymous = pss + info.pss, rss + info.rss, uss + info.uss, anonymous + of_no_file
-            regions |= regions_of(process.pid)
-    return Memory(pss, rss, uss, anonymous, sum(map(_size, regions)))
+    return together([one for process in processes if (one := of_process(process)) is not None])
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """Bytes of one process, and its regions of /dev/shm, which it may share."""
+
+    label: str
+    fields: Mapping[str, int]
+    regions: frozenset[str]
+
+    @property
+    def anonymous(self) -> int:
+        """Of no file."""
+        return self.fields["Pss_Anon"] + self.fields["SwapPss"]
+
+
+def of_process(process: psutil.Process) -> Process | None:
+    """One process, in a single look, for the kernel walks all its pages; `None` where it has ended."""
+    try:
+        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        fields = {name: 1024 * int(kib) for name, kib in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
+        return Process(label(process), fields, frozenset(regions_of(process.pid)))
+    except (psutil.Error, OSError):
+        return None
+
+
+def together(processes: Sequence[Process]) -> Memory:
+    """The sum of several."""
+
+    def total(*names: str) -> int:
+        return sum(process.fields[name] for process in processes for name in names)
+
+    regions = frozenset[str]().union(*(process.regions for process in processes))
+    return Memory(
+        pss=total("Pss"),
+        rss=total("Rss"),
+        uss=total("Private_Clean", "Private_Dirty"),
+        anonymous=sum(process.anonymous for process in processes),
+        shm=sum(map(_size, regions)),
+    )
 
 
 def label(process: psutil.Process) -> str:
     """The model of a stub, or the program's name."""
     model = next((Path(word).parts[-3] for word in process.cmdline() if word.endswith("/model.py")), None)
     return f"{model} ({process.pid})" if model else f"{process.name()} ({process.pid})"
-
-
-def _anonymous(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise psutil.NoSuchProcess(pid) from error
-    return 1024 * sum(int(kib) for kib in re.findall(r"^(?:Pss_Anon|SwapPss): +(\d+) kB", text, re.MULTILINE))
 
 
 def _size(region: str) -> int:

@@ -33,6 +33,7 @@ from workers import Worker, interleaved
 AT_ONCE = 8
 SERVED_SHARE, CANCEL_STEPS, OWN_MB = 0.95, 2, 400.0
 """The targets."""
+GATEWAY = "through the gateway"
 STAGES: Mapping[str, dict[str, int]] = {
     "denoiser_64": {"steps": 200, "sr_steps": 2},
     "super_resolution": {"steps": 2, "sr_steps": 200},
@@ -43,16 +44,17 @@ SETTLED_S = 2.0
 """Longer than a step of one row, and than it takes a step to be seen in the metrics."""
 
 
-def served_share(repository: Path, steps: int, rounds: int) -> dict[str, Any]:
-    """Seconds of 8 images at once, in process and through Triton, in turns."""
+def served_share(repository: Path, steps: int, rounds: int, out: Path) -> dict[str, Any]:
+    """Seconds of 8 images at once, in process, through Triton, and through `id3pm serve` with its gateway, in turns."""
     worker = Worker(ours.Cascade, {"repository": str(repository), "images": AT_ONCE, "steps": steps})
     with contextlib.ExitStack() as stack:
         stack.callback(worker.close)
         worker.result()
-        served = Served(repository, AT_ONCE, steps)
-        stack.callback(served.close)
-        both: Any = {"in process": worker, "served": served}
-        turns, failed = interleaved(both, seconds=0.0, least=rounds, most=rounds)
+        contenders: dict[str, Any] = {"in process": worker}
+        for name, log in (("served", None), (GATEWAY, out / "overhead.log")):
+            contenders[name] = Served(repository, AT_ONCE, steps, log)
+            stack.callback(contenders[name].close)
+        turns, failed = interleaved(contenders, seconds=0.0, least=rounds, most=rounds)
     if failed:
         raise RuntimeError(f"not measured: {failed}")
     taken = {name: [turn.seconds for turn in each] for name, each in turns.items()}
@@ -63,6 +65,7 @@ def served_share(repository: Path, steps: int, rounds: int) -> dict[str, Any]:
         "seconds": taken,
         "images_per_s": {name: AT_ONCE / median for name, median in medians.items()},
         "share": medians["in process"] / medians["served"],
+        "gateway_share": medians["in process"] / medians[GATEWAY],
     }
 
 
@@ -77,7 +80,7 @@ def cancel_steps(server: TritonServer, vector: NDArray[np.float32], repeats: int
 
 def _cancel(server: TritonServer, stage: str, vector: NDArray[np.float32], seed: int) -> int:
     request_id = f"cancelled-{stage}-{seed}-{time.monotonic_ns()}"
-    ask = functools.partial(control, server.host, server.ports["http-port"], stage)
+    ask = functools.partial(control, server.http_url, stage)
     before = steps_made(server.metrics_url, stage)
     with contextlib.closing(tritonclient.grpc.InferenceServerClient(server.grpc_url)) as client:
         values = {"embedding": vector[None], "seed": np.array([[seed]])}
@@ -183,6 +186,8 @@ def verdicts(results: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     if "served" in results:
         share = results["served"]["share"]
         yield f"served at concurrency {AT_ONCE} >= {SERVED_SHARE}x in process", f"{share:.3f}x", share >= SERVED_SHARE
+        share = results["served"]["gateway_share"]
+        yield f"the same {GATEWAY} >= {SERVED_SHARE}x in process", f"{share:.3f}x", share >= SERVED_SHARE
     for stage, steps in results.get("cancel_steps", {}).items():
         yield f"cancel in {stage}: <= {CANCEL_STEPS} steps", f"at most {max(steps)}", max(steps) <= CANCEL_STEPS
     if "own_memory" in results:
@@ -193,4 +198,8 @@ def verdicts(results: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
 def markdown(results: Mapping[str, Any]) -> list[str]:
     """The table of targets."""
     rows = [[asked, found, "met" if met else "**missed**"] for asked, found, met in verdicts(results)]
-    return table(["asked for", "measured", ""], rows)
+    lines = table(["asked for", "measured", ""], rows)
+    if "served" in results:
+        rates = results["served"]["images_per_s"]
+        lines += ["", f"Images a second: {', '.join(f'{rate:.3g} {name}' for name, rate in rates.items())}."]
+    return lines

@@ -78,7 +78,7 @@ class PlainTriton:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
-        while not is_ready(HOST, self.ports["http-port"]):
+        while not is_ready(f"{HOST}:{self.ports['http-port']}"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 words = "\n".join(self._lines[-20:])
                 raise RuntimeError(f"the server on {self._repository} did not become ready; its last lines:\n{words}")

@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from load import generator, summary
 from load.arrivals import Kind, burst
 from load.identities import identities
 from load.references import references
+from load.service import ServiceProcess
 
 BAD = Kind(name="bad requests", options={"steps": 100_000}, share=0.05, valid=False)
 say: Callable[[str], None] = functools.partial(
@@ -48,14 +49,40 @@ def mixture(steps: str, sr_steps: int | None, urgent: float) -> list[Kind]:
     return kinds
 
 
+class Server(Protocol):
+    """What is loaded."""
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` of gRPC."""
+
+
 @contextlib.contextmanager
 def serving(repository: Path) -> Iterator[TritonServer]:
-    """The server on free ports."""
+    """Triton alone, without a gateway, on free ports."""
     with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
         yield server
 
 
-def people_of(server: TritonServer, count: int) -> NDArray[np.float32]:
+@contextlib.contextmanager
+def service(repository: Path, out: Path) -> Iterator[ServiceProcess]:
+    """`id3pm serve` on free ports: Triton behind its gateway; its log is in `out`.
+
+    Raises:
+        RuntimeError: It did not start, or did not end well.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    process = ServiceProcess(repository, out / "service.log")
+    try:
+        process.start()
+        yield process
+        if (status := process.terminate()) != 0:
+            raise RuntimeError(f"id3pm serve ended with status {status}")
+    finally:
+        process.kill()
+
+
+def people_of(server: Server, count: int) -> NDArray[np.float32]:
     """ID vectors, made by the server's own face stage."""
     with Client(server.grpc_url) as client:
         return identities(client, count)
@@ -72,7 +99,7 @@ def prepared(
 
 
 def capacity(
-    server: TritonServer, vectors: NDArray[np.float32], kinds: Sequence[Kind], seed: int, requests: int = 24
+    server: Server, vectors: NDArray[np.float32], kinds: Sequence[Kind], seed: int, requests: int = 24
 ) -> float:
     """Images a second when all of a mixture come at once."""
     say(f"capacity: {requests} requests at once")

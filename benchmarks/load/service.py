@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from id3pm.serving.control import is_ready
+from id3pm.serving.control import control, is_ready
 from id3pm.serving.preflight import check_ports
 
 HOST = "127.0.0.1"
@@ -51,6 +52,21 @@ class ServiceProcess:
         """`host:port` of gRPC."""
         return f"{HOST}:{self.ports['grpc-port']}"
 
+    @property
+    def http_url(self) -> str:
+        """`host:port` of HTTP."""
+        return f"{HOST}:{self.ports['http-port']}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of `id3pm serve`, the ancestor of all its processes."""
+        assert self._process is not None
+        return self._process.pid
+
+    def ping(self, model: str) -> dict[str, Any]:
+        """What a stage's scheduler says of itself, asked through the gateway."""
+        return control(self.http_url, model, "ping")
+
     def start(self) -> None:
         """Starts it and waits until it says that it is ready.
 
@@ -78,7 +94,7 @@ class ServiceProcess:
     @property
     def ready(self) -> bool:
         """Whether it says so."""
-        return is_ready(HOST, self.ports["http-port"])
+        return is_ready(self.http_url)
 
     def terminate(self, timeout_s: float = 90.0) -> int:
         """SIGTERM; the exit status."""

@@ -6,13 +6,12 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from id3pm.serving.server import TritonServer
 from load import memory
 from load.arrivals import Arrival, Kind, burst, poisson
 from load.generator import Digests, Generator, drive
@@ -79,6 +78,21 @@ def fit_second_half(at_s: Sequence[float], values_mb: Sequence[float]) -> Fit:
     )
 
 
+class Soaked(Protocol):
+    """A server, such as `ServiceProcess`, with its gateway, or `TritonServer`, without."""
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` of gRPC."""
+
+    @property
+    def pid(self) -> int:
+        """The ancestor of all its processes, whose memory is noted."""
+
+    def ping(self, model: str) -> dict[str, Any]:
+        """What a stage says of itself."""
+
+
 class Sampler:
     """Notes the memory of a server's processes at equal times, in a thread of its own, as a context manager."""
 
@@ -98,23 +112,24 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        start = time.monotonic()
-        while not self._stop.wait(self._every_s):
-            processes = memory.family(self._pid)
-            now = memory.measure(processes)
+        start = due = time.monotonic()
+        while not self._stop.wait(max(due - time.monotonic(), 0.0)):
+            due = max(due + self._every_s, time.monotonic())
+            found = [one for process in memory.family(self._pid) if (one := memory.of_process(process)) is not None]
+            now = memory.together(found)
             self.samples.append(
                 {
                     "at_s": time.monotonic() - start,
                     "anonymous_mb": now.anonymous / memory.MB,
                     "rss_mb": now.rss / memory.MB,
                     "shm_mb": now.shm / memory.MB,
-                    "parts_mb": {memory.label(one): memory.measure([one]).anonymous / memory.MB for one in processes},
+                    "parts_mb": {one.label: one.anonymous / memory.MB for one in found},
                 }
             )
 
 
 def soak(
-    server: TritonServer,
+    server: Soaked,
     identities: NDArray[np.float32],
     known: Digests,
     kinds: Sequence[Kind],
@@ -155,7 +170,7 @@ def soak(
     say(f"warming up: {WARM_UP} requests at once")
     drive(Generator(server.grpc_url, identities), burst(kinds, WARM_UP, seed=seed, identities=len(identities)))
     say(f"{len(arrivals)} requests, {rate:.3g} a second")
-    with Sampler(server.pid, every_s=max(seconds / 600, 0.5)) as sampler:
+    with Sampler(server.pid, every_s=max(seconds / 600, 0.25)) as sampler:
         records = drive(Generator(server.grpc_url, identities, known), arrivals)
     series = {name: [sample[name] for sample in sampler.samples] for name in SERIES}
     at_s = [sample["at_s"] for sample in sampler.samples]

@@ -90,7 +90,7 @@ class Access:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise RefusedError("UNAUTHENTICATED", "a token is needed: send the header authorization: Bearer TOKEN")
-        sent = token.strip().encode()
+        sent = token.strip().encode(errors="surrogateescape")  # as aiohttp reads bytes that are no UTF-8
         found = [caller for known, caller in self._callers if hmac.compare_digest(known, sent)]  # all are compared
         if not found:
             raise RefusedError("UNAUTHENTICATED", "the token is not known here")

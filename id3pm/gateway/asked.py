@@ -12,7 +12,10 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.gateway.access import MODELS, Caller
 from id3pm.gateway.refusal import RefusedError
+from id3pm.serving.preflight import STAGE_MODELS
 
+# The models with an input `control`. Elsewhere the word is an unknown input or a parameter, and the request is work.
+CONTROLLED = frozenset(STAGE_MODELS.values())
 # `drain` is the operator's, who stops the service with a signal.
 OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 MAX_ID = 256
@@ -26,7 +29,7 @@ class Asked:
     Attributes:
         model: A served model.
         id: The request's id; never empty where it is work.
-        control: The operation of a control request, or `None` where the request is work.
+        control: The operation of a control request to a stage, or `None` where the request is work.
     """
 
     model: str
@@ -71,7 +74,10 @@ def read_json(model: str, body: bytes, header_length: str | None, *, generate: b
     """
     length = _header_length(header_length, len(body))
     document = parse_object(body if length is None else body[:length])
-    control = _generate_control(document) if generate else _infer_control(document, body[length:] if length else b"")
+    control = None
+    if model in CONTROLLED:
+        binary = body[length:] if length else b""
+        control = _generate_control(document) if generate else _infer_control(document, binary)
     sent = document.get("id", "")
     if sent == "" and control is None:
         new = uuid.uuid4().hex
@@ -93,7 +99,7 @@ def read_message(data: bytes) -> tuple[Asked, bytes]:
         message.ParseFromString(data)
     except Exception as error:  # DecodeError, which protobuf's implementations do not all define in one place
         raise RefusedError("INVALID_ARGUMENT", "the message is no inference.ModelInferRequest") from error
-    control = _message_control(message)
+    control = _message_control(message) if message.model_name in CONTROLLED else None
     if message.id == "" and control is None:
         new = uuid.uuid4().hex
         field = b"\x1a" + bytes([len(new)]) + new.encode()  # number 3; a parser takes the last one
@@ -120,7 +126,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         raise RefusedError("INVALID_ARGUMENT", f"a JSON key is repeated, one of {', '.join(made)[:200]}")
+    for name in made:
+        _whole(name)
     return made
+
+
+def _whole(name: Any) -> Any:
+    """A name that Triton, which reads to the first NUL, reads like Python."""
+    if isinstance(name, str) and "\0" in name:
+        raise RefusedError("INVALID_ARGUMENT", f"the name {name[:64]!r} has a NUL in it")
+    return name
 
 
 def checked_id(sent: Any) -> str:
@@ -133,6 +148,8 @@ def checked_id(sent: Any) -> str:
         raise RefusedError("INVALID_ARGUMENT", f"id={str(sent)[:64]}: must be text")
     if len(sent) > MAX_ID:
         raise RefusedError("INVALID_ARGUMENT", f"id has {len(sent)} characters: at most {MAX_ID} are allowed")
+    if not sent.isprintable():  # it stands in a header and in logs
+        raise RefusedError("INVALID_ARGUMENT", f"id={ascii(sent)}: must be printable characters")
     return sent
 
 
@@ -159,7 +176,7 @@ def _infer_control(document: dict[str, Any], binary: bytes) -> str | None:
     for tensor in inputs:
         parameters = tensor.get("parameters")
         size = parameters.get(_BINARY) if isinstance(parameters, dict) else None
-        if tensor.get("name") == "control":
+        if _whole(tensor.get("name")) == "control":
             data = binary[offset : offset + size] if isinstance(size, int) else None
             found.append(_first_text(tensor.get("data")) if data is None else _first_element(data))
         offset += size if isinstance(size, int) else 0
@@ -169,7 +186,7 @@ def _infer_control(document: dict[str, Any], binary: bytes) -> str | None:
 def _message_control(message: Any) -> str | None:
     found = []
     for index, tensor in enumerate(message.inputs):
-        if tensor.name == "control":
+        if _whole(tensor.name) == "control":
             raw, typed = message.raw_input_contents, tensor.contents.bytes_contents
             found.append(_first_element(raw[index]) if index < len(raw) else _text(typed[0]) if typed else "")
     return _only(found)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from id3pm.errors import ServerError
+from id3pm.serving.control import connection_to
 from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.proc import children, runs
 from id3pm.serving.server import TritonServer
@@ -170,7 +171,7 @@ def probe(server: TritonServer, timeout_s: float) -> None:
 
 
 def _post(server: TritonServer, model: str, body: Mapping[str, Any], timeout_s: float) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(server.http_url, timeout=timeout_s)
+    connection = connection_to(server.http_url, timeout_s)
     try:
         connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
         response = connection.getresponse()

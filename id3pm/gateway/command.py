@@ -55,6 +55,9 @@ _CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 photo.jpg; printf '"}')
 @click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach, without tokens.")
 @click.option("--allow-origin", multiple=True, help="Origin of web pages that may send requests; * is all. Repeatable.")
 @click.option("--max-body", type=click.FloatRange(min=0, min_open=True), default=64.0, help="MiB of a request body.")
+@click.option(
+    "--max-bodies", type=click.FloatRange(min=0, min_open=True), default=1024.0, help="MiB of all bodies in flight."
+)
 @click.option("--threads", type=click.IntRange(1), show_default="all cores", help="CPU threads of each engine.")
 @click.option("--start-timeout", type=click.FloatRange(1), default=300.0, help="Seconds to become ready.")
 @click.option("--drain-timeout", type=click.FloatRange(0), default=60.0, help="Seconds for work in flight at the end.")
@@ -74,6 +77,7 @@ def serve_command(
     insecure: bool,
     allow_origin: tuple[str, ...],
     max_body: float,
+    max_bodies: float,
     threads: int | None,
     start_timeout: float,
     drain_timeout: float,
@@ -107,6 +111,7 @@ def serve_command(
         metrics_port=metrics_port,
         options=GatewayOptions(
             max_body=int(max_body * 2**20),
+            max_bodies=int(max_bodies * 2**20),
             access=Access(accept=_ACCEPT[accept]) if tokens is None else read_tokens(tokens, _ACCEPT[accept]),
             tls=None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key),
             allow_origins=allow_origin,

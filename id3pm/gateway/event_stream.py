@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -21,19 +21,64 @@ from id3pm.gateway.upstream import Upstream, Upstreams
 
 logger = logging.getLogger(__name__)
 HEARTBEAT_S = 10.0  # well below the minute after which proxies close a silent connection
+WRITE_S = 60.0
 _END = object()
+_PROGRESS = "progress"
+
+
+class Events:
+    """What is told and not written yet. Progress is merged for a slow reader: at most six events wait."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] = []
+        self._some = asyncio.Event()
+
+    def put(self, event: Any) -> None:
+        """Adds one; of steps nobody has read only the last remains, with the newest preview of them all."""
+        last = self.waiting[-1] if self.waiting else None
+        if isinstance(event, tuple) and isinstance(last, tuple) and event[0] == last[0] == _PROGRESS:
+            event = (_PROGRESS, {**last[1], **event[1]})
+            self.waiting.pop()
+        self.waiting.append(event)
+        self._some.set()
+
+    async def get(self) -> Any:
+        """The next one."""
+        await self._some.wait()
+        event = self.waiting.pop(0)
+        if not self.waiting:
+            self._some.clear()
+        return event
 
 
 class EventStream:
-    """Answers `generate_stream`."""
+    """Answers `generate_stream`.
 
-    def __init__(self, upstreams: Upstreams, flights: Flights, heartbeat_s: float = HEARTBEAT_S) -> None:
+    Args:
+        upstreams: Where the stages are.
+        flights: All requests on their way.
+        heartbeat_s: Seconds of silence before a sign of life.
+        write_s: Seconds after which a reader who takes nothing counts as gone.
+    """
+
+    def __init__(
+        self, upstreams: Upstreams, flights: Flights, heartbeat_s: float = HEARTBEAT_S, write_s: float = WRITE_S
+    ) -> None:
         self._upstreams = upstreams
         self._flights = flights
         self._heartbeat_s = heartbeat_s
+        self._write_s = write_s
 
-    async def answer(self, request: web.Request, model: str, body: bytes) -> web.StreamResponse:
+    async def answer(
+        self, request: web.Request, model: str, body: bytes, held: contextlib.ExitStack | None = None
+    ) -> web.StreamResponse:
         """Streams until the image is there. What fails before the first event is a plain HTTP error.
+
+        Args:
+            request: Whom to answer.
+            model: `id3pm` or `id3pm_photo`.
+            body: What was sent.
+            held: See `Flights.fly`.
 
         Raises:
             RefusedError: The request cannot be begun, or its first stage refused it.
@@ -43,8 +88,8 @@ class EventStream:
         wish = read_wish(model, document, uuid.uuid4().hex)
         note(id=wish.id)
         upstream = self._upstreams.get()
-        events: asyncio.Queue[Any] = asyncio.Queue()
-        story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events)))
+        events = Events()
+        story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events), held))
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
@@ -56,9 +101,10 @@ class EventStream:
                 await story
         return response
 
-    async def _write(
-        self, request: web.Request, response: web.StreamResponse, events: asyncio.Queue[Any], request_id: str
-    ) -> None:
+    async def _write(self, request: web.Request, response: web.StreamResponse, events: Events, request_id: str) -> None:
+        async def write(data: bytes) -> None:
+            await taken(request, response.write(data), self._write_s)
+
         while True:
             try:
                 event = await asyncio.wait_for(events.get(), self._heartbeat_s)
@@ -73,26 +119,38 @@ class EventStream:
                 await response.write_eof()
                 return
             if event is None:
-                await response.write(b": still at work\n\n")
+                await write(b": still at work\n\n")
             elif isinstance(event, RefusedError):
-                await response.write(_event("error", {"code": event.code, "message": str(event)}))
+                await write(_event("error", {"code": event.code, "message": str(event)}))
             else:
-                await response.write(_event(*event))
+                await write(_event(*event))
 
 
-async def _told(wish: Wish, upstream: Upstream, events: asyncio.Queue[Any]) -> None:
+async def taken(request: web.Request, writing: Awaitable[Any], seconds: float) -> None:
+    """Waits for what is written to the sender of `request`; who does not take it in time counts as gone.
+
+    Raises:
+        asyncio.CancelledError: So, as from aiohttp where the caller closes the connection.
+    """
+    try:
+        await asyncio.wait_for(writing, seconds)
+    except (asyncio.TimeoutError, ConnectionError):
+        if request.transport is not None:
+            request.transport.abort()
+        raise asyncio.CancelledError from None
+
+
+async def _told(wish: Wish, upstream: Upstream, events: Events) -> None:
     """Tells the story into a queue; its last words are an error, or nothing, and the end."""
     try:
-        await tell_story(wish, upstream, lambda name, data: events.put_nowait((name, data)))
+        await tell_story(wish, upstream, lambda name, data: events.put((name, data)))
     except RefusedError as refusal:
-        events.put_nowait(refusal)
+        events.put(refusal)
     except Exception as error:  # whatever it is, the caller must hear of it, and without internals
         logger.exception("a stream failed")
-        events.put_nowait(
-            RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more")
-        )
+        events.put(RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more"))
     finally:
-        events.put_nowait(_END)
+        events.put(_END)
 
 
 def _event(name: str, data: Mapping[str, Any]) -> bytes:

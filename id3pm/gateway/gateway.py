@@ -19,11 +19,13 @@ from id3pm.gateway.counters import Counters
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.health import Health
 from id3pm.gateway.http import HttpGateway
+from id3pm.gateway.intake import Intake
 from id3pm.gateway.journal import Journal
 from id3pm.gateway.rpc import RpcGateway
 from id3pm.gateway.upstream import Upstreams
 
 MAX_BODY = 64 * 2**20
+MAX_BODIES = 2**30
 _CLOSE_S = 5.0
 _KEEPALIVE_S = 75.0
 _PING_MS = 1_000
@@ -61,7 +63,9 @@ class GatewayOptions:
 
     Attributes:
         max_body: Bytes of a request body or gRPC message.
-        body_s: Seconds for an HTTP body to arrive.
+        max_bodies: Bytes of all bodies in flight.
+        body_s: Seconds for a body to arrive.
+        write_s: Seconds for a caller to take what it is sent.
         access: Who may send what.
         tls: Certificate and key for HTTP and gRPC, or `None` for plain text.
         allow_origins: Origins of web pages that browsers let send requests; `*` is all.
@@ -69,7 +73,9 @@ class GatewayOptions:
     """
 
     max_body: int = MAX_BODY
+    max_bodies: int = MAX_BODIES
     body_s: float = 120.0
+    write_s: float = 60.0
     access: Access = dataclasses.field(default_factory=Access)
     tls: Tls | None = None
     allow_origins: tuple[str, ...] = ()
@@ -128,9 +134,14 @@ class Gateway:
     async def _serve(self) -> None:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
         journal = Journal(options.access_log, self.counters)
-        parts = (self._health, upstreams, flights, self.counters, options.access, journal)
+        intake = Intake(options.max_bodies, options.max_body)
+        parts = (self._health, upstreams, flights, self.counters, options.access, journal, intake)
         http = HttpGateway(
-            *parts, max_body=options.max_body, body_s=options.body_s, allow_origins=options.allow_origins
+            *parts,
+            max_body=options.max_body,
+            body_s=options.body_s,
+            write_s=options.write_s,
+            allow_origins=options.allow_origins,
         )
         runners = [
             web.AppRunner(
@@ -153,7 +164,7 @@ class Gateway:
                 ("grpc.http2.ping_timeout_ms", _ALIVE_MS // 2),
             ]
         )
-        rpc.add_generic_rpc_handlers((RpcGateway(*parts),))
+        rpc.add_generic_rpc_handlers((RpcGateway(*parts, body_s=options.body_s, write_s=options.write_s),))
         try:
             for runner, port, tls in zip(runners, ("http-port", "metrics-port"), (options.tls, None), strict=True):
                 await runner.setup()

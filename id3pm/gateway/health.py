@@ -25,7 +25,7 @@ class Phase(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """`host:port` of the private ports of one Triton process; a restarted one has others."""
+    """Where one Triton process listens, each as `host:port` or `unix:PATH`; a restarted one is elsewhere."""
 
     http: str
     grpc: str

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from id3pm.gateway.access import MODELS, Access
+from id3pm.gateway.access import MODELS, Access, Caller
 from id3pm.gateway.asked import check_model, read_json
 from id3pm.gateway.counters import Counters
-from id3pm.gateway.event_stream import EventStream
+from id3pm.gateway.event_stream import EventStream, taken
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.health import Health, Phase
+from id3pm.gateway.intake import Body, Intake
 from id3pm.gateway.journal import Journal, note
 from id3pm.gateway.refusal import RefusedError, code_of, retry_header
 from id3pm.gateway.upstream import HttpAnswer, Upstreams
@@ -40,9 +42,11 @@ class HttpGateway:
         counters: Counters,
         access: Access,
         journal: Journal,
+        intake: Intake,
         *,
         max_body: int,
         body_s: float,
+        write_s: float,
         allow_origins: Sequence[str] = (),
     ) -> None:
         self._health = health
@@ -51,10 +55,12 @@ class HttpGateway:
         self._counters = counters
         self._access = access
         self._journal = journal
+        self._intake = intake
         self._max_body = max_body
         self._body_s = body_s
+        self._write_s = write_s
         self._origins = frozenset(allow_origins)
-        self._events = EventStream(upstreams, flights)
+        self._events = EventStream(upstreams, flights, write_s=write_s)
 
     def app(self) -> web.Application:
         """The application of the public port."""
@@ -131,7 +137,13 @@ class HttpGateway:
         check_model(model)
         if self._health.phase is not Phase.DRAINING:  # else it depends on the body
             self._upstreams.get()
-        body = await self._body(request)
+        with contextlib.ExitStack() as held:
+            body = await self._body(request, held.enter_context(self._intake.body()))
+            return await self._worked(request, caller, model, body, held)
+
+    async def _worked(
+        self, request: web.Request, caller: Caller, model: str, body: bytes, held: contextlib.ExitStack
+    ) -> web.Response:
         length = request.headers.get("Inference-Header-Content-Length")
         generate = request.path.endswith("/generate")
         if len(body) < _LARGE:
@@ -144,10 +156,14 @@ class HttpGateway:
         if new_length is not None:
             headers["Inference-Header-Content-Length"] = str(new_length)
         upstream = self._upstreams.get(new_work=asked.control is None)
+        held.enter_context(self._intake.request(work=asked.control is None))
         work = upstream.http("POST", request.path, body, headers)
-        if asked.control is not None:
-            return _answer(await work)
-        return _answer(await self._flights.fly(asked.id, upstream, work))
+        if asked.control is None:
+            work = self._flights.fly(asked.id, upstream, work, held)
+        answer = _answer(await work)
+        await taken(request, answer.prepare(request), self._write_s)
+        await taken(request, answer.write_eof(), self._write_s)  # here, where it still counts
+        return answer
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: how an image comes into being."""
@@ -158,7 +174,10 @@ class HttpGateway:
         note(caller=caller.name, model=model, bytes_in=request.content_length or 0)
         caller.require(model)
         self._upstreams.get()
-        return await self._events.answer(request, model, await self._body(request))
+        with contextlib.ExitStack() as held:
+            body = await self._body(request, held.enter_context(self._intake.body()))
+            held.enter_context(self._intake.request(work=True))
+            return await self._events.answer(request, model, body, held)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
@@ -167,17 +186,18 @@ class HttpGateway:
             triton = ""
         return web.Response(text=triton + self._counters.text(self._health))
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _body(self, request: web.Request, room: Body) -> bytes:
         """The body, unpacked where it came compressed.
 
         Raises:
-            RefusedError: It is larger than allowed, of which no more is ever read into memory, or it comes too slowly.
+            RefusedError: It, or all that are in flight, are larger than allowed, of which no more is ever read into
+                memory, or it comes too slowly.
         """
         announced = request.content_length
         if announced is not None and announced > self._max_body:
             raise self._too_large(f"{announced} bytes")
         try:
-            return await asyncio.wait_for(self._read(request), self._body_s)
+            return await asyncio.wait_for(self._read(request, room), self._body_s)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError(
                 "DEADLINE_EXCEEDED", f"the body was not there after {self._body_s:g} s, the time for one"
@@ -185,9 +205,10 @@ class HttpGateway:
         except (HttpProcessingError, web.RequestPayloadError) as error:
             raise RefusedError("INVALID_ARGUMENT", "the body cannot be read: its encoding is broken") from error
 
-    async def _read(self, request: web.Request) -> bytes:
+    async def _read(self, request: web.Request, room: Body) -> bytes:
         body = bytearray()
         async for part in request.content.iter_any():
+            room.grow(len(part))
             body += part
             if len(body) > self._max_body:
                 raise self._too_large(f"{len(body)} bytes and more")

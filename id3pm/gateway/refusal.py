@@ -16,7 +16,12 @@ STATUS = {
     "UNIMPLEMENTED": 501,
     "UNAVAILABLE": 503,
 }
-_CODES = {status: code for code, status in STATUS.items()}
+# Two meanings that HTTP tells apart and gRPC does not: come back later, and the work took too long.
+TOO_MANY, TOO_LATE = 429, 504
+_CODES = {status: code for code, status in STATUS.items()} | {
+    TOO_MANY: "RESOURCE_EXHAUSTED",
+    TOO_LATE: "DEADLINE_EXCEEDED",
+}
 _RETRY = re.compile(r"retry after (\d+(?:\.\d+)?) s")
 # Absolute paths of two parts or more, but not what follows a host name or is the path of a request.
 _PATH = re.compile(r"(?<![\w:/.])/(?!v2/)(?:[\w.+@-]+/)+[\w.+@-]*")
@@ -28,16 +33,13 @@ class RefusedError(Exception):
 
     Attributes:
         code: Name of the gRPC status, such as `UNAVAILABLE`.
+        status: The HTTP status; that of the code in `STATUS`, unless another is given.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return STATUS.get(self.code, 500)
+        self.status = STATUS.get(code, 500) if status is None else status
 
 
 def code_of(status: int) -> str:

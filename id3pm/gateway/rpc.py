@@ -1,29 +1,34 @@
-"""The public gRPC port: an allow-list of Triton's methods, passed on as bytes."""
+"""The public gRPC port: an allow-list of Triton's methods, passed on as bytes.
+
+Every method is handled as a stream, which a unary caller does not notice: so its message is not read before its token.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from id3pm.gateway.access import MODELS, Access
+from id3pm.gateway.access import MODELS, Access, Caller
 from id3pm.gateway.asked import read_message
 from id3pm.gateway.counters import Counters
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.health import Health
+from id3pm.gateway.intake import Intake
 from id3pm.gateway.journal import Journal, note
 from id3pm.gateway.refusal import RefusedError
 from id3pm.gateway.upstream import SERVICE, Upstream, Upstreams
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 QUESTIONS = ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics")
 _TRACE = ("traceparent", "tracestate")
+_ON_ONE_STREAM = 64  # requests whose answers are not written yet; more are not read
 
 
 class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
@@ -37,6 +42,10 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         counters: Counters,
         access: Access,
         journal: Journal,
+        intake: Intake,
+        *,
+        body_s: float,
+        write_s: float,
     ) -> None:
         self._health = health
         self._upstreams = upstreams
@@ -44,147 +53,179 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         self._counters = counters
         self._access = access
         self._journal = journal
-        unary: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
+        self._intake = intake
+        self._body_s = body_s
+        self._write_s = write_s
+        methods: dict[str, Callable[[Any], Awaitable[None]]] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
             "ModelReady": self._model_ready,
             "ModelInfer": self._infer,
+            "ModelStreamInfer": self._stream,
             **{name: self._question(name) for name in QUESTIONS},
         }
-        self._handlers = {
-            name: grpc.unary_unary_rpc_method_handler(self._guarded(name, run)) for name, run in unary.items()
-        }
-        self._handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
-        self._closed = grpc.stream_stream_rpc_method_handler(self._refuse)  # what a unary caller understands, too
+        self._handlers = {name: self._guarded(name, run) for name, run in methods.items()}
+        self._closed = self._guarded("a closed method", self._refuse)
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         """The handler of a method; `None` is UNIMPLEMENTED."""
         service, _, method = details.method.removeprefix("/").partition("/")
         return self._handlers.get(method, self._closed) if service == SERVICE else None
 
-    def _guarded(
-        self, name: str, run: Callable[[bytes, Any], Awaitable[bytes]]
-    ) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _guarded(self, name: str, run: Callable[[Any], Awaitable[None]]) -> Any:
         """Makes errors of `run` gRPC statuses, counts, and keeps the access log."""
 
-        async def guarded(request: bytes, context: Any) -> bytes:
+        async def guarded(requests: Any, context: Any) -> None:
             entry = self._journal.begin("grpc", name, context.peer())
             code, message = "INTERNAL", ""
             try:
-                answer = await run(request, context)
+                await run(context)
                 code = "OK"
-                return answer
             except RefusedError as refusal:
                 code, message = refusal.code, str(refusal)
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
             except Exception as error:  # whatever it is, the caller must hear of it, and without internals
-                logger.exception("a call failed")
-                message = f"internal error ({type(error).__name__}); the server's log says more"
+                message = _unforeseen(error)
             finally:
                 self._counters.count("grpc", code)
                 self._journal.end(entry, code)
-            await context.abort(grpc.StatusCode[code], message)
-            raise AssertionError("abort raises")
+            if code != "OK":
+                await context.abort(grpc.StatusCode[code], message)
 
-        return guarded
+        return grpc.stream_stream_rpc_method_handler(guarded)
 
-    async def _live(self, request: bytes, context: Any) -> bytes:
-        return bytes(service_pb2.ServerLiveResponse(live=True).SerializeToString())
+    async def _live(self, context: Any) -> None:
+        await context.write(service_pb2.ServerLiveResponse(live=True).SerializeToString())
 
-    async def _ready(self, request: bytes, context: Any) -> bytes:
-        return bytes(service_pb2.ServerReadyResponse(ready=self._health.ready).SerializeToString())
+    async def _ready(self, context: Any) -> None:
+        await context.write(service_pb2.ServerReadyResponse(ready=self._health.ready).SerializeToString())
 
-    async def _model_ready(self, request: bytes, context: Any) -> bytes:
-        name = service_pb2.ModelReadyRequest.FromString(request).name
-        return bytes(service_pb2.ModelReadyResponse(ready=self._health.ready and name in MODELS).SerializeToString())
+    async def _model_ready(self, context: Any) -> None:
+        async with self._intake.arrival(known=False):
+            name = service_pb2.ModelReadyRequest.FromString(await self._message(context)).name
+        ready = self._health.ready and name in MODELS
+        await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
 
-    def _question(self, name: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        async def ask(request: bytes, context: Any) -> bytes:
+    def _question(self, name: str) -> Callable[[Any], Awaitable[None]]:
+        async def ask(context: Any) -> None:
             self._access.caller(_authorization(context))
             upstream = self._upstreams.get(new_work=False)
-            return await _call(upstream, name, request, context)
+            async with self._intake.arrival(known=True):
+                request = await self._message(context)
+            with self._intake.body() as body, self._intake.request(work=False):
+                body.grow(len(request))
+                await self._write(await _call(upstream, name, request, context), context)
 
         return ask
 
-    async def _infer(self, request: bytes, context: Any) -> bytes:
+    async def _infer(self, context: Any) -> None:
         caller = self._access.caller(_authorization(context))
+        self._upstreams.get(new_work=False)
+        with contextlib.ExitStack() as held:
+            body = held.enter_context(self._intake.body())
+            async with self._intake.arrival(known=True):
+                request = await self._message(context)
+                body.grow(len(request))
+            await self._write(await self._answer(caller, request, context, held), context)
+
+    async def _refuse(self, context: Any) -> None:
+        raise RefusedError("PERMISSION_DENIED", "this method is closed on this server")
+
+    async def _stream(self, context: Any) -> None:
+        """`ModelStreamInfer`: many requests on one stream, each with one answer, in their order, as from Triton."""
+        caller = self._access.caller(_authorization(context))
+        self._upstreams.get(new_work=False)
+        answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
+        places = asyncio.Semaphore(_ON_ONE_STREAM)
+        unanswered: set[asyncio.Future[bytes]] = set()
+
+        async def read() -> None:
+            try:
+                while (await places.acquire()) and (request := await context.read()) is not grpc.aio.EOF:
+                    answer = asyncio.ensure_future(self._streamed(caller, request, context))
+                    unanswered.add(answer)
+                    answers.put_nowait(answer)
+            finally:
+                answers.put_nowait(None)
+
+        with self._intake.stream():
+            reader = asyncio.ensure_future(read())
+            try:
+                while (answer := await answers.get()) is not None:
+                    await self._write(await answer, context)
+                    unanswered.discard(answer)
+                    places.release()
+                await reader
+            finally:
+                rest: list[asyncio.Future[Any]] = [reader, *unanswered]
+                for task in rest:
+                    task.cancel()
+                await asyncio.wait(rest)
+
+    async def _streamed(self, caller: Caller, request: bytes, context: Any) -> bytes:
+        """The answer to one request of a stream. An error is an answer, too: the others on the stream go on."""
+        entry = self._journal.begin("grpc", "ModelStreamInfer", context.peer())
+        code, message = "INTERNAL", ""
+        response = service_pb2.ModelStreamInferResponse()
+        try:
+            with contextlib.ExitStack() as held:
+                held.enter_context(self._intake.body()).grow(len(request))
+                response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
+            code = "OK"
+        except RefusedError as refusal:
+            code, message = refusal.code, str(refusal)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as error:  # as for other calls
+            message = _unforeseen(error)
+        finally:
+            self._counters.count("grpc", code)
+            self._journal.end(entry, code)
+        if code != "OK":
+            response.error_message = message
+            response.infer_response.id = entry.id
+        response.infer_response.parameters["triton_final_response"].bool_param = True
+        return bytes(response.SerializeToString())
+
+    async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
+        """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
         asked, request = read_message(request)
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
         upstream = self._upstreams.get(new_work=asked.control is None)
+        held.enter_context(self._intake.request(work=asked.control is None))
         work = _call(upstream, "ModelInfer", request, context)
-        return await (work if asked.control is not None else self._flights.fly(asked.id, upstream, work))
+        return await (work if asked.control is not None else self._flights.fly(asked.id, upstream, work, held))
 
-    async def _refuse(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        self._counters.count("grpc", "PERMISSION_DENIED")
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this method is closed on this server")
-
-    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """`ModelStreamInfer`: many requests on one stream; with these models each has one answer."""
-        open_ids: list[str] = []
-        upstream: Upstream | None = None
-        code, message, gone = "OK", "", False
-        refusals: list[RefusedError] = []
-        entry = self._journal.begin("grpc", "ModelStreamInfer", context.peer())
+    async def _write(self, answer: bytes, context: Any) -> None:
         try:
-            caller = self._access.caller(_authorization(context))
-            upstream = self._upstreams.get()
-            call = upstream.channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(metadata=_trace(context))
+            await asyncio.wait_for(context.write(answer), self._write_s)
+        except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
+            raise RefusedError("DEADLINE_EXCEEDED", f"the answer was not taken within {self._write_s:g} s") from error
 
-            async def write() -> None:
-                try:
-                    async for request in requests:
-                        asked, request = read_message(request)
-                        note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
-                        asked.check(caller)
-                        self._upstreams.get(new_work=asked.control is None)
-                        if asked.control is None:
-                            await self._flights.enter(asked.id)
-                            open_ids.append(asked.id)
-                        await call.write(request)
-                    await call.done_writing()
-                except RefusedError as refusal:
-                    refusals.append(refusal)
-                    call.cancel()
+    async def _message(self, context: Any) -> bytes:
+        """The message of a unary call.
 
-            writer = asyncio.ensure_future(write())
-            try:
-                while (response := await call.read()) is not grpc.aio.EOF:
-                    answered = service_pb2.ModelStreamInferResponse.FromString(response).infer_response.id
-                    if answered in open_ids:
-                        open_ids.remove(answered)
-                        self._flights.leave(answered)
-                    yield response
-            except asyncio.CancelledError:
-                if not refusals:  # the caller has gone
-                    raise
-            finally:
-                call.cancel()
-                writer.cancel()
-                await asyncio.wait([writer])
-            for refusal in refusals:
-                raise refusal
-        except RefusedError as refusal:
-            code, message = refusal.code, str(refusal)
-        except grpc.aio.AioRpcError as error:
-            assert upstream is not None
-            lost = upstream.refusal(error)
-            code, message = lost.code, str(lost)
-        except asyncio.CancelledError:
-            code, gone = "CANCELLED", True
-            raise
-        finally:
-            self._counters.count("grpc", code)
-            self._journal.end(entry, code)
-            for request_id in open_ids:
-                if gone and upstream is not None:
-                    self._flights.abandon(request_id, upstream)
-                else:
-                    self._flights.leave(request_id)
-        if code != "OK":
-            await context.abort(grpc.StatusCode[code], message)
+        Raises:
+            RefusedError: It comes too slowly, or not at all.
+        """
+        try:
+            message = await asyncio.wait_for(context.read(), self._body_s)
+        except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
+            raise RefusedError(
+                "DEADLINE_EXCEEDED", f"the message was not there after {self._body_s:g} s, the time for one"
+            ) from error
+        if message is grpc.aio.EOF:
+            raise RefusedError("INVALID_ARGUMENT", "there is no message in this call")
+        return bytes(message)
+
+
+def _unforeseen(error: Exception) -> str:
+    logger.exception("a call failed")
+    return f"internal error ({type(error).__name__}); the server's log says more"
 
 
 async def _call(upstream: Upstream, method: str, request: bytes, context: Any) -> bytes:

@@ -30,7 +30,7 @@ class Service(Endpoints):
 
     Args:
         repository: The model repository, with engines built into it.
-        host: Address of the public ports. Triton itself listens on private ports of this machine's loopback.
+        host: Address of the public ports. Triton itself has no port: it listens on sockets that only this user reaches.
         http_port: Public port of HTTP; 0 takes a free one, as for the next two.
         grpc_port: Public port of gRPC.
         metrics_port: Public port of Prometheus metrics.
@@ -70,8 +70,7 @@ class Service(Endpoints):
             triton["on_log"] = Outlet(triton["on_log"], self.health.drops_line)
 
         def make() -> TritonServer:
-            private: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-            return TritonServer(self._repository, drain_timeout_s=drain_timeout_s, **private, **triton)
+            return TritonServer(self._repository, drain_timeout_s=drain_timeout_s, private=True, **triton)
 
         self._supervisor = Supervisor(make, self.health, report, patience)
         self._gateway: Gateway | None = None

@@ -21,7 +21,7 @@ from id3pm.images import encode_png
 from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.stages import PNG_TEXT_KEY
 
-_UNKNOWN_YET_S = 0.05
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between questions that bring nothing new
 _INT64 = 2**63
 _HUGE = 10**300  # whole numbers beyond it are no floats; the stage refuses infinity
 Tell = Callable[[str, Mapping[str, Any]], None]
@@ -141,25 +141,24 @@ async def _followed(wish: Wish, message: Any, stages: Stages, tell: Tell) -> Any
 
 
 async def _follow(model: str, wish: Wish, stages: Stages, tell: Tell) -> None:
-    """Tells every step of a stage until the request is over; `watch` answers as soon as there is a new one."""
+    """Tells every step of a stage until the request is over; `watch` answers as soon as there is a new one.
+
+    It answers at once where the request has not arrived, is sampled and about to be answered, or too many watch.
+    """
     step, shown, found = -1, 0, False  # step 0 shows nothing new: noise, or the 64 px image
-    every = wish.preview_every
+    every, pause_s = wish.preview_every, _FIRST_PAUSE_S
     while True:
         preview = every > 0 and step + 1 >= shown + every
         answer = await stages.control(model, "watch", wish.id, str(step), "1" if preview else "0")
-        if not answer["found"]:
-            if found:
-                return
-            await asyncio.sleep(_UNKNOWN_YET_S)  # it has not reached the stage
+        if found and not answer["found"]:
+            return
+        found = answer["found"]
+        row = answer["rows"][0] if found else {"done": True}
+        if row["done"] or row["step"] <= step:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2.0 * pause_s, _LONGEST_PAUSE_S)
             continue
-        found = True
-        row = answer["rows"][0]
-        if row["done"]:  # sampled, but not answered yet
-            await asyncio.sleep(_UNKNOWN_YET_S)
-            continue
-        if row["step"] <= step:
-            continue
-        step = row["step"]
+        step, pause_s = row["step"], _FIRST_PAUSE_S
         told = {"stage": model, "step": step, "steps": row["steps"]}
         if (picture := row.get("preview_png")) is not None:
             shown = step
@@ -181,11 +180,15 @@ def _photo(rest: dict[str, Any]) -> dict[str, Any]:
     for name, value in source.items():
         if not isinstance(value, str):
             raise RefusedError("INVALID_ARGUMENT", f"{name}={str(value)[:64]}: must be text")
+        _check_text(name, value)
     return source
 
 
 def _scalar(name: str, value: Any) -> bool | int | float | str:
     """An option as a request parameter: a vector is its JSON text, and so is a number that has no place in 64 bits."""
+    _check_text("an option's name", name)
+    if isinstance(value, str):
+        _check_text(name, value)
     if isinstance(value, (bool, float, str)):
         return value
     if isinstance(value, int):
@@ -193,6 +196,14 @@ def _scalar(name: str, value: Any) -> bool | int | float | str:
     if isinstance(value, list):
         return json.dumps(value)
     raise RefusedError("INVALID_ARGUMENT", f"{name[:64]}={str(value)[:64]}: must be a number, text or a list")
+
+
+def _check_text(name: str, value: str) -> None:
+    """Refuses halves of characters, which JSON can write and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RefusedError("INVALID_ARGUMENT", f"{name}={ascii(value[:64])}: the text is no Unicode") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,13 +14,19 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from id3pm.gateway.health import Addresses, Health
-from id3pm.gateway.refusal import RefusedError, code_of, without_paths
+from id3pm.gateway.refusal import TOO_LATE, RefusedError, code_of, without_paths
+from id3pm.serving.control import UNIX
 
 SERVICE = "inference.GRPCInferenceService"
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
-# Triton's words for a Python stub that has died; the supervisor replaces it.
-_DEAD_STUB = "is not healthy"
+# Texts are matched as a whole or from their first word, which is Triton's or ours: what a caller wrote stands within.
+_FROM = r"(?:in ensemble '\w+', )*"
+# Triton's words for a Python stub that has died, with INTERNAL; the supervisor replaces it.
+_DEAD_STUB = re.compile(_FROM + r"Stub process '\w+' is not healthy\.?")
+# What the stages say with UNAVAILABLE: Triton has no other status for it.
+_LATE = re.compile(_FROM + r"the deadline (?:passed|cannot be met)")
+_LATER = re.compile(_FROM + r"(?:this server is draining|\d).* retry after \d+(?:\.\d+)? s")
 # What gRPC says when the process at the other end has gone.
 _BROKEN = (
     "RST_STREAM",
@@ -49,12 +56,7 @@ class Upstream:
         self.addresses = addresses
         self.channel = grpc.aio.insecure_channel(addresses.grpc, options=_UNLIMITED)
         self._health = health
-        # One connection per request: Triton may close a kept one at the very moment it is used again.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
-        )
+        self._session = _session(addresses.http)
         self._infer = self.channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
@@ -71,7 +73,7 @@ class Upstream:
         """
         try:
             async with self._session.request(
-                method, f"http://{self.addresses.http}{path}", data=body, headers=headers
+                method, _url(self.addresses.http, path), data=body, headers=headers
             ) as answer:
                 content = await answer.read()
                 if answer.status >= 400:
@@ -87,7 +89,10 @@ class Upstream:
             RefusedError: As `http`.
         """
         try:
-            async with self._session.get(f"http://{self.addresses.metrics}/metrics") as answer:
+            async with (
+                _session(self.addresses.metrics) as session,
+                session.get(_url(self.addresses.metrics, "/metrics")) as answer,
+            ):
                 return await answer.text()
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
@@ -127,23 +132,47 @@ class Upstream:
             message = str(json.loads(content)["error"])
         except (ValueError, LookupError, TypeError):
             message = content.decode(errors="replace") or f"Triton answered with status {status} and no more"
-        refusal = self._refusal(code_of(status), message)
+        refusal = self._refusal(code_of(status), message, vague=status == 400)
         if refusal.code != code_of(status):
             status = refusal.status
-        return HttpAnswer(status, {"Content-Type": "application/json"}, json.dumps({"error": str(refusal)}).encode())
+        document = {"error": str(refusal), "code": refusal.code}
+        return HttpAnswer(status, {"Content-Type": "application/json"}, json.dumps(document).encode())
 
-    def _refusal(self, code: str, message: str) -> RefusedError:
-        lost = _DEAD_STUB in message or (
-            code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED") and any(word in message for word in _BROKEN)
+    def _refusal(self, code: str, message: str, *, vague: bool = False) -> RefusedError:
+        """What a caller gets to read; `vague` is a code that may be any: `generate` answers all errors with 400."""
+        broken = code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED") and any(
+            word in message for word in _BROKEN
         )
-        if lost:
+        if broken or ((vague or code == "INTERNAL") and _DEAD_STUB.fullmatch(message)):
             return self._health.unavailable()
-        return RefusedError(code, without_paths(message))
+        message = without_paths(message)
+        if vague or code == "UNAVAILABLE":
+            if _LATE.match(message):
+                return RefusedError("DEADLINE_EXCEEDED", message, TOO_LATE)
+            if _LATER.fullmatch(message):
+                return RefusedError("UNAVAILABLE", message)
+        return RefusedError(code, message)
 
     async def close(self) -> None:
         """Closes all connections."""
         await self._session.close()
         await self.channel.close()
+
+
+def _session(address: str) -> aiohttp.ClientSession:
+    # One connection per request: Triton may close a kept one at the very moment it is used again.
+    kept: dict[str, Any] = {"limit": 0, "force_close": True}
+    path = address.removeprefix(UNIX)
+    connector = aiohttp.TCPConnector(**kept) if path == address else aiohttp.UnixConnector(path, **kept)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers=("User-Agent", "Accept-Encoding"),
+    )
+
+
+def _url(address: str, path: str) -> str:
+    return f"http://{'localhost' if address.startswith(UNIX) else address}{path}"
 
 
 class Upstreams:

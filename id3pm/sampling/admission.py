@@ -61,7 +61,7 @@ def check_deadline(left_s: float, alone_s: float) -> None:
     """
     if 0.0 < left_s < HOPELESS * alone_s:
         raise DeadlineError(
-            f"{left_s:.3g} s are left until the deadline, and the steps alone take about {alone_s:.3g} s: "
+            f"the deadline cannot be met: {left_s:.3g} s are left, and the steps alone take about {alone_s:.3g} s; "
             "give more time, or ask for fewer steps"
         )
 

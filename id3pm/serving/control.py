@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from typing import Any
 
 from id3pm.errors import ServerError
 
 TIMEOUT_S = 5.0
+UNIX = "unix:"  # as gRPC writes the address of a Unix socket
 
 
-def is_ready(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
-    """Whether Triton says that it and all its models are ready."""
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def connection_to(address: str, timeout_s: float) -> http.client.HTTPConnection:
+    """A connection, which opens with its first request. Unlike urllib, it asks no proxy.
+
+    Args:
+        address: `host:port`, or `unix:PATH` for a socket of this machine.
+        timeout_s: Seconds to wait for each part of an answer.
+    """
+    if address.startswith(UNIX):
+        return _UnixConnection(address.removeprefix(UNIX), timeout_s)
+    return http.client.HTTPConnection(address, timeout=timeout_s)
+
+
+def is_ready(address: str, timeout_s: float = TIMEOUT_S) -> bool:
+    """Whether Triton at this address says that it and all its models are ready."""
     try:
-        status, _ = _exchange(host, port, "GET", "/v2/health/ready", None, timeout_s)
+        status, _ = _exchange(address, "GET", "/v2/health/ready", None, timeout_s)
     except ServerError:
         return False
     return status == 200
 
 
-def control(host: str, port: int, model: str, op: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+def control(address: str, model: str, op: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     """Sends a control request to a stage's model.
 
     Args:
-        host: Address of the server.
-        port: Its HTTP port.
+        address: The server's HTTP, as in `connection_to`.
         model: `denoiser_64` or `super_resolution`.
         op: One of `wire.CONTROL_OPS`.
         *arguments: What the operation needs: a request id, and for `watch` the step to wait for.
@@ -39,7 +65,7 @@ def control(host: str, port: int, model: str, op: str, *arguments: str, timeout_
         "inputs": [{"name": "control", "shape": [1, len(data)], "datatype": "BYTES", "data": data}],
         "outputs": [{"name": "status", "parameters": {"binary_data": False}}],
     }
-    status, answer = _exchange(host, port, "POST", f"/v2/models/{model}/infer", json.dumps(body), timeout_s)
+    status, answer = _exchange(address, "POST", f"/v2/models/{model}/infer", json.dumps(body), timeout_s)
     try:
         decoded = json.loads(answer)
         if status != 200:
@@ -52,13 +78,13 @@ def control(host: str, port: int, model: str, op: str, *arguments: str, timeout_
     return state
 
 
-def _exchange(host: str, port: int, method: str, path: str, body: str | None, timeout_s: float) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)  # unlike urllib, asks no proxy
+def _exchange(address: str, method: str, path: str, body: str | None, timeout_s: float) -> tuple[int, bytes]:
+    connection = connection_to(address, timeout_s)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(f"no answer from the server on {host}, port {port}: {error}") from error
+        raise ServerError(f"no answer from the server on {address}: {error}") from error
     finally:
         connection.close()

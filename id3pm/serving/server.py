@@ -18,7 +18,7 @@ from typing import Any
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
-from id3pm.serving.control import TIMEOUT_S, control, is_ready
+from id3pm.serving.control import TIMEOUT_S, UNIX, control, is_ready
 from id3pm.serving.endpoints import Endpoints
 from id3pm.serving.logs import Outlet
 from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
@@ -31,6 +31,8 @@ from id3pm.serving.triton_log import last_words
 _POLL_S = 0.1
 _LOG_LINES = 200
 _LINE = 4096  # characters
+_NUMBERS = {"http-port": 1, "grpc-port": 2, "metrics-port": 3}  # Triton wants different ones even where there are none
+_SOCKET_PATH = 107  # the longest that Linux takes, in bytes
 # What nobody needs to serve, and what lets a client change the server or read what it should not.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
@@ -49,6 +51,7 @@ class TritonServer(Endpoints):
         threads: CPU threads of each engine, or `None` for all cores.
         start_timeout_s: Seconds until the server must be ready; loading large engines takes a while.
         drain_timeout_s: Seconds that work in flight gets to finish when the server is stopped.
+        private: Listens on Unix sockets in a folder that only this user can enter, in place of `host` and the ports.
         trace_url: OpenTelemetry collector that gets a span tree of every request (`http://host:4318/v1/traces`).
         on_log: Gets every line that the server writes; called from a thread, which outlives what it raises.
     """
@@ -64,6 +67,7 @@ class TritonServer(Endpoints):
         threads: int | None = None,
         start_timeout_s: float = 300.0,
         drain_timeout_s: float = 60.0,
+        private: bool = False,
         trace_url: str | None = None,
         on_log: Callable[[str], None] | None = None,
     ) -> None:
@@ -76,6 +80,8 @@ class TritonServer(Endpoints):
         self._start_timeout_s = start_timeout_s
         self._drain_timeout_s = drain_timeout_s
         self._trace_url = trace_url
+        self._private = private
+        self._sockets: Path | None = None
         self._on_log = None if on_log is None else Outlet(on_log)
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
@@ -89,6 +95,9 @@ class TritonServer(Endpoints):
         if self._process is None:
             raise ServerError("the server has not been started")
         return self._process.pid
+
+    def _url(self, option: str) -> str:
+        return super()._url(option) if self._sockets is None else UNIX + _socket(self._sockets, option)
 
     def __enter__(self) -> TritonServer:
         self.start()
@@ -118,10 +127,14 @@ class TritonServer(Endpoints):
         self.runtime = find_runtime()
         self.manifests = check_engines(self.repository)
         self.controlled = controlled(self.repository)
-        self.ports = check_ports(self.host, self.ports)
+        if not self._private:
+            self.ports = check_ports(self.host, self.ports)
         end_orphans()
         remove_stale_regions()
-        scratch = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="id3pm-triton-")))
+        scratch = self._folder(None)
+        if self._private:
+            short = len(_socket(scratch, "metrics-port").encode()) < _SOCKET_PATH
+            self._sockets = scratch if short else self._folder("/tmp")
         environment = self.runtime.environment()
         if self._threads is not None:
             environment[THREADS_VARIABLE] = str(self._threads)
@@ -138,7 +151,7 @@ class TritonServer(Endpoints):
         """
         timeout_s = self._start_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        while not (is_ready(self.reachable_host, self.ports["http-port"]) and self._stages_answer()):
+        while not (is_ready(self.http_url) and self._stages_answer()):
             if self.poll() is not None:
                 raise ServerError(f"the server died while starting (exit status {self.poll()}):\n{self.log_tail()}")
             if time.monotonic() > deadline:
@@ -152,7 +165,7 @@ class TritonServer(Endpoints):
         Raises:
             ServerError: It does not answer.
         """
-        return control(self.reachable_host, self.ports["http-port"], model, "ping", timeout_s=timeout_s)
+        return control(self.http_url, model, "ping", timeout_s=timeout_s)
 
     def poll(self) -> int | None:
         """The exit status of the server, or `None` while it runs."""
@@ -189,12 +202,11 @@ class TritonServer(Endpoints):
             Whether everything was answered in time.
         """
         deadline = time.monotonic() + timeout_s
-        host, port = self.reachable_host, self.ports["http-port"]
         try:
             done = True
             for model in self.controlled:
                 done = self._wait_idle(model, deadline) and done  # what the one before has sent is on its way
-                control(host, port, model, "drain")
+                control(self.http_url, model, "drain")
                 done = self._wait_idle(model, deadline) and done
             return done
         except ServerError:  # not even ready yet, or dead: there is nothing to wait for
@@ -224,19 +236,29 @@ class TritonServer(Endpoints):
     def _exit_timeout_s(self) -> int:
         return max(int(self._drain_timeout_s), 5)
 
+    def _folder(self, parent: str | None) -> Path:
+        """A new folder that only this user can enter; removed with the server."""
+        return Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="id3pm-triton-", dir=parent)))
+
+    def _addresses(self) -> list[str]:
+        if self._sockets is None:
+            options = [f"--{name}-address={self.host}" for name in ("http", "grpc", "metrics")]
+            return [*options, *(f"--{option}={port}" for option, port in self.ports.items())]
+        # Triton's HTTP takes no notice of the port then, and its gRPC makes it the end of the name.
+        options = [f"--{name}-address={UNIX}{self._sockets}/{name}" for name in ("http", "grpc", "metrics")]
+        return [*options, *(f"--{option}={number}" for option, number in _NUMBERS.items())]
+
     def _command(self, runtime: TritonRuntime, scratch: Path) -> list[str]:
-        locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"  # a key that nobody has
+        # A key that nobody has, except who reads the command line: other users can, but not reach a private server.
+        locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"
         return [
             str(runtime.binary),
             f"--model-repository={self.repository}",
             *runtime.arguments(scratch),
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={self._exit_timeout_s}",
-            f"--http-address={self.host}",
-            f"--grpc-address={self.host}",
-            f"--metrics-address={self.host}",
+            *self._addresses(),
             "--grpc-http2-min-recv-ping-interval-without-data=1000",  # ms; else clients that ask for life are sent away
-            *(f"--{option}={port}" for option, port in self.ports.items()),
             f"--http-restricted-api={locked}",
             f"--grpc-restricted-protocol={locked}",
             *([] if Path("/proc/driver/nvidia").exists() else ["--allow-gpu-metrics=false"]),
@@ -267,6 +289,12 @@ class TritonServer(Endpoints):
                 return True
             time.sleep(_POLL_S)
         return False
+
+
+def _socket(folder: Path, option: str) -> str:
+    """The path at which Triton listens for one of its protocols."""
+    name = option.removesuffix("-port")
+    return f"{folder}/{name}:{_NUMBERS[option]}" if name == "grpc" else f"{folder}/{name}"
 
 
 def _tracing(url: str) -> list[str]:

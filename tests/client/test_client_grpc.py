@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -20,6 +21,7 @@ from id3pm_client import (
     Client,
     ConnectionFailedError,
     DeadlineExceededError,
+    InternalServerError,
     InvalidRequestError,
     NotServedError,
     Retry,
@@ -29,7 +31,10 @@ VECTOR = np.array([0.5, 1.5], np.float32)
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers by seed: 1..9 an image, 10 nothing, 11 an error, 12 an error once 10 has come. Remembers what it saw."""
+    """Answers by seed: 1..9 an image, 10 nothing, 11 an error, 12 an error once 10 has come, 13 half an image.
+
+    Remembers what it saw.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -59,12 +64,15 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
             self.hanging.wait(5)
         if seed in (11, 12):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "in ensemble 'id3pm', [request id: 1] steps=0: too few")
-        return answer(
+        made = answer(
             request,
             image=np.full((1, 256, 256, 3), seed, np.uint8),
             image_64=np.full((1, 64, 64, 3), seed, np.uint8),
             receipt=json.dumps({"seed": seed}).encode(),
         )
+        if seed == 13:
+            made.raw_output_contents[0] = made.raw_output_contents[0][:1000]
+        return made
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ModelReadyResponse(ready=request.name != "face_embedding")
@@ -144,6 +152,30 @@ def test_the_servers_message_comes_through_without_tritons_prefixes(service: tup
         pytest.raises(InvalidRequestError, match=r"^image 1 \(seed 11\): steps=0: too few$"),
     ):
         client.generate(VECTOR, [1, 11])
+
+
+def test_an_answer_that_cannot_be_read_is_an_error_and_no_endless_wait(service: tuple[Service, str]) -> None:
+    url = service[1]
+
+    async def main() -> None:
+        async with AsyncClient(url) as client:
+            await client.generate(VECTOR, 13)
+
+    def blocking() -> None:
+        with Client(url) as client:
+            client.generate(VECTOR, 13)
+
+    def call(run: Callable[[], None], caught: queue.SimpleQueue[BaseException]) -> None:
+        try:
+            run()
+        except BaseException as error:
+            caught.put(error)
+
+    for run in (blocking, lambda: asyncio.run(main())):
+        caught: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+        threading.Thread(target=call, args=(run, caught), daemon=True).start()
+        error = caught.get(timeout=20)
+        assert isinstance(error, InternalServerError) and "cannot be read: ValueError" in str(error)
 
 
 def test_a_deadline_ends_the_call_and_the_work(service: tuple[Service, str]) -> None:

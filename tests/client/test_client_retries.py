@@ -20,6 +20,7 @@ from id3pm_client import (
     Retry,
     UnavailableError,
 )
+from id3pm_client._errors import error_from_status
 from tests.client.test_client_failures import QUICK, VECTOR, failing, seed_of
 
 
@@ -48,6 +49,20 @@ def test_who_cannot_wait_that_long_hears_it_at_once(make_client: Any, server: An
         make_client(retry=QUICK).generate(VECTOR, 1, timeout_s=5)
     assert time.monotonic() - start < 2.0
     assert len(server.calls) == 1
+
+
+def test_a_deadline_that_cannot_be_met_is_no_reason_to_try_again_or_to_spare_the_server(
+    make_client: Any, server: Any
+) -> None:
+    refusal = error_from_status(
+        "UNAVAILABLE", "in ensemble 'id3pm', the deadline cannot be met: 5 s are left, and the steps alone take 90 s"
+    )
+    failing(server, lambda call: seed_of(call) == 1, refusal)
+    client = make_client(retry=QUICK)
+    with pytest.raises(DeadlineExceededError, match="no answer within 5 s; the server: .* the steps alone take 90 s"):
+        client.generate(VECTOR, 1, timeout_s=5)
+    assert len(server.calls) == 1
+    assert all(one.rests_until == 0.0 for one in client._fleet.servers)
 
 
 def test_retries_end_at_their_limit(make_client: Any, server: Any) -> None:

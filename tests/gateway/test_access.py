@@ -36,7 +36,9 @@ def test_a_token_says_who_it_is(access: Access) -> None:
     assert access.caller(f"bearer  {LAB}").name == "lab"
 
 
-@pytest.mark.parametrize("sent", [None, "", "Bearer ", f"Basic {WEB}", WEB, f"Bearer {WEB}x", "Bearer ü"])
+@pytest.mark.parametrize(
+    "sent", [None, "", "Bearer ", f"Basic {WEB}", WEB, f"Bearer {WEB}x", "Bearer ü", "Bearer \udcff"]
+)
 def test_without_a_known_token_nobody_is_let_in(access: Access, sent: str | None) -> None:
     with pytest.raises(RefusedError, match="token") as caught:
         access.caller(sent)

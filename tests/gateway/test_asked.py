@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tritonclient.grpc import service_pb2
 
-from id3pm.gateway.access import ANYBODY
+from id3pm.gateway.access import ANYBODY, MODELS, Access
 from id3pm.gateway.asked import Asked, read_json, read_message
 from id3pm.gateway.refusal import RefusedError
 
@@ -117,6 +117,37 @@ def test_draining_is_not_for_callers_whatever_the_form(op: str) -> None:
             tensor.contents.bytes_contents.extend([op.encode(), b""])
         with pytest.raises(RefusedError, match="open here are ping"):
             read_message(message.SerializeToString())[0].check(ANYBODY)
+
+
+@pytest.mark.parametrize("model", sorted(set(MODELS) - {"denoiser_64", "super_resolution"}))
+def test_where_nothing_reads_control_it_opens_nothing(model: str) -> None:
+    kinds = {"vector": "photo", "photo": "vector"}
+    other = Access(accept=(kinds[MODELS[model] or ""],)).caller(None)
+    message = service_pb2.ModelInferRequest(model_name=model)
+    message.inputs.add(name="control", datatype="BYTES", shape=[1, 2])
+    message.raw_input_contents.append(element("ping") + element(""))
+    requests = [
+        read_json(model, b'{"control": "ping", "photo": "x"}', None, generate=True)[0],
+        *(read_json(model, *control("ping", "", binary=binary), generate=False)[0] for binary in (False, True)),
+        read_message(message.SerializeToString())[0],
+    ]
+    for asked in requests:
+        assert asked.control is None and len(asked.id) == 32, "it is work"
+        with pytest.raises(RefusedError, match="callers of this service may not send") as caught:
+            asked.check(other)
+        assert caught.value.code == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize("name", ["control\0", "control\0x", "seed\0"])
+def test_a_name_that_triton_would_read_otherwise_is_refused(name: str) -> None:
+    """Triton reads names to their first NUL: behind it, `drain` would pass as something else."""
+    assert "has a NUL" in refused("INVALID_ARGUMENT", json.dumps({name: "drain"}).encode(), generate=True)
+    for binary in (False, True):
+        assert "has a NUL" in refused("INVALID_ARGUMENT", *control("drain", "", binary=binary, name=name))
+    message = service_pb2.ModelInferRequest(model_name="denoiser_64")
+    message.inputs.add(name=name, datatype="BYTES", shape=[1, 2])
+    with pytest.raises(RefusedError, match="has a NUL"):
+        read_message(message.SerializeToString())
 
 
 def test_a_second_control_input_cannot_hide_behind_the_first() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from aiohttp import web
 from fake_stages import PNG, FakeStages
 
+from id3pm.gateway import event_stream
 from id3pm.gateway.counters import Counters
-from id3pm.gateway.event_stream import EventStream
+from id3pm.gateway.event_stream import Events, EventStream
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.refusal import RefusedError
 
@@ -21,7 +23,7 @@ BODY = {"embedding": [0.1] * 128, "seed": 1}
 Play = Callable[[aiohttp.ClientSession, str, FakeStages, Counters], Awaitable[None]]
 
 
-def served(play: Play, heartbeat_s: float = 10.0, **stages_of: Any) -> None:
+def served(play: Play, heartbeat_s: float = 10.0, write_s: float = 10.0, **stages_of: Any) -> None:
     """Runs `play` against a server whose only path streams from fake stages."""
 
     async def run() -> None:
@@ -32,7 +34,7 @@ def served(play: Play, heartbeat_s: float = 10.0, **stages_of: Any) -> None:
                 return stages
 
         flights = Flights(counters)
-        events = EventStream(OneUpstream(), flights, heartbeat_s)  # type: ignore[arg-type]
+        events = EventStream(OneUpstream(), flights, heartbeat_s, write_s)  # type: ignore[arg-type]
 
         async def handler(request: web.Request) -> web.StreamResponse:
             try:
@@ -142,3 +144,77 @@ def test_a_browser_that_leaves_cancels_the_request(after: int) -> None:
         assert (counters.in_flight, counters.disconnects) == (0, 1)
 
     served(play, step_s=0.1, steps=3)
+
+
+def test_progress_that_nobody_has_read_is_merged_and_nothing_else_is_lost() -> None:
+    async def play() -> list[Any]:
+        events = Events()
+        events.put(("progress", {"stage": "a", "step": 0}))
+        events.put(("progress", {"stage": "a", "step": 1, "preview_png": "1"}))
+        events.put(("progress", {"stage": "a", "step": 2}))
+        first = await events.get()
+        for event in (
+            ("progress", {"step": 3}),
+            ("image_64", {}),
+            ("progress", {"step": 0}),
+            ("progress", {"step": 1}),
+        ):
+            events.put(event)
+        events.put("end")
+        return [first, *[await events.get() for _ in range(4)]]
+
+    assert asyncio.run(play()) == [
+        ("progress", {"stage": "a", "step": 2, "preview_png": "1"}),
+        ("progress", {"step": 3}),
+        ("image_64", {}),
+        ("progress", {"step": 1}),
+        "end",
+    ]
+
+
+def stalled_reader(url: str) -> socket.socket:
+    """Asks for a stream and reads nothing of it."""
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    body = json.dumps({**BODY, "id": "mine"}).encode()
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return connection
+
+
+def test_a_reader_that_stalls_holds_a_few_events_and_not_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fake_stages.PREVIEW", "x" * 100_000)
+    most = 0
+
+    class Watched(Events):
+        def put(self, event: Any) -> None:
+            nonlocal most
+            super().put(event)
+            most = max(most, len(json.dumps([event for event in self.waiting if isinstance(event, tuple)])))
+
+    monkeypatch.setattr(event_stream, "Events", Watched)
+
+    async def play(session: aiohttp.ClientSession, url: str, stages: FakeStages, counters: Counters) -> None:
+        reader = stalled_reader(url)
+        while "super_resolution" not in stages.messages or stages._at or counters.in_flight:
+            await asyncio.sleep(0.05)
+        assert len(stages.watches) > 300, "of 100 KB each"
+        reader.close()
+
+    served(play, steps=200, step_s=0.005)
+    assert 0 < most < 400_000
+
+
+def test_a_reader_that_takes_nothing_counts_as_gone() -> None:
+    async def play(session: aiohttp.ClientSession, url: str, stages: FakeStages, counters: Counters) -> None:
+        reader = stalled_reader(url)
+        for _ in range(400):
+            if stages.cancelled and not stages._at:
+                break
+            await asyncio.sleep(0.02)
+        assert set(stages.cancelled) == {"mine"} and (counters.in_flight, counters.disconnects) == (0, 1)
+        reader.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fake_stages.PREVIEW", "x" * 500_000)
+        served(play, steps=400, step_s=0.01, write_s=0.3)

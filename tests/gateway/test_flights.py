@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import id3pm.gateway.flights as flights_module
 from id3pm.gateway.counters import Counters
 from id3pm.gateway.flights import Flights
 from id3pm.gateway.refusal import RefusedError
@@ -105,26 +107,92 @@ def test_while_another_caller_waits_for_the_same_request_it_goes_on() -> None:
     asyncio.run(play())
 
 
-def test_a_retry_of_the_same_id_starts_after_the_cancel_has_arrived() -> None:
+def test_a_retry_of_the_same_id_waits_for_the_cancel_that_is_on_its_way() -> None:
+    class Slow(Triton):
+        async def control(self, model: str, *words: str) -> dict[str, Any]:
+            answer = await super().control(model, *words)
+            await asyncio.sleep(0.1)
+            return answer
+
     async def play() -> None:
-        flights, triton = Flights(Counters()), Triton(known_from=1)
+        flights, triton, again = Flights(Counters()), Slow(), Triton()
         await go_away(await start(flights, triton))
-        again = Triton()
+        began = asyncio.get_running_loop().time()
         retry = asyncio.ensure_future(flights.fly("a", again, again.infer()))  # type: ignore[arg-type]
-        await until(triton.work.done)
-        await asyncio.sleep(0.02)
         again.work.set_result("image")
         assert await retry == "image"
+        assert triton.work.done() and asyncio.get_running_loop().time() - began > 0.05
         assert again.cancels == []
         await flights.close()
 
     asyncio.run(play())
 
 
-def test_a_triton_that_is_gone_needs_no_cancel() -> None:
+def test_what_is_wanted_again_is_not_looked_for_any_more() -> None:
+    """A photograph in the queue of the face stage: who comes back with its id joins it."""
+
+    async def play() -> None:
+        counters = Counters()
+        flights, triton = Flights(counters), Triton(known_from=1000)
+        await go_away(await start(flights, triton))
+        retry = await start(flights, triton)
+        await asyncio.sleep(0.5)
+        assert len(triton.cancels) == 2, "none after the retry"
+        triton.work.set_result("image")
+        assert await retry == "image" and counters.in_flight == 0
+        await flights.close()
+
+    asyncio.run(play())
+
+
+def test_a_request_is_looked_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits long for the face stage, and meanwhile a stage refuses to answer: it is found all the same."""
+    monkeypatch.setattr(flights_module, "_SELDOM_S", 0.02)
+    monkeypatch.setattr(flights_module, "_AGAIN_S", 0.01)
+
+    class Busy(Triton):
+        async def control(self, model: str, *words: str) -> dict[str, Any]:
+            if model == "denoiser_64":
+                self.cancels.append((model, words[1]))
+                raise RefusedError("DEADLINE_EXCEEDED", "Deadline Exceeded")
+            return await super().control(model, *words)
+
+    async def play() -> None:
+        flights, triton = Flights(Counters()), Busy(known_from=30)
+        await go_away(await start(flights, triton))
+        await until(triton.work.done)
+        await flights.close()
+
+    asyncio.run(play())
+
+
+def test_nobody_is_left_who_samples_for_nobody() -> None:
+    """Somebody goes, comes back, and goes again: both of his requests are ended, whichever arrives first."""
+
+    async def play() -> None:
+        flights, first, second = Flights(Counters()), Triton(known_from=1), Triton(known_from=1)
+
+        async def control(model: str, *words: str) -> dict[str, Any]:
+            one = await Triton.control(first, model, *words)
+            return one if not first.work.done() else await Triton.control(second, model, *words)
+
+        triton: Any = SimpleNamespace(control=control)
+        for one in (first, second):
+            task = asyncio.ensure_future(flights.fly("a", triton, one.infer()))
+            await asyncio.sleep(0.01)
+            await go_away(task)
+        await until(lambda: first.work.done() and second.work.done())
+        await flights.close()
+
+    asyncio.run(play())
+
+
+def test_work_that_ended_with_its_triton_needs_no_cancel() -> None:
     class Gone(Triton):
         async def control(self, model: str, *words: str) -> dict[str, Any]:
             self.cancels.append((model, words[1]))
+            if not self.work.done():
+                self.work.set_exception(RefusedError("UNAVAILABLE", "gone"))
             raise RefusedError("UNAVAILABLE", "the server is being restarted: retry after 1 s")
 
     async def play() -> None:
@@ -132,7 +200,6 @@ def test_a_triton_that_is_gone_needs_no_cancel() -> None:
         await go_away(await start(flights, triton))
         await asyncio.sleep(0.5)
         assert len(triton.cancels) == 2
-        triton.work.set_exception(RefusedError("UNAVAILABLE", "gone"))
         await flights.close()
 
     asyncio.run(play())

@@ -8,11 +8,13 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from made_up_triton import Front
 
+from id3pm.gateway import intake
 from id3pm.gateway.access import Access, Caller
 from id3pm.gateway.gateway import GatewayOptions
 
@@ -206,6 +208,31 @@ def test_tokens_are_asked_for_everywhere_but_at_health(open_front: Callable[[Gat
     assert front.http("POST", "/v2/models/denoiser_64/infer", ping, known)[0] == 200, "a question is no ID vector"
 
 
+def test_a_token_of_any_bytes_is_refused_like_others(open_front: Callable[[GatewayOptions], Front]) -> None:
+    front = open_front(GatewayOptions(access=Access([(TOKEN.encode(), Caller("web", ("photo",)))])))
+    for token in (b"\xff\xfe" * 10, b"\xc3\xbc" * 10, TOKEN.encode() + b"\xff"):
+        with socket.create_connection(("127.0.0.1", front.ports["http-port"]), timeout=10) as connection:
+            connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token + b"\r\n\r\n")
+            assert b" 401 " in connection.recv(1000).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("model", ["face_embedding", "id3pm_photo", "id3pm_photo_png"])
+def test_the_word_control_opens_no_model_that_takes_none(
+    open_front: Callable[[GatewayOptions], Front], model: str
+) -> None:
+    front = open_front(GatewayOptions(access=Access(accept=("vector",))))
+    bodies: dict[str, dict[str, Any]] = {
+        "generate": {"control": "ping", "photo": "x"},
+        "infer": {"inputs": [{"name": "control", "data": ["ping", ""]}, {"name": "photo", "data": ["x"]}]},
+    }
+    for path, body in bodies.items():
+        assert "may not send photographs" in error_of(front.http("POST", f"/v2/models/{model}/{path}", body), 403)
+    front.health.drains()
+    open_vector = {"control": "ping", "embedding": [1.0]}
+    assert "draining" in error_of(front.http("POST", "/v2/models/id3pm_png/generate", open_vector), 503)
+    assert front.triton.seen == []
+
+
 def test_a_service_for_photographs_takes_no_id_vectors_from_anybody(
     open_front: Callable[[GatewayOptions], Front],
 ) -> None:
@@ -253,4 +280,35 @@ def test_a_caller_that_closes_its_connection_is_noticed(front: Front) -> None:
     while front.gateway.counters.disconnects == 0 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert (front.gateway.counters.disconnects, front.gateway.counters.in_flight) == (1, 0)
+    assert front.gateway.counters.requests["http", "499"] == 1
+
+
+@pytest.mark.parametrize("what", ["requests", "bytes"])
+def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
+    open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(intake, "MAX_WORK", 4 if what == "requests" else 1000)
+    front = open_front(GatewayOptions(max_body=10_000, max_bodies=30_000))
+    front.triton.delay_s = 0.5
+    body = {"id": "", "photo": "x" * (10 if what == "requests" else 9000)}
+    with ThreadPoolExecutor(12) as pool:
+        calls = [pool.submit(front.http, "POST", INFER, {**body, "id": str(number)}) for number in range(12)]
+        answers = [call.result() for call in calls]
+    codes = [status for status, _, _ in answers]
+    assert set(codes) == {200, 429} and codes.count(200) >= 3, codes
+    for status, headers, content in answers:
+        if status == 429:
+            assert headers["Retry-After"] == "1" and json.loads(content)["code"] == "RESOURCE_EXHAUSTED"
+    front.triton.delay_s = 0.0
+    assert front.http("POST", INFER, {**body, "id": "later"})[0] == 200, "afterwards there is room again"
+
+
+def test_who_takes_no_answer_is_cut_off(open_front: Callable[[GatewayOptions], Front]) -> None:
+    front = open_front(GatewayOptions(write_s=0.3))
+    front.triton.answer = (200, {}, bytes(20_000_000))
+    with socket.create_connection(("127.0.0.1", front.ports["http-port"]), timeout=10) as connection:
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        deadline = time.monotonic() + 10
+        while front.gateway.counters.requests["http", "499"] == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
     assert front.gateway.counters.requests["http", "499"] == 1

@@ -102,6 +102,25 @@ def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
     assert asyncio.run(play()) == ["image_64", "image"]
 
 
+@pytest.mark.parametrize("way", ["no news", "not arrived", "sampled"])
+def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> None:
+    """More watch than it has room for, and then it answers each at once."""
+    rows = {"no news": [{"done": False, "step": 0, "steps": 9}], "sampled": [{"done": True}]}
+
+    class Crowded(FakeStages):
+        async def control(self, model: str, *words: str) -> dict[str, Any]:
+            self.watches.append((model, *words))
+            return {"id": words[1], "found": way in rows, "rows": rows.get(way)}
+
+    async def play() -> int:
+        wish = read_wish("id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        stages = Crowded(steps=8, step_s=0.1)
+        await tell_story(wish, stages, lambda name, data: None)
+        return len(stages.watches)
+
+    assert asyncio.run(play()) < 25, "in two times 0.9 s"
+
+
 @pytest.mark.parametrize(
     ("model", "body", "reason"),
     [
@@ -114,6 +133,11 @@ def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
         ("id3pm", {"embedding": VECTOR, "id": 5}, "id=5: must be text"),
         ("id3pm", {"embedding": VECTOR, "steps": {"a": 1}}, "steps={'a': 1}: must be a number, text or a list"),
         ("id3pm", {"embedding": VECTOR, "steps": None}, "steps=None: must be"),
+        ("id3pm", {"embedding": VECTOR, "id": "a\r\nb"}, "id='a\\r\\nb': must be printable"),
+        ("id3pm", {"embedding": VECTOR, "id": "\ud800"}, "must be printable"),
+        ("id3pm", {"embedding": VECTOR, "sampler": "\ud800"}, "sampler='\\ud800': the text is no Unicode"),
+        ("id3pm", {"embedding": VECTOR, "\ud800": 1}, "an option's name='\\ud800': the text is no Unicode"),
+        ("id3pm_photo", {"photo": "\ud800"}, "photo='\\ud800': the text is no Unicode"),
         ("id3pm_photo", {}, "photo is missing"),
         ("id3pm_photo", {"photo": 5}, "photo=5: must be text"),
     ],

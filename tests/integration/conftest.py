@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.client
 import json
 import os
 import queue
@@ -29,6 +28,7 @@ from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConf
 from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
 from id3pm.gateway.gateway import GatewayOptions
 from id3pm.gateway.service import Service
+from id3pm.serving.control import connection_to
 from id3pm.serving.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
@@ -269,7 +269,7 @@ class Wire:
 
     def http(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """Status and body of an HTTP exchange; a body makes it a POST, sent as JSON unless it is bytes."""
-        connection = http.client.HTTPConnection(self.server.http_url, timeout=60)
+        connection = connection_to(self.server.http_url, 60)
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body)
         connection.request("GET" if body is None else "POST", path, data, headers or {})
         response = connection.getresponse()

@@ -262,3 +262,12 @@ def test_the_command_line_makes_pictures_of_a_photograph(
             assert image.size == (256, 256)
     assert main(["--url", server.grpc_url, *arguments, "--steps", "0"]) == 2
     assert "steps=0: must be between 1 and 1000" in capsys.readouterr().err
+
+
+def test_a_deadline_that_no_server_can_meet_is_refused_once(client: Client, wire: Any, embedding: np.ndarray) -> None:
+    rejected = 'id3pm_errors_total{code="UNAVAILABLE",model="denoiser_64"}'
+    before = wire.metrics().get(rejected, 0)
+    with pytest.raises(DeadlineExceededError, match="no answer within 0.2 s; the server: the deadline cannot be met"):
+        client.generate(embedding, 1, timeout_s=0.2, **LONG["denoiser_64"])
+    assert until(lambda: wire.metrics().get(rejected, 0) > before, 2)
+    assert wire.metrics()[rejected] == before + 1, "not sent again"

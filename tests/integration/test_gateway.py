@@ -19,6 +19,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from id3pm.gateway.service import Service
+from id3pm_client import Client, DeadlineExceededError
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).parents[2]
@@ -136,6 +137,24 @@ def test_many_requests_on_one_grpc_stream_are_each_answered(public: Any, embeddi
     client.close()
     wait_until(lambda: "id3pm_gateway_in_flight" in public.metrics())
     assert public.metrics()["id3pm_gateway_in_flight"] == 0
+
+
+def test_one_bad_request_on_a_stream_is_nobody_elses_trouble(public: Any, embedding: np.ndarray) -> None:
+    alone = public.infer("id3pm_png", ["png"], embedding=embedding[None], seed=seed(1))["png"]
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client = tritonclient.grpc.InferenceServerClient(public.server.grpc_url)
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    for model, number in (("id3pm_png", 1), ("id3pm_png", -1), ("other", 1), ("id3pm_png", 1)):
+        inputs = [public.tensor("embedding", embedding[None]), public.tensor("seed", seed(number))]
+        client.async_stream_infer(model, inputs, enable_empty_final_response=True)
+    outcomes = [answers.get(timeout=30) for _ in range(4)]
+    client.stop_stream()
+    client.close()
+    for result, error in (outcomes[0], outcomes[3]):
+        assert error is None
+        np.testing.assert_array_equal(result.as_numpy("png"), alone)
+    assert "seed=-1: must be between 0" in outcomes[1][1].message()
+    assert "model 'other' is not served" in outcomes[2][1].message()
 
 
 def refused(call: Callable[[], Any], code: str) -> str:
@@ -256,3 +275,21 @@ def test_an_error_of_a_stage_passes_unchanged(public: Any, private: Any, embeddi
     for path in ("/v2/models/id3pm/generate", "/v2/models/id3pm/infer"):
         status, content = public.http(path, b"{")
         assert status == 400 and "not JSON" in json.loads(content)["error"]
+
+
+def test_a_deadline_that_cannot_be_met_has_its_own_status(public: Any, embedding: np.ndarray) -> None:
+    body = {"embedding": embedding.tolist(), "seed": 1, "steps": 1000, "timeout": 200_000}
+    for path in ("id3pm_png/generate", "denoiser_64/generate"):
+        status, content = public.http(f"/v2/models/{path}", body)
+        assert status == 504 and json.loads(content)["code"] == "DEADLINE_EXCEEDED", content
+    hopeless = public.start(
+        "id3pm",
+        ["image"],
+        timeout_us=200_000,
+        embedding=embedding[None],
+        seed=seed(1),
+        steps=np.array([[1000]], dtype=np.int32),
+    )
+    assert "the deadline cannot be met" in refused(hopeless, "DEADLINE_EXCEEDED")
+    with Client(public.server.grpc_url) as client, pytest.raises(DeadlineExceededError, match="cannot be met"):
+        client.generate(embedding, 1, steps=1000, timeout_s=0.2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
+import os
 import ssl
 import subprocess
 import tempfile
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
@@ -21,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 from id3pm.gateway.access import read_tokens
 from id3pm.gateway.gateway import GatewayOptions, Tls
 from id3pm.gateway.service import Service
+from id3pm.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 PHOTO, BOTH = "photographs-only-1", "photographs-and-vectors"
@@ -127,13 +129,17 @@ def test_over_grpc_a_token_decides(grpc: Any, embedding: np.ndarray) -> None:
 def test_a_grpc_stream_needs_a_token_too(grpc: Any, embedding: np.ndarray) -> None:
     vector = tritonclient.grpc.InferInput("embedding", [1, 128], "FP32").set_data_from_numpy(embedding[None])
     seed = tritonclient.grpc.InferInput("seed", [1, 1], "INT64").set_data_from_numpy(np.array([[1]], dtype=np.int64))
-    for headers, status in (({}, "UNAUTHENTICATED"), ({"authorization": f"Bearer {PHOTO}"}, "PERMISSION_DENIED")):
+    cases: list[tuple[dict[str, str], Any, str]] = [
+        ({}, "StatusCode.UNAUTHENTICATED", "a token is needed"),
+        ({"authorization": f"Bearer {PHOTO}"}, None, "may not send ID vectors"),  # this request alone
+    ]
+    for headers, status, words in cases:
         errors: list[Any] = []
         grpc.start_stream(callback=lambda result, error, errors=errors: errors.append(error), headers=headers)
         with contextlib.suppress(InferenceServerException):  # refused already
             grpc.async_stream_infer("id3pm_png", [vector, seed])
         grpc.stop_stream()
-        assert [error.status() for error in errors] == [f"StatusCode.{status}"]
+        assert [error.status() for error in errors] == [status] and words in errors[0].message()
 
 
 def test_without_tls_nothing_is_answered(service: Service) -> None:
@@ -147,11 +153,34 @@ def test_without_tls_nothing_is_answered(service: Service) -> None:
     client.close()
 
 
-def test_triton_itself_listens_on_loopback_alone(service: Service) -> None:
-    port = int(service.server.http_url.rpartition(":")[2])
-    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
-    for address in others:
-        if not address.startswith("127."):
-            with pytest.raises(OSError):
-                socket.create_connection((address, port), timeout=2).close()
-    assert service.server.http_url.startswith("127.0.0.1:")
+def test_triton_itself_has_no_port_and_no_other_user_reaches_it(service: Service) -> None:
+    """Else whoever has an account on this machine could ask it past the gateway, without a token."""
+    triton = psutil.Process(service.server.pid)
+    for process in (triton, *triton.children(recursive=True)):
+        assert [one for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN] == []
+    for url in (service.server.http_url, service.server.grpc_url, service.server.metrics_url):
+        path = Path(url.removeprefix("unix:"))
+        assert path.is_socket() and path.parent.stat().st_mode & 0o077 == 0
+    if os.geteuid() != 0:
+        return
+    connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    for user, outcome in ((65534, b"PermissionError"), (0, b"")):
+        command = ["/usr/bin/env", "python3", "-I", "-c", connect, service.server.http_url.removeprefix("unix:")]
+        done = subprocess.run(command, user=user, group=user, capture_output=True, timeout=60, check=False)
+        assert (outcome in done.stderr) and (done.returncode == 0) == (user == 0), done.stderr
+
+
+def test_triton_keeps_working_in_a_folder_whose_name_is_long(repository: Path, tmp_path: Path) -> None:
+    """A Unix socket's path has 107 bytes at most."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        server = TritonServer(repository, private=True, threads=1, start_timeout_s=60, drain_timeout_s=5)
+        try:
+            with server:
+                assert server.grpc_url.startswith("unix:/tmp/") and server.ping("denoiser_64")["active"] == 0
+                sockets = Path(server.http_url.removeprefix("unix:")).parent
+        finally:
+            server.kill()
+    assert not sockets.exists() and list(folder.iterdir()) == []

@@ -79,11 +79,11 @@ def test_the_baseline_batches_whole_requests_and_makes_the_same_images(
     assert batches is not None and 1 <= int(batches[1]) < 12
 
 
-def test_a_short_soak_loses_nothing_and_leaks_no_images(
-    server: TritonServer, identities: np.ndarray, known: dict[tuple[str, int], str]
+def test_a_short_soak_of_the_whole_service_loses_nothing_and_leaks_no_images(
+    service: ServiceProcess, identities: np.ndarray, known: dict[tuple[str, int], str]
 ) -> None:
     results = soak.soak(
-        server,
+        service,
         identities,
         known,
         [SHORT, LONG, BAD],
@@ -99,6 +99,8 @@ def test_a_short_soak_loses_nothing_and_leaks_no_images(
     assert not (everything["unexpected"] or everything["wrong"] or results["left_in_flight"]), results["summary"]
     assert everything["images"] > 100 and everything["outcomes"]["invalid"] > 5
     assert results["verdict"] != "growing", results["fits"]
+    measured = {label.split(" (")[0] for sample in results["samples"] for label in sample["parts_mb"]}
+    assert {"id3pm", "tritonserver", "denoiser_64", "super_resolution", "face_embedding"} <= measured
 
 
 def test_a_network_cut_loses_nothing(

@@ -83,7 +83,7 @@ class Serving:
         return child
 
     def ready(self) -> bool:
-        return is_ready("127.0.0.1", self.http_port)
+        return is_ready(f"127.0.0.1:{self.http_port}")
 
     def end(self) -> int:
         status = self.process.wait(timeout=60)
@@ -132,7 +132,7 @@ def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Servi
     group = serving.tritonserver()
     answers: list[tuple[int, Any]] = []
     threads = [serving.generate(answers, steps=300) for _ in range(3)]
-    wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["in_flight"] == 3)
+    wait_until(lambda: control(f"127.0.0.1:{serving.http_port}", "denoiser_64", "ping")["in_flight"] == 3)
     serving.process.send_signal(signal.SIGTERM)
     wait_until(lambda: not serving.ready())
     late: list[tuple[int, Any]] = []
@@ -144,13 +144,13 @@ def test_sigterm_finishes_the_work_in_flight_and_refuses_new_work(serving: Servi
     assert all(answer["png"] == answers[0][1]["png"] for _, answer in answers)
     assert late[0][0] == 503 and re.search(r"draining .*: retry after \d+ s", late[0][1]["error"])
     assert group_members(group) == []
-    assert not is_ready("127.0.0.1", serving.http_port)
+    assert not is_ready(f"127.0.0.1:{serving.http_port}")
 
 
 def test_one_stop_sent_twice_is_still_one_stop_and_a_later_one_hurries(serving: Serving) -> None:
     answers: list[tuple[int, Any]] = []
     threads = [serving.generate(answers, steps=1000) for _ in range(8)]
-    wait_until(lambda: control("127.0.0.1", serving.http_port, "denoiser_64", "ping")["in_flight"] == 8)
+    wait_until(lambda: control(f"127.0.0.1:{serving.http_port}", "denoiser_64", "ping")["in_flight"] == 8)
     serving.process.send_signal(signal.SIGTERM)
     serving.process.send_signal(signal.SIGTERM)
     time.sleep(1.2)

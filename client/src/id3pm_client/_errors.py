@@ -129,7 +129,8 @@ _BROKEN = re.compile("stream removed|rst_stream|socket closed|connection reset|g
 _RESTRICTED = "This protocol is restricted"  # Triton answers UNAVAILABLE where a header is missing
 # What the stages and Triton say when they end a request that is as good as before; sent again, it may succeed.
 _STOPPED = re.compile(r"server (shut|is shutting) down|Stub process '[^']*' is not healthy", re.IGNORECASE)
-_LATE = "the deadline passed"  # Triton has no status for it: the stages answer UNAVAILABLE
+# Triton has no status for it: the stages answer UNAVAILABLE, which `id3pm serve` makes DEADLINE_EXCEEDED.
+LATE = ("the deadline passed", "the deadline cannot be met")
 _RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) s")
 _NOISE = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )+")
 
@@ -149,10 +150,12 @@ def _class_of(status: str, text: str) -> type[ClientError]:
     if status == "UNAVAILABLE":
         if text.startswith(_RESTRICTED):
             return AccessDeniedError
-        if text.startswith(_LATE):
+        if text.startswith(LATE):
             return DeadlineExceededError
         if _CONNECTION.search(text):
             return ConnectionFailedError
+    if status == "RESOURCE_EXHAUSTED":  # too much at once, or one message that is too large
+        return OverloadedError if _RETRY_AFTER.search(text) else InvalidRequestError
     if status in ("CANCELLED", "INTERNAL", "UNKNOWN"):
         if _BROKEN.search(text):
             return ConnectionFailedError

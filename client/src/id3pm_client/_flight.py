@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy.typing as npt
 
 from id3pm_client._errors import (
+    LATE,
     CancelledRequestError,
     ClientError,
     ConnectionFailedError,
@@ -198,7 +199,8 @@ class Flight(Generic[TransportT]):
         again = isinstance(error, UnavailableError) or (isinstance(error, CancelledRequestError) and self._was_cut)
         self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):
-            error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s")
+            said = f"; the server: {error}" if str(error).startswith(LATE) else ""
+            error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s{said}")
         if not isinstance(error, (ConnectionFailedError, DeadlineExceededError)):
             self._budget.answered = True
         limit = self._retry.limit if self._budget.answered else min(self._retry.limit, self._retry.first_contact)

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from id3pm_client._connection import Connection
 from id3pm_client._contract import MODELS
-from id3pm_client._errors import ClientError, error_from_status
+from id3pm_client._errors import ClientError, InternalServerError, error_from_status
 from id3pm_client._flight import Call, Tensors
 from id3pm_client._transport import Outcome
 
@@ -45,7 +45,7 @@ class GrpcTransport:
         """Sends `call`; see `_transport.SyncTransport.submit`."""
 
         def done(result: Any, error: InferenceServerException | None) -> None:
-            on_done(_tensors(call, result) if error is None else _typed(error))
+            on_done(_outcome(call, result) if error is None else _typed(error))
 
         context = self._client.async_infer(callback=done, headers=self._headers, **_request(call, timeout_s))
         cancel: Callable[[], None] = context.cancel
@@ -94,7 +94,10 @@ class AsyncGrpcTransport:
             result = await self._client.infer(headers=self._headers, **_request(call, timeout_s))
         except InferenceServerException as error:
             raise _typed(error) from None
-        return _tensors(call, result)
+        outcome = _outcome(call, result)
+        if isinstance(outcome, ClientError):
+            raise outcome
+        return outcome
 
     async def server_metadata(self, timeout_s: float) -> tuple[str, str]:
         """Name and version of the server."""
@@ -150,8 +153,12 @@ def _request(call: Call, timeout_s: float) -> dict[str, Any]:
     }
 
 
-def _tensors(call: Call, result: Any) -> Tensors:
-    arrays = {name: result.as_numpy(name) for name in call.outputs}
+def _outcome(call: Call, result: Any) -> Outcome:
+    """The tensors of an answer. Never raises: whoever waits for the outcome must get one."""
+    try:
+        arrays: Tensors = {name: result.as_numpy(name) for name in call.outputs}
+    except Exception as error:  # tritonclient has no class for it
+        return InternalServerError(f"the server's answer cannot be read: {type(error).__name__}: {error}")
     return {name: array for name, array in arrays.items() if array is not None}
 
 
