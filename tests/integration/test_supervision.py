@@ -187,7 +187,7 @@ def test_a_flood_of_questions_for_progress_is_no_reason_to_restart(service: Serv
         service.server.ping("super_resolution", timeout_s=30.0)
         waits.append(time.monotonic() - began)
     stop.set()
-    control(HOST, service.server.ports["http-port"], "super_resolution", "cancel", "watched")
+    control(service.server.http_url, "super_resolution", "cancel", "watched")
     for thread in (*pollers, work):
         thread.join(timeout=60)
     assert any(found) and said == told
