@@ -134,7 +134,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _whole(name: Any) -> Any:
     """A name that Triton, which reads to the first NUL, reads like Python."""
     if isinstance(name, str) and "\0" in name:
-        raise RefusedError("INVALID_ARGUMENT", f"the name {name[:64]!r} has a NUL in it")
+        raise RefusedError("INVALID_ARGUMENT", f"the name {name[:64]!r} must not have a NUL in it")
     return name
 
 

@@ -37,7 +37,7 @@ NAMES = [option.name for option in OPTIONS] + [
 PATHS = ["id3pm_png", "id3pm_photo_png"]
 ROOT_PATH = re.compile(r"(^|[\s'\"=(])/(usr|tmp|home|root|opt|work|proc|dev|var|etc)/")
 VALUE = re.compile(
-    rf"\b({'|'.join(filter(None, NAMES))}|body|JSON|message|parameters?|data|inputs?|shape|model|header)\b"
+    rf"\b({'|'.join(filter(None, NAMES))}|body|JSON|message|parameters?|data|inputs?|names?|shape|model|header)\b"
 )
 RULE = re.compile(
     r"\b(must|expected|expects|at (most|least)|choose|send|give|needed|allowed|missing|unknown|mismatch|match(es)?"

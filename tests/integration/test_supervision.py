@@ -172,9 +172,7 @@ def test_a_flood_of_questions_for_progress_is_no_reason_to_restart(service: Serv
 
     def poll() -> None:
         while not stop.is_set():
-            state = control(
-                HOST, service.server.ports["http-port"], "super_resolution", "progress", "watched", timeout_s=60
-            )
+            state = control(service.server.http_url, "super_resolution", "progress", "watched", timeout_s=60)
             found.append(state["found"])
 
     pollers = [threading.Thread(target=poll, daemon=True) for _ in range(10)]
