@@ -12,10 +12,12 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.gateway.access import MODELS, Caller
 from id3pm.gateway.refusal import RefusedError
-from id3pm.serving.preflight import STAGE_MODELS
+from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
 
-# The models with an input `control`. Elsewhere the word is an unknown input or a parameter, and the request is work.
+# The models whose input `control` callers may use. The face stage has one for the supervisor alone. Elsewhere the word
+# is an unknown input or a parameter, and the request is work.
 CONTROLLED = frozenset(STAGE_MODELS.values())
+READ_CONTROL = CONTROLLED | {FACE_MODEL}
 # `drain` is the operator's, who stops the service with a signal.
 OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 MAX_ID = 256
@@ -29,7 +31,7 @@ class Asked:
     Attributes:
         model: A served model.
         id: The request's id; never empty where it is work.
-        control: The operation of a control request to a stage, or `None` where the request is work.
+        control: The operation of a control request, or `None` where the request is work.
     """
 
     model: str
@@ -43,9 +45,16 @@ class Asked:
             RefusedError: The model is not served, or this is not open to the caller.
         """
         check_model(self.model)
-        if self.control is None:
+        if self.control is None or self.model not in CONTROLLED:
             caller.require(self.model)
-        elif self.control not in OPEN_CONTROLS:
+        if self.control is None:
+            return
+        if self.model not in CONTROLLED:
+            raise RefusedError(
+                "PERMISSION_DENIED",
+                f"control: {self.model} takes none here; send it to {' or '.join(sorted(CONTROLLED))}",
+            )
+        if self.control not in OPEN_CONTROLS:
             raise RefusedError(
                 "PERMISSION_DENIED", f"control {self.control[:64]!r}: open here are {', '.join(OPEN_CONTROLS)}"
             )
@@ -75,7 +84,7 @@ def read_json(model: str, body: bytes, header_length: str | None, *, generate: b
     length = _header_length(header_length, len(body))
     document = parse_object(body if length is None else body[:length])
     control = None
-    if model in CONTROLLED:
+    if model in READ_CONTROL:
         binary = body[length:] if length else b""
         control = _generate_control(document) if generate else _infer_control(document, binary)
     sent = document.get("id", "")
@@ -99,7 +108,7 @@ def read_message(data: bytes) -> tuple[Asked, bytes]:
         message.ParseFromString(data)
     except Exception as error:  # DecodeError, which protobuf's implementations do not all define in one place
         raise RefusedError("INVALID_ARGUMENT", "the message is no inference.ModelInferRequest") from error
-    control = _message_control(message) if message.model_name in CONTROLLED else None
+    control = _message_control(message) if message.model_name in READ_CONTROL else None
     if message.id == "" and control is None:
         new = uuid.uuid4().hex
         field = b"\x1a" + bytes([len(new)]) + new.encode()  # number 3; a parser takes the last one

@@ -132,9 +132,27 @@ def test_where_nothing_reads_control_it_opens_nothing(model: str) -> None:
         read_message(message.SerializeToString())[0],
     ]
     for asked in requests:
-        assert asked.control is None and len(asked.id) == 32, "it is work"
+        if model != "face_embedding":  # which has such an input, for the supervisor
+            assert asked.control is None and len(asked.id) == 32, "it is work"
         with pytest.raises(RefusedError, match="callers of this service may not send") as caught:
             asked.check(other)
+        assert caught.value.code == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize("op", ["ping", "drain"])
+def test_the_face_stage_takes_control_from_nobody(op: str) -> None:
+    """Its `drain` would end all work with photographs, for everybody."""
+    message = service_pb2.ModelInferRequest(model_name="face_embedding")
+    message.inputs.add(name="control", datatype="BYTES", shape=[1, 2])
+    message.raw_input_contents.append(element(op) + element(""))
+    requests = [
+        read_json("face_embedding", json.dumps({"control": [op, ""], "photo": "x"}).encode(), None, generate=True)[0],
+        *(read_json("face_embedding", *control(op, "", binary=binary), generate=False)[0] for binary in (False, True)),
+        read_message(message.SerializeToString())[0],
+    ]
+    for asked in requests:
+        with pytest.raises(RefusedError, match="face_embedding takes none here") as caught:
+            asked.check(ANYBODY)
         assert caught.value.code == "PERMISSION_DENIED"
 
 
