@@ -41,7 +41,7 @@ SHOWN: tuple[dict[str, float], ...] = (
     {"attribute-yaw": -25},
     {"attribute-yaw": 25},
     {"attribute-smile": 0.9},
-    {"move-hair": 2},
+    {"move-hair_brightness": 2},
 )
 """What is moved before each further picture."""
 FORMED = 0.15  # of the steps, when a face is taken that is forming

@@ -16,8 +16,8 @@ from id3pm.errors import InvalidInputError
 from id3pm.face.landmarks import FaceMesh
 from id3pm.pipeline import Pipeline
 from id3pm.sheets.commands import common_options, given
-from id3pm.sheets.diversity import mean
 from id3pm.sheets.grid import Tile, grid
+from id3pm.sheets.latent import mean
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Person, Shots, Studio
 from id3pm.sheets.sweeps import DEFAULT_SWEEPS, Sweep, parse_sweep

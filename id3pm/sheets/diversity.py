@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.face.appearance import LUMA
+from id3pm.sheets.latent import mean
 
 Floats = NDArray[np.float64]
 RESAMPLES = 4000
@@ -66,12 +66,6 @@ def interval(values: Floats, seed: int = 0) -> tuple[float, float]:
     means = known[random.integers(0, len(known), (RESAMPLES, len(known)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
-
-
-def mean(values: NDArray[Any]) -> float:
-    """Mean of what is known; NaN where nothing is."""
-    known = np.asarray(values, np.float64)[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def _mean_of_pairs(things: Floats, distance: Callable[[Floats, Floats], Floats]) -> Floats:

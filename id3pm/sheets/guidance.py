@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from id3pm.pipeline import Pipeline
 from id3pm.sheets.commands import common_options, given, numbers
-from id3pm.sheets.diversity import contrast, interval, mean, pixels_apart, saturated, vectors_apart
+from id3pm.sheets.diversity import contrast, interval, pixels_apart, saturated, vectors_apart
 from id3pm.sheets.grid import Tile, grid, mosaic
-from id3pm.sheets.latent import listed, number
+from id3pm.sheets.latent import listed, mean, number
 from id3pm.sheets.output import Effect, save
 from id3pm.sheets.studio import Person, Shots, Studio
 

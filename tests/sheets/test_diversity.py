@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from skimage.color import rgb2gray
 
-from id3pm.sheets.diversity import contrast, interval, mean, pixels_apart, saturated, vectors_apart
+from id3pm.sheets.diversity import contrast, interval, pixels_apart, saturated, vectors_apart
+from id3pm.sheets.latent import mean
 
 
 def test_vectors_are_apart_by_the_mean_of_all_pairs_of_seeds_whatever_their_lengths() -> None:
