@@ -86,9 +86,9 @@ def test_progress_and_previews_come_while_the_work_goes_on(client: Client, embed
     """Beside the work of another stream, which is left when this one is done."""
     with closing(client.stream(-embedding, 1, preview_every=0, **LONG[STAGES[1]])) as other:
         next(event for event in other if isinstance(event, Progress) and event.stage == STAGES[1])
-        events = list(client.stream(embedding, 5, preview_every=2, **OPTIONS))
+        events = list(client.stream(embedding, 5, preview_every=20, **{**OPTIONS, "sr_steps": 250}))
     told = [event for event in events if isinstance(event, Progress) and event.stage == STAGES[1]]
-    assert len(told) >= 4, "of 12 steps"
+    assert len(told) >= 4, "of 250 steps"
     assert any(event.preview is not None for event in told)
     check(events)
     assert until(lambda: idle(client), 2.0)

@@ -68,7 +68,16 @@ def nobody_notices(service: Service, public: Any, embedding: np.ndarray) -> Iter
     assert pulse.longest_s < LONGEST_PING_S
 
 
-def refusal(public: Any, embedding: np.ndarray, model: str, name: str, datatype: str, shape: Any, data: bytes) -> str:
+def refusal(
+    public: Any,
+    embedding: np.ndarray,
+    model: str,
+    name: str,
+    datatype: str,
+    shape: Any,
+    data: bytes,
+    code: str = "INVALID_ARGUMENT",
+) -> str:
     """What a request with this input is answered, which must be an error of its sender's."""
     request = service_pb2.ModelInferRequest(model_name=model)
     request.outputs.add(name="status" if name == "control" else "receipt" if model == "id3pm" else "image_64")
@@ -80,7 +89,7 @@ def refusal(public: Any, embedding: np.ndarray, model: str, name: str, datatype:
         request.raw_input_contents.append(raw)
     with pytest.raises(Exception) as caught:  # whatever class gRPC gives it
         public.grpc._client_stub.ModelInfer(request, timeout=60)
-    assert caught.value.code().name == "INVALID_ARGUMENT", caught.value  # type: ignore[attr-defined]
+    assert caught.value.code().name == code, caught.value  # type: ignore[attr-defined]
     return str(caught.value.details())  # type: ignore[attr-defined]
 
 
@@ -92,12 +101,20 @@ def test_a_vector_of_millions_is_refused_by_its_length(public: Any, embedding: n
         assert f"{name} has {count} numbers: at most" in said
 
 
-@pytest.mark.parametrize("model", ["denoiser_64", "super_resolution", "face_embedding"])
-def test_millions_of_words_are_refused_by_their_number(public: Any, embedding: np.ndarray, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "code", "words"),
+    [
+        ("denoiser_64", "INVALID_ARGUMENT", "control has {} strings: at most"),
+        ("super_resolution", "INVALID_ARGUMENT", "control has {} strings: at most"),
+        ("face_embedding", "PERMISSION_DENIED", "face_embedding takes none here"),
+    ],
+)
+def test_millions_of_words_are_refused(public: Any, embedding: np.ndarray, model: str, code: str, words: str) -> None:
     count = ROOM // 4 - 1
-    assert f"control has {count} strings: at most" in refusal(
-        public, embedding, model, "control", "BYTES", [1, count], b"\4\0\0\0ping" + EMPTY * (count - 1)
+    said = refusal(
+        public, embedding, model, "control", "BYTES", [1, count], b"\4\0\0\0ping" + EMPTY * (count - 1), code
     )
+    assert words.format(count) in said
 
 
 @pytest.mark.parametrize(
