@@ -6,6 +6,8 @@ stage takes the turn, and leaves it to the other one if a row that waits there i
 
 Turns are a courtesy: they change when a step runs, never its result, and nobody waits for ever. The kernel takes the
 turn from a process that dies; from one that hangs, `PATIENCE_S` does.
+
+Whoever waits sleeps until it is told to look: looking again and again would cost the one that computes its cores.
 """
 
 from __future__ import annotations
@@ -15,19 +17,19 @@ import fcntl
 import math
 import mmap
 import os
+import select
 import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-POLL_S = 0.0005
-ASK_S = 0.005
-"""How often a stage that waits looks for its best row anew: a look goes through all rows in flight."""
+ASK_S = 0.01
+"""How often a stage that waits looks for its best row anew, and whether the turn is free although nobody said so."""
 PATIENCE_S = 2.0
 """Longest wait for a turn."""
 FRESH_S = 0.1
-"""What was said longer ago does not count: whoever waits says so every `POLL_S`."""
+"""What was said longer ago does not count: whoever waits says so every `ASK_S`."""
 NOBODY = math.inf
 _SLOT = struct.Struct("=dd")  # urgency of the best row, and when that was said, `time.monotonic()`
 
@@ -66,7 +68,7 @@ class NoTurns:
 
 
 class SharedTurns:
-    """Turns among processes, by a lock on a small file in which each says how urgent its work is."""
+    """Turns among processes: a lock on a small file in which each says how urgent its work is, and a bell for each."""
 
     def __init__(self, file: Path, slot: int, slots: int) -> None:
         """Opens the file, or makes it.
@@ -79,34 +81,36 @@ class SharedTurns:
         Raises:
             OSError: There is no space for it. Memory of a file without space ends the process that writes to it.
         """
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with contextlib.ExitStack() as opened:
+            self._descriptor = _open(opened, file, os.O_CREAT)
             os.posix_fallocate(self._descriptor, 0, slots * _SLOT.size)
-        except OSError:
-            os.close(self._descriptor)
-            raise
-        self._memory = mmap.mmap(self._descriptor, slots * _SLOT.size)
+            self._bells = []
+            for number in range(slots):
+                bell = file.with_name(f"{file.name}.{number}")
+                with contextlib.suppress(FileExistsError):
+                    os.mkfifo(bell, 0o600)
+                # like this neither reading nor writing waits for anybody at the other end
+                self._bells.append(_open(opened, bell, os.O_NONBLOCK))
+            self._memory = opened.enter_context(mmap.mmap(self._descriptor, slots * _SLOT.size))
+            self._opened = opened.pop_all()
         self._slot, self._slots = slot, slots
         self._mine = False
         self._say(NOBODY)
 
     def take(self, urgency: Callable[[], float]) -> None:
         """See `Turns.take`."""
-        mine, asked = urgency(), time.monotonic()
-        give_up = asked + PATIENCE_S
+        give_up = time.monotonic() + PATIENCE_S
         while True:
+            mine = urgency()
             if self._mine or self._lock():
                 if mine <= self._others():
                     self._say(NOBODY)  # who has the turn does not wait
                     return
                 self._unlock()
             self._say(mine)
-            time.sleep(POLL_S)
-            now = time.monotonic()
-            if now > give_up:
+            self._sleep()
+            if time.monotonic() > give_up:
                 return
-            if now - asked > ASK_S:
-                mine, asked = urgency(), now
 
     def rest(self) -> None:
         """See `Turns.rest`."""
@@ -117,8 +121,7 @@ class SharedTurns:
     def close(self) -> None:
         """See `Turns.close`."""
         self.rest()
-        self._memory.close()
-        os.close(self._descriptor)
+        self._opened.close()
 
     def _lock(self) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -129,6 +132,16 @@ class SharedTurns:
     def _unlock(self) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._mine = False
+        for number, bell in enumerate(self._bells):
+            if number != self._slot:
+                with contextlib.suppress(BlockingIOError):  # it is full of rings
+                    os.write(bell, b"!")
+
+    def _sleep(self) -> None:
+        """Until somebody rings, at most `ASK_S`."""
+        if select.select([self._bells[self._slot]], [], [], ASK_S)[0]:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._bells[self._slot], 4096)
 
     def _say(self, urgency: float) -> None:
         _SLOT.pack_into(self._memory, self._slot * _SLOT.size, urgency, time.monotonic())
@@ -140,3 +153,10 @@ class SharedTurns:
             _SLOT.unpack_from(self._memory, slot * _SLOT.size) for slot in range(self._slots) if slot != self._slot
         ]
         return min((urgency for urgency, said in slots if now - said < FRESH_S), default=NOBODY)
+
+
+def _open(opened: contextlib.ExitStack, file: Path, flags: int) -> int:
+    """A descriptor for reading and writing, which is closed with the others."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    opened.callback(os.close, descriptor)
+    return descriptor

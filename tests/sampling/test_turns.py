@@ -48,6 +48,29 @@ def test_one_waits_while_the_other_computes(pair: tuple[SharedTurns, SharedTurns
     assert not waiter.is_alive()
 
 
+def test_who_waits_is_woken_as_soon_as_the_turn_is_free(
+    pair: tuple[SharedTurns, SharedTurns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "ASK_S", 30.0)
+    monkeypatch.setattr(turns, "PATIENCE_S", 60.0)
+    first, second = pair
+    first.take(lambda: 5.0)
+    waiter = in_thread(lambda: second.take(lambda: 9.0))
+    wait_until(lambda: first._others() == 9.0)
+    first.rest()
+    waiter.join(2.0)
+    assert not waiter.is_alive()
+
+
+def test_a_stage_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    SharedTurns(tmp_path / "turns", 0, 2).close()
+    (tmp_path / "others.0").mkdir()
+    with pytest.raises(OSError):
+        SharedTurns(tmp_path / "others", 0, 2)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_the_turn_goes_to_more_urgent_work_and_comes_back(pair: tuple[SharedTurns, SharedTurns]) -> None:
     first, second = pair
     order: list[str] = []
