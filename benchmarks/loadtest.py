@@ -141,6 +141,9 @@ def mix_command(
 @click.option("--requests", type=click.IntRange(1), default=80, show_default=True, help="Of each run.")
 @click.option("--capacity-requests", type=click.IntRange(1), default=24, show_default=True, help="Sent at once.")
 @click.option(
+    "--capacity-rounds", type=click.IntRange(1), default=3, show_default=True, help="Of each system, in turn."
+)
+@click.option(
     "--repeats", type=click.IntRange(1), default=2, show_default=True, help="Pairs of runs, another seed each."
 )
 def compare_command(
@@ -153,6 +156,7 @@ def compare_command(
     load_share: float,
     requests: int,
     capacity_requests: int,
+    capacity_rounds: int,
     repeats: int,
 ) -> None:
     """The step scheduler beside request-level dynamic batching."""
@@ -168,6 +172,7 @@ def compare_command(
         load=load_share,
         requests=requests,
         capacity_requests=capacity_requests,
+        capacity_rounds=capacity_rounds,
         seeds=range(seed, seed + repeats),
         say=say,
     )

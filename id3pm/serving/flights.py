@@ -33,6 +33,7 @@ class Flight:
         requests: Its rows, for the scheduler.
         pending: Collects the rows' outcomes.
         replies: Everybody to answer.
+        submitted: The scheduler has its rows, or had them.
         arrived: `time.monotonic()` seconds.
     """
 
@@ -42,6 +43,7 @@ class Flight:
     requests: Sequence[SampleRequest]
     pending: PendingRows
     replies: list[Reply]
+    submitted: bool = False
     arrived: float = dataclasses.field(default_factory=time.monotonic)
 
     @property

@@ -171,8 +171,12 @@ class StageModel(abc.ABC):
             try:
                 collectors = map(flight.pending.collector, range(call.rows))
                 self._scheduler.submit_all(list(zip(flight.requests, collectors, strict=True)))
+                flight.submitted = True
             except Exception as error:
                 flight.pending.end(error)
+            if flight.pending.failed:  # also where its callers have left meanwhile
+                for request in flight.requests:
+                    self._scheduler.cancel(request.id)
 
     def _answer(self, flight: Flight, outcome: Outcome) -> None:
         """Answers a request; runs in the answering thread."""
@@ -266,7 +270,7 @@ class StageModel(abc.ABC):
 
     def _has_news(self, request_id: str, after_step: int) -> bool:
         flight = self._flights.get(request_id)
-        if flight is None:
+        if flight is None or not flight.submitted:
             return True
         rows = (self._scheduler.progress(request.id, preview=False) for request in flight.requests)
         return any(row is not None and row.step > after_step for row in rows)
@@ -274,7 +278,7 @@ class StageModel(abc.ABC):
     def _progress(self, request_id: str, preview: bool = True) -> dict[str, Any]:
         """How far the rows of a request are: JSON-ready."""
         flight = self._flights.get(request_id)
-        if flight is None:
+        if flight is None or not flight.submitted:  # without rows yet, it would look as if it were done
             return {"id": request_id, "found": False}
         rows = [self._row_progress(request.id, preview) for request in flight.requests]
         return {"id": request_id, "found": True, "rows": rows}

@@ -34,7 +34,7 @@ from id3pm.unet.model import NULL_ATTRIBUTES
 
 TELLING_SHARES = (0.01, 0.9)
 """Of the image in the noisy image; lower than for identity, because pose is decided where most is noise still."""
-FIELD_WEIGHTS = {"roll": 4.0, "yaw": 4.0, "pitch": 2.0}
+FIELD_WEIGHTS = {"roll": 8.0, "yaw": 4.0, "pitch": 2.0}
 """Of fields that do not count once: turning, left or right above all, breaks the symmetry of what the network knows,
 and is learned last."""
 

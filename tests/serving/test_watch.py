@@ -91,6 +91,43 @@ def test_an_unknown_request_is_answered_at_once(model: DenoiserModel) -> None:
     assert state_of(watch(model, "nobody", "-1")) == {"id": "nobody", "found": False}
 
 
+def test_a_request_on_its_way_to_the_scheduler_does_not_look_done(
+    model: DenoiserModel, stepping: Stepping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    submit_all = model._scheduler.submit_all
+
+    def slowly(rows: Any) -> None:
+        seen.extend([state_of(watch(model, "work", "-1")), state_of(progress("work"))])
+        submit_all(rows)
+
+    def progress(name: str) -> StandInRequest:
+        request = control("progress", name)
+        model.accept(request)
+        return request
+
+    monkeypatch.setattr(model._scheduler, "submit_all", slowly)
+    model.accept(good(id="work"))
+    assert seen == [{"id": "work", "found": False}] * 2
+    assert state_of(progress("work"))["rows"][0]["step"] == 0
+
+
+def test_a_request_that_nobody_waits_for_any_more_before_it_is_submitted_takes_no_steps(
+    model: DenoiserModel, engine: StandInEngine, stepping: Stepping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_all = model._scheduler.submit_all
+
+    def late(rows: Any) -> None:
+        model.accept(control("cancel", "work"))
+        assert work.response().error is not None
+        submit_all(rows)
+
+    monkeypatch.setattr(model._scheduler, "submit_all", late)
+    work = good(id="work")
+    model.accept(work)
+    wait_until(lambda: model._scheduler.status().waiting + model._scheduler.status().active == 0)
+
+
 def test_a_cancel_is_news(model: DenoiserModel, stepping: Stepping) -> None:
     model.accept(good(id="work"))
     poll = watch(model, "work", "2")
