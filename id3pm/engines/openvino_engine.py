@@ -32,8 +32,9 @@ class OpenVINOEngine:
     """An `Engine` over two OpenVINO models: vectors in fp32, images in bf16 (convolutions of int8 engines in int8).
 
     The image model is compiled for one row, whose kernels are faster than those for any number, and evaluates the rows
-    of a call side by side. Where there are fewer rows than threads they take turns on all threads, in a second
-    compilation (which costs its weights once more). A row's result does not depend on the other rows of the call.
+    of a call side by side, one on each thread. Where that would leave half of the threads or more without work, the
+    last rows take turns on all threads, in a second compilation (which costs its weights once more). A row's result
+    does not depend on the other rows of the call.
     """
 
     def __init__(self, path: Path, manifest: Manifest, threads: int | None = None) -> None:
@@ -98,11 +99,10 @@ class OpenVINOEngine:
             finally:
                 self._beside.put(request)
 
-        if rows < self._workers.count or self._workers.count == 1:
-            for row in range(rows):
-                evaluate(self._alone, row)
-        else:
-            self._workers.each(rows, beside)
+        together = rows - _left_over(rows, self._workers.count)
+        self._workers.each(together, beside)
+        for row in range(together, rows):
+            evaluate(self._alone, row)
         return output
 
     def close(self) -> None:
@@ -110,6 +110,14 @@ class OpenVINOEngine:
         self._workers.close()
         self._vectors = self._alone = None
         self._beside = queue.SimpleQueue()
+
+
+def _left_over(rows: int, threads: int) -> int:
+    """The rows at the end of a call that take turns on all threads, because too few are left to go side by side."""
+    if threads == 1:
+        return rows
+    left = rows % threads
+    return left if 2 * left <= threads else 0
 
 
 def why_no_bf16() -> str | None:

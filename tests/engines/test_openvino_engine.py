@@ -61,7 +61,7 @@ def test_output_is_the_torch_modules_but_for_rounding_at_every_time_step(engine:
 
 
 @needs_bf16
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 4])
 def test_row_is_bit_identical_in_any_batch(folder: Path, threads: int) -> None:
     engine = load_engine(folder, threads=threads)
     inputs = random_inputs(engine.config, 4)
@@ -123,6 +123,13 @@ def test_a_processor_without_bf16_is_refused(folder: Path, monkeypatch: pytest.M
 def test_it_does_not_run_on_a_gpu(folder: Path) -> None:
     with pytest.raises(EngineError, match="built for openvino-cpu"):
         load_engine(folder, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "left"), [(5, 1, 5), (1, 2, 1), (2, 2, 0), (7, 2, 1), (3, 4, 0), (6, 4, 2), (7, 4, 0)]
+)
+def test_few_rows_that_are_left_get_all_threads(rows: int, threads: int, left: int) -> None:
+    assert openvino_engine._left_over(rows, threads) == left
 
 
 @needs_bf16
