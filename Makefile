@@ -63,8 +63,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow"
+unit: $(STAMP)  # servers under test have the machine to themselves
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow" --ignore tests/integration -n 2 --dist loadfile
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow" tests/integration
 
 test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow

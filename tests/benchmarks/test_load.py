@@ -195,7 +195,11 @@ def compared(ours: list[float], baseline: list[float], throughput: tuple[float, 
         compare.OURS: system(ours, throughput[0]),
         compare.BASELINE: system(baseline, throughput[1]),
     }
-    return compare.verdicts({"kinds": ["10 steps"], "systems": systems})
+    floods = {compare.OURS: [0.8, 0.9, 1.0], compare.BASELINE: [1.0, 1.0, 0.5]}
+    capacities = {name: float(np.median(found)) for name, found in floods.items()}
+    return compare.verdicts(
+        {"kinds": ["10 steps"], "systems": systems, "capacity_images_per_s": capacities, "capacity_rounds": floods}
+    )
 
 
 def test_the_comparison_needs_both_a_short_tail_and_the_throughput() -> None:
@@ -204,6 +208,8 @@ def test_the_comparison_needs_both_a_short_tail_and_the_throughput() -> None:
     assert not compared([1.0] * 20, [2.0] * 20, (0.9, 1.0))["met"]
     assert not compared([1.0] * 20, [2.0] * 20, (1.0, 1.0), wrong=1)["met"]
     assert not compared([], [2.0] * 20, (1.0, 1.0))["met"]
+    judged = compared([1.0] * 20, [2.0] * 20, (1.0, 1.0))
+    assert judged["capacity_ratio"] == 0.9 and judged["capacity_ratios"] == [0.8, 0.9, 2.0]
 
 
 def test_a_burst_comes_all_at_once() -> None:
