@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from id3pm.serving.server import TritonServer
@@ -60,11 +61,14 @@ def compare(
     }
     flood = burst(kinds, capacity_requests, seed=seeds[0], identities=len(identities))
     floods: dict[str, list[float]] = {name: [] for name in systems}
+    idle: dict[str, list[float]] = {name: [] for name in systems}
     for number in range(capacity_rounds):
         for name, start in systems.items():
             say(f"capacity of {name}: {capacity_requests} requests at once, {number + 1} of {capacity_rounds}")
             with start() as server:
+                before = psutil.cpu_times()
                 records = drive(Generator(server.grpc_url, identities), flood)
+                idle[name].append(_idle_share(before, psutil.cpu_times()))
             floods[name].append(summarise(records)["kinds"][ALL]["images_per_s"])
     capacities = {name: float(np.median(found)) for name, found in floods.items()}
     rate = load * min(capacities.values())
@@ -86,6 +90,7 @@ def compare(
         "seeds": list(seeds),
         "capacity_images_per_s": capacities,
         "capacity_rounds": floods,
+        "idle_share": {name: float(np.median(found)) for name, found in idle.items()},
         "kinds": [kind.name for kind in kinds],
         "systems": {
             name: {
@@ -97,6 +102,12 @@ def compare(
             for name, every in runs.items()
         },
     }
+
+
+def _idle_share(before: Any, after: Any) -> float:
+    """The part of the cores' time in which they had nothing to do, of two `psutil.cpu_times()`."""
+    spent = [end - start for start, end in zip(before, after, strict=True)]
+    return float((after.idle - before.idle) / sum(spent))
 
 
 def _counts(record: Any, kind: Kind) -> bool:
@@ -159,6 +170,8 @@ def markdown(results: Mapping[str, Any]) -> list[str]:
             f"requests that did not end well {judged['unexpected']}: {'met' if judged['met'] else '**missed**'}.",
             "",
             f"Capacity: {judged['capacity_ratio']:.3f}x the baseline's (medians of {len(judged['capacity_ratios'])} "
-            f"rounds, in which it was {', '.join(f'{ratio:.3f}x' for ratio in judged['capacity_ratios'])}).",
+            f"rounds, in which it was {', '.join(f'{ratio:.3f}x' for ratio in judged['capacity_ratios'])}). "
+            f"Meanwhile the cores idled for {results['idle_share'][OURS]:.0%} of their time, the baseline's for "
+            f"{results['idle_share'][BASELINE]:.0%}.",
         ]
     return lines

@@ -125,8 +125,11 @@ class RowBatch:
         self._conditions = {name: stacked[indices] for name, stacked in self._conditions.items()}
         self.rows = [self.rows[index] for index in indices]
 
-    def step(self) -> list[tuple[Row, Sample | EngineError]]:
+    def step(self, computed: Callable[[], None] = lambda: None) -> list[tuple[Row, Sample | EngineError]]:
         """One step of every row: one U-Net evaluation of all of them, and of the guided ones without their condition.
+
+        Args:
+            computed: Called when the engine is done with it.
 
         Returns:
             The rows that have left the batch: finished, or failed because their output was not finite.
@@ -137,6 +140,7 @@ class RowBatch:
         guided, noisy = coefficients.guided_rows, coefficients.noise_rows
         draws = self._helper.submit(self._draw, self._at(noisy))  # while the engine runs, which leaves Python alone
         output = self._evaluate(self._inputs(coefficients.timestep, guided))
+        computed()
         count = len(self.rows)
         finite = np.isfinite(output).reshape(len(output), -1).all(axis=1)
         finite_rows = finite[:count].copy()

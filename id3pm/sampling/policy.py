@@ -16,7 +16,6 @@ paused for one another. Stages that share a processor take turns by the same ord
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Iterable
 
 from id3pm.sampling.batch import Row
@@ -57,15 +56,20 @@ def choose(rows: Iterable[Row], max_rows: int, enough: int, now: float) -> list[
     return chosen
 
 
-def urgency(rows: Iterable[Row], now: float) -> float:
-    """How urgent the best row is, for comparison with other stages: lower goes first, infinite without rows.
+def best(rows: Iterable[Row], now: float) -> Row | None:
+    """The row that goes first; `None` without rows.
 
     Args:
         rows: All that are in flight.
         now: `time.monotonic()` seconds.
     """
-    best = min((_rank(row, now) for row in rows), default=None)
-    return math.inf if best is None else best[0] * _CLASS_APART_S + min(best[1], _CLASS_APART_S)
+    return min(rows, key=lambda row: _rank(row, now), default=None)
+
+
+def urgency(row: Row, now: float) -> float:
+    """How urgent a row is, for comparison with the best rows of other stages: lower goes first."""
+    first = _rank(row, now)
+    return first[0] * _CLASS_APART_S + min(first[1], _CLASS_APART_S)
 
 
 def _rank(row: Row, now: float) -> tuple[int, float, int]:

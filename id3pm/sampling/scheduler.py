@@ -30,10 +30,10 @@ from id3pm.sampling.admission import DRAINING, Limits, check_deadline
 from id3pm.sampling.batch import OnDone, Row, RowBatch
 from id3pm.sampling.cost import CostModel
 from id3pm.sampling.observer import Observer
-from id3pm.sampling.policy import choose, due_time, urgency
+from id3pm.sampling.policy import best, choose, due_time, urgency
 from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.sampling.status import Progress, Status
-from id3pm.sampling.turns import NoTurns, Turns
+from id3pm.sampling.turns import NOTHING, Claim, NoTurns, Turns
 
 logger = logging.getLogger(__name__)
 IDLE_BEAT_S = 1.0
@@ -230,14 +230,17 @@ class StepScheduler:
     def _take_turn(self) -> float:
         """Waits until this stage may compute, and says for how many seconds it did."""
         start = time.perf_counter()
-        self._turns.take(self._urgency)
+        self._turns.take(self._claim)
         return time.perf_counter() - start
 
-    def _urgency(self) -> float:
+    def _claim(self) -> Claim:
         """Of the best row, for the turns; asked while the loop waits, which is a sign of life too."""
         with self._changed:
             self._beat = now = time.monotonic()
-            return urgency(self._in_flight.values(), now)
+            row = best(self._in_flight.values(), now)
+            if row is None:
+                return NOTHING
+            return Claim(urgency(row, now), row.evaluations_left * self._cost.step_s(1))
 
     def _choose(self) -> list[Row]:
         """The rows of the next step, as the policy says."""
@@ -267,7 +270,7 @@ class StepScheduler:
         start = time.perf_counter()
         try:
             self._batch.select(rows)
-            left = self._batch.step()
+            left = self._batch.step(self._turns.share)
         except Exception as error:
             if last_try:
                 logger.exception("request %r failed at step %d", rows[0].request.id, rows[0].step)

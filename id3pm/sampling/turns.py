@@ -4,6 +4,9 @@ On a CPU both stages are processes on the same cores. Left alone they halve each
 one stage slows a short one in the other: the scheduling policy would end at the process's border. So before each step a
 stage takes the turn, and leaves it to the other one if a row that waits there is more urgent.
 
+Where a step leaves the engine it needs one core, no more, and the others would idle: so a stage shares its turn then,
+but not with a row that has a much longer way to go than its own. Short requests are not to pay for the throughput.
+
 Turns are a courtesy: they change when a step runs, never its result, and nobody waits for ever. The kernel takes the
 turn from a process that dies; from one that hangs, `PATIENCE_S` does.
 
@@ -22,7 +25,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 ASK_S = 0.01
 """How often a stage that waits looks for its best row anew, and whether the turn is free although nobody said so."""
@@ -30,19 +33,39 @@ PATIENCE_S = 2.0
 """Longest wait for a turn."""
 FRESH_S = 0.1
 """What was said longer ago does not count: whoever waits says so every `ASK_S`."""
-NOBODY = math.inf
-_SLOT = struct.Struct("=dd")  # urgency of the best row, and when that was said, `time.monotonic()`
+ALIKE = 2.0
+"""A turn is shared with a row whose way is at most so many times as long as one's own."""
+_SLOT = struct.Struct("=ddd")  # a claim, and when it was made, `time.monotonic()`
+
+
+class Claim(NamedTuple):
+    """What a stage has to do.
+
+    Attributes:
+        urgency: Of its best row; lower goes first.
+        left_s: Seconds of computing that this row still needs.
+    """
+
+    urgency: float
+    left_s: float
+
+
+NOTHING = Claim(math.inf, math.inf)
 
 
 class Turns(Protocol):
     """Who may run a step."""
 
-    def take(self, urgency: Callable[[], float]) -> None:
+    def take(self, claim: Callable[[], Claim]) -> None:
         """Returns when it is this stage's turn.
 
         Args:
-            urgency: Of the stage's best row at the moment; lower goes first. Asked again while waiting.
+            claim: What the stage has to do at the moment. Asked again while waiting.
         """
+        ...
+
+    def share(self) -> None:
+        """The engine is done, and what is left of the step needs one core: somebody else may begin."""
         ...
 
     def rest(self) -> None:
@@ -57,8 +80,11 @@ class Turns(Protocol):
 class NoTurns:
     """A stage with a processor of its own."""
 
-    def take(self, urgency: Callable[[], float]) -> None:
+    def take(self, claim: Callable[[], Claim]) -> None:
         """See `Turns.take`."""
+
+    def share(self) -> None:
+        """See `Turns.share`."""
 
     def rest(self) -> None:
         """See `Turns.rest`."""
@@ -95,26 +121,33 @@ class SharedTurns:
             self._opened = opened.pop_all()
         self._slot, self._slots = slot, slots
         self._mine = False
-        self._say(NOBODY)
+        self._claim = NOTHING
+        self._say(NOTHING)
 
-    def take(self, urgency: Callable[[], float]) -> None:
+    def take(self, claim: Callable[[], Claim]) -> None:
         """See `Turns.take`."""
         give_up = time.monotonic() + PATIENCE_S
         while True:
-            mine = urgency()
+            self._claim = claim()
             if self._mine or self._lock():
-                if mine <= self._others():
-                    self._say(NOBODY)  # who has the turn does not wait
+                if self._claim.urgency <= self._best_other().urgency:
+                    self._say(NOTHING)  # who has the turn does not wait
                     return
                 self._unlock()
-            self._say(mine)
+            self._say(self._claim)
             self._sleep()
             if time.monotonic() > give_up:
                 return
 
+    def share(self) -> None:
+        """See `Turns.share`."""
+        other = self._best_other()
+        if self._mine and other is not NOTHING and other.left_s <= ALIKE * self._claim.left_s:
+            self._unlock()
+
     def rest(self) -> None:
         """See `Turns.rest`."""
-        self._say(NOBODY)
+        self._say(NOTHING)
         if self._mine:
             self._unlock()
 
@@ -143,16 +176,18 @@ class SharedTurns:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._bells[self._slot], 4096)
 
-    def _say(self, urgency: float) -> None:
-        _SLOT.pack_into(self._memory, self._slot * _SLOT.size, urgency, time.monotonic())
+    def _say(self, claim: Claim) -> None:
+        _SLOT.pack_into(self._memory, self._slot * _SLOT.size, *claim, time.monotonic())
 
-    def _others(self) -> float:
-        """The urgency of the best row elsewhere. A torn read is a wrong turn, no more."""
-        now = time.monotonic()
-        slots = [
-            _SLOT.unpack_from(self._memory, slot * _SLOT.size) for slot in range(self._slots) if slot != self._slot
-        ]
-        return min((urgency for urgency, said in slots if now - said < FRESH_S), default=NOBODY)
+    def _best_other(self) -> Claim:
+        """The most urgent claim of those who wait elsewhere. A torn read is a wrong turn, no more."""
+        now, best = time.monotonic(), NOTHING
+        for slot in range(self._slots):
+            if slot != self._slot:
+                urgency, left_s, said = _SLOT.unpack_from(self._memory, slot * _SLOT.size)
+                if now - said < FRESH_S and urgency < best.urgency:
+                    best = Claim(urgency, left_s)
+        return best
 
 
 def _open(opened: contextlib.ExitStack, file: Path, flags: int) -> int:

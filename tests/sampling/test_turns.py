@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import subprocess
 import sys
 import threading
@@ -16,9 +15,9 @@ from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request,
 
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.sampling import turns
-from id3pm.sampling.policy import urgency
+from id3pm.sampling.policy import best
 from id3pm.sampling.scheduler import StepScheduler
-from id3pm.sampling.turns import SharedTurns
+from id3pm.sampling.turns import ALIKE, Claim, NoTurns, SharedTurns
 
 
 @pytest.fixture
@@ -37,11 +36,11 @@ def in_thread(action: Callable[[], None]) -> threading.Thread:
 
 def test_one_waits_while_the_other_computes(pair: tuple[SharedTurns, SharedTurns]) -> None:
     first, second = pair
-    first.take(lambda: 5.0)
-    waiter = in_thread(lambda: second.take(lambda: 9.0))
+    first.take(lambda: Claim(5.0, 1.0))
+    waiter = in_thread(lambda: second.take(lambda: Claim(9.0, 1.0)))
     waiter.join(0.1)
     assert waiter.is_alive()
-    first.take(lambda: 5.0)  # less urgent work waits: the turn stays
+    first.take(lambda: Claim(5.0, 1.0))  # less urgent work waits: the turn stays
     assert waiter.is_alive()
     first.rest()
     waiter.join(1.0)
@@ -54,9 +53,9 @@ def test_who_waits_is_woken_as_soon_as_the_turn_is_free(
     monkeypatch.setattr(turns, "ASK_S", 30.0)
     monkeypatch.setattr(turns, "PATIENCE_S", 60.0)
     first, second = pair
-    first.take(lambda: 5.0)
-    waiter = in_thread(lambda: second.take(lambda: 9.0))
-    wait_until(lambda: first._others() == 9.0)
+    first.take(lambda: Claim(5.0, 1.0))
+    waiter = in_thread(lambda: second.take(lambda: Claim(9.0, 1.0)))
+    wait_until(lambda: first._best_other().urgency == 9.0)
     first.rest()
     waiter.join(2.0)
     assert not waiter.is_alive()
@@ -76,30 +75,49 @@ def test_the_turn_goes_to_more_urgent_work_and_comes_back(pair: tuple[SharedTurn
     order: list[str] = []
 
     def urgent() -> None:
-        second.take(lambda: 1.0)
+        second.take(lambda: Claim(1.0, 1.0))
         order.append("urgent")
         second.rest()
 
-    first.take(lambda: 5.0)
+    first.take(lambda: Claim(5.0, 1.0))
     waiter = in_thread(urgent)
-    wait_until(lambda: first._others() == 1.0)
-    first.take(lambda: 5.0)  # leaves the turn, and takes it again afterwards
+    wait_until(lambda: first._best_other().urgency == 1.0)
+    first.take(lambda: Claim(5.0, 1.0))  # leaves the turn, and takes it again afterwards
     order.append("patient")
     waiter.join(1.0)
     assert order == ["urgent", "patient"]
 
 
+@pytest.mark.parametrize(("left_s", "shared"), [(0.5, True), (ALIKE, True), (ALIKE + 0.1, False)])
+def test_a_turn_is_shared_with_who_has_no_much_longer_way(
+    pair: tuple[SharedTurns, SharedTurns], left_s: float, shared: bool
+) -> None:
+    first, second = pair
+    first.share()  # not its turn: nothing to share
+    first.take(lambda: Claim(5.0, 1.0))
+    first.share()
+    assert not second._lock(), "nobody waits for it"
+    waiter = in_thread(lambda: second.take(lambda: Claim(9.0, left_s)))
+    wait_until(lambda: first._best_other().urgency == 9.0)
+    first.share()
+    waiter.join(0.2)
+    assert waiter.is_alive() != shared
+    first.rest()
+    waiter.join(1.0)
+    second.rest()
+
+
 def test_urgency_that_grows_while_waiting_counts(pair: tuple[SharedTurns, SharedTurns]) -> None:
     first, second = pair
     urgency = 9.0
-    first.take(lambda: 5.0)
-    waiter = in_thread(lambda: second.take(lambda: urgency))
-    wait_until(lambda: first._others() == 9.0)
+    first.take(lambda: Claim(5.0, 1.0))
+    waiter = in_thread(lambda: second.take(lambda: Claim(urgency, 1.0)))
+    wait_until(lambda: first._best_other().urgency == 9.0)
     urgency = 1.0
-    wait_until(lambda: first._others() == 1.0)
+    wait_until(lambda: first._best_other().urgency == 1.0)
     second_had_it = threading.Thread(target=lambda: (waiter.join(1.0), second.rest()), daemon=True)
     second_had_it.start()
-    first.take(lambda: 5.0)
+    first.take(lambda: Claim(5.0, 1.0))
     assert not waiter.is_alive()
 
 
@@ -108,17 +126,18 @@ def test_a_hung_stage_does_not_hold_up_the_other(
 ) -> None:
     monkeypatch.setattr(turns, "PATIENCE_S", 0.2)
     first, second = pair
-    first.take(lambda: 5.0)  # and never comes back
+    first.take(lambda: Claim(5.0, 1.0))  # and never comes back
     start = time.monotonic()
-    second.take(lambda: 9.0)
+    second.take(lambda: Claim(9.0, 1.0))
     assert 0.2 <= time.monotonic() - start < 1.0
 
 
 def test_the_kernel_takes_the_turn_from_a_dead_process(tmp_path: Path) -> None:
     file = tmp_path / "turns"
     code = (
-        "import sys, time; from pathlib import Path; from id3pm.sampling.turns import SharedTurns\n"
-        f"SharedTurns(Path({str(file)!r}), 0, 2).take(lambda: -1.0); print('mine', flush=True); time.sleep(60)"
+        "import time; from pathlib import Path; from id3pm.sampling.turns import Claim, SharedTurns\n"
+        f"SharedTurns(Path({str(file)!r}), 0, 2).take(lambda: Claim(-1.0, 1.0)); print('mine', flush=True)\n"
+        "time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
@@ -130,7 +149,7 @@ def test_the_kernel_takes_the_turn_from_a_dead_process(tmp_path: Path) -> None:
         process.wait(10.0)
         process.stdout.close()  # type: ignore[union-attr]
     start = time.monotonic()
-    survivor.take(lambda: 9.0)
+    survivor.take(lambda: Claim(9.0, 1.0))
     assert time.monotonic() - start < turns.PATIENCE_S / 2
     survivor.close()
 
@@ -154,6 +173,28 @@ def test_short_requests_overtake_the_long_ones_of_the_other_stage(tmp_path: Path
     assert all(scheduler.close() for scheduler in schedulers)
 
 
-def test_without_rows_nothing_is_urgent() -> None:
+def test_a_scheduler_shares_its_turn_as_soon_as_the_engine_is_done() -> None:
+    engine, inbox, seen = FakeEngine(), Inbox(), []
 
-    assert urgency([], 0.0) == math.inf
+    class Watched(NoTurns):
+        def take(self, claim: Callable[[], Claim]) -> None:
+            seen.append((claim().left_s, len(engine.calls)))
+
+        def share(self) -> None:
+            seen.append(("shared", len(engine.calls)))
+
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE, cost=KnownCost(), turns=Watched())
+    before = len(engine.calls)
+    scheduler.submit(request("three", options=dataclasses.replace(PLAIN, steps=3)), inbox.receiver("three"))
+    inbox.sample("three")
+    assert scheduler.close()
+    step_s = KnownCost().step_s(1)
+    steps = [
+        [(pytest.approx(left * step_s), before + done), ("shared", before + done + 1)]
+        for done, left in enumerate((3, 2, 1))
+    ]
+    assert seen == [event for step in steps for event in step]
+
+
+def test_without_rows_nothing_is_best() -> None:
+    assert best([], 0.0) is None
