@@ -18,7 +18,7 @@ WEB_BUNDLE := $(BUNDLE)
 WEB_REPO   := $(REPO)
 endif
 
-.PHONY: help setup engines demo web serve bench load test lint types unit test-slow clean
+.PHONY: help setup engines attributes demo web serve bench load test lint types unit test-slow clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -40,6 +40,9 @@ engines: $(STAMP)  ## bundle -> verified engines in triton_repo/ (does nothing w
 
 demo: engines  ## the whole product on a portrait: picture in out/
 	$(BIN)/python demo/run.py --repository $(REPO) --photo demo/people/03.png --out out
+
+attributes: $(STAMP)  ## engines of the demo bundle with attributes, in build/attributes/
+	$(BIN)/python export/build_engines.py --bundle bundles/demo_attributes --repository build/attributes
 
 web: $(STAMP)  ## a page to play with, with attributes: starts server and page, prints the address, stops both on Ctrl-C
 	$(BIN)/python export/build_engines.py --bundle $(WEB_BUNDLE) --repository $(WEB_REPO)

@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 SHEETS: dict[str, str] = {
     "attributes": "head pose and expression (Fig. 8)",
     "guidance": "the guidance scale (Fig. 4)",
-    "interpolation": "from one person to another (Fig. 13)",
+    "interpolation": "from one person to another (Figs. 5, 13)",
     "pca": "along the principal axes of ID vectors (Fig. 14)",
     "projection": "onto the first k principal axes (Fig. 15)",
     "directions": "along custom directions (Figs. 6, 16, 17)",

@@ -1,4 +1,4 @@
-"""From one person to another along the great circle between their ID vectors (paper, Fig. 13; supplement 5.3)."""
+"""From one person to another along the great circle between their ID vectors (paper, Figs. 5, 13; supplement 5.3)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def interpolation_command(
     count: int,
     linear: bool,
 ) -> None:
-    """Interpolation (Fig. 13): a row from one person to the next, with the similarity to both.
+    """Interpolation (Figs. 5, 13): a row from one person to the next, with the similarity to both.
 
     --person shows the row that begins with this person.
     """
