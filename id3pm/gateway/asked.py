@@ -21,6 +21,8 @@ READ_CONTROL = CONTROLLED | {FACE_MODEL}
 # `drain` is the operator's, who stops the service with a signal.
 OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 MAX_ID = 256
+MAX_PARTS = 2**19
+"""Commas and backslashes of a JSON body, which are what reading takes its time for; forty 64 px images have so many."""
 _BINARY = "binary_data_size"
 
 
@@ -120,8 +122,14 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """A JSON object without repeated keys, which two readers could understand differently.
 
     Raises:
-        RefusedError: It is something else.
+        RefusedError: It is something else, or has too many parts.
     """
+    parts = body.count(b",") + body.count(b"\\")
+    if parts > MAX_PARTS:  # nobody else is served while JSON is read
+        raise RefusedError(
+            "INVALID_ARGUMENT",
+            f"the JSON has {parts} commas and backslashes: at most {MAX_PARTS} are allowed; send tensors as binary",
+        )
     try:
         document = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from id3pm.gateway.access import ANYBODY, MODELS, Access
-from id3pm.gateway.asked import Asked, read_json, read_message
+from id3pm.gateway.asked import MAX_PARTS, Asked, parse_object, read_json, read_message
 from id3pm.gateway.refusal import RefusedError
 
 
@@ -176,3 +176,16 @@ def test_a_second_control_input_cannot_hide_behind_the_first() -> None:
 def test_an_unknown_model_is_named_with_those_that_are_served() -> None:
     with pytest.raises(RefusedError, match=r"model 'x' is not served; there are id3pm, .*super_resolution"):
         Asked("x", "1").check(ANYBODY)
+
+
+@pytest.mark.parametrize(
+    "content", [b'"a":[' + b"0," * (MAX_PARTS + 1) + b"0]", b'"a":"' + rb"\n" * (MAX_PARTS + 1) + b'"']
+)
+def test_json_of_too_many_parts_is_refused_before_it_is_read(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(RefusedError, match=f"at most {MAX_PARTS} are allowed"):
+        parse_object(b"{" + content + b"}")
+
+
+def test_a_large_photograph_is_one_part() -> None:
+    assert len(parse_object(b'{"photo":"' + b"A" * 30_000_000 + b'"}')["photo"]) == 30_000_000

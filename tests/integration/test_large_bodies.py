@@ -142,7 +142,7 @@ def test_strings_that_are_not_what_the_shape_says_are_refused(
 
 @pytest.mark.parametrize("name", ["attributes", "attribute_values", "sampler"])
 def test_parameters_of_megabytes_are_refused(public: Any, embedding: np.ndarray, name: str) -> None:
-    value = ("[" + "0," * (ROOM // 2 - 10_000) + "0]") if name == "attributes" else "[" * (ROOM - 10_000)
+    value = "[" * (ROOM - 10_000)
     body = {"inputs": [], "parameters": {name: value}}
     body["inputs"] = [
         {"name": "embedding", "shape": [1, 128], "datatype": "FP32", "data": embedding.tolist()},
@@ -151,6 +151,12 @@ def test_parameters_of_megabytes_are_refused(public: Any, embedding: np.ndarray,
     status, content = public.http("/v2/models/id3pm/infer", json.dumps(body).encode())
     said = json.loads(content)["error"]
     assert status == 400 and "characters together: at most" in said, said[:300]
+
+
+def test_json_of_millions_of_values_is_refused_unread(public: Any) -> None:
+    status, content = public.http("/v2/models/id3pm/generate", b'{"seed":[' + b"0," * (ROOM // 2 - 10_000) + b"0]}")
+    said = json.loads(content)["error"]
+    assert status == 400 and "commas and backslashes: at most" in said, said[:300]
 
 
 def test_a_photograph_of_nothing_but_spaces_is_refused_in_time(public: Any) -> None:
