@@ -187,10 +187,12 @@ def _effect(swept: Swept, kept: float, spread: Measures) -> Effect:
     moved = "not measured"
     if "slope" in numbers:
         digits = 0 if swept.sweep.unit else 2
-        first, last = (f"{numbers['measured'][step]:.{digits}f}" for step in (0, -1))
+        found = (numbers["measured"][0], numbers["measured"][-1], numbers["without"])
+        first, last, without = (f"{value:.{digits}f}" for value in found)
         second = numbers["correlation_dlib"]
-        moved = f"{swept.sweep.witness} measured {first} -> {last}; r = {numbers['correlation']:.2f}" + (
-            "" if second is None else f", by dlib {second:.2f}"
+        moved = (
+            f"{swept.sweep.witness} measured {first} -> {last}, {without} without; r = {numbers['correlation']:.2f}"
+            + ("" if second is None else f", by dlib {second:.2f}")
         )
     return Effect(
         control=swept.sweep.name.replace("_", " "),

@@ -7,6 +7,7 @@ predicts say so in thousands.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,16 @@ class LandmarkLoss(nn.Module):
 
     Args:
         model: See `LandmarkNetwork`.
+        resting: Values that count as asked for where a field is left free, in its unit.
 
     Raises:
         MissingExtraError, EngineError: See `LandmarkNetwork`.
     """
 
-    def __init__(self, model: Path | None = None) -> None:
+    def __init__(self, model: Path | None = None, resting: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self._network = LandmarkNetwork(model)
-        fields = fields_of("landmarks")
+        fields, resting = fields_of("landmarks"), resting or {}
         self._names = [field.name for field in fields]
         # The crop that `align_face` makes is known for every image; this one lies in it at a fixed place.
         inside = np.vstack([similarity_transform(FIRST_LOOK, ARCFACE_TEMPLATE), [0.0, 0.0, 1.0]])
@@ -62,6 +64,9 @@ class LandmarkLoss(nn.Module):
             "_offset": np.array([field.offset for field in fields]),
             "_scale": np.array([field.scale for field in fields]),
             "_weights": np.array([FIELD_WEIGHTS.get(field.name, 1.0) for field in fields]),
+            "_resting": np.array(
+                [(resting[f.name] - f.offset) / f.scale if f.name in resting else NULL_ATTRIBUTES for f in fields]
+            ),
         }
         for name, table in tables.items():
             self.register_buffer(name, torch.tensor(table, dtype=torch.float32), persistent=False)
@@ -116,9 +121,9 @@ class LandmarkLoss(nn.Module):
     def forward(self, predicted_x0: Tensor, alignments: Tensor, attributes: Tensor, image_share: Tensor) -> Tensor:
         """Distance from the attributes asked for, times the square root of the image's share, [N].
 
-        That is the mean over the fields that are given, weighted by `FIELD_WEIGHTS`.
+        That is the mean over the fields that are given or have a resting value, weighted by `FIELD_WEIGHTS`.
 
-        0 for rows without attributes, and for those outside `TELLING_SHARES`. The root makes a step of the noise
+        0 for rows without any, and for those outside `TELLING_SHARES`. The root makes a step of the noise
         prediction count alike at all shares.
 
         Args:
@@ -129,14 +134,15 @@ class LandmarkLoss(nn.Module):
         """
         least, most = TELLING_SHARES
         weights = self.get_buffer("_weights")
-        given = attributes != NULL_ATTRIBUTES
+        wanted = torch.where(attributes == NULL_ATTRIBUTES, self.get_buffer("_resting"), attributes)
+        given = wanted != NULL_ATTRIBUTES
         telling = (given.any(dim=1) & (image_share >= least) & (image_share <= most)).nonzero()[:, 0]
         loss = predicted_x0.new_zeros(len(predicted_x0))
         if len(telling) == 0:
             return loss + 0.0 * predicted_x0.sum()  # every process of a group has a gradient
         found = self.measure(predicted_x0[telling].clamp(-1.0, 1.0), alignments[telling])
         given = given[telling]
-        apart = F.smooth_l1_loss(found, attributes[telling], reduction="none")
+        apart = F.smooth_l1_loss(found, wanted[telling], reduction="none")
         distance = (apart * given * weights).sum(dim=1) / given.sum(dim=1)
         return loss.index_copy(0, telling, distance * image_share[telling].sqrt())
 

@@ -89,7 +89,8 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     arrays = shards.load(options.data, "train")
     facts = {"data": _data_facts(options.data, arrays), "hardware": _hardware(accelerator)}
     judge = identity_loss(options.faces, options.data) if config.identity_loss else None
-    landmarks = LandmarkLoss() if config.landmark_loss else None
+    # Faces are tilted only where their roll is given; -1, which leaves it free, is next to what means the utmost left.
+    landmarks = LandmarkLoss(resting={"roll": 0.0} if config.tilt else None) if config.landmark_loss else None
     trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator, judge, landmarks)
     if options.resume:
         trainer.resume(allow_data_change=options.allow_data_change)

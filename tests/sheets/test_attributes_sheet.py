@@ -51,10 +51,10 @@ def test_the_effect_is_measured_over_all_images_with_a_face(swept: Swept) -> Non
 
 
 def test_the_table_row_names_ends_and_what_was_kept(swept: Swept) -> None:
-    effect = _effect(swept, 0.72, {"yaw": np.array([0.0, 1.0])})
+    effect = _effect(swept, 0.72, {"yaw": np.array([2.0, 4.0])})
     assert effect.change == "-20 -> 20 degrees"
     assert effect.kept == "0.55 -> 0.50, least 0.50; 0.72 without"
-    assert effect.moved.startswith("yaw measured -10 -> 10; r = 0.99, by dlib -0.9")
+    assert effect.moved.startswith("yaw measured -10 -> 10, 3 without; r = 0.99, by dlib -0.9")
 
 
 def test_what_cannot_be_measured_says_so() -> None:

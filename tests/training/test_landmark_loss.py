@@ -93,6 +93,19 @@ def test_only_fields_that_are_given_count(loss: LandmarkLoss, faces: np.ndarray)
     assert loss(images(faces[:1]), alignments, yaw, share).item() == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_resting_value_counts_where_a_field_is_free(loss: LandmarkLoss, faces: np.ndarray) -> None:
+    upright = LandmarkLoss(resting={"roll": 0.0})
+    alignments = torch.from_numpy(crop_to_image(np.repeat(FIVE[None], 2, axis=0)))
+    pictures, share = images(faces[:2]), torch.tensor([0.25, 0.25])
+    free = torch.full((2, 7), -1.0)
+    asked = free.clone()
+    asked[:, 0] = 2.0  # roll 0 of +- 25 degrees, as 0 .. 4
+    torch.testing.assert_close(upright(pictures, alignments, free, share), loss(pictures, alignments, asked, share))
+    asked[:, 0] = 4.0
+    torch.testing.assert_close(upright(pictures, alignments, asked, share), loss(pictures, alignments, asked, share))
+    assert (loss(pictures, alignments, free, share) == 0).all()
+
+
 def test_rows_without_attributes_or_with_too_much_noise_teach_nothing(loss: LandmarkLoss, faces: np.ndarray) -> None:
     alignments = torch.from_numpy(crop_to_image(np.repeat(FIVE[None], 4, axis=0)))
     nothing = torch.full((4, 7), -1.0)
