@@ -219,14 +219,20 @@ def test_who_leaves_at_once_leaves_no_room_for_more(open_front: Callable[[Gatewa
 def test_streams_are_counted(open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MAX_STREAMS", 2)
     front = open_front(GatewayOptions())
-    sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    opened = [front.another().stream(iter(sent.get, None)) for _ in range(2)]
-    until(lambda: status_of(lambda: list(front.caller.stream(iter(())))) != ("OK", ""))
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def asking_once(number: int) -> Iterator[bytes]:
+        yield message(f"stream {number}")
+        ended.get()
+
+    opened = [front.another().stream(asking_once(number)) for number in range(2)]
+    for stream in opened:
+        next(stream)  # it is open, and counted
     code, text = status_of(lambda: list(front.caller.stream(iter(()))))
     assert code == "RESOURCE_EXHAUSTED" and "2 streams are open" in text
     for stream in opened:
         stream.cancel()
-        sent.put(None)
+        ended.put(None)
     until(lambda: status_of(lambda: list(front.caller.stream(iter(())))) == ("OK", ""))
 
 
