@@ -135,7 +135,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RefusedError("INVALID_ARGUMENT", f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise RefusedError("INVALID_ARGUMENT", "the body is JSON, but no object")
+        raise RefusedError("INVALID_ARGUMENT", "the body is JSON, but no object: it must be one")
     return document
 
 
