@@ -37,7 +37,7 @@ TELLING_SHARES = (0.01, 0.9)
 """Of the image in the noisy image; lower than for identity, because pose is decided where most is noise still."""
 FIELD_WEIGHTS = {"roll": 8.0, "yaw": 4.0, "pitch": 2.0}
 """Of fields that do not count once: turning, left or right above all, breaks the symmetry of what the network knows,
-and is learned last."""
+and is learned last; tilted are only those faces of the demo set that training turns."""
 
 
 class LandmarkLoss(nn.Module):
