@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
 from id3pm.serving.preflight import check_engines, check_ports, controlled
 from id3pm.serving.process import end_orphans, start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
+from id3pm.serving.scratch import remove_stale_folders, scratch_folder
 from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
 from id3pm.serving.triton_log import last_words
 
@@ -131,10 +131,10 @@ class TritonServer(Endpoints):
             self.ports = check_ports(self.host, self.ports)
         end_orphans()
         remove_stale_regions()
-        scratch = self._folder(None)
+        scratch = self._folder()
         if self._private:
             short = len(_socket(scratch, "metrics-port").encode()) < _SOCKET_PATH
-            self._sockets = scratch if short else self._folder("/tmp")
+            self._sockets = scratch if short else self._folder(Path("/tmp"))
         environment = self.runtime.environment()
         if self._threads is not None:
             environment[THREADS_VARIABLE] = str(self._threads)
@@ -236,9 +236,10 @@ class TritonServer(Endpoints):
     def _exit_timeout_s(self) -> int:
         return max(int(self._drain_timeout_s), 5)
 
-    def _folder(self, parent: str | None) -> Path:
-        """A new folder that only this user can enter; removed with the server."""
-        return Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="id3pm-triton-", dir=parent)))
+    def _folder(self, parent: Path | None = None) -> Path:
+        """A new folder; removed with the server."""
+        remove_stale_folders(parent)
+        return self._cleanup.enter_context(scratch_folder(parent))
 
     def _addresses(self) -> list[str]:
         if self._sockets is None:

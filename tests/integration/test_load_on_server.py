@@ -109,7 +109,7 @@ def test_a_short_soak_of_the_whole_service_loses_nothing_and_leaks_no_images(
         assert last - first < 5.0, f"{program}: {first:.1f} -> {last:.1f} MB in 18 s"
 
 
-def test_a_network_cut_loses_nothing(
+def test_faults_lose_nothing(
     repository: Path, identities: np.ndarray, known: dict[tuple[str, int], str], tmp_path: Path
 ) -> None:
     results = faults.inject_all(
@@ -122,12 +122,13 @@ def test_a_network_cut_loses_nothing(
         rate=4.0,
         seconds=6.0,
         seed=0,
-        faults=["slow engine", "network cut"],
+        faults=["slow engine", "network cut", "stub killed, disk full"],
         say=lambda text: None,
     )
     assert faults.passed(results), results
-    slow, cut = results["rows"]
+    slow, cut, full = results["rows"]
     assert slow["slowest_s"] > faults.SLOW_S and cut["next_image_s"] > 1.0
+    assert "not_injected" in full or full["next_image_s"] < 12.0, "one start after another failed"
 
 
 def test_the_dashboard_shows_only_what_the_server_measures(service: ServiceProcess) -> None:

@@ -88,6 +88,12 @@ def test_all_python_processes_are_watched(service: Service) -> None:
     assert sorted(stubs(service.server.pid).values()) == ["denoiser_64", "face_embedding", "super_resolution"]
 
 
+def test_a_start_leaves_no_bytecode_that_a_full_disk_would_cut_short(service: Service) -> None:
+    folder = Path(service.server.http_url.removeprefix("unix:")).parent
+    assert list(folder.rglob("triton_python_backend_utils.py"))
+    assert not list(folder.rglob("*.pyc"))
+
+
 @pytest.mark.parametrize("model", ["denoiser_64", "super_resolution", "face_embedding"])
 def test_a_killed_stub_is_replaced_and_the_same_request_gives_the_same_image(
     service: Service, said: list[str], model: str

@@ -1,0 +1,57 @@
+"""Folders of servers that were killed are removed, and no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from id3pm.serving.scratch import remove_stale_folders, scratch_folder
+
+HOLDER = """
+import pathlib, sys, time
+from id3pm.serving.scratch import scratch_folder
+with scratch_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "backends").mkdir()
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_this_users_alone_and_goes_with_its_user(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
+        (folder / "file").touch()
+    assert not folder.exists()
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next_one_and_not_before(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        assert remove_stale_folders(tmp_path, age_s=0.0) == [] and folder.is_dir()
+        process.kill()
+        process.wait(timeout=10)
+    assert remove_stale_folders(tmp_path) == [] and folder.is_dir(), "too young: its user may be about to lock it"
+    assert remove_stale_folders(tmp_path, age_s=0.0) == [folder] and not folder.exists()
+
+
+def test_only_folders_of_our_own_are_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / "other", tmp_path / "target"]
+    for folder in kept:
+        folder.mkdir()
+    (tmp_path / "id3pm-serving-file").touch()
+    (tmp_path / "id3pm-serving-link").symlink_to(tmp_path / "target")
+    assert remove_stale_folders(tmp_path, age_s=0.0) == [] and all(folder.is_dir() for folder in kept)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everything")
+def test_a_folder_that_cannot_be_entered_stays(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        folder.chmod(0)
+        assert remove_stale_folders(tmp_path, age_s=0.0) == []
+        folder.chmod(0o700)
