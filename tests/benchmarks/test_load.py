@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -186,7 +186,13 @@ def test_too_short_a_soak_is_no_proof() -> None:
         soak.fit_second_half(range(20), range(20))
 
 
-def compared(ours: list[float], baseline: list[float], throughput: tuple[float, float], wrong: int = 0) -> Any:
+def compared(
+    ours: list[float],
+    baseline: list[float],
+    throughput: tuple[float, float],
+    wrong: int = 0,
+    capacities: Sequence[float] = (0.8, 0.9, 2.0),
+) -> Any:
     def system(latencies: list[float], images_per_s: float) -> dict[str, Any]:
         group = {"images_per_s": images_per_s, "wrong": wrong, "unexpected": 0}
         return {"runs": [{"kinds": {"all": group}}], "latencies_s": {"10 steps": latencies}}
@@ -195,20 +201,35 @@ def compared(ours: list[float], baseline: list[float], throughput: tuple[float, 
         compare.OURS: system(ours, throughput[0]),
         compare.BASELINE: system(baseline, throughput[1]),
     }
-    floods = {compare.OURS: [0.8, 0.9, 1.0], compare.BASELINE: [1.0, 1.0, 0.5]}
-    capacities = {name: float(np.median(found)) for name, found in floods.items()}
-    return compare.verdicts(
-        {"kinds": ["10 steps"], "systems": systems, "capacity_images_per_s": capacities, "capacity_rounds": floods}
-    )
+    floods = {compare.OURS: list(capacities), compare.BASELINE: [1.0] * len(capacities)}
+    medians = {name: float(np.median(found)) for name, found in floods.items()}
+    results = {
+        "kinds": ["10 steps"],
+        "requests": 20,
+        "load": 0.7,
+        "rate": 1.0,
+        "seeds": [0],
+        "systems": systems,
+        "capacity_images_per_s": medians,
+        "capacity_rounds": floods,
+        "idle_share": {compare.OURS: 0.1, compare.BASELINE: 0.2},
+    }
+    judged = compare.verdicts(results)
+    return judged | {"missed in the table": "\n".join(compare.markdown(results)).count("| **missed** |")}
 
 
 def test_the_comparison_needs_both_a_short_tail_and_the_throughput() -> None:
     assert compared([1.0] * 20, [2.0] * 20, (1.0, 1.0))["met"]
     assert not compared([1.1] * 20, [2.0] * 20, (1.0, 1.0))["met"]
-    assert not compared([1.0] * 20, [2.0] * 20, (0.9, 1.0))["met"]
+    assert compared([1.0] * 20, [2.0] * 20, (0.991, 1.0))["met"]
+    assert not compared([1.0] * 20, [2.0] * 20, (0.98, 1.0))["met"]
+    assert not compared([1.0] * 20, [2.0] * 20, (1.0, 1.0), capacities=(0.9, 0.99))["met"], "less in every round"
     assert not compared([1.0] * 20, [2.0] * 20, (1.0, 1.0), wrong=1)["met"]
     assert not compared([], [2.0] * 20, (1.0, 1.0))["met"]
-    judged = compared([1.0] * 20, [2.0] * 20, (1.0, 1.0))
+    judged = compared([1.0] * 20, [2.0] * 20, (0.5, 1.0))
+    assert judged["short_tail"] and judged["no_less_capacity"] and not judged["no_less_throughput"]
+    assert judged["missed in the table"] == 1
+    assert judged["throughput_ratios"] == [judged["throughput_ratio"]] == [0.5]
     assert judged["capacity_ratio"] == 0.9 and judged["capacity_ratios"] == [0.8, 0.9, 2.0]
 
 
