@@ -35,7 +35,7 @@ RUN python3 -c "from pathlib import Path; from id3pm.serving.preflight import ch
 USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --start-period=5m --interval=10s --timeout=5s \
-    CMD ["python3", "-c", "import sys; from id3pm.serving.control import is_ready; sys.exit(not is_ready('127.0.0.1', 8000))"]
+    CMD ["python3", "-c", "import sys; from id3pm.serving.control import is_ready; sys.exit(not is_ready('127.0.0.1:8000'))"]
 # Docker's SIGTERM must leave time for work in flight: docker stop --time 70. The base image's own entry point chooses the
 # CUDA libraries that suit the driver, then becomes the command. With TLS, give --health-cmd a probe of your own.
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "id3pm", "serve", "--host", "0.0.0.0"]

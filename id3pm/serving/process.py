@@ -55,7 +55,8 @@ def start_guarded(
 def end_orphans() -> list[int]:
     """Kills the servers whose launcher is gone, and removes their shared memory.
 
-    The guard of a server does this too; it may have been killed with the launcher.
+    The guard of a server does this too; it may have been killed with the launcher. Servers of another PID namespace, as
+    of a container, are left to those inside: their launchers' process ids mean nothing here.
 
     Returns:
         The process ids.
@@ -71,6 +72,8 @@ def end_orphans() -> list[int]:
 
 def _is_orphan(process: Path) -> bool:
     try:
+        if (process / "ns" / "pid").readlink() != Path("/proc/self/ns/pid").readlink():
+            return False
         variables = (process / "environ").read_bytes().split(b"\0")
     except OSError:  # it has ended, or is another user's
         return False

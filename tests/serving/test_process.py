@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from id3pm.serving import process as process_module
 from id3pm.serving.proc import children, runs
 from id3pm.serving.process import end_orphans, start_guarded
 
+CONTAINER = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 LAUNCHER = """
 import os, sys, threading, time
@@ -88,3 +91,48 @@ def test_an_orphan_is_a_server_whose_launcher_is_gone_and_no_other() -> None:
             alive.wait(timeout=5)
             alive.stdin.close()
             alive.stdout.close()
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one, as this process names them."""
+    below = list(children(pid))
+    return [*below, *(deeper for child in below for deeper in descendants(child))]
+
+
+def test_a_server_of_a_container_is_not_judged_from_outside() -> None:
+    """Inside, its launcher has another process id, which outside belongs to a stranger or to nobody."""
+    try:
+        subprocess.run([*CONTAINER, "true"], check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no PID namespace can be made here: {error}")
+    command = [*CONTAINER, sys.executable, "-c", LAUNCHER, *SLEEPER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as container:
+        assert container.stdout is not None
+        try:
+            inside = int(container.stdout.readline())
+            below = descendants(container.pid)
+            (server,) = (pid for pid in below if innermost(pid) == inside)
+            assert runs(server)
+            assert not {*below} & {*end_orphans()}
+            time.sleep(0.2)
+            assert runs(server)
+        finally:
+            container.kill()
+
+
+def innermost(pid: int) -> int:
+    """The process id in its own PID namespace."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
+
+
+def test_a_server_whose_namespace_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    process = tmp_path / "7"
+    (process / "ns").mkdir(parents=True)
+    (process / "environ").write_bytes(b"ID3PM_LAUNCHER=999999999:1\0")
+    assert not process_module._is_orphan(process)
+    (process / "ns" / "pid").symlink_to(os.readlink("/proc/self/ns/pid"))
+    assert process_module._is_orphan(process)
+    (process / "ns" / "pid").unlink()
+    (process / "ns" / "pid").symlink_to("pid:[1]")
+    assert not process_module._is_orphan(process)
