@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from id3pm.serving.proc import started
+
 _PREFIX = "id3pm-serving-"
+_ENVIRONMENTS = Path("/tmp")  # whatever TMPDIR says: the Python backend of Triton has it in its code
+_ENVIRONMENT = re.compile(r"python_env_\w{6}")
+_BACKEND = "/libtriton_python.so"
 
 
 @contextlib.contextmanager
@@ -62,3 +68,45 @@ def _remove(folder: Path, age_s: float) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def remove_stale_environments(folder: Path = _ENVIRONMENTS, margin_s: float = 60.0) -> list[Path]:
+    """Removes the empty `python_env_XXXXXX` that Triton's Python backend makes at its start, and leaves when killed.
+
+    Nothing tells whose one is. So only those go that are older than every living process with that backend, which
+    therefore belong to none; a later start removes the others. (A server of another PID namespace that shares /tmp is not
+    seen; it would miss its folder only if it unpacked Python environments, which ours do not.)
+
+    Args:
+        folder: Where they are.
+        margin_s: Seconds by which they must be older: the clocks of files and processes differ.
+
+    Returns:
+        What was removed.
+    """
+    found = [path for path in folder.glob("python_env_*") if _ENVIRONMENT.fullmatch(path.name)]
+    age_s = margin_s + max(map(_age_s, _backends()), default=0.0)
+    removed = []
+    for path in found:
+        with contextlib.suppress(OSError):  # it has gone, or holds something
+            status = path.lstat()
+            if status.st_uid == os.geteuid() and time.time() - status.st_mtime > age_s:
+                path.rmdir()
+                removed.append(path)
+    return removed
+
+
+def _backends() -> list[int]:
+    """The processes, of those that this user may look into, that have Triton's Python backend loaded."""
+    backends = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if _BACKEND in (process / "maps").read_text(errors="replace"):
+                backends.append(int(process.name))
+    return backends
+
+
+def _age_s(pid: int) -> float:
+    """Seconds since a process started; 0 where it has ended."""
+    ticks = started(pid)
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK") if ticks else 0.0

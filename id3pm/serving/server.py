@@ -24,7 +24,7 @@ from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
 from id3pm.serving.preflight import check_engines, check_ports, controlled
 from id3pm.serving.process import end_orphans, start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
-from id3pm.serving.scratch import remove_stale_folders, scratch_folder
+from id3pm.serving.scratch import remove_stale_environments, remove_stale_folders, scratch_folder
 from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
 from id3pm.serving.triton_log import last_words
 
@@ -131,6 +131,7 @@ class TritonServer(Endpoints):
             self.ports = check_ports(self.host, self.ports)
         end_orphans()
         remove_stale_regions()
+        remove_stale_environments()
         scratch = self._folder()
         if self._private:
             short = len(_socket(scratch, "metrics-port").encode()) < _SOCKET_PATH

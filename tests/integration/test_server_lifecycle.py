@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from id3pm.errors import EngineError, EngineMissingError, ServerError
+from id3pm.serving import scratch
 from id3pm.serving.control import control, is_ready
 from id3pm.serving.proc import children
 from id3pm.serving.server import TritonServer
@@ -211,6 +212,7 @@ def test_a_killed_server_leaves_no_shared_memory(repository: Path) -> None:
     with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60) as server:
         regions = regions_of(server.pid)
         assert regions and all((SHARED_MEMORY / name).exists() for name in regions)
+        assert server.pid in scratch._backends(), "else folders of running servers would be taken for left behind"
         server.kill()
     assert not any((SHARED_MEMORY / name).exists() for name in regions)
 

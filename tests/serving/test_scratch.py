@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from id3pm.serving.scratch import remove_stale_folders, scratch_folder
+from id3pm.serving.scratch import remove_stale_environments, remove_stale_folders, scratch_folder
 
 HOLDER = """
 import pathlib, sys, time
@@ -18,6 +19,14 @@ with scratch_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "backends").mkdir()
     print(folder, flush=True)
     time.sleep(60)
+"""
+
+BACKEND = """
+import mmap, sys, time
+with open(sys.argv[1], "rb") as file:
+    held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print("loaded", flush=True)
+time.sleep(60)
 """
 
 
@@ -47,6 +56,33 @@ def test_only_folders_of_our_own_are_removed(tmp_path: Path) -> None:
     (tmp_path / "id3pm-serving-file").touch()
     (tmp_path / "id3pm-serving-link").symlink_to(tmp_path / "target")
     assert remove_stale_folders(tmp_path, age_s=0.0) == [] and all(folder.is_dir() for folder in kept)
+
+
+def environment(folder: Path, name: str, age_s: float = 0.0) -> Path:
+    """A folder as Triton's Python backend makes it."""
+    made = folder / f"python_env_{name}"
+    made.mkdir()
+    os.utime(made, (time.time() - age_s,) * 2)
+    return made
+
+
+def test_what_the_python_backend_of_killed_servers_left_is_removed(tmp_path: Path) -> None:
+    """Triton has /tmp/python_env_XXXXXX in its code, and removes it only where it ends by itself."""
+    library = tmp_path / "libtriton_python.so"
+    library.write_bytes(b"library")
+    year = 3600.0 * 24 * 365  # longer than any server of this machine
+    kept = [environment(tmp_path, name, year) for name in ("filled", "longer-name")]
+    (kept[0] / "0").mkdir()
+    os.utime(kept[0], (0, 0))
+    stale = [environment(tmp_path, name, year) for name in ("0J4p9T", "zz_zzz")]
+    with subprocess.Popen([sys.executable, "-c", BACKEND, str(library)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and server.stdout.readline() == "loaded\n"
+        used = environment(tmp_path, "in_use")
+        assert sorted(remove_stale_environments(tmp_path, margin_s=0.0)) == sorted(stale)
+        assert used.is_dir(), "made after the start of a server that lives"
+        assert all(folder.is_dir() for folder in kept)
+        server.kill()
+    assert remove_stale_environments(tmp_path) == [] and used.is_dir(), "too young: its server may be starting"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everything")
