@@ -18,6 +18,7 @@ _PREFIX = "id3pm-serving-"
 _ENVIRONMENTS = Path("/tmp")  # whatever TMPDIR says: the Python backend of Triton has it in its code
 _ENVIRONMENT = re.compile(r"python_env_\w{6}")
 _BACKEND = "/libtriton_python.so"
+_INIT_NAMESPACE = 0xEFFFFFFC  # the kernel's PROC_PID_INIT_INO: the PID namespace that contains all others
 
 
 @contextlib.contextmanager
@@ -74,8 +75,7 @@ def remove_stale_environments(folder: Path = _ENVIRONMENTS, margin_s: float = 60
     """Removes the empty `python_env_XXXXXX` that Triton's Python backend makes at its start, and leaves when killed.
 
     Nothing tells whose one is. So only those go that are older than every living process with that backend, which
-    therefore belong to none; a later start removes the others. (A server of another PID namespace that shares /tmp is not
-    seen; it would miss its folder only if it unpacked Python environments, which ours do not.)
+    therefore belong to none; a later start removes the others. A server that misses its folder aborts when it ends.
 
     Args:
         folder: Where they are.
@@ -84,6 +84,8 @@ def remove_stale_environments(folder: Path = _ENVIRONMENTS, margin_s: float = 60
     Returns:
         What was removed.
     """
+    if not _private(folder):
+        return []
     found = [path for path in folder.glob("python_env_*") if _ENVIRONMENT.fullmatch(path.name)]
     age_s = margin_s + max(map(_age_s, _backends()), default=0.0)
     removed = []
@@ -94,6 +96,11 @@ def remove_stale_environments(folder: Path = _ENVIRONMENTS, margin_s: float = 60
                 path.rmdir()
                 removed.append(path)
     return removed
+
+
+def _private(folder: Path) -> bool:
+    """Whether all who use a folder are seen in /proc: not where a container shares it with the host or with others."""
+    return Path("/proc/self/ns/pid").stat().st_ino == _INIT_NAMESPACE or folder.stat().st_dev == Path("/").stat().st_dev
 
 
 def _backends() -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from id3pm.serving import scratch
 from id3pm.serving.scratch import remove_stale_environments, remove_stale_folders, scratch_folder
 
 HOLDER = """
@@ -66,8 +67,11 @@ def environment(folder: Path, name: str, age_s: float = 0.0) -> Path:
     return made
 
 
-def test_what_the_python_backend_of_killed_servers_left_is_removed(tmp_path: Path) -> None:
+def test_what_the_python_backend_of_killed_servers_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Triton has /tmp/python_env_XXXXXX in its code, and removes it only where it ends by itself."""
+    monkeypatch.setattr(scratch, "_private", lambda folder: True)
     library = tmp_path / "libtriton_python.so"
     library.write_bytes(b"library")
     year = 3600.0 * 24 * 365  # longer than any server of this machine
@@ -83,6 +87,15 @@ def test_what_the_python_backend_of_killed_servers_left_is_removed(tmp_path: Pat
         assert all(folder.is_dir() for folder in kept)
         server.kill()
     assert remove_stale_environments(tmp_path) == [] and used.is_dir(), "too young: its server may be starting"
+
+
+def test_in_a_folder_that_containers_share_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its servers may be in another PID namespace, where nobody sees them."""
+    folder = environment(tmp_path, "theirs", 1e8)
+    monkeypatch.setattr(scratch, "_INIT_NAMESPACE", 1)
+    assert scratch._private(Path("/")) and not scratch._private(Path("/proc")), "another file system is another's, too"
+    monkeypatch.setattr(scratch, "_private", lambda folder: False)
+    assert remove_stale_environments(tmp_path) == [] and folder.is_dir()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everything")
