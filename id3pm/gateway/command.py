@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -32,9 +33,10 @@ _MODELS = (
     ("denoiser_64", "one stage: ID vector, seed -> face at 64 px"),
     ("super_resolution", "one stage: face at 64 px, seed -> face at 256 px"),
 )
-_CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 photo.jpg; printf '"}') |
-  curl -s %s/v2/models/id3pm_photo_png/generate -d @- |
-  python3 -c 'import base64, json, sys; open("face.png", "wb").write(base64.b64decode(json.load(sys.stdin)["png"]))'"""
+_CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 %s; printf '"}') |
+  curl -sS %s/v2/models/id3pm_photo_png/generate -d @- |
+  python3 -c 'import base64, json, sys; answer = json.loads(sys.stdin.read() or "{}")
+png = answer.get("png") or sys.exit(answer.get("error", 1)); open("face.png", "wb").write(base64.b64decode(png))'"""
 
 
 @click.command("serve")
@@ -134,8 +136,9 @@ def serve_command(
         if service.warning is not None:
             tell(f"warning: {service.warning}", style="bold yellow")
         if "photo" in service.options.access.accept:
-            tell("A face as a PNG, from any photograph with a face:", style="bold")
-            tell(_CURL % _url(service), markup=False, highlight=False, soft_wrap=True)
+            whose = " (TOKEN is a caller's who may send photographs)" if service.options.access.limited else ""
+            tell(f"A face as a PNG, from any photograph with a face{whose}:", style="bold", soft_wrap=True)
+            tell(curl_command(_url(service), service.options), markup=False, highlight=False, soft_wrap=True)
         while not signals.stop:
             if service.failure is not None:
                 raise ServerError(f"given up: {service.failure}")
@@ -170,6 +173,19 @@ class _Signals:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
+
+
+def curl_command(url: str, options: GatewayOptions, photo: str = "photo.jpg") -> str:
+    """A shell command that makes face.png of a photograph, or says why the server does not.
+
+    Args:
+        url: Of the server's HTTP.
+        options: What the server asks of its callers; a token is taken from the variable TOKEN.
+        photo: The photograph's file.
+    """
+    tls = "" if options.tls is None else f"--cacert {shlex.quote(str(options.tls.certificate))} "
+    token = '-H "Authorization: Bearer $TOKEN" ' if options.access.limited else ""
+    return _CURL % (shlex.quote(photo), tls + token + url)
 
 
 def _url(service: Service) -> str:

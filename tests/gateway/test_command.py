@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from id3pm.errors import ConfigError
-from id3pm.gateway.command import serve_command
+from id3pm.gateway.access import Access, Caller
+from id3pm.gateway.command import curl_command, serve_command
+from id3pm.gateway.gateway import GatewayOptions, Tls
 
 
 def serve(*options: str) -> Result:
@@ -46,3 +48,18 @@ def test_certificate_and_key_are_checked(tmp_path: Path) -> None:
 )
 def test_values_out_of_range_are_refused(option: str) -> None:
     assert serve(option).exit_code == 2
+
+
+def test_the_readmes_curl_command_is_the_one_that_serve_prints() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert curl_command("http://127.0.0.1:8000", GatewayOptions(), "demo/people/03.png") in readme
+
+
+def test_the_curl_command_fits_the_options() -> None:
+    """tests/integration/test_server_lifecycle.py runs it."""
+    plain = curl_command("http://a:1", GatewayOptions())
+    assert "curl -sS http://a:1/v2" in plain and "base64 -w0 photo.jpg;" in plain
+    access = Access([(b"0123456789abcdef", Caller("lab", ("photo",)))])
+    options = GatewayOptions(access=access, tls=Tls(Path("my cert.pem"), Path("key.pem")))
+    told = curl_command("https://a:1", options)
+    assert """curl -sS --cacert 'my cert.pem' -H "Authorization: Bearer $TOKEN" https://a:1/v2""" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving import scratch
@@ -27,6 +29,8 @@ from id3pm.serving.server import TritonServer
 from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
 
 pytestmark = pytest.mark.server
+PEOPLE = Path(__file__).parents[2] / "demo" / "people"
+TOKEN = "photographs-only-1"
 SERVE = [sys.executable, "-c", "from id3pm.cli import main; main()", "serve"]
 
 
@@ -61,10 +65,10 @@ def wait_until(condition: Any, timeout_s: float = 20.0) -> None:
 class Serving:
     """`id3pm serve` in a process of its own."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, *more: str) -> None:
         self.http_port, grpc_port, metrics_port = free_ports(3)
         ports = [f"--http-port={self.http_port}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics_port}"]
-        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports]
+        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports, *more]
         self.process = subprocess.Popen([*SERVE, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.said = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -91,6 +95,13 @@ class Serving:
         self._reader.join(timeout=5)
         return status
 
+    def kill(self) -> None:
+        """Ends it and its server, if they still run."""
+        for group in (*children(self.process.pid), self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
     def generate(self, answers: list[tuple[int, Any]], steps: int) -> threading.Thread:
         """Starts a request in a thread, which appends status and JSON of the answer."""
 
@@ -116,12 +127,7 @@ def serving(repository: Path) -> Iterator[Serving]:
     try:
         yield running
     finally:
-        for group in (*children(running.process.pid), running.process.pid):
-            try:
-                os.killpg(group, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        running.process.wait(timeout=10)
+        running.kill()
 
 
 @pytest.fixture
@@ -223,6 +229,55 @@ def test_what_serve_prints_says_where_and_what(serving: Serving) -> None:
         assert word in serving.said
     serving.process.send_signal(signal.SIGINT)
     assert serving.end() == 0, serving.said
+
+
+@pytest.fixture(params=["open", "tokens and TLS"])
+def shown(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Iterator[tuple[Serving, str]]:
+    """A service, and the command that it shows for a face."""
+    options: list[str] = []
+    if request.param != "open":
+        key, certificate, tokens = (tmp_path / name for name in ("key.pem", "our certificate.pem", "tokens.toml"))
+        tokens.write_text(f'[[caller]]\nname = "lab"\ntoken = "{TOKEN}"\nmay_send = ["photo"]\n')
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        make += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(make, check=True, capture_output=True, timeout=60)
+        options = [f"--tls-certificate={certificate}", f"--tls-key={key}", f"--tokens={tokens}"]
+    running = Serving(repository, *options)
+    try:
+        wait_until(lambda: running.said.endswith("b64decode(png))'\n"))
+        yield running, running.said[running.said.index("(printf") :]
+    finally:
+        running.kill()
+
+
+def test_the_command_that_serve_prints_makes_a_face_or_says_why_not(shown: tuple[Serving, str], tmp_path: Path) -> None:
+    serving, command = shown
+    face, photo = tmp_path / "face.png", tmp_path / "photo.jpg"
+
+    def run(token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TOKEN": token}
+        pasted = ["/bin/sh", "-c", command]
+        return subprocess.run(
+            pasted, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    shutil.copy(PEOPLE / "03.png", photo)
+    made = run()
+    assert made.returncode == 0 and made.stderr == "", made
+    with Image.open(face) as image:
+        assert image.format == "PNG" and image.size == (256, 256)
+    good = face.read_bytes()
+    if "$TOKEN" in command:
+        refused = run(token="somebody-elses-token")
+        assert refused.returncode == 1 and "token" in refused.stderr and "Traceback" not in refused.stderr
+    Image.new("RGB", (256, 256)).save(photo, "PNG")
+    faceless = run()
+    assert faceless.returncode == 1 and "no face" in faceless.stderr and faceless.stderr.count("\n") == 1, faceless
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.end() == 0
+    gone = run()
+    assert gone.returncode == 1 and gone.stderr.startswith("curl: (7)") and gone.stderr.count("\n") == 1, gone
+    assert face.read_bytes() == good, "what had been made is kept"
 
 
 def test_a_signal_ends_a_server_that_is_not_ready_yet(repository: Path) -> None:
