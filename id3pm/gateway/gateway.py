@@ -43,11 +43,15 @@ class Tls:
         """For HTTP.
 
         Raises:
-            ConfigError: The files are no certificate with its key.
+            ConfigError: The files are no certificate with its key, or the key is encrypted.
         """
+
+        def pass_phrase() -> str:  # asked only where one is needed; without this, OpenSSL asks the terminal
+            raise ConfigError("--tls-key is encrypted: give one without a pass phrase")
+
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            context.load_cert_chain(self.certificate, self.key, pass_phrase)
         except ssl.SSLError as error:
             raise ConfigError("--tls-certificate and --tls-key are no PEM files of one pair") from error
         return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_certificate_and_key_are_checked(tmp_path: Path) -> None:
     for option in both:
         result = serve(option)
         assert result.exit_code == 2 and "belong together: give both or none" in result.output
+
+
+def test_an_encrypted_key_is_refused_instead_of_asked_for_its_pass_phrase(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-passout", "pass:secret", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=60)
+    both = (f"--tls-key={key}", f"--tls-certificate={certificate}")
+    assert refused(*both) == "--tls-key is encrypted: give one without a pass phrase"
 
 
 @pytest.mark.parametrize(
