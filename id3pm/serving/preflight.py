@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+import shlex
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,15 @@ from id3pm.face.manifest import read_manifest as read_face_manifest
 
 STAGE_MODELS = {"base": "denoiser_64", "sr": "super_resolution"}
 FACE_MODEL = "face_embedding"
+_BUILD = re.compile(r"python export/(?:build_engines|face_models)\.py")
+
+
+def with_repository(message: str, repository: Path) -> str:
+    """A message whose build commands build into this repository, not into the one that they take by default."""
+    if repository.resolve() == Path("triton_repo").resolve():
+        return message
+    option = f" --repository {shlex.quote(str(repository))}"
+    return _BUILD.sub(lambda command: command[0] + option, message)
 
 
 def check_engines(repository: Path) -> dict[str, Manifest]:
@@ -23,6 +34,13 @@ def check_engines(repository: Path) -> dict[str, Manifest]:
         EngineMissingError: An engine has not been built.
         EngineError: An engine is damaged, or the engines are not from one bundle.
     """
+    try:
+        return _check_engines(repository)
+    except EngineError as error:
+        raise type(error)(with_repository(str(error), repository)) from error
+
+
+def _check_engines(repository: Path) -> dict[str, Manifest]:
     manifests = {}
     for stage, model in STAGE_MODELS.items():
         if not (repository / model / "config.pbtxt").is_file():
@@ -32,7 +50,7 @@ def check_engines(repository: Path) -> dict[str, Manifest]:
             manifests[stage] = read_manifest(folder)
             engine_file(folder, manifests[stage])  # its hash is compared by the model, which reads the file anyway
         except EngineError as error:
-            raise type(error)(f"{model}: {error} --repository {repository}") from error
+            raise type(error)(f"{model}: {error}") from error
         if manifests[stage].stage != stage:
             raise EngineError(f"{model} holds an engine of stage {manifests[stage].stage}, not {stage}; {BUILD_HINT}")
     base, sr = manifests["base"].bundle, manifests["sr"].bundle

@@ -21,7 +21,7 @@ from id3pm.serving.control import TIMEOUT_S, UNIX, control, is_ready
 from id3pm.serving.endpoints import Endpoints
 from id3pm.serving.logs import Outlet
 from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
-from id3pm.serving.preflight import check_engines, check_ports, controlled
+from id3pm.serving.preflight import check_engines, check_ports, controlled, with_repository
 from id3pm.serving.process import end_orphans, start_guarded
 from id3pm.serving.runtime import TritonRuntime, find_runtime
 from id3pm.serving.scratch import remove_stale_environments, remove_stale_folders, scratch_folder
@@ -176,7 +176,7 @@ class TritonServer(Endpoints):
         """Why the server died, or its last lines; see `last_words`."""
         if self._reader is not None and self.poll() is not None:
             self._reader.join(timeout=5.0)
-        return last_words(list(self._log), lines)
+        return with_repository(last_words(list(self._log), lines), self.repository)
 
     def stop(self) -> bool:
         """Lets work in flight finish, then ends the server; kills what is left when time is up.

@@ -13,7 +13,7 @@ import pytest
 
 from id3pm.errors import MissingExtraError, ServerError
 from id3pm.serving import runtime
-from id3pm.serving.preflight import check_ports, controlled
+from id3pm.serving.preflight import check_ports, controlled, with_repository
 
 
 def test_zero_takes_free_ports_that_differ() -> None:
@@ -119,6 +119,18 @@ def test_an_old_c_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch, "libc.so.6: version `GLIBC_2.35' not found (required by the stub)")
     with pytest.raises(ServerError, match=r"GLIBC_2.35.*use a newer Linux"):
         runtime.find_runtime()
+
+
+def test_what_to_run_names_the_repository_unless_it_is_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hint = "build with python export/face_models.py, or run: python export/build_engines.py --target cpu"
+    assert with_repository(hint, tmp_path / "triton_repo") == hint
+    assert with_repository(hint, Path("my faces")) == (
+        "build with python export/face_models.py --repository 'my faces', "
+        "or run: python export/build_engines.py --repository 'my faces' --target cpu"
+    )
 
 
 def test_a_face_stage_of_an_older_repository_is_not_asked_what_it_cannot_answer(tmp_path: Path) -> None:
