@@ -5,13 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tritonclient.grpc import service_pb2
 
 from id3pm.gateway.access import MODELS, Caller
 from id3pm.gateway.refusal import RefusedError
+from id3pm.gateway.tensors import (
+    BINARY_SIZE,
+    check_inputs,
+    check_outputs,
+    check_values,
+    leaves,
+    no_classes,
+)
 from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
 
 # The models whose input `control` callers may use. The face stage has one for the supervisor alone. Elsewhere the word
@@ -23,7 +31,6 @@ OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 MAX_ID = 256
 MAX_PARTS = 2**19
 """Commas and backslashes of a JSON body, which are what reading takes its time for; forty 64 px images have so many."""
-_BINARY = "binary_data_size"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +92,10 @@ def read_json(model: str, body: bytes, header_length: str | None, *, generate: b
     """
     length = _header_length(header_length, len(body))
     document = parse_object(body if length is None else body[:length])
-    control = None
-    if model in READ_CONTROL:
-        binary = body[length:] if length else b""
-        control = _generate_control(document) if generate else _infer_control(document, binary)
+    binary = body[length:] if length else b""
+    control = _generate_control(document) if generate else _infer_control(document, binary)
+    if model not in READ_CONTROL:
+        control = None
     sent = document.get("id", "")
     if sent == "" and control is None:
         new = uuid.uuid4().hex
@@ -110,6 +117,9 @@ def read_message(data: bytes) -> tuple[Asked, bytes]:
         message.ParseFromString(data)
     except Exception as error:  # DecodeError, which protobuf's implementations do not all define in one place
         raise RefusedError("INVALID_ARGUMENT", "the message is no inference.ModelInferRequest") from error
+    for output in message.outputs:
+        if "classification" in output.parameters:
+            raise no_classes(output.parameters["classification"].int64_param)
     control = _message_control(message) if message.model_name in READ_CONTROL else None
     if message.id == "" and control is None:
         new = uuid.uuid4().hex
@@ -181,18 +191,23 @@ def _header_length(header: str | None, size: int) -> int | None:
 
 
 def _generate_control(document: dict[str, Any]) -> str | None:
-    return _first_text(document["control"]) if "control" in document else None
+    """Of a `generate` request, whose values are checked. Triton takes what is in `parameters` for inputs, too."""
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise RefusedError("INVALID_ARGUMENT", f"parameters={str(parameters)[:64]}: must be an object")
+    for values in (document, parameters):
+        check_values(values)
+    return _only([_first_text(values["control"]) for values in (document, parameters) if "control" in values])
 
 
 def _infer_control(document: dict[str, Any], binary: bytes) -> str | None:
-    inputs = document.get("inputs", [])
-    if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
-        raise RefusedError("INVALID_ARGUMENT", "inputs: must be a list of objects")
+    """Of an `infer` request, whose tensors are checked."""
+    check_outputs(document.get("outputs", []))
     found = []
     offset = 0
-    for tensor in inputs:
+    for tensor in check_inputs(document.get("inputs", [])):
         parameters = tensor.get("parameters")
-        size = parameters.get(_BINARY) if isinstance(parameters, dict) else None
+        size = parameters.get(BINARY_SIZE) if isinstance(parameters, dict) else None
         if _whole(tensor.get("name")) == "control":
             data = binary[offset : offset + size] if isinstance(size, int) else None
             found.append(_first_text(tensor.get("data")) if data is None else _first_element(data))
@@ -225,12 +240,4 @@ def _text(data: bytes) -> str:
 
 
 def _first_text(data: Any) -> str:
-    return str(next(_leaves(data), ""))
-
-
-def _leaves(data: Any) -> Iterator[Any]:
-    if isinstance(data, list):
-        for element in data:
-            yield from _leaves(element)
-    else:
-        yield data
+    return str(next(leaves(data), ""))

@@ -91,6 +91,8 @@ class Checkup:
             self._failed_pings[model] = 0
             if (hung := hung_thread(state, self._patience)) is not None:
                 return f"{hung[0]} of {model} hangs: {hung[1]}"
+            if state["draining"]:  # supervision ends before the service lets its stages drain
+                return f"{model} takes no new requests, though nobody of this service told it so"
             busy = busy or rows_of(state) > 0
             self._steps[model] = state.get("steps", 0)
         if busy and self._probe is None:

@@ -103,6 +103,7 @@ class HttpGateway:
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
         try:
+            self._check_origin(request)
             response = await self._preflight(request) or await handler(request)
         except RefusedError as refusal:
             response = _error(refusal.status, str(refusal))
@@ -228,6 +229,14 @@ class HttpGateway:
         if error.status == 404:
             return _error(404, f"there is no {request.path[:128]}; models are {', '.join(MODELS)}")
         return _error(error.status, error.reason)
+
+    def _check_origin(self, request: web.Request) -> None:
+        """Turns pages of other origins away: browsers send some requests without asking, and hide only the answer."""
+        if request.method == "POST" and "Origin" in request.headers and not self._is_allowed(request):
+            origin = request.headers["Origin"][:128]
+            raise RefusedError(
+                "PERMISSION_DENIED", f"origin {origin!r}: only those of --allow-origin may send requests"
+            )
 
     async def _preflight(self, request: web.Request) -> web.Response | None:
         """The answer to a browser that asks whether a page of another origin may send a request."""

@@ -27,6 +27,12 @@ _DEAD_STUB = re.compile(_FROM + r"Stub process '\w+' is not healthy\.?")
 # What the stages say with UNAVAILABLE: Triton has no other status for it.
 _LATE = re.compile(_FROM + r"the deadline (?:passed|cannot be met)")
 _LATER = re.compile(_FROM + r"(?:this server is draining|\d).* retry after \d+(?:\.\d+)? s")
+# What the stages say with CANCELLED and INTERNAL, which Triton's HTTP tells like mistakes of the caller.
+_CANCELLED = re.compile(_FROM + r"the (?:request was cancelled|caller cancelled|server shut down)")
+_FAILED = re.compile(_FROM + r"(?:the engine failed at step \d|internal error \()")
+# What Triton says of the values of a body, with INTERNAL, and of a model that gets nothing at all.
+_UNREADABLE = re.compile(_FROM + r"Unable to parse")
+_EMPTY = re.compile(_FROM + r"(?:\[request id: .*\] )?out of bounds index 0: request has 0 inputs")
 # What gRPC says when the process at the other end has gone.
 _BROKEN = (
     "RST_STREAM",
@@ -146,6 +152,15 @@ class Upstream:
         if broken or ((vague or code == "INTERNAL") and _DEAD_STUB.fullmatch(message)):
             return self._health.unavailable()
         message = without_paths(message)
+        if _EMPTY.fullmatch(message):
+            needed = "photo, embedding or image_64, whichever the model takes"
+            return RefusedError("INVALID_ARGUMENT", f"there is nothing to make the image from: send {needed}")
+        if _UNREADABLE.match(message):
+            return RefusedError("INVALID_ARGUMENT", message)
+        if vague and _CANCELLED.match(message):
+            return RefusedError("CANCELLED", message)
+        if vague and _FAILED.match(message):
+            return RefusedError("INTERNAL", message)
         if vague or code == "UNAVAILABLE":
             if _LATE.match(message):
                 return RefusedError("DEADLINE_EXCEEDED", message, TOO_LATE)

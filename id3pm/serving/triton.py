@@ -29,6 +29,8 @@ from id3pm.serving.wire import DEADLINE_IN, MAX_ID, MAX_NUMBERS, MAX_STRINGS, Ar
 logger = logging.getLogger(__name__)
 MAX_PARAMETERS = 256 * 1024
 """Characters of all request parameters together, as JSON."""
+MAX_TIMEOUT_US = 10**12
+"""Eleven days; a request without a timeout may take any time."""
 MAX_MESSAGE = 1500
 """Characters of an error's text, to the caller and in the log."""
 _CODES: tuple[tuple[tuple[type[Id3pmError], ...], str], ...] = (
@@ -95,8 +97,10 @@ def read_call(request: Any) -> Call:
     parameters = json.loads(sent)
     # gRPC and HTTP infer set the request's own timeout; HTTP generate passes it on as a mere parameter.
     timeout_us = request.timeout() or parameters.get("timeout", 0)
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
-        raise InvalidInputError(f"timeout={str(timeout_us)[:64]!r}: expected a whole number of microseconds")
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= MAX_TIMEOUT_US:
+        raise InvalidInputError(
+            f"timeout={str(timeout_us)[:64]!r}: expected a whole number of microseconds, at most {MAX_TIMEOUT_US}"
+        )
     tensors = {tensor.name(): _copied(tensor) for tensor in request.inputs()}
     limits = [time.monotonic() + timeout_us / 1e6 if timeout_us else None]
     limits += [passed_deadline(tensors.pop(name)) for name in DEADLINE_IN if name in tensors]

@@ -35,12 +35,14 @@ def test_a_request_without_id_gets_one(body: bytes, generate: bool) -> None:
 
 
 def test_an_id_stays_and_so_does_the_body() -> None:
-    body = b'{"id": "mine", "seed": 1e400}'
+    body = b'{"id": "mine", "eta": 1e400}'
     assert read_json("id3pm", body, None, generate=True) == (Asked("id3pm", "mine"), body, None)
 
 
 def test_binary_tensors_stay_behind_the_json_that_grew() -> None:
-    head = json.dumps({"inputs": [{"name": "seed", "parameters": {"binary_data_size": 8}}]}).encode()
+    head = json.dumps(
+        {"inputs": [{"name": "seed", "shape": [1, 1], "datatype": "INT64", "parameters": {"binary_data_size": 8}}]}
+    ).encode()
     asked, body, length = read_json("id3pm", head + b"\x01" * 8, str(len(head)), generate=False)
     assert length is not None
     assert json.loads(body[:length])["id"] == asked.id
@@ -108,6 +110,7 @@ def test_draining_is_not_for_callers_whatever_the_form(op: str) -> None:
         refused("PERMISSION_DENIED", *control(op, "", binary=binary))
     refused("PERMISSION_DENIED", json.dumps({"control": [op, ""]}).encode(), generate=True)
     refused("PERMISSION_DENIED", json.dumps({"control": op}).encode(), generate=True)
+    refused("PERMISSION_DENIED", json.dumps({"parameters": {"control": [op, ""]}}).encode(), generate=True)
     for raw in (True, False):
         message = service_pb2.ModelInferRequest(model_name="denoiser_64")
         tensor = message.inputs.add(name="control", datatype="BYTES", shape=[1, 2])
@@ -169,8 +172,11 @@ def test_a_name_that_triton_would_read_otherwise_is_refused(name: str) -> None:
 
 
 def test_a_second_control_input_cannot_hide_behind_the_first() -> None:
-    body = json.dumps({"inputs": [{"name": "control", "data": [op, ""]} for op in ("ping", "drain")]}).encode()
+    tensor = {"name": "control", "shape": [1, 2], "datatype": "BYTES"}
+    body = json.dumps({"inputs": [{**tensor, "data": [op, ""]} for op in ("ping", "drain")]}).encode()
     assert "sent twice" in refused("INVALID_ARGUMENT", body)
+    body = json.dumps({"control": ["ping", ""], "parameters": {"control": ["drain", ""]}}).encode()
+    assert "sent twice" in refused("INVALID_ARGUMENT", body, generate=True)
 
 
 def test_an_unknown_model_is_named_with_those_that_are_served() -> None:

@@ -98,6 +98,13 @@ def test_a_scheduler_hangs_after_three_seconds_and_five_of_its_steps(state: dict
     assert (found is not None and found[0] == "the scheduler") == hangs
 
 
+def test_a_stage_that_drains_on_foreign_orders_is_found() -> None:
+    server = MadeUpServer()
+    checkup = look(server)
+    server.state = {**IDLE, "draining": True}
+    assert checkup.fault() == "denoiser_64 takes no new requests, though nobody of this service told it so"
+
+
 @pytest.mark.parametrize("kind", ["waiting", "paused"])
 def test_a_scheduler_that_died_idle_is_found_when_rows_wait_for_it(kind: str) -> None:
     server = MadeUpServer()

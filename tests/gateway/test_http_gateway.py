@@ -182,7 +182,7 @@ def test_draining_refuses_work_and_still_answers_about_it(front: Front) -> None:
     assert "draining" in error_of(front.http("POST", INFER, {"seed": 1}), 503)
     assert "draining" in error_of(front.http("POST", "/v2/models/id3pm/generate_stream", {"seed": 1}), 503)
     assert front.triton.seen == []
-    body = {"inputs": [{"name": "control", "data": ["progress", "1"]}]}
+    body = {"inputs": [{"name": "control", "shape": [1, 2], "datatype": "BYTES", "data": ["progress", "1"]}]}
     assert front.http("POST", "/v2/models/denoiser_64/infer", body)[0] == 200
 
 
@@ -204,7 +204,7 @@ def test_tokens_are_asked_for_everywhere_but_at_health(open_front: Callable[[Gat
     assert front.http("POST", "/v2/models/id3pm_photo/generate", {}, known)[0] == 200
     for path in (INFER, "/v2/models/id3pm/generate_stream"):
         assert "web may not send ID vectors" in error_of(front.http("POST", path, {}, known), 403)
-    ping = {"inputs": [{"name": "control", "data": ["ping", ""]}]}
+    ping = {"inputs": [{"name": "control", "shape": [1, 2], "datatype": "BYTES", "data": ["ping", ""]}]}
     assert front.http("POST", "/v2/models/denoiser_64/infer", ping, known)[0] == 200, "a question is no ID vector"
 
 
@@ -223,7 +223,12 @@ def test_the_word_control_opens_no_model_that_takes_none(
     front = open_front(GatewayOptions(access=Access(accept=("vector",))))
     bodies: dict[str, dict[str, Any]] = {
         "generate": {"control": "ping", "photo": "x"},
-        "infer": {"inputs": [{"name": "control", "data": ["ping", ""]}, {"name": "photo", "data": ["x"]}]},
+        "infer": {
+            "inputs": [
+                {"name": "control", "shape": [1, 2], "datatype": "BYTES", "data": ["ping", ""]},
+                {"name": "photo", "shape": [1, 1], "datatype": "BYTES", "data": ["x"]},
+            ]
+        },
     }
     for path, body in bodies.items():
         assert "may not send photographs" in error_of(front.http("POST", f"/v2/models/{model}/{path}", body), 403)
@@ -253,6 +258,11 @@ def test_pages_of_other_origins_are_let_in_only_when_named(open_front: Callable[
         status, headers, _ = front.http("OPTIONS", INFER, headers={**page, "Access-Control-Request-Method": "POST"})
         assert (status == 204) == allowed
         assert ("Authorization" in headers.get("Access-Control-Allow-Headers", "")) == allowed
+        seen = len(front.triton.seen)
+        for path in (INFER, "/v2/models/id3pm/generate_stream"):  # without asking before, as forms do it
+            status, _, body = front.http("POST", path, {"seed": 1}, {**page, "Content-Type": "text/plain"})
+            assert (status == 403) != allowed
+        assert (len(front.triton.seen) > seen) == allowed and (allowed or b"'https://faces.example'" in body)
     assert "Access-Control-Allow-Origin" not in front.http("GET", "/v2")[1]
 
 

@@ -94,3 +94,25 @@ def test_what_is_too_late_has_its_own_status(message: str) -> None:
 def test_a_refusal_for_want_of_capacity_is_503_from_generate_too(message: str) -> None:
     assert read_http(503, message) == read_http(400, message) == (503, False)
     assert read("UNAVAILABLE", message)[0].code == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("in ensemble 'id3pm_png', the request was cancelled", 499),
+        ("the caller cancelled the request or went away", 499),
+        ("in ensemble 'id3pm_png', the engine failed at step 3 of 9: ValueError", 500),
+        ("internal error (KeyError); the server's log says more", 500),
+        ("sampler='the request was cancelled': choose one of ddpm, ddim, dpmpp_2m", 400),
+    ],
+)
+def test_generate_tells_a_callers_mistake_from_others(message: str, status: int) -> None:
+    assert read_http(400, message) == (status, False)
+
+
+def test_what_cannot_be_read_is_the_callers_mistake() -> None:
+    assert read_http(500, "Unable to parse 'data': FP16 is not supported")[0] == 400
+    refusal, _ = read(
+        "INTERNAL", "in ensemble 'id3pm_photo', [request id: 1a] out of bounds index 0: request has 0 inputs"
+    )
+    assert refusal.code == "INVALID_ARGUMENT" and "send photo" in str(refusal)

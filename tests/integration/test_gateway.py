@@ -197,7 +197,8 @@ def test_a_large_grpc_message_is_refused_with_the_rule(service: Service, public:
 def test_draining_is_for_the_operator(public: Any, private: Any) -> None:
     assert "drain" in refused(lambda: public.control("denoiser_64", "drain"), "PERMISSION_DENIED")
     for model in ("face_embedding", "denoiser_64", "super_resolution"):
-        assert public.http(f"/v2/models/{model}/generate", {"control": ["drain", ""]})[0] == 403
+        for body in ({"control": ["drain", ""]}, {"parameters": {"control": ["drain", ""]}}):
+            assert public.http(f"/v2/models/{model}/generate", body)[0] == 403
         assert not private.control(model, "ping")["draining"]
 
 
