@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,8 +149,19 @@ def serve_command(
             reason = "a second signal came" if signals.hurry else f"{drain_timeout:g} s were over"
             raise ServerError(f"{service.failure or reason} before all work was finished")
         tell("stopped")
+    except _TooEarlyError as stop:
+        tell(f"{stop} came while the engines were loading: stopped")
+        sys.exit(128 + stop.number)  # as a shell says of a program that this signal ended
     finally:
         service.kill()
+
+
+class _TooEarlyError(KeyboardInterrupt):
+    """A signal before there is work to finish; what catches errors lets it pass."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 class _Signals:
@@ -163,10 +175,10 @@ class _Signals:
         """Handles both signals from now on."""
 
         def on_signal(number: int, frame: object) -> None:
-            if not self.ready:
-                raise KeyboardInterrupt  # there is no work to finish yet
             if not self.stop:
                 self.stop, self._first = True, time.monotonic()
+                if not self.ready:
+                    raise _TooEarlyError(number)
             elif time.monotonic() - self._first > _ECHO_S:
                 self.hurry = True
                 abort()
