@@ -21,6 +21,7 @@ from id3pm.gateway.health import Health
 from id3pm.gateway.http import HttpGateway
 from id3pm.gateway.intake import Intake
 from id3pm.gateway.journal import Journal
+from id3pm.gateway.protocol_log import ProtocolLog
 from id3pm.gateway.rpc import RpcGateway
 from id3pm.gateway.upstream import Upstreams
 
@@ -152,6 +153,7 @@ class Gateway:
                 app,
                 handler_cancellation=True,
                 access_log=None,
+                logger=ProtocolLog(self.counters),
                 shutdown_timeout=_CLOSE_S,
                 keepalive_timeout=_KEEPALIVE_S,
             )

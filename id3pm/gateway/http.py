@@ -84,6 +84,7 @@ class HttpGateway:
     def metrics_app(self) -> web.Application:
         """The application of the metrics port."""
         app = web.Application(middlewares=[self._rules])
+        app.on_response_prepare.append(self._headers)
         app.router.add_get("/metrics", self._metrics)
         return app
 

@@ -266,6 +266,28 @@ def test_pages_of_other_origins_are_let_in_only_when_named(open_front: Callable[
     assert "Access-Control-Allow-Origin" not in front.http("GET", "/v2")[1]
 
 
+@pytest.mark.parametrize("port", ["http-port", "metrics-port"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /v2/models/id3pm_png/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nSECRET\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer SECRET\r\n\r\n",
+        b"\x16\x03\x01SECRET\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_counted_and_never_logged(
+    front: Front, port: str, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", front.gateway._ports[port]), timeout=5) as connection:
+        connection.sendall(sent)
+        while connection.recv(65536):
+            pass
+    assert (
+        'requests_total{protocol="http",code="400"} 1' in front.http("GET", "/metrics", port="metrics-port")[2].decode()
+    )
+    assert "SECRET" not in caplog.text and "Traceback" not in caplog.text and len(caplog.text) < 300
+
+
 def test_metrics_are_tritons_and_the_gateways(front: Front) -> None:
     front.triton.answer = (200, {"Content-Type": "text/plain"}, b"nv_inference_count 3\n")
     front.http("GET", "/v2")
