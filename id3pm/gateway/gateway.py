@@ -23,6 +23,7 @@ from id3pm.gateway.intake import Intake
 from id3pm.gateway.journal import Journal
 from id3pm.gateway.protocol_log import ProtocolLog
 from id3pm.gateway.rpc import RpcGateway
+from id3pm.gateway.sequels import Sequels
 from id3pm.gateway.upstream import Upstreams
 
 MAX_BODY = 64 * 2**20
@@ -99,6 +100,7 @@ class Gateway:
 
     def __init__(self, host: str, ports: Mapping[str, int], health: Health, options: GatewayOptions) -> None:
         self.counters = Counters()
+        self.sequels = Sequels()
         self._host = host
         self._ports = ports
         self._health = health
@@ -108,6 +110,11 @@ class Gateway:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is in flight, or the second request of an image may still come."""
+        return self.sequels.awaited or self.counters.in_flight > 0
 
     def start(self) -> None:
         """Returns when all ports listen.
@@ -140,7 +147,7 @@ class Gateway:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
         journal = Journal(options.access_log, self.counters)
         intake = Intake(options.max_bodies, options.max_body)
-        parts = (self._health, upstreams, flights, self.counters, options.access, journal, intake)
+        parts = (self._health, upstreams, flights, self.counters, options.access, journal, intake, self.sequels)
         http = HttpGateway(
             *parts,
             max_body=options.max_body,

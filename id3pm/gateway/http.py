@@ -19,6 +19,7 @@ from id3pm.gateway.health import Health, Phase
 from id3pm.gateway.intake import Body, Intake
 from id3pm.gateway.journal import Journal, note
 from id3pm.gateway.refusal import RefusedError, code_of, retry_header
+from id3pm.gateway.sequels import Sequels
 from id3pm.gateway.upstream import HttpAnswer, Upstreams
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class HttpGateway:
         access: Access,
         journal: Journal,
         intake: Intake,
+        sequels: Sequels,
         *,
         max_body: int,
         body_s: float,
@@ -56,6 +58,7 @@ class HttpGateway:
         self._access = access
         self._journal = journal
         self._intake = intake
+        self._sequels = sequels
         self._max_body = max_body
         self._body_s = body_s
         self._write_s = write_s
@@ -157,12 +160,15 @@ class HttpGateway:
         headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
         if new_length is not None:
             headers["Inference-Header-Content-Length"] = str(new_length)
-        upstream = self._upstreams.get(new_work=asked.control is None)
+        upstream = self._upstreams.get(new_work=asked.control is None and not self._sequels.include(asked))
         held.enter_context(self._intake.request(work=asked.control is None))
         work = upstream.http("POST", request.path, body, headers)
         if asked.control is None:
             work = self._flights.fly(asked.id, upstream, work, held)
-        answer = _answer(await work)
+        found = await work
+        if found.status < 400:
+            self._sequels.answered(asked)
+        answer = _answer(found)
         await taken(request, answer.prepare(request), self._write_s)
         await taken(request, answer.write_eof(), self._write_s)  # here, where it still counts
         return answer

@@ -23,6 +23,7 @@ from id3pm.gateway.health import Health
 from id3pm.gateway.intake import Intake
 from id3pm.gateway.journal import Journal, note
 from id3pm.gateway.refusal import RefusedError
+from id3pm.gateway.sequels import Sequels
 from id3pm.gateway.upstream import SERVICE, Upstream, Upstreams
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         access: Access,
         journal: Journal,
         intake: Intake,
+        sequels: Sequels,
         *,
         body_s: float,
         write_s: float,
@@ -54,6 +56,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         self._access = access
         self._journal = journal
         self._intake = intake
+        self._sequels = sequels
         self._body_s = body_s
         self._write_s = write_s
         methods: dict[str, Callable[[Any], Awaitable[None]]] = {
@@ -195,16 +198,24 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         asked, request = read_message(request)
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
-        upstream = self._upstreams.get(new_work=asked.control is None)
+        upstream = self._upstreams.get(new_work=asked.control is None and not self._sequels.include(asked))
         held.enter_context(self._intake.request(work=asked.control is None))
         work = _call(upstream, "ModelInfer", request, context)
-        return await (work if asked.control is not None else self._flights.fly(asked.id, upstream, work, held))
+        if asked.control is not None:
+            return await work
+        answer = await self._flights.fly(asked.id, upstream, work, held)
+        self._sequels.answered(asked)
+        return answer
 
     async def _write(self, answer: bytes, context: Any) -> None:
         try:
             await asyncio.wait_for(context.write(answer), self._write_s)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError("DEADLINE_EXCEEDED", f"the answer was not taken within {self._write_s:g} s") from error
+        except Exception as error:
+            if context.done():  # gRPC has an error of its own for a caller that has gone
+                raise asyncio.CancelledError from error
+            raise
 
     async def _message(self, context: Any) -> bytes:
         """The message of a unary call.

@@ -126,11 +126,11 @@ class Service(Endpoints):
         assert self._gateway is not None
         self.health.drains()
         deadline = time.monotonic() + self._drain_timeout_s
-        while (busy := self._gateway.counters.in_flight > 0) and time.monotonic() < deadline:
-            if self._supervisor.ended.is_set():
-                break
+        idle = 0  # rounds: between the two requests of an image, a single one may find nothing
+        while idle < 2 and time.monotonic() < deadline and not self._supervisor.ended.is_set():
             time.sleep(_POLL_S)
-        clean = self._supervisor.stop() if not busy else False
+            idle = 0 if self._gateway.busy else idle + 1
+        clean = self._supervisor.stop() if idle == 2 else False
         self.kill()
         return clean
 

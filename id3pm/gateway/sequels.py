@@ -1,0 +1,41 @@
+"""Second requests of one image: who follows an image step by step asks for the two stages one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from id3pm.gateway.asked import Asked
+
+PATIENCE_S = 2.0
+"""The second request comes so soon after the answer to the first, or not at all."""
+_FIRST, _SECOND = "denoiser_64", "super_resolution"
+
+
+class Sequels:
+    """Knows whose 64 px image has just been answered, so that a server that drains lets the image be finished.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def answered(self, asked: Asked) -> None:
+        """Work was answered with success."""
+        now = self._clock()
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        if asked.model == _FIRST and asked.control is None:
+            self._until[asked.id] = now + PATIENCE_S
+
+    def include(self, asked: Asked) -> bool:
+        """Whether a request goes on with an image that was begun here; true once for each."""
+        begun = asked.model == _SECOND and asked.control is None and asked.id in self._until
+        return begun and self._until.pop(asked.id) > self._clock()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether any may still come; asked from any thread."""
+        return any(until > self._clock() for until in list(self._until.values()))
