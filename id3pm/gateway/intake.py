@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 from id3pm.gateway.refusal import TOO_MANY, RefusedError
 
@@ -12,6 +14,8 @@ MAX_WORK = 512  # more than both stages keep waiting
 MAX_QUESTIONS = 1024
 MAX_STREAMS = 32  # each may hold one message that is on its way
 TURN_S = 5.0
+SOON_S = 2.0
+"""So long a message may be on its way although others wait for its place; a silent call holds nobody up for longer."""
 
 
 class Intake:
@@ -30,8 +34,8 @@ class Intake:
         self.held = 0
         self._max_bytes = max(max_bytes, max_body)
         self._work = self._questions = self._streams = 0
-        self._arriving = asyncio.Semaphore(self._max_bytes // max_body)
-        self._arriving_unknown = asyncio.Semaphore(4)
+        self._arriving = _Places(self._max_bytes // max_body)
+        self._arriving_unknown = _Places(4)
 
     @contextlib.contextmanager
     def body(self) -> Iterator[Body]:
@@ -81,17 +85,10 @@ class Intake:
             known: Whether its sender has shown a token, where one is needed; others have few places of their own.
 
         Raises:
-            RefusedError: It takes too long.
+            RefusedError: It takes too long: to get a place, or to arrive while others wait for one.
         """
-        places = self._arriving if known else self._arriving_unknown
-        try:
-            await asyncio.wait_for(places.acquire(), TURN_S)
-        except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
-            raise full("too many messages are on their way") from error
-        try:
+        async with (self._arriving if known else self._arriving_unknown).one():
             yield
-        finally:
-            places.release()
 
     def grow(self, size: int) -> None:
         """Raises `RefusedError` where `size` bytes more are too many."""
@@ -104,6 +101,51 @@ class Intake:
             self._work += change
         else:
             self._questions += change
+
+
+class _Places:
+    """So many messages may be on their way at a time."""
+
+    def __init__(self, number: int) -> None:
+        self._free = asyncio.Semaphore(number)
+        self._since: dict[asyncio.Task[Any], float] = {}  # of those who have a place, the longest first
+        self._sent_away: set[asyncio.Task[Any]] = set()
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        await self._take()
+        task = asyncio.current_task()
+        assert task is not None
+        self._since[task] = asyncio.get_running_loop().time()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._sent_away:
+                raise
+            if sys.version_info >= (3, 11):
+                task.uncancel()
+            raise full(f"the message was not there after {SOON_S:g} s, and others wait") from None
+        finally:
+            del self._since[task]
+            self._sent_away.discard(task)
+            self._free.release()
+
+    async def _take(self) -> None:
+        """Waits for a place; meanwhile those who have had one for long must leave, one for each who waits."""
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + TURN_S
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):  # noqa: UP041 - another class before Python 3.11
+                await asyncio.wait_for(self._free.acquire(), SOON_S / 4 if self._free.locked() else None)
+                return
+            if clock() > give_up:
+                raise full("too many messages are on their way")
+            for task, since in self._since.items():
+                if task not in self._sent_away:
+                    if clock() - since > SOON_S:
+                        self._sent_away.add(task)
+                        task.cancel()
+                    break
 
 
 class Body:

@@ -82,6 +82,11 @@ class Caller:
         call = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelInfer
         return call(request, metadata=self._metadata, timeout=timeout_s)
 
+    def is_ready(self, model: str) -> bool:
+        """`ModelReady`."""
+        call = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelReady
+        return bool(call(service_pb2.ModelReadyRequest(name=model), metadata=self._metadata, timeout=20).ready)
+
     def stream(self, requests: Iterator[Any]) -> Any:
         """`ModelStreamInfer`; an iterator of answers."""
         call = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelStreamInfer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,6 +177,26 @@ def test_slow_senders_take_no_more_memory_than_is_allowed(
     for call in slow:
         call.cancel()
     until(lambda: status_of(lambda: front.caller.infer(message("a")))[0] == "OK")
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady"])
+def test_silent_calls_make_way_for_those_that_speak(
+    open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(intake, "SOON_S", 0.4)
+    front = open_front(GatewayOptions(max_body=2**20, max_bodies=2 * 2**20))
+    silent = [front.another().begin_nothing(method) for _ in range(4)]
+    time.sleep(0.3)
+    if method == "ModelInfer":
+        assert status_of(lambda: front.caller.infer(message("a")))[0] == "OK"
+    else:
+        assert front.caller.is_ready("id3pm")
+    over = [call for call in silent if call.done()]
+    assert over
+    for call in over:
+        assert re.search("others wait|too many messages", call.details()) and call.code().name == "RESOURCE_EXHAUSTED"
+    for call in silent:
+        call.cancel()
 
 
 @pytest.mark.parametrize("what", ["requests", "bytes"])
