@@ -31,7 +31,8 @@ from report import table
 
 TIMEOUT_S = 300.0  # the client's default
 PHOTOGRAPHS = 8
-FACE_STAGE = "face_embedding"
+FACE_STAGE, SR_STAGE = "face_embedding", "super_resolution"
+WORK_S = 10.0
 PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 5.0
 
@@ -55,7 +56,7 @@ async def kill_stub(scene: Scene) -> None:
 
 async def kill_sr_stub(scene: Scene) -> None:
     """SIGKILL to the Python process of super-resolution."""
-    scene.service.stub("super_resolution").send_signal(signal.SIGKILL)
+    scene.service.stub(SR_STAGE).send_signal(signal.SIGKILL)
 
 
 async def stop_stub(scene: Scene) -> None:
@@ -235,12 +236,25 @@ async def _under_load(
         start = time.monotonic()
         load = asyncio.create_task(generator.run(arrivals))
         await asyncio.sleep(after_s)
-        at_s, problem = time.monotonic() - start, ""
+        problem = ""
+        if not await asyncio.to_thread(_at_work, service, SR_STAGE if fault is kill_sr_stub else STAGE):
+            problem = f"no work was under way within {WORK_S:g} s"
+        at_s = time.monotonic() - start
         try:
             await fault(Scene(service, copy, proxy, identities))
         except (LookupError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:
             problem = f"{type(error).__name__}: {error}"
         return await load, at_s, problem
+
+
+def _at_work(service: ServiceProcess, stage: str) -> bool:
+    """Waits until images are in hand there: a fault that meets an idle service proves little."""
+    deadline = time.monotonic() + WORK_S
+    while time.monotonic() < deadline:
+        if service.ping(stage)["active"]:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _counted(records: Sequence[Record], at_s: float, problem: str) -> dict[str, Any]:
