@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 from xml.etree import ElementTree
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from id3pm import images
 from id3pm.errors import ImageError
 from id3pm.images import decode_photo, encode_png, to_chw, to_uint8
 
@@ -230,3 +232,117 @@ def test_damaged_files_raise_only_image_errors(data, draw):
         damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
     length = draw.draw(st.one_of(st.just(len(damaged)), st.integers(0, len(damaged))))
     only_image_errors(bytes(damaged[:length]))
+
+
+def scans_added(data, count):
+    """A progressive JPEG whose last scan comes again and again."""
+    at = data.rindex(b"\xff\xda")
+    return data[:-2] + data[at:-2] * count + data[-2:]
+
+
+PROGRESSIVE = file(Image.fromarray(SMOOTH), "JPEG", progressive=True)
+
+
+def test_a_jpeg_of_more_scans_than_encoders_make_is_refused_before_it_is_decoded():
+    usual = PROGRESSIVE.count(b"\xff\xda")
+    assert usual == 10
+    decode_photo(scans_added(PROGRESSIVE, 64 - usual))
+    with pytest.raises(ImageError, match=r"the JPEG has 65 scans .*at most 64 are allowed.*save it anew"):
+        decode_photo(scans_added(PROGRESSIVE, 65 - usual))
+    side = 6324
+    bomb = scans_added(file(Image.new("L", (side, side), 128), "JPEG", progressive=True), 6000)
+    pieces = []
+    with pytest.raises(ImageError, match=r"has 6\d\d\d scans"):
+        decode_photo(bomb, alive=lambda: pieces.append(1))
+    assert len(pieces) < 7000  # one for each marker: nothing was decoded
+
+
+def test_scans_of_thumbnails_and_of_what_follows_the_picture_do_not_count():
+    inside = b"\xff\xda" * 100
+    segment = b"\xff\xe5" + struct.pack(">H", len(inside) + 2) + inside
+    for data in (PROGRESSIVE[:2] + segment + PROGRESSIVE[2:], PROGRESSIVE + inside):
+        np.testing.assert_array_equal(decode_photo(data), decode_photo(PROGRESSIVE))
+
+
+@pytest.mark.parametrize("data", REAL_FILES)
+def test_decoding_gives_signs_of_life(data):
+    calls = []
+    decode_photo(data, alive=lambda: calls.append(1))
+    assert len(calls) >= 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        REAL_FILES[0][:33] + chunk(b"abCd", b"") * 300_000 + REAL_FILES[0][33:],
+        REAL_FILES[0][:33] + chunk(b"IDAT", b"") * 300_000 + REAL_FILES[0][33:],
+        REAL_FILES[1][:2] + b"\xff\xe5\0\2" * 300_000 + REAL_FILES[1][2:],
+        REAL_FILES[1][:2] + b"\xff" * 2_000_000 + REAL_FILES[1][2:],
+    ],
+    ids=["chunks", "empty-idat", "segments", "fill"],
+)
+def test_decoding_takes_bounded_time_whatever_is_sent(data, monkeypatch):
+    monkeypatch.setattr(images, "MAX_DECODING_S", 0.05)
+    with pytest.raises(ImageError, match=r"takes more than 0.05 s to decode, which is the limit"):
+        decode_photo(data)
+
+
+def exif(fields, total, order="<"):
+    """An EXIF block of this length whose fields all have the same bytes as their content; the first is none of ours."""
+    start = 14 + 12 * fields
+    entries = [struct.pack(order + "HHII", 0x8000 + i, 7, total - start, start) for i in range(fields)]
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, fields)
+    return head + b"".join(entries) + bytes(4) + bytes(total - start)
+
+
+def png_with(name, text):
+    info = PngImagePlugin.PngInfo()
+    info.add_text(name, text, zip=True)
+    return file(Image.fromarray(SMOOTH), pnginfo=info)
+
+
+def raw_profile(block):
+    """EXIF as ImageMagick writes it into PNG files."""
+    content = b"Exif\0\0" + block
+    return png_with("Raw profile type exif", f"\nexif\n{len(content):8d}\n{content.hex()}\n")
+
+
+def segments(block):
+    """EXIF segments as they follow a JPEG's first two bytes, without JFIF, which names a resolution."""
+    parts = [b"Exif\0\0" + block[i : i + 65000] for i in range(0, len(block), 65000)]
+    return b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+
+
+def test_an_exif_block_of_fields_that_share_their_bytes_takes_no_memory():
+    jpeg, png = file(Image.fromarray(SMOOTH), "JPEG"), file(Image.fromarray(SMOOTH))
+    for data in (
+        raw_profile(exif(1000, 400_000)),
+        png[:33] + chunk(b"eXIf", exif(1000, 400_000)) + png[33:],
+        jpeg[:2] + segments(exif(1000, 400_000)) + jpeg[20:],
+    ):
+        tracemalloc.start()
+        decode_photo(data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "form"), [(1, "B3x"), (3, "H2x"), (4, "I")])
+def test_the_orientation_is_found_in_either_byte_order_and_as_any_whole_number(order, kind, form):
+    field = struct.pack(order + "HHI" + form, 0x0112, kind, 1, 3)
+    block = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1) + field + bytes(4)
+    for data in (raw_profile(block), REAL_FILES[0][:33] + chunk(b"eXIf", block) + REAL_FILES[0][33:]):
+        stored = Image.open(io.BytesIO(data)).convert("RGB")
+        np.testing.assert_array_equal(decode_photo(data), np.asarray(stored)[::-1, ::-1])
+
+
+def test_an_orientation_that_only_xmp_tells_is_applied():
+    for xmp in ('<a tiff:Orientation="3"/>', "<tiff:Orientation>3</tiff:Orientation>"):
+        np.testing.assert_array_equal(decode_photo(png_with("XML:com.adobe.xmp", xmp)), SMOOTH[::-1, ::-1])
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"II*\0", b"MM\0*", b"Exif\0\0II*\0\x08\0\0\0"]))
+def test_any_exif_block_leaves_the_pixels(block, head):
+    data = REAL_FILES[0][:33] + chunk(b"eXIf", head + block) + REAL_FILES[0][33:]
+    assert sorted(decode_photo(data).shape) == [3, 12, 20]

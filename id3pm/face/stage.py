@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -45,6 +45,10 @@ class FaceResult:
     embedding: NDArray[np.float32]
     detection: NDArray[np.float32]
     faces: int
+
+
+def _nobody() -> None:
+    """Takes signs of life of which nobody wants to know."""
 
 
 class FaceStage:
@@ -93,12 +97,13 @@ class FaceStage:
         """Length D of the ID vectors."""
         return self._encoder.identity_dim
 
-    def embed(self, photo: bytes, policy: FacePolicy = "largest") -> FaceResult:
+    def embed(self, photo: bytes, policy: FacePolicy = "largest", alive: Callable[[], object] = _nobody) -> FaceResult:
         """The face in one photo.
 
         Args:
             photo: Content of a JPEG, PNG or WebP file; see `id3pm.images.decode_photo`.
             policy: Which of several faces to take: `largest` by box area, or `only`: refuse to choose.
+            alive: Called while the photo is decoded, and before each attempt at finding a face and before encoding it.
 
         Raises:
             ImageError: The photo cannot be decoded.
@@ -107,28 +112,32 @@ class FaceStage:
             SeveralFacesError: Several faces, and the policy is `only`.
             InvalidInputError: The policy is unknown.
         """
-        (result,) = self.embed_images(decode_photo(photo)[None], policy)
+        (result,) = self.embed_images(decode_photo(photo, alive=alive)[None], policy, alive)
         if isinstance(result, FaceError):
             raise result
         return result
 
-    def embed_images(self, images: NDArray[np.uint8], policy: FacePolicy = "largest") -> list[FaceResult | FaceError]:
+    def embed_images(
+        self, images: NDArray[np.uint8], policy: FacePolicy = "largest", alive: Callable[[], object] = _nobody
+    ) -> list[FaceResult | FaceError]:
         """The faces in a batch of decoded pictures; what is wrong with one does not stop the others.
 
         Args:
             images: uint8 [N, H, W, 3], RGB.
             policy: See `embed`.
+            alive: See `embed`.
 
         Returns:
             For every picture its result, or the error that `embed` would have raised.
         """
         if policy not in get_args(FacePolicy):
             raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")
-        found = self.detect(images)
+        found = self.detect(images, alive)
         height, width = images.shape[1:3]
         tried = self._looks(height, width)
         picks = [_choose(faces, policy, (height, width), tried) for faces in found]
         usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
+        alive()
         vectors = self.encode([images[i] for i in usable], list(usable.values()))
         embeddings = dict(zip(usable, vectors, strict=True))
         return [
@@ -152,11 +161,12 @@ class FaceStage:
         batches = [self._encoder.encode_batch(np.stack(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
         return np.concatenate([np.empty((0, self.identity_dim), np.float32), *batches])
 
-    def detect(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def detect(self, images: NDArray[np.uint8], alive: Callable[[], object] = _nobody) -> list[NDArray[np.float32]]:
         """All faces in a batch of decoded pictures.
 
         Args:
             images: uint8 [N, H, W, 3], RGB.
+            alive: Called before each attempt.
 
         Returns:
             N arrays float32 [K, 15] in pixels of the pictures, highest score first; K is 0 where no attempt of
@@ -170,6 +180,7 @@ class FaceStage:
             missing = [i for i, found in enumerate(faces) if not len(found)]
             for start in range(0, len(missing), BATCH):
                 chunk = missing[start : start + BATCH]
+                alive()
                 scenes = np.stack([look.frame(images[i]) for i in chunk])
                 for i, found in zip(chunk, self._detector.detect_batch(scenes), strict=True):
                     faces[i] = look.to_photo(found, (height, width))

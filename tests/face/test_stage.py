@@ -9,7 +9,7 @@ from PIL import Image
 
 from id3pm.errors import FaceTooSmallError, ImageError, InvalidInputError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult
-from id3pm.images import encode_png
+from id3pm.images import decode_photo, encode_png
 
 
 def resized(image, side):
@@ -35,6 +35,17 @@ def test_a_photo_gives_vector_detection_and_count(stage, portrait, reference):
     assert result.faces == 1
     np.testing.assert_array_equal(result.embedding, reference.embedding)
     assert stage.id_vector_model == "sface"
+
+
+def test_signs_of_life_come_between_decoding_detection_and_encoding(stage, portrait):
+    decoding, all_of_it = [], []
+    decode_photo(encode_png(portrait), alive=lambda: decoding.append(1))
+    stage.embed(encode_png(portrait), alive=lambda: all_of_it.append(1))
+    assert len(all_of_it) == len(decoding) + 2
+    all_of_it.clear()
+    with pytest.raises(NoFaceError):
+        stage.embed(encode_png(np.zeros_like(portrait)), alive=lambda: all_of_it.append(1))
+    assert len(all_of_it) > 3, "one for each attempt"
 
 
 def test_detections_are_in_pixels_of_the_photo(stage, portrait, reference):
