@@ -153,6 +153,37 @@ ROWS: dict[str, list[Panel]] = {
             width=12,
         ),
     ],
+    "Faces": [
+        Panel(
+            "Photographs",
+            "ID vectors found a second, and photographs refused by reason: the picture cannot be decoded, or shows no "
+            "face that can be used.",
+            "ops",
+            [rate("photos_total", "found"), rate("photos_refused_total", "{{reason}}", "reason")],
+            width=6,
+        ),
+        Panel(
+            "Time of a photograph",
+            "Decoding, detection and face recognition.",
+            "s",
+            quantiles("photo_seconds"),
+            width=6,
+        ),
+        Panel(
+            "Waiting time of photographs",
+            "From the arrival of a request to the turn of its first photograph.",
+            "s",
+            quantiles("photo_queue_seconds"),
+            width=6,
+        ),
+        Panel(
+            "Photographs in the stage",
+            "Taken and not answered, with the one at work.",
+            "short",
+            [gauge("waiting_photos", "{{model}}")],
+            width=6,
+        ),
+    ],
     "Gateway": [
         Panel("Ready", "1 while new requests are taken.", "short", [gateway("up", "{{instance}}")], width=6),
         Panel(
@@ -283,7 +314,7 @@ def _datasource() -> dict[str, Any]:
 
 def _choice(label: str, title: str) -> dict[str, Any]:
     """A variable with the values that a label of the metrics has."""
-    query = f"label_values(id3pm_active_rows, {label})"
+    query = f"label_values(id3pm_requests_total, {label})"
     return {
         "name": label,
         "label": title,

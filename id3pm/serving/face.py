@@ -16,9 +16,11 @@ from id3pm.errors import CancelledError, DeadlineError, DrainingError, InvalidIn
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.sampling.admission import DRAINING
 from id3pm.serving.logs import log_to_triton, stop_logging
+from id3pm.serving.metrics import FaceMetrics
 from id3pm.serving.model_args import threads
 from id3pm.serving.options import per_row
-from id3pm.serving.triton import Call, Reply, limit_strings, read_call
+from id3pm.serving.pulse import Pulse
+from id3pm.serving.triton import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.wire import Array, Control, parse_control, parse_faces, passed_on, photo_bytes, strings
 from id3pm.serving.worker import Worker
 
@@ -28,8 +30,10 @@ MAX_WAITING = 256
 """Requests that may wait."""
 MAX_WAITING_BYTES = 256 * 2**20
 """Bytes of photographs that may wait; one request may be larger where nobody waits."""
-USUAL_S = 0.4
-"""What a photograph may take, until one has taken longer."""
+USUAL_S = 0.1
+"""What a photograph may take, until some have been seen."""
+STEP_MS = 150.0
+"""What supervision is told of the time between two signs of life. It is not learned: see `id3pm.serving.pulse`."""
 
 
 class FaceModel:
@@ -48,10 +52,12 @@ class FaceModel:
         limit_strings(pb)
         folder = Path(args["model_repository"]) / args["model_version"] / "engine"
         self._stage = FaceStage.load(folder, threads())
-        self._slowest_s = USUAL_S
+        self._metrics = FaceMetrics(pb, args["model_name"])
+        self._pulse = Pulse()
+        self._usual_s = USUAL_S
         self._draining = False
-        self._lock = threading.Lock()  # guards the next one
-        self._bytes = 0
+        self._lock = threading.Lock()  # guards the next two
+        self._bytes = self._photos = 0
         self._worker = Worker("faces")
 
     def answer(self, request: Any) -> None:
@@ -64,7 +70,7 @@ class FaceModel:
             else:
                 self._enqueue(call, reply)
         except Exception as error:  # whatever it is, the caller must hear of it
-            reply.fail(error)
+            self._fail(reply, error)
 
     def close(self) -> None:
         """Answers what waits."""
@@ -81,11 +87,11 @@ class FaceModel:
             "waiting": max(requests - 1, 0),
             "paused": 0,
             "in_flight": requests,
-            "loop_age_ms": round(self._worker.age_s * 1e3),
-            "step_ms": round(self._slowest_s * 1e3, 3),
+            "loop_age_ms": round(min(self._worker.age_s, self._pulse.age_s) * 1e3),
+            "step_ms": STEP_MS,
             "steps": self._worker.done,
             "answer_age_ms": 0,
-            "backlog_s": round(requests * self._slowest_s, 3),
+            "backlog_s": round(self._photos * self._usual_s, 3),
             "draining": self._draining,
         }
 
@@ -97,32 +103,66 @@ class FaceModel:
             requests = self._worker.waiting
             if requests and (requests > MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES):
                 raise OverloadedError(f"{requests} requests with photographs wait; retry after {1 + requests // 10} s")
-            self._bytes += size
-        self._worker.put(lambda: self._work(call, reply, size))
+            self._waits(size, call.rows)
+        arrived = time.monotonic()
+        self._worker.put(lambda: self._work(call, reply, size, arrived))
 
-    def _work(self, call: Call, reply: Reply, size: int) -> None:
+    def _work(self, call: Call, reply: Reply, size: int, arrived: float) -> None:
+        self._pulse.beat()
         try:
-            if call.deadline is not None and call.deadline < time.monotonic():
-                raise DeadlineError("the deadline passed before it was the photograph's turn")
-            if reply.abandoned:
-                raise CancelledError("the caller cancelled the request or went away")
-            reply.send(self._outputs(call))
+            self._metrics.queued(time.monotonic() - arrived)
+            self._check_awaited(call, reply)
+            outputs = self._outputs(call, reply)
+            self._metrics.done()  # before the answer, so that its receiver finds himself counted
+            reply.send(outputs)
         except Exception as error:  # whatever it is, the caller must hear of it
-            reply.fail(error)
+            self._fail(reply, error)
         finally:
             with self._lock:
-                self._bytes -= size
+                self._waits(-size, -call.rows)
 
-    def _outputs(self, call: Call) -> dict[str, Array]:
+    def _waits(self, size: int, photos: int) -> None:
+        """Counts what waits, with what is at work."""
+        self._bytes += size
+        self._photos += photos
+        self._metrics.waiting(self._photos)
+
+    def _fail(self, reply: Reply, error: Exception) -> None:
+        try:
+            self._metrics.error(error, code_of(error))
+        finally:
+            reply.fail(error)
+
+    @staticmethod
+    def _check_awaited(call: Call, reply: Reply) -> None:
+        if call.deadline is not None and call.deadline < time.monotonic():
+            raise DeadlineError("the deadline passed before it was the photograph's turn")
+        if reply.abandoned:
+            raise CancelledError("the caller cancelled the request or went away")
+
+    def _embed(self, photo: Any, policy: FacePolicy) -> FaceResult:
+        """The face in one photograph; counted."""
+        began = time.monotonic()
+        try:
+            result = self._stage.embed(photo_bytes(photo), policy, self._pulse.beat)
+        except Exception as error:
+            self._metrics.worked(time.monotonic() - began, error)
+            raise
+        taken_s = time.monotonic() - began
+        self._usual_s += 0.1 * (taken_s - self._usual_s)
+        self._metrics.worked(taken_s)
+        return result
+
+    def _outputs(self, call: Call, reply: Reply) -> dict[str, Array]:
         photos = call.tensor("photo").reshape(-1)
         policies = cast(list[FacePolicy], parse_faces(call.rows, call.tensors.get("face")))
 
         def embed(row: int) -> FaceResult:
             self._worker.beat()
-            began = time.monotonic()
-            result = self._stage.embed(photo_bytes(photos[row]), policies[row])
-            self._slowest_s = max(self._slowest_s, time.monotonic() - began)
-            return result
+            self._pulse.beat()
+            if row:  # the photographs before took their time
+                self._check_awaited(call, reply)
+            return self._embed(photos[row], policies[row])
 
         results = per_row(call.rows, embed)
         embeddings = np.stack([result.embedding for result in results])

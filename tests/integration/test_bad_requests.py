@@ -144,24 +144,57 @@ def a_png_of_100_megapixels() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def a_jpeg_of_thousands_of_scans() -> bytes:
+    """Half a megabyte that would take a decoder 15 s: 40 megapixels, of which each scan says a little."""
+    buffer = io.BytesIO()
+    Image.new("L", (6324, 6324), 128).save(buffer, format="JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * 6000 + data[-2:]
+
+
+def a_png_of_many_chunks() -> bytes:
+    """Eight megabytes of chunks without content, which Pillow reads one by one."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, format="PNG")
+    data = buffer.getvalue()
+    return data[:33] + (struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))) * 700_000 + data[33:]
+
+
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
         ({"photo": text(a_jpeg()[:3000])}, ["truncated"]),
         ({"photo": text(a_jpeg())}, ["no face"]),
         ({"photo": text(a_png_of_100_megapixels())}, ["100.0 megapixels", "at most 40"]),
+        ({"photo": text(a_jpeg_of_thousands_of_scans())}, ["scans", "at most 64"]),
         ({"photo": text(b"")}, ["photo is empty"]),
         ({"photo": text(b"hello, world")}, ["not a JPEG"]),
         ({"photo": text("aGVsbG8=")}, ["not a JPEG"]),
         ({"photo": text(a_jpeg()), "face": text("prettiest")}, ["face='prettiest'", "largest, only"]),
         ({"face": text("only")}, ["photo", "missing"]),
     ],
-    ids=["truncated", "noise", "bomb", "empty", "text", "base64-text", "face", "nothing"],
+    ids=["truncated", "noise", "bomb", "scans", "empty", "text", "base64-text", "face", "nothing"],
 )
 def test_bad_photographs_are_refused(wire: Any, inputs: dict[str, Any], words: list[str]) -> None:
     for message in (refusal(wire, "face_embedding", **inputs), refusal(wire, "id3pm_photo", seed=SEED, **inputs)):
         for word in words:
             assert word in message
+
+
+def test_a_photograph_that_takes_long_leaves_signs_of_life(wire: Any) -> None:
+    """The supervisor asks like this, and replaces a stage without them."""
+    answer = wire.start("face_embedding", ["embedding"], photo=text(a_png_of_many_chunks()))
+    ages = []
+    while True:
+        state = wire.control("face_embedding", "ping")
+        ages.append(state["loop_age_ms"])
+        if len(ages) > 10 and not state["in_flight"]:
+            break
+        time.sleep(0.05)
+    with pytest.raises(InferenceServerException, match="no face"):
+        answer()
+    assert len(ages) > 12 and max(ages) < 1000, ages
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from id3pm.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 MODEL = "denoiser_64"
+ROOT = Path(__file__).parents[2]
 IMAGES, STEPS = 5, 7
 
 
@@ -188,3 +192,29 @@ def test_the_log_names_the_request(server: TritonServer, wire: Any, embedding: n
     lines = [line for line in server._log if "request '" in line]  # noqa: SLF001
     assert any("'a-bad-one'" in line and "steps=0" in line for line in lines)
     assert not any(f"{embedding[0]:.4f}" in line for line in lines)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_the_face_stage_counts_photographs(wire: Any) -> None:
+    face = "face_embedding"
+    change = Change(wire)
+    good = (ROOT / "demo" / "astronaut.jpg").read_bytes()
+    wire.infer(face, ["embedding"], photo=np.array([[good], [good]], dtype=object))
+    for bad in (b"nonsense", b"", png(np.zeros((64, 64, 3), np.uint8)), b"aGVsbG8="):
+        with pytest.raises(InferenceServerException):
+            wire.infer(face, ["embedding"], photo=np.array([[bad]], dtype=object))
+    assert change("photos_total", face) == 2
+    assert change("photos_refused_total", face, reason="image") == 3
+    assert change("photos_refused_total", face, reason="no_face") == 1
+    assert change("photo_seconds_count", face) == 6
+    assert 0 < change("photo_seconds_sum", face) < 10
+    assert change("photo_queue_seconds_count", face) == 5
+    assert change("requests_total", face, outcome="done") == 1
+    assert change("requests_total", face, outcome="invalid") == 4
+    assert change("errors_total", face, code="INVALID_ARG") == 4
+    wait_until(lambda: wire.metrics()[f'id3pm_waiting_photos{{model="{face}"}}'] == 0)

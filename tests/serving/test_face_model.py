@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from stand_in_triton import StandInRequest, StandInTriton, control, state_of, wait_until
 
+from id3pm.errors import FaceTooSmallError, ImageError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult
-from id3pm.serving import face
+from id3pm.gateway.checkup import Patience, hung_thread
+from id3pm.serving import face, pulse
 from id3pm.serving.face import FaceModel
 
 ARGS = {"model_repository": "nowhere", "model_version": "1", "model_name": "face_embedding"}
@@ -27,10 +29,17 @@ class StandInFaces:
         self.go = threading.Event()
         self.go.set()
         self.seen: list[bytes] = []
+        self.error: Exception | None = None
+        self.works_s = 0.0
 
-    def embed(self, photo: bytes, policy: str) -> FaceResult:
+    def embed(self, photo: bytes, policy: str, alive: Callable[[], object]) -> FaceResult:
         self.seen.append(photo)
+        end = time.monotonic() + self.works_s
+        while time.monotonic() < end:
+            pass  # as a decoder does, from which nothing is heard
         assert self.go.wait(10)
+        if self.error is not None:
+            raise self.error
         return FaceResult(np.ones(4, np.float32), np.zeros(15, np.float32), 1)
 
 
@@ -128,3 +137,97 @@ def test_the_next_model_learns_what_is_left_of_the_time(model: FaceModel) -> Non
     request.wanted, request.timeout_us = ["deadline"], 5_000_000
     model.answer(request)
     assert abs(int(request.response().outputs["deadline"][0, 0]) / 1e9 - time.monotonic() - 5.0) < 1.0
+
+
+def oldest_sign(model: FaceModel, seconds: float) -> int:
+    """The greatest age of the last sign of life, by pings that come faster than the supervisor's."""
+    end, ages = time.monotonic() + seconds, [0]
+    while time.monotonic() < end:
+        ages.append(ping(model)["loop_age_ms"])
+        time.sleep(0.05)
+    return max(ages)
+
+
+def test_work_that_goes_on_is_a_sign_of_life_however_long_it_takes(model: FaceModel, faces: StandInFaces) -> None:
+    faces.works_s = 1.5
+    request = photograph(b"\xff1")
+    model.answer(request)
+    assert oldest_sign(model, 1.2) < 500
+    assert ping(model)["in_flight"] == 1
+    assert request.response().error is None
+
+
+def test_work_without_end_is_a_hang(model: FaceModel, faces: StandInFaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "LONGEST_PART_S", 0.1)
+    faces.works_s = 1.5
+    model.answer(photograph(b"\xff1"))
+    assert oldest_sign(model, 1.2) > 600
+
+
+def test_a_thread_that_waits_for_ever_is_found_within_five_seconds(model: FaceModel, faces: StandInFaces) -> None:
+    faces.go.clear()
+    model.answer(photograph(b"\xff1"))
+    wait_until(lambda: faces.seen)
+    began, patience = time.monotonic(), Patience()
+    while hung_thread(ping(model), patience) is None:
+        assert time.monotonic() - began < 5.0 - patience.interval_s
+        time.sleep(0.1)
+
+
+def test_those_who_wait_do_not_make_the_one_at_work_older(model: FaceModel, faces: StandInFaces) -> None:
+    faces.go.clear()
+    model.answer(photograph(b"\xff1"))
+    wait_until(lambda: faces.seen)
+    time.sleep(0.4)
+    model.answer(photograph(b"\xff2"))
+    faces.go.set()
+    wait_until(lambda: len(faces.seen) == 2)
+    faces.go.clear()
+    assert ping(model)["loop_age_ms"] < 300
+
+
+def test_rows_after_the_deadline_cost_no_work(model: FaceModel, faces: StandInFaces) -> None:
+    faces.works_s = 0.3
+    request = photograph(b"\xff1", b"\xff2")
+    request.timeout_us = 200_000
+    model.answer(request)
+    assert request.response().error.code == "UNAVAILABLE"
+    assert faces.seen == [b"\xff1"]
+
+
+def test_photographs_and_requests_are_counted_by_what_became_of_them(model: FaceModel, faces: StandInFaces) -> None:
+    metrics = StandInTriton.MetricFamily.metrics
+    names = [name for name in metrics if name.startswith(("photo", "requests_total", "errors_total", "waiting_ph"))]
+    before = {name: metrics[name].value for name in names}
+    sent = [photograph(b"\xff1", b"\xff2"), photograph(b"")]
+    for request in sent:
+        model.answer(request)
+        request.response()
+    for error in (ImageError("x"), NoFaceError("x"), NoFaceError("x"), FaceTooSmallError("x"), SeveralFacesError("x")):
+        faces.error = error
+        refused = photograph(b"\xff3")
+        model.answer(refused)
+        assert refused.response().error.code == "INVALID_ARG"
+    faces.error = RuntimeError("broken")
+    failed = photograph(b"\xff4")
+    model.answer(failed)
+    assert failed.response().error.code == "INTERNAL"
+    model.answer(control("drain", ""))
+    model.answer(photograph(b"\xff5"))
+    grown = {name: metrics[name].value - before[name] for name in names if metrics[name].value != before[name]}
+    assert grown == {
+        "photos_total": 2,
+        "photos_refused_total image": 2,
+        "photos_refused_total no_face": 2,
+        "photos_refused_total face_too_small": 1,
+        "photos_refused_total several_faces": 1,
+        "photo_seconds": 9,
+        "photo_queue_seconds": 8,
+        "requests_total done": 1,
+        "requests_total invalid": 6,
+        "requests_total failed": 1,
+        "requests_total rejected": 1,
+        "errors_total INVALID_ARG": 6,
+        "errors_total INTERNAL": 1,
+        "errors_total UNAVAILABLE": 1,
+    }
