@@ -21,6 +21,7 @@ from id3pm_client import (
     CancelledRequestError,
     Client,
     ClientError,
+    ClosedClientError,
     DeadlineExceededError,
     NotServedError,
 )
@@ -44,6 +45,7 @@ class FakeServer:
         self.steps = {"denoiser_64": 4, "super_resolution": 3}
         self.working: set[tuple[str, str]] = set()
         self.given_up: list[str] = []
+        self.late: list[Call] = []  # what was to be sent over a closed connection
         self.ready = True
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.RLock()
@@ -103,16 +105,24 @@ class FakeServer:
 
 
 class FakeSyncTransport:
+    """As a gRPC channel: `close` ends what is under way, at once, and nothing can be sent afterwards."""
+
     def __init__(self, server: FakeServer) -> None:
         self.server = server
         self.closed = False
+        self._under_way: set[Callable[[ClientError], None]] = set()
 
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Any], None]) -> Callable[[], None]:
+        if self.closed:
+            self.server.late.append(call)
+            on_done(ClosedClientError("Cannot invoke RPC: Channel closed!"))
+            return lambda: None
         outcome, delay_s = self.server.begin(call, timeout_s)
         once = threading.Lock()
 
         def finish(result: Any, given_up: bool) -> None:
             if once.acquire(blocking=False):
+                self._under_way.discard(end)
                 self.server.end(call, given_up)
                 on_done(result)
 
@@ -121,12 +131,15 @@ class FakeSyncTransport:
         if delay_s is None:
             self.server.on_last_step[call.model, call.request_id] = lambda: finish(outcome, False)
 
-        def give_up() -> None:
+        def end(error: ClientError) -> None:
             timer.cancel()
-            finish(CancelledRequestError("Locally cancelled by application!"), True)
+            finish(error, True)
 
+        self._under_way.add(end)
         timer.start()
-        return give_up
+        if self.closed:  # meanwhile, by another thread
+            end(ClosedClientError("Channel closed!"))
+        return lambda: end(CancelledRequestError("Locally cancelled by application!"))
 
     def server_metadata(self, timeout_s: float) -> tuple[str, str]:
         return "fake", "1"
@@ -136,23 +149,35 @@ class FakeSyncTransport:
 
     def close(self) -> None:
         self.closed = True
+        for end in self._under_way.copy():
+            end(ClosedClientError("Channel closed!"))
 
 
 class FakeAsyncTransport:
+    """As a channel of `grpc.aio`: `close` raises `asyncio.CancelledError` in whoever waits for an answer."""
+
     def __init__(self, server: FakeServer) -> None:
         self.server = server
         self.closed = False
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def infer(self, call: Call, timeout_s: float) -> Any:
+        if self.closed:
+            self.server.late.append(call)
+            raise ClosedClientError("Channel is closed.")
         outcome, delay_s = self.server.begin(call, timeout_s)
         seen = asyncio.Event()
         if delay_s is None:
             self.server.on_last_step[call.model, call.request_id] = seen.set
+        answered: asyncio.Task[Any] = asyncio.create_task(seen.wait() if delay_s is None else asyncio.sleep(delay_s))
+        self._under_way.add(answered)
         try:
-            await (seen.wait() if delay_s is None else asyncio.sleep(delay_s))
+            await answered
         except asyncio.CancelledError:
             self.server.end(call, given_up=True)
             raise
+        finally:
+            self._under_way.discard(answered)
         self.server.end(call, given_up=False)
         if isinstance(outcome, ClientError):
             raise outcome
@@ -166,6 +191,8 @@ class FakeAsyncTransport:
 
     async def close(self) -> None:
         self.closed = True
+        for answered in self._under_way:
+            answered.cancel()
 
 
 class Blocking:

@@ -23,6 +23,7 @@ from id3pm_client import (
 )
 from id3pm_client import _contract as contract
 from id3pm_client._cli import main
+from tests.client.conftest import FakeAsyncTransport, FakeServer, FakeSyncTransport
 
 
 def marked(folder: Path) -> set[str]:
@@ -36,9 +37,14 @@ def marked(folder: Path) -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch, sync_transport: Any, async_transport: Any) -> None:
-    monkeypatch.setattr("id3pm_client._cli.Client", functools.partial(Client, transport=sync_transport))
-    monkeypatch.setattr("id3pm_client._cli.AsyncClient", functools.partial(AsyncClient, transport=async_transport))
+def _fake(monkeypatch: pytest.MonkeyPatch, server: FakeServer) -> None:
+    """Each command has a client, and each client a connection, of its own."""
+    monkeypatch.setattr(
+        "id3pm_client._cli.Client", lambda **given: Client(transport=FakeSyncTransport(server), **given)
+    )
+    monkeypatch.setattr(
+        "id3pm_client._cli.AsyncClient", lambda **given: AsyncClient(transport=FakeAsyncTransport(server), **given)
+    )
 
 
 @pytest.fixture

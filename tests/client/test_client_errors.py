@@ -11,6 +11,7 @@ from id3pm_client import (
     AccessDeniedError,
     CancelledRequestError,
     ClientError,
+    ClosedClientError,
     ConnectionFailedError,
     DeadlineExceededError,
     InternalServerError,
@@ -37,6 +38,7 @@ STATUSES = [
     ("PERMISSION_DENIED", "no", AccessDeniedError),
     ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceededError),
     ("CANCELLED", "the request was cancelled", CancelledRequestError),
+    ("CANCELLED", "Channel closed!", ClosedClientError),
     ("CANCELLED", "the server shut down before the request was done", OverloadedError),
     ("CANCELLED", "Received RST_STREAM with error code 8", ConnectionFailedError),
     ("UNAVAILABLE", "the deadline passed at step 3 of 25", DeadlineExceededError),
@@ -97,6 +99,7 @@ def test_errors_are_also_what_python_calls_them() -> None:
     assert issubclass(InvalidRequestError, ValueError)
     assert issubclass(ConnectionFailedError, (UnavailableError, ConnectionError))
     assert issubclass(DeadlineExceededError, TimeoutError)
+    assert issubclass(ClosedClientError, (CancelledRequestError, RuntimeError))
 
 
 @pytest.mark.parametrize("name", [name for name in id3pm_client.__all__ if name.endswith("Error")])

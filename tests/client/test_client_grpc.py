@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from id3pm_client import (
     AsyncClient,
     Client,
+    ClosedClientError,
     ConnectionFailedError,
     DeadlineExceededError,
     InternalServerError,
@@ -26,6 +27,9 @@ from id3pm_client import (
     NotServedError,
     Retry,
 )
+from id3pm_client._base import control_call
+from id3pm_client._connection import Connection
+from id3pm_client._grpc import AsyncGrpcTransport, GrpcTransport
 
 VECTOR = np.array([0.5, 1.5], np.float32)
 
@@ -219,6 +223,106 @@ def test_a_cancelled_task_cancels_over_the_wire(service: tuple[Service, str]) ->
 
     asyncio.run(main())
     assert settled(made, made.requests[0][0].id)
+
+
+CLOSED_UNDER: dict[str, tuple[int, Callable[[Any], Any]]] = {
+    "one": (1, lambda client: client.generate(VECTOR, 10)),
+    "several": (2, lambda client: client.generate(VECTOR, [10, 10])),
+    "stream": (1, lambda client: client.stream(VECTOR, 10)),
+}
+
+
+@pytest.mark.parametrize(("requests", "use"), CLOSED_UNDER.values(), ids=CLOSED_UNDER)
+def test_closing_ends_calls_and_work_over_the_wire(
+    service: tuple[Service, str], requests: int, use: Callable[[Any], Any]
+) -> None:
+    made, url = service
+    client = Client(url)
+
+    def close() -> None:
+        while len(made.requests) < requests:
+            time.sleep(0.01)
+        client.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    with pytest.raises(ClosedClientError, match="this client was closed before the answer came") as caught:
+        list(use(client))
+    closer.join(10)
+    assert settled(made, caught.value.request_id or "")
+
+
+@pytest.mark.parametrize(("requests", "use"), CLOSED_UNDER.values(), ids=CLOSED_UNDER)
+def test_closing_ends_asynchronous_calls_too_and_cancels_no_task(
+    service: tuple[Service, str], requests: int, use: Callable[[Any], Any]
+) -> None:
+    made, url = service
+
+    async def call(client: AsyncClient) -> Any:
+        made_of = use(client)
+        return await made_of if asyncio.iscoroutine(made_of) else [event async for event in made_of]
+
+    async def main() -> str:
+        client = AsyncClient(url)
+        task = asyncio.create_task(call(client))
+        while len(made.requests) < requests:
+            await asyncio.sleep(0.01)
+        await client.close()
+        with pytest.raises(ClosedClientError, match="this client was closed before the answer came") as caught:
+            await asyncio.wait_for(task, 10)
+        return caught.value.request_id or ""
+
+    assert settled(made, asyncio.run(main()))
+
+
+def test_closing_ends_a_pause_between_attempts() -> None:
+    patient = Retry(first_delay_s=60.0, max_delay_s=60.0)
+    client = Client("127.0.0.1:9", retry=patient)
+    closer = threading.Timer(0.5, client.close)
+    closer.start()
+    with pytest.raises(ClosedClientError):
+        client.generate(VECTOR, 1)
+    closer.join()
+
+    async def main() -> None:
+        client = AsyncClient("127.0.0.1:9", retry=patient)
+        task = asyncio.create_task(client.generate(VECTOR, 1))
+        await asyncio.sleep(0.5)
+        await client.close()
+        with pytest.raises(ClosedClientError):
+            await asyncio.wait_for(task, 10)
+
+    asyncio.run(main())
+
+
+def test_a_closed_connection_says_so_to_all_that_is_asked(service: tuple[Service, str]) -> None:
+    connection = Connection(service[1])
+    call = control_call("denoiser_64", "ping", "")
+    wire = GrpcTransport(connection)
+    assert wire.is_ready(None, 5.0)
+    wire.close()
+    outcomes: list[Any] = []
+    wire.submit(call, 5.0, outcomes.append)()
+    assert [type(outcome) for outcome in outcomes] == [ClosedClientError]
+    for ask in (
+        lambda: wire.is_ready("id3pm", 5.0),
+        lambda: wire.is_ready(None, 5.0),
+        lambda: wire.server_metadata(5.0),
+    ):
+        with pytest.raises(ClosedClientError):
+            ask()
+
+    async def main(used: bool) -> None:
+        wire = AsyncGrpcTransport(connection)
+        if used:
+            assert await wire.is_ready(None, 5.0)
+        await wire.close()
+        for asked in (wire.infer(call, 5.0), wire.is_ready("id3pm", 5.0), wire.server_metadata(5.0)):
+            with pytest.raises(ClosedClientError):
+                await asked
+
+    asyncio.run(main(used=True))
+    asyncio.run(main(used=False))
 
 
 def test_ping_readiness_and_info(service: tuple[Service, str]) -> None:

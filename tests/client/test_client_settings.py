@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from id3pm_client import InvalidRequestError
+from id3pm_client import ClosedClientError, InvalidRequestError
 
 VECTOR = np.ones(4)
 
@@ -15,8 +15,9 @@ VECTOR = np.ones(4)
 def test_a_closed_client_says_so(client: Any) -> None:
     client.close()
     for use in (lambda: client.generate(VECTOR, 1), client.ping, client.is_ready, client.server_info):
-        with pytest.raises(RuntimeError, match="has been closed"):
+        with pytest.raises(ClosedClientError, match="has been closed") as caught:
             use()
+        assert isinstance(caught.value, RuntimeError)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from id3pm_client._connection import Connection
 from id3pm_client._errors import (
     CancelledRequestError,
     ClientError,
+    ClosedClientError,
     DeadlineExceededError,
     NotServedError,
     UnavailableError,
@@ -28,6 +28,7 @@ from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
 from id3pm_client._transport import AsyncTransport, Outcome
 
 logger = logging.getLogger("id3pm_client")
+T = TypeVar("T")
 Self = TypeVar("Self", bound="AsyncFlights")
 
 
@@ -39,6 +40,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
 
     def _prepare(self) -> None:
         self._slots = asyncio.Semaphore(self.max_in_flight)
+        self._closing: asyncio.Future[None] | None = None  # belongs to the loop, so the first pause makes it
 
     async def __aenter__(self: Self) -> Self:
         return self
@@ -49,10 +51,18 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connections; the client cannot be used afterwards."""
-        self._closed = True
-        for server in self._fleet.servers:
-            await server.transport.close()
+        """Closes the connections; the client cannot be used afterwards.
+
+        What is under way in other tasks ends with `ClosedClientError`; see `Client.close`.
+        """
+        calls = self._mark_closed()
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+        try:
+            await self._ask(calls)
+        finally:
+            for server in self._fleet.servers:
+                await server.transport.close()
 
     async def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
         """What each stage's scheduler says about itself; see `Client.ping`."""
@@ -78,7 +88,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         self._check_open()
         for server in self._fleet.servers:
             try:
-                if await server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S):
+                if await _only(server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)):
                     return True
             except (UnavailableError, DeadlineExceededError, NotServedError):
                 continue
@@ -88,9 +98,9 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         """Name, version and readiness of a server and of its models; see `Client.server_info`."""
         self._check_open()
         wire = self._fleet.server(url).transport
-        name, version = await wire.server_metadata(base.CONTROL_TIMEOUT_S)
-        models = {model: await wire.is_ready(model, base.CONTROL_TIMEOUT_S) for model in contract.MODELS}
-        return base.ServerInfo(name, version, await wire.is_ready(None, base.CONTROL_TIMEOUT_S), models)
+        name, version = await _only(wire.server_metadata(base.CONTROL_TIMEOUT_S))
+        models = {model: await _only(wire.is_ready(model, base.CONTROL_TIMEOUT_S)) for model in contract.MODELS}
+        return base.ServerInfo(name, version, await _only(wire.is_ready(None, base.CONTROL_TIMEOUT_S)), models)
 
     async def _run(self, flights: Sequence[Flight[AsyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
         """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
@@ -103,12 +113,16 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
                 for error in [task.exception() for task in done if not task.cancelled()]:
                     if error is not None:
                         raise error
+                if any(task.cancelled() for task in done):  # not by this client, which would have raised above
+                    raise asyncio.CancelledError
         except BaseException:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._stop_work(flights)
             raise
+        finally:
+            self._under_way.difference_update(flights)
 
     async def _land(
         self,
@@ -121,9 +135,9 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         async with self._slots:
             delay_s: float | None = 0.0
             while delay_s is not None:
-                await asyncio.sleep(delay_s)
-                outcome = await self._attempt(flight)
                 try:
+                    await self._pause(flight, delay_s)
+                    outcome = await self._attempt(flight)
                     delay_s = self._judge(flight, outcome)
                 except ClientError:
                     # Now, before one of them gets this slot.
@@ -150,6 +164,8 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         except BaseException:  # also where the caller leaves
             await self._stop_work(streaming.flights)
             raise
+        finally:
+            self._under_way.difference_update(streaming.flights)
 
     async def _leg(
         self, leg: Leg[AsyncTransport], prefer: Server[AsyncTransport] | None
@@ -157,7 +173,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         """One stage: its events; its answer is in `leg` afterwards."""
         delay_s: float | None = 0.0
         while delay_s is not None:
-            await asyncio.sleep(delay_s)
+            await self._pause(leg.flight, delay_s)
             attempt = asyncio.create_task(self._attempt(leg.flight, prefer))
             watch: asyncio.Task[Outcome] | None = None
             wait_s: float | None = 0.0
@@ -191,9 +207,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         self, flight: Flight[AsyncTransport], prefer: Server[AsyncTransport] | None = None
     ) -> Tensors | ClientError:
         """Sends the next attempt of a flight and waits for its outcome."""
-        now = time.monotonic()
-        server = self._fleet.take(now, avoid=flight.server, prefer=prefer)
-        timeout_s = flight.take_off(server, now)
+        server, timeout_s = self._take_off(flight, prefer)
         error: ClientError | None = CancelledRequestError("given up")
         try:
             outcome = await self._infer(server, flight.call, timeout_s)
@@ -208,10 +222,17 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         assert leg.flight.server is not None
         return await self._infer(leg.flight.server, leg.question(), WATCH_TIMEOUT_S)
 
-    @staticmethod
-    async def _infer(server: Server[AsyncTransport], call: Call, timeout_s: float) -> Outcome:
+    async def _pause(self, flight: Flight[AsyncTransport], delay_s: float) -> None:
+        """Waits for the next attempt of a flight; closing the client ends it."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._closing], timeout=delay_s)
+        self._check_open(flight)
+
+    async def _infer(self, server: Server[AsyncTransport], call: Call, timeout_s: float) -> Outcome:
         try:
-            return await server.transport.infer(call, timeout_s)
+            self._check_open()
+            return await _only(server.transport.infer(call, timeout_s))
         except ClientError as error:
             return error
 
@@ -222,5 +243,28 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
 
     async def _ask(self, calls: Sequence[tuple[Server[AsyncTransport], Call]]) -> list[Tensors | BaseException]:
         """Sends control calls at once, past the slots, and collects the answers in order."""
-        answers = (server.transport.infer(call, base.CONTROL_TIMEOUT_S) for server, call in calls)
-        return await asyncio.gather(*answers, return_exceptions=True)
+        return await _all(server.transport.infer(call, base.CONTROL_TIMEOUT_S) for server, call in calls)
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+    """Awaits calls to the wire at once.
+
+    A transport that is closed cancels its calls, as if somebody had cancelled the task that waits. Here each has a task
+    of its own: what cancels one of them is the transport, and what is raised here comes from the caller.
+
+    Raises:
+        asyncio.CancelledError: The task that waits was cancelled, and the calls with it.
+    """
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    return [
+        ClosedClientError(base.CLOSED_UNDER) if isinstance(outcome, asyncio.CancelledError) else outcome
+        for outcome in outcomes
+    ]
+
+
+async def _only(call: Coroutine[Any, Any, T]) -> T:
+    """Awaits one call to the wire; see `_all`."""
+    (outcome,) = await _all([call])
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

@@ -25,7 +25,7 @@ from id3pm_client._arguments import (
     text_tensor,
 )
 from id3pm_client._connection import DEFAULT_URL, Connection, Security, as_urls
-from id3pm_client._errors import ClientError, InvalidRequestError
+from id3pm_client._errors import CancelledRequestError, ClientError, ClosedClientError, InvalidRequestError
 from id3pm_client._fleet import Fleet, Server
 from id3pm_client._flight import Call, Flight, Retry, RetryBudget
 from id3pm_client._generation import Generation
@@ -37,6 +37,7 @@ from id3pm_client._vectors import model_of
 logger = logging.getLogger("id3pm_client")
 # Questions about a request (cancel, ping) are answered within milliseconds, or the server is in trouble.
 CONTROL_TIMEOUT_S = 5.0
+CLOSED_UNDER = "this client was closed before the answer came"
 
 TransportT = TypeVar("TransportT")
 Seeds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -117,6 +118,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         transports: Sequence[TransportT] = transport if isinstance(transport, (list, tuple)) else [transport]  # type: ignore[list-item]
         self._fleet = Fleet([connection.url for connection in connections], transports)
         self._closed = False
+        self._under_way: set[Flight[TransportT]] = set()  # of all calls of this client that have not ended
         self._prepare()
 
     @property
@@ -132,9 +134,45 @@ class BaseClient(abc.ABC, Generic[TransportT]):
     def _prepare(self) -> None:
         """Sets up what only this kind of client needs."""
 
-    def _check_open(self) -> None:
+    def _check_open(self, flight: Flight[TransportT] | None = None) -> None:
+        """Before anything is sent.
+
+        Args:
+            flight: What is to be sent; the error says which request it is if an attempt of it has been sent before.
+
+        Raises:
+            ClosedClientError: This client has been closed.
+        """
         if self._closed:
-            raise RuntimeError("this client has been closed: make a new one")
+            error = ClosedClientError("this client has been closed: make a new one")
+            raise error if flight is None or flight.server is None else flight.named(error)
+
+    def _mark_closed(self) -> list[tuple[Server[TransportT], Call]]:
+        """From here on nothing is sent but what this returns: what stops the servers' work on all that is under way."""
+        first = not self._closed
+        self._closed = True
+        return cancel_calls(tuple(self._under_way.copy())) if first else []
+
+    def _take_off(
+        self, flight: Flight[TransportT], prefer: Server[TransportT] | None = None
+    ) -> tuple[Server[TransportT], float]:
+        """Begins the next attempt of a flight.
+
+        Args:
+            flight: What will be sent.
+            prefer: The server that knows the request, if any.
+
+        Returns:
+            Where it goes, and the seconds that it may take.
+
+        Raises:
+            ClosedClientError: This client has been closed.
+        """
+        self._under_way.add(flight)
+        self._check_open(flight)
+        now = time.monotonic()
+        server = self._fleet.take(now, avoid=flight.server, prefer=prefer)
+        return server, flight.take_off(server, now)
 
     def _generation(
         self, embedding: object, seed: object, with_64: bool, timeout_s: float | None, options: Mapping[str, object]
@@ -217,11 +255,13 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         if not isinstance(outcome, ClientError):
             flight.land(now)
             return None
+        if self._closed and isinstance(outcome, CancelledRequestError):
+            raise flight.named(ClosedClientError(CLOSED_UNDER))
         verdict = flight.fail(outcome, now, self._fleet.has_other(flight.server, now))
         if isinstance(verdict, ClientError):
             raise verdict
         if self._closed:
-            raise outcome
+            raise flight.named(ClosedClientError(f"{CLOSED_UNDER}; the last attempt: {outcome}"))
         logger.info("request %s at %s: %s; again in %.2f s", flight.request_id, flight.server.url, outcome, verdict)
         return verdict
 

@@ -15,7 +15,13 @@ import numpy.typing as npt
 
 from id3pm_client._aio import AsyncClient
 from id3pm_client._bar import Bar
-from id3pm_client._errors import AccessDeniedError, ClientError, InvalidRequestError, NotServedError
+from id3pm_client._errors import (
+    AccessDeniedError,
+    ClientError,
+    ClosedClientError,
+    InvalidRequestError,
+    NotServedError,
+)
 
 # After an error a place in the loop pauses: a server that is down is not asked thousands of times a second.
 _PAUSE_S = 0.2
@@ -79,7 +85,8 @@ async def bench(
         options: Sampling options of every image.
 
     Raises:
-        InvalidRequestError: Also `AccessDeniedError` and `NotServedError`: every request would fail in this way.
+        InvalidRequestError: Also `AccessDeniedError`, `NotServedError` and `ClosedClientError`: every request would
+            fail in this way.
     """
     latencies: list[float] = []
     errors: collections.Counter[str] = collections.Counter()
@@ -93,7 +100,7 @@ async def bench(
             try:
                 image = await client.generate(vectors[number % len(vectors)], first_seed + number, **options)
                 latencies.append(image.seconds)
-            except (InvalidRequestError, AccessDeniedError, NotServedError):
+            except (InvalidRequestError, AccessDeniedError, NotServedError, ClosedClientError):
                 raise
             except ClientError as error:
                 errors[type(error).__name__] += 1

@@ -6,7 +6,8 @@
     │   ├── ConnectionFailedError (ConnectionError)   the server cannot be reached, or the connection broke
     │   └── OverloadedError                           the server takes no work: queue full, draining or stopping
     ├── DeadlineExceededError (TimeoutError)          the time limit passed
-    ├── CancelledRequestError                         cancelled on the server, or by closing the client
+    ├── CancelledRequestError                         the request was cancelled
+    │   └── ClosedClientError (RuntimeError)          the client was closed, before the call or under it
     ├── AccessDeniedError                             the server wants a header or a certificate that was not sent
     ├── NotServedError                                the server does not have the model
     ├── ReplayError                                   the server cannot make the image of a receipt again
@@ -71,7 +72,11 @@ class DeadlineExceededError(ClientError, TimeoutError):
 
 
 class CancelledRequestError(ClientError):
-    """The request was cancelled on the server, or this client was closed under it."""
+    """The request was cancelled: on the server, or by closing the client."""
+
+
+class ClosedClientError(CancelledRequestError, RuntimeError):
+    """This client was closed, before the call or under it."""
 
 
 class AccessDeniedError(ClientError):
@@ -126,6 +131,7 @@ _CONNECTION = re.compile(
 )
 # A connection that breaks in the middle of a call has other statuses too.
 _BROKEN = re.compile("stream removed|rst_stream|socket closed|connection reset|goaway", re.IGNORECASE)
+_CLOSED = "Channel closed!"  # gRPC's own words for the calls that were under way when the channel was closed
 _RESTRICTED = "This protocol is restricted"  # Triton answers UNAVAILABLE where a header is missing
 # What the stages and Triton say when they end a request that is as good as before; sent again, it may succeed.
 _STOPPED = re.compile(r"server (shut|is shutting) down|Stub process '[^']*' is not healthy", re.IGNORECASE)
@@ -156,6 +162,8 @@ def _class_of(status: str, text: str) -> type[ClientError]:
             return ConnectionFailedError
     if status == "RESOURCE_EXHAUSTED":  # too much at once, or one message that is too large
         return OverloadedError if _RETRY_AFTER.search(text) else InvalidRequestError
+    if status == "CANCELLED" and text == _CLOSED:
+        return ClosedClientError
     if status in ("CANCELLED", "INTERNAL", "UNKNOWN"):
         if _BROKEN.search(text):
             return ConnectionFailedError

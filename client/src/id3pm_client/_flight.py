@@ -24,6 +24,7 @@ from id3pm_client._errors import (
 from id3pm_client._fleet import Server
 
 TransportT = TypeVar("TransportT")
+ErrorT = TypeVar("ErrorT", bound=ClientError)
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -205,13 +206,17 @@ class Flight(Generic[TransportT]):
             self._budget.answered = True
         limit = self._retry.limit if self._budget.answered else min(self._retry.limit, self._retry.first_contact)
         if not again or self._attempts > limit or not self._budget.spend():
-            return error.of_request(self.request_id, self.index, self._label)
+            return self.named(error)
         asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
         delay_s = 0.0 if elsewhere else self._retry.delay_s(self._attempts, asked_s)
         if delay_s >= self._left_s(now):
             late = DeadlineExceededError(f"no answer within {self._timeout_s:g} s; the last attempt: {error}")
-            return late.of_request(self.request_id, self.index, self._label)
+            return self.named(late)
         return delay_s
+
+    def named(self, error: ErrorT) -> ErrorT:
+        """The same error, saying which request it ended."""
+        return error.of_request(self.request_id, self.index, self._label)
 
     def _left_s(self, now: float) -> float:
         assert self._started is not None

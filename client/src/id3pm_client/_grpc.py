@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from id3pm_client._connection import Connection
 from id3pm_client._contract import MODELS
-from id3pm_client._errors import ClientError, InternalServerError, error_from_status
+from id3pm_client._errors import ClientError, ClosedClientError, InternalServerError, error_from_status
 from id3pm_client._flight import Call, Tensors
 from id3pm_client._transport import Outcome
 
@@ -40,6 +41,7 @@ class GrpcTransport:
         """Opens the channel; it connects with the first call."""
         self._client = tritonclient.grpc.InferenceServerClient(**_settings(connection))
         self._headers = dict(connection.headers)
+        self._closed = False
 
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
         """Sends `call`; see `_transport.SyncTransport.submit`."""
@@ -47,30 +49,44 @@ class GrpcTransport:
         def done(result: Any, error: InferenceServerException | None) -> None:
             on_done(_outcome(call, result) if error is None else _typed(error))
 
-        context = self._client.async_infer(callback=done, headers=self._headers, **_request(call, timeout_s))
+        request = _request(call, timeout_s)
+        try:
+            with self._typed_errors():
+                context = self._client.async_infer(callback=done, headers=self._headers, **request)
+        except ClosedClientError as error:
+            on_done(error)
+            return _nothing
         cancel: Callable[[], None] = context.cancel
         return cancel
 
     def server_metadata(self, timeout_s: float) -> tuple[str, str]:
         """Name and version of the server."""
-        try:
+        with self._typed_errors():
             answer = self._client.get_server_metadata(headers=self._headers, client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise _typed(error) from None
         return answer.name, answer.version
 
     def is_ready(self, model: str | None, timeout_s: float) -> bool:
         """Whether the server, or one model of it, takes requests."""
-        try:
+        with self._typed_errors():
             if model is None:
                 return bool(self._client.is_server_ready(headers=self._headers, client_timeout=timeout_s))
             return bool(self._client.is_model_ready(model, headers=self._headers, client_timeout=timeout_s))
-        except InferenceServerException as error:
-            raise _typed(error) from None
 
     def close(self) -> None:
-        """Closes the channel."""
+        """Closes the channel; it ends the calls that are under way."""
+        self._closed = True
         self._client.close()
+
+    @contextlib.contextmanager
+    def _typed_errors(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except InferenceServerException as error:
+            raise _typed(error) from None
+        except ValueError as error:  # what gRPC raises where a closed channel is to be used
+            if not self._closed:
+                raise
+            raise ClosedClientError(str(error)) from None
 
 
 class AsyncGrpcTransport:
@@ -81,9 +97,12 @@ class AsyncGrpcTransport:
         self._connection = connection
         self._headers = dict(connection.headers)
         self._made: Any = None
+        self._closed = False
 
     @property
     def _client(self) -> Any:
+        if self._closed:
+            raise ClosedClientError("this connection has been closed")
         if self._made is None:
             self._made = tritonclient.grpc.aio.InferenceServerClient(**_settings(self._connection))
         return self._made
@@ -117,7 +136,8 @@ class AsyncGrpcTransport:
             raise _typed(error) from None
 
     async def close(self) -> None:
-        """Closes the channel."""
+        """Closes the channel; the calls that are under way end with `asyncio.CancelledError`."""
+        self._closed = True
         if self._made is not None:
             await self._made.close()
 
@@ -160,6 +180,10 @@ def _outcome(call: Call, result: Any) -> Outcome:
     except Exception as error:  # tritonclient has no class for it
         return InternalServerError(f"the server's answer cannot be read: {type(error).__name__}: {error}")
     return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _nothing() -> None:
+    """There is no call to give up."""
 
 
 def _typed(error: InferenceServerException) -> ClientError:

@@ -45,6 +45,7 @@ class SyncFlights(base.BaseClient[SyncTransport]):
 
     def _prepare(self) -> None:
         self._slots = threading.BoundedSemaphore(self.max_in_flight)
+        self._closing = threading.Event()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -55,10 +56,18 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         self.close()
 
     def close(self) -> None:
-        """Closes the connections; the client cannot be used afterwards."""
-        self._closed = True
-        for server in self._fleet.servers:
-            server.transport.close()
+        """Closes the connections; the client cannot be used afterwards.
+
+        What is under way in other threads ends with `ClosedClientError`, and the servers are told to stop their work on
+        it, which takes up to 5 s where one does not answer.
+        """
+        calls = self._mark_closed()
+        self._closing.set()
+        try:
+            self._ask(calls)
+        finally:
+            for server in self._fleet.servers:
+                server.transport.close()
 
     def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
         """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
@@ -153,6 +162,9 @@ class SyncFlights(base.BaseClient[SyncTransport]):
                     send(unsent.popleft())
                 while again and again[0][0] <= time.monotonic():
                     send(heapq.heappop(again)[1])
+                if not on_the_way:
+                    self._pause(flights[again[0][1]], again[0][0] - time.monotonic())
+                    continue
                 try:
                     position, outcome = answers.get(timeout=max(again[0][0] - time.monotonic(), 0) if again else None)
                 except queue.Empty:
@@ -174,6 +186,7 @@ class SyncFlights(base.BaseClient[SyncTransport]):
             self._stop_work(flights)
             raise
         finally:
+            self._under_way.difference_update(flights)
             for _ in range(slots):
                 self._slots.release()
 
@@ -189,12 +202,14 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         except BaseException:  # also where the caller leaves
             self._stop_work(streaming.flights)
             raise
+        finally:
+            self._under_way.difference_update(streaming.flights)
 
     def _leg(self, leg: Leg[SyncTransport], prefer: Server[SyncTransport] | None) -> Generator[Event, None, None]:
         """One stage: its events; its answer is in `leg` afterwards."""
         delay_s: float | None = 0.0
         while delay_s is not None:
-            time.sleep(delay_s)
+            self._pause(leg.flight, delay_s)
             answers: Answers = queue.SimpleQueue()
             give_up = self._send(leg.flight, answers, _ANSWER, prefer)
             try:
@@ -220,8 +235,10 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         try:
             while True:
                 if due is not None and due <= time.monotonic():
-                    stop_asking = wire.submit(leg.question(), WATCH_TIMEOUT_S, functools.partial(_put, answers, _WATCH))
                     due = None
+                    if not self._closed:
+                        put = functools.partial(_put, answers, _WATCH)
+                        stop_asking = wire.submit(leg.question(), WATCH_TIMEOUT_S, put)
                 try:
                     what, outcome = answers.get(timeout=None if due is None else max(due - time.monotonic(), 0))
                 except queue.Empty:
@@ -243,10 +260,17 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         prefer: Server[SyncTransport] | None = None,
     ) -> Callable[[], None]:
         """Sends the next attempt of a flight; its outcome comes with `mark`. Returns what gives it up."""
-        now = time.monotonic()
-        server = self._fleet.take(now, avoid=flight.server, prefer=prefer)
-        timeout_s = flight.take_off(server, now)
-        return server.transport.submit(flight.call, timeout_s, functools.partial(_put, answers, mark))
+        server, timeout_s = self._take_off(flight, prefer)
+        try:
+            return server.transport.submit(flight.call, timeout_s, functools.partial(_put, answers, mark))
+        except BaseException:
+            self._give_back(flight, _GIVEN_UP)
+            raise
+
+    def _pause(self, flight: Flight[SyncTransport], delay_s: float) -> None:
+        """Waits for the next attempt of a flight; closing the client ends it."""
+        self._closing.wait(max(delay_s, 0.0))
+        self._check_open(flight)
 
     def _stop_work(self, flights: Sequence[Flight[SyncTransport]]) -> None:
         calls = [] if self._closed else base.cancel_calls(flights)

@@ -18,7 +18,8 @@ class SyncTransport(Protocol):
         """Sends `call` without waiting; returns a function that gives it up.
 
         `on_done` is called exactly once, from any thread: with the output tensors or a typed error, at the latest after
-        `timeout_s` seconds (`DeadlineExceededError`) or when the call is given up (`CancelledRequestError`).
+        `timeout_s` seconds (`DeadlineExceededError`) or when the call is given up (`CancelledRequestError`). Where the
+        transport is closed, before the call or under it, with `ClosedClientError`.
         """
         ...
 
@@ -42,8 +43,10 @@ class AsyncTransport(Protocol):
         """Sends `call` and waits for the output tensors.
 
         Raises:
-            ClientError: The request failed; `DeadlineExceededError` after `timeout_s` seconds.
-            asyncio.CancelledError: The waiting task was cancelled, and the call with it.
+            ClientError: The request failed; `DeadlineExceededError` after `timeout_s` seconds; `ClosedClientError` if
+                the transport had been closed.
+            asyncio.CancelledError: The waiting task was cancelled, and the call with it; or the transport was closed
+                meanwhile, as `grpc.aio` tells it.
         """
         ...
 
