@@ -66,7 +66,7 @@ def test_every_query_uses_the_chosen_data_source_and_servers(dashboard: dict[str
 
 def test_histograms_keep_their_buckets_apart(dashboard: dict[str, Any]) -> None:
     queries = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", []) if "quantile" in t["expr"]]
-    assert len(queries) == 12
+    assert len(queries) == 18
     assert all("_bucket{" in query and "by (model, le)" in query for query in queries)
 
 
