@@ -13,6 +13,7 @@ from PIL import Image
 
 from id3pm.images import GENERATED_XMP
 from id3pm_client import (
+    AccessDeniedError,
     Embedding,
     GeneratedImage,
     InternalServerError,
@@ -162,3 +163,22 @@ def test_readiness_and_server_info(client: Any, server: Any) -> None:
     assert set(info.models) >= {"id3pm", "id3pm_photo", "face_embedding"}
     server.ready = OverloadedError("Server exiting")
     assert not client.is_ready()
+
+
+def test_where_the_server_takes_photographs_alone_the_photograph_goes_with_every_seed(client: Any, server: Any) -> None:
+    answer = server.answer
+
+    def photographs_alone(call: Any) -> Any:
+        if call.model == "id3pm":
+            raise AccessDeniedError("callers of this service may not send ID vectors, which id3pm takes")
+        return answer(call)
+
+    server.answer = photographs_alone
+    seen: list[int] = []
+    images = client.generate_from_photo(PIXELS, [4, 5, 6], steps=2, on_image=lambda index, _: seen.append(index))
+    assert [image.seed for image in images] == [4, 5, 6] and sorted(seen) == [0, 1, 2]
+    assert [image.receipt["seed"] for image in images] == [4, 5, 6]
+    asked = [call for call in server.calls if call.model == "id3pm_photo"]
+    assert len(asked) == 3 and all(call.inputs["steps"].tolist() == [[2]] for call in asked)
+    with pytest.raises(AccessDeniedError, match="may not send ID vectors"):
+        client.generate(np.arange(4, dtype=np.float32), [1, 2])

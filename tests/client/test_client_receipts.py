@@ -13,6 +13,7 @@ from PIL import Image
 
 from id3pm_client import Call, InvalidRequestError, ReplayError
 from id3pm_client import _contract as contract
+from id3pm_client._images import png_of
 from tests.client.conftest import FakeServer, texts
 
 VECTOR = np.array([0, 1, 2, 3], np.float32)  # what the stand-in finds in photographs
@@ -148,6 +149,17 @@ def test_other_pixels_under_the_same_receipt_are_noticed(
     with pytest.raises(ReplayError, match="the receipts are the same, the pixels differ") as caught:
         client.replay(tmp_path / "face.png", VECTOR)
     assert set(caught.value.differences) == {"pixels"}
+
+
+def test_the_64_px_picture_carries_the_receipt_too_and_is_compared_with_its_like(
+    client: Any, server: FakeServer, receipts: Receipts, tmp_path: Path
+) -> None:
+    image = client.generate(VECTOR, 9, **OPTIONS)
+    (tmp_path / "small.png").write_bytes(png_of(image.image_64, image.receipt))
+    assert client.replay(tmp_path / "small.png", VECTOR).receipt == image.receipt
+    receipts.shade = 8
+    with pytest.raises(ReplayError, match="the receipts are the same, the pixels differ"):
+        client.replay(tmp_path / "small.png", VECTOR)
 
 
 def test_a_server_that_changes_during_the_work_is_noticed(client: Any, server: FakeServer, receipts: Receipts) -> None:

@@ -21,7 +21,7 @@ from id3pm_client._cli import main
 pytestmark = pytest.mark.server
 PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 # The stand-in networks take 1 ms a step: with so many, some are seen.
-OPTIONS: dict[str, Any] = {"steps": 300, "sampler": "ddim", "eta": 0.5, "sr_steps": 12, "sr_sampler": "ddpm"}
+OPTIONS: dict[str, Any] = {"steps": 300, "sampler": "ddim", "eta": 0.5, "sr_steps": 60, "sr_sampler": "ddpm"}
 STAGES = ("denoiser_64", "super_resolution")
 # Each keeps one stage busy for many seconds if nobody stops it.
 LONG: dict[str, dict[str, Any]] = {
@@ -78,7 +78,7 @@ def test_a_stream_ends_with_the_image_of_generate(client: Client, embedding: np.
     events = list(client.stream(embedding, 5, **OPTIONS))
     assert same(check(events), client.generate(embedding, 5, **OPTIONS))
     progress = [event for event in events if isinstance(event, Progress)]
-    assert {(event.stage, event.steps) for event in progress} == {(STAGES[0], 300), (STAGES[1], 12)}
+    assert {(event.stage, event.steps) for event in progress} == {(STAGES[0], 300), (STAGES[1], 60)}
     assert any(event.preview is not None for event in progress)
 
 

@@ -13,7 +13,7 @@ from id3pm_client import _contract as contract
 from id3pm_client._aio_flights import AsyncFlights
 from id3pm_client._answers import parse_embedding
 from id3pm_client._arguments import as_seeds
-from id3pm_client._errors import InvalidRequestError
+from id3pm_client._errors import AccessDeniedError, InvalidRequestError
 from id3pm_client._flight import Tensors
 from id3pm_client._generation import Generation, OnImage
 from id3pm_client._images import Embedding, GeneratedImage, Photo
@@ -113,8 +113,9 @@ class AsyncClient(AsyncFlights):
         if not single:
             embedding = await self.embed(photo, face=face, timeout_s=timeout_s)
             generation = self._generation(embedding, seeds, with_64, timeout_s, options)
-        else:
-            generation = self._photo_generation(photo, seeds[0], face, with_64, timeout_s, options)
+            with contextlib.suppress(AccessDeniedError):  # there are servers that take photographs alone
+                return await self._generate(generation, on_image, progress)
+        generation = self._photo_generation(photo, seeds, single, face, with_64, timeout_s, options)
         return await self._generate(generation, on_image, progress)
 
     def stream(

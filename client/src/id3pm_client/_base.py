@@ -194,12 +194,19 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         return Generation(self._flights(calls, timeout_s, seeds, single), seeds, single)
 
     def _photo_generation(
-        self, photo: Photo, seed: int, face: str, with_64: bool, timeout_s: float | None, options: Mapping[str, object]
+        self,
+        photo: Photo,
+        seeds: Sequence[int],
+        single: bool,
+        face: str,
+        with_64: bool,
+        timeout_s: float | None,
+        options: Mapping[str, object],
     ) -> Generation[TransportT]:
-        """The request that makes one image from a photograph."""
-        inputs = {**photo_tensors(photo, face), **_single(seed, options)}
-        call = Call(contract.ID3PM_PHOTO, inputs, _wanted(with_64))
-        return Generation(self._flights([call], timeout_s, [seed], single=True), [seed], single=True)
+        """The requests that make images from a photograph, each with the whole of it."""
+        picture = photo_tensors(photo, face)
+        calls = [Call(contract.ID3PM_PHOTO, {**picture, **_single(seed, options)}, _wanted(with_64)) for seed in seeds]
+        return Generation(self._flights(calls, timeout_s, list(seeds), single), seeds, single)
 
     def _streaming(
         self,

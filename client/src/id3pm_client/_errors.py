@@ -80,7 +80,7 @@ class ClosedClientError(CancelledRequestError, RuntimeError):
 
 
 class AccessDeniedError(ClientError):
-    """The server wants a header or a certificate that was not sent."""
+    """The server wants a header or a certificate that was not sent, or does not take this from this caller."""
 
 
 class NotServedError(ClientError):

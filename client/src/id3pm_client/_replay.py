@@ -107,10 +107,14 @@ class Replay:
             ReplayError: It is another one.
         """
         _compare(_flat(self.receipt), _flat(made.receipt), "the server made another image")
-        if self._image is not None and self._image.tobytes() != made.image.tobytes():
+        if self._image is None:
+            return made
+        pictures = {picture.size: picture for picture in (made.image, made.image_64) if picture is not None}
+        again = pictures.get(self._image.size, made.image)  # the 64 px picture carries the receipt, too
+        if self._image.tobytes() != again.tobytes():
             raise ReplayError(
                 "the server made another image: the receipts are the same, the pixels differ",
-                differences={"pixels": (_sha256(self._image), _sha256(made.image))},
+                differences={"pixels": (_sha256(self._image), _sha256(again))},
             )
         return made
 

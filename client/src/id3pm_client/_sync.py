@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,9 +12,7 @@ from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import parse_embedding
 from id3pm_client._arguments import as_seeds
-from id3pm_client._errors import (
-    InvalidRequestError,
-)
+from id3pm_client._errors import AccessDeniedError, InvalidRequestError
 from id3pm_client._flight import Tensors
 from id3pm_client._generation import Generation, OnImage
 from id3pm_client._images import Embedding, GeneratedImage, Photo
@@ -134,7 +133,8 @@ class Client(SyncFlights):
     ) -> GeneratedImage | list[GeneratedImage]:
         """Generates faces of the person in a photograph.
 
-        One seed is one request. For several, the photograph is sent and analysed once, then `generate` does the rest.
+        One seed is one request. For several, the photograph is sent and analysed once, then `generate` does the rest;
+        where the server takes photographs alone, it is sent with every seed.
 
         Args:
             photo: Path or bytes of a JPEG or PNG file, PIL image, or uint8 `[H, W, 3]` RGB.
@@ -155,8 +155,9 @@ class Client(SyncFlights):
         if not single:
             embedding = self.embed(photo, face=face, timeout_s=timeout_s)
             generation = self._generation(embedding, seeds, with_64, timeout_s, options)
-        else:
-            generation = self._photo_generation(photo, seeds[0], face, with_64, timeout_s, options)
+            with contextlib.suppress(AccessDeniedError):  # there are servers that take photographs alone
+                return self._generate(generation, on_image, progress)
+        generation = self._photo_generation(photo, seeds, single, face, with_64, timeout_s, options)
         return self._generate(generation, on_image, progress)
 
     def stream(
