@@ -36,8 +36,12 @@ def test_in_a_log_it_is_a_line_now_and_then() -> None:
     bar = Bar(100, "images", log)
     for done in range(101):
         bar.update(done)
+    bar.update(100)  # what comes after the end is no news
     bar.close()
     assert log.getvalue() == f"[{'#' * 30}] 100/100 images\n"
+    bar.update(50, unit="steps")
+    bar.update(100)
+    assert log.getvalue().endswith(" 100/100 steps\n")
 
 
 def test_generate_shows_it_where_asked_to(client: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,18 +28,21 @@ class Bar:
         self._started = time.monotonic()
         self._written_at = self._started
         self._width = 0
+        self._ended = False
 
     def update(self, done: int, total: int | None = None, unit: str | None = None) -> None:
         """Shows that `done` are done; `total` and `unit` replace those from the start."""
         self._total = self._total if total is None else total
         self._unit = self._unit if unit is None else unit
+        self._ended = self._ended and done == self._total
         now = time.monotonic()
         if self._file.isatty():
             line = self._line(done, now)
             self._file.write(f"\r{line.ljust(self._width)}")
             self._width = len(line)
-        elif done == self._total or now - self._written_at >= _EVERY_S:
+        elif not self._ended and (done == self._total or now - self._written_at >= _EVERY_S):
             self._file.write(f"{self._line(done, now)}\n")
+            self._ended = done == self._total
         else:
             return
         self._written_at = now
