@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from id3pm.errors import ServerError
 from id3pm_client import AsyncClient, InternalServerError, Retry
 from load.arrivals import Kind, poisson
 from load.faulty_repository import MARK, STAGE, FaultyRepository
@@ -251,8 +252,9 @@ def _at_work(service: ServiceProcess, stage: str) -> bool:
     """Waits until images are in hand there: a fault that meets an idle service proves little."""
     deadline = time.monotonic() + WORK_S
     while time.monotonic() < deadline:
-        if service.ping(stage)["active"]:
-            return True
+        with contextlib.suppress(ServerError):  # it may not be ready for another reason yet
+            if service.ping(stage)["active"]:
+                return True
         time.sleep(0.02)
     return False
 

@@ -19,6 +19,7 @@ from id3pm.gateway.tensors import (
     check_values,
     leaves,
     no_classes,
+    shown,
 )
 from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
 
@@ -172,7 +173,7 @@ def checked_id(sent: Any) -> str:
         RefusedError: It is no text, or too long.
     """
     if not isinstance(sent, str):
-        raise RefusedError("INVALID_ARGUMENT", f"id={str(sent)[:64]}: must be text")
+        raise RefusedError("INVALID_ARGUMENT", f"id={shown(sent)}: must be text")
     if len(sent) > MAX_ID:
         raise RefusedError("INVALID_ARGUMENT", f"id has {len(sent)} characters: at most {MAX_ID} are allowed")
     if not sent.isprintable():  # it stands in a header and in logs
@@ -194,7 +195,7 @@ def _generate_control(document: dict[str, Any]) -> str | None:
     """Of a `generate` request, whose values are checked. Triton takes what is in `parameters` for inputs, too."""
     parameters = document.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise RefusedError("INVALID_ARGUMENT", f"parameters={str(parameters)[:64]}: must be an object")
+        raise RefusedError("INVALID_ARGUMENT", f"parameters={shown(parameters)}: must be an object")
     for values in (document, parameters):
         check_values(values)
     return _only([_first_text(values["control"]) for values in (document, parameters) if "control" in values])

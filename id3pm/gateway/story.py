@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.gateway.asked import checked_id
 from id3pm.gateway.refusal import RefusedError
+from id3pm.gateway.tensors import shown
 from id3pm.gateway.upstream import outputs, texts
 from id3pm.images import encode_png
 from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
@@ -66,10 +67,10 @@ def read_wish(model: str, document: Mapping[str, Any], new_id: str) -> Wish:
     request_id = checked_id(rest.pop("id", "")) or new_id
     every = rest.pop("preview_every", 1)
     if isinstance(every, bool) or not isinstance(every, int) or not 0 <= every <= 1000:
-        raise RefusedError("INVALID_ARGUMENT", f"preview_every={str(every)[:64]}: must be a whole number, 0 .. 1000")
+        raise RefusedError("INVALID_ARGUMENT", f"preview_every={shown(every)}: must be a whole number, 0 .. 1000")
     priority = rest.pop("priority", None)
     if priority is not None and (isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 2**31):
-        raise RefusedError("INVALID_ARGUMENT", f"priority={str(priority)[:64]}: must be a whole number, 0 .. 9")
+        raise RefusedError("INVALID_ARGUMENT", f"priority={shown(priority)}: must be a whole number, 0 .. 9")
     source = _vector(rest) if model == "id3pm" else _photo(rest)
     return Wish(request_id, source, {name: _scalar(name, value) for name, value in rest.items()}, priority, every)
 
@@ -169,7 +170,7 @@ async def _follow(model: str, wish: Wish, stages: Stages, tell: Tell) -> None:
 def _vector(rest: dict[str, Any]) -> dict[str, Any]:
     numbers = rest.pop("embedding", None)
     if not isinstance(numbers, list) or not numbers or not all(_is_number(number) for number in numbers):
-        raise RefusedError("INVALID_ARGUMENT", f"embedding={str(numbers)[:64]}: must be a list of numbers")
+        raise RefusedError("INVALID_ARGUMENT", f"embedding={shown(numbers)}: must be a list of numbers")
     return {"embedding": [min(max(number, -_HUGE), _HUGE) for number in numbers]}
 
 
@@ -179,7 +180,7 @@ def _photo(rest: dict[str, Any]) -> dict[str, Any]:
         raise RefusedError("INVALID_ARGUMENT", "photo is missing: send the base64 text of a JPEG, PNG or WebP file")
     for name, value in source.items():
         if not isinstance(value, str):
-            raise RefusedError("INVALID_ARGUMENT", f"{name}={str(value)[:64]}: must be text")
+            raise RefusedError("INVALID_ARGUMENT", f"{name}={shown(value)}: must be text")
         _check_text(name, value)
     return source
 
@@ -195,7 +196,7 @@ def _scalar(name: str, value: Any) -> bool | int | float | str:
         return value if -_INT64 <= value < _INT64 else str(value)
     if isinstance(value, list):
         return json.dumps(value)
-    raise RefusedError("INVALID_ARGUMENT", f"{name[:64]}={str(value)[:64]}: must be a number, text or a list")
+    raise RefusedError("INVALID_ARGUMENT", f"{name[:64]}={shown(value)}: must be a number, text or a list")
 
 
 def _check_text(name: str, value: str) -> None:

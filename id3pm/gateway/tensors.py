@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,12 +42,21 @@ _BY_NAME: Mapping[str, str] = {
 
 
 def leaves(data: Any) -> Iterator[Any]:
-    """The values of nested lists."""
-    if isinstance(data, list):
-        for element in data:
-            yield from leaves(element)
-    else:
-        yield data
+    """The values of nested lists; each takes the same time, however deep it lies."""
+    open_lists = [iter((data,))]
+    while open_lists:
+        for element in open_lists[-1]:
+            if isinstance(element, list):
+                open_lists.append(iter(element))
+                break
+            yield element
+        else:
+            open_lists.pop()
+
+
+def shown(value: Any) -> str:
+    """A value of a body for a message: its beginning, whatever its size and depth."""
+    return reprlib.repr(value)[:64]
 
 
 def check_outputs(outputs: Any) -> None:
@@ -85,16 +95,14 @@ def check_values(values: Mapping[str, Any]) -> None:
         RefusedError: One has another type than its input.
     """
     for name, value in values.items():
-        if name in _BY_NAME:
-            for element in leaves(value):
-                if not _is_of(_BY_NAME[name], element):
-                    hint = "; attribute_values takes them by name" if name == "attributes" else ""
-                    raise RefusedError("INVALID_ARGUMENT", f"{name}={_shown(value)}: {_rule(_BY_NAME[name])}{hint}")
+        if name in _BY_NAME and _wrong(_BY_NAME[name], list(leaves(value))):
+            hint = "; attribute_values takes them by name" if name == "attributes" else ""
+            raise RefusedError("INVALID_ARGUMENT", f"{name}={shown(value)}: {_rule(_BY_NAME[name])}{hint}")
 
 
 def no_classes(value: Any) -> RefusedError:
     """The refusal of an output by classes."""
-    what = f"{_CLASSIFICATION}={_shown(value)}"
+    what = f"{_CLASSIFICATION}={shown(value)}"
     return RefusedError("INVALID_ARGUMENT", f"{what}: must be left out, for no output has classes")
 
 
@@ -103,25 +111,28 @@ def _check_input(tensor: Mapping[str, Any]) -> None:
     what = f"input {str(name)[:64]!r}"
     if not isinstance(shape, list) or len(shape) > _MAX_DIMS or not all(_is_size(size) for size in shape):
         raise RefusedError(
-            "INVALID_ARGUMENT", f"{what}: shape={_shown(shape)}: must be a list of at most {_MAX_DIMS} sizes"
+            "INVALID_ARGUMENT", f"{what}: shape={shown(shape)}: must be a list of at most {_MAX_DIMS} sizes"
         )
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise RefusedError(
-            "INVALID_ARGUMENT", f"{what}: datatype={_shown(datatype)}: must be one of {', '.join(DATATYPES)}"
+            "INVALID_ARGUMENT", f"{what}: datatype={shown(datatype)}: must be one of {', '.join(DATATYPES)}"
         )
     elements = math.prod(shape)
     parameters = tensor.get("parameters")
-    if isinstance(parameters, dict) and BINARY_SIZE in parameters:
+    parameters = parameters if isinstance(parameters, dict) else {}
+    binary = BINARY_SIZE in parameters
+    if binary == ("data" in tensor):
+        number = "both" if binary else "neither"
+        raise RefusedError("INVALID_ARGUMENT", f"{what} has {number} of data and {BINARY_SIZE}: send one")
+    if binary:
         _check_binary(f"{what} of shape {shape}", elements, datatype, parameters[BINARY_SIZE])
-    elif "data" in tensor:
-        _check_data(what, shape, elements, datatype, tensor["data"])
     else:
-        raise RefusedError("INVALID_ARGUMENT", f"{what} has neither data nor {BINARY_SIZE}: send one")
+        _check_data(what, shape, elements, datatype, list(leaves(tensor["data"])))
 
 
 def _check_binary(what: str, elements: int, datatype: str, size: Any) -> None:
     if not _is_size(size):
-        raise RefusedError("INVALID_ARGUMENT", f"{what}: {BINARY_SIZE}={_shown(size)}: must be a number of bytes")
+        raise RefusedError("INVALID_ARGUMENT", f"{what}: {BINARY_SIZE}={shown(size)}: must be a number of bytes")
     width = DATATYPES[datatype]
     if width is None and size < _LENGTH * elements:
         raise RefusedError("INVALID_ARGUMENT", f"{what}: {size} bytes were sent: each text has {_LENGTH} before it")
@@ -131,15 +142,12 @@ def _check_binary(what: str, elements: int, datatype: str, size: Any) -> None:
         )
 
 
-def _check_data(what: str, shape: list[int], elements: int, datatype: str, data: Any) -> None:
-    sent = 0
-    for element in leaves(data):
-        sent += 1
-        if not _is_of(datatype, element):
-            raise RefusedError("INVALID_ARGUMENT", f"{what} has {_shown(element)} among its data: {_rule(datatype)}")
-    if sent != elements:
+def _check_data(what: str, shape: list[int], elements: int, datatype: str, data: list[Any]) -> None:
+    for wrong in _wrong(datatype, data):
+        raise RefusedError("INVALID_ARGUMENT", f"{what} has {shown(wrong)} among its data: {_rule(datatype)}")
+    if len(data) != elements:
         raise RefusedError(
-            "INVALID_ARGUMENT", f"{what} has {sent} elements: must be {elements}, as its shape {shape} says"
+            "INVALID_ARGUMENT", f"{what} has {len(data)} elements: must be {elements}, as its shape {shape} says"
         )
 
 
@@ -147,17 +155,23 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _is_of(datatype: str, value: Any) -> bool:
+def _wrong(datatype: str, values: list[Any]) -> list[Any]:
+    """The first value that no tensor of this type can hold, if there is one. There may be half a million of them."""
+    kinds = _kinds(datatype)
+    if not set(map(type, values)) <= kinds:
+        return [next(value for value in values if type(value) not in kinds)]
+    if values and kinds == {int}:
+        least, most = _range(datatype)
+        return [value for value in (min(values), max(values)) if not least <= value <= most][:1]
+    return []
+
+
+def _kinds(datatype: str) -> set[type]:
     if datatype == "BYTES":
-        return isinstance(value, str)
-    if isinstance(value, bool) or datatype == "BOOL":
-        return isinstance(value, bool) and datatype == "BOOL"
-    if "INT" not in datatype:
-        return isinstance(value, (int, float))
-    if not isinstance(value, int):
-        return False
-    least, most = _range(datatype)
-    return least <= value <= most
+        return {str}
+    if datatype == "BOOL":
+        return {bool}
+    return {int} if "INT" in datatype else {int, float}
 
 
 def _rule(datatype: str) -> str:
@@ -180,7 +194,3 @@ def _objects(name: str, sent: Any) -> list[dict[str, Any]]:
     if not isinstance(sent, list) or not all(isinstance(entry, dict) for entry in sent):
         raise RefusedError("INVALID_ARGUMENT", f"{name}: must be a list of objects")
     return sent
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:64]

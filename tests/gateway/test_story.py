@@ -129,7 +129,7 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
         ("id3pm", {"embedding": [True]}, "must be a list of numbers"),
         ("id3pm", {"embedding": VECTOR, "preview_every": -1}, "preview_every=-1: must be a whole number, 0 .. 1000"),
         ("id3pm", {"embedding": VECTOR, "preview_every": 1.5}, "preview_every=1.5"),
-        ("id3pm", {"embedding": VECTOR, "priority": "high"}, "priority=high: must be a whole number"),
+        ("id3pm", {"embedding": VECTOR, "priority": "high"}, "priority='high': must be a whole number"),
         ("id3pm", {"embedding": VECTOR, "id": 5}, "id=5: must be text"),
         ("id3pm", {"embedding": VECTOR, "steps": {"a": 1}}, "steps={'a': 1}: must be a number, text or a list"),
         ("id3pm", {"embedding": VECTOR, "steps": None}, "steps=None: must be"),

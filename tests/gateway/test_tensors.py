@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -61,8 +62,36 @@ def test_so_are_binary_ones(datatype: str, size: Any, words: str) -> None:
     assert words in refused({"inputs": [tensor]}, binary=bytes(8))
 
 
-def test_a_tensor_without_content_is_refused() -> None:
-    assert "neither data nor binary_data_size" in refused({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32"}]})
+def test_a_tensor_has_one_content() -> None:
+    nothing = {"name": "x", "shape": [1], "datatype": "FP32"}
+    assert "neither of data and binary_data_size" in refused({"inputs": [nothing]})
+    both = {**SEED, "shape": [1, 2**55], "parameters": {"binary_data_size": 2**58}}
+    assert "both of data and binary_data_size" in refused({"inputs": [both]})
+
+
+@pytest.mark.parametrize("depth", [1, 500, 900])
+def test_values_are_checked_in_time_and_at_any_depth(depth: int) -> None:
+    """A body below 1 MiB is read in the event loop: nobody else is served meanwhile."""
+    flat = ",".join(["1"] * 500_000)
+    for data, words in ((flat, None), (flat + ',"x"', "'x' among its data"), (flat + ",1", "500001 elements")):
+        nested = "[" * depth + data + "]" * depth
+        tensor = '{"name":"seed","shape":[500000],"datatype":"INT64","data":' + nested + "}"
+        body = f'{{"id":"x","inputs":[{tensor}]}}'.encode()
+        began = time.process_time()
+        if words is None:
+            read_json("id3pm", body, None, generate=False)
+        else:
+            with pytest.raises(RefusedError, match=words):
+                read_json("id3pm", body, None, generate=False)
+        assert time.process_time() - began < 1.0
+
+
+def test_messages_show_the_beginning_of_what_is_large_or_deep() -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    for document in ({"id": deep}, {"parameters": deep}, {"preset": deep}, {"embedding": ["x"] * 100_000}):
+        assert len(refused(document, generate=True)) < 300
 
 
 @pytest.mark.parametrize(
