@@ -26,16 +26,16 @@ RUN case "${RUNTIME}" in \
         *) runtimes="${RUNTIME}" ;; \
     esac \
     && python3 -m pip install ".[gateway]" "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} \
-    && python3 -c "import id3pm.serving.stages, id3pm.serving.face, id3pm.gateway.command, cv2, onnxruntime"
+    && python3 -c "import id3pm.serving.models.diffusion_stages, id3pm.serving.models.face_embedding, id3pm.serving.command, cv2, onnxruntime"
 
 COPY triton_repo ./triton_repo
 # Fails the build, not the start, when an engine is missing, damaged or of another bundle.
-RUN python3 -c "from pathlib import Path; from id3pm.serving.preflight import check_engines; check_engines(Path('triton_repo'))"
+RUN python3 -c "from pathlib import Path; from id3pm.serving.launcher.preflight import check_engines; check_engines(Path('triton_repo'))"
 
 USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --start-period=5m --interval=10s --timeout=5s \
-    CMD ["python3", "-c", "import sys; from id3pm.serving.control import is_ready; sys.exit(not is_ready('127.0.0.1:8000'))"]
+    CMD ["python3", "-c", "import sys; from id3pm.serving.launcher.control import is_ready; sys.exit(not is_ready('127.0.0.1:8000'))"]
 # Docker's SIGTERM must leave time for work in flight: docker stop --time 70. The base image's own entry point chooses the
 # CUDA libraries that suit the driver, then becomes the command. With TLS, give --health-cmd a probe of your own.
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "id3pm", "serve", "--host", "0.0.0.0"]

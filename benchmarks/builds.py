@@ -1,4 +1,4 @@
-"""Our engines: every target and precision of `export/targets.py` that runs on this machine's CPU, built and proven."""
+"""Our engines: every target and precision of `id3pm.export.targets` that this CPU runs, built and proven."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "export"))
 
 import targets  # noqa: E402
+
 from id3pm.engines.manifest import Target  # noqa: E402
 
 TIMEOUT_S = 1200.0

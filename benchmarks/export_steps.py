@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "export"))
 import networks
 import report
 import sessions
-import winograd
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_engine import TorchEngine
-from to_onnx import export_onnx
+from id3pm.export.unet import winograd
+from id3pm.export.unet.onnx_export import export_onnx
 
 STEPS: Mapping[str, dict[str, Any]] = {
     "as PyTorch exports it": {"operators": False, "rewrites": ()},

@@ -25,17 +25,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import report
-from id3pm.bundle import load_weights, read_bundle, weights_hash
 from id3pm.config import SamplingOptions, UNetConfig, to_json
 from id3pm.diffusion.noise import STAGE_BASE
 from id3pm.diffusion.samplers import plan
 from id3pm.engines.inputs import EngineInputs, FloatArray, input_shapes
 from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.encoders import StageJudge
-from id3pm.evaluation.view import View, load_targets
+from id3pm.evaluation.identity.targets import View, load_targets
+from id3pm.evaluation.judges import StageJudge
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
-from id3pm.images import to_uint8
+from id3pm.formats.bundle import load_weights, read_bundle, weights_hash
+from id3pm.formats.images import to_uint8
 from id3pm.sampling.batch import Row, RowBatch
 from id3pm.sampling.presets import PRESETS
 from id3pm.sampling.request import SampleRequest, validated

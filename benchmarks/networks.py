@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from id3pm.bundle import Bundle, write_bundle
 from id3pm.config import (
     PAPER_BASE_64,
     PAPER_BASE_DIFFUSION,
@@ -19,6 +18,7 @@ from id3pm.config import (
     UNetConfig,
 )
 from id3pm.engines.inputs import input_shapes
+from id3pm.formats.bundle import Bundle, write_bundle
 from id3pm.unet.model import UNet, build_unet
 
 SMALL_64 = dataclasses.replace(PAPER_BASE_64, num_channels=64, num_res_blocks=1, num_head_channels=64)

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from contest import GUIDANCE_SCALE, PERCENTILE, Timing, identities
-from id3pm.bundle import load_weights, read_bundle
 from id3pm.config import UNetConfig
 from id3pm.diffusion.noise import STAGE_BASE, noise
 from id3pm.diffusion.schedule import respaced_schedule
+from id3pm.formats.bundle import load_weights, read_bundle
 from id3pm.unet.model import load_unet
 
 

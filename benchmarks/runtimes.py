@@ -27,11 +27,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "export"))
 
-import build_engines
-import engine_folder
 import networks
 import report
-from id3pm.bundle import read_bundle
 from id3pm.config import PAPER_BASE_64
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs
@@ -39,9 +36,12 @@ from id3pm.engines.manifest import Manifest, Target
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
 from id3pm.engines.openvino_engine import OpenVINOEngine
 from id3pm.engines.torch_engine import TorchEngine
-from parity_inputs import forward_rows
-from progress import Progress
-from trajectory import run_rows
+from id3pm.export import build as build_engines
+from id3pm.export import engine_folder
+from id3pm.export.parity.inputs import forward_rows
+from id3pm.export.parity.trajectory import run_rows
+from id3pm.export.progress import Progress
+from id3pm.formats.bundle import read_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = {"18m": networks.SMALL_64, "full": PAPER_BASE_64}

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 
 from contest import Timing
-from id3pm.serving.preflight import check_engines
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.preflight import check_engines
+from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client, ClientError
 from load.service import ServiceProcess
 

@@ -18,8 +18,8 @@ import ours
 import peers
 import report
 from builds import Build, ensure, known_builds
-from id3pm.bundle import read_bundle
 from id3pm.config import PAPER_BASE_64, UNetConfig
+from id3pm.formats.bundle import read_bundle
 from machine import machine
 from measured import Entry, Measured
 

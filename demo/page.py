@@ -23,7 +23,7 @@ from typing import Any
 import click
 
 from id3pm.errors import Id3pmError, MissingExtraError
-from id3pm.gateway.access import is_loopback
+from id3pm.serving.gateway.auth import is_loopback
 from id3pm_client import AsyncClient, Client, ClientError, Retry
 
 DEFAULT_SERVER = "127.0.0.1:8001"
@@ -86,7 +86,7 @@ def main(
 @contextlib.contextmanager
 def _service(repository: Path) -> Iterator[str]:
     """A service of the page's own, on free ports of this machine; the address of its gRPC port."""
-    from id3pm.gateway.service import Service  # needs more of the package than a page beside a service does
+    from id3pm.serving.service import Service  # needs more of the package than a page beside a service does
 
     click.echo("starting the service: loading engines ...", err=True)
     ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}

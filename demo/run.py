@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from id3pm.analysis import threshold as thresholds
-from id3pm.analysis.threshold import Threshold
 from id3pm.errors import Id3pmError
+from id3pm.evaluation.robustness import thresholds
+from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.face.manifest import read_manifest
-from id3pm.images import png_info
-from id3pm.serving.server import TritonServer
+from id3pm.formats.images import png_info
+from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError
 
 TILE, MARGIN, CAPTION = 256, 12, 28

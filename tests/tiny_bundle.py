@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tiny_engines
 
-from id3pm.bundle import Bundle, write_bundle
+from id3pm.formats.bundle import Bundle, write_bundle
 
 
 def write_tiny_bundle(folder: Path, seed: int = 0) -> Bundle:

@@ -17,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from id3pm.errors import Id3pmError
 from id3pm.pipeline import Pipeline
-from id3pm.serving.model_args import threads
+from id3pm.serving.models.model_args import threads
 
 OPTIONS = ("steps", "sr_steps")
 

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.triton_server import TritonServer
 from load import baseline
 from load.arrivals import Arrival, Kind, burst, poisson
 from load.generator import Digests, Generator, drive

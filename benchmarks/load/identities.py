@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from id3pm import shards
+from id3pm.formats import datasets as shards
 from id3pm_client import Client, InvalidRequestError
 
 ROOT = Path(__file__).resolve().parents[2]

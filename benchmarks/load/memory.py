@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
+from id3pm.serving.launcher.shared_memory import SHARED_MEMORY, regions_of
 
 MB = 1e6
 

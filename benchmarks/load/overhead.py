@@ -20,8 +20,8 @@ from tritonclient.utils import np_to_triton_dtype
 
 import ours
 from id3pm.face.stage import FaceStage
-from id3pm.serving.control import control
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.control import control
+from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
 from load import memory, stand_ins
 from load.identities import PHOTO

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from id3pm.serving.control import is_ready
-from id3pm.serving.preflight import check_ports
-from id3pm.serving.process import start_guarded
-from id3pm.serving.runtime import find_runtime
-from id3pm.serving.shared_memory import regions_of, remove_regions
+from id3pm.serving.launcher.control import is_ready
+from id3pm.serving.launcher.preflight import check_ports
+from id3pm.serving.launcher.process import start_guarded
+from id3pm.serving.launcher.runtime import find_runtime
+from id3pm.serving.launcher.shared_memory import regions_of, remove_regions
 
 HOST = "127.0.0.1"
 STOP_S = 30.0

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import machine
 import report
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
 from load import generator, summary
 from load.arrivals import Kind, burst

@@ -48,7 +48,7 @@ class PageError(Exception):
         self.notice = Notice(title, advice)
 
 
-# The server names what is wrong with a photograph in words only: those of id3pm/face/stage.py and id3pm/images.py.
+# The server names what is wrong with a photograph in words only: see id3pm/face/stage.py, id3pm/formats/images.py.
 _PHOTO: tuple[tuple[str, str, str], ...] = (
     (
         r"no face was found",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from id3pm.images import decode_photo
+from id3pm.formats.images import decode_photo
 from id3pm_client import AsyncClient
 
 Vector = npt.NDArray[np.float32]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from id3pm.attributes import AttributeSet
-from id3pm.bundle import Stage
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
-from id3pm.hashing import file_sha256
+from id3pm.formats.bundle import Stage
+from id3pm.formats.hashing import file_sha256
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1

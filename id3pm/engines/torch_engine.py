@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from id3pm.bundle import Stage, load_weights, read_bundle
 from id3pm.engines.inputs import EngineInputs, FloatArray, assert_inputs
 from id3pm.errors import MissingExtraError
+from id3pm.formats.bundle import Stage, load_weights, read_bundle
 
 
 class TorchEngine:

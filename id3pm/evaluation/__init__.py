@@ -1,1 +1,1 @@
-"""Evaluation: whether generated faces show whom they should, and what super-resolution is worth."""
+"""Evaluation: identity, super-resolution, figures of each control, robustness of the FR model."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from id3pm.bundle import read_bundle, replace_card, weights_hash
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.files import SCHEMA
-from id3pm.model_card import write_card
+from id3pm.formats.bundle import read_bundle, replace_card, weights_hash
+from id3pm.formats.model_card import write_card
 
 SHORT = 12  # hexadecimal digits of a weight file's hash in a report
 DIGITS = 4  # of a figure

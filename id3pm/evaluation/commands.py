@@ -12,25 +12,25 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from id3pm import shards
-from id3pm.bundle import read_bundle, weights_hash
 from id3pm.config import SamplerName, SamplingOptions, SpacingName
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation import files
-from id3pm.evaluation import report as reports
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.card import SHORT, card_command
-from id3pm.evaluation.dlib_encoder import DlibJudge
-from id3pm.evaluation.encoders import Judge, StageJudge
-from id3pm.evaluation.identity import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
-from id3pm.evaluation.presets import measure_preset, presets_markdown, seconds_by_preset
-from id3pm.evaluation.superresolution import compare, enlarge, held_out_photographs, photograph_crops
-from id3pm.evaluation.superresolution_report import write_super_resolution_report
-from id3pm.evaluation.view import load_targets
+from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.identity import report as reports
+from id3pm.evaluation.identity.presets import measure_preset, presets_markdown, seconds_by_preset
+from id3pm.evaluation.identity.study import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
+from id3pm.evaluation.identity.targets import load_targets
+from id3pm.evaluation.judges import Judge, StageJudge
+from id3pm.evaluation.super_resolution.report import write_super_resolution_report
+from id3pm.evaluation.super_resolution.study import compare, enlarge, held_out_photographs, photograph_crops
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
-from id3pm.images import decode_photo
+from id3pm.formats import datasets as shards
+from id3pm.formats.bundle import read_bundle, weights_hash
+from id3pm.formats.images import decode_photo
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS
 

@@ -51,7 +51,7 @@ class DlibJudge:
         self._network = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `id3pm.evaluation.encoders.Judge.embed`."""
+        """See `id3pm.evaluation.judges.Judge.embed`."""
         vectors = np.full((len(images), DIM), np.nan, np.float32)
         for row, faces in enumerate(self._stage.detect(images)):
             if len(faces):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.errors import MissingExtraError
-from id3pm.images import png_info
+from id3pm.formats.images import png_info
 
 SCHEMA = 1  # of the JSON reports
 

@@ -24,28 +24,27 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
-import engine_folder
-import parity
-import parity_report
-import rounded
-import targets
-import to_onnx
-import to_tensorrt
-from engine_folder import ConversionJob, EngineSpec
-from face_models import build_face_models, vectors_of
-from id3pm.bundle import STAGES, Bundle, Stage, read_bundle
 from id3pm.config import UNetConfig
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, Target, engine_sha256, write_manifest
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import EngineError, Id3pmError, ParityError
-from new_repository import ensure_repository
-from progress import Progress
-from repository_faces import face_stage
-from thresholds import thresholds
+from id3pm.export import engine_folder, targets
+from id3pm.export.engine_folder import ConversionJob, EngineSpec
+from id3pm.export.face.build import build_face_models, vectors_of
+from id3pm.export.parity import compare as parity
+from id3pm.export.parity import report as parity_report
+from id3pm.export.parity.identity import face_stage
+from id3pm.export.parity.thresholds import thresholds
+from id3pm.export.progress import Progress
+from id3pm.export.repository import ensure_repository
+from id3pm.export.tensorrt import build_plan as to_tensorrt
+from id3pm.export.unet import emulate_half as rounded
+from id3pm.export.unet import onnx_export as to_onnx
+from id3pm.formats.bundle import STAGES, Bundle, Stage, read_bundle
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @click.command(help=__doc__.split("\n\n")[0] if __doc__ else None)
@@ -178,7 +177,7 @@ def build(
     notes: dict[str, Any] = {}
     if converter is not None:
         job = ConversionJob(graph=graph, bundle=bundle_path, repository=repository, spec=spec)
-        notes = importlib.import_module(converter).convert(job, progress)
+        notes = importlib.import_module(f"id3pm.export.{converter}").convert(job, progress)
     return engine_folder.built_manifest(
         spec,
         file=graph.name,

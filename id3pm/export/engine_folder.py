@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import id3pm
-from id3pm.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
 from id3pm.engines.manifest import BundleReference, Manifest, Target, read_manifest, verify_engine_file
 from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
-from id3pm.hashing import file_sha256
-from targets import TARGETS, tensorrt_module
+from id3pm.export.targets import TARGETS, tensorrt_module
+from id3pm.formats.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
+from id3pm.formats.hashing import file_sha256
 
 MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
 """The Triton model of each stage."""
 BUILD_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxslim")
-RECIPE_FILES = ("to_onnx.py", "onnx_operators.py", "onnx_modules.py", "winograd.py")
+RECIPE_FILES = ("unet/onnx_export.py", "unet/onnx_operators.py", "unet/onnx_modules.py", "unet/winograd.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def versions(target: Target, precision: str) -> dict[str, str]:
         modules.append("openvino")
     if target == "tensorrt":
         modules.append(tensorrt_module())
-        recipe += ["to_tensorrt.py", "network_check.py"]
+        recipe += ["tensorrt/build_plan.py", "tensorrt/check_precision.py"]
     # A module may come from several distributions: onnxruntime or onnxruntime-gpu, tensorrt-rtx-cu12 or -cu13.
     distributions = importlib.metadata.packages_distributions()
     if missing := [module for module in modules if module not in distributions]:

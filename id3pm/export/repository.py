@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "triton_repo"
+TEMPLATE = Path(__file__).resolve().parents[2] / "triton_repo"
 
 
 def ensure_repository(repository: Path, template: Path = TEMPLATE) -> bool:

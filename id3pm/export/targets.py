@@ -23,8 +23,8 @@ class Precision:
     """How a graph of one precision comes about.
 
     Attributes:
-        converter: Module of this folder whose `convert(job, report)` rewrites the exported fp32 graph; `None` where the
-            exported graph is what is built. It is imported when it is used.
+        converter: Module of `id3pm.export` whose `convert(job, report)` rewrites the exported fp32 graph; `None` where
+            the exported graph is what is built. It is imported when it is used.
         recipe: Files of this folder that decide what the converter writes; part of the engine's recipe hash.
         why_not: `None` if it can be built, else why not.
     """
@@ -54,7 +54,7 @@ _NO_FP16 = Precision(why_not="the matrix units of CPUs (AMX) take bf16, few take
 _NO_BF16 = Precision(why_not="onnxruntime has no bf16 kernels for CPUs; --target cpu takes OpenVINO for it")
 _NO_FP32 = Precision(why_not="onnxruntime is as fast; --target cpu takes it for fp32")
 _BF16_CPU = Precision()  # OpenVINO rounds: `openvino_engine.py` says what
-_HALF = Precision(converter="half", recipe=("half.py",))
+_HALF = Precision(converter="unet.mixed_precision", recipe=("unet/mixed_precision.py",))
 _BF16_CUDA = Precision(
     why_not="onnxruntime's CUDA provider cannot run the whole graph: no bf16 Resize, and no Cos and Sin of the opset "
     "that has bf16 convolutions"
@@ -63,10 +63,19 @@ _INT8_CUDA = Precision(
     why_not="onnxruntime's CUDA provider has no quantised convolution: it would compute in floating point"
 )
 _INT8_CPU = Precision(
-    converter="quantize",
-    recipe=("quantize.py", "calibration.py", "trajectory.py", "parity_inputs.py", "repository_faces.py"),
+    converter="unet.quantize_cpu",
+    recipe=(
+        "unet/quantize_cpu.py",
+        "unet/calibration.py",
+        "parity/trajectory.py",
+        "parity/inputs.py",
+        "parity/identity.py",
+    ),
 )
-_INT8_TENSORRT = Precision(converter="quantize_gpu", recipe=("quantize_gpu.py", "half.py", *_INT8_CPU.recipe))
+_INT8_TENSORRT = Precision(
+    converter="unet.quantize_gpu",
+    recipe=("unet/quantize_gpu.py", "unet/mixed_precision.py", *_INT8_CPU.recipe),
+)
 
 TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
     {

@@ -11,7 +11,7 @@ from typing import Any
 from id3pm.config import from_json, require, to_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
 from id3pm.face.preprocessing import Preprocessing
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 
 FILE_NAME = "manifest.json"
 _ONLY_IN_VERSION_1 = ("detector_file", "detector_sha256", "input_mean", "input_std")

@@ -10,19 +10,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.errors import (
-    FaceError,
-    FaceTooSmallError,
-    InvalidInputError,
-    NoFaceError,
-    SeveralFacesError,
-)
+from id3pm.errors import FaceError, FaceTooSmallError, InvalidInputError, NoFaceError, SeveralFacesError
 from id3pm.face.detect import DETECTION_SIZE, FaceDetector
 from id3pm.face.encoders import FaceEncoder, load_models
 from id3pm.face.looks import Look, looks
 from id3pm.face.manifest import read_manifest
 from id3pm.face.preprocessing import Preprocessing
-from id3pm.images import decode_photo
+from id3pm.formats.images import decode_photo
 
 FacePolicy = Literal["largest", "only"]
 MIN_FACE_SIZE = 24
@@ -101,7 +95,7 @@ class FaceStage:
         """The face in one photo.
 
         Args:
-            photo: Content of a JPEG, PNG or WebP file; see `id3pm.images.decode_photo`.
+            photo: Content of a JPEG, PNG or WebP file; see `id3pm.formats.images.decode_photo`.
             policy: Which of several faces to take: `largest` by box area, or `only`: refuse to choose.
             alive: Called while the photo is decoded, and before each attempt at finding a face and before encoding it.
 

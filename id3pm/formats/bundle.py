@@ -3,7 +3,7 @@
     bundle.json          what the model is (`Bundle`), and the sha256 of the two weight files
     base.safetensors     weights of the 64 px stage, by guided-diffusion's parameter names
     sr.safetensors       weights of the super-resolution stage
-    latent/              optional: pca.npz and directions.npz of its ID vectors (`id3pm.latent`)
+    latent/              optional: pca.npz and directions.npz of its ID vectors (`id3pm.idspace`)
 
 Reading needs numpy and safetensors, not torch. Messages name files by their name in the folder, never by full path.
 """
@@ -26,11 +26,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from id3pm.arrays import read_arrays
 from id3pm.attributes import ATTRIBUTE_SETS, AttributeSet
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
 from id3pm.errors import BundleError, ConfigError, InvalidInputError
-from id3pm.hashing import file_sha256
+from id3pm.formats.arrays import read_arrays
+from id3pm.formats.hashing import file_sha256
 
 Stage = Literal["base", "sr"]
 Latent = Literal["pca", "directions"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from id3pm.bundle import STAGES, Bundle, read_bundle, weights_hash
+from id3pm.formats.bundle import STAGES, Bundle, read_bundle, weights_hash
 
 CARD_FILE = "MODEL_CARD.md"
 TEMPLATE = "model_card.md"
@@ -92,7 +92,9 @@ def card_command(bundle: Path, check: bool) -> None:
 
 
 def _new(bundle: Bundle) -> str:
-    return resources.files("id3pm").joinpath(TEMPLATE).read_text(encoding="utf-8").replace("{name}", bundle.name)
+    return (
+        resources.files("id3pm.formats").joinpath(TEMPLATE).read_text(encoding="utf-8").replace("{name}", bundle.name)
+    )
 
 
 def _replaced(text: str, name: str, lines: Sequence[str]) -> str:

@@ -1,1 +1,9 @@
-"""Analysis of FR models through the space of their ID vectors (paper, section 5): `id3pm latent`."""
+"""The space of ID vectors: interpolation, principal axes, custom directions, means.
+
+Every ID vector of this package is a unit vector (`id3pm.face.encoders.FaceEncoder`), so every function here takes any
+vector that is not zero, scales it to L2 norm 1 first, and gives unit vectors back, which can go into a pipeline or a
+request as they are. The sums are float64, the results float32. Shapes broadcast: the leading axes of vectors [..., D]
+go with the axes of amounts, so one vector and T amounts give [T, D].
+
+`id3pm_client.latent` does the same for clients, number by number; a test compares the two.
+"""

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from id3pm.arrays import DESCRIPTION
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.face.appearance import LABELS
 from id3pm.face.stage import FaceStage
-from id3pm.idspace.sources import Vectors, labelled, read_vectors, write_vectors
+from id3pm.formats.arrays import DESCRIPTION
+from id3pm.idspace.directions import Directions, Model
+from id3pm.idspace.files import Vectors, labelled, read_vectors, write_vectors
+from id3pm.idspace.fitting import fit_direction
+from id3pm.idspace.interpolate import lerp, slerp
+from id3pm.idspace.means import mean_vector, spread
+from id3pm.idspace.pca import Pca, fit_pca
 from id3pm.idspace.tables import directions_table, pca_table
-from id3pm.latent.directions import Directions, Model
-from id3pm.latent.fitting import fit_direction
-from id3pm.latent.interpolate import lerp, slerp
-from id3pm.latent.means import mean_vector, spread
-from id3pm.latent.pca import Pca, fit_pca
-from id3pm.latent.vectors import Space
+from id3pm.idspace.vectors import Space
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True)

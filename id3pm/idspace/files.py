@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm import shards
-from id3pm.arrays import DESCRIPTION, write_arrays
 from id3pm.attributes import ATTRIBUTE_SETS, NULL_VALUE
 from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS, measure
+from id3pm.formats import datasets as shards
+from id3pm.formats.arrays import DESCRIPTION, write_arrays
 
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, AttributeError, TypeError)  # what numpy raises
 VECTORS_KIND = "vectors"
@@ -31,7 +31,7 @@ class Vectors:
         vectors: float32 [N, D].
         id_vector_model: The FR model they come from, or `None` where the file does not say.
         text: What they are, for the reader of a fitted file.
-        dataset: The arrays of the data set (`id3pm.shards`) that they lie in, or `None`.
+        dataset: The arrays of the data set (`id3pm.formats.datasets`) that they lie in, or `None`.
         fields: Names of the columns of the data set's attributes; empty where it has none.
         labels: float64 [N] where the file has them, or `None`.
     """

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from id3pm.errors import InvalidInputError, MissingExtraError
-from id3pm.latent.directions import Card, Direction, Model, Score
-from id3pm.latent.vectors import Floats, Space, real, unit
+from id3pm.idspace.directions import Card, Direction, Model, Score
+from id3pm.idspace.vectors import Floats, Space, real, unit
 
 FOLDS = 5
 RESAMPLES = 1000

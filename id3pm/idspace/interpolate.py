@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from id3pm.errors import InvalidInputError
-from id3pm.latent.vectors import finished, real, unit
+from id3pm.idspace.vectors import finished, real, unit
 
 ANTIPODAL = 1e-4
 """Radians: two vectors that are this close to opposite have no shortest path between them that float32 can tell."""

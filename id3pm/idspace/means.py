@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from id3pm.errors import InvalidInputError
-from id3pm.latent.vectors import finished, unit
+from id3pm.idspace.vectors import finished, unit
 
 
 def mean_vector(vectors: ArrayLike) -> NDArray[np.float32]:

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from id3pm.arrays import read_arrays, write_arrays
 from id3pm.errors import InvalidInputError
-from id3pm.latent.files import check_shapes, described
-from id3pm.latent.vectors import Floats, Space, finished, real, unit
+from id3pm.formats.arrays import read_arrays, write_arrays
+from id3pm.idspace.vector_files import check_shapes, described
+from id3pm.idspace.vectors import Floats, Space, finished, real, unit
 
 SCHEMA_VERSION = 1
 

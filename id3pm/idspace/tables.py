@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from id3pm.latent.directions import Directions, Score
-from id3pm.latent.pca import Pca
+from id3pm.idspace.directions import Directions, Score
+from id3pm.idspace.pca import Pca
 
 
 def pca_table(pca: Pca) -> Table:

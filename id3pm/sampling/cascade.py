@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from id3pm.config import SamplingOptions
 from id3pm.errors import Id3pmError, InvalidInputError
-from id3pm.images import to_chw, to_uint8
+from id3pm.formats.images import to_chw, to_uint8
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 

@@ -10,7 +10,7 @@ the others pause, or wait for their first step. A row is better than another by
 A row is due at its deadline, or earlier: after `STRETCH` times as long as its own steps take in a full batch, and as
 many times again for each class that it stands behind the first. So 10 steps overtake 250 that arrived before, and
 those finish too: whatever arrives later is due later in the end. Rows of one kind go in order of arrival, and are not
-paused for one another. Stages that share a processor take turns by the same order (`id3pm.sampling.turns`).
+paused for one another. Stages that share a processor take turns by the same order (`id3pm.sampling.compute_lock`).
 """
 
 from __future__ import annotations

@@ -17,23 +17,16 @@ from collections.abc import Sequence
 from id3pm.config import DiffusionConfig
 from id3pm.diffusion.samplers import plan
 from id3pm.engines.base import Engine
-from id3pm.errors import (
-    CancelledError,
-    DeadlineError,
-    DrainingError,
-    EngineError,
-    Id3pmError,
-    InvalidInputError,
-)
-from id3pm.images import to_uint8
+from id3pm.errors import CancelledError, DeadlineError, DrainingError, EngineError, Id3pmError, InvalidInputError
+from id3pm.formats.images import to_uint8
 from id3pm.sampling.admission import DRAINING, Limits, check_deadline
 from id3pm.sampling.batch import OnDone, Row, RowBatch
+from id3pm.sampling.compute_lock import NOTHING, Claim, NoTurns, Turns
 from id3pm.sampling.cost import CostModel
 from id3pm.sampling.observer import Observer
 from id3pm.sampling.policy import best, choose, due_time, urgency
 from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.sampling.status import Progress, Status
-from id3pm.sampling.turns import NOTHING, Claim, NoTurns, Turns
 
 logger = logging.getLogger(__name__)
 IDLE_BEAT_S = 1.0

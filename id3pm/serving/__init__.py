@@ -1,1 +1,1 @@
-"""Serving: wire names, the option table, what the Triton models do, metrics, and the launcher of the server."""
+"""Serving in four floors: protocol, Triton models, launcher, gateway; each uses those before it."""

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import ServerError
-from id3pm.gateway.access import KINDS, Access, read_tokens
-from id3pm.gateway.gateway import GatewayOptions, Tls
-from id3pm.gateway.service import Service
-from id3pm.serving.logs import Outlet
-from id3pm.serving.triton_log import is_error
+from id3pm.serving.gateway.auth import KINDS, Access, read_tokens
+from id3pm.serving.gateway.gateway import GatewayOptions, Tls
+from id3pm.serving.launcher.triton_log import is_error
+from id3pm.serving.models.logs import Outlet
+from id3pm.serving.service import Service
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POLL_S = 0.1

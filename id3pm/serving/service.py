@@ -10,15 +10,15 @@ from typing import Any
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
-from id3pm.gateway.access import check_exposure, is_loopback
-from id3pm.gateway.checkup import Patience
-from id3pm.gateway.gateway import Gateway, GatewayOptions
-from id3pm.gateway.health import Health
-from id3pm.gateway.supervisor import Supervisor
-from id3pm.serving.endpoints import Endpoints
-from id3pm.serving.logs import Outlet
-from id3pm.serving.preflight import check_engines, check_ports
-from id3pm.serving.server import TritonServer
+from id3pm.serving.gateway.auth import check_exposure, is_loopback
+from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
+from id3pm.serving.launcher.endpoints import Endpoints
+from id3pm.serving.launcher.health import Health
+from id3pm.serving.launcher.health_check import Patience
+from id3pm.serving.launcher.preflight import check_engines, check_ports
+from id3pm.serving.launcher.supervisor import Supervisor
+from id3pm.serving.launcher.triton_server import TritonServer
+from id3pm.serving.models.logs import Outlet
 
 _POLL_S = 0.05
 

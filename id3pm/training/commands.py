@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 import click
 
-from id3pm import shards
 from id3pm.attributes import FREE_SETS, fields_of
-from id3pm.bundle import Storage
 from id3pm.config import PAPER_SR_SAMPLING, SamplerName, SamplingOptions, SpacingName
 from id3pm.errors import InvalidInputError
+from id3pm.formats import datasets as shards
+from id3pm.formats.bundle import Storage
 from id3pm.training.demo_data import DemoJob, make_demo_dataset
 from id3pm.training.embedding import FaceFilter
 from id3pm.training.export import export_bundle

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from id3pm.attributes import fields_of, mirrored
 from id3pm.errors import InvalidInputError
-from id3pm.images import area_reduce, to_chw
+from id3pm.formats.images import area_reduce, to_chw
 from id3pm.training.embedding import mirror_landmarks
 from id3pm.training.identity_loss import crop_to_image
 from id3pm.training.photographs import random_crops
@@ -92,7 +92,7 @@ class FaceBatches:
     """Images with their conditions, for the base model.
 
     Args:
-        arrays: A training split (`id3pm.shards.load`).
+        arrays: A training split (`id3pm.formats.datasets.load`).
         config: The run.
 
     Raises:

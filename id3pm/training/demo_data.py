@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from id3pm import shards
 from id3pm.config import to_json
 from id3pm.face.manifest import read_manifest
+from id3pm.formats import datasets as shards
 from id3pm.training.embedding import Embedder, FaceFilter
 from id3pm.training.gan import FaceGenerator
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.attributes import AttributeSet
-from id3pm.bundle import CONFIG_FILE, Bundle, Storage, load_weights, read_bundle, write_bundle
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import ConfigError
-from id3pm.model_card import write_card
+from id3pm.formats.bundle import CONFIG_FILE, Bundle, Storage, load_weights, read_bundle, write_bundle
+from id3pm.formats.model_card import write_card
 from id3pm.training import checkpoint
 from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.presets import StageName, deviations

@@ -19,17 +19,7 @@ from torch import Tensor, nn
 from id3pm.attributes import fields_of
 from id3pm.face.align import ARCFACE_TEMPLATE, similarity_transform
 from id3pm.face.landmarks import CROP, FIRST_LOOK
-from id3pm.face.measures import (
-    BROWS,
-    EYE_CORNERS,
-    EYES,
-    LOWER_LIP,
-    MOUTH_CORNERS,
-    RANGES,
-    REFERENCE,
-    RIGID,
-    UPPER_LIP,
-)
+from id3pm.face.measures import BROWS, EYE_CORNERS, EYES, LOWER_LIP, MOUTH_CORNERS, RANGES, REFERENCE, RIGID, UPPER_LIP
 from id3pm.training.landmark_network import LandmarkNetwork
 from id3pm.unet.model import NULL_ATTRIBUTES
 

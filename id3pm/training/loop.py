@@ -13,8 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from id3pm.bundle import load_weights, read_bundle, weights_hash
 from id3pm.errors import CheckpointError, ConfigError
+from id3pm.formats.bundle import load_weights, read_bundle, weights_hash
 from id3pm.training import checkpoint as checkpoints
 from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.data import Batch, Batches, step_rng

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from id3pm import shards
 from id3pm.attributes import NULL_VALUE, fields_of, null_vector
 from id3pm.errors import InvalidInputError
 from id3pm.face.landmarks import FaceMesh, packaged_model
 from id3pm.face.measures import RANGES, measure
-from id3pm.hashing import file_sha256
+from id3pm.formats import datasets as shards
+from id3pm.formats.hashing import file_sha256
 
 ATTRIBUTE_SET = "landmarks"
 MIN_SCORE = 0.5

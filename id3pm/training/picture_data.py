@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from id3pm import shards
 from id3pm.config import to_json
 from id3pm.errors import ImageError, InvalidInputError
-from id3pm.images import decode_photo
+from id3pm.formats import datasets as shards
+from id3pm.formats.images import decode_photo
 from id3pm.training.embedding import Embedder, FaceFilter
 from id3pm.training.framing import Crop, framed
 from id3pm.training.labels import AttributeFiles, Split

@@ -15,7 +15,7 @@ from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.plans import plan
 from id3pm.diffusion.samplers import sample
-from id3pm.images import encode_png, to_chw, to_uint8
+from id3pm.formats.images import encode_png, to_chw, to_uint8
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import UNet
 

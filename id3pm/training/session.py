@@ -19,9 +19,9 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from id3pm import shards
 from id3pm.errors import InvalidInputError
-from id3pm.images import area_reduce
+from id3pm.formats import datasets as shards
+from id3pm.formats.images import area_reduce
 from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
 from id3pm.training.identity_loss import IdentityLoss

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from id3pm.attributes import parse_set
-from id3pm.bundle import ATTRIBUTE_DIMS, CONFIG_FILE, Bundle, Storage, write_bundle
 from id3pm.config import (
     PAPER_BASE_64,
     PAPER_BASE_DIFFUSION,
@@ -26,7 +25,8 @@ from id3pm.config import (
     from_json,
 )
 from id3pm.errors import CheckpointError, ConfigError
-from id3pm.model_card import to_fill_in, write_card
+from id3pm.formats.bundle import ATTRIBUTE_DIMS, CONFIG_FILE, Bundle, Storage, write_bundle
+from id3pm.formats.model_card import to_fill_in, write_card
 from id3pm.unet.checkpoint import check_keys, read_checkpoint
 
 

@@ -19,8 +19,8 @@ from id3pm.attributes import (
     parse_set,
     parse_values,
 )
-from id3pm.bundle import ATTRIBUTE_DIMS
 from id3pm.errors import InvalidInputError
+from id3pm.formats.bundle import ATTRIBUTE_DIMS
 
 
 def test_groups_have_the_sizes_of_table_6():

@@ -13,9 +13,9 @@ import torch
 
 import report
 import suite
-import targets
 from builds import Build, known_builds
 from id3pm.config import PAPER_BASE_64, PAPER_SR_256
+from id3pm.export import targets
 from networks import SMALL_64, module_flops, parameters, unet_flops
 from workers import Worker, interleaved, median_and_spread
 

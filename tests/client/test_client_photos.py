@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm.images import GENERATED_XMP
+from id3pm.formats.images import GENERATED_XMP
 from id3pm_client import (
     AccessDeniedError,
     Embedding,

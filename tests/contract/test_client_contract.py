@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from id3pm.serving import wire
+from id3pm.serving.protocol import wire
 from id3pm_client import _contract as contract
 
 REPOSITORY = Path(__file__).parents[2] / "triton_repo"

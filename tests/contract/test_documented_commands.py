@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import pytest
 
-import build_engines
-import face_models
 import page
 import screenshots
 from id3pm.cli import cli
+from id3pm.export import build as build_engines
+from id3pm.export.face import build as face_models
 from id3pm_client._cli import _parser
 
 ROOT = Path(__file__).parents[2]

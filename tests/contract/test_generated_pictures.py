@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 
 from id3pm.evaluation.files import new_figure, save_figure
-from id3pm.images import GENERATED_XMP, XMP_KEY
+from id3pm.formats.images import GENERATED_XMP, XMP_KEY
 from id3pm.training.preview import save_picture
 
 ROOT = Path(__file__).parents[2]
 PLOTS = {"docs/benchmarks.png", "docs/similarity.png"}
 """Pictures in the repository without faces."""
 WRITERS = {
-    "id3pm/images.py": {"save"},  # encode_png, marked where its callers say so
-    "id3pm/sheets/output.py": {"save"},
-    "id3pm/sheets/table.py": {"save"},
+    "id3pm/formats/images.py": {"save"},  # encode_png, marked where its callers say so
+    "id3pm/evaluation/figures/output.py": {"save"},
+    "id3pm/evaluation/figures/table.py": {"save"},
     "id3pm/evaluation/files.py": {"savefig"},
-    "id3pm/analysis/report.py": {"save"},  # JPEG thumbnails of what was shown, none of them generated
+    "id3pm/evaluation/robustness/report.py": {"save"},  # JPEG thumbnails of what was shown, none of them generated
     "client/src/id3pm_client/_images.py": {"save"},
     "client/src/id3pm_client/_cli.py": {"save"},  # GeneratedImage.save
     "demo/run.py": {"save"},

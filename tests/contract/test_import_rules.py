@@ -11,36 +11,41 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOUNDATION = {"errors", "config", "hashing"}
-PAPER = FOUNDATION | {"images", "attributes", "arrays", "bundle", "shards", "model_card"}
-ROOMS = {"unet", "diffusion", "face", "latent"}
-CORE = PAPER | ROOMS | {"engines", "sampling"}
+FOUNDATION = {"errors", "config"}
+PAPER = FOUNDATION | {"attributes", "formats"}
+CORE = PAPER | {"unet", "diffusion", "face", "idspace", "engines", "sampling"}
+LIBRARY = CORE | {"pipeline"}
+FLOORS = ("evaluation", "export", "serving")  # packages whose folders are rooms of their own
 
 # room -> the rooms of id3pm it may import (itself is always allowed)
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
-    "hashing": set(),
-    "images": FOUNDATION,
     "attributes": FOUNDATION,
-    "arrays": FOUNDATION,
-    "bundle": FOUNDATION | {"attributes", "arrays"},
-    "shards": FOUNDATION,
-    "model_card": FOUNDATION | {"bundle"},
+    "formats": FOUNDATION | {"attributes"},
     "unet": PAPER,
     "diffusion": PAPER,
     "face": PAPER,
-    "latent": PAPER,
-    "engines": PAPER | ROOMS,
-    "sampling": CORE,
+    "idspace": PAPER | {"face"},
+    "engines": PAPER | {"unet"},
+    "sampling": PAPER | {"diffusion", "engines"},
     "pipeline": CORE,
-    "serving": CORE | {"pipeline"},
-    "gateway": CORE | {"pipeline", "serving"},
-    "training": CORE | {"pipeline"},
-    "evaluation": CORE | {"pipeline"},
-    "idspace": CORE | {"pipeline"},
-    "sheets": CORE | {"pipeline"},
-    "analysis": CORE | {"pipeline", "evaluation", "sheets"},
+    "training": CORE,
+    "export": LIBRARY | {"export/unet", "export/tensorrt", "export/parity", "export/face"},
+    "export/unet": CORE | {"export", "export/parity"},
+    "export/tensorrt": CORE | {"export"},
+    "export/parity": CORE,
+    "export/face": CORE,
+    "evaluation": LIBRARY | {"evaluation/identity", "evaluation/super_resolution"},
+    "evaluation/identity": LIBRARY | {"evaluation"},
+    "evaluation/super_resolution": LIBRARY | {"evaluation"},
+    "evaluation/figures": LIBRARY | {"evaluation"},
+    "evaluation/robustness": LIBRARY | {"evaluation", "evaluation/identity"},
+    "serving/protocol": CORE,
+    "serving/models": CORE | {"serving/protocol"},
+    "serving/launcher": CORE | {"serving/protocol", "serving/models"},
+    "serving/gateway": CORE | {"serving/protocol", "serving/models", "serving/launcher"},
+    "serving": CORE | {"serving/protocol", "serving/models", "serving/launcher", "serving/gateway"},
     "cli": FOUNDATION,
     "__main__": {"cli"},
 }
@@ -51,7 +56,7 @@ HEAVY = {
         "id3pm/engines/torch_engine.py",
         "id3pm/training",
         "id3pm/evaluation",
-        "export",
+        "id3pm/export",
         "tests",
         "benchmarks",  # the peers to compare with are PyTorch's
     ),  # fmt: skip
@@ -59,31 +64,27 @@ HEAVY = {
         "id3pm/engines/openvino_engine.py",
         "id3pm/face/landmarks.py",
         "id3pm/training/landmark_network.py",
-        "export",
+        "id3pm/export",
         "tests",
         "benchmarks",
     ),
-    "tensorrt": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
-    "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "export", "tests"),
-    "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "export", "tests", "benchmarks/load/stand_ins.py"),
+    "tensorrt": ("id3pm/engines/tensorrt_engine.py", "id3pm/export", "tests"),
+    "tensorrt_rtx": ("id3pm/engines/tensorrt_engine.py", "id3pm/export", "tests"),
+    "onnx": ("id3pm/face", "id3pm/training/differentiable.py", "id3pm/export", "tests", "benchmarks/load/stand_ins.py"),
     "triton_python_backend_utils": ("triton_repo", "id3pm/serving", "benchmarks/load/baseline_model.py"),
-    "tritonclient": ("client", "id3pm/gateway", "tests", "benchmarks"),
-    "grpc": ("client", "id3pm/gateway", "tests", "benchmarks"),
-    "aiohttp": ("id3pm/gateway", "tests", "benchmarks"),
+    "tritonclient": ("client", "id3pm/serving/gateway", "tests", "benchmarks"),
+    "grpc": ("client", "id3pm/serving/gateway", "tests", "benchmarks"),
+    "aiohttp": ("id3pm/serving/gateway", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
     "gradio": ("demo/web/app.py", "demo/web/attributes.py", "demo/web/panel.py", "demo/web/picker.py"),
-    "sklearn": ("id3pm/latent/fitting.py", "tests"),
+    "sklearn": ("id3pm/idspace/fitting.py", "tests"),
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
 FOUNDATION_MAY_IMPORT = {
     "errors": set(),
     "config": {"id3pm"},
-    "hashing": set(),
-    "images": {"id3pm", "numpy", "PIL"},
     "attributes": {"id3pm", "numpy"},
-    "arrays": {"id3pm", "numpy"},
-    "bundle": {"id3pm", "numpy", "safetensors"},
-    "shards": {"id3pm", "numpy"},
+    "formats": {"id3pm", "click", "numpy", "PIL", "safetensors"},
 }
 
 
@@ -105,24 +106,28 @@ def imports(path: Path) -> Iterator[str]:
                 yield node.module
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(ROOT / "id3pm").parts[0].removesuffix(".py")
+def room_of(parts: tuple[str, ...]) -> str:
+    """The room of a file or module below `id3pm`, by the parts of its path or name."""
+    if parts[0] in FLOORS and (ROOT / "id3pm" / parts[0] / Path(*parts[1:2])).is_dir() and len(parts) > 1:
+        return "/".join(parts[:2])
+    return parts[0].removesuffix(".py")
 
 
 @pytest.mark.parametrize("path", sources("id3pm"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_room_imports_only_the_rooms_below_it(path: Path) -> None:
-    room = room_of(path)
+    room = room_of(path.relative_to(ROOT / "id3pm").parts)
     if room == "__init__":
         return
     allowed = ALLOWED[room] | {room}
     for name in imports(path):
         parts = name.split(".")
         if parts[0] == "id3pm" and len(parts) > 1 and parts[1] != "__version__":
-            assert parts[1] in allowed, f"{room} may not import id3pm.{parts[1]}"
+            found = room_of(tuple(parts[1:]))
+            assert found in allowed, f"{room} may not import {name}"
         assert parts[0] not in {"id3pm_client", "export"}, f"{room} may not import {parts[0]}"
 
 
-@pytest.mark.parametrize("path", sources("id3pm", "export", "triton_repo", "client", "benchmarks", "demo"), ids=str)
+@pytest.mark.parametrize("path", sources("id3pm", "triton_repo", "client", "benchmarks", "demo"), ids=str)
 def test_heavy_libraries_stay_in_their_files(path: Path) -> None:
     relative = path.relative_to(ROOT).as_posix()
     for name in imports(path):
@@ -154,7 +159,7 @@ def test_triton_models_are_thin(path: Path) -> None:
 def test_the_server_side_starts_without_torch() -> None:
     program = (
         "import sys; import id3pm; assert not {'numpy', 'torch'} & set(sys.modules), 'import id3pm is heavy';"
-        "import id3pm.cli, id3pm.gateway.command, id3pm.serving.wire, id3pm.pipeline, id3pm.face.stage;"
+        "import id3pm.cli, id3pm.serving.command, id3pm.serving.protocol.wire, id3pm.pipeline, id3pm.face.stage;"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import id3pm_client.latent as ours
-from id3pm.idspace.sources import read_vectors, write_vectors
-from id3pm.latent.directions import Directions
-from id3pm.latent.fitting import fit_direction
-from id3pm.latent.interpolate import lerp, slerp
-from id3pm.latent.means import mean_vector
-from id3pm.latent.pca import Pca, fit_pca
+from id3pm.idspace.directions import Directions
+from id3pm.idspace.files import read_vectors, write_vectors
+from id3pm.idspace.fitting import fit_direction
+from id3pm.idspace.interpolate import lerp, slerp
+from id3pm.idspace.means import mean_vector
+from id3pm.idspace.pca import Pca, fit_pca
 from id3pm_client._vectors import load_vectors, save_vectors
 
 DEMO = Path(__file__).parents[2] / "bundles" / "demo" / "latent"

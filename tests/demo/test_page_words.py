@@ -12,7 +12,7 @@ from PIL import Image
 
 from id3pm.attributes import describe_fields
 from id3pm.errors import ImageError
-from id3pm.images import decode_photo
+from id3pm.formats.images import decode_photo
 from id3pm_client import (
     AccessDeniedError,
     CancelledRequestError,

@@ -9,10 +9,10 @@ import tiny_engines
 import torch
 from tiny_bundle import write_tiny_bundle
 
-from id3pm.bundle import Stage
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import BundleError, MissingExtraError
+from id3pm.formats.bundle import Stage
 
 
 @pytest.fixture(scope="module")

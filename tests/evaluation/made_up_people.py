@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm import shards
 from id3pm.config import DiffusionConfig
+from id3pm.formats import datasets as shards
 
 DIM = 3
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from id3pm.bundle import read_bundle, verify, weights_hash
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.evaluation.card import write_figures
 from id3pm.evaluation.commands import evaluate_group
+from id3pm.formats.bundle import read_bundle, verify, weights_hash
 from tests.tiny_bundle import write_tiny_bundle
 
 SPREAD = {"count": 9, "mean": 0.123456, "std": 0.1, "quantiles": [], "histogram": []}

@@ -20,8 +20,8 @@ from tiny_bundle import write_tiny_bundle
 
 from id3pm.errors import InvalidInputError, InvalidOptionError, MissingExtraError
 from id3pm.evaluation import commands
-from id3pm.evaluation.dlib_encoder import DlibJudge
-from id3pm.images import decode_photo
+from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.formats.images import decode_photo
 
 PEOPLE = 20
 

@@ -11,8 +11,8 @@ from made_up_people import ColorJudge, ColorPipeline, people, write_people
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.identity import IdentityStudy, Setting, settings_of
-from id3pm.evaluation.view import altered, load_targets
+from id3pm.evaluation.identity.study import IdentityStudy, Setting, settings_of
+from id3pm.evaluation.identity.targets import altered, load_targets
 from id3pm.pipeline import Pipeline
 
 PEOPLE = 40

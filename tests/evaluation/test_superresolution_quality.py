@@ -13,7 +13,7 @@ from tiny_bundle import write_tiny_bundle
 
 from id3pm.config import SamplingOptions
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.superresolution import (
+from id3pm.evaluation.super_resolution.study import (
     HELD_OUT_PHOTOGRAPHS,
     compare,
     enlarge,
@@ -23,7 +23,7 @@ from id3pm.evaluation.superresolution import (
     psnr,
     ssim,
 )
-from id3pm.images import area_reduce
+from id3pm.formats.images import area_reduce
 from id3pm.training.photographs import SOURCES
 
 

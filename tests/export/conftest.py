@@ -20,7 +20,7 @@ def exported_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(exported_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Its fp32 graphs by stage, as for GPUs; read-only for tests."""
-    import to_onnx
+    from id3pm.export.unet import onnx_export as to_onnx
 
     graphs = {}
     for stage in ("base", "sr"):

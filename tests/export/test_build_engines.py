@@ -16,15 +16,15 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_bundle import write_tiny_bundle
 
-import build_engines
-import targets
-import to_onnx
-from id3pm.bundle import load_weights, read_bundle, weights_hash, write_bundle
 from id3pm.engines.base import load_engine
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.manifest import engine_sha256, read_manifest
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.engines.torch_engine import TorchEngine
+from id3pm.export import build as build_engines
+from id3pm.export import targets
+from id3pm.export.unet import onnx_export as to_onnx
+from id3pm.formats.bundle import load_weights, read_bundle, weights_hash, write_bundle
 
 ROOT = Path(__file__).parents[2]
 ENGINES = ("denoiser_64/1/engine", "super_resolution/1/engine")
@@ -123,7 +123,7 @@ def test_a_second_run_builds_nothing_and_does_not_import_torch(bundle: Path, bui
     assert done.returncode == 0, done.stderr[-2000:]
     assert "up to date" in done.stdout and "building" not in done.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "id3pm.bundle" in imported and not {"torch", "onnx", "onnxruntime"} & imported
+    assert "id3pm.formats.bundle" in imported and not {"torch", "onnx", "onnxruntime"} & imported
     assert contents(built) == before
 
 

@@ -14,14 +14,14 @@ import tiny_engines
 import torch
 from tiny_bundle import write_tiny_bundle
 
-import to_onnx
-import winograd
-from id3pm.bundle import STAGES
 from id3pm.config import PAPER_BASE_64, PAPER_SR_256, UNetConfig
 from id3pm.engines.inputs import input_shapes
+from id3pm.export.unet import onnx_export as to_onnx
+from id3pm.export.unet import winograd
+from id3pm.export.unet.onnx_modules import REWRITES, rewrite
+from id3pm.formats.bundle import STAGES
 from id3pm.unet.layers import AttentionBlock, ResBlock
 from id3pm.unet.model import build_unet
-from onnx_modules import REWRITES, rewrite
 
 ATTENTION_BLOCKS, RES_BLOCKS = (
     sum(isinstance(module, block) for module in build_unet(tiny_engines.BASE).modules())

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-import face_published
-from face_networks.mtcnn import OutputNet, ProposalNet, RefinementNet
+from id3pm.export.face import published as face_published
+from id3pm.export.face.networks.mtcnn import OutputNet, ProposalNet, RefinementNet
 from id3pm.face.encoders import unit
 from id3pm.face.stage import FaceStage
 from tests.export.thin_networks import with_made_up_weights, write_checkpoint
@@ -48,7 +48,7 @@ def test_vectors_equal_the_originals(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CROP_SIZES)
 def test_full_size_checkpoints_become_face_stages(kind: str, tmp_path: Path) -> None:
-    import face_models
+    from id3pm.export.face import build as face_models
 
     network = with_made_up_weights(kind, face_published.new_network)
     checkpoint = write_checkpoint(kind, network, tmp_path / face_published.PUBLISHED[kind].checkpoint)

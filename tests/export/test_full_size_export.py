@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from id3pm.bundle import Bundle, write_bundle
 from id3pm.config import (
     PAPER_BASE_64,
     PAPER_BASE_DIFFUSION,
@@ -21,6 +20,7 @@ from id3pm.config import (
     UNetConfig,
 )
 from id3pm.engines.manifest import read_manifest
+from id3pm.formats.bundle import Bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
 PEAK_MEMORY = 12 * 2**30

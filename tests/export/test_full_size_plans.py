@@ -16,15 +16,9 @@ import tiny_engines
 import torch
 from test_half import random_inputs, relative_error, trained_ranges
 
-import rounded
-from id3pm.bundle import Bundle, write_bundle
-from id3pm.config import (
-    PAPER_BASE_64,
-    PAPER_BASE_DIFFUSION,
-    PAPER_BASE_SAMPLING,
-    PAPER_SR_DIFFUSION,
-    PAPER_SR_SAMPLING,
-)
+from id3pm.config import PAPER_BASE_64, PAPER_BASE_DIFFUSION, PAPER_BASE_SAMPLING, PAPER_SR_DIFFUSION, PAPER_SR_SAMPLING
+from id3pm.export.unet import emulate_half as rounded
+from id3pm.formats.bundle import Bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
 PEAK_MEMORY = 12 * 2**30
@@ -34,7 +28,7 @@ CONVERT = """
 import sys, types
 from pathlib import Path
 import half, to_onnx
-from engine_folder import ConversionJob
+from id3pm.export.engine_folder import ConversionJob
 bundle, graph = map(Path, sys.argv[1:])
 to_onnx.export_onnx(bundle, "base", graph)
 spec = types.SimpleNamespace(precision="fp16")

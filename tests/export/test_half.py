@@ -14,14 +14,14 @@ import tiny_engines
 import torch
 from onnx.reference import ReferenceEvaluator
 
-import half
-import rounded
-import to_onnx
-from engine_folder import ConversionJob
-from id3pm.bundle import Bundle, read_bundle, write_bundle
 from id3pm.config import PAPER_BASE_64, PAPER_BASE_DIFFUSION, UNetConfig
 from id3pm.engines.inputs import EngineInputs, input_shapes
 from id3pm.errors import EngineError
+from id3pm.export.engine_folder import ConversionJob
+from id3pm.export.unet import emulate_half as rounded
+from id3pm.export.unet import mixed_precision as half
+from id3pm.export.unet import onnx_export as to_onnx
+from id3pm.formats.bundle import Bundle, read_bundle, write_bundle
 from id3pm.unet.model import UNet
 
 HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from new_repository import TEMPLATE, ensure_repository
+from id3pm.export.repository import TEMPLATE, ensure_repository
 
 
 def test_a_missing_folder_becomes_a_repository_with_all_models_and_no_engine(tmp_path: Path) -> None:

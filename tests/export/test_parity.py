@@ -10,13 +10,13 @@ import tiny_engines
 from PIL import Image
 from rich.console import Console
 
-import parity
-import parity_report
-import repository_faces
 from id3pm.engines.inputs import EngineInputs, FloatArray, output_shape
 from id3pm.engines.manifest import Manifest
+from id3pm.export.parity import compare as parity
+from id3pm.export.parity import identity as repository_faces
+from id3pm.export.parity import report as parity_report
+from id3pm.export.parity.thresholds import thresholds
 from id3pm.face.stage import FaceStage
-from thresholds import thresholds
 
 
 class NumpyEngine:

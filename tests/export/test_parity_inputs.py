@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import tiny_engines
 
-from parity_inputs import dead_leaves, forward_rows
+from id3pm.export.parity.inputs import dead_leaves, forward_rows
 
 
 def test_a_picture_is_a_function_of_its_seed() -> None:

@@ -16,17 +16,17 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-import face_checkpoints
-import face_graphs
-import face_models
-import face_mtcnn
-import face_published
-import face_trace
 from id3pm.errors import CheckpointError, EngineError, EngineMissingError, MissingExtraError
+from id3pm.export.face import build as face_models
+from id3pm.export.face import checkpoints as face_checkpoints
+from id3pm.export.face import graphs as face_graphs
+from id3pm.export.face import mtcnn as face_mtcnn
+from id3pm.export.face import published as face_published
+from id3pm.export.face import trace as face_trace
 from id3pm.face.encoders import unit
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 from tests.export.thin_networks import THIN, thin_network, write_checkpoint
 from tests.face.scenes import scenes
 

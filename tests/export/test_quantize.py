@@ -10,18 +10,18 @@ import onnx
 import pytest
 from tiny_bundle import write_tiny_bundle
 
-import calibration
-import parity
-import parity_report
-import quantize
-from engine_folder import ConversionJob, EngineSpec
-from id3pm.bundle import Stage
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import Manifest, Target, engine_sha256, read_manifest, write_manifest
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import EngineError
-from thresholds import thresholds
+from id3pm.export.engine_folder import ConversionJob, EngineSpec
+from id3pm.export.parity import compare as parity
+from id3pm.export.parity import report as parity_report
+from id3pm.export.parity.thresholds import thresholds
+from id3pm.export.unet import calibration
+from id3pm.export.unet import quantize_cpu as quantize
+from id3pm.formats.bundle import Stage
 
 STAGES = {"base": "denoiser_64", "sr": "super_resolution"}
 

@@ -11,14 +11,13 @@ import onnxruntime
 import pytest
 import tiny_engines
 
-import calibration
-import quantize_gpu
-import rounded
-from engine_folder import ConversionJob
 from id3pm.engines.inputs import input_shapes
 from id3pm.errors import EngineError
-from thresholds import thresholds
-from to_tensorrt import build_plan
+from id3pm.export.engine_folder import ConversionJob
+from id3pm.export.parity.thresholds import thresholds
+from id3pm.export.tensorrt.build_plan import build_plan
+from id3pm.export.unet import calibration, quantize_gpu
+from id3pm.export.unet import emulate_half as rounded
 
 
 @pytest.fixture(scope="module")

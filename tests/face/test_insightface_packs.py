@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from made_up_pack import BOX, LANDMARKS, write_pack
 
-import face_models
 from id3pm.errors import EngineError, EngineMissingError, NoFaceError
+from id3pm.export.face import build as face_models
 from id3pm.face.align import ARCFACE_TEMPLATE, similarity_transform
 from id3pm.face.manifest import read_manifest
 from id3pm.face.scrfd import Scrfd

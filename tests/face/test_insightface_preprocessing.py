@@ -15,9 +15,9 @@ import pytest
 import torch
 from made_up_pack import write_pack
 
-import face_models
-from face_export import export_network
-from face_networks.lresnet100 import LResNet100
+from id3pm.export.face import build as face_models
+from id3pm.export.face.export import export_network
+from id3pm.export.face.networks.lresnet100 import LResNet100
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceResult, FaceStage
 from tests.export.thin_networks import with_made_up_weights

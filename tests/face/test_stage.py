@@ -9,7 +9,7 @@ from PIL import Image
 
 from id3pm.errors import FaceTooSmallError, ImageError, InvalidInputError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult
-from id3pm.images import decode_photo, encode_png
+from id3pm.formats.images import decode_photo, encode_png
 
 
 def resized(image, side):

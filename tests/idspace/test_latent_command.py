@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from id3pm import shards
 from id3pm.errors import InvalidInputError
+from id3pm.formats import datasets as shards
 from id3pm.idspace import commands
 from id3pm.idspace.commands import latent_group
-from id3pm.idspace.sources import labelled, read_labels, read_vectors
-from id3pm.latent.directions import Directions
-from id3pm.latent.interpolate import lerp, slerp
-from id3pm.latent.means import mean_vector
-from id3pm.latent.pca import Pca
+from id3pm.idspace.directions import Directions
+from id3pm.idspace.files import labelled, read_labels, read_vectors
+from id3pm.idspace.interpolate import lerp, slerp
+from id3pm.idspace.means import mean_vector
+from id3pm.idspace.pca import Pca
 
 DIM, PEOPLE = 8, 120
 RANDOM = np.random.default_rng(0)

@@ -26,10 +26,10 @@ import screenshots
 from id3pm.attributes import AttributeSet
 from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
-from id3pm.gateway.gateway import GatewayOptions
-from id3pm.gateway.service import Service
-from id3pm.serving.control import connection_to
-from id3pm.serving.server import TritonServer
+from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.launcher.control import connection_to
+from id3pm.serving.launcher.triton_server import TritonServer
+from id3pm.serving.service import Service
 
 ROOT = Path(__file__).parents[2]
 MAX_BODY = 2**20  # of the service

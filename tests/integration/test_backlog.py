@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.server
 MODEL = "denoiser_64"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm.bundle import read_bundle, verify
 from id3pm.engines.manifest import read_manifest
+from id3pm.formats.bundle import read_bundle, verify
 from id3pm.pipeline import Pipeline
 
 pytestmark = pytest.mark.server

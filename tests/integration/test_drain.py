@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from id3pm.gateway.service import Service
+from id3pm.serving.service import Service
 from id3pm_client import Client, GeneratedImage
 
 pytestmark = pytest.mark.server

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from id3pm.gateway.checkup import Patience
-from id3pm.gateway.service import Service
+from id3pm.serving.launcher.health_check import Patience
+from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 # Appended to the 64 px stage's model.py: while a file lies beside it, every engine call does what the file says.
 FAULT = """
 
 import os, time
-from id3pm.serving.metrics import MeteredEngine
+from id3pm.serving.models.metrics import MeteredEngine
 _run = MeteredEngine.run
 def run(self, inputs):
     fault = open(FILE).read() if os.path.exists(FILE) else ""
@@ -37,7 +37,7 @@ MeteredEngine.run = run
 DEATHS = """
 
 from id3pm.sampling.scheduler import StepScheduler
-from id3pm.serving.worker import Worker
+from id3pm.serving.models.worker import Worker
 _rest, _encode = StepScheduler._await_work, DenoiserModel.outputs
 def rest(self):
     if os.path.exists(FILE) and open(FILE).read() == "scheduler":

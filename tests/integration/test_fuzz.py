@@ -19,9 +19,9 @@ from PIL import Image
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from id3pm.gateway.service import Service
-from id3pm.gateway.tensors import DATATYPES
-from id3pm.serving.wire import OPTIONS
+from id3pm.serving.gateway.tensor_checks import DATATYPES
+from id3pm.serving.protocol.wire import OPTIONS
+from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 NAMES = [option.name for option in OPTIONS] + [

@@ -18,7 +18,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from id3pm.gateway.service import Service
+from id3pm.serving.service import Service
 from id3pm_client import Client, DeadlineExceededError
 
 pytestmark = pytest.mark.server

@@ -19,10 +19,10 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from id3pm.gateway.access import read_tokens
-from id3pm.gateway.gateway import GatewayOptions, Tls
-from id3pm.gateway.service import Service
-from id3pm.serving.server import TritonServer
+from id3pm.serving.gateway.auth import read_tokens
+from id3pm.serving.gateway.gateway import GatewayOptions, Tls
+from id3pm.serving.launcher.triton_server import TritonServer
+from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 PHOTO, BOTH = "photographs-only-1", "photographs-and-vectors"

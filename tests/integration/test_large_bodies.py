@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from id3pm.gateway.gateway import MAX_BODY
-from id3pm.gateway.service import Service
+from id3pm.serving.gateway.gateway import MAX_BODY
+from id3pm.serving.service import Service
 
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")]
 ROOM = MAX_BODY - 256 * 1024  # for the rest of a message

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.triton_server import TritonServer
 from load import baseline, faults, soak, stand_ins
 from load.arrivals import Kind, burst, poisson
 from load.generator import Generator, drive

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.server
 MODEL = "denoiser_64"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from id3pm.gateway.gateway import GatewayOptions
-from id3pm.gateway.service import Service
+from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 PHOTO = Path(__file__).parents[2] / "demo/people/03.png"

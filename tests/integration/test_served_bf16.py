@@ -13,7 +13,7 @@ import pytest
 from id3pm.engines.manifest import read_manifest, write_manifest
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.pipeline import Pipeline
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
 
 pytestmark = [pytest.mark.server, pytest.mark.skipif(why_no_bf16() is not None, reason=str(why_no_bf16()))]

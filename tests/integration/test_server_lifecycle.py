@@ -22,11 +22,11 @@ import pytest
 from PIL import Image
 
 from id3pm.errors import EngineError, EngineMissingError, ServerError
-from id3pm.serving import scratch
-from id3pm.serving.control import control, is_ready
-from id3pm.serving.proc import children
-from id3pm.serving.server import TritonServer
-from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
+from id3pm.serving.launcher import temp_folders as scratch
+from id3pm.serving.launcher.control import control, is_ready
+from id3pm.serving.launcher.proc import children
+from id3pm.serving.launcher.shared_memory import SHARED_MEMORY, regions_of
+from id3pm.serving.launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.server
 PEOPLE = Path(__file__).parents[2] / "demo" / "people"

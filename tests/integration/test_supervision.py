@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from id3pm.gateway.checkup import Patience, stubs
-from id3pm.gateway.health import Phase
-from id3pm.gateway.service import Service
-from id3pm.serving.control import control
-from id3pm.serving.proc import runs
-from id3pm.serving.shared_memory import SHARED_MEMORY, regions_of
+from id3pm.serving.launcher.control import control
+from id3pm.serving.launcher.health import Phase
+from id3pm.serving.launcher.health_check import Patience, stubs
+from id3pm.serving.launcher.proc import runs
+from id3pm.serving.launcher.shared_memory import SHARED_MEMORY, regions_of
+from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 DETECTED_S = 5.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from id3pm.gateway.service import Service
+from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 TRACE = "0af7651916cd43dd8448eb211c80319c"

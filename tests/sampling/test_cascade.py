@@ -14,7 +14,7 @@ from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.engines.base import load_engine
 from id3pm.engines.inputs import EngineInputs, FloatArray
 from id3pm.errors import CancelledError, EngineError, Id3pmError, InvalidInputError, OverloadedError
-from id3pm.images import to_chw, to_uint8
+from id3pm.formats.images import to_chw, to_uint8
 from id3pm.sampling.cascade import Cascade, CascadeImages
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler

@@ -14,10 +14,10 @@ import pytest
 from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
 
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
-from id3pm.sampling import turns
+from id3pm.sampling import compute_lock as turns
+from id3pm.sampling.compute_lock import ALIKE, Claim, NoTurns, SharedTurns
 from id3pm.sampling.policy import best
 from id3pm.sampling.scheduler import StepScheduler
-from id3pm.sampling.turns import ALIKE, Claim, NoTurns, SharedTurns
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_hung_stage_does_not_hold_up_the_other(
 def test_the_kernel_takes_the_turn_from_a_dead_process(tmp_path: Path) -> None:
     file = tmp_path / "turns"
     code = (
-        "import time; from pathlib import Path; from id3pm.sampling.turns import Claim, SharedTurns\n"
+        "import time; from pathlib import Path; from id3pm.sampling.compute_lock import Claim, SharedTurns\n"
         f"SharedTurns(Path({str(file)!r}), 0, 2).take(lambda: Claim(-1.0, 1.0)); print('mine', flush=True)\n"
         "time.sleep(60)"
     )

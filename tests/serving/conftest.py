@@ -11,8 +11,8 @@ import pytest
 from stand_in_triton import UNET, StandInEngine, StandInTriton
 
 from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.serving import stage
-from id3pm.serving.stages import DenoiserModel
+from id3pm.serving.models import stage_model as stage
+from id3pm.serving.models.diffusion_stages import DenoiserModel
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from stand_in_triton import StandInRequest, StandInTriton, control, state_of, wa
 
 from id3pm.errors import FaceTooSmallError, ImageError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult
-from id3pm.gateway.checkup import Patience, hung_thread
-from id3pm.serving import face, pulse
-from id3pm.serving.face import FaceModel
+from id3pm.serving.launcher.health_check import Patience, hung_thread
+from id3pm.serving.models import face_embedding as face
+from id3pm.serving.models import liveness as pulse
+from id3pm.serving.models.face_embedding import FaceModel
 
 ARGS = {"model_repository": "nowhere", "model_version": "1", "model_name": "face_embedding"}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from stand_in_triton import StandInEngine, StandInRequest, StandInTriton, control, good, state_of, wait_until
 
-from id3pm.serving import flights
-from id3pm.serving.stages import DenoiserModel
+from id3pm.serving.models import request_registry as flights
+from id3pm.serving.models.diffusion_stages import DenoiserModel
 
 
 def count(name: str) -> float:

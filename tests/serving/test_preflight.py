@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from id3pm.errors import MissingExtraError, ServerError
-from id3pm.serving import runtime
-from id3pm.serving.preflight import check_ports, controlled, with_repository
+from id3pm.serving.launcher import runtime
+from id3pm.serving.launcher.preflight import check_ports, controlled, with_repository
 
 
 def test_zero_takes_free_ports_that_differ() -> None:

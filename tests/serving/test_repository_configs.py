@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from id3pm.serving.wire import OPTIONS
+from id3pm.serving.protocol.wire import OPTIONS
 
 REPOSITORY = Path(__file__).parents[2] / "triton_repo"
 BASE = {option.name: (f"TYPE_{option.dtype}", (option.length,)) for option in OPTIONS if "base" in option.stages}

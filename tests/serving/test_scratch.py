@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from id3pm.serving import scratch
-from id3pm.serving.scratch import remove_stale_environments, remove_stale_folders, scratch_folder
+from id3pm.serving.launcher import temp_folders as scratch
+from id3pm.serving.launcher.temp_folders import remove_stale_environments, remove_stale_folders, scratch_folder
 
 HOLDER = """
 import pathlib, sys, time
-from id3pm.serving.scratch import scratch_folder
+from id3pm.serving.launcher.temp_folders import scratch_folder
 with scratch_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "backends").mkdir()
     print(folder, flush=True)

@@ -4,7 +4,7 @@ import mmap
 import os
 from pathlib import Path
 
-from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
+from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, remove_stale_regions
 
 PREFIX = "triton_python_backend_shm_region_"
 

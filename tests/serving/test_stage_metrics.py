@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from stand_in_triton import StandInEngine, StandInRequest, StandInTriton, control, good, state_of, wait_until
 
-from id3pm.serving.stages import DenoiserModel
+from id3pm.serving.models.diffusion_stages import DenoiserModel
 
 METRICS = StandInTriton.MetricFamily.metrics
 LINES = StandInTriton.Logger.lines

@@ -14,10 +14,10 @@ import pytest
 from stand_in_triton import UNET, StandInEngine, StandInRequest, StandInTriton, control, good, state_of
 
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
-from id3pm.sampling.turns import NoTurns
-from id3pm.serving import model_args
-from id3pm.serving.stages import DenoiserModel
-from id3pm.serving.triton import describe, read_call
+from id3pm.sampling.compute_lock import NoTurns
+from id3pm.serving.models import model_args
+from id3pm.serving.models.diffusion_stages import DenoiserModel
+from id3pm.serving.models.triton_backend import describe, read_call
 
 
 def test_a_request_gets_images_and_receipts(model: DenoiserModel) -> None:

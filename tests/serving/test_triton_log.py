@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from id3pm.serving.server import TritonServer
-from id3pm.serving.triton_log import is_error, last_words
+from id3pm.serving.launcher.triton_log import is_error, last_words
+from id3pm.serving.launcher.triton_server import TritonServer
 
 # As tritonserver 2.51 wrote them, shortened.
 NO_GPU = 'E1123 14:12:10.1 99 cuda.cc:1] "CUDA driver version is insufficient for CUDA runtime version"'

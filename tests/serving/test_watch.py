@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from stand_in_triton import StandInEngine, StandInRequest, control, good, state_of, wait_until
 
-from id3pm.serving import stage, watchers
-from id3pm.serving.stages import DenoiserModel
+from id3pm.serving.models import long_poll as watchers
+from id3pm.serving.models import stage_model as stage
+from id3pm.serving.models.diffusion_stages import DenoiserModel
 
 
 class Stepping:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from stand_in_triton import wait_until
 
-from id3pm.serving.worker import Worker
+from id3pm.serving.models.worker import Worker
 
 
 @pytest.fixture

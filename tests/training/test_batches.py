@@ -10,7 +10,7 @@ import torch
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
 from id3pm.errors import ConfigError, InvalidInputError
-from id3pm.images import area_reduce, to_chw
+from id3pm.formats.images import area_reduce, to_chw
 from id3pm.training.data import (
     FaceBatches,
     SuperResolutionBatches,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from id3pm import shards
 from id3pm.errors import InvalidInputError
+from id3pm.formats import datasets as shards
 from id3pm.training import demo_data
 from id3pm.training.demo_data import DemoJob, make_demo_dataset, make_shard
 from id3pm.training.embedding import Embedded, FaceFilter, mirror_landmarks

@@ -17,7 +17,7 @@ from id3pm.errors import ConfigError, EngineError
 from id3pm.face.align import align_face
 from id3pm.face.encoders import load_models
 from id3pm.face.manifest import read_manifest
-from id3pm.images import area_reduce, to_chw
+from id3pm.formats.images import area_reduce, to_chw
 from id3pm.training.data import FaceBatches
 from id3pm.training.differentiable import DifferentiableGraph
 from id3pm.training.identity_loss import IdentityLoss, crop_to_image

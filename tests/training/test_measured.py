@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from skimage import data
 
-from id3pm import shards
 from id3pm.attributes import decode, fields_of
 from id3pm.errors import InvalidInputError
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.measures import measure
+from id3pm.formats import datasets as shards
 from id3pm.training.commands import measure_dataset_command
 from id3pm.training.measured import encoded
 

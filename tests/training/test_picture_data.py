@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from id3pm import shards
 from id3pm.errors import InvalidInputError
+from id3pm.formats import datasets as shards
 from id3pm.training import picture_data
 from id3pm.training.embedding import Embedded, FaceFilter
 from id3pm.training.framing import LANDMARKS_IN_FRAME, framed, framed_face

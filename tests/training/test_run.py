@@ -14,10 +14,10 @@ import pytest
 import torch
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
-from id3pm import shards
-from id3pm.bundle import load_weights, read_bundle, verify, weights_hash, write_bundle
 from id3pm.config import SamplingOptions
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
+from id3pm.formats import datasets as shards
+from id3pm.formats.bundle import load_weights, read_bundle, verify, weights_hash, write_bundle
 from id3pm.training import checkpoint
 from id3pm.training.export import export_bundle
 from id3pm.training.loop import build, learning_rate

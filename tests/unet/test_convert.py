@@ -10,9 +10,9 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from id3pm.bundle import load_weights, read_bundle, verify
 from id3pm.config import PAPER_SR_SAMPLING, DiffusionConfig, SamplingOptions, UNetConfig, to_json
 from id3pm.errors import BundleError, CheckpointError, ConfigError
+from id3pm.formats.bundle import load_weights, read_bundle, verify
 from id3pm.unet.convert import PRESETS, convert_command
 from id3pm.unet.model import expected_shapes, load_unet
 from tests.golden.unet_cases import inputs, weights

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from id3pm.bundle import Stage, load_weights, read_bundle
+from id3pm.formats.bundle import Stage, load_weights, read_bundle
 from id3pm.unet.model import expected_shapes, load_unet
 from tests.golden.unet_cases import FULL_SIZE, KEEP_EVERY, inputs, weights
 

@@ -14,7 +14,7 @@ Every function takes any vectors that are not zero, scales them to L2 norm 1 fir
 broadcast: the leading axes of vectors [..., D] go with the axes of amounts, so one vector and T amounts give [T, D].
 An `Embedding` knows its FR model, and is refused where another one's is needed; of plain arrays only the length is
 checked, which several models share.
-The numbers equal those of `id3pm.latent`, which also fits the files that are read here.
+The numbers equal those of `id3pm.idspace`, which also fits the files that are read here.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from id3pm.attributes import parse_values
 from id3pm.errors import InvalidInputError
+from id3pm.evaluation.figures.commands import common_options, given
+from id3pm.evaluation.figures.common import mean
+from id3pm.evaluation.figures.generator import Person, Shots, Studio
+from id3pm.evaluation.figures.grid import Tile, grid
+from id3pm.evaluation.figures.landmark_judge import Witness, correlation, slope
+from id3pm.evaluation.figures.output import Effect, save
+from id3pm.evaluation.figures.sweeps import DEFAULT_SWEEPS, Sweep, parse_sweep
 from id3pm.face.landmarks import FaceMesh
 from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import common_options, given
-from id3pm.sheets.grid import Tile, grid
-from id3pm.sheets.latent import mean
-from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Person, Shots, Studio
-from id3pm.sheets.sweeps import DEFAULT_SWEEPS, Sweep, parse_sweep
-from id3pm.sheets.witness import Witness, correlation, slope
 
 Measures = Mapping[str, NDArray[np.float64]]
 

@@ -21,7 +21,7 @@ SHEETS: dict[str, str] = {
     "mean": "one ID vector for several photographs (Fig. 11)",
     "table": "the measured effects of all sheets as a table for the documentation",
 }
-"""Name -> help line. `id3pm.sheets.NAME` defines the command as `NAME_command`."""
+"""Name -> help line. `id3pm.evaluation.figures.NAME` defines the command as `NAME_command`."""
 
 
 class _LazyGroup(click.Group):
@@ -31,7 +31,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SHEETS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"id3pm.sheets.{cmd_name}"), f"{cmd_name}_command")
+        command: click.Command = getattr(
+            importlib.import_module(f"id3pm.evaluation.figures.{cmd_name}"), f"{cmd_name}_command"
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from id3pm.bundle import Latent, latent_file
 from id3pm.errors import InvalidInputError
-from id3pm.latent.directions import Directions
-from id3pm.latent.pca import Pca
-from id3pm.latent.vectors import Space
-from id3pm.sheets.commands import shared_options
-from id3pm.sheets.grid import Tile, beside, grid
-from id3pm.sheets.studio import Person, Studio
+from id3pm.evaluation.figures.commands import shared_options
+from id3pm.evaluation.figures.generator import Person, Studio
+from id3pm.evaluation.figures.grid import Tile, beside, grid
+from id3pm.formats.bundle import Latent, latent_file
+from id3pm.idspace.directions import Directions
+from id3pm.idspace.pca import Pca
+from id3pm.idspace.vectors import Space
 
 F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]

@@ -11,12 +11,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.latent.directions import Direction
-from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import given, numbers
-from id3pm.sheets.grid import Tile, below, titled
-from id3pm.sheets.labels import Labels
-from id3pm.sheets.latent import (
+from id3pm.evaluation.figures.commands import given, numbers
+from id3pm.evaluation.figures.common import (
     Floats,
     bundle_option,
     correlation,
@@ -34,8 +30,12 @@ from id3pm.sheets.latent import (
     to_show,
     walks,
 )
-from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Person, Shots, Studio
+from id3pm.evaluation.figures.generator import Person, Shots, Studio
+from id3pm.evaluation.figures.grid import Tile, below, titled
+from id3pm.evaluation.figures.labels import Labels
+from id3pm.evaluation.figures.output import Effect, save
+from id3pm.idspace.directions import Direction
+from id3pm.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

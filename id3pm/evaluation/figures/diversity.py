@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from id3pm.evaluation.figures.common import mean
 from id3pm.face.appearance import LUMA
-from id3pm.sheets.latent import mean
 
 Floats = NDArray[np.float64]
 RESAMPLES = 4000

@@ -17,7 +17,7 @@ from id3pm.diffusion.plans import plan
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.face.detect import DETECTION_SIZE
 from id3pm.face.stage import FaceResult
-from id3pm.images import decode_photo
+from id3pm.formats.images import decode_photo
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.options import base_stage
 from id3pm.sampling.presets import PRESETS

@@ -14,13 +14,13 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from id3pm.evaluation.figures.commands import common_options, given, numbers
+from id3pm.evaluation.figures.common import listed, mean, number
+from id3pm.evaluation.figures.diversity import contrast, interval, pixels_apart, saturated, vectors_apart
+from id3pm.evaluation.figures.generator import Person, Shots, Studio
+from id3pm.evaluation.figures.grid import Tile, grid, mosaic
+from id3pm.evaluation.figures.output import Effect, save
 from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import common_options, given, numbers
-from id3pm.sheets.diversity import contrast, interval, pixels_apart, saturated, vectors_apart
-from id3pm.sheets.grid import Tile, grid, mosaic
-from id3pm.sheets.latent import listed, mean, number
-from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Person, Shots, Studio
 
 SCALES = "1,1.5,2,3,5,8"
 BLOCK = 260  # pixels: four images of 64 px with a gap, twice as large
@@ -68,12 +68,12 @@ class Column:
 
     @property
     def vectors_apart(self) -> NDArray[np.float64]:
-        """See `id3pm.sheets.diversity`, [P]."""
+        """See `id3pm.evaluation.figures.diversity`, [P]."""
         return vectors_apart(self.of_people(self.shots.vectors))
 
     @property
     def pixels_apart(self) -> NDArray[np.float64]:
-        """See `id3pm.sheets.diversity`, [P]."""
+        """See `id3pm.evaluation.figures.diversity`, [P]."""
         return pixels_apart(self.of_people(self.shots.images))
 
     @property

@@ -9,11 +9,8 @@ import click
 import numpy as np
 
 from id3pm.errors import InvalidInputError
-from id3pm.latent.interpolate import lerp, slerp
-from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import given
-from id3pm.sheets.grid import Tile, below, grid, titled
-from id3pm.sheets.latent import (
+from id3pm.evaluation.figures.commands import given
+from id3pm.evaluation.figures.common import (
     correlation,
     cosines,
     latent_options,
@@ -25,8 +22,11 @@ from id3pm.sheets.latent import (
     setting,
     to_show,
 )
-from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Studio
+from id3pm.evaluation.figures.generator import Studio
+from id3pm.evaluation.figures.grid import Tile, below, grid, titled
+from id3pm.evaluation.figures.output import Effect, save
+from id3pm.idspace.interpolate import lerp, slerp
+from id3pm.pipeline import Pipeline
 
 
 @click.command("interpolation")

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from id3pm.errors import InvalidInputError
-from id3pm.latent.means import mean_vector
-from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import given
-from id3pm.sheets.grid import Tile, below, grid, titled
-from id3pm.sheets.latent import (
+from id3pm.evaluation.figures.commands import given
+from id3pm.evaluation.figures.common import (
     Floats,
     cosines,
     enumerated,
@@ -30,8 +27,11 @@ from id3pm.sheets.latent import (
     setting,
     to_show,
 )
-from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Person, Studio
+from id3pm.evaluation.figures.generator import Person, Studio
+from id3pm.evaluation.figures.grid import Tile, below, grid, titled
+from id3pm.evaluation.figures.output import Effect, save
+from id3pm.idspace.means import mean_vector
+from id3pm.pipeline import Pipeline
 
 Picture = NDArray[np.uint8]
 SIZE = 112

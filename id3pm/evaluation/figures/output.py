@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from id3pm.images import png_info
+from id3pm.formats.images import png_info
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,8 @@ from typing import Any
 import click
 import numpy as np
 
-from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import given, numbers
-from id3pm.sheets.grid import Tile, below, titled
-from id3pm.sheets.latent import (
+from id3pm.evaluation.figures.commands import given, numbers
+from id3pm.evaluation.figures.common import (
     bundle_option,
     cosines,
     end,
@@ -28,8 +26,10 @@ from id3pm.sheets.latent import (
     to_show,
     walks,
 )
-from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Studio
+from id3pm.evaluation.figures.generator import Studio
+from id3pm.evaluation.figures.grid import Tile, below, titled
+from id3pm.evaluation.figures.output import Effect, save
+from id3pm.pipeline import Pipeline
 
 
 @click.command("pca")

@@ -8,10 +8,8 @@ from typing import Any
 import click
 import numpy as np
 
-from id3pm.pipeline import Pipeline
-from id3pm.sheets.commands import given
-from id3pm.sheets.grid import Tile, grid
-from id3pm.sheets.latent import (
+from id3pm.evaluation.figures.commands import given
+from id3pm.evaluation.figures.common import (
     bundle_option,
     cosines,
     enumerated,
@@ -25,8 +23,10 @@ from id3pm.sheets.latent import (
     setting,
     to_show,
 )
-from id3pm.sheets.output import Effect, save
-from id3pm.sheets.studio import Studio
+from id3pm.evaluation.figures.generator import Studio
+from id3pm.evaluation.figures.grid import Tile, grid
+from id3pm.evaluation.figures.output import Effect, save
+from id3pm.pipeline import Pipeline
 
 ENOUGH = 0.95
 """Share of the similarity with all axes that counts as the same person."""

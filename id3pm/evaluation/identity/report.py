@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
-from id3pm.evaluation.identity import ALWAYS, Setting, SettingResult
+from id3pm.evaluation.identity.study import ALWAYS, Setting, SettingResult
+from id3pm.evaluation.identity.targets import Baseline, Measurement
 from id3pm.evaluation.verification import BINS, QUANTILES, Distribution, Floats
-from id3pm.evaluation.view import Baseline, Measurement
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

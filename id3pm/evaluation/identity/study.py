@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from id3pm.config import SamplerName, SamplingOptions, SpacingName, to_json
 from id3pm.diffusion.samplers import plan
 from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.encoders import Judge
+from id3pm.evaluation.identity.targets import Baseline, Measurement, Targets, View
+from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification import Distribution, Floats, distribution
-from id3pm.evaluation.view import Baseline, Measurement, Targets, View
 from id3pm.pipeline import Pipeline
 
 CHUNK = 32  # images between two saves: an interruption costs at most these

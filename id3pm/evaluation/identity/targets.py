@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from id3pm import shards
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.encoders import Judge
+from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification import (
     Distribution,
     Floats,
@@ -23,6 +22,7 @@ from id3pm.evaluation.verification import (
     partners_of,
     verify,
 )
+from id3pm.formats import datasets as shards
 
 BLUR, BRIGHTNESS = 1.0, 1.2
 """The altered picture of the same-face bound: blur in 64ths of the width (standard deviation), factor on the pixels."""

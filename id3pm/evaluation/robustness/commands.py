@@ -13,19 +13,19 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from id3pm import shards
-from id3pm.analysis import threshold as thresholds_of
-from id3pm.analysis.report import About, load_template, write_report
-from id3pm.analysis.sheet import write_sheet
-from id3pm.analysis.study import Block, Model, study
-from id3pm.analysis.subjects import files_in, gallery, named_apart, person
-from id3pm.analysis.summary import readings, summarise
-from id3pm.analysis.threshold import Threshold
-from id3pm.analysis.variants import VARIANTS
 from id3pm.errors import InvalidInputError, MissingExtraError
-from id3pm.evaluation.dlib_encoder import DlibJudge
-from id3pm.evaluation.encoders import Judge, StageJudge
+from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.judges import Judge, StageJudge
+from id3pm.evaluation.robustness import thresholds as thresholds_of
+from id3pm.evaluation.robustness.contact_sheet import write_sheet
+from id3pm.evaluation.robustness.report import About, load_template, write_report
+from id3pm.evaluation.robustness.study import Block, Model, study
+from id3pm.evaluation.robustness.subjects import files_in, gallery, named_apart, person
+from id3pm.evaluation.robustness.summary import readings, summarise
+from id3pm.evaluation.robustness.thresholds import Threshold
+from id3pm.evaluation.robustness.variants import VARIANTS
 from id3pm.face.manifest import PublishedThreshold, read_manifest
+from id3pm.formats import datasets as shards
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from id3pm.analysis.study import Block, Opinion, averaged
-from id3pm.analysis.summary import bands, named
-from id3pm.analysis.variants import MEAN, ORIGINAL, Picture
-from id3pm.images import encode_png
+from id3pm.evaluation.robustness.study import Block, Opinion, averaged
+from id3pm.evaluation.robustness.summary import bands, named
+from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, Picture
+from id3pm.formats.images import encode_png
 
 TILE, GAP, LINE, FRAME, CROSS = 112, 8, 19, 3, 6  # pixels
 COLUMNS = 8

@@ -1,6 +1,6 @@
 """Pictures that no photograph went into: drawings and a rendering, made of five landmarks and three colours.
 
-The paper shows drawings and digital renders (supplement, Fig. 12). Those in `id3pm.analysis.style` are filters of the
+The paper shows drawings and digital renders (supplement, Fig. 12). Those in `robustness/style.py` are filters of the
 portrait, so most of the face is still in them. Here a face is drawn from nothing, with its features where the person's
 are and in the colours of skin, lips and hair: what a recognition model can know the person by is little.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from id3pm.analysis.portrait import SIZE, Floats, Pixels, Portrait
+from id3pm.evaluation.robustness.portrait import SIZE, Floats, Pixels, Portrait
 
 FINE = 4  # drawn at so many times the size, then reduced
 HEAD = (

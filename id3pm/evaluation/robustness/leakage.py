@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.analysis.portrait import Floats, Pixels
+from id3pm.evaluation.robustness.portrait import Floats, Pixels
 from id3pm.face.align import ARCFACE_TEMPLATE, similarity_transform
 from id3pm.face.stage import FaceStage
 

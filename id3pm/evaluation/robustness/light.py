@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from id3pm.analysis.portrait import Floats, Pixels, Portrait
+from id3pm.evaluation.robustness.portrait import Floats, Pixels, Portrait
 
 GAMMA = 2.2
 

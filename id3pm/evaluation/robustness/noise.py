@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from id3pm.analysis.portrait import SIZE, Pixels, Portrait
+from id3pm.evaluation.robustness.portrait import SIZE, Pixels, Portrait
 
 
 def grain(portrait: Portrait, deviation: float = 45.0) -> Pixels:

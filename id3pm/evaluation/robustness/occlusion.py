@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.analysis.portrait import Floats, Pixels, Portrait
+from id3pm.evaluation.robustness.portrait import Floats, Pixels, Portrait
 
 Colour = tuple[int, int, int]
 _SHIFT = 6  # OpenCV draws at 64ths of a pixel

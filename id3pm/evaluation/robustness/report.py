@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from id3pm import __version__
-from id3pm.analysis.sheet import angle, shown, verdict
-from id3pm.analysis.study import Block, Opinion
-from id3pm.analysis.summary import ORDER, Line, bands, named, readings, summarise, traces
-from id3pm.analysis.threshold import degrees
-from id3pm.analysis.variants import MEAN, ORIGINAL
 from id3pm.errors import MissingExtraError
 from id3pm.evaluation.files import write_json, write_text
-from id3pm.images import encode_png
+from id3pm.evaluation.robustness.contact_sheet import angle, shown, verdict
+from id3pm.evaluation.robustness.study import Block, Opinion
+from id3pm.evaluation.robustness.summary import ORDER, Line, bands, named, readings, summarise, traces
+from id3pm.evaluation.robustness.thresholds import degrees
+from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL
+from id3pm.formats.images import encode_png
 
 SCHEMA = 2
 TEMPLATE = "report.html.j2"
@@ -102,7 +102,7 @@ def load_template() -> Any:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(angle=_shown_angle, percent=_percent, share=_share)
-    source = resources.files("id3pm.analysis").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    source = resources.files("id3pm.evaluation.robustness").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source)
 
 

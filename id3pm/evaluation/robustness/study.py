@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.analysis.portrait import SIZE
-from id3pm.analysis.threshold import Threshold, angles
-from id3pm.analysis.traces import properties
-from id3pm.analysis.variants import MEAN, ORIGINAL, STYLE, Picture
 from id3pm.errors import NoFaceError
-from id3pm.evaluation.encoders import Judge
+from id3pm.evaluation.judges import Judge
+from id3pm.evaluation.robustness.leakage import properties
+from id3pm.evaluation.robustness.portrait import SIZE
+from id3pm.evaluation.robustness.thresholds import Threshold, angles
+from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, STYLE, Picture
 from id3pm.face.manifest import PublishedThreshold
 from id3pm.pipeline import Pipeline
 
@@ -70,7 +70,7 @@ class Block:
         subject: Whose pictures.
         images: Generated from the ID vector of each picture, uint8 [S, S, 3]; `None` where no face was found.
         opinions: Of the model itself first, then of independent ones.
-        shown: Properties of each picture, see `id3pm.analysis.traces.properties`.
+        shown: Properties of each picture, see `id3pm.evaluation.robustness.leakage.properties`.
         made: The same of the images.
     """
 

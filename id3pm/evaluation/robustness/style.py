@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from id3pm.analysis.portrait import SIZE, Floats, Pixels, Portrait
+from id3pm.evaluation.robustness.portrait import SIZE, Floats, Pixels, Portrait
 
 
 def _grey(image: Pixels) -> Floats:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from id3pm.analysis.portrait import framed, portrait_of
-from id3pm.analysis.study import Subject, averaged
-from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, Picture, variants_of
 from id3pm.errors import FaceError, ImageError, InvalidInputError
+from id3pm.evaluation.robustness.portrait import framed, portrait_of
+from id3pm.evaluation.robustness.study import Subject, averaged
+from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, Picture, variants_of
 from id3pm.face.stage import FaceStage
-from id3pm.images import decode_photo
+from id3pm.formats.images import decode_photo
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from id3pm.analysis.study import Angles, Block
-from id3pm.analysis.threshold import degrees
-from id3pm.analysis.traces import PROPERTIES, Trace, trace
-from id3pm.analysis.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS, Picture
+from id3pm.evaluation.robustness.leakage import PROPERTIES, Trace, trace
+from id3pm.evaluation.robustness.study import Angles, Block
+from id3pm.evaluation.robustness.thresholds import degrees
+from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, VARIANTS, Picture
 
 ORDER = (ORIGINAL, PHOTOGRAPHS, *VARIANTS, MEAN)
 NAMES = {STYLE: "out of distribution", PHOTOGRAPHS: "other photographs", MEAN: "mean ID vector"}

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from id3pm.config import from_json, to_json
 from id3pm.errors import ConfigError, InvalidInputError
-from id3pm.evaluation.encoders import Judge
 from id3pm.evaluation.files import write_json
+from id3pm.evaluation.identity.targets import altered
+from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification import folds_of, partners_of, verify
-from id3pm.evaluation.view import altered
 from id3pm.face.manifest import PublishedThreshold
 
 SHIPPED = "thresholds.json"
@@ -150,7 +150,7 @@ def read(file: Path | None = None) -> dict[str, Threshold]:
     Raises:
         InvalidInputError: The file is not one.
     """
-    source = resources.files("id3pm.analysis").joinpath(SHIPPED) if file is None else file
+    source = resources.files("id3pm.evaluation.robustness").joinpath(SHIPPED) if file is None else file
     try:
         found = [from_json(Threshold, entry) for entry in json.loads(source.read_text(encoding="utf-8"))]
     except (ValueError, TypeError, ConfigError) as error:

@@ -7,8 +7,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from id3pm.analysis import drawn, light, noise, occlusion, style, warp
-from id3pm.analysis.portrait import Pixels, Portrait
+from id3pm.evaluation.robustness import drawings as drawn
+from id3pm.evaluation.robustness import light, noise, occlusion, style, warp
+from id3pm.evaluation.robustness.portrait import Pixels, Portrait
 
 Make = Callable[[Portrait], Pixels]
 part = functools.partial

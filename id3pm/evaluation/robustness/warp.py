@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.analysis.portrait import SIZE, Floats, Pixels, Portrait
+from id3pm.evaluation.robustness.portrait import SIZE, Floats, Pixels, Portrait
 
 Field = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Where something goes: face coordinates [..., 2] -> how far it moves, in face coordinates [..., 2]."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
-from id3pm.evaluation.superresolution import Comparison, Enlarged
+from id3pm.evaluation.super_resolution.study import Comparison, Enlarged
 
 SHOWN = 4  # pictures of each set in the plot
 

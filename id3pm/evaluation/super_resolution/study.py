@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from id3pm.bundle import read_bundle
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_SR
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import Id3pmError, InvalidInputError
-from id3pm.evaluation.encoders import Judge
+from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification import distribution
-from id3pm.images import area_reduce, decode_photo, to_chw, to_uint8
+from id3pm.formats.bundle import read_bundle
+from id3pm.formats.images import area_reduce, decode_photo, to_chw, to_uint8
 from id3pm.sampling.batch import OnDone
-from id3pm.sampling.collect import collect
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
+from id3pm.sampling.wait_all import collect
 
 HELD_OUT_PHOTOGRAPHS = {
     "skimage": ("data/motorcycle_left.png", "data/retina.jpg", "data/ihc.png", "data/hubble_deep_field.jpg")

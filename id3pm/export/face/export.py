@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import face_graphs
 from id3pm.errors import MissingExtraError, ParityError
+from id3pm.export.face import graphs as face_graphs
 from id3pm.face.runtime import open_session
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def export_network(
         ParityError: The graph's outputs differ from the module's.
     """
     onnx = import_onnx()
-    from face_trace import trace  # imports PyTorch, which not every FR model needs
+    from id3pm.export.face.trace import trace  # imports PyTorch, which not every FR model needs
 
     network = network.eval().requires_grad_(False)
     model = trace(network, ("H", "W") if any_size else size, outputs)

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from face_export import import_onnx
-from face_source import FaceSource
 from id3pm.errors import EngineError, EngineMissingError
+from id3pm.export.face.export import import_onnx
+from id3pm.export.face.source import FaceSource
 from id3pm.face.manifest import FaceManifest
 from id3pm.face.preprocessing import Preprocessing
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 
 INSIGHTFACE = "insightface:"
 RECIPE = 1

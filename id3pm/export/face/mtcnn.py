@@ -6,10 +6,10 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_checkpoints import load_strictly, read_state_dict
-from face_export import export_network
 from id3pm.errors import EngineMissingError, MissingExtraError
-from id3pm.hashing import file_sha256
+from id3pm.export.face.checkpoints import load_strictly, read_state_dict
+from id3pm.export.face.export import export_network
+from id3pm.formats.hashing import file_sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +68,7 @@ def build_detector(folder: Path) -> dict[str, str]:
 
 def _network(name: str) -> tuple[nn.Module, int, tuple[str, ...]]:
     """The module, the side of the pictures that it is compared on, and its outputs."""
-    from face_networks.mtcnn import OutputNet, ProposalNet, RefinementNet
+    from id3pm.export.face.networks.mtcnn import OutputNet, ProposalNet, RefinementNet
 
     if name == "pnet":
         return ProposalNet(), 41, ("regressions", "probabilities")  # an odd size, with which pooling rounds up

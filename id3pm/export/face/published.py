@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import face_mtcnn
-from face_checkpoints import load_strictly, read_state_dict
-from face_export import export_network
-from face_source import FaceSource
 from id3pm.errors import CheckpointError, EngineMissingError
+from id3pm.export.face import mtcnn as face_mtcnn
+from id3pm.export.face.checkpoints import load_strictly, read_state_dict
+from id3pm.export.face.export import export_network
+from id3pm.export.face.source import FaceSource
 from id3pm.face.manifest import FaceManifest
 from id3pm.face.preprocessing import Preprocessing
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -153,10 +153,10 @@ def load_network(kind: str, checkpoint: Path) -> nn.Module:
 
 def new_network(kind: str) -> nn.Module:
     """The architecture, with weights as PyTorch initialises them."""
-    from face_networks.adaface import AdaFaceBackbone
-    from face_networks.facenet import InceptionResnetV1
-    from face_networks.lresnet100 import LResNet100
-    from face_networks.occluded import OccludedFaceNet
+    from id3pm.export.face.networks.adaface import AdaFaceBackbone
+    from id3pm.export.face.networks.facenet import InceptionResnetV1
+    from id3pm.export.face.networks.lresnet100 import LResNet100
+    from id3pm.export.face.networks.occluded import OccludedFaceNet
 
     networks: Mapping[str, type[nn.Module]] = {
         "facenet": InceptionResnetV1,

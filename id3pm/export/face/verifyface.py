@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-import face_graphs
-from face_export import PARITY_LIMIT, greatest_difference, import_onnx
-from face_source import FaceSource
 from id3pm.errors import EngineMissingError, MissingExtraError, ParityError
+from id3pm.export.face import graphs as face_graphs
+from id3pm.export.face.export import PARITY_LIMIT, greatest_difference, import_onnx
+from id3pm.export.face.source import FaceSource
 from id3pm.face.manifest import FaceManifest, PublishedThreshold
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.runtime import open_session
-from id3pm.hashing import file_sha256
+from id3pm.formats.hashing import file_sha256
 
 RECIPE = 2
 """Version of the clean-up in this file and in face_graphs.py: raise it with every change to graphs or manifests."""

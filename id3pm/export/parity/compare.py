@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.bundle import Stage
 from id3pm.config import DiffusionConfig
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs
 from id3pm.engines.manifest import Manifest, Parity
+from id3pm.export.parity.identity import known_face
+from id3pm.export.parity.inputs import conditions_of, dead_leaves, forward_rows
+from id3pm.export.parity.trajectory import largest_batch, options, run_rows, sample_images
 from id3pm.face.encoders import unit
 from id3pm.face.stage import FaceStage
-from id3pm.images import to_uint8
-from parity_inputs import conditions_of, dead_leaves, forward_rows
-from repository_faces import known_face
-from trajectory import largest_batch, options, run_rows, sample_images
+from id3pm.formats.bundle import Stage
+from id3pm.formats.images import to_uint8
 
 FloatArray = NDArray[np.float32]
 Report = Callable[[str], None]

@@ -12,7 +12,7 @@ from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.samplers import plan, sample
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs, input_shapes
-from parity_inputs import Row
+from id3pm.export.parity.inputs import Row
 
 FloatArray = NDArray[np.float32]
 GUIDANCE_SCALE = 2.0  # the paper's

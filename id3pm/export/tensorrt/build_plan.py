@@ -21,8 +21,8 @@ from id3pm.engines.buckets import batch_buckets
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import EngineError
-from network_check import check_layers
-from targets import gpu_here, tensorrt_module
+from id3pm.export.targets import gpu_here, tensorrt_module
+from id3pm.export.tensorrt.check_precision import check_layers
 
 RTX = "tensorrt_rtx"
 

@@ -14,17 +14,17 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_folder import ConversionJob
-from id3pm.bundle import Bundle, read_bundle
 from id3pm.config import UNetConfig
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs, FloatArray
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import FaceError
-from id3pm.images import to_uint8
-from parity_inputs import Row, conditions_of, dead_leaves
-from repository_faces import face_stage
-from trajectory import options, sample_images
+from id3pm.export.engine_folder import ConversionJob
+from id3pm.export.parity.identity import face_stage
+from id3pm.export.parity.inputs import Row, conditions_of, dead_leaves
+from id3pm.export.parity.trajectory import options, sample_images
+from id3pm.formats.bundle import Bundle, read_bundle
+from id3pm.formats.images import to_uint8
 
 FIRST_SEED = 1000  # the gate's images have the seeds from 0: it must not test on what was calibrated
 LARGE = 50_000_000

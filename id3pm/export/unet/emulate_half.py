@@ -12,8 +12,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from half import MOVES, OPSETS, converted
-from to_onnx import save
+from id3pm.export.unet.mixed_precision import MOVES, OPSETS, converted
+from id3pm.export.unet.onnx_export import save
 
 
 def evaluable(graph: Path, folder: Path, precision: str) -> tuple[Path, str]:

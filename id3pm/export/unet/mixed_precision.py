@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from engine_folder import ConversionJob
 from id3pm.errors import EngineError
-from to_onnx import Report, save
+from id3pm.export.engine_folder import ConversionJob
+from id3pm.export.unet.onnx_export import Report, save
 
 OPSETS = {"fp16": 20, "bf16": 22}
 """ONNX knows bf16 convolutions and pools from 22 on; nothing else of these graphs changes between the two."""

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx_operators
-from id3pm.bundle import Stage, load_weights, read_bundle
 from id3pm.engines.inputs import OUTPUT_NAME, input_shapes
 from id3pm.errors import EngineError, MissingExtraError
-from winograd import to_winograd
+from id3pm.export.unet import onnx_operators
+from id3pm.export.unet.winograd import to_winograd
+from id3pm.formats.bundle import Stage, load_weights, read_bundle
 
 OPSET = 20
 """The newest that onnxruntime 1.20, TensorRT 10 and PyTorch's exporter all know."""
@@ -112,8 +112,8 @@ def _trace(bundle: Path, stage: Stage, rewrites: Collection[str] | None, operato
     """The stage's U-Net as an onnx_ir.Model, whose weights are those of the PyTorch module (no copy)."""
     import torch
 
+    from id3pm.export.unet.onnx_modules import REWRITES, rewrite
     from id3pm.unet.model import load_unet
-    from onnx_modules import REWRITES, rewrite
 
     description = read_bundle(bundle)
     config = description.base if stage == "base" else description.sr

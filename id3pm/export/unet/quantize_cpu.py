@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from calibration import Rows, record
-from engine_folder import ConversionJob
 from id3pm.engines.inputs import OUTPUT_NAME
 from id3pm.errors import EngineError
-from to_onnx import EXTERNAL_DATA_BYTES, Report
+from id3pm.export.engine_folder import ConversionJob
+from id3pm.export.unet.calibration import Rows, record
+from id3pm.export.unet.onnx_export import EXTERNAL_DATA_BYTES, Report
 
 
 def convert(job: ConversionJob, report: Report) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-import half
-from calibration import Rows, record
-from engine_folder import ConversionJob
 from id3pm.errors import EngineError
-from quantize import pointwise, quiet, touching_the_image
-from to_onnx import Report
+from id3pm.export.engine_folder import ConversionJob
+from id3pm.export.unet import mixed_precision as half
+from id3pm.export.unet.calibration import Rows, record
+from id3pm.export.unet.onnx_export import Report
+from id3pm.export.unet.quantize_cpu import pointwise, quiet, touching_the_image
 
 SMALLEST_SCALE = 2.0**-14
 """The smallest normal number of fp16, in which the scales are kept; below they would lose digits."""

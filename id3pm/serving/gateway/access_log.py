@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from id3pm.errors import ConfigError
-from id3pm.gateway.counters import Counters
+from id3pm.serving.gateway.metrics import Counters
 
 STDERR = "-"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.errors import ConfigError
-from id3pm.gateway.refusal import RefusedError
+from id3pm.serving.protocol.status import RefusedError
 
 if sys.version_info >= (3, 11):
     import tomllib

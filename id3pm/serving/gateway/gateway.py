@@ -14,17 +14,17 @@ import grpc.aio
 from aiohttp import web
 
 from id3pm.errors import ConfigError, ServerError
-from id3pm.gateway.access import Access
-from id3pm.gateway.counters import Counters
-from id3pm.gateway.flights import Flights
-from id3pm.gateway.health import Health
-from id3pm.gateway.http import HttpGateway
-from id3pm.gateway.intake import Intake
-from id3pm.gateway.journal import Journal
-from id3pm.gateway.protocol_log import ProtocolLog
-from id3pm.gateway.rpc import RpcGateway
-from id3pm.gateway.sequels import Sequels
-from id3pm.gateway.upstream import Upstreams
+from id3pm.serving.gateway.access_log import Journal
+from id3pm.serving.gateway.auth import Access
+from id3pm.serving.gateway.grpc_server import RpcGateway
+from id3pm.serving.gateway.http_server import HttpGateway
+from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.limits import Intake
+from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.protocol_log import ProtocolLog
+from id3pm.serving.gateway.sequels import Sequels
+from id3pm.serving.gateway.upstream import Upstreams
+from id3pm.serving.launcher.health import Health
 
 MAX_BODY = 64 * 2**20
 MAX_BODIES = 2**30

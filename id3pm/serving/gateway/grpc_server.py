@@ -15,16 +15,16 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from id3pm.gateway.access import MODELS, Access, Caller
-from id3pm.gateway.asked import read_message
-from id3pm.gateway.counters import Counters
-from id3pm.gateway.flights import Flights
-from id3pm.gateway.health import Health
-from id3pm.gateway.intake import Intake
-from id3pm.gateway.journal import Journal, note
-from id3pm.gateway.refusal import RefusedError
-from id3pm.gateway.sequels import Sequels
-from id3pm.gateway.upstream import SERVICE, Upstream, Upstreams
+from id3pm.serving.gateway.access_log import Journal, note
+from id3pm.serving.gateway.auth import MODELS, Access, Caller
+from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.limits import Intake
+from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.request import read_message
+from id3pm.serving.gateway.sequels import Sequels
+from id3pm.serving.gateway.upstream import SERVICE, Upstream, Upstreams
+from id3pm.serving.launcher.health import Health
+from id3pm.serving.protocol.status import RefusedError
 
 logger = logging.getLogger(__name__)
 QUESTIONS = ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics")

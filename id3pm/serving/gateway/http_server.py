@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from id3pm.gateway.access import MODELS, Access, Caller
-from id3pm.gateway.asked import check_model, read_json
-from id3pm.gateway.counters import Counters
-from id3pm.gateway.event_stream import EventStream, taken
-from id3pm.gateway.flights import Flights
-from id3pm.gateway.health import Health, Phase
-from id3pm.gateway.intake import Body, Intake
-from id3pm.gateway.journal import Journal, note
-from id3pm.gateway.refusal import RefusedError, code_of, retry_header
-from id3pm.gateway.sequels import Sequels
-from id3pm.gateway.upstream import HttpAnswer, Upstreams
+from id3pm.serving.gateway.access_log import Journal, note
+from id3pm.serving.gateway.auth import MODELS, Access, Caller
+from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.limits import Body, Intake
+from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.request import check_model, read_json
+from id3pm.serving.gateway.sequels import Sequels
+from id3pm.serving.gateway.sse import EventStream, taken
+from id3pm.serving.gateway.upstream import HttpAnswer, Upstreams
+from id3pm.serving.launcher.health import Health, Phase
+from id3pm.serving.protocol.status import RefusedError, code_of, retry_header
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

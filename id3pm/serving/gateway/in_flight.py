@@ -12,9 +12,9 @@ import dataclasses
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from id3pm.gateway.counters import Counters
-from id3pm.gateway.upstream import Upstream
-from id3pm.serving.preflight import STAGE_MODELS
+from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.upstream import Upstream
+from id3pm.serving.launcher.preflight import STAGE_MODELS
 
 T = TypeVar("T")
 _AGAIN_S, _SELDOM_S = 0.2, 1.0  # from one round of cancels to the next, at first and after a while

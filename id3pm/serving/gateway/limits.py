@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from id3pm.gateway.refusal import TOO_MANY, RefusedError
+from id3pm.serving.protocol.status import TOO_MANY, RefusedError
 
 MAX_WORK = 512  # more than both stages keep waiting
 MAX_QUESTIONS = 1024

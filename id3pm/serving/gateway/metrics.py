@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 
-from id3pm.gateway.health import Health
+from id3pm.serving.launcher.health import Health
 
 
 class Counters:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp.http import HttpProcessingError
 
-from id3pm.gateway.counters import Counters
+from id3pm.serving.gateway.metrics import Counters
 
 if TYPE_CHECKING:
     Adapter = logging.LoggerAdapter[logging.Logger]

@@ -10,9 +10,8 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from id3pm.gateway.access import MODELS, Caller
-from id3pm.gateway.refusal import RefusedError
-from id3pm.gateway.tensors import (
+from id3pm.serving.gateway.auth import MODELS, Caller
+from id3pm.serving.gateway.tensor_checks import (
     BINARY_SIZE,
     check_inputs,
     check_outputs,
@@ -21,7 +20,8 @@ from id3pm.gateway.tensors import (
     no_classes,
     shown,
 )
-from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.protocol.status import RefusedError
 
 # The models whose input `control` callers may use. The face stage has one for the supervisor alone. Elsewhere the word
 # is an unknown input or a parameter, and the request is work.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from id3pm.gateway.asked import Asked
+from id3pm.serving.gateway.request import Asked
 
 PATIENCE_S = 2.0
 """The second request comes so soon after the answer to the first, or not at all."""

@@ -12,12 +12,12 @@ from typing import Any
 
 from aiohttp import web
 
-from id3pm.gateway.asked import parse_object
-from id3pm.gateway.flights import Flights
-from id3pm.gateway.journal import note
-from id3pm.gateway.refusal import RefusedError
-from id3pm.gateway.story import Wish, read_wish, tell_story
-from id3pm.gateway.upstream import Upstream, Upstreams
+from id3pm.serving.gateway.access_log import note
+from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.request import parse_object
+from id3pm.serving.gateway.streaming import Wish, read_wish, tell_story
+from id3pm.serving.gateway.upstream import Upstream, Upstreams
+from id3pm.serving.protocol.status import RefusedError
 
 logger = logging.getLogger(__name__)
 HEARTBEAT_S = 10.0  # well below the minute after which proxies close a silent connection

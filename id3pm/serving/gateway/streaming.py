@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from id3pm.gateway.asked import checked_id
-from id3pm.gateway.refusal import RefusedError
-from id3pm.gateway.tensors import shown
-from id3pm.gateway.upstream import outputs, texts
-from id3pm.images import encode_png
-from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
-from id3pm.serving.stages import PNG_TEXT_KEY
+from id3pm.formats.images import encode_png
+from id3pm.serving.gateway.request import checked_id
+from id3pm.serving.gateway.tensor_checks import shown
+from id3pm.serving.gateway.upstream import outputs, texts
+from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
+from id3pm.serving.protocol.status import RefusedError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between questions that bring nothing new
 _INT64 = 2**63

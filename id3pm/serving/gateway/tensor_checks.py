@@ -7,8 +7,8 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from id3pm.gateway.refusal import RefusedError
-from id3pm.serving.wire import OPTIONS
+from id3pm.serving.protocol.status import RefusedError
+from id3pm.serving.protocol.wire import OPTIONS
 
 # Bytes of an element; None is text with four bytes of length before it.
 DATATYPES: Mapping[str, int | None] = {

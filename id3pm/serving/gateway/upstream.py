@@ -13,9 +13,9 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from id3pm.gateway.health import Addresses, Health
-from id3pm.gateway.refusal import TOO_LATE, RefusedError, code_of, without_paths
-from id3pm.serving.control import UNIX
+from id3pm.serving.launcher.control import UNIX
+from id3pm.serving.launcher.health import Addresses, Health
+from id3pm.serving.protocol.status import TOO_LATE, RefusedError, code_of, without_paths
 
 SERVICE = "inference.GRPCInferenceService"
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

@@ -7,7 +7,7 @@ import enum
 import threading
 import time
 
-from id3pm.gateway.refusal import RefusedError
+from id3pm.serving.protocol.status import RefusedError
 
 _USUAL_START_S = 5.0  # until a start has been measured
 _DRAINED_S = 10.0  # a caller that knows no other server may find the next one here after so long

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from id3pm.errors import ServerError
-from id3pm.serving.control import connection_to
-from id3pm.serving.preflight import FACE_MODEL, STAGE_MODELS
-from id3pm.serving.proc import children, runs
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.control import connection_to
+from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.launcher.proc import children, runs
+from id3pm.serving.launcher.triton_server import TritonServer
 
 _STUB = "triton_python_backend_stub"
 _UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from id3pm.serving.proc import started
-from id3pm.serving.shared_memory import regions_of, remove_regions
+from id3pm.serving.launcher.proc import started
+from id3pm.serving.launcher.shared_memory import regions_of, remove_regions
 
 # The shell becomes the server (`exec`), so its process id ($$) is the server's. Beside it in the same process group
 # stays a guard that holds the reading end of a pipe, and ends the group when the other end closes: when the launcher

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 from id3pm.errors import Id3pmError, ServerError
-from id3pm.gateway.checkup import Checkup, Patience, probe
-from id3pm.gateway.health import Addresses, Health, Phase
-from id3pm.serving.logs import Outlet
-from id3pm.serving.server import TritonServer
+from id3pm.serving.launcher.health import Addresses, Health, Phase
+from id3pm.serving.launcher.health_check import Checkup, Patience, probe
+from id3pm.serving.launcher.triton_server import TritonServer
+from id3pm.serving.models.logs import Outlet
 
 MAX_FAILED_STARTS = 5
 

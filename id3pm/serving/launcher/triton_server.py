@@ -17,16 +17,16 @@ from typing import Any
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
-from id3pm.serving.control import TIMEOUT_S, UNIX, control, is_ready
-from id3pm.serving.endpoints import Endpoints
-from id3pm.serving.logs import Outlet
-from id3pm.serving.model_args import THREADS_VARIABLE, TURNS_VARIABLE
-from id3pm.serving.preflight import check_engines, check_ports, controlled, with_repository
-from id3pm.serving.process import end_orphans, start_guarded
-from id3pm.serving.runtime import TritonRuntime, find_runtime
-from id3pm.serving.scratch import remove_stale_environments, remove_stale_folders, scratch_folder
-from id3pm.serving.shared_memory import regions_of, remove_regions, remove_stale_regions
-from id3pm.serving.triton_log import last_words
+from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, control, is_ready
+from id3pm.serving.launcher.endpoints import Endpoints
+from id3pm.serving.launcher.preflight import check_engines, check_ports, controlled, with_repository
+from id3pm.serving.launcher.process import end_orphans, start_guarded
+from id3pm.serving.launcher.runtime import TritonRuntime, find_runtime
+from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, remove_stale_regions
+from id3pm.serving.launcher.temp_folders import remove_stale_environments, remove_stale_folders, scratch_folder
+from id3pm.serving.launcher.triton_log import last_words
+from id3pm.serving.models.logs import Outlet
+from id3pm.serving.models.model_args import THREADS_VARIABLE, TURNS_VARIABLE
 
 _POLL_S = 0.1
 _LOG_LINES = 200

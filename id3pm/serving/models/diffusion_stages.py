@@ -11,13 +11,13 @@ import numpy as np
 
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.errors import InvalidInputError, InvalidOptionError
-from id3pm.images import encode_png, to_chw, to_uint8
+from id3pm.formats.images import encode_png, to_chw, to_uint8
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt, parse_receipt
 from id3pm.sampling.request import Sample, SampleRequest, validated
-from id3pm.serving.options import Row, per_row
-from id3pm.serving.stage import StageModel
-from id3pm.serving.triton import Call
-from id3pm.serving.wire import Array, strings, text
+from id3pm.serving.models.stage_model import StageModel
+from id3pm.serving.models.triton_backend import Call
+from id3pm.serving.protocol.options import Row, per_row
+from id3pm.serving.protocol.wire import Array, strings, text
 
 MAX_RECEIPT_BYTES = 64 * 1024
 PNG_TEXT_KEY = "id3pm"

@@ -15,14 +15,14 @@ import numpy as np
 from id3pm.errors import CancelledError, DeadlineError, DrainingError, InvalidInputError, OverloadedError
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.sampling.admission import DRAINING
-from id3pm.serving.logs import log_to_triton, stop_logging
-from id3pm.serving.metrics import FaceMetrics
-from id3pm.serving.model_args import threads
-from id3pm.serving.options import per_row
-from id3pm.serving.pulse import Pulse
-from id3pm.serving.triton import Call, Reply, code_of, limit_strings, read_call
-from id3pm.serving.wire import Array, Control, parse_control, parse_faces, passed_on, photo_bytes, strings
-from id3pm.serving.worker import Worker
+from id3pm.serving.models.liveness import Pulse
+from id3pm.serving.models.logs import log_to_triton, stop_logging
+from id3pm.serving.models.metrics import FaceMetrics
+from id3pm.serving.models.model_args import threads
+from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
+from id3pm.serving.models.worker import Worker
+from id3pm.serving.protocol.options import per_row
+from id3pm.serving.protocol.wire import Array, Control, parse_control, parse_faces, passed_on, photo_bytes, strings
 
 logger = logging.getLogger(__name__)
 CONTROL_OPS = ("ping", "drain")
@@ -33,7 +33,7 @@ MAX_WAITING_BYTES = 256 * 2**20
 USUAL_S = 0.1
 """What a photograph may take, until some have been seen."""
 STEP_MS = 150.0
-"""What supervision is told of the time between two signs of life. It is not learned: see `id3pm.serving.pulse`."""
+"""What supervision is told of the time between two signs of life. It is not learned: see `liveness.py`."""
 
 
 class FaceModel:

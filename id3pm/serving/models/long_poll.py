@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from id3pm.serving.triton import Reply
-from id3pm.serving.wire import strings
+from id3pm.serving.models.triton_backend import Reply
+from id3pm.serving.protocol.wire import strings
 
 logger = logging.getLogger(__name__)
 MAX_WAIT_S = 5.0

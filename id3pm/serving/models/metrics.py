@@ -30,7 +30,7 @@ from id3pm.errors import (
 from id3pm.sampling.batch import Row
 from id3pm.sampling.request import Sample
 from id3pm.sampling.status import Status
-from id3pm.serving.wire import Array
+from id3pm.serving.protocol.wire import Array
 
 _STEP_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _WAIT_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from id3pm.engines.manifest import CPU_TARGETS
 from id3pm.errors import ConfigError
-from id3pm.sampling.turns import NoTurns, SharedTurns, Turns
+from id3pm.sampling.compute_lock import NoTurns, SharedTurns, Turns
 
 logger = logging.getLogger(__name__)
 THREADS_VARIABLE = "ID3PM_THREADS"

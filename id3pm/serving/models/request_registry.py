@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from id3pm.errors import InvalidInputError
 from id3pm.sampling.request import SampleRequest
-from id3pm.serving.logs import shown
-from id3pm.serving.options import Row
-from id3pm.serving.pending import PendingRows
-from id3pm.serving.triton import Call, Reply
-from id3pm.serving.wire import OPTIONS_BY_NAME, Array
+from id3pm.serving.models.logs import shown
+from id3pm.serving.models.pending import PendingRows
+from id3pm.serving.models.triton_backend import Call, Reply
+from id3pm.serving.protocol.options import Row
+from id3pm.serving.protocol.wire import OPTIONS_BY_NAME, Array
 
 Outputs = Mapping[str, Array]
 KEPT_S = 60.0

@@ -18,22 +18,22 @@ from id3pm.attributes import describe_fields
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
-from id3pm.images import encode_png
+from id3pm.formats.images import encode_png
 from id3pm.sampling.batch import Row as SampledRow
 from id3pm.sampling.cost import warm_up
 from id3pm.sampling.observer import Observer
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
-from id3pm.serving.flights import Flight, Flights, content_of
-from id3pm.serving.logs import log_to_triton, shown, stop_logging
-from id3pm.serving.metrics import MeteredEngine, StageMetrics
-from id3pm.serving.model_args import device_of, parameter, threads, turns
-from id3pm.serving.options import Row, parse_rows
-from id3pm.serving.pending import Outcome, PendingRows
-from id3pm.serving.triton import Call, Reply, code_of, limit_strings, read_call
-from id3pm.serving.watchers import Watch, Watchers
-from id3pm.serving.wire import STAGES, Array, Control, Stage, parse_control, passed_on, strings
-from id3pm.serving.worker import Worker
+from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
+from id3pm.serving.models.long_poll import Watch, Watchers
+from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
+from id3pm.serving.models.model_args import device_of, parameter, threads, turns
+from id3pm.serving.models.pending import Outcome, PendingRows
+from id3pm.serving.models.request_registry import Flight, Flights, content_of
+from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
+from id3pm.serving.models.worker import Worker
+from id3pm.serving.protocol.options import Row, parse_rows
+from id3pm.serving.protocol.wire import STAGES, Array, Control, Stage, parse_control, passed_on, strings
 
 logger = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight

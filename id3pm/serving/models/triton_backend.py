@@ -15,16 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from id3pm.errors import (
-    CancelledError,
-    DeadlineError,
-    DrainingError,
-    Id3pmError,
-    InvalidInputError,
-    OverloadedError,
-)
-from id3pm.serving.logs import shown
-from id3pm.serving.wire import DEADLINE_IN, MAX_ID, MAX_NUMBERS, MAX_STRINGS, Array, passed_deadline
+from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmError, InvalidInputError, OverloadedError
+from id3pm.serving.models.logs import shown
+from id3pm.serving.protocol.wire import DEADLINE_IN, MAX_ID, MAX_NUMBERS, MAX_STRINGS, Array, passed_deadline
 
 logger = logging.getLogger(__name__)
 MAX_PARAMETERS = 256 * 1024

@@ -6,7 +6,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from id3pm.serving.stages import DenoiserModel
+from id3pm.serving.models.diffusion_stages import DenoiserModel
 
 
 class TritonPythonModel:

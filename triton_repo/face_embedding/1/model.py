@@ -6,7 +6,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from id3pm.serving.face import FaceModel
+from id3pm.serving.models.face_embedding import FaceModel
 
 
 class TritonPythonModel:

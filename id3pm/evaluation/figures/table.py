@@ -1,0 +1,99 @@
+"""The measured effects of all sheets as one Markdown table, and their pictures, for the documentation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from PIL import Image, PngImagePlugin
+
+from id3pm.errors import InvalidInputError
+from id3pm.formats.images import GENERATED_XMP, XMP_KEY
+
+HEADINGS = {"control": "control", "change": "from -> to", "kept": "identity kept (cosine)", "moved": "what moved"}
+
+
+@click.command("table")
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("out/sheets"))
+@click.option(
+    "--name", "names", multiple=True, help="Of a sheet, in this order; may be repeated. Else all in the folder."
+)
+@click.option(
+    "--docs",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Page to put the table into, between the lines <!-- effects --> and <!-- end of effects -->.",
+)
+@click.option("--mark", default="effects", help="Another word for these lines, for a page with several tables.")
+@click.option(
+    "--pictures", type=click.Path(path_type=Path, file_okay=False), help="Folder for copies of the PNGs, 256 colours."
+)
+def table_command(folder: Path, names: tuple[str, ...], docs: Path | None, mark: str, pictures: Path | None) -> None:
+    """The table of measured effects, from the JSON reports that the other sheets left in --out."""
+    files = [folder / f"{name}.json" for name in names] or sorted(folder.glob("*.json"))
+    if not files:
+        raise InvalidInputError(f"{folder} has no reports: make some with id3pm sheet NAME")
+    lines = markdown([effect for file in files for effect in read_effects(file)])
+    if docs is None:
+        click.echo("\n".join(lines))
+    else:
+        insert(docs, mark, lines)
+        click.echo(docs)
+    if pictures is not None:
+        for file in files:
+            click.echo(copy_small(file.with_suffix(".png"), pictures))
+
+
+def read_effects(file: Path) -> list[dict[str, str]]:
+    """The effects of one report; see `id3pm.evaluation.figures.output.Effect`.
+
+    Raises:
+        InvalidInputError: It is no report of a sheet.
+    """
+    try:
+        report: Any = json.loads(file.read_text(encoding="utf-8"))
+        effects = [{key: str(effect[key]) for key in HEADINGS} for effect in report["effects"]]
+    except FileNotFoundError:
+        raise InvalidInputError(f"{file} is missing: make it with id3pm sheet {file.stem}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"{file.name} is no report of a sheet: {error!r}") from error
+    return effects
+
+
+def markdown(effects: list[dict[str, str]]) -> list[str]:
+    """A table with one row for each effect, as lines."""
+
+    def row(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [
+        row(list(HEADINGS.values())),
+        row(["---"] * len(HEADINGS)),
+        *(row([effect[key] for key in HEADINGS]) for effect in effects),
+    ]
+
+
+def insert(page: Path, mark: str, lines: list[str]) -> None:
+    """Replaces what stands in a page between `<!-- MARK -->` and `<!-- end of MARK -->`.
+
+    Raises:
+        InvalidInputError: The page does not have one such place.
+    """
+    text = page.read_text(encoding="utf-8")
+    start, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise InvalidInputError(f"{page} needs one line {start.strip()!r} and, below it, one line {end.strip()!r}")
+    before, _, rest = text.partition(start)
+    after = rest.partition(end)[2]
+    page.write_text(before + start + "\n".join(["", *lines, "", ""]) + end + after, encoding="utf-8")
+
+
+def copy_small(picture: Path, folder: Path) -> Path:
+    """Copies a sheet with a palette of 256 colours, a third of the bytes; it still says that it was generated."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(XMP_KEY, GENERATED_XMP)
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(256).save(folder / picture.name, pnginfo=info, optimize=True)
+    return folder / picture.name

@@ -1,0 +1,1 @@
+"""Super-resolution against plain enlargement, measured."""

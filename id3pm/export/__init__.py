@@ -1,0 +1,1 @@
+"""From a bundle to verified engines in a Triton model repository."""

@@ -1,0 +1,1 @@
+"""The parity gate: an engine against the fp32 PyTorch model."""

@@ -1,0 +1,1 @@
+"""TensorRT plans from ONNX graphs."""

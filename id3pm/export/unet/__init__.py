@@ -1,0 +1,1 @@
+"""The U-Nets' graphs: PyTorch to ONNX, lower precisions."""

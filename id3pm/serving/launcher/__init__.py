@@ -1,0 +1,1 @@
+"""Starts a Triton server, checks its health, ends it."""

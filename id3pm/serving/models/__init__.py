@@ -1,0 +1,1 @@
+"""The Triton models: what runs in Triton's Python backend."""

@@ -1,0 +1,1 @@
+"""The wire: tensor names, options, statuses."""

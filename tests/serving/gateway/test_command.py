@@ -1,0 +1,74 @@
+"""`id3pm serve` refuses options that an operator cannot have meant, before it starts anything."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from id3pm.errors import ConfigError
+from id3pm.serving.command import curl_command, serve_command
+from id3pm.serving.gateway.auth import Access, Caller
+from id3pm.serving.gateway.gateway import GatewayOptions, Tls
+
+
+def serve(*options: str) -> Result:
+    return CliRunner().invoke(serve_command, ["--repository=nowhere", *options])
+
+
+def refused(*options: str) -> str:
+    result = serve(*options)
+    assert isinstance(result.exception, ConfigError), result.exception
+    return str(result.exception)
+
+
+def test_the_network_is_not_let_in_by_accident() -> None:
+    said = refused("--host=0.0.0.0")
+    assert said.startswith("--host 0.0.0.0 lets other machines send requests without a token: give --tokens FILE")
+
+
+def test_a_tokens_file_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "tokens.toml").write_text("[[caller]]\nname = 'x'\n")
+    said = refused(f"--tokens={tmp_path / 'tokens.toml'}", "--host=0.0.0.0")
+    assert said == "tokens.toml: caller 1 has name: needs exactly name, token and may_send"
+
+
+def test_certificate_and_key_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("no key")
+    both = [f"--tls-{part}={tmp_path / 'key.pem'}" for part in ("key", "certificate")]
+    assert refused(*both) == "--tls-certificate and --tls-key are no PEM files of one pair"
+    for option in both:
+        result = serve(option)
+        assert result.exit_code == 2 and "belong together: give both or none" in result.output
+
+
+def test_an_encrypted_key_is_refused_instead_of_asked_for_its_pass_phrase(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-passout", "pass:secret", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=60)
+    both = (f"--tls-key={key}", f"--tls-certificate={certificate}")
+    assert refused(*both) == "--tls-key is encrypted: give one without a pass phrase"
+
+
+@pytest.mark.parametrize(
+    "option", ["--max-body=0", "--max-body=-1", "--http-port=70000", "--tokens=missing.toml", "--accept=nothing"]
+)
+def test_values_out_of_range_are_refused(option: str) -> None:
+    assert serve(option).exit_code == 2
+
+
+def test_the_readmes_curl_command_is_the_one_that_serve_prints() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert curl_command("http://127.0.0.1:8000", GatewayOptions(), "demo/people/03.png") in readme
+
+
+def test_the_curl_command_fits_the_options() -> None:
+    """tests/integration/test_server_lifecycle.py runs it."""
+    plain = curl_command("http://a:1", GatewayOptions())
+    assert "curl -sS http://a:1/v2" in plain and "base64 -w0 photo.jpg;" in plain
+    access = Access([(b"0123456789abcdef", Caller("lab", ("photo",)))])
+    options = GatewayOptions(access=access, tls=Tls(Path("my cert.pem"), Path("key.pem")))
+    told = curl_command("https://a:1", options)
+    assert """curl -sS --cacert 'my cert.pem' -H "Authorization: Bearer $TOKEN" https://a:1/v2""" in told

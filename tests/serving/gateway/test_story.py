@@ -1,0 +1,154 @@
+"""The story of an image: every step is told, the stages get what the ensembles give them, errors end it."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fake_stages import PNG, PREVIEW, FakeStages
+
+from id3pm.serving.gateway.streaming import read_wish, tell_story
+from id3pm.serving.protocol.status import RefusedError
+
+VECTOR = [0.5] * 128
+
+
+def story(stages_of: Mapping[str, Any], model: str = "id3pm", **body: Any) -> tuple[FakeStages, list[tuple[str, Any]]]:
+    source = {"embedding": VECTOR} if model == "id3pm" else {"photo": "cGhvdG8="}
+    told: list[tuple[str, Any]] = []
+
+    async def play() -> FakeStages:
+        stages = FakeStages(**stages_of)
+        wish = read_wish(model, {**source, "seed": 7, **body}, "made-up")
+        await asyncio.wait_for(tell_story(wish, stages, lambda name, data: told.append((name, data))), 20)
+        return stages
+
+    return asyncio.run(play()), told
+
+
+def test_every_step_of_both_stages_is_told_in_order_with_its_preview() -> None:
+    stages, told = story({})
+    assert [name for name, _ in told] == ["progress"] * 4 + ["image_64"] + ["progress"] * 4 + ["image"]
+    steps = [(data["stage"], data["step"], data["steps"]) for name, data in told if name == "progress"]
+    assert steps == [(stage, step, 4) for stage in ("denoiser_64", "super_resolution") for step in range(4)]
+    shown = [data.get("preview_png") for name, data in told if name == "progress"]
+    assert shown == [None, PREVIEW, PREVIEW, PREVIEW] * 2
+    assert told[4][1]["receipt"] == {"seed": 1}
+    assert told[-1][1] == {"png": PNG, "receipt": {"seed": 1, "sr": {}}}
+    assert all(words[1:3] == ("watch", "made-up") for words in stages.watches)
+
+
+def test_previews_come_as_often_as_asked() -> None:
+    _, told = story({"steps": 7}, preview_every=3)
+    shown = [data["step"] for name, data in told if "preview_png" in data and data["stage"] == "super_resolution"]
+    assert shown == [3, 6]
+    stages, told = story({}, preview_every=0)
+    assert not any("preview_png" in data for _, data in told)
+    assert {words[-1] for words in stages.watches} == {"0"}, "what nobody wants to see is not made"
+
+
+def test_the_stages_get_what_the_ensemble_gives_them() -> None:
+    stages, _ = story({}, steps=12, sr_steps=3, guidance_scale=2.5, priority=0, attributes=[1, -1], sampler="ddim")
+    for model in ("denoiser_64", "super_resolution"):
+        message = stages.messages[model]
+        assert message.id == "made-up"
+        values = message.parameters.items()
+        sent = {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in values}
+        assert sent == {
+            "seed": 7,
+            "steps": 12,
+            "sr_steps": 3,
+            "guidance_scale": 2.5,
+            "attributes": "[1, -1]",
+            "sampler": "ddim",
+        }
+        inputs = {tensor.name: raw for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)}
+        assert inputs["priority"] == bytes(4)
+    assert inputs["image_64"] == bytes(64 * 64 * 3), "as the 64 px stage answered"
+    assert inputs["receipt_64"][4:] == b'{"seed": 1}'
+
+
+def test_a_photograph_becomes_the_vector_that_is_sampled() -> None:
+    stages, told = story({}, "id3pm_photo", face="only")
+    face = stages.messages["face_embedding"]
+    assert [(tensor.name, raw[4:]) for tensor, raw in zip(face.inputs, face.raw_input_contents, strict=True)] == [
+        ("photo", b"cGhvdG8="),
+        ("face", b"only"),
+    ]
+    assert stages.messages["denoiser_64"].raw_input_contents[0] == struct.pack("<128f", *[1.0] * 128)
+    assert told[-1][0] == "image"
+
+
+@pytest.mark.parametrize("model", ["face_embedding", "denoiser_64", "super_resolution"])
+def test_the_error_of_a_stage_ends_the_story(model: str) -> None:
+    with pytest.raises(RefusedError, match="no face"):
+        story({model: RefusedError("INVALID_ARGUMENT", "no face")}, "id3pm_photo")
+
+
+def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
+    class Blind(FakeStages):
+        async def control(self, model: str, *words: str) -> dict[str, Any]:
+            raise RefusedError("INVALID_ARGUMENT", "control operation 'watch': choose one of ping")
+
+    async def play() -> list[str]:
+        told: list[str] = []
+        wish = read_wish("id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        await tell_story(wish, Blind(step_s=0.01), lambda name, data: told.append(name))
+        return told
+
+    assert asyncio.run(play()) == ["image_64", "image"]
+
+
+@pytest.mark.parametrize("way", ["no news", "not arrived", "sampled"])
+def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> None:
+    """More watch than it has room for, and then it answers each at once."""
+    rows = {"no news": [{"done": False, "step": 0, "steps": 9}], "sampled": [{"done": True}]}
+
+    class Crowded(FakeStages):
+        async def control(self, model: str, *words: str) -> dict[str, Any]:
+            self.watches.append((model, *words))
+            return {"id": words[1], "found": way in rows, "rows": rows.get(way)}
+
+    async def play() -> int:
+        wish = read_wish("id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        stages = Crowded(steps=8, step_s=0.1)
+        await tell_story(wish, stages, lambda name, data: None)
+        return len(stages.watches)
+
+    assert asyncio.run(play()) < 25, "in two times 0.9 s"
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "reason"),
+    [
+        ("id3pm", {}, "embedding=None: must be a list of numbers"),
+        ("id3pm", {"embedding": [1, "2"]}, "must be a list of numbers"),
+        ("id3pm", {"embedding": [True]}, "must be a list of numbers"),
+        ("id3pm", {"embedding": VECTOR, "preview_every": -1}, "preview_every=-1: must be a whole number, 0 .. 1000"),
+        ("id3pm", {"embedding": VECTOR, "preview_every": 1.5}, "preview_every=1.5"),
+        ("id3pm", {"embedding": VECTOR, "priority": "high"}, "priority='high': must be a whole number"),
+        ("id3pm", {"embedding": VECTOR, "id": 5}, "id=5: must be text"),
+        ("id3pm", {"embedding": VECTOR, "steps": {"a": 1}}, "steps={'a': 1}: must be a number, text or a list"),
+        ("id3pm", {"embedding": VECTOR, "steps": None}, "steps=None: must be"),
+        ("id3pm", {"embedding": VECTOR, "id": "a\r\nb"}, "id='a\\r\\nb': must be printable"),
+        ("id3pm", {"embedding": VECTOR, "id": "\ud800"}, "must be printable"),
+        ("id3pm", {"embedding": VECTOR, "sampler": "\ud800"}, "sampler='\\ud800': the text is no Unicode"),
+        ("id3pm", {"embedding": VECTOR, "\ud800": 1}, "an option's name='\\ud800': the text is no Unicode"),
+        ("id3pm_photo", {"photo": "\ud800"}, "photo='\\ud800': the text is no Unicode"),
+        ("id3pm_photo", {}, "photo is missing"),
+        ("id3pm_photo", {"photo": 5}, "photo=5: must be text"),
+    ],
+)
+def test_what_no_stage_could_understand_is_refused(model: str, body: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        read_wish(model, body, "x")
+    assert caught.value.code == "INVALID_ARGUMENT" and reason in str(caught.value)
+
+
+def test_numbers_without_a_place_in_64_bits_reach_the_stage_which_knows_the_rule() -> None:
+    wish = read_wish("id3pm", {"embedding": [10**400, *VECTOR], "seed": 2**63}, "x")
+    assert wish.parameters["seed"] == str(2**63)
+    assert max(wish.source["embedding"]) == 10**300
