@@ -37,6 +37,8 @@ VECTOR = np.array([0.5, 1.5], np.float32)
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers by seed: 1..9 an image, 10 nothing, 11 an error, 12 an error once 10 has come, 13 half an image.
 
+    14 is 10 for super-resolution alone.
+
     Remembers what it saw.
     """
 
@@ -60,7 +62,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.requests.append((request, inputs))
         self.headers.append(dict(context.invocation_metadata()))
         seed = int(np.frombuffer(inputs["seed"][2], np.int64)[0])
-        if seed == 10:
+        if seed == 10 or (seed == 14 and request.model_name == "super_resolution"):
             context.add_callback(self.ended.set)
             self.hanging.set()
             self.ended.wait(20)
@@ -73,6 +75,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
             image=np.full((1, 256, 256, 3), seed, np.uint8),
             image_64=np.full((1, 64, 64, 3), seed, np.uint8),
             receipt=json.dumps({"seed": seed}).encode(),
+            receipt_64=json.dumps({"seed": seed}).encode(),
         )
         if seed == 13:
             made.raw_output_contents[0] = made.raw_output_contents[0][:1000]

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 class AsyncClient(AsyncFlights):
-    """Client of ID3PM servers for asyncio: `Client`'s methods as coroutines. Belongs to one event loop.
+    """Client of ID3PM servers for asyncio: `Client`'s methods as coroutines.
+
+    Belongs to one event loop at a time: once that is closed, it connects again in the next (`asyncio.run` twice).
 
     async with AsyncClient("127.0.0.1:8001") as client:
         face = await client.embed("portrait.jpg")

@@ -25,7 +25,7 @@ from id3pm_client._fleet import Server
 from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._grpc import AsyncGrpcTransport
 from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
-from id3pm_client._transport import AsyncTransport, Outcome
+from id3pm_client._transport import GRACE_S, AsyncTransport, Outcome
 
 logger = logging.getLogger("id3pm_client")
 T = TypeVar("T")
@@ -39,8 +39,32 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         return AsyncGrpcTransport(connection)
 
     def _prepare(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # the first call of a coroutine chooses it
+        self._slots: asyncio.Semaphore
+        self._closing: asyncio.Future[None]
+
+    def _begin(self) -> None:
+        """Before a coroutine does anything. After the end of its event loop, a client goes on in a new one.
+
+        Raises:
+            ClosedClientError: This client has been closed.
+            ClientError: It is used in another event loop.
+        """
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            raise ClientError(
+                "this AsyncClient belongs to another event loop, which has not been closed: "
+                "make one AsyncClient for each event loop, or use Client, which any thread may share"
+            )
+        self._loop = loop
         self._slots = asyncio.Semaphore(self.max_in_flight)
-        self._closing: asyncio.Future[None] | None = None  # belongs to the loop, so the first pause makes it
+        self._closing = loop.create_future()
+        self._under_way.clear()
+        for server in self._fleet.servers:
+            server.in_flight = 0
 
     async def __aenter__(self: Self) -> Self:
         return self
@@ -55,21 +79,22 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
 
         What is under way in other tasks ends with `ClosedClientError`; see `Client.close`.
         """
+        if not self._closed:
+            self._begin()
         calls = self._mark_closed()
-        if self._closing is not None and not self._closing.done():
+        if not self._closing.done():
             self._closing.set_result(None)
         try:
-            await self._ask(calls)
+            await self._ask(calls, base.CANCEL_TIMEOUT_S)
         finally:
-            for server in self._fleet.servers:
-                await server.transport.close()
+            await _all((server.transport.close() for server in self._fleet.servers), base.CANCEL_TIMEOUT_S)
 
     async def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
         """What each stage's scheduler says about itself; see `Client.ping`."""
-        self._check_open()
+        self._begin()
         calls = base.ping_calls(self._fleet.server(url))
         answers = {}
-        for (_, call), outcome in zip(calls, await self._ask(calls), strict=True):
+        for (_, call), outcome in zip(calls, await self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
             if isinstance(outcome, BaseException):
                 raise outcome
             answers[call.model] = control_answer(outcome)
@@ -77,18 +102,18 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
 
     async def describe(self, url: str | None = None) -> Mapping[str, Any]:
         """What a server serves and may be asked for; see `Client.describe`."""
-        self._check_open()
-        (outcome,) = await self._ask(base.describe_call(self._fleet.server(url)))
+        self._begin()
+        (outcome,) = await self._ask(base.describe_call(self._fleet.server(url)), base.CONTROL_TIMEOUT_S)
         if isinstance(outcome, BaseException):
             raise outcome
         return control_answer(outcome)
 
     async def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""
-        self._check_open()
+        self._begin()
         for server in self._fleet.servers:
             try:
-                if await _only(server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)):
+                if await _control(server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)):
                     return True
             except (UnavailableError, DeadlineExceededError, NotServedError):
                 continue
@@ -96,19 +121,20 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
 
     async def server_info(self, url: str | None = None) -> base.ServerInfo:
         """Name, version and readiness of a server and of its models; see `Client.server_info`."""
-        self._check_open()
+        self._begin()
         wire = self._fleet.server(url).transport
-        name, version = await _only(wire.server_metadata(base.CONTROL_TIMEOUT_S))
-        models = {model: await _only(wire.is_ready(model, base.CONTROL_TIMEOUT_S)) for model in contract.MODELS}
-        return base.ServerInfo(name, version, await _only(wire.is_ready(None, base.CONTROL_TIMEOUT_S)), models)
+        name, version = await _control(wire.server_metadata(base.CONTROL_TIMEOUT_S))
+        models = {model: await _control(wire.is_ready(model, base.CONTROL_TIMEOUT_S)) for model in contract.MODELS}
+        return base.ServerInfo(name, version, await _control(wire.is_ready(None, base.CONTROL_TIMEOUT_S)), models)
 
     async def _run(self, flights: Sequence[Flight[AsyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
         """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
-        self._check_open()
+        self._begin()
         tasks: list[asyncio.Task[None]] = []
         tasks += [asyncio.create_task(self._land(tasks, i, flight, on_answer)) for i, flight in enumerate(flights)]
         try:
             if tasks:
+                # Each task ends by itself: it waits for slots, whose holders have time limits, and has one of its own.
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
                 for error in [task.exception() for task in done if not task.cancelled()]:
                     if error is not None:
@@ -116,9 +142,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
                 if any(task.cancelled() for task in done):  # not by this client, which would have raised above
                     raise asyncio.CancelledError
         except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
             await self._stop_work(flights)
             raise
         finally:
@@ -150,7 +174,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
 
     async def _fly(self, streaming: Streaming[AsyncTransport]) -> AsyncGenerator[Event, None]:
         """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""
-        self._check_open()
+        self._begin()
         try:
             first = streaming.first()
             async with contextlib.aclosing(self._leg(first, None)) as events:
@@ -186,6 +210,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
                     if wait_s is not None:
                         watch = asyncio.create_task(self._watch(leg, wait_s))
                     running = [attempt] if watch is None else [attempt, watch]
+                    # The attempt ends by itself: it keeps its time limit.
                     await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     if attempt.done() or watch is None:
                         break
@@ -194,10 +219,7 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
                     if progress is not None:
                         yield progress
             finally:
-                tasks = [task for task in (attempt, watch) if task is not None and not task.done()]
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await _end([task for task in (attempt, watch) if task is not None and not task.done()])
             outcome = attempt.result()
             delay_s = self._judge(leg.flight, outcome)
             if not isinstance(outcome, ClientError):
@@ -224,47 +246,73 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
 
     async def _pause(self, flight: Flight[AsyncTransport], delay_s: float) -> None:
         """Waits for the next attempt of a flight; closing the client ends it."""
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._closing], timeout=delay_s)
         self._check_open(flight)
 
     async def _infer(self, server: Server[AsyncTransport], call: Call, timeout_s: float) -> Outcome:
         try:
             self._check_open()
-            return await _only(server.transport.infer(call, timeout_s))
+            return await _only(server.transport.infer(call, timeout_s), timeout_s)
         except ClientError as error:
             return error
 
     async def _stop_work(self, flights: Sequence[Flight[AsyncTransport]]) -> None:
         calls = [] if self._closed else base.cancel_calls(flights)
-        for (server, call), outcome in zip(calls, await self._ask(calls), strict=True):
+        for (server, call), outcome in zip(calls, await self._ask(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
-    async def _ask(self, calls: Sequence[tuple[Server[AsyncTransport], Call]]) -> list[Tensors | BaseException]:
+    async def _ask(
+        self, calls: Sequence[tuple[Server[AsyncTransport], Call]], timeout_s: float
+    ) -> list[Tensors | BaseException]:
         """Sends control calls at once, past the slots, and collects the answers in order."""
-        return await _all(server.transport.infer(call, base.CONTROL_TIMEOUT_S) for server, call in calls)
+        return await _all((server.transport.infer(call, timeout_s) for server, call in calls), timeout_s)
 
 
-async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
-    """Awaits calls to the wire at once.
+async def _all(calls: Iterable[Coroutine[Any, Any, T]], timeout_s: float) -> list[T | BaseException]:
+    """Awaits calls to the wire at once; one that does not keep its time limit counts as `DeadlineExceededError`.
 
-    A transport that is closed cancels its calls, as if somebody had cancelled the task that waits. Here each has a task
-    of its own: what cancels one of them is the transport, and what is raised here comes from the caller.
+    A transport that is closed cancels its calls, as if the task that waits were cancelled. Here each has a task of its
+    own: what cancels one of them is the transport, and what is raised here comes from the caller.
 
     Raises:
         asyncio.CancelledError: The task that waits was cancelled, and the calls with it.
     """
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    return [
-        ClosedClientError(base.CLOSED_UNDER) if isinstance(outcome, asyncio.CancelledError) else outcome
-        for outcome in outcomes
-    ]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    late: set[asyncio.Task[T]] = set()
+    try:
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s + GRACE_S)
+    finally:
+        await _end([task for task in tasks if not task.done()])
+    return [DeadlineExceededError(base.NO_OUTCOME) if task in late else _outcome(task) for task in tasks]
 
 
-async def _only(call: Coroutine[Any, Any, T]) -> T:
+def _outcome(task: asyncio.Task[T]) -> T | BaseException:
+    if task.cancelled():
+        return ClosedClientError(base.CLOSED_UNDER)
+    error = task.exception()
+    return task.result() if error is None else error
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and lets them clean up."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        # A request tells its server first that it is over.
+        done, _ = await asyncio.wait(tasks, timeout=base.CANCEL_TIMEOUT_S + GRACE_S)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # asked for here, so that asyncio does not report it as never retrieved
+
+
+async def _only(call: Coroutine[Any, Any, T], timeout_s: float) -> T:
     """Awaits one call to the wire; see `_all`."""
-    (outcome,) = await _all([call])
+    (outcome,) = await _all([call], timeout_s)
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
+
+
+async def _control(call: Coroutine[Any, Any, T]) -> T:
+    return await _only(call, base.CONTROL_TIMEOUT_S)

@@ -19,6 +19,7 @@ from id3pm_client._errors import InvalidRequestError
 from id3pm_client._images import Photo, photo_bytes
 
 Float32 = npt.NDArray[np.float32]
+LONGEST_TIMEOUT_S = 86_400.0
 
 
 def as_vectors(name: str, value: object) -> Float32:
@@ -84,7 +85,7 @@ def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
     if datatype == "BYTES":
         if not isinstance(value, str):
             raise InvalidRequestError(f"{name}={value!r}: must be a string, not {type(value).__name__}")
-        return text_tensor(value)
+        return text_tensor(as_text(name, value))
     if datatype == "INT32":
         number: float = _integer(name, value)
         limits = np.iinfo(np.int32)
@@ -146,7 +147,20 @@ def photo_tensors(photo: Photo, face: str) -> dict[str, npt.NDArray[Any]]:
     """
     if not isinstance(face, str):
         raise InvalidRequestError(f"face={face!r}: must be a string, not {type(face).__name__}")
-    return {"photo": text_tensor(photo_bytes(photo)), "face": text_tensor(face)}
+    return {"photo": text_tensor(photo_bytes(photo)), "face": text_tensor(as_text("face", face))}
+
+
+def as_text(name: str, value: str) -> str:
+    """Text that UTF-8 can write.
+
+    Raises:
+        InvalidRequestError: It has half of a surrogate pair in it.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{name}={ascii(value[:64])}: this text is not valid Unicode") from None
+    return value
 
 
 def text_tensor(*texts: str | bytes) -> npt.NDArray[np.object_]:
@@ -159,10 +173,12 @@ def as_timeout(name: str, value: object) -> float:
     """A time limit in seconds.
 
     Raises:
-        InvalidRequestError: Not a positive, finite number.
+        InvalidRequestError: Not a number in (0, `LONGEST_TIMEOUT_S`].
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
-        raise InvalidRequestError(f"{name}={value!r}: must be a positive, finite number of seconds")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= LONGEST_TIMEOUT_S:
+        raise InvalidRequestError(
+            f"{name}={value!r:.40}: must be a number of seconds above 0 and up to {LONGEST_TIMEOUT_S:.0f} (one day)"
+        )
     return float(value)
 
 

@@ -35,8 +35,11 @@ from id3pm_client._transport import Outcome
 from id3pm_client._vectors import model_of
 
 logger = logging.getLogger("id3pm_client")
-# Questions about a request (cancel, ping) are answered within milliseconds, or the server is in trouble.
+# Control calls are answered within milliseconds, or the server is in trouble.
 CONTROL_TIMEOUT_S = 5.0
+# The same for `cancel`, which comes on top of the time limit of the request that has failed.
+CANCEL_TIMEOUT_S = 1.0
+NO_OUTCOME = "the transport gave no outcome within its time limit"
 CLOSED_UNDER = "this client was closed before the answer came"
 
 TransportT = TypeVar("TransportT")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from id3pm_client._aio import AsyncClient
 from id3pm_client._bar import Bar
+from id3pm_client._base import CANCEL_TIMEOUT_S
 from id3pm_client._errors import (
     AccessDeniedError,
     ClientError,
@@ -22,6 +23,7 @@ from id3pm_client._errors import (
     InvalidRequestError,
     NotServedError,
 )
+from id3pm_client._transport import GRACE_S
 
 # After an error a place in the loop pauses: a server that is down is not asked thousands of times a second.
 _PAUSE_S = 0.2
@@ -117,7 +119,7 @@ async def bench(
         bar.close()
         for task in places:
             task.cancel()
-        await asyncio.gather(*places, return_exceptions=True)
+        await asyncio.wait(places, timeout=CANCEL_TIMEOUT_S + GRACE_S)
     return _result(latencies, dict(errors), time.monotonic() - started)
 
 

@@ -13,6 +13,7 @@ TransportT = TypeVar("TransportT")
 # A server that failed gets no work for a while that doubles with each failure, as long as another one is awake.
 FIRST_REST_S = 0.5
 LONGEST_REST_S = 30.0
+MOST_DOUBLINGS = 64  # of a delay; more would leave the range of float
 
 
 class Server(Generic[TransportT]):
@@ -44,7 +45,9 @@ class Server(Generic[TransportT]):
             return
         if now >= self.rests_until:  # all requests that one failure ends count once
             self._failures += 1
-        rest_s = min(FIRST_REST_S * 2.0 ** (self._failures - 1), LONGEST_REST_S) * random.uniform(0.5, 1.0)
+        rest_s = min(FIRST_REST_S * 2.0 ** min(self._failures - 1, MOST_DOUBLINGS), LONGEST_REST_S) * random.uniform(
+            0.5, 1.0
+        )
         asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
         self.rests_until = max(self.rests_until, now + max(rest_s, asked_s or 0.0))
 

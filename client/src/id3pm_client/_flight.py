@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import threading
 import uuid
@@ -21,7 +22,7 @@ from id3pm_client._errors import (
     OverloadedError,
     UnavailableError,
 )
-from id3pm_client._fleet import Server
+from id3pm_client._fleet import MOST_DOUBLINGS, Server
 
 TransportT = TypeVar("TransportT")
 ErrorT = TypeVar("ErrorT", bound=ClientError)
@@ -73,8 +74,11 @@ class Retry:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0:
-                raise InvalidRequestError(f"Retry: {name}={value}: must not be negative")
+            kinds = (int,) if name in ("limit", "budget", "first_contact") else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise InvalidRequestError(f"Retry: {name}={value!r}: must be a number, not {type(value).__name__}")
+            if not 0 <= value < math.inf:
+                raise InvalidRequestError(f"Retry: {name}={value}: must be finite and not negative")
 
     def delay_s(self, attempt: int, asked_s: float | None = None) -> float:
         """Seconds to wait after attempt number `attempt` (1 is the first) failed.
@@ -83,7 +87,7 @@ class Retry:
             attempt: How many attempts have failed.
             asked_s: Seconds that the server asks to be left alone, or `None`.
         """
-        longest = min(self.first_delay_s * 2.0 ** (attempt - 1), self.max_delay_s)
+        longest = min(self.first_delay_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS), self.max_delay_s)
         delay_s = longest * random.uniform(0.5, 1.0)
         # Spread out, or all who were refused together would come back together.
         return delay_s if asked_s is None else max(delay_s, asked_s * random.uniform(1.0, 1.25))
@@ -125,6 +129,7 @@ class Flight(Generic[TransportT]):
         index: Position among the requests of the same call.
         server: Where the latest attempt went; `None` before the first.
         open_at: Servers that may still be working on it, because they never answered.
+        due: Monotonic time in seconds at which the latest attempt's time limit ends.
         seconds: Time from the first attempt to the answer.
     """
 
@@ -135,6 +140,7 @@ class Flight(Generic[TransportT]):
         self.index = index
         self.server: Server[TransportT] | None = None
         self.open_at: list[Server[TransportT]] = []
+        self.due = 0.0
         self.seconds = 0.0
         self._timeout_s = timeout_s
         self._retry = retry
@@ -172,7 +178,9 @@ class Flight(Generic[TransportT]):
         if server not in self.open_at:
             self.open_at.append(server)
         self._attempts += 1
-        return max(self._left_s(now), 0.001)
+        left_s = max(self._left_s(now), 0.001)
+        self.due = now + left_s
+        return left_s
 
     def land(self, now: float) -> None:
         """The answer came."""

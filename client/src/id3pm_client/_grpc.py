@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -97,14 +98,17 @@ class AsyncGrpcTransport:
         self._connection = connection
         self._headers = dict(connection.headers)
         self._made: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
     def _client(self) -> Any:
         if self._closed:
             raise ClosedClientError("this connection has been closed")
-        if self._made is None:
+        loop = asyncio.get_running_loop()
+        if self._made is None or self._loop is not loop:
             self._made = tritonclient.grpc.aio.InferenceServerClient(**_settings(self._connection))
+            self._loop = loop
         return self._made
 
     async def infer(self, call: Call, timeout_s: float) -> Tensors:
@@ -138,7 +142,7 @@ class AsyncGrpcTransport:
     async def close(self) -> None:
         """Closes the channel; the calls that are under way end with `asyncio.CancelledError`."""
         self._closed = True
-        if self._made is not None:
+        if self._made is not None and self._loop is asyncio.get_running_loop():
             await self._made.close()
 
 
@@ -168,7 +172,7 @@ def _request(call: Call, timeout_s: float) -> dict[str, Any]:
         "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in call.outputs],
         "request_id": call.request_id,
         # The model sees `timeout` and can drop work that nobody waits for; the call itself ends at `client_timeout`.
-        "timeout": int(timeout_s * 1e6),
+        "timeout": max(int(timeout_s * 1e6), 1),  # in microseconds; 0 would be no limit
         "client_timeout": timeout_s,
     }
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
+import contextlib
 import functools
 import heapq
 import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
@@ -28,13 +31,15 @@ from id3pm_client._fleet import Server
 from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._grpc import GrpcTransport
 from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
-from id3pm_client._transport import Outcome, SyncTransport
+from id3pm_client._transport import GRACE_S, Outcome, SyncTransport
 
 logger = logging.getLogger("id3pm_client")
 Self = TypeVar("Self", bound="SyncFlights")
 Answers: TypeAlias = "queue.SimpleQueue[tuple[int, Outcome]]"
 _ANSWER, _WATCH = 0, 1
 _GIVEN_UP = CancelledRequestError("given up")
+_SLOT_S = 1.0  # a thread that waits for a slot looks so often whether the client was closed
+_OPEN: weakref.WeakSet[SyncFlights] = weakref.WeakSet()
 
 
 class SyncFlights(base.BaseClient[SyncTransport]):
@@ -46,6 +51,7 @@ class SyncFlights(base.BaseClient[SyncTransport]):
     def _prepare(self) -> None:
         self._slots = threading.BoundedSemaphore(self.max_in_flight)
         self._closing = threading.Event()
+        _OPEN.add(self)
 
     def __enter__(self: Self) -> Self:
         return self
@@ -59,12 +65,16 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         """Closes the connections; the client cannot be used afterwards.
 
         What is under way in other threads ends with `ClosedClientError`, and the servers are told to stop their work on
-        it, which takes up to 5 s where one does not answer.
+        it, which takes up to 1 s where one does not answer. The end of the interpreter closes a client as well.
         """
+        self._close(base.CANCEL_TIMEOUT_S)
+
+    def _close(self, timeout_s: float) -> None:
         calls = self._mark_closed()
         self._closing.set()
+        _OPEN.discard(self)
         try:
-            self._ask(calls)
+            self._ask(calls, timeout_s)
         finally:
             for server in self._fleet.servers:
                 server.transport.close()
@@ -84,7 +94,7 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         self._check_open()
         calls = base.ping_calls(self._fleet.server(url))
         answers = {}
-        for (_, call), outcome in zip(calls, self._ask(calls), strict=True):
+        for (_, call), outcome in zip(calls, self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
             if isinstance(outcome, ClientError):
                 raise outcome
             answers[call.model] = control_answer(outcome)
@@ -107,7 +117,7 @@ class SyncFlights(base.BaseClient[SyncTransport]):
             ClientError: No answer.
         """
         self._check_open()
-        (outcome,) = self._ask(base.describe_call(self._fleet.server(url)))
+        (outcome,) = self._ask(base.describe_call(self._fleet.server(url)), base.CONTROL_TIMEOUT_S)
         if isinstance(outcome, ClientError):
             raise outcome
         return control_answer(outcome)
@@ -157,18 +167,28 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         try:
             while unsent or slots:
                 # Other threads may hold all slots: wait for one only where no answer of our own can free one.
-                while unsent and self._slots.acquire(blocking=not slots):
+                while unsent and self._slots.acquire(timeout=0 if slots else _SLOT_S):
                     slots += 1
                     send(unsent.popleft())
+                if not slots:
+                    self._check_open()
+                    continue
                 while again and again[0][0] <= time.monotonic():
                     send(heapq.heappop(again)[1])
                 if not on_the_way:
                     self._pause(flights[again[0][1]], again[0][0] - time.monotonic())
                     continue
+                overdue = min(on_the_way, key=lambda position: flights[position].due)
+                wait_s = _left_s(flights[overdue].due)
+                if again:
+                    wait_s = min(wait_s, max(again[0][0] - time.monotonic(), 0.0))
                 try:
-                    position, outcome = answers.get(timeout=max(again[0][0] - time.monotonic(), 0) if again else None)
+                    position, outcome = answers.get(timeout=wait_s)
                 except queue.Empty:
-                    continue
+                    if _left_s(flights[overdue].due) > 0.0:
+                        continue
+                    on_the_way[overdue]()
+                    position, outcome = overdue, DeadlineExceededError(base.NO_OUTCOME)
                 del on_the_way[position]
                 self._give_back(flights[position], _error(outcome))
                 delay_s = self._judge(flights[position], outcome)
@@ -239,10 +259,15 @@ class SyncFlights(base.BaseClient[SyncTransport]):
                     if not self._closed:
                         put = functools.partial(_put, answers, _WATCH)
                         stop_asking = wire.submit(leg.question(), WATCH_TIMEOUT_S, put)
+                wait_s = _left_s(leg.flight.due)
                 try:
-                    what, outcome = answers.get(timeout=None if due is None else max(due - time.monotonic(), 0))
+                    what, outcome = answers.get(
+                        timeout=wait_s if due is None else min(wait_s, max(due - time.monotonic(), 0.0))
+                    )
                 except queue.Empty:
-                    continue
+                    if _left_s(leg.flight.due) > 0.0:
+                        continue
+                    what, outcome = _ANSWER, DeadlineExceededError(base.NO_OUTCOME)
                 if what == _ANSWER:
                     return outcome
                 progress, wait_s = leg.read(outcome)
@@ -274,20 +299,39 @@ class SyncFlights(base.BaseClient[SyncTransport]):
 
     def _stop_work(self, flights: Sequence[Flight[SyncTransport]]) -> None:
         calls = [] if self._closed else base.cancel_calls(flights)
-        for (server, call), outcome in zip(calls, self._ask(calls), strict=True):
+        for (server, call), outcome in zip(calls, self._ask(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
-    def _ask(self, calls: Sequence[tuple[Server[SyncTransport], Call]]) -> list[Outcome]:
+    def _ask(self, calls: Sequence[tuple[Server[SyncTransport], Call]], timeout_s: float) -> list[Outcome]:
         """Sends control calls at once, past the slots, and collects the answers in order."""
         answers: Answers = queue.SimpleQueue()
+        due = time.monotonic() + timeout_s
         for position, (server, call) in enumerate(calls):
-            server.transport.submit(call, base.CONTROL_TIMEOUT_S, functools.partial(_put, answers, position))
-        outcomes = dict(answers.get() for _ in calls)
-        return [outcomes[position] for position in range(len(calls))]
+            server.transport.submit(call, timeout_s, functools.partial(_put, answers, position))
+        outcomes: dict[int, Outcome] = {}
+        with contextlib.suppress(queue.Empty):
+            while len(outcomes) < len(calls):
+                position, outcome = answers.get(timeout=_left_s(due))
+                outcomes[position] = outcome
+        return [outcomes.get(position, DeadlineExceededError(base.NO_OUTCOME)) for position in range(len(calls))]
 
 
 def _put(answers: Answers, position: int, outcome: Outcome) -> None:
     answers.put((position, outcome))
+
+
+def _left_s(due: float) -> float:
+    """Seconds until an outcome that is due at this monotonic time counts as missing."""
+    return max(due + GRACE_S - time.monotonic(), 0.0)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ends all streams that are still open while the transports' threads run; later, nobody would answer them."""
+    end = time.monotonic() + base.CANCEL_TIMEOUT_S
+    for client in list(_OPEN):
+        with contextlib.suppress(Exception):  # the interpreter ends, whatever a server says
+            client._close(max(end - time.monotonic(), 0.0))
 
 
 def _error(outcome: Outcome) -> ClientError | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from id3pm_client._errors import ClientError
 from id3pm_client._flight import Call, Tensors
 
 Outcome: TypeAlias = Tensors | ClientError
+GRACE_S: Final = 1.0
+"""Seconds beyond a call's own limit that a client waits for the outcome. A transport that stays silent for longer is
+broken: its threads or its event loop have ended."""
 
 
 class SyncTransport(Protocol):
@@ -37,7 +40,10 @@ class SyncTransport(Protocol):
 
 
 class AsyncTransport(Protocol):
-    """What `AsyncClient` needs from a wire."""
+    """What `AsyncClient` needs from a wire.
+
+    A client whose event loop was closed may go on in another one: the transport connects again there.
+    """
 
     async def infer(self, call: Call, timeout_s: float) -> Tensors:
         """Sends `call` and waits for the output tensors.
