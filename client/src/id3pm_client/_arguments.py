@@ -175,7 +175,7 @@ def as_timeout(name: str, value: object) -> float:
     Raises:
         InvalidRequestError: Not a number in (0, `LONGEST_TIMEOUT_S`].
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= LONGEST_TIMEOUT_S:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= LONGEST_TIMEOUT_S:  # type: ignore[operator]
         raise InvalidRequestError(
             f"{name}={value!r:.40}: must be a number of seconds above 0 and up to {LONGEST_TIMEOUT_S:.0f} (one day)"
         )

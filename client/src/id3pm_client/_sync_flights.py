@@ -259,10 +259,10 @@ class SyncFlights(base.BaseClient[SyncTransport]):
                     if not self._closed:
                         put = functools.partial(_put, answers, _WATCH)
                         stop_asking = wire.submit(leg.question(), WATCH_TIMEOUT_S, put)
-                wait_s = _left_s(leg.flight.due)
+                limit_s = _left_s(leg.flight.due)
                 try:
                     what, outcome = answers.get(
-                        timeout=wait_s if due is None else min(wait_s, max(due - time.monotonic(), 0.0))
+                        timeout=limit_s if due is None else min(limit_s, max(due - time.monotonic(), 0.0))
                     )
                 except queue.Empty:
                     if _left_s(leg.flight.due) > 0.0:
