@@ -1,6 +1,6 @@
 """No wait in the packages is without a limit: what waits for an event, an answer, a thread or a process says how long.
 
-The scan knows the standard library's and gRPC's waits by their names. `with lock:` is not one of them: locks guard a few
+The scan knows the waits of the standard library and of gRPC by name. `with lock:` is not one of them: locks guard a few
 statements, none of which waits. A wait that is limited by something else stands in `LIMITED_ELSEWHERE`, with its limit.
 """
 
