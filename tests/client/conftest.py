@@ -103,6 +103,9 @@ class FakeServer:
     def seeds(self) -> list[int]:
         return [int(call.inputs["seed"][0, 0]) for call in self.calls]
 
+    def seeds_of(self, model: str) -> list[int]:
+        return [int(call.inputs["seed"][0, 0]) for call in self.calls if call.model == model]
+
 
 class FakeSyncTransport:
     """As a gRPC channel: `close` ends what is under way, at once, and nothing can be sent afterwards."""

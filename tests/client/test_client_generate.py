@@ -111,7 +111,6 @@ def test_attributes_by_name_travel_as_json_and_may_differ_per_image(client: Any,
         (dict(seed=True), "seed=True: must be an integer, not bool"),
         (dict(seed=1.0), "seed=1.0: must be an integer, not float"),
         (dict(seed="1"), "seed='1': must be an integer, not str"),
-        (dict(seed=None), "seed=None: must be an integer"),
         (dict(seed=np.ones(2)), r"seed\[0\]=.*1.0.*: must be an integer, not float64"),
         (dict(seed=[[1], [2]]), r"seed\[0\]=\[1\]: must be an integer, not list"),
         (dict(steps=2.5), "steps=2.5: must be an integer, not float"),
@@ -205,7 +204,7 @@ def test_none_leaves_an_option_to_the_server(client: Any, server: Any) -> None:
 
 
 def test_an_unknown_option_is_a_type_error_as_in_python(client: Any, server: Any) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'step'; the options are preset, sampler, steps"):
+    with pytest.raises(TypeError, match=r"argument 'step': did you mean steps\?; the options are preset, sampler"):
         client.generate(VECTOR, 1, step=5)
     assert server.calls == []
 

@@ -105,7 +105,8 @@ class LostAsyncTransport:
 def test_a_transport_that_gives_no_outcome_is_not_waited_for(
     server: FakeServer, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("id3pm_client._base.CONTROL_TIMEOUT_S", 0.2)
+    for limit in ("_base.CONTROL_TIMEOUT_S", "_base.CANCEL_TIMEOUT_S", "_sync_flights.GRACE_S", "_aio_flights.GRACE_S"):
+        monkeypatch.setattr(f"id3pm_client.{limit}", 0.2)
     arguments: dict[str, Any] = {} if method == "ping" else {"seed": 1, "embedding": VECTOR, "timeout_s": 0.2}
     client = Client(transport=LostTransport(server))
     started = time.monotonic()

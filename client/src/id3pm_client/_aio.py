@@ -12,12 +12,13 @@ from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._aio_flights import AsyncFlights
 from id3pm_client._answers import parse_embedding
-from id3pm_client._arguments import as_seeds
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
 from id3pm_client._flight import Tensors
-from id3pm_client._generation import Generation, OnImage
-from id3pm_client._images import Embedding, GeneratedImage, Photo
+from id3pm_client._generation import Generation, OnFace, OnImage
+from id3pm_client._images import Embedding, GeneratedImage
+from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
+from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Event
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class AsyncClient(AsyncFlights):
     async def generate(
         self,
         embedding: npt.ArrayLike | Embedding,
-        seed: int,
+        seed: int | None = ...,
         *,
         with_64: bool = ...,
         timeout_s: float | None = ...,
@@ -61,7 +62,7 @@ class AsyncClient(AsyncFlights):
     async def generate(
         self,
         embedding: npt.ArrayLike | Embedding,
-        seed: int | base.Seeds,
+        seed: int | base.Seeds | None = None,
         *,
         with_64: bool = True,
         timeout_s: float | None = None,
@@ -76,11 +77,12 @@ class AsyncClient(AsyncFlights):
     async def generate_from_photo(
         self,
         photo: Photo,
-        seed: int,
+        seed: int | None = ...,
         *,
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
+        on_face: OnFace | None = ...,
         on_image: OnImage | None = ...,
         progress: bool = ...,
         **options: Unpack[contract.Options],
@@ -94,6 +96,7 @@ class AsyncClient(AsyncFlights):
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
+        on_face: OnFace | None = ...,
         on_image: OnImage | None = ...,
         progress: bool = ...,
         **options: Unpack[contract.Options],
@@ -101,20 +104,24 @@ class AsyncClient(AsyncFlights):
     async def generate_from_photo(
         self,
         photo: Photo,
-        seed: int | base.Seeds,
+        seed: int | base.Seeds | None = None,
         *,
         face: str = "largest",
         with_64: bool = True,
         timeout_s: float | None = None,
+        on_face: OnFace | None = None,
         on_image: OnImage | None = None,
         progress: bool = False,
         **options: Unpack[contract.Options],
     ) -> GeneratedImage | list[GeneratedImage]:
         """Generates faces of the person in a photograph; see `Client.generate_from_photo`."""
-        seeds, single = as_seeds(seed)
-        if not single:
-            embedding = await self.embed(photo, face=face, timeout_s=timeout_s)
-            generation = self._generation(embedding, seeds, with_64, timeout_s, options)
+        seeds, single = as_seeds(random_seed() if seed is None else seed)
+        photo = photo_file(photo)
+        if not single or on_face is not None:
+            found = await self.embed(photo, face=face, timeout_s=timeout_s)
+            if on_face is not None:
+                on_face(found)
+            generation = self._generation(found, seeds[0] if single else seeds, with_64, timeout_s, options)
             with contextlib.suppress(AccessDeniedError):  # there are servers that take photographs alone
                 return await self._generate(generation, on_image, progress)
         generation = self._photo_generation(photo, seeds, single, face, with_64, timeout_s, options)
@@ -123,7 +130,7 @@ class AsyncClient(AsyncFlights):
     def stream(
         self,
         embedding: npt.ArrayLike | Embedding,
-        seed: int,
+        seed: int | None = None,
         *,
         preview_every: int = 1,
         timeout_s: float | None = None,
@@ -142,11 +149,12 @@ class AsyncClient(AsyncFlights):
     def stream_from_photo(
         self,
         photo: Photo,
-        seed: int,
+        seed: int | None = None,
         *,
         face: str = "largest",
         preview_every: int = 1,
         timeout_s: float | None = None,
+        on_face: OnFace | None = None,
         **options: Unpack[contract.Options],
     ) -> AsyncGenerator[Event, None]:
         """`stream` for the person in a photograph; see `Client.stream_from_photo`."""
@@ -154,8 +162,15 @@ class AsyncClient(AsyncFlights):
         streaming = self._streaming(None, seed, preview_every, timeout_s, options)
         analysis = self._embedding_flight(photo, face, timeout_s)
 
+        def on_answer(_: int, tensors: Tensors) -> None:
+            found = parse_embedding(tensors)
+            if on_face is not None:
+                on_face(found)
+            streaming.set_embedding(found)
+
         async def events() -> AsyncGenerator[Event, None]:
-            await self._run([analysis], lambda _, tensors: streaming.set_embedding(parse_embedding(tensors)))
+            await self._run([analysis], on_answer)
+            streaming.count_from(analysis)
             async with contextlib.aclosing(self._fly(streaming)) as flying:
                 async for event in flying:
                     yield event

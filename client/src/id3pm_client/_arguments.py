@@ -5,21 +5,46 @@ Only type, shape and finiteness are checked here: ranges are the server's busine
 
 from __future__ import annotations
 
+import difflib
 import json
-import math
 import numbers
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex, cast
+from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from id3pm_client._contract import DTYPES, MAX_SEED, OPTIONS
-from id3pm_client._errors import InvalidRequestError
-from id3pm_client._images import Photo, photo_bytes
+from id3pm_client._contract import DTYPES, OPTIONS
+from id3pm_client._errors import InvalidRequestError, shown
+from id3pm_client._photos import Photo, photo_file
+from id3pm_client._seeds import integer
+from id3pm_client._tensors import plain
 
 Float32 = npt.NDArray[np.float32]
 LONGEST_TIMEOUT_S = 86_400.0
+# What other libraries and papers call an argument of this one.
+OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "num_inference_steps": "steps",
+        "num_steps": "steps",
+        "ddim_steps": "steps",
+        "timestep_respacing": "steps",
+        "guidance": "guidance_scale",
+        "cfg": "guidance_scale",
+        "cfg_scale": "guidance_scale",
+        "scale": "guidance_scale",
+        "scheduler": "sampler",
+        "generator": "seed",
+        "seeds": "seed",
+        "attribute": "attributes",
+        "timeout": "timeout_s",
+        "num_images_per_prompt": "seed",
+    }
+)
+_ARGUMENTS = ("seed", "timeout_s", "with_64", "on_image", "on_face", "progress", "face", "preview_every")
 
 
 def as_vectors(name: str, value: object) -> Float32:
@@ -28,10 +53,19 @@ def as_vectors(name: str, value: object) -> Float32:
     Raises:
         InvalidRequestError: Not numbers, another rank, no element per row, or an element is not finite in float32.
     """
+    if isinstance(value, (str, bytes, bytearray, os.PathLike, Image.Image)) or hasattr(value, "read"):
+        advice = "a photograph goes to generate_from_photo, stream_from_photo or embed" if name == "embedding" else ""
+        raise InvalidRequestError(
+            f"{name} is of type {type(value).__name__}: pass numbers, as np.load gives them; {advice}".rstrip("; ")
+        )
     try:
-        array = np.asarray(value)
-    except ValueError as error:  # numpy's answer to rows of different lengths
+        array = np.asarray(plain(name, value))
+    except (ValueError, TypeError, OverflowError) as error:  # numpy's answer to rows of different lengths
         raise InvalidRequestError(f"{name} is not a rectangular array: {error}") from None
+    if name == "embedding" and array.dtype == np.uint8 and array.ndim == 3:
+        raise InvalidRequestError(
+            f"{name} is a uint8 array of shape {array.shape}: a photograph goes to generate_from_photo"
+        )
     if array.dtype.kind not in "fiu":
         raise InvalidRequestError(f"{name} has dtype {array.dtype}: pass real numbers")
     if array.ndim not in (1, 2):
@@ -48,33 +82,6 @@ def as_vectors(name: str, value: object) -> Float32:
     return vectors
 
 
-def as_seeds(value: object) -> tuple[list[int], bool]:
-    """Seeds as a list, and whether `value` was a single number rather than a sequence.
-
-    Raises:
-        InvalidRequestError: Not an integer or a flat sequence of integers, or one is outside [0, 2**63 - 1].
-    """
-    if isinstance(value, np.ndarray):
-        value = value.item() if value.ndim == 0 else list(value)
-    if isinstance(value, (Sequence, range)) and not isinstance(value, (str, bytes)):
-        return [_seed(f"seed[{i}]", item) for i, item in enumerate(value)], False
-    return [_seed("seed", value)], True
-
-
-def _seed(name: str, value: object) -> int:
-    seed = _integer(name, value)
-    if not 0 <= seed <= MAX_SEED:
-        raise InvalidRequestError(f"{name}={seed}: must be between 0 and 2**63 - 1")
-    return seed
-
-
-def _integer(name: str, value: object) -> int:
-    # bool is an int to Python, and a mistake here.
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise InvalidRequestError(f"{name}={value!r}: must be an integer, not {type(value).__name__}")
-    return int(cast(SupportsIndex, value))
-
-
 def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
     """A scalar option as its `[1, 1]` tensor.
 
@@ -84,19 +91,20 @@ def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
     datatype = OPTIONS[name].datatype
     if datatype == "BYTES":
         if not isinstance(value, str):
-            raise InvalidRequestError(f"{name}={value!r}: must be a string, not {type(value).__name__}")
+            raise InvalidRequestError(f"{name}={shown(value)}: must be a string, not {type(value).__name__}")
         return text_tensor(as_text(name, value))
     if datatype == "INT32":
-        number: float = _integer(name, value)
+        number: float = integer(name, value)
         limits = np.iinfo(np.int32)
         if not limits.min <= number <= limits.max:
-            raise InvalidRequestError(f"{name}={number}: must fit 32 bits")
+            raise InvalidRequestError(f"{name}={shown(number)}: must fit 32 bits")
     else:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise InvalidRequestError(f"{name}={value!r}: must be a number, not {type(value).__name__}")
+            raise InvalidRequestError(f"{name}={shown(value)}: must be a number, not {type(value).__name__}")
+        limit = float(np.finfo(np.float32).max)
+        if not -limit <= value <= limit:  # type: ignore[operator]
+            raise InvalidRequestError(f"{name}={shown(value)}: must be finite in float32")
         number = float(value)
-        if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
-            raise InvalidRequestError(f"{name}={value!r}: must be finite in float32")
     return np.array([[number]], dtype=DTYPES[datatype])
 
 
@@ -108,11 +116,20 @@ def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, npt.NDArray
         TypeError: Unknown option.
     """
     if unknown := sorted(set(options) - set(OPTIONS)):
-        raise TypeError(f"unexpected keyword argument {unknown[0]!r}; the options are {', '.join(OPTIONS)}")
+        meant = did_you_mean(unknown[0])
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}{meant}; the options are {', '.join(OPTIONS)}")
     given = {name: value for name, value in options.items() if value is not None}
     attributes = given.pop("attributes", None)
     rows = {} if attributes is None else _attribute_rows(attributes)
     return {name: option_tensor(name, value) for name, value in given.items()}, rows
+
+
+def did_you_mean(name: str) -> str:
+    """A question to put behind an unknown argument's name, or nothing."""
+    known = name.lower().replace("-", "_")
+    close = difflib.get_close_matches(known, [*OPTIONS, *_ARGUMENTS], n=1, cutoff=0.75)
+    meant = OTHER_NAMES.get(known) or (close[0] if close else None)
+    return "" if meant is None else f": did you mean {meant}?"
 
 
 def _attribute_rows(attributes: object) -> dict[str, npt.NDArray[Any]]:
@@ -146,8 +163,8 @@ def photo_tensors(photo: Photo, face: str) -> dict[str, npt.NDArray[Any]]:
         OSError: The file cannot be read.
     """
     if not isinstance(face, str):
-        raise InvalidRequestError(f"face={face!r}: must be a string, not {type(face).__name__}")
-    return {"photo": text_tensor(photo_bytes(photo)), "face": text_tensor(as_text("face", face))}
+        raise InvalidRequestError(f"face={shown(face)}: must be a string, not {type(face).__name__}")
+    return {"photo": text_tensor(photo_file(photo)), "face": text_tensor(as_text("face", face))}
 
 
 def as_text(name: str, value: str) -> str:
@@ -177,7 +194,7 @@ def as_timeout(name: str, value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= LONGEST_TIMEOUT_S:  # type: ignore[operator]
         raise InvalidRequestError(
-            f"{name}={value!r:.40}: must be a number of seconds above 0 and up to {LONGEST_TIMEOUT_S:.0f} (one day)"
+            f"{name}={shown(value)}: must be a number of seconds above 0 and up to {LONGEST_TIMEOUT_S:.0f} (one day)"
         )
     return float(value)
 
@@ -189,7 +206,7 @@ def as_count(name: str, value: object, least: int) -> int:
         InvalidRequestError: Something else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidRequestError(f"{name}={value!r}: must be an integer of at least {least}")
+        raise InvalidRequestError(f"{name}={shown(value)}: must be an integer of at least {least}")
     return value
 
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from id3pm_client import _contract as contract
 from id3pm_client._arguments import (
     as_count,
-    as_seeds,
     as_timeout,
     as_vectors,
     broadcast_length,
@@ -29,7 +28,8 @@ from id3pm_client._errors import CancelledRequestError, ClientError, ClosedClien
 from id3pm_client._fleet import Fleet, Server
 from id3pm_client._flight import Call, Flight, Retry, RetryBudget
 from id3pm_client._generation import Generation
-from id3pm_client._images import Photo
+from id3pm_client._photos import Photo
+from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
 from id3pm_client._vectors import model_of
@@ -182,10 +182,14 @@ class BaseClient(abc.ABC, Generic[TransportT]):
     ) -> Generation[TransportT]:
         """The requests for `generate`: one per image."""
         vectors = as_vectors("embedding", embedding)
-        seeds, one_seed = as_seeds(seed)
         tensors, attributes = option_tensors(_with_model(embedding, options))
         rows = {"embedding": np.atleast_2d(vectors), **attributes}
-        count = broadcast_length({**{name: len(row) for name, row in rows.items()}, "seed": len(seeds)})
+        lengths = {name: len(row) for name, row in rows.items()}
+        if seed is None:
+            seeds, one_seed = [random_seed() for _ in range(broadcast_length(lengths))], True
+        else:
+            seeds, one_seed = as_seeds(seed)
+        count = broadcast_length({**lengths, "seed": len(seeds)})
         single = one_seed and vectors.ndim == 1 and all(len(row) == 1 for row in attributes.values())
 
         seeds = seeds * count if len(seeds) == 1 else seeds
@@ -220,7 +224,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         options: Mapping[str, object],
     ) -> Streaming[TransportT]:
         """The requests for `stream`: one per stage. `embedding` is `None` where it comes later."""
-        seeds, one_seed = as_seeds(seed)
+        seeds, one_seed = as_seeds(random_seed() if seed is None else seed)
         if not one_seed:
             raise InvalidRequestError(f"seed has {len(seeds)} elements: a stream makes one image; pass one integer")
         inputs = _single(seeds[0], options)

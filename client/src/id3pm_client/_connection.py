@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from id3pm_client._errors import InvalidRequestError
+from id3pm_client._errors import InvalidRequestError, shown
 
 DEFAULT_URL = "127.0.0.1:8001"
+UNIX = "unix:"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,11 @@ class Security:
                 raise InvalidRequestError(f"{name} has no effect without ssl=True")
         if (self.client_certificate is None) != (self.client_key is None):
             raise InvalidRequestError("client_certificate and client_key belong together: give both or neither")
+        for name, value in self.headers.items():
+            if not isinstance(name, str) or _HEADER_NAME.fullmatch(name) is None:
+                raise InvalidRequestError(f"headers: the name {shown(name)} must be letters, digits, '-', '_' and '.'")
+            if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+                raise InvalidRequestError(f"headers[{name!r}]: must be printable ASCII text")  # perhaps a secret
         if self.token is not None:
             # The value is a secret: no message shows it.
             if not isinstance(self.token, str) or not self.token.isascii() or not self.token.isprintable():
@@ -64,7 +72,15 @@ class Connection:
 
     def __post_init__(self) -> None:
         if not isinstance(self.url, str) or "://" in self.url or ":" not in self.url:
-            raise InvalidRequestError(f"url={self.url!r}: give host:port of the gRPC endpoint, such as {DEFAULT_URL}")
+            raise InvalidRequestError(
+                f"url={shown(self.url)}: give host:port of the gRPC endpoint, such as {DEFAULT_URL}"
+            )
+        if not self.url.startswith(UNIX):
+            host, _, port = self.url.rpartition(":")
+            if not host.isprintable() or " " in host:
+                raise InvalidRequestError(f"url={shown(self.url)}: the host has characters that no host has")
+            if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
+                raise InvalidRequestError(f"url={shown(self.url)}: the port must be a number from 1 to 65535")
         if self.security.token is not None and not self.security.ssl and not is_loopback(self.url):
             raise InvalidRequestError(
                 f"a token for {self.url} would travel unencrypted: use ssl=True; "
@@ -98,7 +114,7 @@ def as_urls(value: object) -> list[str]:
 def is_loopback(url: str) -> bool:
     """Whether what is sent to `host:port` stays on this machine."""
     host = url.rpartition(":")[0].strip("[]")
-    if host == "localhost" or url.startswith("unix:"):
+    if host == "localhost" or url.startswith(UNIX):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -26,6 +26,15 @@ from typing import Any, TypeVar
 Self = TypeVar("Self", bound="ClientError")
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value in a message: its `repr`, cut, and without an error of its own."""
+    try:
+        text = repr(value)
+    except Exception:  # int has a limit, and objects of callers may do anything
+        return f"({type(value).__name__} without a text)"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class ClientError(Exception):
     """Base of all exceptions of this package.
 

@@ -41,7 +41,7 @@ class Call:
     """
 
     model: str
-    inputs: Tensors
+    inputs: Tensors = dataclasses.field(repr=False)  # ID vectors and photographs, which no log should hold
     outputs: tuple[str, ...]
     request_id: str = ""
 
@@ -159,8 +159,12 @@ class Flight(Generic[TransportT]):
         """The flight of a request that follows this one: the same id, the same clock."""
         call = dataclasses.replace(call, request_id=self.request_id)
         following: Flight[TransportT] = Flight(call, self._timeout_s, self._retry, self._budget)
-        following._started = self._started
+        following.count_from(self)
         return following
+
+    def count_from(self, earlier: Flight[TransportT]) -> None:
+        """The time limit of this one began with that request."""
+        self._started = earlier._started
 
     def take_off(self, server: Server[TransportT], now: float) -> float:
         """The next attempt begins.

@@ -10,10 +10,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from id3pm_client._answers import json_object, picture
 from id3pm_client._bar import Bar
 from id3pm_client._flight import Flight, Tensors
-from id3pm_client._images import GeneratedImage
+from id3pm_client._images import Embedding, GeneratedImage
 
 TransportT = TypeVar("TransportT")
 OnImage: TypeAlias = Callable[[int, GeneratedImage], None]
+OnFace: TypeAlias = Callable[[Embedding], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ def png_of(image: Image.Image, receipt: Mapping[str, Any] | None = None) -> byte
     return file.getvalue()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Embedding:
     """The ID vector of a face in a photograph. Usable wherever an array is expected.
 
@@ -100,6 +100,14 @@ class Embedding:
         assert self.detection.shape == (DETECTION_LENGTH,)
         self.vector.setflags(write=False)
         self.detection.setflags(write=False)
+
+    def __repr__(self) -> str:
+        """Without the vector, which is biometric data."""
+        x, y, width, height = (round(float(number)) for number in self.box)
+        return (
+            f"Embedding({self.vector.size} numbers of {self.id_vector_model}, face of {width} x {height} px at "
+            f"({x}, {y}), score {self.score:.2f}, faces={self.faces})"
+        )
 
     def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """The vector, for `np.asarray(embedding)` and `np.stack(embeddings)`."""

@@ -162,6 +162,10 @@ class Streaming(Generic[TransportT]):
         model = {"id_vector_model": text_tensor(embedding.id_vector_model)} if isinstance(embedding, Embedding) else {}
         self._flight.call = dataclasses.replace(call, inputs={"embedding": vector[None], **model, **call.inputs})
 
+    def count_from(self, analysis: Flight[TransportT]) -> None:
+        """The photograph's analysis has had its share of the time limit."""
+        self._flight.count_from(analysis)
+
     def first(self) -> Leg[TransportT]:
         """From the ID vector to the 64 px image."""
         return self._leg(self._flight)

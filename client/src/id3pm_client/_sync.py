@@ -11,12 +11,13 @@ import numpy.typing as npt
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import parse_embedding
-from id3pm_client._arguments import as_seeds
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
 from id3pm_client._flight import Tensors
-from id3pm_client._generation import Generation, OnImage
-from id3pm_client._images import Embedding, GeneratedImage, Photo
+from id3pm_client._generation import Generation, OnFace, OnImage
+from id3pm_client._images import Embedding, GeneratedImage
+from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
+from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Event
 from id3pm_client._sync_flights import SyncFlights
 
@@ -37,7 +38,7 @@ class Client(SyncFlights):
     def generate(
         self,
         embedding: npt.ArrayLike | Embedding,
-        seed: int,
+        seed: int | None = ...,
         *,
         with_64: bool = ...,
         timeout_s: float | None = ...,
@@ -60,7 +61,7 @@ class Client(SyncFlights):
     def generate(
         self,
         embedding: npt.ArrayLike | Embedding,
-        seed: int | base.Seeds,
+        seed: int | base.Seeds | None = None,
         *,
         with_64: bool = True,
         timeout_s: float | None = None,
@@ -74,8 +75,10 @@ class Client(SyncFlights):
         seeds and one seed with all vectors. The first failure stops all the others, on the server too.
 
         Args:
-            embedding: ID vector `[D]`, or several `[N, D]`; any real numbers, finite in float32.
-            seed: Integer in [0, 2**63 - 1], or N of them. The same seed and vector give the same image.
+            embedding: ID vector `[D]`, or several `[N, D]`; any real numbers, finite in float32; also tensors of torch
+                and other libraries.
+            seed: Integer in [0, 2**63 - 1], or N of them. The same seed and vector give the same image. `None`: a
+                random one for each image, which `image.seed` and the receipt name.
             with_64: Bring the 64 px image along.
             timeout_s: Seconds that each image may take from its sending, retries included; `None` for the client's.
             on_image: Called with position and image as each arrives, in this thread.
@@ -97,11 +100,12 @@ class Client(SyncFlights):
     def generate_from_photo(
         self,
         photo: Photo,
-        seed: int,
+        seed: int | None = ...,
         *,
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
+        on_face: OnFace | None = ...,
         on_image: OnImage | None = ...,
         progress: bool = ...,
         **options: Unpack[contract.Options],
@@ -115,6 +119,7 @@ class Client(SyncFlights):
         face: str = ...,
         with_64: bool = ...,
         timeout_s: float | None = ...,
+        on_face: OnFace | None = ...,
         on_image: OnImage | None = ...,
         progress: bool = ...,
         **options: Unpack[contract.Options],
@@ -122,11 +127,12 @@ class Client(SyncFlights):
     def generate_from_photo(
         self,
         photo: Photo,
-        seed: int | base.Seeds,
+        seed: int | base.Seeds | None = None,
         *,
         face: str = "largest",
         with_64: bool = True,
         timeout_s: float | None = None,
+        on_face: OnFace | None = None,
         on_image: OnImage | None = None,
         progress: bool = False,
         **options: Unpack[contract.Options],
@@ -137,11 +143,13 @@ class Client(SyncFlights):
         where the server takes photographs alone, it is sent with every seed.
 
         Args:
-            photo: Path or bytes of a JPEG or PNG file, PIL image, or uint8 `[H, W, 3]` RGB.
+            photo: Path, bytes or opened binary file of a JPEG, PNG or WebP image; PIL image; or uint8 `[H, W, 3]` RGB.
             seed: As for `generate`.
             face: `largest` takes the largest of several faces; `only` refuses several.
             with_64: As for `generate`.
             timeout_s: Seconds that each request may take.
+            on_face: Called with the face that was found, before images are made. The photograph is then sent first by
+                itself, also for one seed.
             on_image: As for `generate`.
             progress: As for `generate`.
             **options: As for `generate`.
@@ -151,10 +159,13 @@ class Client(SyncFlights):
             ClientError: Another failure.
             OSError: The photograph's file cannot be read.
         """
-        seeds, single = as_seeds(seed)
-        if not single:
-            embedding = self.embed(photo, face=face, timeout_s=timeout_s)
-            generation = self._generation(embedding, seeds, with_64, timeout_s, options)
+        seeds, single = as_seeds(random_seed() if seed is None else seed)
+        photo = photo_file(photo)
+        if not single or on_face is not None:
+            found = self.embed(photo, face=face, timeout_s=timeout_s)
+            if on_face is not None:
+                on_face(found)
+            generation = self._generation(found, seeds[0] if single else seeds, with_64, timeout_s, options)
             with contextlib.suppress(AccessDeniedError):  # there are servers that take photographs alone
                 return self._generate(generation, on_image, progress)
         generation = self._photo_generation(photo, seeds, single, face, with_64, timeout_s, options)
@@ -163,7 +174,7 @@ class Client(SyncFlights):
     def stream(
         self,
         embedding: npt.ArrayLike | Embedding,
-        seed: int,
+        seed: int | None = None,
         *,
         preview_every: int = 1,
         timeout_s: float | None = None,
@@ -177,7 +188,7 @@ class Client(SyncFlights):
 
         Args:
             embedding: ID vector `[D]`.
-            seed: Integer in [0, 2**63 - 1].
+            seed: Integer in [0, 2**63 - 1]; `None`: a random one.
             preview_every: Steps between two previews; 0 for none.
             timeout_s: Seconds for the whole image, retries included; `None` for the client's.
             **options: As for `generate`.
@@ -195,11 +206,12 @@ class Client(SyncFlights):
     def stream_from_photo(
         self,
         photo: Photo,
-        seed: int,
+        seed: int | None = None,
         *,
         face: str = "largest",
         preview_every: int = 1,
         timeout_s: float | None = None,
+        on_face: OnFace | None = None,
         **options: Unpack[contract.Options],
     ) -> Generator[Event, None, None]:
         """`stream` for the person in a photograph, which is analysed first.
@@ -209,7 +221,8 @@ class Client(SyncFlights):
             seed: As for `stream`.
             face: As for `embed`.
             preview_every: As for `stream`.
-            timeout_s: Seconds for the analysis, and again for the image.
+            timeout_s: Seconds for the whole, the analysis of the photograph included.
+            on_face: As for `generate_from_photo`.
             **options: As for `generate`.
 
         Raises:
@@ -221,8 +234,15 @@ class Client(SyncFlights):
         streaming = self._streaming(None, seed, preview_every, timeout_s, options)
         analysis = self._embedding_flight(photo, face, timeout_s)
 
+        def on_answer(_: int, tensors: Tensors) -> None:
+            found = parse_embedding(tensors)
+            if on_face is not None:
+                on_face(found)
+            streaming.set_embedding(found)
+
         def events() -> Generator[Event, None, None]:
-            self._run([analysis], lambda _, tensors: streaming.set_embedding(parse_embedding(tensors)))
+            self._run([analysis], on_answer)
+            streaming.count_from(analysis)
             yield from self._fly(streaming)
 
         return events()
@@ -270,7 +290,7 @@ class Client(SyncFlights):
         """The ID vector of the face in a photograph.
 
         Args:
-            photo: Path or bytes of a JPEG or PNG file, PIL image, or uint8 `[H, W, 3]` RGB.
+            photo: Path, bytes or opened binary file of a JPEG, PNG or WebP image; PIL image; or uint8 `[H, W, 3]` RGB.
             face: `largest` takes the largest of several faces; `only` refuses several.
             timeout_s: Seconds that the request may take; `None` for the client's.
 

@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from id3pm_client._errors import InvalidRequestError
 from id3pm_client._images import Embedding
+from id3pm_client._tensors import plain
 
 Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 SMALLEST_NORM = 1e-6
 SCHEMA_VERSION = 1
 VECTORS_KIND = "vectors"
+_OWNER_ONLY = 0o600
 
 
 def model_of(*values: object) -> str | None:
@@ -71,14 +73,23 @@ def load_vectors(path: str | os.PathLike[str]) -> tuple[npt.NDArray[Any], str | 
 
 
 def save_vectors(path: str | os.PathLike[str], vectors: npt.NDArray[Any], id_vector_model: str) -> None:
-    """Writes ID vectors: as `.npz` with the name of their FR model, or under any other suffix as plain `.npy`."""
-    with open(path, "wb") as file:  # numpy would add an extension of its own to a path
+    """Writes ID vectors: as `.npz` with the name of their FR model, or under any other suffix as plain `.npy`.
+
+    They are biometric data: only the owner of the file may read it.
+    """
+    with open(path, "wb", opener=_private) as file:  # numpy would add an extension of its own to a path
+        if hasattr(os, "fchmod"):  # not on Windows
+            os.fchmod(file.fileno(), _OWNER_ONLY)
         if Path(path).suffix == ".npz":
             head = {"kind": VECTORS_KIND, "schema_version": SCHEMA_VERSION, "id_vector_model": id_vector_model}
             text = json.dumps({**head, "identity_dim": vectors.shape[-1]})
             np.savez(file, description=np.array(text), vectors=np.atleast_2d(vectors))
         else:
             np.save(file, vectors)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, _OWNER_ONLY)
 
 
 def read(path: str | os.PathLike[str], kind: str, more: set[str]) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -140,8 +151,10 @@ def unit(vectors: npt.ArrayLike | Sequence[Any], dim: int | None, name: str = "v
 def real(values: npt.ArrayLike | Sequence[Any], name: str) -> Floats:
     """Finite numbers as float64; raises `InvalidRequestError` for others."""
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+        array = np.asarray(plain(name, values), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InvalidRequestError):
+            raise
         raise InvalidRequestError(f"{name}: pass numbers") from None
     if not np.isfinite(array).all():
         raise InvalidRequestError(f"{name} is not finite")
