@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from id3pm.serving.protocol.wire import MAX_PHOTO_BYTES
+from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES
 from id3pm_client import AsyncClient, InvalidRequestError
 from web import html, served, space
 from web.kindness import Notice, PageError, kindly

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from id3pm.serving.gateway.gateway import MAX_BODY
+from id3pm.serving.protocol.limits import MAX_BODY
 from id3pm.serving.service import Service
 
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")]

@@ -104,14 +104,14 @@ def test_who_has_gone_or_is_too_late_costs_no_work(model: FaceModel, faces: Stan
 def test_photographs_beyond_the_bound_are_refused(
     model: FaceModel, faces: StandInFaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(face, "MAX_WAITING_BYTES", 10)
+    monkeypatch.setattr(face, "MAX_WAITING_PHOTO_BYTES", 10)
     faces.go.clear()
     large, small, refused = photograph(b"\xff" * 100), photograph(b"\xff1"), photograph(b"\xff2")
     model.answer(large)
     model.answer(small)
     assert small.response().error.code == "UNAVAILABLE" and "retry after" in str(small.response().error)
-    monkeypatch.setattr(face, "MAX_WAITING", 0)
-    monkeypatch.setattr(face, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(face, "MAX_WAITING_PHOTOS", 0)
+    monkeypatch.setattr(face, "MAX_WAITING_PHOTO_BYTES", 1000)
     model.answer(refused)
     assert refused.response().error.code == "UNAVAILABLE"
     faces.go.set()

@@ -139,7 +139,7 @@ def test_a_cancel_is_news(model: DenoiserModel, stepping: Stepping) -> None:
 def test_a_watch_without_news_is_answered_in_time(
     model: DenoiserModel, stepping: Stepping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchers, "MAX_WAIT_S", 0.2)
+    monkeypatch.setattr(watchers, "MAX_WATCH_S", 0.2)
     model.accept(good(id="work"))
     start = time.monotonic()
     (row,) = state_of(watch(model, "work", "0"))["rows"]

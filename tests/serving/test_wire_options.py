@@ -16,11 +16,9 @@ from id3pm.attributes import encode
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import ImageError, InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import PRESETS
+from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES, MAX_TEXT, MAX_VECTOR
 from id3pm.serving.protocol.options import parse_rows
 from id3pm.serving.protocol.wire import (
-    MAX_PHOTO_BYTES,
-    MAX_TEXT,
-    MAX_VECTOR,
     OPTIONS,
     Control,
     parse_control,

@@ -15,23 +15,20 @@ from aiohttp import web
 
 from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.access_log import Journal
+from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import Access
 from id3pm.serving.gateway.grpc_server import RpcGateway
 from id3pm.serving.gateway.http_server import HttpGateway
 from id3pm.serving.gateway.in_flight import Flights
-from id3pm.serving.gateway.limits import Intake
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.protocol_log import ProtocolLog
 from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.upstream import Upstreams
 from id3pm.serving.launcher.health import Health
+from id3pm.serving.protocol import limits
 
-MAX_BODY = 64 * 2**20
-MAX_BODIES = 2**30
 _CLOSE_S = 5.0
-_KEEPALIVE_S = 75.0
 _PING_MS = 1_000
-_ALIVE_MS = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +75,10 @@ class GatewayOptions:
         access_log: File of the access log, `-` for stderr, or `None` for none.
     """
 
-    max_body: int = MAX_BODY
-    max_bodies: int = MAX_BODIES
-    body_s: float = 120.0
-    write_s: float = 60.0
+    max_body: int = limits.MAX_BODY
+    max_bodies: int = limits.MAX_BODIES
+    body_s: float = limits.BODY_S
+    write_s: float = limits.WRITE_S
     access: Access = dataclasses.field(default_factory=Access)
     tls: Tls | None = None
     allow_origins: tuple[str, ...] = ()
@@ -146,8 +143,8 @@ class Gateway:
     async def _serve(self) -> None:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
         journal = Journal(options.access_log, self.counters)
-        intake = Intake(options.max_bodies, options.max_body)
-        parts = (self._health, upstreams, flights, self.counters, options.access, journal, intake, self.sequels)
+        admission = Admission(options.max_bodies, options.max_body)
+        parts = (self._health, upstreams, flights, self.counters, options.access, journal, admission, self.sequels)
         http = HttpGateway(
             *parts,
             max_body=options.max_body,
@@ -162,7 +159,7 @@ class Gateway:
                 access_log=None,
                 logger=ProtocolLog(self.counters),
                 shutdown_timeout=_CLOSE_S,
-                keepalive_timeout=_KEEPALIVE_S,
+                keepalive_timeout=limits.KEEPALIVE_S,
             )
             for app in (http.app(), http.metrics_app())
         ]
@@ -172,9 +169,9 @@ class Gateway:
                 ("grpc.max_receive_message_length", options.max_body),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),  # else clients that ask are sent away
-                ("grpc.keepalive_time_ms", _ALIVE_MS),  # the work of a caller whose network was cut ends, too
-                ("grpc.keepalive_timeout_ms", _ALIVE_MS // 2),
-                ("grpc.http2.ping_timeout_ms", _ALIVE_MS // 2),
+                ("grpc.keepalive_time_ms", int(1e3 * limits.PING_S)),  # work ends where the network was cut, too
+                ("grpc.keepalive_timeout_ms", int(1e3 * limits.PONG_S)),
+                ("grpc.http2.ping_timeout_ms", int(1e3 * limits.PONG_S)),
             ]
         )
         rpc.add_generic_rpc_handlers((RpcGateway(*parts, body_s=options.body_s, write_s=options.write_s),))

@@ -16,20 +16,20 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.access_log import Journal, note
+from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import MODELS, Access, Caller
 from id3pm.serving.gateway.in_flight import Flights
-from id3pm.serving.gateway.limits import Intake
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.request import read_message
 from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.upstream import SERVICE, Upstream, Upstreams
 from id3pm.serving.launcher.health import Health
+from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError
 
 logger = logging.getLogger(__name__)
 QUESTIONS = ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics")
 _TRACE = ("traceparent", "tracestate")
-_ON_ONE_STREAM = 64  # requests whose answers are not written yet; more are not read
 
 
 class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
@@ -43,7 +43,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         counters: Counters,
         access: Access,
         journal: Journal,
-        intake: Intake,
+        admission: Admission,
         sequels: Sequels,
         *,
         body_s: float,
@@ -55,7 +55,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         self._counters = counters
         self._access = access
         self._journal = journal
-        self._intake = intake
+        self._admission = admission
         self._sequels = sequels
         self._body_s = body_s
         self._write_s = write_s
@@ -106,7 +106,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         await context.write(service_pb2.ServerReadyResponse(ready=self._health.ready).SerializeToString())
 
     async def _model_ready(self, context: Any) -> None:
-        async with self._intake.arrival(known=False):
+        async with self._admission.arrival(known=False):
             name = service_pb2.ModelReadyRequest.FromString(await self._message(context)).name
         ready = self._health.ready and name in MODELS
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
@@ -115,9 +115,9 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         async def ask(context: Any) -> None:
             self._access.caller(_authorization(context))
             upstream = self._upstreams.get(new_work=False)
-            async with self._intake.arrival(known=True):
+            async with self._admission.arrival(known=True):
                 request = await self._message(context)
-            with self._intake.body() as body, self._intake.request(work=False):
+            with self._admission.body() as body, self._admission.request(work=False):
                 body.grow(len(request))
                 await self._write(await _call(upstream, name, request, context), context)
 
@@ -127,8 +127,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         caller = self._access.caller(_authorization(context))
         self._upstreams.get(new_work=False)
         with contextlib.ExitStack() as held:
-            body = held.enter_context(self._intake.body())
-            async with self._intake.arrival(known=True):
+            body = held.enter_context(self._admission.body())
+            async with self._admission.arrival(known=True):
                 request = await self._message(context)
                 body.grow(len(request))
             await self._write(await self._answer(caller, request, context, held), context)
@@ -141,7 +141,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         caller = self._access.caller(_authorization(context))
         self._upstreams.get(new_work=False)
         answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
-        places = asyncio.Semaphore(_ON_ONE_STREAM)
+        places = asyncio.Semaphore(limits.MAX_ON_ONE_STREAM)
         unanswered: set[asyncio.Future[bytes]] = set()
 
         async def read() -> None:
@@ -153,7 +153,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             finally:
                 answers.put_nowait(None)
 
-        with self._intake.stream():
+        with self._admission.stream():
             reader = asyncio.ensure_future(read())
             try:
                 while (answer := await answers.get()) is not None:
@@ -174,7 +174,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         response = service_pb2.ModelStreamInferResponse()
         try:
             with contextlib.ExitStack() as held:
-                held.enter_context(self._intake.body()).grow(len(request))
+                held.enter_context(self._admission.body()).grow(len(request))
                 response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
             code = "OK"
         except RefusedError as refusal:
@@ -199,7 +199,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
         upstream = self._upstreams.get(new_work=asked.control is None and not self._sequels.include(asked))
-        held.enter_context(self._intake.request(work=asked.control is None))
+        held.enter_context(self._admission.request(work=asked.control is None))
         work = _call(upstream, "ModelInfer", request, context)
         if asked.control is not None:
             return await work

@@ -11,9 +11,9 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from id3pm.serving.gateway.access_log import Journal, note
+from id3pm.serving.gateway.admission import Admission, Body
 from id3pm.serving.gateway.auth import MODELS, Access, Caller
 from id3pm.serving.gateway.in_flight import Flights
-from id3pm.serving.gateway.limits import Body, Intake
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.request import check_model, read_json
 from id3pm.serving.gateway.sequels import Sequels
@@ -43,7 +43,7 @@ class HttpGateway:
         counters: Counters,
         access: Access,
         journal: Journal,
-        intake: Intake,
+        admission: Admission,
         sequels: Sequels,
         *,
         max_body: int,
@@ -57,7 +57,7 @@ class HttpGateway:
         self._counters = counters
         self._access = access
         self._journal = journal
-        self._intake = intake
+        self._admission = admission
         self._sequels = sequels
         self._max_body = max_body
         self._body_s = body_s
@@ -143,7 +143,7 @@ class HttpGateway:
         if self._health.phase is not Phase.DRAINING:  # else it depends on the body
             self._upstreams.get()
         with contextlib.ExitStack() as held:
-            body = await self._body(request, held.enter_context(self._intake.body()))
+            body = await self._body(request, held.enter_context(self._admission.body()))
             return await self._worked(request, caller, model, body, held)
 
     async def _worked(
@@ -161,7 +161,7 @@ class HttpGateway:
         if new_length is not None:
             headers["Inference-Header-Content-Length"] = str(new_length)
         upstream = self._upstreams.get(new_work=asked.control is None and not self._sequels.include(asked))
-        held.enter_context(self._intake.request(work=asked.control is None))
+        held.enter_context(self._admission.request(work=asked.control is None))
         work = upstream.http("POST", request.path, body, headers)
         if asked.control is None:
             work = self._flights.fly(asked.id, upstream, work, held)
@@ -183,8 +183,8 @@ class HttpGateway:
         caller.require(model)
         self._upstreams.get()
         with contextlib.ExitStack() as held:
-            body = await self._body(request, held.enter_context(self._intake.body()))
-            held.enter_context(self._intake.request(work=True))
+            body = await self._body(request, held.enter_context(self._admission.body()))
+            held.enter_context(self._admission.request(work=True))
             return await self._events.answer(request, model, body, held)
 
     async def _metrics(self, request: web.Request) -> web.Response:

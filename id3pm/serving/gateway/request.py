@@ -21,6 +21,7 @@ from id3pm.serving.gateway.tensor_checks import (
     shown,
 )
 from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.protocol.limits import MAX_ID, MAX_PARTS
 from id3pm.serving.protocol.status import RefusedError
 
 # The models whose input `control` callers may use. The face stage has one for the supervisor alone. Elsewhere the word
@@ -29,9 +30,6 @@ CONTROLLED = frozenset(STAGE_MODELS.values())
 READ_CONTROL = CONTROLLED | {FACE_MODEL}
 # `drain` is the operator's, who stops the service with a signal.
 OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
-MAX_ID = 256
-MAX_PARTS = 2**19
-"""Commas and backslashes of a JSON body, which are what reading takes its time for; forty 64 px images have so many."""
 
 
 @dataclasses.dataclass(frozen=True)

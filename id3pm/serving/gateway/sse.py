@@ -17,11 +17,10 @@ from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.request import parse_object
 from id3pm.serving.gateway.streaming import Wish, read_wish, tell_story
 from id3pm.serving.gateway.upstream import Upstream, Upstreams
+from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError
 
 logger = logging.getLogger(__name__)
-HEARTBEAT_S = 10.0  # well below the minute after which proxies close a silent connection
-WRITE_S = 60.0
 _END = object()
 _PROGRESS = "progress"
 
@@ -62,7 +61,11 @@ class EventStream:
     """
 
     def __init__(
-        self, upstreams: Upstreams, flights: Flights, heartbeat_s: float = HEARTBEAT_S, write_s: float = WRITE_S
+        self,
+        upstreams: Upstreams,
+        flights: Flights,
+        heartbeat_s: float = limits.HEARTBEAT_S,
+        write_s: float = limits.WRITE_S,
     ) -> None:
         self._upstreams = upstreams
         self._flights = flights

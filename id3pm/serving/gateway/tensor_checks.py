@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from id3pm.serving.protocol.limits import MAX_DIMS
 from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import OPTIONS
 
@@ -30,7 +31,6 @@ DATATYPES: Mapping[str, int | None] = {
 BINARY_SIZE = "binary_data_size"
 _LENGTH = 4  # bytes before the text of a BYTES element
 _CLASSIFICATION = "classification"
-_MAX_DIMS = 8
 _BY_NAME: Mapping[str, str] = {
     "embedding": "FP32",
     "photo": "BYTES",
@@ -109,9 +109,9 @@ def no_classes(value: Any) -> RefusedError:
 def _check_input(tensor: Mapping[str, Any]) -> None:
     name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
     what = f"input {str(name)[:64]!r}"
-    if not isinstance(shape, list) or len(shape) > _MAX_DIMS or not all(_is_size(size) for size in shape):
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(_is_size(size) for size in shape):
         raise RefusedError(
-            "INVALID_ARGUMENT", f"{what}: shape={shown(shape)}: must be a list of at most {_MAX_DIMS} sizes"
+            "INVALID_ARGUMENT", f"{what}: shape={shown(shape)}: must be a list of at most {MAX_DIMS} sizes"
         )
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise RefusedError(

@@ -12,8 +12,7 @@ from id3pm.serving.launcher.health import Addresses, Health, Phase
 from id3pm.serving.launcher.health_check import Checkup, Patience, probe
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.models.logs import Outlet
-
-MAX_FAILED_STARTS = 5
+from id3pm.serving.protocol.limits import MAX_FAILED_STARTS
 
 
 class Supervisor:

@@ -21,15 +21,12 @@ from id3pm.serving.models.metrics import FaceMetrics
 from id3pm.serving.models.model_args import threads
 from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.models.worker import Worker
+from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTOS
 from id3pm.serving.protocol.options import per_row
 from id3pm.serving.protocol.wire import Array, Control, parse_control, parse_faces, passed_on, photo_bytes, strings
 
 logger = logging.getLogger(__name__)
 CONTROL_OPS = ("ping", "drain")
-MAX_WAITING = 256
-"""Requests that may wait."""
-MAX_WAITING_BYTES = 256 * 2**20
-"""Bytes of photographs that may wait; one request may be larger where nobody waits."""
 USUAL_S = 0.1
 """What a photograph may take, until some have been seen."""
 STEP_MS = 150.0
@@ -101,7 +98,7 @@ class FaceModel:
         size = sum(map(len, call.tensors["photo"].flat)) if "photo" in call.tensors else 0
         with self._lock:
             requests = self._worker.waiting
-            if requests and (requests > MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES):
+            if requests and (requests > MAX_WAITING_PHOTOS or self._bytes + size > MAX_WAITING_PHOTO_BYTES):
                 raise OverloadedError(f"{requests} requests with photographs wait; retry after {1 + requests // 10} s")
             self._waits(size, call.rows)
         arrived = time.monotonic()

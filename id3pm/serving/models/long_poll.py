@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from id3pm.serving.models.triton_backend import Reply
+from id3pm.serving.protocol.limits import MAX_WATCH_S, MAX_WATCHERS
 from id3pm.serving.protocol.wire import strings
 
 logger = logging.getLogger(__name__)
-MAX_WAIT_S = 5.0
-MAX_WATCHERS = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,11 +33,11 @@ class Watch:
     after_step: int
     preview: bool
     reply: Reply
-    until: float = dataclasses.field(default_factory=lambda: time.monotonic() + MAX_WAIT_S)
+    until: float = dataclasses.field(default_factory=lambda: time.monotonic() + MAX_WATCH_S)
 
 
 class Watchers:
-    """Answers each watch as soon as there is news, or after `MAX_WAIT_S` with what there is.
+    """Answers each watch as soon as there is news, or after `MAX_WATCH_S` with what there is.
 
     Args:
         news: Whether a request is over, or a row of it that is not done has made more than so many steps.
@@ -79,7 +78,7 @@ class Watchers:
         with self._woken:
             self._closing = True
             self._woken.notify()
-        self._thread.join(timeout=MAX_WAIT_S)
+        self._thread.join(timeout=MAX_WATCH_S)
 
     def _loop(self) -> None:
         while not self._closing:

@@ -14,12 +14,11 @@ from id3pm.sampling.request import SampleRequest
 from id3pm.serving.models.logs import shown
 from id3pm.serving.models.pending import PendingRows
 from id3pm.serving.models.triton_backend import Call, Reply
+from id3pm.serving.protocol.limits import KEPT_BYTES, KEPT_S
 from id3pm.serving.protocol.options import Row
 from id3pm.serving.protocol.wire import OPTIONS_BY_NAME, Array
 
 Outputs = Mapping[str, Array]
-KEPT_S = 60.0
-KEPT_BYTES = 32 * 2**20
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

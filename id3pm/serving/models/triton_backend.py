@@ -17,15 +17,17 @@ import numpy as np
 
 from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmError, InvalidInputError, OverloadedError
 from id3pm.serving.models.logs import shown
-from id3pm.serving.protocol.wire import DEADLINE_IN, MAX_ID, MAX_NUMBERS, MAX_STRINGS, Array, passed_deadline
+from id3pm.serving.protocol.limits import (
+    MAX_ID,
+    MAX_MESSAGE,
+    MAX_NUMBERS,
+    MAX_PARAMETERS,
+    MAX_STRINGS,
+    MAX_TIMEOUT_US,
+)
+from id3pm.serving.protocol.wire import DEADLINE_IN, Array, passed_deadline
 
 logger = logging.getLogger(__name__)
-MAX_PARAMETERS = 256 * 1024
-"""Characters of all request parameters together, as JSON."""
-MAX_TIMEOUT_US = 10**12
-"""Eleven days; a request without a timeout may take any time."""
-MAX_MESSAGE = 1500
-"""Characters of an error's text, to the caller and in the log."""
 _CODES: tuple[tuple[tuple[type[Id3pmError], ...], str], ...] = (
     ((InvalidInputError,), "INVALID_ARG"),
     ((OverloadedError, DrainingError, DeadlineError), "UNAVAILABLE"),

@@ -15,9 +15,8 @@ from id3pm.attributes import AttributeSet, encode, parse_values
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import preset
+from id3pm.serving.protocol.limits import MAX_TEXT, MAX_VECTOR
 from id3pm.serving.protocol.wire import (
-    MAX_TEXT,
-    MAX_VECTOR,
     OPTIONS,
     OPTIONS_BY_NAME,
     STAGES,

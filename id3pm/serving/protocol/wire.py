@@ -18,6 +18,7 @@ import numpy.typing as npt
 from id3pm.config import SamplingOptions
 from id3pm.errors import ImageError, InvalidInputError
 from id3pm.sampling.presets import PRESETS
+from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES, MAX_TEXT
 
 Array = npt.NDArray[Any]
 Stage = Literal["base", "sr"]
@@ -36,17 +37,6 @@ CONTROL_OPS: Mapping[str, tuple[int, int]] = {
     "watch": (2, 3),
 }
 _MOST_ARGUMENTS = max(most for _, most in CONTROL_OPS.values())
-MAX_PHOTO_BYTES = 32 * 2**20
-MAX_STRINGS = 64
-"""Strings of one tensor: the longest has one for each image, or the words of a control request."""
-MAX_NUMBERS = 2**20
-"""Numbers of one tensor: sixteen 64 px images have 196 608."""
-MAX_VECTOR = 512
-"""Numbers of an attribute vector."""
-MAX_TEXT = 4096
-"""Bytes of an option's text, and of a word of a control request."""
-MAX_ID = 256
-"""Characters of a request id, as at the gateway."""
 _SPACES = b" \t\n\r\x0b\f"  # translate, unlike split, makes no object of every letter between spaces
 _SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
 DEADLINE_IN = ("deadline", "deadline_64")

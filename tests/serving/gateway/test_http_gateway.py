@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from made_up_triton import Front
 
-from id3pm.serving.gateway import limits as intake
 from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.protocol import limits
 
 INFER = "/v2/models/id3pm/infer"
 TOKEN = "t" * 20
@@ -319,7 +319,7 @@ def test_a_caller_that_closes_its_connection_is_noticed(front: Front) -> None:
 def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
     open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(intake, "MAX_WORK", 4 if what == "requests" else 1000)
+    monkeypatch.setattr(limits, "MAX_WORK", 4 if what == "requests" else 1000)
     front = open_front(GatewayOptions(max_body=10_000, max_bodies=30_000))
     front.triton.delay_s = 0.5
     body = {"id": "", "photo": "x" * (10 if what == "requests" else 9000)}

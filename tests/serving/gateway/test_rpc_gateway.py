@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from made_up_rpc import Caller, MadeUpRpc, by_id, message, status_of
 
-from id3pm.serving.gateway import grpc_server as rpc
-from id3pm.serving.gateway import limits as intake
 from id3pm.serving.gateway.auth import KINDS, Access
 from id3pm.serving.gateway.auth import Caller as Known
 from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
 from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.launcher.preflight import check_ports
+from id3pm.serving.protocol import limits
 
 TOKEN = "t" * 20
 LIMITED = GatewayOptions(access=Access([(TOKEN.encode(), Known("web", ("photo",)))]))
@@ -169,7 +168,7 @@ def test_slow_senders_take_no_more_memory_than_is_allowed(
     open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two messages of full size may arrive at a time; while they do not, the next is told when to come back."""
-    monkeypatch.setattr(intake, "TURN_S", 0.2)
+    monkeypatch.setattr(limits, "TURN_S", 0.2)
     front = open_front(GatewayOptions(max_body=2**20, max_bodies=2 * 2**20))
     slow = [front.another().begin_nothing("ModelInfer") for _ in range(2)]
     time.sleep(0.3)
@@ -184,7 +183,7 @@ def test_slow_senders_take_no_more_memory_than_is_allowed(
 def test_silent_calls_make_way_for_those_that_speak(
     open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(intake, "SOON_S", 0.4)
+    monkeypatch.setattr(limits, "SOON_S", 0.4)
     front = open_front(GatewayOptions(max_body=2**20, max_bodies=2 * 2**20))
     silent = [front.another().begin_nothing(method) for _ in range(4)]
     time.sleep(0.3)
@@ -204,7 +203,7 @@ def test_silent_calls_make_way_for_those_that_speak(
 def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
     open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(intake, "MAX_WORK", 6 if what == "requests" else 1000)
+    monkeypatch.setattr(limits, "MAX_WORK", 6 if what == "requests" else 1000)
     front = open_front(GatewayOptions(max_body=2**20, max_bodies=3 * 2**20))
     outcomes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
     size = 0 if what == "requests" else 900_000
@@ -239,7 +238,7 @@ def test_who_leaves_at_once_leaves_no_room_for_more(open_front: Callable[[Gatewa
 
 
 def test_streams_are_counted(open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "MAX_STREAMS", 2)
+    monkeypatch.setattr(limits, "MAX_STREAMS", 2)
     front = open_front(GatewayOptions())
     ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -261,7 +260,7 @@ def test_streams_are_counted(open_front: Callable[[GatewayOptions], Front], monk
 def test_who_takes_no_answers_is_cut_off_and_asked_no_more(
     open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc, "_ON_ONE_STREAM", 8)
+    monkeypatch.setattr(limits, "MAX_ON_ONE_STREAM", 8)
     front = open_front(GatewayOptions(write_s=0.5))
     answers = front.caller.stream(message(f"large {number}") for number in range(200))
     next(answers)

@@ -8,17 +8,11 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import TOO_MANY, RefusedError
 
-MAX_WORK = 512  # more than both stages keep waiting
-MAX_QUESTIONS = 1024
-MAX_STREAMS = 32  # each may hold one message that is on its way
-TURN_S = 5.0
-SOON_S = 2.0
-"""So long a message may be on its way although others wait for its place; a silent call holds nobody up for longer."""
 
-
-class Intake:
+class Admission:
     """Counts requests and the bytes of their bodies from their arrival to their answer, over all ports.
 
     Attributes:
@@ -53,7 +47,7 @@ class Intake:
         Raises:
             RefusedError: There are too many.
         """
-        if (self._work if work else self._questions) >= (MAX_WORK if work else MAX_QUESTIONS):
+        if (self._work if work else self._questions) >= (limits.MAX_WORK if work else limits.MAX_QUESTIONS):
             number = f"{self._work} requests" if work else f"{self._questions} questions"
             raise full(f"{number} are in flight, as many as are allowed")
         self._count(work, 1)
@@ -69,7 +63,7 @@ class Intake:
         Raises:
             RefusedError: There are too many.
         """
-        if self._streams >= MAX_STREAMS:
+        if self._streams >= limits.MAX_STREAMS:
             raise full(f"{self._streams} streams are open, as many as are allowed")
         self._streams += 1
         try:
@@ -124,7 +118,7 @@ class _Places:
                 raise
             if sys.version_info >= (3, 11):
                 task.uncancel()
-            raise full(f"the message was not there after {SOON_S:g} s, and others wait") from None
+            raise full(f"the message was not there after {limits.SOON_S:g} s, and others wait") from None
         finally:
             del self._since[task]
             self._sent_away.discard(task)
@@ -133,16 +127,16 @@ class _Places:
     async def _take(self) -> None:
         """Waits for a place; meanwhile those who have had one for long must leave, one for each who waits."""
         clock = asyncio.get_running_loop().time
-        give_up = clock() + TURN_S
+        give_up = clock() + limits.TURN_S
         while True:
             with contextlib.suppress(asyncio.TimeoutError):  # noqa: UP041 - another class before Python 3.11
-                await asyncio.wait_for(self._free.acquire(), SOON_S / 4 if self._free.locked() else None)
+                await asyncio.wait_for(self._free.acquire(), limits.SOON_S / 4 if self._free.locked() else None)
                 return
             if clock() > give_up:
                 raise full("too many messages are on their way")
             for task, since in self._since.items():
                 if task not in self._sent_away:
-                    if clock() - since > SOON_S:
+                    if clock() - since > limits.SOON_S:
                         self._sent_away.add(task)
                         task.cancel()
                     break
@@ -151,9 +145,9 @@ class _Places:
 class Body:
     """The part of one request."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, admission: Admission) -> None:
         self.size = 0
-        self._intake = intake
+        self._admission = admission
 
     def grow(self, size: int) -> None:
         """So many bytes more have arrived.
@@ -161,7 +155,7 @@ class Body:
         Raises:
             RefusedError: All bodies together are too large.
         """
-        self._intake.grow(size)
+        self._admission.grow(size)
         self.size += size
 
 
