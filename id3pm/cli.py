@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import click
@@ -43,6 +44,7 @@ COMMANDS = {
     "measure-dataset": Command(
         _TRAINING + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"
     ),
+    "page": Command("id3pm.page.command:page_command", "a web page beside a service, to try it", "web"),
     "serve": Command("id3pm.serving.command:serve_command", "serve built engines: Triton, guarded", "serve"),
     "sheet": Command(
         "id3pm.evaluation.figures.commands:sheet_group", "pictures of what a control does, measured", "face"
@@ -81,10 +83,14 @@ def cli() -> None:
     """ID3PM in production: ID vector and seed in, faces of that identity out."""
 
 
-def main() -> None:
-    """Entry point: an expected error is one line on stderr and exit status 1, never a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: an expected error is one line on stderr and exit status 1, never a traceback.
+
+    Args:
+        arguments: Words of the command line; those that the program was started with, if `None`.
+    """
     try:
-        result = cli.main(standalone_mode=False)
+        result = cli.main(arguments, prog_name="id3pm", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import pytest
 
-import page
 import screenshots
 from id3pm.cli import cli
 from id3pm.export import build as build_engines
 from id3pm.export.face import build as face_models
+from id3pm.page.command import page_command
 from id3pm_client._cli import _parser
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ PAGES = (
 SCRIPTS = {
     "export/build_engines.py": build_engines.main,
     "export/face_models.py": face_models.main,
-    "demo/page.py": page.main,
+    "demo/page.py": page_command,
     "demo/screenshots.py": screenshots.main,
 }
 COMMAND = re.compile(rf"(?:(?:id3pm|id3pm-client) |python (?:{'|'.join(map(re.escape, SCRIPTS))}))[^`|]*")

@@ -25,7 +25,7 @@ WRITERS = {
     "client/src/id3pm_client/_images.py": {"save"},
     "client/src/id3pm_client/_cli.py": {"save"},  # GeneratedImage.save
     "demo/run.py": {"save"},
-    "demo/web/html.py": {"save"},  # data URIs, which stay in the page; downloads are the bytes of `GeneratedImage.png`
+    "id3pm/page/html.py": {"save"},  # data URIs, in the page; downloads are the bytes of `GeneratedImage.png`
 }
 """Files that write pictures of faces, and by which method."""
 NO_FACES = {
@@ -42,7 +42,9 @@ def is_marked(file: Path) -> bool:
 
 
 def pictures() -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for folder in ("docs", "demo") for path in (ROOT / folder).rglob("*.png"))
+    return sorted(
+        str(path.relative_to(ROOT)) for folder in ("docs", "id3pm/samples") for path in (ROOT / folder).rglob("*.png")
+    )
 
 
 @pytest.mark.parametrize("name", pictures())

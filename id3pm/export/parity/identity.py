@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import EngineError
 from id3pm.face.stage import FaceStage
-
-PHOTOGRAPH = Path(__file__).resolve().parents[3] / "demo" / "astronaut.jpg"  # NASA, public domain; never shown
+from id3pm.samples import PHOTOGRAPH
 
 
 def face_stage(repository: Path, id_vector_model: str) -> FaceStage | None:

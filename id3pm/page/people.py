@@ -12,10 +12,10 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from id3pm.formats.images import decode_photo
+from id3pm.samples import PEOPLE
 from id3pm_client import AsyncClient
 
 Vector = npt.NDArray[np.float32]
-SAMPLES = Path(__file__).parents[1] / "people"
 _CROP = 192  # px
 _AROUND = 0.75  # half the crop's side in sides of the face: it frames the head as the generated pictures do
 
@@ -67,7 +67,7 @@ class Yardstick:
         return "hardly more alike than a stranger"
 
 
-def sample_files(folder: Path = SAMPLES) -> list[Path]:
+def sample_files(folder: Path = PEOPLE) -> list[Path]:
     """The pictures of the sample people, in order of their names."""
     return sorted(folder.glob("*.png"))
 

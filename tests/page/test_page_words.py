@@ -13,6 +13,12 @@ from PIL import Image
 from id3pm.attributes import describe_fields
 from id3pm.errors import ImageError
 from id3pm.formats.images import decode_photo
+from id3pm.page import html
+from id3pm.page.history import Entry, History, Verdict
+from id3pm.page.kindness import Notice, PageError, kindly
+from id3pm.page.people import Person, Yardstick
+from id3pm.page.runs import Run, Tile
+from id3pm.page.served import read
 from id3pm_client import (
     AccessDeniedError,
     CancelledRequestError,
@@ -24,12 +30,6 @@ from id3pm_client import (
     OverloadedError,
     ReplayError,
 )
-from web import html
-from web.history import Entry, History, Verdict
-from web.kindness import Notice, PageError, kindly
-from web.people import Person, Yardstick
-from web.runs import Run, Tile
-from web.served import read
 
 VECTOR = np.ones(4, dtype=np.float32)
 FREE_AND_NOT = ("landmarks", 3)  # attribute sets

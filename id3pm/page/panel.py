@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from web.desk import Desk
-from web.events import QUIET
-from web.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
+from id3pm.page.desk import Desk
+from id3pm.page.events import QUIET
+from id3pm.page.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
 
 _START = Settings.of_preset("balanced", seed=1)
 

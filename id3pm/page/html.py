@@ -10,11 +10,11 @@ from typing import Literal
 
 from PIL import Image
 
-from web.history import Entry, History, Verdict
-from web.kindness import Notice
-from web.people import Person, Yardstick
-from web.runs import Run, Tile
-from web.served import Served
+from id3pm.page.history import Entry, History, Verdict
+from id3pm.page.kindness import Notice
+from id3pm.page.people import Person, Yardstick
+from id3pm.page.runs import Run, Tile
+from id3pm.page.served import Served
 
 PICK = """
 element.addEventListener('click', (event) => {

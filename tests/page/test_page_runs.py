@@ -13,6 +13,11 @@ import pytest
 from PIL import Image
 
 from id3pm.attributes import describe_fields
+from id3pm.page.desk import Desk
+from id3pm.page.history import KEPT, History, make_again
+from id3pm.page.kindness import PageError
+from id3pm.page.people import Person, sample_files
+from id3pm.page.runs import Run, Tile
 from id3pm_client import (
     ConnectionFailedError,
     Embedding,
@@ -23,11 +28,6 @@ from id3pm_client import (
     Progress,
     ReplayError,
 )
-from web.desk import Desk
-from web.history import KEPT, History, make_again
-from web.kindness import PageError
-from web.people import Person, sample_files
-from web.runs import Run, Tile
 
 DIM = 4
 VECTOR = np.array([1, 2, 3, 4], dtype=np.float32)

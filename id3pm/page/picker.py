@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from web import html
-from web.desk import Desk
-from web.events import QUIET
-from web.kindness import kindly
-from web.people import Person
-from web.uploads import take
+from id3pm.page import html
+from id3pm.page.desk import Desk
+from id3pm.page.events import QUIET
+from id3pm.page.kindness import kindly
+from id3pm.page.people import Person
+from id3pm.page.uploads import take
 
 
 class Picker:

@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from web import html
-from web.events import QUIET
-from web.served import Field, Served
+from id3pm.page import html
+from id3pm.page.events import QUIET
+from id3pm.page.served import Field, Served
 
 _FEW = 12  # of so few attributes, all groups are open
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from id3pm.page.kindness import Notice, kindly
+from id3pm.page.people import Vector, similarity
 from id3pm_client import AsyncClient, GeneratedImage, Image64, InvalidRequestError, Progress
-from web.kindness import Notice, kindly
-from web.people import Vector, similarity
 
 _FRAME_S = 0.07  # least time between two looks: a browser shows no more
 _SHARE = {"denoiser_64": (0.0, 0.6), "super_resolution": (0.6, 1.0)}  # of the progress bar

@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from id3pm.page.kindness import PageError
 from id3pm.sampling.presets import PRESETS, Preset
-from web.kindness import PageError
 
 BUNDLE = "bundle"
 QUALITIES: Mapping[str, str] = {

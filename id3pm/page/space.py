@@ -9,10 +9,10 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from id3pm.page.kindness import PageError
+from id3pm.page.people import Vector
 from id3pm_client import InvalidRequestError
 from id3pm_client.latent import Directions, Pca, slerp
-from web.kindness import PageError
-from web.people import Vector
 
 SHOWN_AXES = 5
 """The first axes say most about a face; more sliders than these would only confuse."""

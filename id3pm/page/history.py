@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from id3pm.page.kindness import Notice, PageError, kindly
+from id3pm.page.people import Vector
+from id3pm.page.runs import Run
 from id3pm_client import AsyncClient, GeneratedImage, ReplayError
-from web.kindness import Notice, PageError, kindly
-from web.people import Vector
-from web.runs import Run
 
 KEPT = 48
 """Pictures of a visit that are kept, in memory alone; the oldest goes first."""

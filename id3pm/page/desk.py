@@ -11,13 +11,13 @@ from typing import Any
 
 from PIL import Image
 
+from id3pm.page import html, served, space
+from id3pm.page.kindness import Notice, PageError, kindly
+from id3pm.page.people import Person, Vector, Yardstick, measure, meet, sample_files
+from id3pm.page.runs import Run, Tile
+from id3pm.page.settings import MAX_SEED
 from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES
 from id3pm_client import AsyncClient, InvalidRequestError
-from web import html, served, space
-from web.kindness import Notice, PageError, kindly
-from web.people import Person, Vector, Yardstick, measure, meet, sample_files
-from web.runs import Run, Tile
-from web.settings import MAX_SEED
 
 logger = logging.getLogger("id3pm_page")
 VARIATIONS = 4

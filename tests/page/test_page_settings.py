@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from id3pm.attributes import ATTRIBUTE_SETS, decode, describe_fields, encode
+from id3pm.page import served, space, uploads
+from id3pm.page.kindness import PageError
+from id3pm.page.people import crop
+from id3pm.page.settings import MAX_SEED, QUALITIES, Settings, dice
 from id3pm.sampling.presets import PRESETS
-from web import served, space, uploads
-from web.kindness import PageError
-from web.people import crop
-from web.settings import MAX_SEED, QUALITIES, Settings, dice
 
 
 def vectors(count: int = 2) -> list[np.ndarray]:

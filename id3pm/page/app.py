@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import gradio as gr
 
-from web import html
-from web.attributes import attribute_panel
-from web.desk import Desk
-from web.events import QUIET
-from web.history import History, make_again
-from web.kindness import PageError, kindly
-from web.panel import Panel, space_sliders
-from web.picker import Picker
-from web.runs import Tile
-from web.served import Served
-from web.settings import Settings
+from id3pm.page import html
+from id3pm.page.attributes import attribute_panel
+from id3pm.page.desk import Desk
+from id3pm.page.events import QUIET
+from id3pm.page.history import History, make_again
+from id3pm.page.kindness import PageError, kindly
+from id3pm.page.panel import Panel, space_sliders
+from id3pm.page.picker import Picker
+from id3pm.page.runs import Tile
+from id3pm.page.served import Served
+from id3pm.page.settings import Settings
 
 TITLE = "Faces from ID vectors"
 CSS = Path(__file__).with_name("page.css")
@@ -35,7 +36,8 @@ HEAD = """<meta name="referrer" content="no-referrer"><script>
 const url = new URL(location);
 if (url.searchParams.get('__theme') !== 'light') { url.searchParams.set('__theme', 'light'); location.replace(url); }
 </script>"""
-_POLICY = Path(__file__).parents[2] / "docs" / "responsible_use.md"
+_POLICY = Path(__file__).with_name("responsible_use.md")  # a copy of docs/responsible_use.md, for wheels
+_LINK = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")  # to files that a page does not have
 _HEADER = """<div class="id-head"><div><h1>Faces from ID vectors</h1>
 <p>A face-recognition model turns a face into a list of numbers, the ID vector. ID3PM turns the numbers back into
 faces.</p></div>%s</div>"""
@@ -74,7 +76,7 @@ class _Page:
             with gr.Column(scale=8, min_width=420):
                 self._results()
         with gr.Accordion("Responsible use: the policy", open=False, elem_id="policy"):
-            gr.Markdown(_POLICY.read_text(encoding="utf-8") if _POLICY.is_file() else "See docs/responsible_use.md.")
+            gr.Markdown(_LINK.sub(r"\1", _POLICY.read_text(encoding="utf-8")))
         gr.HTML(_FOOTER, apply_default_css=False)
         self._wire(page)
 

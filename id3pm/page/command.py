@@ -1,0 +1,157 @@
+"""`id3pm page`: a web page for people who do not program, beside a running service.
+
+    id3pm page --server 127.0.0.1:8001      # beside a service that runs
+    id3pm page --repository triton_repo     # starts one, and stops it at the end
+
+The page is a client like any other: it meets the service on the wire only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from id3pm.errors import MissingExtraError
+from id3pm.serving.gateway.auth import is_loopback
+from id3pm_client import AsyncClient, Client, ClientError, Retry
+
+DEFAULT_SERVER = "127.0.0.1:8001"
+MAX_UPLOAD = "64mb"  # beyond what the service takes, so that the page can say so kindly
+_RETRY = Retry(limit=3)  # somebody waits: say soon that the service is away
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("page")
+@click.option("--server", help=f"host:port of the service's gRPC endpoint.  [default: {DEFAULT_SERVER}]")
+@click.option("--repository", type=click.Path(path_type=Path), help="Start a service on this model repository instead.")
+@click.option("--token-file", type=_FILE, help="File with the token that the service wants.")
+@click.option("--ssl", is_flag=True, help="Encrypt the connection to the service.")
+@click.option("--root-certificates", type=_FILE, help="PEM file of certificates to trust; implies --ssl.")
+@click.option("--latent", type=click.Path(path_type=Path), default=Path("bundles/demo/latent"), show_default=True,
+              help="Folder with PCA axes and directions of the served bundle: sliders, where it is there.")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
+@click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach; the page asks for no login.")
+def page_command(
+    server: str | None,
+    repository: Path | None,
+    token_file: Path | None,
+    ssl: bool,
+    root_certificates: Path | None,
+    latent: Path,
+    host: str,
+    port: int,
+    insecure: bool,
+) -> None:
+    """Serve a web page for trying the service, until Ctrl-C or SIGTERM."""
+    if server is not None and repository is not None:
+        raise click.UsageError("--server and --repository exclude each other: the page has one service")
+    if repository is not None and (token_file or ssl or root_certificates):
+        raise click.UsageError("--token-file, --ssl and --root-certificates go with --server alone")
+    if not is_loopback(host) and not insecure:
+        raise click.UsageError(
+            f"--host {host}: the page asks for no login, and other machines would reach it; put something in front of "
+            "it that does, and say --insecure"
+        )
+    security: dict[str, Any] = {
+        "ssl": ssl or root_certificates is not None,
+        "root_certificates": root_certificates,
+        "token": None if token_file is None else token_file.read_text().strip(),
+    }
+    url = server or DEFAULT_SERVER
+    try:
+        Client(url, **security).close()  # what is wrong with the settings should be said now
+        _run(url, security, repository, latent, host, port)
+    except ClientError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(url: str, security: dict[str, Any], repository: Path | None, latent: Path, host: str, port: int) -> None:
+    """The page, and the service where it has its own, until Ctrl-C."""
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C too: a shell's background jobs would ignore it
+            stack.callback(signal.signal, number, signal.signal(number, _interrupt))
+        if repository is not None:
+            url = stack.enter_context(_service(repository))
+        address = stack.enter_context(_page(lambda: AsyncClient(url, retry=_RETRY, **security), latent, host, port))
+        click.echo(f"page: {address}   (Ctrl-C stops it)", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        click.echo("stopping", err=True)
+
+
+@contextlib.contextmanager
+def _service(repository: Path) -> Iterator[str]:
+    """A service of the page's own, on free ports of this machine; the address of its gRPC port."""
+    from id3pm.serving.service import Service  # needs more of the package than a page beside a service does
+
+    click.echo("starting the service: loading engines ...", err=True)
+    ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    service = Service(repository, report=lambda line: click.echo(line, err=True), drain_timeout_s=5, **ports)
+    try:
+        with service:
+            click.echo(f"service: gRPC {service.grpc_url}, metrics http://{service.metrics_url}/metrics", err=True)
+            yield service.grpc_url
+    finally:
+        service.kill()
+
+
+@contextlib.contextmanager
+def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int) -> Iterator[str]:
+    """The page while it is served; its address.
+
+    Raises:
+        MissingExtraError: Gradio is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="id3pm-page-") as uploads:  # for this user's eyes only
+        # Gradio reads these when it is imported: no calls home, and dropped files go where they are deleted.
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")
+        try:
+            from id3pm.page import app
+            from id3pm.page.desk import Desk
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise MissingExtraError("the page needs Gradio: pip install 'id3pm[web]'") from error
+        desk = Desk(connect, latent)
+        page = app.build(desk, Path(uploads))
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port or _free_port(host),
+                theme=app.THEME,
+                css_paths=app.CSS,
+                head=app.HEAD,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                show_error=False,
+                max_file_size=MAX_UPLOAD,
+                footer_links=[],
+                enable_monitoring=False,
+            )
+            yield address
+        finally:
+            desk.close()
+            page.close(verbose=False)
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
