@@ -18,7 +18,7 @@ WEB_BUNDLE := $(BUNDLE)
 WEB_REPO   := $(REPO)
 endif
 
-.PHONY: help setup engines attributes demo web serve bench load test lint types unit test-slow clean
+.PHONY: help setup engines attributes demo web serve bench load test quick docs lint types unit test-slow clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -58,6 +58,12 @@ load: engines  ## perf_analyzer against the server: table and plot in out/load/;
 	$(BIN)/python benchmarks/loadtest.py sweep --repository $(REPO) --out out/load $(if $(PRESET),--preset $(PRESET))
 
 test: lint types unit  ## linters, types and all tests
+
+quick: lint types $(STAMP)  ## linters, types, and the tests that need neither a server nor a network: about a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile tests/contract tests/diffusion tests/sampling tests/formats tests/attributes tests/client
+
+docs: $(STAMP)  ## the documentation site in out/site; fails on broken links and anchors
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
