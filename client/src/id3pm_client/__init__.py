@@ -23,6 +23,7 @@ from id3pm_client._errors import (
     OverloadedError,
     ReplayError,
     UnavailableError,
+    WrongEndpointError,
 )
 from id3pm_client._flight import Call, Retry
 from id3pm_client._images import Embedding, GeneratedImage
@@ -59,5 +60,6 @@ __all__ = [
     "ServerInfo",
     "SyncTransport",
     "UnavailableError",
+    "WrongEndpointError",
     "__version__",
 ]

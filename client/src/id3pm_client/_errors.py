@@ -4,6 +4,7 @@
     ├── InvalidRequestError (ValueError)              an argument or a request breaks a rule; do not send it again
     ├── UnavailableError                              no answer for now; retries are used up
     │   ├── ConnectionFailedError (ConnectionError)   the server cannot be reached, or the connection broke
+    │   │   └── WrongEndpointError                    what answers there does not speak gRPC, or TLS; not sent again
     │   └── OverloadedError                           the server takes no work: queue full, draining or stopping
     ├── DeadlineExceededError (TimeoutError)          the time limit passed
     ├── CancelledRequestError                         the request was cancelled
@@ -41,7 +42,10 @@ class ClientError(Exception):
     Attributes:
         index: Position of the failed image in the arrays given to `generate`, or `None` for a single request.
         request_id: Id under which the server knows the request, or `None` if nothing was sent.
+        note: What the client knows about the way to the server, for the message; or empty.
     """
+
+    note: str = ""
 
     def __init__(self, message: str, *, index: int | None = None, request_id: str | None = None) -> None:
         super().__init__(message)
@@ -64,6 +68,10 @@ class UnavailableError(ClientError):
 
 class ConnectionFailedError(UnavailableError, ConnectionError):
     """The server cannot be reached, or the connection broke."""
+
+
+class WrongEndpointError(ConnectionFailedError):
+    """What answers at this address does not speak gRPC, or not the TLS that was asked for."""
 
 
 class OverloadedError(UnavailableError):
@@ -138,6 +146,8 @@ _CONNECTION = re.compile(
     "cancelling all calls|stream removed|recvmsg|sendmsg|broken pipe|keepalive|goaway|tsi|handshake|ssl_",
     re.IGNORECASE,
 )
+# An HTTP/1 server at the other end; one without TLS where TLS is wanted; a certificate that is not trusted.
+_WRONG_ENDPOINT = re.compile("http1[.]x server|Expected SETTINGS frame|WRONG_VERSION_NUMBER|CERTIFICATE_VERIFY_FAILED")
 # A connection that breaks in the middle of a call has other statuses too.
 _BROKEN = re.compile("stream removed|rst_stream|socket closed|connection reset|goaway", re.IGNORECASE)
 _CLOSED = "Channel closed!"  # gRPC's own words for the calls that were under way when the channel was closed
@@ -167,6 +177,8 @@ def _class_of(status: str, text: str) -> type[ClientError]:
             return AccessDeniedError
         if text.startswith(LATE):
             return DeadlineExceededError
+        if _WRONG_ENDPOINT.search(text):
+            return WrongEndpointError
         if _CONNECTION.search(text):
             return ConnectionFailedError
     if status == "RESOURCE_EXHAUSTED":  # too much at once, or one message that is too large

@@ -21,6 +21,7 @@ from id3pm_client._errors import (
     InvalidRequestError,
     OverloadedError,
     UnavailableError,
+    WrongEndpointError,
 )
 from id3pm_client._fleet import MOST_DOUBLINGS, Server
 
@@ -213,9 +214,11 @@ class Flight(Generic[TransportT]):
         self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):
             said = f"; the server: {error}" if str(error).startswith(LATE) else ""
-            error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s{said}")
+            error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s{said}{error.note}")
         if not isinstance(error, (ConnectionFailedError, DeadlineExceededError)):
             self._budget.answered = True
+        if isinstance(error, WrongEndpointError) and not self._budget.answered:
+            return self.named(error)  # no restart will change it
         limit = self._retry.limit if self._budget.answered else min(self._retry.limit, self._retry.first_contact)
         if not again or self._attempts > limit or not self._budget.spend():
             return self.named(error)

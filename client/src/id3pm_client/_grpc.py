@@ -14,8 +14,17 @@ from tritonclient.utils import InferenceServerException
 
 from id3pm_client._connection import Connection
 from id3pm_client._contract import MODELS
-from id3pm_client._errors import ClientError, ClosedClientError, InternalServerError, error_from_status
+from id3pm_client._errors import (
+    ClientError,
+    ClosedClientError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InternalServerError,
+    WrongEndpointError,
+    error_from_status,
+)
 from id3pm_client._flight import Call, Tensors
+from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
 from id3pm_client._transport import Outcome
 
 _CHANNEL_ARGS = [
@@ -40,6 +49,7 @@ class GrpcTransport:
 
     def __init__(self, connection: Connection) -> None:
         """Opens the channel; it connects with the first call."""
+        self._connection = connection
         self._client = tritonclient.grpc.InferenceServerClient(**_settings(connection))
         self._headers = dict(connection.headers)
         self._closed = False
@@ -48,7 +58,7 @@ class GrpcTransport:
         """Sends `call`; see `_transport.SyncTransport.submit`."""
 
         def done(result: Any, error: InferenceServerException | None) -> None:
-            on_done(_outcome(call, result) if error is None else _typed(error))
+            on_done(_outcome(call, result) if error is None else self._typed(error))
 
         request = _request(call, timeout_s)
         try:
@@ -78,12 +88,15 @@ class GrpcTransport:
         self._closed = True
         self._client.close()
 
+    def _typed(self, error: InferenceServerException) -> ClientError:
+        return _typed(error, self._connection)
+
     @contextlib.contextmanager
     def _typed_errors(self) -> Generator[None, None, None]:
         try:
             yield
         except InferenceServerException as error:
-            raise _typed(error) from None
+            raise self._typed(error) from None
         except ValueError as error:  # what gRPC raises where a closed channel is to be used
             if not self._closed:
                 raise
@@ -116,7 +129,7 @@ class AsyncGrpcTransport:
         try:
             result = await self._client.infer(headers=self._headers, **_request(call, timeout_s))
         except InferenceServerException as error:
-            raise _typed(error) from None
+            raise self._typed(error) from None
         outcome = _outcome(call, result)
         if isinstance(outcome, ClientError):
             raise outcome
@@ -127,7 +140,7 @@ class AsyncGrpcTransport:
         try:
             answer = await self._client.get_server_metadata(headers=self._headers, client_timeout=timeout_s)
         except InferenceServerException as error:
-            raise _typed(error) from None
+            raise self._typed(error) from None
         return answer.name, answer.version
 
     async def is_ready(self, model: str | None, timeout_s: float) -> bool:
@@ -137,13 +150,16 @@ class AsyncGrpcTransport:
                 return bool(await self._client.is_server_ready(headers=self._headers, client_timeout=timeout_s))
             return bool(await self._client.is_model_ready(model, headers=self._headers, client_timeout=timeout_s))
         except InferenceServerException as error:
-            raise _typed(error) from None
+            raise self._typed(error) from None
 
     async def close(self) -> None:
         """Closes the channel; the calls that are under way end with `asyncio.CancelledError`."""
         self._closed = True
         if self._made is not None and self._loop is asyncio.get_running_loop():
             await self._made.close()
+
+    def _typed(self, error: InferenceServerException) -> ClientError:
+        return _typed(error, self._connection)
 
 
 def _settings(connection: Connection) -> dict[str, Any]:
@@ -157,7 +173,8 @@ def _settings(connection: Connection) -> dict[str, Any]:
         if path is not None:
             # tritonclient opens it too, but leaves half an object behind where it cannot.
             Path(path).read_bytes()
-    return {"url": connection.url, "ssl": security.ssl, **files, "channel_args": _CHANNEL_ARGS}
+    arguments = [*_CHANNEL_ARGS, NO_PROXY_ARG] if is_local(connection.url) else _CHANNEL_ARGS
+    return {"url": connection.url, "ssl": security.ssl, **files, "channel_args": arguments}
 
 
 def _request(call: Call, timeout_s: float) -> dict[str, Any]:
@@ -190,5 +207,22 @@ def _nothing() -> None:
     """There is no call to give up."""
 
 
-def _typed(error: InferenceServerException) -> ClientError:
-    return error_from_status(str(error.status() or "").removeprefix("StatusCode."), error.message() or "")
+def _typed(error: InferenceServerException, connection: Connection) -> ClientError:
+    typed = error_from_status(str(error.status() or "").removeprefix("StatusCode."), error.message() or "")
+    if isinstance(typed, WrongEndpointError):
+        return WrongEndpointError(_wrong_endpoint(connection, str(typed)))
+    if isinstance(typed, (ConnectionFailedError, DeadlineExceededError)):
+        note = proxy_note(connection.url)
+        typed = type(typed)(f"{typed}{note}")
+        typed.note = note
+    return typed
+
+
+def _wrong_endpoint(connection: Connection, said: str) -> str:
+    url = connection.url
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"{url}: its certificate is not trusted; pass root_certificates: {said}"
+    if connection.security.ssl:
+        return f"{url} does not speak TLS: leave ssl out, or give the port that does"
+    kind = "is an HTTP port" if "http1" in said else "does not speak gRPC, perhaps HTTP or TLS"
+    return f"{url} {kind}: this client needs the server's gRPC port, usually 8001 (HTTP has 8000), and ssl=True for TLS"
