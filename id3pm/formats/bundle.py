@@ -23,14 +23,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from id3pm.attributes import ATTRIBUTE_SETS, AttributeSet
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
 from id3pm.errors import BundleError, ConfigError, InvalidInputError
 from id3pm.formats.arrays import read_arrays
 from id3pm.formats.hashing import file_sha256
+from id3pm.formats.weights import not_finite, read_weights
 
 Stage = Literal["base", "sr"]
 Latent = Literal["pca", "directions"]
@@ -131,14 +131,10 @@ def load_weights(path: str | os.PathLike[str], stage: Stage) -> dict[str, npt.ND
     """The weights of one stage as float32, whatever they are stored in.
 
     Raises:
-        BundleError: The file is missing, or differs from what `bundle.json` recorded.
+        BundleError: The file is missing, differs from what `bundle.json` recorded, holds NaN or infinity, or is stored
+            in another number format than `id3pm.formats.weights.FORMATS`.
     """
-    file = _verified_file(Path(path), stage)
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that numpy does not have
-        raise BundleError(f"{file.name} is not a readable safetensors file: {error}") from error
-    return {key: np.asarray(tensor, dtype=np.float32) for key, tensor in tensors.items()}
+    return read_weights(_verified_file(Path(path), stage))
 
 
 def weights_hash(path: str | os.PathLike[str], stage: Stage) -> str:
@@ -151,13 +147,13 @@ def weights_hash(path: str | os.PathLike[str], stage: Stage) -> str:
 
 
 def verify(path: str | os.PathLike[str]) -> Bundle:
-    """Checks the whole bundle: description, both weight files against their recorded hashes, what `latent/` is for.
+    """Checks the whole bundle: description, weights (recorded hashes, finite numbers), what `latent/` is for.
 
     Raises:
         BundleError: Something is missing or damaged; the message says which file.
     """
     for stage in STAGES:
-        _verified_file(Path(path), stage)
+        load_weights(path, stage)
     for kind in LATENT:
         latent_file(path, kind)
     return read_bundle(path)
@@ -258,8 +254,8 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def _stored(stage: Stage, key: str, tensor: npt.NDArray[Any], storage: Storage) -> npt.NDArray[Any]:
-    if not np.isfinite(tensor).all():
-        raise BundleError(f"{stage} weight {key} holds NaN or infinity: training diverged or the checkpoint is damaged")
+    if problem := not_finite({key: tensor}):
+        raise BundleError(f"{stage} weight {problem}")
     if storage == "fp32" or tensor.ndim < 2:
         return np.ascontiguousarray(tensor, dtype=np.float32)
     limit = float(np.finfo(np.float16).max)

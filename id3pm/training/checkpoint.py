@@ -12,6 +12,7 @@ from torch import Tensor
 
 from id3pm.config import from_json, to_json
 from id3pm.errors import CheckpointError
+from id3pm.formats.weights import not_finite
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.checkpoint import read_plain
 
@@ -54,7 +55,16 @@ def require_none(folder: Path) -> None:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes `checkpoint.pt`; an interrupted write leaves the previous one in place."""
+    """Writes `checkpoint.pt`; an interrupted write leaves the previous one in place.
+
+    Raises:
+        CheckpointError: Weights hold NaN or infinity; the previous checkpoint stays.
+    """
+    if problem := _not_finite(checkpoint):
+        raise CheckpointError(
+            f"step {checkpoint.step}: {problem}. The checkpoint before this step is kept: resume it with a lower "
+            "learning rate, or another precision"
+        )
     partial = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
     state = {**vars(checkpoint), "config": to_json(checkpoint.config)}
     with partial.open("wb") as file:
@@ -68,13 +78,25 @@ def load(folder: Path) -> Checkpoint:
     """The newest checkpoint of a run, on the CPU; runs no code from the file.
 
     Raises:
-        CheckpointError: There is none, or it is not one of ours.
+        CheckpointError: There is none, it is not one of ours, or its weights hold NaN or infinity.
     """
     file = folder / FILE_NAME
     if not file.is_file():
         raise CheckpointError(f"{folder} has no {FILE_NAME}: train first (id3pm train --out {folder})")
     state = read_plain(file)
     try:
-        return Checkpoint(**{**state, "config": from_json(TrainConfig, state["config"])})
+        checkpoint = Checkpoint(**{**state, "config": from_json(TrainConfig, state["config"])})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file.name} is no checkpoint of a training run: {error}") from error
+    if problem := _not_finite(checkpoint):
+        raise CheckpointError(f"{file}: {problem}")
+    return checkpoint
+
+
+def _not_finite(checkpoint: Checkpoint) -> str | None:
+    """What is wrong with the weights or their average; `None` where all numbers are finite."""
+    for tensors in (checkpoint.model, checkpoint.ema):
+        for name, tensor in tensors.items():
+            if problem := not_finite({name: tensor.detach().float().cpu().numpy()}):
+                return problem
+    return None

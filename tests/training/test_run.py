@@ -115,6 +115,23 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
+def test_weights_that_are_no_numbers_are_neither_saved_nor_read(finished: Path, tmp_path: Path) -> None:
+    good = checkpoint.load(finished)
+    checkpoint.save(tmp_path, good)
+    before = (tmp_path / checkpoint.FILE_NAME).read_bytes()
+    name = next(iter(good.ema))
+    for part in ("model", "ema"):
+        broken = {**getattr(good, part), name: torch.full_like(good.ema[name], torch.nan)}
+        with pytest.raises(CheckpointError, match=f"step 6: {name} holds NaN.*checkpoint before this step is kept"):
+            checkpoint.save(tmp_path, dataclasses.replace(good, **{part: broken}))
+    assert (tmp_path / checkpoint.FILE_NAME).read_bytes() == before
+    state = torch.load(tmp_path / checkpoint.FILE_NAME, weights_only=True)
+    state["ema"][name][:] = torch.inf
+    torch.save(state, tmp_path / checkpoint.FILE_NAME)
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinity"):
+        checkpoint.load(tmp_path)
+
+
 def test_a_finished_run_is_not_overwritten_by_mistake(data: Path, finished: Path) -> None:
     with pytest.raises(CheckpointError, match="holds a run already: go on with --resume"):
         run(TINY_BASE, data, finished)

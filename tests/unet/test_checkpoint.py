@@ -33,7 +33,7 @@ def test_checkpoint_reads_back_exactly(tmp_path: Path, zipped: bool) -> None:
     check_keys(CONFIG, tensors)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 def test_half_precision_becomes_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     half = {key: tensor.to(dtype) for key, tensor in state().items()}
     tensors = read_checkpoint(saved(tmp_path / "model.pt", half))
@@ -102,7 +102,72 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any, message:
         read_checkpoint(saved(tmp_path / "opt100000.pt", content))
 
 
-def test_all_wrong_keys_are_listed() -> None:
+@pytest.mark.parametrize(
+    ("wrap", "taken"),
+    [
+        ("module.{}", "module."),
+        ("_orig_mod.{}", "_orig_mod."),
+        ("module._orig_mod.{}", "module., _orig_mod."),
+        ("_orig_mod.module.{}", "module., _orig_mod."),
+        ("module.module.{}", "module."),
+        ("_fsdp_wrapped_module.{}", "_fsdp_wrapped_module."),
+    ],
+)
+def test_what_wrappers_add_to_every_key_is_taken_off_and_said(tmp_path: Path, wrap: str, taken: str) -> None:
+    path = saved(tmp_path / "model.pt", {wrap.format(key): tensor for key, tensor in state().items()})
+    said: list[str] = []
+    check_keys(CONFIG, read_checkpoint(path, report=said.append))
+    assert said == [f"model.pt: took {taken} off the keys"]
+    check_keys(CONFIG, read_checkpoint(path, {wrap.format(""): ""}))
+    foreign = {wrap.format(key.replace("identity_embed.", "id_mlp.")): value for key, value in state().items()}
+    path = saved(tmp_path / "foreign.pt", foreign)
+    for old in ("id_mlp.", wrap.format("id_mlp.")):
+        check_keys(CONFIG, read_checkpoint(path, {old: "identity_embed."}))
+
+
+def test_blocks_compiled_one_by_one_are_read(tmp_path: Path) -> None:
+    block = "input_blocks.0."
+    compiled = {key.replace(block, block + "_orig_mod."): tensor for key, tensor in state().items()}
+    check_keys(CONFIG, read_checkpoint(saved(tmp_path / "model.pt", compiled)))
+    twice = {**state(), "_orig_mod.out.2.bias": torch.zeros(6)}
+    with pytest.raises(CheckpointError, match="keys are the same without _orig_mod"):
+        read_checkpoint(saved(tmp_path / "twice.pt", twice))
+
+
+def test_the_state_of_a_real_wrapper_is_read(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    said: list[str] = []
+    read = read_checkpoint(saved(tmp_path / "ema.pt", averaged.state_dict()), report=said.append)
+    assert {key: value.shape for key, value in read.items()} == {"0.weight": (2, 2), "0.bias": (2,)}
+    assert "n_averaged" in said[0] and "took module. off" in said[1]
+
+
+def test_parameters_that_still_want_gradients_are_read(tmp_path: Path) -> None:
+    parameters = {key: torch.nn.Parameter(tensor) for key, tensor in state().items()}
+    check_keys(CONFIG, read_checkpoint(saved(tmp_path / "model.pt", parameters)))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    tensors = state()
+    tensors["out.2.bias"][1] = value
+    with pytest.raises(CheckpointError, match=r"model\.pt: out\.2\.bias holds NaN or infinity \(1 of 6 numbers\)"):
+        read_checkpoint(saved(tmp_path / "model.pt", tensors))
+
+
+def test_tensors_that_are_no_weights_are_refused_by_name(tmp_path: Path) -> None:
+    for tensor, kind in ((torch.zeros(2, dtype=torch.int8), "int8"), (torch.zeros(2).to_sparse(), "sparse")):
+        with pytest.raises(CheckpointError, match=f"out.2.bias is .*{kind}"):
+            read_checkpoint(saved(tmp_path / "model.pt", {**state(), "out.2.bias": tensor}))
+
+
+def test_a_state_dict_inside_a_checkpoint_is_pointed_to(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"more than one state dict \(model, ema\).*\['model'\]"):
+        read_checkpoint(saved(tmp_path / "all.pt", {"model": state(), "ema": state(), "step": 3}))
+
+
+def test_wrong_keys_are_counted_and_the_first_named() -> None:
     tensors = weights(expected_shapes(CONFIG))
     missing = [key for key in tensors if key.startswith("identity_embed.")]
     for key in missing:
@@ -124,6 +189,9 @@ def test_layers_that_are_called_otherwise_are_renamed(tmp_path: Path) -> None:
     foreign = {key.replace("identity_embed.", "id_mlp."): tensor for key, tensor in state().items()}
     path = saved(tmp_path / "model.pt", foreign)
     check_keys(CONFIG, read_checkpoint(path, {"id_mlp.": "identity_embed."}))
+    check_keys(
+        CONFIG, read_checkpoint(saved(tmp_path / "net.pt", {f"net.{k}": v for k, v in state().items()}), {"net.": ""})
+    )
     with pytest.raises(CheckpointError, match="no key that begins with 'no_such.'"):
         read_checkpoint(path, {"no_such.": "identity_embed."})
     with pytest.raises(CheckpointError, match="already has keys that begin with 'attribute_embed.'"):
