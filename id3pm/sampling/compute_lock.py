@@ -1,16 +1,16 @@
-"""Turns on a processor that the stages share: one step at a time, the stage whose best row is most urgent first.
+"""The compute lock: stages that share a processor run one step at a time, the most urgent row first.
 
-On a CPU both stages are processes on the same cores. Left alone they halve each other's speed, and a long request in
-one stage slows a short one in the other: the scheduling policy would end at the process's border. So before each step a
-stage takes the turn, and leaves it to the other one if a row that waits there is more urgent.
+On a CPU both stages are processes on the same cores. Without a lock they halve each other's speed, and a long request
+in one stage slows a short one in the other: the scheduling policy would end at the process's border. So a stage
+acquires the lock before each step, and releases it to the other one if a row that waits there is more urgent.
 
-Where a step leaves the engine it needs one core, no more, and the others would idle: so a stage shares its turn then,
-but not with a row that has a much longer way to go than its own. Short requests are not to pay for the throughput.
+After the engine a step needs one core only. The stage then yields the lock early, but not to a row that needs much more
+time than its own: short requests do not pay for throughput.
 
-Turns are a courtesy: they change when a step runs, never its result, and nobody waits for ever. The kernel takes the
-turn from a process that dies; from one that hangs, `PATIENCE_S` does.
+The lock changes when a step runs, never its result, and every wait has a limit. The kernel releases the lock of a
+process that dies; a process that hangs is not waited for longer than `TIMEOUT_S`.
 
-Whoever waits sleeps until it is told to look: looking again and again would cost the one that computes its cores.
+A waiting stage sleeps until a named pipe wakes it: polling would cost the computing stage its cores.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-ASK_S = 0.01
-"""How often a stage that waits looks for its best row anew, and whether the turn is free although nobody said so."""
-PATIENCE_S = 2.0
-"""Longest wait for a turn."""
+POLL_S = 0.01
+"""How often a stage that waits evaluates its claim again, and whether the lock is free."""
+TIMEOUT_S = 2.0
+"""Longest wait for the lock."""
 FRESH_S = 0.1
-"""What was said longer ago does not count: whoever waits says so every `ASK_S`."""
+"""Older claims do not count: a waiting stage publishes its claim every `POLL_S`."""
 ALIKE = 2.0
-"""A turn is shared with a row whose way is at most so many times as long as one's own."""
+"""The lock is yielded early to a row that needs at most so many times the seconds of one's own."""
 _SLOT = struct.Struct("=ddd")  # a claim, and when it was made, `time.monotonic()`
 
 
@@ -53,56 +53,56 @@ class Claim(NamedTuple):
 NOTHING = Claim(math.inf, math.inf)
 
 
-class Turns(Protocol):
-    """Who may run a step."""
+class ComputeLock(Protocol):
+    """Decides which stage may run a step."""
 
-    def take(self, claim: Callable[[], Claim]) -> None:
-        """Returns when it is this stage's turn.
+    def acquire(self, claim: Callable[[], Claim]) -> None:
+        """Returns when this stage may run a step.
 
         Args:
             claim: What the stage has to do at the moment. Asked again while waiting.
         """
         ...
 
-    def share(self) -> None:
-        """The engine is done, and what is left of the step needs one core: somebody else may begin."""
+    def yield_rest(self) -> None:
+        """The engine is done and the rest of the step needs one core: another stage may begin."""
         ...
 
-    def rest(self) -> None:
-        """Nothing to do: the turn goes to whoever wants it."""
+    def release(self) -> None:
+        """Nothing to do: another stage may take the lock."""
         ...
 
     def close(self) -> None:
-        """The last call."""
+        """Releases the lock and frees its files; the last call."""
         ...
 
 
-class NoTurns:
+class NoComputeLock:
     """A stage with a processor of its own."""
 
-    def take(self, claim: Callable[[], Claim]) -> None:
-        """See `Turns.take`."""
+    def acquire(self, claim: Callable[[], Claim]) -> None:
+        """See `ComputeLock.acquire`."""
 
-    def share(self) -> None:
-        """See `Turns.share`."""
+    def yield_rest(self) -> None:
+        """See `ComputeLock.yield_rest`."""
 
-    def rest(self) -> None:
-        """See `Turns.rest`."""
+    def release(self) -> None:
+        """See `ComputeLock.release`."""
 
     def close(self) -> None:
-        """See `Turns.close`."""
+        """See `ComputeLock.close`."""
 
 
-class SharedTurns:
-    """Turns among processes: a lock on a small file in which each says how urgent its work is, and a bell for each."""
+class SharedComputeLock:
+    """A lock among processes: a locked file in which each publishes its claim, and a named pipe that wakes each."""
 
     def __init__(self, file: Path, slot: int, slots: int) -> None:
         """Opens the file, or makes it.
 
         Args:
-            file: The same for all who take turns.
+            file: The same for all processes.
             slot: Number of this stage, 0 .. slots - 1.
-            slots: How many take turns.
+            slots: How many stages share the lock.
 
         Raises:
             OSError: There is no space for it. Memory of a file without space ends the process that writes to it.
@@ -110,82 +110,82 @@ class SharedTurns:
         with contextlib.ExitStack() as opened:
             self._descriptor = _open(opened, file, os.O_CREAT)
             os.posix_fallocate(self._descriptor, 0, slots * _SLOT.size)
-            self._bells = []
+            self._pipes = []
             for number in range(slots):
-                bell = file.with_name(f"{file.name}.{number}")
+                pipe = file.with_name(f"{file.name}.{number}")
                 with contextlib.suppress(FileExistsError):
-                    os.mkfifo(bell, 0o600)
-                # like this neither reading nor writing waits for anybody at the other end
-                self._bells.append(_open(opened, bell, os.O_NONBLOCK))
+                    os.mkfifo(pipe, 0o600)
+                # opened for both, so that neither reading nor writing waits for the other end
+                self._pipes.append(_open(opened, pipe, os.O_NONBLOCK))
             self._memory = opened.enter_context(mmap.mmap(self._descriptor, slots * _SLOT.size))
             self._opened = opened.pop_all()
         self._slot, self._slots = slot, slots
-        self._mine = False
+        self._held = False
         self._claim = NOTHING
-        self._say(NOTHING)
+        self._publish(NOTHING)
 
-    def take(self, claim: Callable[[], Claim]) -> None:
-        """See `Turns.take`."""
-        give_up = time.monotonic() + PATIENCE_S
+    def acquire(self, claim: Callable[[], Claim]) -> None:
+        """See `ComputeLock.acquire`."""
+        give_up = time.monotonic() + TIMEOUT_S
         while True:
             self._claim = claim()
-            if self._mine or self._lock():
+            if self._held or self._lock():
                 if self._claim.urgency <= self._best_other().urgency:
-                    self._say(NOTHING)  # who has the turn does not wait
+                    self._publish(NOTHING)  # the holder does not wait
                     return
                 self._unlock()
-            self._say(self._claim)
+            self._publish(self._claim)
             self._sleep()
             if time.monotonic() > give_up:
                 return
 
-    def share(self) -> None:
-        """See `Turns.share`."""
+    def yield_rest(self) -> None:
+        """See `ComputeLock.yield_rest`."""
         other = self._best_other()
-        if self._mine and other is not NOTHING and other.left_s <= ALIKE * self._claim.left_s:
+        if self._held and other is not NOTHING and other.left_s <= ALIKE * self._claim.left_s:
             self._unlock()
 
-    def rest(self) -> None:
-        """See `Turns.rest`."""
-        self._say(NOTHING)
-        if self._mine:
+    def release(self) -> None:
+        """See `ComputeLock.release`."""
+        self._publish(NOTHING)
+        if self._held:
             self._unlock()
 
     def close(self) -> None:
-        """See `Turns.close`."""
-        self.rest()
+        """See `ComputeLock.close`."""
+        self.release()
         self._opened.close()
 
     def _lock(self) -> bool:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._mine = True
-        return self._mine
+            self._held = True
+        return self._held
 
     def _unlock(self) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._mine = False
-        for number, bell in enumerate(self._bells):
+        self._held = False
+        for number, pipe in enumerate(self._pipes):
             if number != self._slot:
-                with contextlib.suppress(BlockingIOError):  # it is full of rings
-                    os.write(bell, b"!")
+                with contextlib.suppress(BlockingIOError):  # the pipe is full
+                    os.write(pipe, b"!")
 
     def _sleep(self) -> None:
-        """Until somebody rings, at most `ASK_S`."""
-        if select.select([self._bells[self._slot]], [], [], ASK_S)[0]:
+        """Until another stage releases the lock, at most `POLL_S`."""
+        if select.select([self._pipes[self._slot]], [], [], POLL_S)[0]:
             with contextlib.suppress(BlockingIOError):
-                os.read(self._bells[self._slot], 4096)
+                os.read(self._pipes[self._slot], 4096)
 
-    def _say(self, claim: Claim) -> None:
+    def _publish(self, claim: Claim) -> None:
         _SLOT.pack_into(self._memory, self._slot * _SLOT.size, *claim, time.monotonic())
 
     def _best_other(self) -> Claim:
-        """The most urgent claim of those who wait elsewhere. A torn read is a wrong turn, no more."""
+        """The most urgent claim of the other stages. A torn read costs one step in the wrong order, no more."""
         now, best = time.monotonic(), NOTHING
         for slot in range(self._slots):
             if slot != self._slot:
-                urgency, left_s, said = _SLOT.unpack_from(self._memory, slot * _SLOT.size)
-                if now - said < FRESH_S and urgency < best.urgency:
+                urgency, left_s, published = _SLOT.unpack_from(self._memory, slot * _SLOT.size)
+                if now - published < FRESH_S and urgency < best.urgency:
                     best = Claim(urgency, left_s)
         return best
 

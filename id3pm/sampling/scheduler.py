@@ -21,7 +21,7 @@ from id3pm.errors import CancelledError, DeadlineError, DrainingError, EngineErr
 from id3pm.formats.images import to_uint8
 from id3pm.sampling.admission import DRAINING, Limits, check_deadline
 from id3pm.sampling.batch import OnDone, Row, RowBatch
-from id3pm.sampling.compute_lock import NOTHING, Claim, NoTurns, Turns
+from id3pm.sampling.compute_lock import NOTHING, Claim, ComputeLock, NoComputeLock
 from id3pm.sampling.cost import CostModel
 from id3pm.sampling.observer import Observer
 from id3pm.sampling.policy import best, choose, due_time, urgency
@@ -49,7 +49,7 @@ class StepScheduler:
         max_backlog_s: float = math.inf,
         cost: CostModel | None = None,
         observer: Observer | None = None,
-        turns: Turns | None = None,
+        compute_lock: ComputeLock | None = None,
     ) -> None:
         """Starts the thread.
 
@@ -62,7 +62,7 @@ class StepScheduler:
             max_backlog_s: Most seconds of work that may be in flight when a request comes: bounds the waiting.
             cost: What is known of the engine already; see `warm_up`.
             observer: Is told about the work.
-            turns: With the stages that compute on the same processor; closed with the scheduler.
+            compute_lock: Shared with the stages that compute on the same processor; closed with the scheduler.
         """
         self.engine = engine
         self._diffusion = diffusion
@@ -73,7 +73,7 @@ class StepScheduler:
         # requests could be due before the earlier one, by seconds, and so could all who come after.
         self._yardstick = copy.deepcopy(self._cost)
         self._observer = observer or Observer()
-        self._turns = turns or NoTurns()
+        self._compute_lock = compute_lock or NoComputeLock()
         self._batch = RowBatch(engine, stage)
         self._step_s = self._cost.step_s(1)
         self._steps = 0
@@ -194,7 +194,7 @@ class StepScheduler:
         while self._await_work():
             try:
                 self._expire()
-                waited_s = self._take_turn()
+                waited_s = self._acquire_lock()
                 rows = self._choose()
                 left = self._step(rows, waited_s) if rows else []
             except Exception as error:  # whatever it is, callers must hear of it, and the next request must be served
@@ -203,12 +203,12 @@ class StepScheduler:
                 left = [(row, _failure(row, error)) for row in self._rows() if row.started is not None]
             for row, outcome in left:
                 self._answer(row, outcome)
-        self._turns.close()
+        self._compute_lock.close()
 
     def _await_work(self) -> bool:
         with self._changed:
             while not (self._in_flight or self._closing):
-                self._turns.rest()
+                self._compute_lock.release()
                 self._beat = time.monotonic()
                 self._changed.wait(IDLE_BEAT_S)
             self._beat = time.monotonic()
@@ -220,14 +220,14 @@ class StepScheduler:
             if row.deadline < now:
                 self._answer(row, DeadlineError(f"the deadline passed at step {row.step} of {len(row.plan)}"))
 
-    def _take_turn(self) -> float:
+    def _acquire_lock(self) -> float:
         """Waits until this stage may compute, and says for how many seconds it did."""
         start = time.perf_counter()
-        self._turns.take(self._claim)
+        self._compute_lock.acquire(self._claim)
         return time.perf_counter() - start
 
     def _claim(self) -> Claim:
-        """Of the best row, for the turns; asked while the loop waits, which is a sign of life too."""
+        """Of the best row, for the compute lock; evaluated while the loop waits, which shows liveness too."""
         with self._changed:
             self._beat = now = time.monotonic()
             row = best(self._in_flight.values(), now)
@@ -263,7 +263,7 @@ class StepScheduler:
         start = time.perf_counter()
         try:
             self._batch.select(rows)
-            left = self._batch.step(self._turns.share)
+            left = self._batch.step(self._compute_lock.yield_rest)
         except Exception as error:
             if last_try:
                 logger.exception("request %r failed at step %d", rows[0].request.id, rows[0].step)

@@ -14,7 +14,7 @@ import pytest
 from stand_in_triton import UNET, StandInEngine, StandInRequest, StandInTriton, control, good, state_of
 
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
-from id3pm.sampling.compute_lock import NoTurns
+from id3pm.sampling.compute_lock import NoComputeLock
 from id3pm.serving.models import model_args
 from id3pm.serving.models.diffusion_stages import DenoiserModel
 from id3pm.serving.models.triton_backend import describe, read_call
@@ -233,7 +233,7 @@ def test_a_deadline_that_was_passed_on_and_is_over_ends_the_request(model: Denoi
 def test_without_space_for_the_file_of_turns_a_stage_serves_without(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(model_args.TURNS_VARIABLE, str(tmp_path / "turns"))
-    model_args.turns("onnx-cpu", 0, 2).close()
+    monkeypatch.setenv(model_args.COMPUTE_LOCK_VARIABLE, str(tmp_path / "compute_lock"))
+    model_args.compute_lock("onnx-cpu", 0, 2).close()
     monkeypatch.setattr(os, "posix_fallocate", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
-    assert isinstance(model_args.turns("onnx-cpu", 0, 2), NoTurns)
+    assert isinstance(model_args.compute_lock("onnx-cpu", 0, 2), NoComputeLock)

@@ -26,7 +26,7 @@ from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, rem
 from id3pm.serving.launcher.temp_folders import remove_stale_environments, remove_stale_folders, scratch_folder
 from id3pm.serving.launcher.triton_log import last_words
 from id3pm.serving.models.logs import Outlet
-from id3pm.serving.models.model_args import THREADS_VARIABLE, TURNS_VARIABLE
+from id3pm.serving.models.model_args import COMPUTE_LOCK_VARIABLE, THREADS_VARIABLE
 
 _POLL_S = 0.1
 _LOG_LINES = 200
@@ -139,7 +139,7 @@ class TritonServer(Endpoints):
         environment = self.runtime.environment()
         if self._threads is not None:
             environment[THREADS_VARIABLE] = str(self._threads)
-        environment[TURNS_VARIABLE] = str(scratch / "turns")
+        environment[COMPUTE_LOCK_VARIABLE] = str(scratch / "compute_lock")
         self._process = start_guarded(self._command(self.runtime, scratch), environment)
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True)
         self._reader.start()

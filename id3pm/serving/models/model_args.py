@@ -10,12 +10,12 @@ from pathlib import Path
 
 from id3pm.engines.manifest import CPU_TARGETS
 from id3pm.errors import ConfigError
-from id3pm.sampling.compute_lock import NoTurns, SharedTurns, Turns
+from id3pm.sampling.compute_lock import ComputeLock, NoComputeLock, SharedComputeLock
 
 logger = logging.getLogger(__name__)
 THREADS_VARIABLE = "ID3PM_THREADS"
-TURNS_VARIABLE = "ID3PM_TURNS"
-"""The file by which the stages of one server take turns on the CPU; `id3pm serve` sets it."""
+COMPUTE_LOCK_VARIABLE = "ID3PM_COMPUTE_LOCK"
+"""The file of the compute lock that the stages of one server share on a CPU; `id3pm serve` sets it."""
 
 
 def device_of(args: Mapping[str, str], target: str) -> str:
@@ -42,24 +42,24 @@ def threads() -> int | None:
     return int(value)
 
 
-def turns(target: str, stage: int, stages: int) -> Turns:
-    """How a stage shares its processor with the others: by turns on a CPU, where the launcher named a file for them.
+def compute_lock(target: str, stage: int, stages: int) -> ComputeLock:
+    """The lock that a stage shares with the others on a CPU, where the launcher named a file for it.
 
-    Where there is no space for the file the stages serve without turns: slower for short requests, not wrong.
+    Where there is no space for the file the stages serve without it: slower for short requests, not wrong.
 
     Args:
         target: What the engine was built for.
         stage: Number of the stage, from 0.
         stages: How many there are.
     """
-    file = os.environ.get(TURNS_VARIABLE)
+    file = os.environ.get(COMPUTE_LOCK_VARIABLE)
     if not file or target not in CPU_TARGETS:
-        return NoTurns()
+        return NoComputeLock()
     try:
-        return SharedTurns(Path(file), stage, stages)
+        return SharedComputeLock(Path(file), stage, stages)
     except OSError as error:
-        logger.warning("the stages take no turns: %s", error.strerror)
-        return NoTurns()
+        logger.warning("no compute lock between the stages: %s", error.strerror)
+        return NoComputeLock()
 
 
 def parameter(args: Mapping[str, str], name: str) -> int:

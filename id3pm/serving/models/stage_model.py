@@ -27,7 +27,7 @@ from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
 from id3pm.serving.models.long_poll import Watch, Watchers
 from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
-from id3pm.serving.models.model_args import device_of, parameter, threads, turns
+from id3pm.serving.models.model_args import compute_lock, device_of, parameter, threads
 from id3pm.serving.models.pending import Outcome, PendingRows
 from id3pm.serving.models.request_registry import Flight, Flights, content_of
 from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
@@ -93,7 +93,7 @@ class StageModel(abc.ABC):
             max_backlog_s=parameter(args, "max_backlog_s"),
             cost=cost,
             observer=_StageObserver(self._metrics, self._watchers),
-            turns=turns(self.manifest.target, STAGES.index(self.stage), len(STAGES)),
+            compute_lock=compute_lock(self.manifest.target, STAGES.index(self.stage), len(STAGES)),
         )
         self._serial = itertools.count(1)
         self._answers = Worker("answers")

@@ -14,15 +14,15 @@ import pytest
 from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
 
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
-from id3pm.sampling import compute_lock as turns
-from id3pm.sampling.compute_lock import ALIKE, Claim, NoTurns, SharedTurns
+from id3pm.sampling import compute_lock as lock_module
+from id3pm.sampling.compute_lock import ALIKE, Claim, NoComputeLock, SharedComputeLock
 from id3pm.sampling.policy import best
 from id3pm.sampling.scheduler import StepScheduler
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[SharedTurns, SharedTurns]]:
-    both = SharedTurns(tmp_path / "turns", 0, 2), SharedTurns(tmp_path / "turns", 1, 2)
+def pair(tmp_path: Path) -> Iterator[tuple[SharedComputeLock, SharedComputeLock]]:
+    both = SharedComputeLock(tmp_path / "compute_lock", 0, 2), SharedComputeLock(tmp_path / "compute_lock", 1, 2)
     yield both
     for one in both:
         one.close()
@@ -34,132 +34,132 @@ def in_thread(action: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def test_one_waits_while_the_other_computes(pair: tuple[SharedTurns, SharedTurns]) -> None:
+def test_one_waits_while_the_other_computes(pair: tuple[SharedComputeLock, SharedComputeLock]) -> None:
     first, second = pair
-    first.take(lambda: Claim(5.0, 1.0))
-    waiter = in_thread(lambda: second.take(lambda: Claim(9.0, 1.0)))
+    first.acquire(lambda: Claim(5.0, 1.0))
+    waiter = in_thread(lambda: second.acquire(lambda: Claim(9.0, 1.0)))
     waiter.join(0.1)
     assert waiter.is_alive()
-    first.take(lambda: Claim(5.0, 1.0))  # less urgent work waits: the turn stays
+    first.acquire(lambda: Claim(5.0, 1.0))  # less urgent work waits: the lock is kept
     assert waiter.is_alive()
-    first.rest()
+    first.release()
     waiter.join(1.0)
     assert not waiter.is_alive()
 
 
-def test_who_waits_is_woken_as_soon_as_the_turn_is_free(
-    pair: tuple[SharedTurns, SharedTurns], monkeypatch: pytest.MonkeyPatch
+def test_a_waiting_stage_wakes_as_soon_as_the_lock_is_free(
+    pair: tuple[SharedComputeLock, SharedComputeLock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "ASK_S", 30.0)
-    monkeypatch.setattr(turns, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(lock_module, "POLL_S", 30.0)
+    monkeypatch.setattr(lock_module, "TIMEOUT_S", 60.0)
     first, second = pair
-    first.take(lambda: Claim(5.0, 1.0))
-    waiter = in_thread(lambda: second.take(lambda: Claim(9.0, 1.0)))
+    first.acquire(lambda: Claim(5.0, 1.0))
+    waiter = in_thread(lambda: second.acquire(lambda: Claim(9.0, 1.0)))
     wait_until(lambda: first._best_other().urgency == 9.0)
-    first.rest()
+    first.release()
     waiter.join(2.0)
     assert not waiter.is_alive()
 
 
 def test_a_stage_leaves_no_descriptor_open(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    SharedTurns(tmp_path / "turns", 0, 2).close()
+    SharedComputeLock(tmp_path / "compute_lock", 0, 2).close()
     (tmp_path / "others.0").mkdir()
     with pytest.raises(OSError):
-        SharedTurns(tmp_path / "others", 0, 2)
+        SharedComputeLock(tmp_path / "others", 0, 2)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_the_turn_goes_to_more_urgent_work_and_comes_back(pair: tuple[SharedTurns, SharedTurns]) -> None:
+def test_the_lock_goes_to_more_urgent_work_and_comes_back(pair: tuple[SharedComputeLock, SharedComputeLock]) -> None:
     first, second = pair
     order: list[str] = []
 
     def urgent() -> None:
-        second.take(lambda: Claim(1.0, 1.0))
+        second.acquire(lambda: Claim(1.0, 1.0))
         order.append("urgent")
-        second.rest()
+        second.release()
 
-    first.take(lambda: Claim(5.0, 1.0))
+    first.acquire(lambda: Claim(5.0, 1.0))
     waiter = in_thread(urgent)
     wait_until(lambda: first._best_other().urgency == 1.0)
-    first.take(lambda: Claim(5.0, 1.0))  # leaves the turn, and takes it again afterwards
+    first.acquire(lambda: Claim(5.0, 1.0))  # releases the lock, and acquires it again
     order.append("patient")
     waiter.join(1.0)
     assert order == ["urgent", "patient"]
 
 
 @pytest.mark.parametrize(("left_s", "shared"), [(0.5, True), (ALIKE, True), (ALIKE + 0.1, False)])
-def test_a_turn_is_shared_with_who_has_no_much_longer_way(
-    pair: tuple[SharedTurns, SharedTurns], left_s: float, shared: bool
+def test_the_lock_is_yielded_early_to_rows_that_need_no_much_longer(
+    pair: tuple[SharedComputeLock, SharedComputeLock], left_s: float, shared: bool
 ) -> None:
     first, second = pair
-    first.share()  # not its turn: nothing to share
-    first.take(lambda: Claim(5.0, 1.0))
-    first.share()
+    first.yield_rest()  # it does not hold the lock: nothing to yield
+    first.acquire(lambda: Claim(5.0, 1.0))
+    first.yield_rest()
     assert not second._lock(), "nobody waits for it"
-    waiter = in_thread(lambda: second.take(lambda: Claim(9.0, left_s)))
+    waiter = in_thread(lambda: second.acquire(lambda: Claim(9.0, left_s)))
     wait_until(lambda: first._best_other().urgency == 9.0)
-    first.share()
+    first.yield_rest()
     waiter.join(0.2)
     assert waiter.is_alive() != shared
-    first.rest()
+    first.release()
     waiter.join(1.0)
-    second.rest()
+    second.release()
 
 
-def test_urgency_that_grows_while_waiting_counts(pair: tuple[SharedTurns, SharedTurns]) -> None:
+def test_urgency_that_grows_while_waiting_counts(pair: tuple[SharedComputeLock, SharedComputeLock]) -> None:
     first, second = pair
     urgency = 9.0
-    first.take(lambda: Claim(5.0, 1.0))
-    waiter = in_thread(lambda: second.take(lambda: Claim(urgency, 1.0)))
+    first.acquire(lambda: Claim(5.0, 1.0))
+    waiter = in_thread(lambda: second.acquire(lambda: Claim(urgency, 1.0)))
     wait_until(lambda: first._best_other().urgency == 9.0)
     urgency = 1.0
     wait_until(lambda: first._best_other().urgency == 1.0)
-    second_had_it = threading.Thread(target=lambda: (waiter.join(1.0), second.rest()), daemon=True)
+    second_had_it = threading.Thread(target=lambda: (waiter.join(1.0), second.release()), daemon=True)
     second_had_it.start()
-    first.take(lambda: Claim(5.0, 1.0))
+    first.acquire(lambda: Claim(5.0, 1.0))
     assert not waiter.is_alive()
 
 
 def test_a_hung_stage_does_not_hold_up_the_other(
-    pair: tuple[SharedTurns, SharedTurns], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[SharedComputeLock, SharedComputeLock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(lock_module, "TIMEOUT_S", 0.2)
     first, second = pair
-    first.take(lambda: Claim(5.0, 1.0))  # and never comes back
+    first.acquire(lambda: Claim(5.0, 1.0))  # and never comes back
     start = time.monotonic()
-    second.take(lambda: Claim(9.0, 1.0))
+    second.acquire(lambda: Claim(9.0, 1.0))
     assert 0.2 <= time.monotonic() - start < 1.0
 
 
-def test_the_kernel_takes_the_turn_from_a_dead_process(tmp_path: Path) -> None:
-    file = tmp_path / "turns"
+def test_the_kernel_releases_the_lock_of_a_dead_process(tmp_path: Path) -> None:
+    file = tmp_path / "compute_lock"
     code = (
-        "import time; from pathlib import Path; from id3pm.sampling.compute_lock import Claim, SharedTurns\n"
-        f"SharedTurns(Path({str(file)!r}), 0, 2).take(lambda: Claim(-1.0, 1.0)); print('mine', flush=True)\n"
+        "import time; from pathlib import Path; from id3pm.sampling.compute_lock import Claim, SharedComputeLock\n"
+        f"SharedComputeLock(Path({str(file)!r}), 0, 2).acquire(lambda: Claim(-1.0, 1.0)); print('mine', flush=True)\n"
         "time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "mine\n"
-        survivor = SharedTurns(file, 1, 2)
+        survivor = SharedComputeLock(file, 1, 2)
         assert not survivor._lock()
     finally:
         process.kill()
         process.wait(10.0)
         process.stdout.close()  # type: ignore[union-attr]
     start = time.monotonic()
-    survivor.take(lambda: Claim(9.0, 1.0))
-    assert time.monotonic() - start < turns.PATIENCE_S / 2
+    survivor.acquire(lambda: Claim(9.0, 1.0))
+    assert time.monotonic() - start < lock_module.TIMEOUT_S / 2
     survivor.close()
 
 
 def test_short_requests_overtake_the_long_ones_of_the_other_stage(tmp_path: Path) -> None:
     inbox, engines = Inbox(), (FakeEngine(), FakeEngine())
     engines[0].delay_s = engines[1].delay_s = 0.005
-    pair = SharedTurns(tmp_path / "turns", 0, 2), SharedTurns(tmp_path / "turns", 1, 2)
+    pair = SharedComputeLock(tmp_path / "compute_lock", 0, 2), SharedComputeLock(tmp_path / "compute_lock", 1, 2)
     schedulers = [
-        StepScheduler(engine, DIFFUSION, stage, cost=KnownCost(), turns=one)
+        StepScheduler(engine, DIFFUSION, stage, cost=KnownCost(), compute_lock=one)
         for engine, stage, one in zip(engines, (STAGE_BASE, STAGE_SR), pair, strict=True)
     ]
 
@@ -173,17 +173,17 @@ def test_short_requests_overtake_the_long_ones_of_the_other_stage(tmp_path: Path
     assert all(scheduler.close() for scheduler in schedulers)
 
 
-def test_a_scheduler_shares_its_turn_as_soon_as_the_engine_is_done() -> None:
+def test_a_scheduler_yields_the_lock_as_soon_as_the_engine_is_done() -> None:
     engine, inbox, seen = FakeEngine(), Inbox(), []
 
-    class Watched(NoTurns):
-        def take(self, claim: Callable[[], Claim]) -> None:
+    class Watched(NoComputeLock):
+        def acquire(self, claim: Callable[[], Claim]) -> None:
             seen.append((claim().left_s, len(engine.calls)))
 
-        def share(self) -> None:
+        def yield_rest(self) -> None:
             seen.append(("shared", len(engine.calls)))
 
-    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE, cost=KnownCost(), turns=Watched())
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE, cost=KnownCost(), compute_lock=Watched())
     before = len(engine.calls)
     scheduler.submit(request("three", options=dataclasses.replace(PLAIN, steps=3)), inbox.receiver("three"))
     inbox.sample("three")
