@@ -7,12 +7,44 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 from id3pm.errors import DeadlineError, OverloadedError
 
 DRAINING = "this server is draining and takes no new requests: send it to another, or retry after 5 s"
 
 HOPELESS = 0.5  # of the expected time: estimates err, and who may be in time gets a chance
+
+
+MOST = 2.0  # times a limit: so far those go beyond it who have less than their share
+
+
+class Load(NamedTuple):
+    """What is in flight.
+
+    Attributes:
+        rows: Images.
+        backlog_s: Seconds of work.
+        callers: How many have any of it, with the one who comes.
+    """
+
+    rows: int
+    backlog_s: float
+    callers: int = 1
+
+
+def has_room(total: float, own: float, limit: float, callers: int) -> bool:
+    """Whether a caller may add to what is in flight: to the limit, or to its share of it where others fill that.
+
+    So a caller that takes all there is keeps no other one out.
+
+    Args:
+        total: What is in flight of all callers.
+        own: What is of this one.
+        limit: Most that one caller alone may have.
+        callers: How many have something in flight, this one with them.
+    """
+    return total <= limit or (own <= limit / callers and total <= MOST * limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,23 +61,29 @@ class Limits:
     max_waiting: int
     max_backlog_s: float
 
-    def check(self, in_flight: int, more: int, backlog_s: float) -> None:
-        """Whether more rows can be taken beside those in flight, which are `backlog_s` seconds of work.
+    def check(self, load: Load, own: Load, more: int) -> None:
+        """Whether more rows can be taken beside those in flight.
+
+        Args:
+            load: Of all callers.
+            own: Of the one who comes.
+            more: Rows that come.
 
         Raises:
             OverloadedError: They cannot.
         """
-        excess = in_flight + more - self.max_rows - self.max_waiting
-        if excess > 0:
-            waiting = max(0, in_flight - self.max_rows)
+        most = self.max_rows + self.max_waiting
+        if not has_room(load.rows + more, own.rows + more, most, load.callers):
+            waiting = max(0, load.rows - self.max_rows)
+            excess = load.rows + more - most
             raise OverloadedError(
                 f"{waiting} requests wait, and with {more} more there would be more than the {self.max_waiting} "
-                f"that are allowed; retry after {_whole(backlog_s * min(1.0, excess / max(in_flight, 1)))} s"
+                f"that are allowed; retry after {_whole(load.backlog_s * min(1.0, excess / max(load.rows, 1)))} s"
             )
-        if backlog_s > self.max_backlog_s:
+        if not has_room(load.backlog_s, own.backlog_s, self.max_backlog_s, load.callers):
             raise OverloadedError(
-                f"{backlog_s:.0f} s of work are in flight, and {self.max_backlog_s:g} s are allowed; "
-                f"retry after {_whole(backlog_s - self.max_backlog_s)} s"
+                f"{load.backlog_s:.0f} s of work are in flight, and {self.max_backlog_s:g} s are allowed; "
+                f"retry after {_whole(load.backlog_s - self.max_backlog_s)} s"
             )
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,20 @@ from id3pm.sampling.request import Sample, SampleRequest
 OnDone = Callable[[Sample | Id3pmError], None]
 
 
+class Place(NamedTuple):
+    """A place in the line of all callers, on a clock that counts work; see `id3pm.sampling.policy`.
+
+    Attributes:
+        due: Earlier ones go first.
+        start: Where the caller's earlier work ends, or the line was.
+        end: Where the row's own work ends.
+    """
+
+    due: float
+    start: float
+    end: float
+
+
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Row:
     """One request on its way through a scheduler.
@@ -32,6 +47,7 @@ class Row:
         on_done: Takes the result, exactly once.
         submitted: Monotonic seconds of its arrival.
         due: Monotonic seconds at which it should be done; see `id3pm.sampling.policy`.
+        place: In the line of all callers; the policy exchanges those of a caller's rows.
         deadline: Monotonic seconds after which nobody wants the result.
         order: Number of its arrival.
         started: Monotonic seconds of its first step, or `None` while it waits for that.
@@ -48,6 +64,7 @@ class Row:
     on_done: OnDone
     submitted: float
     due: float = math.inf
+    place: Place = Place(0.0, 0.0, 0.0)
     deadline: float = math.inf
     order: int = 0
     started: float | None = None

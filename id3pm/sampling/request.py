@@ -27,6 +27,7 @@ class SampleRequest:
         low_res: The image to upsample, float32 [3, s, s] in [-1, 1].
         deadline: `time.monotonic()` seconds after which the result is of no use, or `None`.
         priority: Class from 0 up; smaller ones go first, see `id3pm.sampling.policy`. No image depends on it.
+        caller: Whose share of the machine it takes; see there, too.
     """
 
     id: str
@@ -37,6 +38,7 @@ class SampleRequest:
     low_res: FloatArray | None = None
     deadline: float | None = None
     priority: int = 1
+    caller: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,19 +12,19 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from id3pm.config import DiffusionConfig
 from id3pm.diffusion.samplers import plan
 from id3pm.engines.base import Engine
 from id3pm.errors import CancelledError, DeadlineError, DrainingError, EngineError, Id3pmError, InvalidInputError
 from id3pm.formats.images import to_uint8
-from id3pm.sampling.admission import DRAINING, Limits, check_deadline
-from id3pm.sampling.batch import OnDone, Row, RowBatch
+from id3pm.sampling.admission import DRAINING, Limits, Load, check_deadline
+from id3pm.sampling.batch import OnDone, Place, Row, RowBatch
 from id3pm.sampling.compute_lock import NOTHING, Claim, ComputeLock, NoComputeLock
 from id3pm.sampling.cost import CostModel
 from id3pm.sampling.observer import Observer
-from id3pm.sampling.policy import best, choose, due_time, urgency
+from id3pm.sampling.policy import best, choose, due_time, take_place, urgency
 from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.sampling.status import Progress, Status
 
@@ -79,6 +79,7 @@ class StepScheduler:
         self._steps = 0
         self._in_flight: dict[str, Row] = {}  # waiting, active and paused, by request id
         self._arrivals = itertools.count()
+        self._clock = 0.0  # of the line of all callers, see the policy
         self._changed = threading.Condition()  # guards all fields but _batch, which belongs to the thread
         self._draining = self._closing = False
         self._beat = time.monotonic()
@@ -111,9 +112,12 @@ class StepScheduler:
             for row in rows:
                 if row.request.id in self._in_flight:
                     raise InvalidInputError(f"request id {row.request.id!r} is in flight already; choose unique ids")
-            self._limits.check(len(self._in_flight), len(rows), self._backlog_s())
+            callers = {row.request.caller for row in rows}
+            for caller in callers:
+                self._check_room(caller, sum(row.request.caller == caller for row in rows))
             for row in rows:
                 row.order = next(self._arrivals)
+                row.place = self._place(row)
                 self._in_flight[row.request.id] = row
             self._changed.notify_all()
 
@@ -126,9 +130,23 @@ class StepScheduler:
         due = due_time(now, self._yardstick.service_s(steps, self._max_rows), request.priority, deadline)
         return Row(request=request, plan=steps, on_done=on_done, submitted=now, due=due, deadline=deadline)
 
-    def _backlog_s(self) -> float:
-        evaluations = sum(row.evaluations_left for row in self._in_flight.values())
-        return self._cost.work_s(evaluations, self._max_rows)
+    def _check_room(self, caller: str, more: int) -> None:
+        """Raises `OverloadedError` where a caller may have no more rows in flight."""
+        rows = list(self._in_flight.values())
+        own = [row for row in rows if row.request.caller == caller]
+        callers = len({caller, *(row.request.caller for row in rows)})
+        load, share = (Load(len(some), self._work_s(some), callers) for some in (rows, own))
+        self._limits.check(load, share, more)
+
+    def _place(self, row: Row) -> Place:
+        own = (other.place for other in self._in_flight.values() if other.request.caller == row.request.caller)
+        work_s = self._yardstick.work_s(row.evaluations_left, self._max_rows)
+        service_s = self._yardstick.service_s(row.plan, self._max_rows)
+        return take_place(own, self._clock, row.due - row.submitted, service_s, work_s)
+
+    def _work_s(self, rows: Iterable[Row]) -> float:
+        """Seconds of work that these rows still need."""
+        return self._cost.work_s(sum(row.evaluations_left for row in rows), self._max_rows)
 
     def extend(self, request_id: str, deadline: float | None) -> None:
         """Lets a request in flight take until this deadline too, `None` for any time: somebody else waits for it."""
@@ -166,7 +184,7 @@ class StepScheduler:
                 loop_age_s=time.monotonic() - self._beat,
                 step_s=self._step_s,
                 steps=self._steps,
-                backlog_s=self._backlog_s(),
+                backlog_s=self._work_s(rows),
                 draining=self._draining or self._closing,
             )
 
@@ -246,6 +264,7 @@ class StepScheduler:
             for row in chosen:
                 row.active = True
                 row.started = now if row.started is None else row.started
+                self._clock = max(self._clock, row.place.start)
         return chosen
 
     def _step(
@@ -287,6 +306,8 @@ class StepScheduler:
             if row.answered:
                 return False
             row.answered = True
+            if isinstance(outcome, Sample):
+                self._clock = max(self._clock, row.place.end)
             del self._in_flight[row.request.id]
         try:
             self._observer.ended(row, outcome)

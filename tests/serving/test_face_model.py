@@ -16,6 +16,7 @@ from id3pm.face.stage import FaceResult
 from id3pm.serving.launcher.health_check import Patience, hung_thread
 from id3pm.serving.models import face_embedding as face
 from id3pm.serving.models import liveness as pulse
+from id3pm.serving.models import photo_queue
 from id3pm.serving.models.face_embedding import FaceModel
 
 ARGS = {"model_repository": "nowhere", "model_version": "1", "model_name": "face_embedding"}
@@ -73,9 +74,9 @@ def ping(model: FaceModel) -> dict[str, Any]:
 def test_a_ping_is_answered_while_photographs_are_at_work(model: FaceModel, faces: StandInFaces) -> None:
     faces.go.clear()
     requests = [photograph(b"\xff1", b"\xff2"), photograph(b"\xff3")]
-    for request in requests:
-        model.answer(request)
+    model.answer(requests[0])
     wait_until(lambda: faces.seen)
+    model.answer(requests[1])
     time.sleep(0.2)
     state = ping(model)
     assert (state["active"], state["waiting"], state["in_flight"]) == (1, 1, 2) and state["loop_age_ms"] >= 200
@@ -90,7 +91,9 @@ def test_who_has_gone_or_is_too_late_costs_no_work(model: FaceModel, faces: Stan
     faces.go.clear()
     first, gone, late = (photograph(name) for name in (b"\xff1", b"\xff2", b"\xff3"))
     late.timeout_us = 1000
-    for request in (first, gone, late):
+    model.answer(first)
+    wait_until(lambda: faces.seen)
+    for request in (gone, late):
         model.answer(request)
     gone.gone = True
     time.sleep(0.01)
@@ -104,14 +107,14 @@ def test_who_has_gone_or_is_too_late_costs_no_work(model: FaceModel, faces: Stan
 def test_photographs_beyond_the_bound_are_refused(
     model: FaceModel, faces: StandInFaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(face, "MAX_WAITING_PHOTO_BYTES", 10)
+    monkeypatch.setattr(photo_queue, "MAX_WAITING_PHOTO_BYTES", 10)
     faces.go.clear()
     large, small, refused = photograph(b"\xff" * 100), photograph(b"\xff1"), photograph(b"\xff2")
     model.answer(large)
     model.answer(small)
     assert small.response().error.code == "UNAVAILABLE" and "retry after" in str(small.response().error)
-    monkeypatch.setattr(face, "MAX_WAITING_PHOTOS", 0)
-    monkeypatch.setattr(face, "MAX_WAITING_PHOTO_BYTES", 1000)
+    monkeypatch.setattr(photo_queue, "MAX_WAITING_PHOTOS", 0)
+    monkeypatch.setattr(photo_queue, "MAX_WAITING_PHOTO_BYTES", 1000)
     model.answer(refused)
     assert refused.response().error.code == "UNAVAILABLE"
     faces.go.set()
@@ -127,7 +130,7 @@ def test_after_a_drain_nothing_new_is_taken_and_other_orders_are_refused(model: 
     model.answer(drain)
     assert state_of(drain)["draining"]
     model.answer(other)
-    assert "this model takes ping and drain" in str(other.response().error)
+    assert "this model takes ping, cancel, drain" in str(other.response().error)
     request = photograph(b"\xff")
     model.answer(request)
     assert request.response().error.code == "UNAVAILABLE"

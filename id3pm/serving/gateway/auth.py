@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import ipaddress
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ else:
 
 KINDS = ("photo", "vector")
 MIN_TOKEN = 16
+_OWNER_KEY = secrets.token_bytes(32)
 # What a request to a model is made from; super_resolution takes neither a photograph nor an ID vector.
 MODELS = {
     "id3pm": "vector",
@@ -39,10 +41,12 @@ class Caller:
     Attributes:
         name: For the log.
         may_send: Some of `KINDS`.
+        owner: Whose the ids of its requests are (`id3pm.serving.protocol.wire.OWNER`); all without a token are one.
     """
 
     name: str
     may_send: tuple[str, ...]
+    owner: str = "anybody"
 
     def require(self, model: str) -> None:
         """Checks that the caller may send what a model is made for.
@@ -100,7 +104,9 @@ class Access:
         if self.accept == KINDS:
             return caller
         name = "callers of this service" if caller is ANYBODY else caller.name
-        return Caller(name, tuple(kind for kind in caller.may_send if kind in self.accept))
+        return dataclasses.replace(
+            caller, name=name, may_send=tuple(kind for kind in caller.may_send if kind in self.accept)
+        )
 
 
 def read_tokens(path: Path, accept: tuple[str, ...] = KINDS) -> Access:
@@ -139,7 +145,12 @@ def _caller(where: str, table: Any) -> tuple[bytes, Caller]:
         raise ConfigError(f"{where} ({name}): token: must be ASCII text of at least {MIN_TOKEN} characters")
     if not isinstance(may_send, list) or not may_send or not all(kind in KINDS for kind in may_send):
         raise ConfigError(f"{where} ({name}): may_send={may_send!r}: list some of {', '.join(KINDS)}")
-    return token.encode(), Caller(name, tuple(may_send))
+    return token.encode(), Caller(name, tuple(may_send), _owner(token))
+
+
+def _owner(token: str) -> str:
+    """A token's owner: a keyed hash, for it travels to the stages. The same for as long as this process lives."""
+    return hmac.new(_OWNER_KEY, token.encode(), "sha256").hexdigest()[:32]
 
 
 def check_exposure(host: str, access: Access, *, insecure: bool) -> None:

@@ -20,6 +20,7 @@ from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import MODELS, Access, Caller
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.origin import grpc_peer, origin_of
 from id3pm.serving.gateway.request import read_message
 from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.upstream import SERVICE, Upstream, Upstreams
@@ -198,13 +199,15 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         asked, request = read_message(request)
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
-        upstream = self._upstreams.get(new_work=asked.control is None and not self._sequels.include(asked))
+        origin = origin_of(caller, *grpc_peer(context.peer()))
+        new_work = asked.control is None and not self._sequels.include(origin.owner, asked)
+        upstream = self._upstreams.get(new_work=new_work)
         held.enter_context(self._admission.request(work=asked.control is None))
-        work = _call(upstream, "ModelInfer", request, context)
+        work = _call(upstream, "ModelInfer", origin.into_message(request), context)
         if asked.control is not None:
             return await work
-        answer = await self._flights.fly(asked.id, upstream, work, held)
-        self._sequels.answered(asked)
+        answer = await self._flights.fly(origin.key(asked.id), upstream, work, held)
+        self._sequels.answered(origin.owner, asked)
         return answer
 
     async def _write(self, answer: bytes, context: Any) -> None:

@@ -15,6 +15,7 @@ from id3pm.serving.gateway.admission import Admission, Body
 from id3pm.serving.gateway.auth import MODELS, Access, Caller
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.origin import Origin, origin_of
 from id3pm.serving.gateway.request import check_model, read_json
 from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.sse import EventStream, taken
@@ -160,14 +161,20 @@ class HttpGateway:
         headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
         if new_length is not None:
             headers["Inference-Header-Content-Length"] = str(new_length)
-        upstream = self._upstreams.get(new_work=asked.control is None and not self._sequels.include(asked))
+        origin = _origin(request, caller)
+        if generate:
+            body = origin.into_json(body)
+        else:
+            headers |= origin.headers
+        new_work = asked.control is None and not self._sequels.include(origin.owner, asked)
+        upstream = self._upstreams.get(new_work=new_work)
         held.enter_context(self._admission.request(work=asked.control is None))
         work = upstream.http("POST", request.path, body, headers)
         if asked.control is None:
-            work = self._flights.fly(asked.id, upstream, work, held)
+            work = self._flights.fly(origin.key(asked.id), upstream, work, held)
         found = await work
         if found.status < 400:
-            self._sequels.answered(asked)
+            self._sequels.answered(origin.owner, asked)
         answer = _answer(found)
         await taken(request, answer.prepare(request), self._write_s)
         await taken(request, answer.write_eof(), self._write_s)  # here, where it still counts
@@ -185,7 +192,7 @@ class HttpGateway:
         with contextlib.ExitStack() as held:
             body = await self._body(request, held.enter_context(self._admission.body()))
             held.enter_context(self._admission.request(work=True))
-            return await self._events.answer(request, model, body, held)
+            return await self._events.answer(request, _origin(request, caller), model, body, held)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
@@ -269,6 +276,11 @@ class HttpGateway:
     def _is_allowed(self, request: web.Request) -> bool:
         origin = request.headers.get("Origin")
         return origin is not None and ("*" in self._origins or origin in self._origins)
+
+
+def _origin(request: web.Request, caller: Caller) -> Origin:
+    peer = None if request.transport is None else request.transport.get_extra_info("peername")
+    return origin_of(caller, *(peer[:2] if peer else (None, None)))
 
 
 def _answer(answer: HttpAnswer) -> web.Response:

@@ -13,10 +13,13 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.upstream import Upstream
-from id3pm.serving.launcher.preflight import STAGE_MODELS
+from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.protocol.wire import RequestKey
 
 T = TypeVar("T")
+CANCELLED_MODELS = (FACE_MODEL, *STAGE_MODELS.values())
 _AGAIN_S, _SELDOM_S = 0.2, 1.0  # from one round of cancels to the next, at first and after a while
 _PATIENCE_S = 900.0  # longer than any queue; the work itself ends with its Triton process at the latest
 
@@ -28,54 +31,54 @@ class _Cancel:
 
 
 class Flights:
-    """Counts the callers of every request id. A stage joins equal requests of one id, so the last one to go cancels."""
+    """Counts who waits for every request. A stage joins equal requests of one id, so the last one to go cancels."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._callers: collections.Counter[str] = collections.Counter()
-        self._cancels: dict[str, _Cancel] = {}
-        self._lost: collections.defaultdict[str, set[asyncio.Future[Any]]] = collections.defaultdict(set)
+        self._callers: collections.Counter[RequestKey] = collections.Counter()
+        self._cancels: dict[RequestKey, _Cancel] = {}
+        self._lost: collections.defaultdict[RequestKey, set[asyncio.Future[Any]]] = collections.defaultdict(set)
 
-    async def enter(self, request_id: str) -> None:
+    async def enter(self, key: RequestKey) -> None:
         """A caller asks for work.
 
         Where an earlier request of this id is being cancelled, that ends first: what has been found is over, and what
         has not is not looked for any more, for it is wanted again.
         """
-        while request_id in self._cancels:
-            self._cancels[request_id].stop.set()
-            await asyncio.wait([self._cancels[request_id].task])
-        self._callers[request_id] += 1
+        while key in self._cancels:
+            self._cancels[key].stop.set()
+            await asyncio.wait([self._cancels[key].task])
+        self._callers[key] += 1
         self._counters.in_flight += 1
 
-    def leave(self, request_id: str) -> None:
+    def leave(self, key: RequestKey) -> None:
         """A caller has its answer."""
         self._counters.in_flight -= 1
-        self._callers[request_id] -= 1
-        if self._callers[request_id] == 0:
-            del self._callers[request_id]
+        self._callers[key] -= 1
+        if self._callers[key] == 0:
+            del self._callers[key]
 
-    def abandon(self, request_id: str, upstream: Upstream, work: asyncio.Future[Any]) -> None:
+    def abandon(self, key: RequestKey, upstream: Upstream, work: asyncio.Future[Any]) -> None:
         """A caller has gone; where it was the last one, the stages are told until the work of all has ended.
 
         Args:
-            request_id: The request.
+            key: The request, with its owner.
             upstream: Where it was sent.
             work: Its answer to come.
         """
-        self._lost[request_id].add(work)
-        work.add_done_callback(lambda _: self._ended(request_id, work))
-        self.leave(request_id)
+        self._lost[key].add(work)
+        work.add_done_callback(lambda _: self._ended(key, work))
+        self.leave(key)
         self._counters.disconnects += 1
-        if self._callers[request_id] == 0:
+        if self._callers[key] == 0:
             stop = asyncio.Event()
-            task = asyncio.ensure_future(self._cancel(request_id, upstream, stop))
-            self._cancels[request_id] = _Cancel(task, stop)
-            task.add_done_callback(lambda _: self._cancels.pop(request_id))
+            task = asyncio.ensure_future(self._cancel(key, upstream, stop))
+            self._cancels[key] = _Cancel(task, stop)
+            task.add_done_callback(lambda _: self._cancels.pop(key))
 
     async def fly(
         self,
-        request_id: str,
+        key: RequestKey,
         upstream: Upstream,
         work: Coroutine[Any, Any, T],
         held: contextlib.ExitStack | None = None,
@@ -83,13 +86,13 @@ class Flights:
         """Runs `work` for a caller that may go (whose task is cancelled then).
 
         Args:
-            request_id: The request.
+            key: The request, with its owner.
             upstream: Where it is sent.
             work: Sends it, and gives its answer.
             held: What the request occupies. Where the caller goes, it is taken from him and kept until the work ends.
         """
         try:
-            await self.enter(request_id)
+            await self.enter(key)
         except asyncio.CancelledError:
             work.close()
             raise
@@ -101,12 +104,12 @@ class Flights:
             if held is not None:
                 kept = held.pop_all()
                 task.add_done_callback(lambda _: kept.close())
-            self.abandon(request_id, upstream, task)
+            self.abandon(key, upstream, task)
             raise
         except BaseException:
-            self.leave(request_id)
+            self.leave(key)
             raise
-        self.leave(request_id)
+        self.leave(key)
         return answer
 
     async def close(self) -> None:
@@ -116,24 +119,25 @@ class Flights:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, request_id: str, work: asyncio.Future[Any]) -> None:
-        lost = self._lost[request_id]
+    def _ended(self, key: RequestKey, work: asyncio.Future[Any]) -> None:
+        lost = self._lost[key]
         lost.discard(work)
         if not lost:
-            del self._lost[request_id]
-            if request_id in self._cancels:
-                self._cancels[request_id].stop.set()
+            del self._lost[key]
+            if key in self._cancels:
+                self._cancels[key].stop.set()
 
-    async def _cancel(self, request_id: str, upstream: Upstream, stop: asyncio.Event) -> None:
-        """Between two stages, or waiting for the face stage, a request is known to none: hence again and again.
+    async def _cancel(self, key: RequestKey, upstream: Upstream, stop: asyncio.Event) -> None:
+        """Between two stages a request is known to none: hence again and again.
 
         A stage that does not answer may do so later; a Triton that is gone ends the work, and this with it.
         """
+        origin = Origin(key.owner or "", "gateway")
         clock, pause_s = asyncio.get_running_loop().time, _AGAIN_S
         deadline = clock() + _PATIENCE_S
-        while not stop.is_set() and request_id in self._lost and clock() < deadline:
+        while not stop.is_set() and key in self._lost and clock() < deadline:
             await asyncio.gather(
-                *(upstream.control(model, "cancel", request_id) for model in STAGE_MODELS.values()),
+                *(upstream.control(model, "cancel", key.id, origin=origin) for model in CANCELLED_MODELS),
                 return_exceptions=True,
             )
             with contextlib.suppress(asyncio.TimeoutError):  # noqa: UP041 - another class before Python 3.11

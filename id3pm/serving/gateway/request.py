@@ -11,6 +11,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import MODELS, Caller
+from id3pm.serving.gateway.origin import refuse_reserved
 from id3pm.serving.gateway.tensor_checks import (
     BINARY_SIZE,
     check_inputs,
@@ -119,6 +120,7 @@ def read_message(data: bytes) -> tuple[Asked, bytes]:
     for output in message.outputs:
         if "classification" in output.parameters:
             raise no_classes(output.parameters["classification"].int64_param)
+    refuse_reserved(message.parameters)
     control = _message_control(message) if message.model_name in READ_CONTROL else None
     if message.id == "" and control is None:
         new = uuid.uuid4().hex
@@ -195,6 +197,7 @@ def _generate_control(document: dict[str, Any]) -> str | None:
     if not isinstance(parameters, dict):
         raise RefusedError("INVALID_ARGUMENT", f"parameters={shown(parameters)}: must be an object")
     for values in (document, parameters):
+        refuse_reserved(values)
         check_values(values)
     return _only([_first_text(values["control"]) for values in (document, parameters) if "control" in values])
 
@@ -202,6 +205,8 @@ def _generate_control(document: dict[str, Any]) -> str | None:
 def _infer_control(document: dict[str, Any], binary: bytes) -> str | None:
     """Of an `infer` request, whose tensors are checked."""
     check_outputs(document.get("outputs", []))
+    if isinstance(document.get("parameters"), dict):
+        refuse_reserved(document["parameters"])
     found = []
     offset = 0
     for tensor in check_inputs(document.get("inputs", [])):

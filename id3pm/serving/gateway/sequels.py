@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from id3pm.serving.gateway.request import Asked
+from id3pm.serving.protocol.wire import RequestKey
 
 PATIENCE_S = 2.0
 """The second request comes so soon after the answer to the first, or not at all."""
@@ -21,19 +22,20 @@ class Sequels:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self._until: dict[RequestKey, float] = {}
 
-    def answered(self, asked: Asked) -> None:
+    def answered(self, owner: str, asked: Asked) -> None:
         """Work was answered with success."""
         now = self._clock()
         self._until = {name: until for name, until in self._until.items() if until > now}
         if asked.model == _FIRST and asked.control is None:
-            self._until[asked.id] = now + PATIENCE_S
+            self._until[RequestKey(owner, asked.id)] = now + PATIENCE_S
 
-    def include(self, asked: Asked) -> bool:
+    def include(self, owner: str, asked: Asked) -> bool:
         """Whether a request goes on with an image that was begun here; true once for each."""
-        begun = asked.model == _SECOND and asked.control is None and asked.id in self._until
-        return begun and self._until.pop(asked.id) > self._clock()
+        key = RequestKey(owner, asked.id)
+        begun = asked.model == _SECOND and asked.control is None and key in self._until
+        return begun and self._until.pop(key) > self._clock()
 
     @property
     def awaited(self) -> bool:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from id3pm.serving.gateway.access_log import note
 from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.request import parse_object
 from id3pm.serving.gateway.streaming import Wish, read_wish, tell_story
 from id3pm.serving.gateway.upstream import Upstream, Upstreams
@@ -73,12 +74,18 @@ class EventStream:
         self._write_s = write_s
 
     async def answer(
-        self, request: web.Request, model: str, body: bytes, held: contextlib.ExitStack | None = None
+        self,
+        request: web.Request,
+        origin: Origin,
+        model: str,
+        body: bytes,
+        held: contextlib.ExitStack | None = None,
     ) -> web.StreamResponse:
         """Streams until the image is there. What fails before the first event is a plain HTTP error.
 
         Args:
             request: Whom to answer.
+            origin: Who that is.
             model: `id3pm` or `id3pm_photo`.
             body: What was sent.
             held: See `Flights.fly`.
@@ -88,11 +95,13 @@ class EventStream:
         """
         # A photograph makes a large body, which is parsed beside the event loop.
         document = await asyncio.to_thread(parse_object, body)
-        wish = read_wish(model, document, uuid.uuid4().hex)
+        wish = read_wish(origin, model, document, uuid.uuid4().hex)
         note(id=wish.id)
         upstream = self._upstreams.get()
         events = Events()
-        story = asyncio.ensure_future(self._flights.fly(wish.id, upstream, _told(wish, upstream, events), held))
+        story = asyncio.ensure_future(
+            self._flights.fly(origin.key(wish.id), upstream, _told(wish, upstream, events), held)
+        )
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )

@@ -15,6 +15,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from id3pm.formats.images import encode_png
+from id3pm.serving.gateway.origin import Origin, refuse_reserved
 from id3pm.serving.gateway.request import checked_id
 from id3pm.serving.gateway.tensor_checks import shown
 from id3pm.serving.gateway.upstream import outputs, texts
@@ -35,7 +36,7 @@ class Stages(Protocol):
     async def infer(self, message: Any, timeout_s: float | None = None) -> Any:
         """Sends a `ModelInferRequest`."""
 
-    async def control(self, model: str, *words: str) -> dict[str, Any]:
+    async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
         """Sends a control request."""
 
 
@@ -43,6 +44,7 @@ class Wish(NamedTuple):
     """A checked body.
 
     Attributes:
+        origin: Who asks.
         id: The request's id.
         source: `embedding` (numbers) or `photo` (base64) and `face`, by name.
         parameters: All other options, for the stages to check.
@@ -50,6 +52,7 @@ class Wish(NamedTuple):
         preview_every: Steps from one preview to the next; 0 is none.
     """
 
+    origin: Origin
     id: str
     source: Mapping[str, Any]
     parameters: Mapping[str, bool | int | float | str]
@@ -57,13 +60,14 @@ class Wish(NamedTuple):
     preview_every: int
 
 
-def read_wish(model: str, document: Mapping[str, Any], new_id: str) -> Wish:
+def read_wish(origin: Origin, model: str, document: Mapping[str, Any], new_id: str) -> Wish:
     """Checks what the stages cannot check.
 
     Raises:
         RefusedError: A value has a type that no option has, or what the image is made from is missing.
     """
     rest = dict(document)
+    refuse_reserved(rest)
     request_id = checked_id(rest.pop("id", "")) or new_id
     every = rest.pop("preview_every", 1)
     if isinstance(every, bool) or not isinstance(every, int) or not 0 <= every <= 1000:
@@ -72,7 +76,9 @@ def read_wish(model: str, document: Mapping[str, Any], new_id: str) -> Wish:
     if priority is not None and (isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 2**31):
         raise RefusedError("INVALID_ARGUMENT", f"priority={shown(priority)}: must be a whole number, 0 .. 9")
     source = _vector(rest) if model == "id3pm" else _photo(rest)
-    return Wish(request_id, source, {name: _scalar(name, value) for name, value in rest.items()}, priority, every)
+    return Wish(
+        origin, request_id, source, {name: _scalar(name, value) for name, value in rest.items()}, priority, every
+    )
 
 
 async def tell_story(wish: Wish, stages: Stages, tell: Tell) -> None:
@@ -106,6 +112,7 @@ async def _embedding(wish: Wish, stages: Stages) -> bytes:
     for name, value in wish.source.items():
         _add(message, name, "BYTES", [1, 1], _element(value))
     message.outputs.add(name="embedding")
+    wish.origin.mark(message)
     return outputs(await stages.infer(message))["embedding"]
 
 
@@ -121,6 +128,7 @@ def _message(wish: Wish, model: str, inputs: Sequence[Tensor], *wanted: str) -> 
         setattr(message.parameters[name], kind, value)
     for name in wanted:
         message.outputs.add(name=name)
+    wish.origin.mark(message)
     return message
 
 
@@ -150,7 +158,7 @@ async def _follow(model: str, wish: Wish, stages: Stages, tell: Tell) -> None:
     every, pause_s = wish.preview_every, _FIRST_PAUSE_S
     while True:
         preview = every > 0 and step + 1 >= shown + every
-        answer = await stages.control(model, "watch", wish.id, str(step), "1" if preview else "0")
+        answer = await stages.control(model, "watch", wish.id, str(step), "1" if preview else "0", origin=wish.origin)
         if found and not answer["found"]:
             return
         found = answer["found"]

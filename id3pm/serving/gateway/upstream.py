@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.launcher.control import UNIX
 from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.protocol.status import TOO_LATE, RefusedError, code_of, without_paths
@@ -114,8 +115,13 @@ class Upstream:
         except grpc.aio.AioRpcError as error:
             raise self.refusal(error) from error
 
-    async def control(self, model: str, *words: str) -> dict[str, Any]:
-        """Sends a control request to a stage: operation, request id and what else it takes.
+    async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
+        """Sends a control request to a stage.
+
+        Args:
+            model: The stage's model.
+            words: Operation, request id and what else it takes.
+            origin: Whose request it is about, and who asks.
 
         Raises:
             RefusedError: It was answered with an error.
@@ -125,6 +131,7 @@ class Upstream:
             word.encode() for word in words
         )
         message.outputs.add(name="status")
+        origin.mark(message)
         answer = json.loads(texts(outputs(await self.infer(message, _CONTROL_S))["status"])[0])
         assert isinstance(answer, dict)
         return answer

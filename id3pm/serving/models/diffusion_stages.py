@@ -46,6 +46,7 @@ class DenoiserModel(StageModel):
                         attributes=row.attributes,
                         deadline=call.deadline,
                         priority=row.priority,
+                        caller=call.caller,
                     ),
                     self.engine.config,
                 )
@@ -97,6 +98,7 @@ class SuperResolutionModel(StageModel):
                     low_res=low_res[index],
                     deadline=call.deadline,
                     priority=row.priority,
+                    caller=call.caller,
                 ),
                 self.engine.config,
             )

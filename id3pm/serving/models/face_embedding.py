@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from id3pm.errors import CancelledError, DeadlineError, DrainingError, InvalidInputError, OverloadedError
+from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmError, InvalidInputError
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
+from id3pm.formats.photo_cost import decoding_s
 from id3pm.sampling.admission import DRAINING
 from id3pm.serving.models.liveness import Pulse
 from id3pm.serving.models.logs import log_to_triton, stop_logging
 from id3pm.serving.models.metrics import FaceMetrics
 from id3pm.serving.models.model_args import threads
+from id3pm.serving.models.photo_queue import PhotoQueue, PhotoRequest
 from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.models.worker import Worker
-from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTOS
 from id3pm.serving.protocol.options import per_row
-from id3pm.serving.protocol.wire import Array, Control, parse_control, parse_faces, passed_on, photo_bytes, strings
+from id3pm.serving.protocol.wire import (
+    Array,
+    Control,
+    RequestKey,
+    parse_control,
+    parse_faces,
+    passed_on,
+    photo_bytes,
+    strings,
+)
 
 logger = logging.getLogger(__name__)
-CONTROL_OPS = ("ping", "drain")
-USUAL_S = 0.1
-"""What a photograph may take, until some have been seen."""
+CONTROL_OPS = ("ping", "cancel", "drain")
+SWEEP_S = 0.25
+"""From one look for callers who have left to the next: asking takes 70 us for each."""
+LEAST_WORK_S = 1e-3
+"""Of a request without photographs, which is refused."""
+GONE = "the caller cancelled the request or went away"
+MISJUDGED = 1.5
+"""A request that is so many times as much work as it seemed waits again, behind what is less."""
 STEP_MS = 150.0
 """What supervision is told of the time between two signs of life. It is not learned: see `liveness.py`."""
 
@@ -51,10 +65,9 @@ class FaceModel:
         self._stage = FaceStage.load(folder, threads())
         self._metrics = FaceMetrics(pb, args["model_name"])
         self._pulse = Pulse()
-        self._usual_s = USUAL_S
         self._draining = False
-        self._lock = threading.Lock()  # guards the next two
-        self._bytes = self._photos = 0
+        self._queue = PhotoQueue()
+        self._swept = time.monotonic()
         self._worker = Worker("faces")
 
     def answer(self, request: Any) -> None:
@@ -63,7 +76,8 @@ class FaceModel:
         try:
             call = read_call(request)
             if "control" in call.tensors:
-                reply.send({"status": strings([json.dumps(self._control(parse_control(call.tensors["control"])))])})
+                state = self._control(parse_control(call.tensors["control"]), call.owner)
+                reply.send({"status": strings([json.dumps(state)])})
             else:
                 self._enqueue(call, reply)
         except Exception as error:  # whatever it is, the caller must hear of it
@@ -74,11 +88,15 @@ class FaceModel:
         self._worker.close()
         stop_logging(self._log)
 
-    def _control(self, control: Control) -> dict[str, Any]:
+    def _control(self, control: Control, owner: str | None) -> dict[str, Any]:
         if control.op not in CONTROL_OPS:
-            raise InvalidInputError(f"control operation {control.op!r}: this model takes {' and '.join(CONTROL_OPS)}")
+            raise InvalidInputError(f"control operation {control.op!r}: this model takes {', '.join(CONTROL_OPS)}")
+        if control.op == "cancel":
+            found, waited = self._queue.cancel(RequestKey(owner, control.request_id))
+            self._end(waited)
+            return {"id": control.request_id, "found": found}
         self._draining = self._draining or control.op == "drain"
-        requests = self._worker.waiting
+        requests = self._queue.requests
         return {
             "active": min(requests, 1),
             "waiting": max(requests - 1, 0),
@@ -88,41 +106,64 @@ class FaceModel:
             "step_ms": STEP_MS,
             "steps": self._worker.done,
             "answer_age_ms": 0,
-            "backlog_s": round(self._photos * self._usual_s, 3),
+            "backlog_s": round(self._queue.backlog_s, 3),
             "draining": self._draining,
         }
 
     def _enqueue(self, call: Call, reply: Reply) -> None:
         if self._draining:
             raise DrainingError(DRAINING)
-        size = sum(map(len, call.tensors["photo"].flat)) if "photo" in call.tensors else 0
-        with self._lock:
-            requests = self._worker.waiting
-            if requests and (requests > MAX_WAITING_PHOTOS or self._bytes + size > MAX_WAITING_PHOTO_BYTES):
-                raise OverloadedError(f"{requests} requests with photographs wait; retry after {1 + requests // 10} s")
-            self._waits(size, call.rows)
-        arrived = time.monotonic()
-        self._worker.put(lambda: self._work(call, reply, size, arrived))
+        photos = list(call.tensors["photo"].flat) if "photo" in call.tensors else []
+        work_s = sum(map(decoding_s, photos))
+        request = PhotoRequest(call=call, reply=reply, size=sum(map(len, photos)), work_s=max(work_s, LEAST_WORK_S))
+        self._sweep()
+        self._queue.put(request)
+        self._metrics.waiting(self._queue.photos)
+        self._worker.put(self._work)
 
-    def _work(self, call: Call, reply: Reply, size: int, arrived: float) -> None:
+    def _sweep(self) -> None:
+        """Ends what waits for callers who have left, as far as Triton knows them: those of direct gRPC calls."""
+        now = time.monotonic()
+        if now - self._swept > SWEEP_S:
+            self._swept = now
+            self._end(self._queue.drop_abandoned())
+
+    def _end(self, requests: Sequence[PhotoRequest]) -> None:
+        for request in requests:
+            self._fail(request.reply, CancelledError(GONE))
+        self._metrics.waiting(self._queue.photos)
+
+    def _work(self) -> None:
+        """Answers the request whose turn it is; there is none where it was cancelled."""
         self._pulse.beat()
+        self._sweep()
+        while (request := self._queue.take()) is not None and self._misjudged(request):
+            self._pulse.beat()
+        if request is None:
+            return
+        taken_s: float | None = None
         try:
-            self._metrics.queued(time.monotonic() - arrived)
-            self._check_awaited(call, reply)
-            outputs = self._outputs(call, reply)
+            self._metrics.queued(time.monotonic() - request.arrived)
+            began = time.monotonic()
+            outputs = self._outputs(request)
+            taken_s = time.monotonic() - began
             self._metrics.done()  # before the answer, so that its receiver finds himself counted
-            reply.send(outputs)
+            request.reply.send(outputs)
         except Exception as error:  # whatever it is, the caller must hear of it
-            self._fail(reply, error)
+            self._fail(request.reply, error)
         finally:
-            with self._lock:
-                self._waits(-size, -call.rows)
+            self._queue.done(request, taken_s)
+            self._metrics.waiting(self._queue.photos)
 
-    def _waits(self, size: int, photos: int) -> None:
-        """Counts what waits, with what is at work."""
-        self._bytes += size
-        self._photos += photos
-        self._metrics.waiting(self._photos)
+    def _misjudged(self, request: PhotoRequest) -> bool:
+        """Whether a request turns out to be much more work than it seemed, and waits again."""
+        if request.exact or request.ended:
+            return False
+        try:
+            work_s = sum(decoding_s(photo_bytes(photo)) for photo in request.call.tensor("photo").flat)
+        except Id3pmError:  # it will be refused for that
+            return False
+        return work_s > MISJUDGED * request.work_s and self._queue.put_back(request, work_s)
 
     def _fail(self, reply: Reply, error: Exception) -> None:
         try:
@@ -130,36 +171,46 @@ class FaceModel:
         finally:
             reply.fail(error)
 
-    @staticmethod
-    def _check_awaited(call: Call, reply: Reply) -> None:
-        if call.deadline is not None and call.deadline < time.monotonic():
+    def _check_awaited(self, request: PhotoRequest) -> None:
+        """Raises where nobody waits for a request any more."""
+        if request.call.deadline is not None and request.call.deadline < time.monotonic():
             raise DeadlineError("the deadline passed before it was the photograph's turn")
-        if reply.abandoned:
-            raise CancelledError("the caller cancelled the request or went away")
+        if request.ended or request.reply.abandoned:
+            raise CancelledError(GONE)
 
-    def _embed(self, photo: Any, policy: FacePolicy) -> FaceResult:
+    def _embed(self, request: PhotoRequest, photo: Any, policy: FacePolicy) -> FaceResult:
         """The face in one photograph; counted."""
-        began = time.monotonic()
+        began = asked = time.monotonic()
+
+        def alive() -> None:
+            nonlocal asked
+            self._pulse.beat()
+            if (now := time.monotonic()) - asked > SWEEP_S:
+                asked = now
+                request.ended = request.ended or request.reply.abandoned
+            if request.ended:
+                raise CancelledError(GONE)
+
         try:
-            result = self._stage.embed(photo_bytes(photo), policy, self._pulse.beat)
+            result = self._stage.embed(photo_bytes(photo), policy, alive)
         except Exception as error:
+            if request.ended:  # decoders make errors of their own of what stops them
+                raise CancelledError(GONE) from error
             self._metrics.worked(time.monotonic() - began, error)
             raise
-        taken_s = time.monotonic() - began
-        self._usual_s += 0.1 * (taken_s - self._usual_s)
-        self._metrics.worked(taken_s)
+        self._metrics.worked(time.monotonic() - began)
         return result
 
-    def _outputs(self, call: Call, reply: Reply) -> dict[str, Array]:
+    def _outputs(self, request: PhotoRequest) -> dict[str, Array]:
+        call = request.call
         photos = call.tensor("photo").reshape(-1)
         policies = cast(list[FacePolicy], parse_faces(call.rows, call.tensors.get("face")))
 
         def embed(row: int) -> FaceResult:
             self._worker.beat()
             self._pulse.beat()
-            if row:  # the photographs before took their time
-                self._check_awaited(call, reply)
-            return self._embed(photos[row], policies[row])
+            self._check_awaited(request)
+            return self._embed(request, photos[row], policies[row])
 
         results = per_row(call.rows, embed)
         embeddings = np.stack([result.embedding for result in results])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import logging
@@ -10,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from id3pm.sampling.admission import has_room
 from id3pm.serving.models.triton_backend import Reply
 from id3pm.serving.protocol.limits import MAX_WATCH_S, MAX_WATCHERS
-from id3pm.serving.protocol.wire import strings
+from id3pm.serving.protocol.wire import RequestKey, strings
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +24,19 @@ class Watch:
     """One who waits.
 
     Attributes:
-        request_id: Whom he watches.
+        request: What is watched.
         after_step: He wants to hear of any unfinished row that has made more steps than this.
         preview: He wants pictures.
         reply: His answer.
+        caller: Whose share of the places it takes.
         until: `time.monotonic()` seconds at which he is answered with what there is.
     """
 
-    request_id: str
+    request: RequestKey
     after_step: int
     preview: bool
     reply: Reply
+    caller: str = ""
     until: float = dataclasses.field(default_factory=lambda: time.monotonic() + MAX_WATCH_S)
 
 
@@ -44,7 +48,9 @@ class Watchers:
         state: The answer to one who wants it with pictures, or without.
     """
 
-    def __init__(self, news: Callable[[str, int], bool], state: Callable[[str, bool], dict[str, Any]]) -> None:
+    def __init__(
+        self, news: Callable[[RequestKey, int], bool], state: Callable[[RequestKey, bool], dict[str, Any]]
+    ) -> None:
         self._news = news
         self._state = state
         self._woken = threading.Condition()  # guards the next three
@@ -59,12 +65,17 @@ class Watchers:
         Their encoding belongs to this object's thread: the one that calls here takes all requests of the stage.
         """
         with self._woken:
-            if len(self._waiting) < MAX_WATCHERS and not self._closing:
+            if self._has_room(watch.caller) and not self._closing:
                 self._waiting.append(watch)
                 self._changed = True
                 self._woken.notify()
                 return
         self._answer([dataclasses.replace(watch, preview=False)])
+
+    def _has_room(self, caller: str) -> bool:
+        callers = collections.Counter(watch.caller for watch in self._waiting)
+        callers[caller] += 1
+        return has_room(callers.total(), callers[caller], MAX_WATCHERS, len(callers))
 
     def changed(self) -> None:
         """Something has made a step or has ended. Costs next to nothing where nobody watches."""
@@ -102,15 +113,15 @@ class Watchers:
 
     def _is_new(self, watch: Watch) -> bool:
         try:
-            return self._news(watch.request_id, watch.after_step)
+            return self._news(watch.request, watch.after_step)
         except Exception:  # one watch must not end the thread that answers them all; its own answer will say why
             logger.exception("looking for news of a request failed")
             return True
 
     def _answer(self, ready: Sequence[Watch]) -> None:
-        states: dict[tuple[str, bool], dict[str, Any]] = {}  # a picture is encoded once for all who follow it
+        states: dict[tuple[RequestKey, bool], dict[str, Any]] = {}  # a picture is encoded once for all who follow it
         for watch in ready:
-            key = (watch.request_id, watch.preview)
+            key = (watch.request, watch.preview)
             try:
                 if key not in states:
                     states[key] = self._state(*key)

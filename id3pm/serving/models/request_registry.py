@@ -1,4 +1,4 @@
-"""The requests of a stage by id: a second one with the same content joins the first, or gets its answer again."""
+"""The requests of a stage by owner and id: an equal second one joins the first, or gets its answer again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from id3pm.serving.models.pending import PendingRows
 from id3pm.serving.models.triton_backend import Call, Reply
 from id3pm.serving.protocol.limits import KEPT_BYTES, KEPT_S
 from id3pm.serving.protocol.options import Row
-from id3pm.serving.protocol.wire import OPTIONS_BY_NAME, Array
+from id3pm.serving.protocol.wire import OPTIONS_BY_NAME, Array, RequestKey
 
 Outputs = Mapping[str, Array]
+ENTRY_BYTES = 4096
+"""What an answer counts beside its tensors: its id, hash and objects; so many small ones are bounded, too."""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -46,6 +48,11 @@ class Flight:
     arrived: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
+    def owner(self) -> str:
+        """Whose the id is; all who are not known share theirs."""
+        return self.call.owner or ""
+
+    @property
     def abandoned(self) -> bool:
         """Whether nobody waits any more, as far as Triton knows."""
         return all(reply.abandoned for reply in self.replies)
@@ -64,9 +71,10 @@ class Flights:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._in_flight: dict[str, Flight] = {}
+        self._in_flight: dict[str, dict[str, Flight]] = {}  # by id, then by owner
         self._unanswered = 0
-        self._kept: collections.OrderedDict[str, _Answer] = collections.OrderedDict()  # the oldest first
+        # by owner and id, the oldest first
+        self._kept: collections.OrderedDict[tuple[str, str], _Answer] = collections.OrderedDict()
         self._kept_bytes = 0
 
     def enter(self, flight: Flight) -> Flight | Outputs:
@@ -80,7 +88,7 @@ class Flights:
             InvalidInputError: One of the same id and other content is in flight.
         """
         with self._lock:
-            first = self._in_flight.get(flight.name)
+            first = self._in_flight.get(flight.name, {}).get(flight.owner)
             if first is not None and not first.pending.failed:  # what has failed is not worth joining: it begins anew
                 if first.content != flight.content:
                     raise InvalidInputError(
@@ -89,10 +97,10 @@ class Flights:
                 first.replies.extend(flight.replies)
                 return first
             self._forget_old()
-            answer = self._kept.get(flight.name)
+            answer = self._kept.get((flight.owner, flight.name))
             if answer is not None and answer.content == flight.content:
                 return answer.outputs
-            self._in_flight[flight.name] = flight
+            self._in_flight.setdefault(flight.name, {})[flight.owner] = flight
             self._unanswered += 1
             return flight
 
@@ -103,10 +111,13 @@ class Flights:
             Whom to answer. Afterwards, `answered` must be called.
         """
         with self._lock:
-            if self._in_flight.get(flight.name) is flight:
-                del self._in_flight[flight.name]
+            owners = self._in_flight.get(flight.name, {})
+            if owners.get(flight.owner) is flight:
+                del owners[flight.owner]
+                if not owners:
+                    del self._in_flight[flight.name]
             if outputs is not None and flight.content is not None:
-                self._keep(flight.name, flight.content, outputs)
+                self._keep((flight.owner, flight.name), flight.content, outputs)
             return list(flight.replies)
 
     def answered(self) -> None:
@@ -114,15 +125,18 @@ class Flights:
         with self._lock:
             self._unanswered -= 1
 
-    def get(self, name: str) -> Flight | None:
-        """The request of this id that is in flight."""
+    def find(self, key: RequestKey) -> list[Flight]:
+        """The request of this id that is in flight; of several owners where none is named."""
         with self._lock:
-            return self._in_flight.get(name)
+            owners = self._in_flight.get(key.id, {})
+            if key.owner is None:
+                return list(owners.values())
+            return [owners[key.owner]] if key.owner in owners else []
 
     def all(self) -> list[Flight]:
         """All requests in flight."""
         with self._lock:
-            return list(self._in_flight.values())
+            return [flight for owners in self._in_flight.values() for flight in owners.values()]
 
     @property
     def unanswered(self) -> int:
@@ -130,11 +144,11 @@ class Flights:
         with self._lock:
             return self._unanswered
 
-    def _keep(self, name: str, content: bytes, outputs: Outputs) -> None:
-        size = sum(_size(array) for array in outputs.values())
-        if name in self._kept:
-            self._kept_bytes -= self._kept.pop(name).size
-        self._kept[name] = _Answer(content, outputs, size, time.monotonic() + KEPT_S)
+    def _keep(self, key: tuple[str, str], content: bytes, outputs: Outputs) -> None:
+        size = ENTRY_BYTES + sum(_size(array) for array in outputs.values())
+        if key in self._kept:
+            self._kept_bytes -= self._kept.pop(key).size
+        self._kept[key] = _Answer(content, outputs, size, time.monotonic() + KEPT_S)
         self._kept_bytes += size
         self._forget_old()
 

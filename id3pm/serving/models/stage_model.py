@@ -33,7 +33,7 @@ from id3pm.serving.models.request_registry import Flight, Flights, content_of
 from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.models.worker import Worker
 from id3pm.serving.protocol.options import Row, parse_rows
-from id3pm.serving.protocol.wire import STAGES, Array, Control, Stage, parse_control, passed_on, strings
+from id3pm.serving.protocol.wire import STAGES, Array, Control, RequestKey, Stage, parse_control, passed_on, strings
 
 logger = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight
@@ -124,7 +124,7 @@ class StageModel(abc.ABC):
         try:
             call = read_call(request)
             if "control" in call.tensors:
-                self._control(parse_control(call.tensors["control"]), reply)
+                self._control(parse_control(call.tensors["control"]), call, reply)
             else:
                 self._enqueue(call, reply)
         except Exception as error:  # whatever it is, the caller must hear of it
@@ -212,25 +212,30 @@ class StageModel(abc.ABC):
         self._metrics.flush()
         reply.fail(error)
 
-    def _control(self, control: Control, reply: Reply) -> None:
+    def _control(self, control: Control, call: Call, reply: Reply) -> None:
         """Answers a control request: now, or from the watchers' thread where there are pictures to encode."""
+        key = RequestKey(call.owner, control.request_id)
         if control.op in ("watch", "progress"):
             watch = Watch(
-                request_id=control.request_id, after_step=control.after_step, preview=control.preview, reply=reply
+                request=key,
+                after_step=control.after_step,
+                preview=control.preview,
+                reply=reply,
+                caller=call.caller,
             )
             at_once = control.op == "progress"
             self._watchers.add(dataclasses.replace(watch, until=time.monotonic()) if at_once else watch)
             return
-        reply.send({"status": strings([json.dumps(self._state(control))])})
+        reply.send({"status": strings([json.dumps(self._state(control, key))])})
 
-    def _state(self, control: Control) -> dict[str, Any]:
+    def _state(self, control: Control, key: RequestKey) -> dict[str, Any]:
         if control.op == "describe":
             return self._description()
         if control.op == "cancel":
-            flight = self._flights.get(control.request_id)
-            if flight is not None:
+            found = self._flights.find(key)
+            for flight in found:
                 self._end(flight, "the request was cancelled")
-            return {"id": control.request_id, "found": flight is not None}
+            return {"id": key.id, "found": bool(found)}
         if control.op == "drain":
             logger.info("draining: new requests are refused")
             self._scheduler.drain()
@@ -268,20 +273,24 @@ class StageModel(abc.ABC):
         for request in flight.requests:
             self._scheduler.cancel(request.id)
 
-    def _has_news(self, request_id: str, after_step: int) -> bool:
-        flight = self._flights.get(request_id)
-        if flight is None or not flight.submitted:
+    def _submitted(self, key: RequestKey) -> Flight | None:
+        """A request in flight that has rows; without rows yet, it would look as if it were done."""
+        return next((flight for flight in self._flights.find(key) if flight.submitted), None)
+
+    def _has_news(self, key: RequestKey, after_step: int) -> bool:
+        flight = self._submitted(key)
+        if flight is None:
             return True
         rows = (self._scheduler.progress(request.id, preview=False) for request in flight.requests)
         return any(row is not None and row.step > after_step for row in rows)
 
-    def _progress(self, request_id: str, preview: bool = True) -> dict[str, Any]:
+    def _progress(self, key: RequestKey, preview: bool = True) -> dict[str, Any]:
         """How far the rows of a request are: JSON-ready."""
-        flight = self._flights.get(request_id)
-        if flight is None or not flight.submitted:  # without rows yet, it would look as if it were done
-            return {"id": request_id, "found": False}
+        flight = self._submitted(key)
+        if flight is None:
+            return {"id": key.id, "found": False}
         rows = [self._row_progress(request.id, preview) for request in flight.requests]
-        return {"id": request_id, "found": True, "rows": rows}
+        return {"id": key.id, "found": True, "rows": rows}
 
     def _row_progress(self, row_id: str, preview: bool) -> dict[str, Any]:
         progress = self._scheduler.progress(row_id, preview)

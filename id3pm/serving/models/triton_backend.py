@@ -25,7 +25,7 @@ from id3pm.serving.protocol.limits import (
     MAX_STRINGS,
     MAX_TIMEOUT_US,
 )
-from id3pm.serving.protocol.wire import DEADLINE_IN, Array, passed_deadline
+from id3pm.serving.protocol.wire import CALLER, DEADLINE_IN, OWNER, Array, RequestKey, passed_deadline
 
 logger = logging.getLogger(__name__)
 _CODES: tuple[tuple[tuple[type[Id3pmError], ...], str], ...] = (
@@ -51,6 +51,8 @@ class Call:
         parameters: Request parameters by name, JSON scalars.
         wanted: Names of the outputs that were asked for.
         deadline: `time.monotonic()` seconds after which nobody waits for the answer, or `None`.
+        owner: Whose the id is; `None` where the gateway did not say it. See `id3pm.serving.protocol.wire.OWNER`.
+        caller: Whose share of the machine it takes.
     """
 
     id: str
@@ -58,6 +60,13 @@ class Call:
     parameters: Mapping[str, Any]
     wanted: frozenset[str]
     deadline: float | None
+    owner: str | None = None
+    caller: str = ""
+
+    @property
+    def key(self) -> RequestKey:
+        """The request's id with its owner."""
+        return RequestKey(self.owner, self.id)
 
     @property
     def rows(self) -> int:
@@ -90,6 +99,7 @@ def read_call(request: Any) -> Call:
             f"the request parameters have {len(sent)} characters together: at most {MAX_PARAMETERS} are allowed"
         )
     parameters = json.loads(sent)
+    owner, caller = parameters.pop(OWNER, None), parameters.pop(CALLER, "")
     # gRPC and HTTP infer set the request's own timeout; HTTP generate passes it on as a mere parameter.
     timeout_us = request.timeout() or parameters.get("timeout", 0)
     if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= MAX_TIMEOUT_US:
@@ -105,6 +115,8 @@ def read_call(request: Any) -> Call:
         parameters=parameters,
         wanted=frozenset(request.requested_output_names()),
         deadline=min((limit for limit in limits if limit is not None), default=None),
+        owner=None if owner is None else str(owner),
+        caller=str(caller),
     )
 
 

@@ -44,6 +44,7 @@ KEPT_BYTES: Final = 32 * _MIB
 MAX_PHOTO_BYTES: Final = 32 * _MIB
 MAX_WAITING_PHOTOS: Final = 256
 MAX_WAITING_PHOTO_BYTES: Final = 256 * _MIB
+MAX_WAITING_PHOTO_S: Final = 30.0
 # Connections
 KEEPALIVE_S: Final = 75.0
 PING_S: Final = 20.0
@@ -119,6 +120,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
         Limit(MAX_DECODING_S, "s", "a processor decodes a photograph; 40 megapixels take 2 s", "400"),
         Limit(MAX_WAITING_PHOTOS, "", "requests with photographs that wait", "503"),
         Limit(MAX_WAITING_PHOTO_BYTES, "bytes", "photographs that wait", "503"),
+        Limit(MAX_WAITING_PHOTO_S, "s", "work that the photographs in flight are expected to make", "503"),
     ),
     "Connections": (
         Limit(KEEPALIVE_S, "s", "an HTTP connection between two requests", "closed"),

@@ -10,7 +10,7 @@ import binascii
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,22 @@ CONTROL_OPS: Mapping[str, tuple[int, int]] = {
 _MOST_ARGUMENTS = max(most for _, most in CONTROL_OPS.values())
 _SPACES = b" \t\n\r\x0b\f"  # translate, unlike split, makes no object of every letter between spaces
 _SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
+OWNER = "x-id3pm-owner"
+"""Request parameter of the gateway alone: whose the request's id is. Ids of two owners have nothing to do with each
+other. Who sends none (the supervisor, or a caller of a plain `tritonserver`) shares ids with all others who do not, and
+its control requests reach the requests of every owner."""
+CALLER = "x-id3pm-caller"
+"""The same: whose share of the machine the request takes."""
+RESERVED = (OWNER, CALLER)
 DEADLINE_IN = ("deadline", "deadline_64")
 """Inputs by which one model of an ensemble tells the next until when somebody waits; see `passed_on`."""
+
+
+class RequestKey(NamedTuple):
+    """A request's id, and whose it is: see `OWNER`."""
+
+    owner: str | None
+    id: str
 
 
 @dataclasses.dataclass(frozen=True)

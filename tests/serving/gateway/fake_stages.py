@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.protocol.status import RefusedError
 
 PREVIEW = "cHJldmlldw=="
@@ -53,7 +54,7 @@ class FakeStages:
             return answer(image_64=bytes(64 * 64 * 3), receipt_64=element('{"seed": 1}'))
         return answer(png=element(PNG), receipt=element('{"seed": 1, "sr": {}}'))
 
-    async def control(self, model: str, *words: str) -> dict[str, Any]:
+    async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
         if words[0] == "cancel":
             self.cancelled.append(words[1])
             return {"id": words[1], "found": model in self._at}

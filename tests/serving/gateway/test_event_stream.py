@@ -16,6 +16,7 @@ from fake_stages import PNG, FakeStages
 from id3pm.serving.gateway import sse as event_stream
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.sse import Events, EventStream
 from id3pm.serving.protocol.status import RefusedError
 
@@ -38,7 +39,7 @@ def served(play: Play, heartbeat_s: float = 10.0, write_s: float = 10.0, **stage
 
         async def handler(request: web.Request) -> web.StreamResponse:
             try:
-                return await events.answer(request, "id3pm", await request.read())
+                return await events.answer(request, Origin("a", "b"), "id3pm", await request.read())
             except RefusedError as refusal:
                 return web.json_response({"error": str(refusal)}, status=refusal.status)
 

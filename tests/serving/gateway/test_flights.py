@@ -12,7 +12,11 @@ import pytest
 import id3pm.serving.gateway.in_flight as flights_module
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.protocol.status import RefusedError
+from id3pm.serving.protocol.wire import RequestKey
+
+A = RequestKey("owner", "a")
 
 
 class Triton:
@@ -23,10 +27,10 @@ class Triton:
         self.cancels: list[tuple[str, str]] = []
         self.work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def control(self, model: str, *words: str) -> dict[str, Any]:
+    async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
         assert words[0] == "cancel"
         self.cancels.append((model, words[1]))
-        found = model == "super_resolution" and len(self.cancels) > 2 * self.known_from
+        found = model == "super_resolution" and len(self.cancels) > 3 * self.known_from
         if found and not self.work.done():
             self.work.set_exception(RefusedError("CANCELLED", "the request was cancelled"))
         return {"id": words[1], "found": found}
@@ -44,7 +48,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def start(flights: Flights, triton: Any) -> asyncio.Task[str]:
-    task = asyncio.ensure_future(flights.fly("a", triton, triton.infer()))
+    task = asyncio.ensure_future(flights.fly(A, triton, triton.infer()))
     await asyncio.sleep(0.01)
     return task
 
@@ -69,13 +73,13 @@ def test_an_answered_request_is_told_to_nobody() -> None:
     asyncio.run(play())
 
 
-def test_a_caller_that_goes_cancels_both_stages() -> None:
+def test_a_caller_that_goes_cancels_all_stages() -> None:
     async def play() -> None:
         counters = Counters()
         flights, triton = Flights(counters), Triton()
         await go_away(await start(flights, triton))
         await until(triton.work.done)
-        assert set(triton.cancels) == {("denoiser_64", "a"), ("super_resolution", "a")}
+        assert set(triton.cancels) == {("face_embedding", "a"), ("denoiser_64", "a"), ("super_resolution", "a")}
         assert (counters.in_flight, counters.disconnects) == (0, 1)
         await flights.close()
 
@@ -87,7 +91,7 @@ def test_a_request_between_two_stages_is_cancelled_when_the_next_one_knows_it() 
         flights, triton = Flights(Counters()), Triton(known_from=2)
         await go_away(await start(flights, triton))
         await until(triton.work.done)
-        assert len(triton.cancels) == 6
+        assert len(triton.cancels) == 9
         await flights.close()
 
     asyncio.run(play())
@@ -109,8 +113,8 @@ def test_while_another_caller_waits_for_the_same_request_it_goes_on() -> None:
 
 def test_a_retry_of_the_same_id_waits_for_the_cancel_that_is_on_its_way() -> None:
     class Slow(Triton):
-        async def control(self, model: str, *words: str) -> dict[str, Any]:
-            answer = await super().control(model, *words)
+        async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
+            answer = await super().control(model, *words, origin=origin)
             await asyncio.sleep(0.1)
             return answer
 
@@ -118,7 +122,7 @@ def test_a_retry_of_the_same_id_waits_for_the_cancel_that_is_on_its_way() -> Non
         flights, triton, again = Flights(Counters()), Slow(), Triton()
         await go_away(await start(flights, triton))
         began = asyncio.get_running_loop().time()
-        retry = asyncio.ensure_future(flights.fly("a", again, again.infer()))  # type: ignore[arg-type]
+        retry = asyncio.ensure_future(flights.fly(A, again, again.infer()))  # type: ignore[arg-type]
         again.work.set_result("image")
         assert await retry == "image"
         assert triton.work.done() and asyncio.get_running_loop().time() - began > 0.05
@@ -137,7 +141,7 @@ def test_what_is_wanted_again_is_not_looked_for_any_more() -> None:
         await go_away(await start(flights, triton))
         retry = await start(flights, triton)
         await asyncio.sleep(0.5)
-        assert len(triton.cancels) == 2, "none after the retry"
+        assert len(triton.cancels) == 3, "none after the retry"
         triton.work.set_result("image")
         assert await retry == "image" and counters.in_flight == 0
         await flights.close()
@@ -151,11 +155,11 @@ def test_a_request_is_looked_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(flights_module, "_AGAIN_S", 0.01)
 
     class Busy(Triton):
-        async def control(self, model: str, *words: str) -> dict[str, Any]:
+        async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
             if model == "denoiser_64":
                 self.cancels.append((model, words[1]))
                 raise RefusedError("DEADLINE_EXCEEDED", "Deadline Exceeded")
-            return await super().control(model, *words)
+            return await super().control(model, *words, origin=origin)
 
     async def play() -> None:
         flights, triton = Flights(Counters()), Busy(known_from=30)
@@ -172,13 +176,13 @@ def test_nobody_is_left_who_samples_for_nobody() -> None:
     async def play() -> None:
         flights, first, second = Flights(Counters()), Triton(known_from=1), Triton(known_from=1)
 
-        async def control(model: str, *words: str) -> dict[str, Any]:
-            one = await Triton.control(first, model, *words)
-            return one if not first.work.done() else await Triton.control(second, model, *words)
+        async def control(model: str, *words: str, origin: Origin) -> dict[str, Any]:
+            one = await Triton.control(first, model, *words, origin=origin)
+            return one if not first.work.done() else await Triton.control(second, model, *words, origin=origin)
 
         triton: Any = SimpleNamespace(control=control)
         for one in (first, second):
-            task = asyncio.ensure_future(flights.fly("a", triton, one.infer()))
+            task = asyncio.ensure_future(flights.fly(A, triton, one.infer()))
             await asyncio.sleep(0.01)
             await go_away(task)
         await until(lambda: first.work.done() and second.work.done())
@@ -189,7 +193,7 @@ def test_nobody_is_left_who_samples_for_nobody() -> None:
 
 def test_work_that_ended_with_its_triton_needs_no_cancel() -> None:
     class Gone(Triton):
-        async def control(self, model: str, *words: str) -> dict[str, Any]:
+        async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
             self.cancels.append((model, words[1]))
             if not self.work.done():
                 self.work.set_exception(RefusedError("UNAVAILABLE", "gone"))
@@ -199,7 +203,7 @@ def test_work_that_ended_with_its_triton_needs_no_cancel() -> None:
         flights, triton = Flights(Counters()), Gone()
         await go_away(await start(flights, triton))
         await asyncio.sleep(0.5)
-        assert len(triton.cancels) == 2
+        assert len(triton.cancels) == 3
         await flights.close()
 
     asyncio.run(play())

@@ -19,12 +19,14 @@ class Clock:
 def test_the_second_stage_of_an_image_belongs_to_the_first_once_and_not_for_long() -> None:
     clock = Clock()
     sequels = Sequels(clock)
-    sequels.answered(Asked("denoiser_64", "a"))
-    sequels.answered(Asked("denoiser_64", "b"))
+    sequels.answered("o", Asked("denoiser_64", "a"))
+    sequels.answered("o", Asked("denoiser_64", "b"))
     assert sequels.awaited
-    assert sequels.include(Asked("super_resolution", "a")) and not sequels.include(Asked("super_resolution", "a"))
+    second = Asked("super_resolution", "a")
+    assert not sequels.include("another", second)
+    assert sequels.include("o", second) and not sequels.include("o", second)
     clock.now += PATIENCE_S
-    assert not sequels.awaited and not sequels.include(Asked("super_resolution", "b"))
+    assert not sequels.awaited and not sequels.include("o", Asked("super_resolution", "b"))
 
 
 @pytest.mark.parametrize(
@@ -39,5 +41,5 @@ def test_the_second_stage_of_an_image_belongs_to_the_first_once_and_not_for_long
 )
 def test_other_requests_do_not_belong_together(first: Asked, second: Asked) -> None:
     sequels = Sequels(Clock())
-    sequels.answered(first)
-    assert not sequels.include(second)
+    sequels.answered("o", first)
+    assert not sequels.include("o", second)

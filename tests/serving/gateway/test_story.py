@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_stages import PNG, PREVIEW, FakeStages
 
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.streaming import read_wish, tell_story
 from id3pm.serving.protocol.status import RefusedError
 
@@ -22,7 +23,7 @@ def story(stages_of: Mapping[str, Any], model: str = "id3pm", **body: Any) -> tu
 
     async def play() -> FakeStages:
         stages = FakeStages(**stages_of)
-        wish = read_wish(model, {**source, "seed": 7, **body}, "made-up")
+        wish = read_wish(Origin("a", "b"), model, {**source, "seed": 7, **body}, "made-up")
         await asyncio.wait_for(tell_story(wish, stages, lambda name, data: told.append((name, data))), 20)
         return stages
 
@@ -58,6 +59,8 @@ def test_the_stages_get_what_the_ensemble_gives_them() -> None:
         values = message.parameters.items()
         sent = {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in values}
         assert sent == {
+            "x-id3pm-owner": "a",
+            "x-id3pm-caller": "b",
             "seed": 7,
             "steps": 12,
             "sr_steps": 3,
@@ -90,12 +93,12 @@ def test_the_error_of_a_stage_ends_the_story(model: str) -> None:
 
 def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
     class Blind(FakeStages):
-        async def control(self, model: str, *words: str) -> dict[str, Any]:
+        async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
             raise RefusedError("INVALID_ARGUMENT", "control operation 'watch': choose one of ping")
 
     async def play() -> list[str]:
         told: list[str] = []
-        wish = read_wish("id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": VECTOR, "seed": 1}, "x")
         await tell_story(wish, Blind(step_s=0.01), lambda name, data: told.append(name))
         return told
 
@@ -108,12 +111,12 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
     rows = {"no news": [{"done": False, "step": 0, "steps": 9}], "sampled": [{"done": True}]}
 
     class Crowded(FakeStages):
-        async def control(self, model: str, *words: str) -> dict[str, Any]:
+        async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
             self.watches.append((model, *words))
             return {"id": words[1], "found": way in rows, "rows": rows.get(way)}
 
     async def play() -> int:
-        wish = read_wish("id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": VECTOR, "seed": 1}, "x")
         stages = Crowded(steps=8, step_s=0.1)
         await tell_story(wish, stages, lambda name, data: None)
         return len(stages.watches)
@@ -144,11 +147,11 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
 )
 def test_what_no_stage_could_understand_is_refused(model: str, body: dict[str, Any], reason: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        read_wish(model, body, "x")
+        read_wish(Origin("a", "b"), model, body, "x")
     assert caught.value.code == "INVALID_ARGUMENT" and reason in str(caught.value)
 
 
 def test_numbers_without_a_place_in_64_bits_reach_the_stage_which_knows_the_rule() -> None:
-    wish = read_wish("id3pm", {"embedding": [10**400, *VECTOR], "seed": 2**63}, "x")
+    wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": [10**400, *VECTOR], "seed": 2**63}, "x")
     assert wish.parameters["seed"] == str(2**63)
     assert max(wish.source["embedding"]) == 10**300

@@ -1,0 +1,110 @@
+"""From whom a request comes, and how the stages are told: whose its id is, and whose share of the machine it takes.
+
+A caller cannot say either itself: the gateway refuses the names that it uses (`id3pm.serving.protocol.wire.RESERVED`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+import re
+import urllib.parse
+from collections.abc import Iterable
+
+from tritonclient.grpc import service_pb2
+
+from id3pm.serving.gateway.auth import ANYBODY, Caller
+from id3pm.serving.protocol.status import RefusedError
+from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
+
+_OPENED = re.compile(rb"\s*\{\s*")
+_IPV6_NETWORK = 64  # bits of an address that tell one network from another; the rest is its owner's to choose
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a request comes from.
+
+    Attributes:
+        owner: Whose its id is.
+        caller: Whose share of the machine it takes.
+    """
+
+    owner: str
+    caller: str
+
+    def key(self, request_id: str) -> RequestKey:
+        """A request of this origin."""
+        return RequestKey(self.owner, request_id)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """For HTTP `infer`: Triton makes request parameters of them."""
+        return {OWNER: self.owner, CALLER: self.caller}
+
+    def into_json(self, body: bytes) -> bytes:
+        """For HTTP `generate`, where Triton makes request parameters of all keys: a JSON object with these, too."""
+        opened = _OPENED.match(body)
+        assert opened is not None  # it has been read
+        start = opened.end()
+        more = json.dumps(self.headers).encode()[1:-1]
+        comma = b"" if body[start : start + 1] == b"}" else b","
+        return b"".join((memoryview(body)[:start], more, comma, memoryview(body)[start:]))
+
+    def into_message(self, request: bytes) -> bytes:
+        """For gRPC: a serialised `ModelInferRequest` with these parameters, too. A parser takes the last of a name."""
+        more = service_pb2.ModelInferRequest()
+        self.mark(more)
+        return request + bytes(more.SerializeToString())
+
+    def mark(self, message: service_pb2.ModelInferRequest) -> None:
+        """The same for a message that is not serialised yet."""
+        for name, value in self.headers.items():
+            message.parameters[name].string_param = value
+
+
+def origin_of(caller: Caller, host: str | None, port: int | None) -> Origin:
+    """The origin of a request.
+
+    Who needs a token has a share of the machine by it. Where nobody does, a share is for each address (for IPv6 each
+    network, whose addresses are for one host to choose); on this machine, where all have one address, it is for each
+    connection.
+
+    Args:
+        caller: Who sends it.
+        host: The address it comes from, where that is known.
+        port: The connection's, at that address.
+    """
+    if caller.owner != ANYBODY.owner:
+        return Origin(caller.owner, caller.owner)
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return Origin(caller.owner, f"{host or 'unknown'}"[:64])
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback:
+        return Origin(caller.owner, f"{address}:{port}")
+    if isinstance(address, ipaddress.IPv6Address):
+        return Origin(caller.owner, str(ipaddress.ip_network((int(address), _IPV6_NETWORK), strict=False)))
+    return Origin(caller.owner, str(address))
+
+
+def grpc_peer(peer: str) -> tuple[str | None, int | None]:
+    """Host and port of a gRPC peer: `ipv4:10.0.0.7:41000`, `ipv6:%5B::1%5D:41000`, or something without them."""
+    kind, _, address = urllib.parse.unquote(peer).partition(":")
+    host, _, port = address.rpartition(":")
+    if kind not in ("ipv4", "ipv6") or not port.isdecimal():
+        return None, None
+    return host.strip("[]"), int(port)
+
+
+def refuse_reserved(names: Iterable[str]) -> None:
+    """Refuses request parameters, or JSON keys, that only the gateway sends.
+
+    Raises:
+        RefusedError: One is among them.
+    """
+    for name in names:
+        if name in RESERVED:
+            raise RefusedError("INVALID_ARGUMENT", f"{name}: this name is the server's own; leave it out")

@@ -1,0 +1,175 @@
+"""The photographs that wait for the face stage: a fair share for each caller, bounded in bytes and in work."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+from id3pm.errors import OverloadedError
+from id3pm.sampling.admission import has_room
+from id3pm.sampling.batch import Place
+from id3pm.sampling.policy import USUAL_CLASS, due_time, take_place
+from id3pm.serving.models.triton_backend import Call, Reply
+from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTO_S, MAX_WAITING_PHOTOS
+from id3pm.serving.protocol.wire import RequestKey
+
+_MOST_PACE = 10.0  # what took longer than so many times what was expected was held up
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class PhotoRequest:
+    """One request, with one photograph or several.
+
+    Attributes:
+        call: What was sent.
+        reply: Its answer.
+        size: Bytes of the photographs.
+        work_s: Seconds that they are expected to take.
+        exact: Whether the files were looked at as a whole for that.
+        arrived: `time.monotonic()` seconds.
+        place: In the line of all callers, see `id3pm.sampling.policy`.
+        ended: Nobody waits for it any more.
+    """
+
+    call: Call
+    reply: Reply
+    size: int
+    work_s: float
+    exact: bool = False
+    arrived: float = dataclasses.field(default_factory=time.monotonic)
+    place: Place = Place(0.0, 0.0, 0.0)
+    ended: bool = False
+
+    def is_named(self, key: RequestKey) -> bool:
+        """Whether a control request is about it."""
+        return self.call.id == key.id and key.owner in (None, self.call.owner)
+
+
+class PhotoQueue:
+    """Requests that wait, and the one at work. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[PhotoRequest] = []
+        self._at_work: PhotoRequest | None = None
+        self._clock = 0.0
+        self._pace = 1.0  # seconds of this machine for one that was expected
+
+    def put(self, request: PhotoRequest) -> None:
+        """Takes a request.
+
+        Raises:
+            OverloadedError: There are too many, or they are too large or too much work.
+        """
+        with self._lock:
+            self._check_room(request)
+            self._enter(request)
+
+    def take(self) -> PhotoRequest | None:
+        """The request whose turn it is; `done` or `put_back` must follow."""
+        with self._lock:
+            if not self._waiting:
+                return None
+            request = min(self._waiting, key=lambda waiting: waiting.place)
+            self._waiting.remove(request)
+            self._at_work = request
+            self._clock = max(self._clock, request.place.start)
+            return request
+
+    def put_back(self, request: PhotoRequest, work_s: float) -> bool:
+        """Whether a request whose turn it was waits again: it is more work than it seemed, and there are others."""
+        with self._lock:
+            request.exact, request.work_s = True, work_s
+            if not self._waiting or request.ended:
+                return False
+            self._at_work = None
+            self._enter(request)
+            return True
+
+    def done(self, request: PhotoRequest, seconds: float | None) -> None:
+        """The work on a request is over, after so many seconds; `None` where it failed, which teaches nothing."""
+        with self._lock:
+            self._at_work = None
+            self._clock = max(self._clock, request.place.end)
+            if seconds is not None:
+                self._pace += 0.1 * (min(seconds / request.work_s, _MOST_PACE) - self._pace)
+
+    def cancel(self, key: RequestKey) -> tuple[bool, list[PhotoRequest]]:
+        """Ends requests.
+
+        Returns:
+            Whether there was any; and those that waited, which are to be answered. The one at work ends by itself.
+        """
+        with self._lock:
+            found = [request for request in self._all() if request.is_named(key)]
+            return bool(found), self._end(found)
+
+    def drop_abandoned(self) -> list[PhotoRequest]:
+        """Ends requests whose callers have left; gives those that waited, which are to be answered."""
+        with self._lock:
+            everyone = self._all()
+        gone = [request for request in everyone if request.reply.abandoned]
+        with self._lock:
+            return self._end(gone)
+
+    @property
+    def requests(self) -> int:
+        """Requests in flight."""
+        with self._lock:
+            return len(self._all())
+
+    @property
+    def photos(self) -> int:
+        """Photographs in flight."""
+        with self._lock:
+            return sum(request.call.rows for request in self._all())
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of work in flight."""
+        with self._lock:
+            return self._work_s(self._all())
+
+    def _all(self) -> list[PhotoRequest]:
+        return self._waiting if self._at_work is None else [self._at_work, *self._waiting]
+
+    def _enter(self, request: PhotoRequest) -> None:
+        deadline = math.inf if request.call.deadline is None else request.call.deadline
+        patience_s = due_time(request.arrived, request.work_s, USUAL_CLASS, deadline) - request.arrived
+        own = (other.place for other in self._all() if other.call.caller == request.call.caller)
+        request.place = take_place(own, self._clock, patience_s, request.work_s, request.work_s)
+        self._waiting.append(request)
+
+    def _end(self, requests: Iterable[PhotoRequest]) -> list[PhotoRequest]:
+        waited = []
+        for request in requests:
+            request.ended = True
+            if request in self._waiting:
+                self._waiting.remove(request)
+                waited.append(request)
+        return waited
+
+    def _work_s(self, requests: Sequence[PhotoRequest]) -> float:
+        return self._pace * sum(request.work_s for request in requests)
+
+    def _check_room(self, request: PhotoRequest) -> None:
+        everyone = self._all()
+        if not everyone:  # one may be larger than all limits
+            return
+        own = [other for other in everyone if other.call.caller == request.call.caller]
+        callers = len({request.call.caller, *(other.call.caller for other in everyone)})
+        backlog_s, own_s = self._work_s(everyone), self._work_s(own)
+        sizes, own_sizes = (request.size + sum(other.size for other in some) for some in (everyone, own))
+        room = (
+            has_room(len(everyone), len(own), MAX_WAITING_PHOTOS, callers)
+            and has_room(sizes, own_sizes, MAX_WAITING_PHOTO_BYTES, callers)
+            and has_room(backlog_s, own_s, MAX_WAITING_PHOTO_S, callers)
+        )
+        if not room:
+            raise OverloadedError(
+                f"{len(everyone)} requests with photographs wait, {backlog_s:.1f} s of work: "
+                f"retry after {max(1, math.ceil(backlog_s / 2))} s"
+            )
