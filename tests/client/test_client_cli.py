@@ -65,7 +65,7 @@ def test_embed_then_generate(tmp_path: Path, photo: str, server: Any, capsys: py
     captured = capsys.readouterr()
     names = ["000_seed-5.png", "001_seed-6.png"]
     assert sorted(captured.out.split()) == [str(out / name) for name in names]
-    assert "image 0, seed 5, 0.0" in captured.err
+    assert "2/2 images" in captured.err
     with Image.open(out / names[0]) as image:
         assert json.loads(image.text["id3pm"])["seed"] == 5
     assert marked(out) == {*names, "000_seed-5_64.png", "001_seed-6_64.png"} == {path.name for path in out.iterdir()}
@@ -81,12 +81,23 @@ def test_a_saved_vector_brings_the_name_of_its_model(
         assert main(["embed", "--photo", photo, "--out", file]) == 0
     for file, sent in ((named, [[b"sface"]]), (plain, None)):
         server.calls.clear()
-        assert main(["generate", "--embedding", file, "--seed", "5", "--out", out]) == 0
+        assert main(["generate", "--embedding", file, "--seed", "5", "--out", out, "--overwrite"]) == 0
         first = next(call for call in server.calls if "embedding" in call.inputs)
         assert first.inputs["embedding"].tolist() == [[0, 1, 2, 3]]
         assert (first.inputs["id_vector_model"].tolist() if sent else first.inputs.get("id_vector_model")) == sent
     capsys.readouterr()
-    wrong = ["generate", "--embedding", named, "--seed", "5", "--out", out, "--id-vector-model", "facenet"]
+    wrong = [
+        "generate",
+        "--embedding",
+        named,
+        "--seed",
+        "5",
+        "--out",
+        out,
+        "--overwrite",
+        "--id-vector-model",
+        "facenet",
+    ]
     assert main(wrong) == 2
     assert "vector.npz has vectors of sface" in capsys.readouterr().err
 
@@ -110,9 +121,10 @@ def test_every_option_has_a_flag(tmp_path: Path, photo: str, server: Any) -> Non
         for text in (f"--{name.replace('_', '-')}", values[option.datatype])
     ]
     assert main(["generate", "--photo", photo, "--seed", "1", "--face", "only", "--out", str(tmp_path), *flags]) == 0
-    (call,) = server.calls
-    assert call.model == "id3pm_photo"
-    assert set(call.inputs) == {"photo", "face", "seed", *contract.OPTIONS}
+    analysis, call = server.calls  # a photograph is analysed first, which tells of other faces
+    assert analysis.model == "face_embedding"
+    assert call.model == "id3pm"
+    assert set(call.inputs) == {"embedding", "seed", *contract.OPTIONS}
     assert not list(tmp_path.glob("*_64.png"))
 
 
@@ -229,7 +241,7 @@ def test_one_vector_may_be_streamed_and_replayed(
     face = tmp_path / "seed-7.png"
     assert main(["replay", str(face), *source, "--out", str(tmp_path / "again.png")]) == 0
     assert (tmp_path / "again.png").read_bytes() == face.read_bytes()
-    assert seen == {"receipt": face, "shape": (4,), "photo": None, "face": "largest"}
+    assert seen == {"receipt": face, "shape": (4,)}
 
 
 def test_bench_measures_and_asks_for_no_image_twice(
@@ -334,3 +346,117 @@ def test_blend_asks_for_the_people_between(
     assert [call.inputs["id_vector_model"].tolist() for call in server.calls if "embedding" in call.inputs] == [
         [[b"sface"]]
     ] * 2
+
+
+def test_no_file_is_replaced_unless_told_to(
+    tmp_path: Path, photo: str, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another person's picture of the same seed, say."""
+    out, vector = tmp_path / "out", tmp_path / "v.npz"
+    again = str(out / "again.png")
+    commands = {
+        "generate": ["--photo", photo, "--seed", "5-6", "--out", str(out), "--with-64"],
+        "blend": [photo, photo, "--seed", "1", "--out", str(out)],
+        "stream": ["--photo", photo, "--seed", "5", "--out", str(out)],
+        "embed": ["--photo", photo, "--out", str(vector)],
+    }
+    for name, words in commands.items():
+        assert main([name, *words]) == 0
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+        server.calls.clear()
+        assert main([name, *words]) == 2
+        assert " exists: give another --out, or --overwrite to replace it" in capsys.readouterr().err
+        assert not server.calls, "refused before the work"
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+        assert main([name, *words, "--overwrite"]) == 0
+    (out / "again.png").touch()
+    assert main(["replay", str(out / "000_seed-5.png"), "--photo", photo, "--out", again]) == 2
+    assert "again.png exists" in capsys.readouterr().err
+
+
+def test_a_photograph_with_two_faces_is_not_cut_to_one_without_a_word(
+    tmp_path: Path, photo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    for words in (
+        ["generate", "--photo", photo, "--out", out],
+        ["stream", "--photo", photo, "--out", out],
+        ["blend", photo, photo, "--out", out],
+        ["embed", "--photo", photo, "--out", str(tmp_path / "v.npz")],
+        ["bench", "--photo", photo, "--images", "1"],
+    ):
+        assert main(words) == 0
+        told = capsys.readouterr().err
+        assert f"{photo} shows 2 faces: the largest is used, 2 x 3 px at (0, 1); --face only" in told
+
+
+def test_seeds_are_ranges_or_random_ones_that_are_told(
+    tmp_path: Path, photo: str, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["generate", "--photo", photo, "--seed", "0-2", "9", "--out", str(out)]) == 0
+    assert sorted(server.seeds_of("id3pm")) == [0, 1, 2, 9]
+    assert sorted(path.name for path in out.iterdir())[-1] == "003_seed-9.png"
+    commands = (["generate", "--photo", photo], ["stream", "--photo", photo], ["blend", photo, photo])
+    for place, words in enumerate(commands):
+        server.calls.clear()
+        capsys.readouterr()
+        assert main([*words, "--out", str(tmp_path / f"out{place}")]) == 0
+        sent = next(call.inputs["seed"][0, 0] for call in server.calls if "seed" in call.inputs)
+        assert f"random seed: {sent}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "3-0"], "argument --seed: seed 3-0: a range goes up"),
+        (["--seed", "x"], "argument --seed: seed 'x': must be an integer, or a range such as 0-3"),
+        (["--seed", "1", "--num-inference-steps", "5"], "--num-inference-steps: did you mean --steps?"),
+        (["--seed", "1", "--guidance=3"], "--guidance: did you mean --guidance-scale?"),
+    ],
+)
+def test_a_command_line_that_is_wrong_is_answered_with_what_is_right(
+    photo: str, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "--photo", photo, "--out", "none", *words])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_errors_of_files_name_the_file_and_no_number(
+    tmp_path: Path, photo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for words, message in (
+        (["embed", "--photo", "none.jpg", "--out", "v.npz"], "id3pm-client: none.jpg: no such file or directory"),
+        (["generate", "--embedding", "none.npz", "--out", "out"], "id3pm-client: none.npz: no such file or directory"),
+        (["embed", "--photo", str(tmp_path), "--out", "v.npz"], f"id3pm-client: {tmp_path}: is a directory"),
+        (["generate", "--photo", photo, "--seed", "1", "--out", str(file)], f"--out {file}: is a file"),
+        (["generate", "--photo", photo, "--seed", "1", "--out", str(file / "out")], "or leads through one"),
+        (["embed", "--photo", photo, "--out", str(tmp_path)], f"{tmp_path}: is a folder; give the name of a file"),
+        (["--token-file", "none.txt", "ping"], "id3pm-client: none.txt: no such file or directory"),
+    ):
+        assert main(words) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert message in told
+        assert "Errno" not in told
+
+
+def test_ping_says_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ping"]) == 0
+    assert "127.0.0.1:8001: ok, " in capsys.readouterr().err
+
+
+def test_the_steps_of_a_long_image_are_shown(
+    tmp_path: Path, photo: str, server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("id3pm_client._bar._EVERY_S", 0.0)
+    server.delay_s = lambda call: 1.0 if call.model == "id3pm" else 0.0
+    assert main(["generate", "--photo", photo, "--seed", "1", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().err
+    assert "0/4 steps of denoiser_64" in told
+    assert told.rstrip().endswith("1/1 images")
+    assert main(["generate", "--photo", photo, "--seed", "2", "3", "--out", str(tmp_path)]) == 0
+    assert "0/2 images; image 0 at step 0/4 of denoiser_64" in capsys.readouterr().err

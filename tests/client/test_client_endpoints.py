@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from id3pm_client import AsyncClient, Client, ClientError, ConnectionFailedError, Retry, WrongEndpointError
+from id3pm_client._cli import main
 from id3pm_client._proxy import proxy_note
 from tests.client.conftest import FakeAsyncTransport, FakeServer, echo
 from tests.client.test_client_grpc import Service, service  # noqa: F401 - a fixture
@@ -192,3 +194,34 @@ def test_an_async_client_of_an_open_event_loop_says_what_to_do(server: FakeServe
     assert first.run_until_complete(client.generate(VECTOR, 3)).seed == 3, "it still works where it belongs"
     first.close()
     assert asyncio.run(client.generate(VECTOR, 4)).seed == 4
+
+
+@pytest.mark.parametrize("command", ["generate", "embed", "stream", "blend"])
+def test_after_a_second_the_command_line_says_what_it_waits_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"not looked at")
+    words = [str(photo), str(photo)] if command == "blend" else ["--photo", str(photo)]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{unused.getsockname()[1]}"
+        assert main(["--url", url, "--timeout", "2.5", command, *words, "--out", str(tmp_path / "out")]) == 4
+    told = capsys.readouterr().err
+    assert f"waiting for {url}: Connection refused" in told
+    assert "no answer within 2.5 s; the last attempt: failed to connect" in told
+
+
+def test_a_server_that_says_nothing_is_named_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "v.npy", VECTOR)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        words = ["generate", "--embedding", str(tmp_path / "v.npy"), "--out", str(tmp_path)]
+        assert main(["--url", url, "--timeout", "2", *words]) == 4
+    assert f"waiting for {url}" in capsys.readouterr().err
+
+
+def test_the_command_line_names_an_http_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with http_port() as url:
+        assert main(["--url", url, "ping"]) == 3
+    assert "this client needs the server's gRPC port, usually 8001" in capsys.readouterr().err

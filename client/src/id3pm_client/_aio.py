@@ -12,6 +12,7 @@ from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._aio_flights import AsyncFlights
 from id3pm_client._answers import parse_embedding
+from id3pm_client._bar import Bar
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
 from id3pm_client._flight import Tensors
 from id3pm_client._generation import Generation, OnFace, OnImage
@@ -206,8 +207,9 @@ class AsyncClient(AsyncFlights):
         return found[0]
 
     async def _generate(
-        self, generation: Generation[Any], on_image: OnImage | None, progress: bool
+        self, generation: Generation[Any], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
         with generation.arrivals(on_image, progress) as images:
-            await self._run(generation.flights, images.add)
+            async with self._followed(generation.flights, images.bar):
+                await self._run(generation.flights, images.add)
         return images.result()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import control_answer
+from id3pm_client._bar import Bar
 from id3pm_client._connection import Connection
 from id3pm_client._errors import (
     CancelledRequestError,
@@ -24,6 +25,7 @@ from id3pm_client._errors import (
 from id3pm_client._fleet import Server
 from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._grpc import AsyncGrpcTransport
+from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
 from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
 from id3pm_client._transport import GRACE_S, AsyncTransport, Outcome
 
@@ -171,6 +173,26 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
                     raise
         assert not isinstance(outcome, ClientError)
         on_answer(position, outcome)
+
+    @contextlib.asynccontextmanager
+    async def _followed(self, flights: Sequence[Flight[AsyncTransport]], bar: Bar | None) -> AsyncGenerator[None, None]:
+        """Shows meanwhile how far the requests are, and what they wait for."""
+        if bar is None:
+            yield
+            return
+        steps = Steps(flights, self.urls, bar)
+
+        async def follow() -> None:
+            while not self._closed:
+                await asyncio.sleep(EVERY_S)
+                outcomes = await self._ask(steps.questions(), ASK_TIMEOUT_S)
+                steps.read(outcomes, self._waiting, self._budget.answered)
+
+        task = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            await _end([task])
 
     async def _fly(self, streaming: Streaming[AsyncTransport]) -> AsyncGenerator[Event, None]:
         """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""

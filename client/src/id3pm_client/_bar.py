@@ -1,8 +1,9 @@
-"""Progress in plain text on stderr."""
+"""Progress in plain text on stderr: one style for all commands and for `progress=True`."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import TextIO
 
@@ -11,12 +12,12 @@ _EVERY_S = 10.0
 
 
 class Bar:
-    """A progress bar: redrawn in place on a terminal; elsewhere, in a log say, a line now and then.
+    """A progress bar: redrawn in place on a terminal; elsewhere, in a log say, a line now and then. Thread-safe.
 
-        [###############---------------] 4/8 images, 2.1/s, 2 s left
+        [###############---------------] 4/8 images, 2.1/s, 2 s left; step 12/50 of denoiser_64
 
     Args:
-        total: What there is to do, in `unit`.
+        total: What there is to do, in `unit`; 0 where there is nothing to count, and `unit` is all that is shown.
         unit: Word for it, in the plural.
         file: Where to write, or `None` for stderr.
     """
@@ -25,40 +26,74 @@ class Bar:
         self._total = total
         self._unit = unit
         self._file = sys.stderr if file is None else file
-        self._started = time.monotonic()
-        self._written_at = self._started
-        self._width = 0
+        self._lock = threading.Lock()
+        self._started = self._written_at = time.monotonic()
+        self._done = self._width = 0
+        self._note = self._noted = ""
         self._ended = False
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
 
     def update(self, done: int, total: int | None = None, unit: str | None = None) -> None:
         """Shows that `done` are done; `total` and `unit` replace those from the start."""
-        self._total = self._total if total is None else total
-        self._unit = self._unit if unit is None else unit
-        self._ended = self._ended and done == self._total
+        with self._lock:
+            if unit not in (None, self._unit):
+                self._started = time.monotonic()
+            self._total = self._total if total is None else total
+            self._unit = self._unit if unit is None else unit
+            self._done = done
+            self._note = ""
+            self._ended = self._ended and done == self._total
+            over = bool(self._total) and done == self._total
+            self._draw(urgent=over and not self._ended)
+            self._ended = over
+
+    def note(self, text: str) -> None:
+        """Shows a text behind the numbers: what is waited for, or how far the next one is."""
+        with self._lock:
+            self._note = text
+            self._draw(urgent=bool(text) and not self._noted)
+            self._noted = text
+
+    def clear(self) -> None:
+        """Takes the line away, so that something else can be written."""
+        with self._lock:
+            if self._width:
+                self._file.write(f"\r{' ' * self._width}\r")
+                self._file.flush()
+                self._width = 0
+
+    def close(self) -> None:
+        """Leaves the line."""
+        with self._lock:
+            if self._width:
+                self._file.write("\n")
+                self._file.flush()
+                self._width = 0
+
+    def _draw(self, urgent: bool) -> None:
         now = time.monotonic()
         if self._file.isatty():
-            line = self._line(done, now)
+            line = self._line(now)
             self._file.write(f"\r{line.ljust(self._width)}")
             self._width = len(line)
-        elif not self._ended and (done == self._total or now - self._written_at >= _EVERY_S):
-            self._file.write(f"{self._line(done, now)}\n")
-            self._ended = done == self._total
+        elif urgent or (not self._ended and now - self._written_at >= _EVERY_S):
+            self._file.write(f"{self._line(now)}\n")
         else:
             return
         self._written_at = now
         self._file.flush()
 
-    def close(self) -> None:
-        """Leaves the line."""
-        if self._width:
-            self._file.write("\n")
-            self._file.flush()
-            self._width = 0
-
-    def _line(self, done: int, now: float) -> str:
-        filled = _WIDTH * done // max(self._total, 1)
-        text = f"[{'#' * filled}{'-' * (_WIDTH - filled)}] {done}/{self._total} {self._unit}"
-        rate = done / max(now - self._started, 1e-9)
-        if done and done < self._total:
-            text += f", {rate:.3g}/s, {(self._total - done) / rate:.0f} s left"
-        return text
+    def _line(self, now: float) -> str:
+        note = f"; {self._note}" if self._note else ""
+        if not self._total:
+            return f"{self._unit}{note}"
+        filled = _WIDTH * self._done // self._total
+        text = f"[{'#' * filled}{'-' * (_WIDTH - filled)}] {self._done}/{self._total} {self._unit}"
+        rate = self._done / max(now - self._started, 1e-9)
+        if self._done and self._done < self._total:
+            text += f", {rate:.3g}/s, {(self._total - self._done) / rate:.0f} s left"
+        return text + note

@@ -121,6 +121,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         transports: Sequence[TransportT] = transport if isinstance(transport, (list, tuple)) else [transport]  # type: ignore[list-item]
         self._fleet = Fleet([connection.url for connection in connections], transports)
         self._closed = False
+        self._waiting: ClientError | None = None  # what the latest attempt failed with, until an answer comes
         self._under_way: set[Flight[TransportT]] = set()  # of all calls of this client that have not ended
         self._prepare()
 
@@ -267,6 +268,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         assert flight.server is not None
         now = time.monotonic()
         if not isinstance(outcome, ClientError):
+            self._waiting = None
             flight.land(now)
             return None
         if self._closed and isinstance(outcome, CancelledRequestError):
@@ -276,6 +278,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             raise verdict
         if self._closed:
             raise flight.named(ClosedClientError(f"{CLOSED_UNDER}; the last attempt: {outcome}"))
+        self._waiting = outcome
         logger.info("request %s at %s: %s; again in %.2f s", flight.request_id, flight.server.url, outcome, verdict)
         return verdict
 

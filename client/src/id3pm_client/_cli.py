@@ -6,20 +6,24 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from id3pm_client._aio import AsyncClient
-from id3pm_client._arguments import as_count, as_timeout
+from id3pm_client._arguments import as_count, as_timeout, broadcast_length
 from id3pm_client._bar import Bar
 from id3pm_client._bench import Result
 from id3pm_client._bench import bench as run_bench
+from id3pm_client._cli_files import check_free, make_folder, said, write
 from id3pm_client._cli_parser import make_parser
 from id3pm_client._connection import DEFAULT_URL
 from id3pm_client._contract import OPTIONS
@@ -30,13 +34,15 @@ from id3pm_client._errors import (
     ReplayError,
     UnavailableError,
 )
-from id3pm_client._images import GeneratedImage, png_of
+from id3pm_client._images import Embedding, GeneratedImage, png_of
+from id3pm_client._seeds import random_seed
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
 from id3pm_client._vectors import load_vectors, save_vectors
 from id3pm_client.latent import slerp
 
 INTERRUPTED = 130
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,73 +57,134 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _tell("interrupted: the server was told to stop")
         return INTERRUPTED
-    except (ClientError, OSError) as error:
+    except ClientError as error:
         _tell(f"id3pm-client: {error}")
+        return _exit_code(error)
+    except BrokenPipeError:  # whoever reads stdout has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        _tell(f"id3pm-client: {said(error)}")
         return _exit_code(error)
     return int(code or 0)
 
 
 def generate(args: argparse.Namespace) -> None:
     """Writes one PNG per image to a folder, each as soon as it arrives."""
-    seeds = args.seed[0] if len(args.seed) == 1 else args.seed
-    arrived = 0
+    vectors, known = (None, {}) if args.photo is not None else _read_vectors(args)
+    count = 1 if vectors is None or vectors.ndim == 1 else len(vectors)
+    seeds = _generate_seeds(args.seed, count)
+    paths = [args.out / f"{position:03d}_seed-{seed}.png" for position, seed in enumerate(seeds)]
+    small = [path.with_stem(f"{path.stem}_64") for path in paths] if args.with_64 else []
+    check_free([*paths, *small], args.overwrite)
+    bar = Bar(len(seeds), "images")
 
     def on_image(position: int, image: GeneratedImage) -> None:
-        nonlocal arrived
-        arrived += 1
-        path = args.out / f"{position:03d}_seed-{image.seed}.png"
-        image.save(path)
-        if image.image_64 is not None:
-            path.with_stem(f"{path.stem}_64").write_bytes(png_of(image.image_64, image.receipt))
-        _print(path)
-        _tell(f"{arrived}: image {position}, seed {image.seed}, {image.seconds:.2f} s")
+        write(paths[position], image.png(), args.overwrite)
+        if small and image.image_64 is not None:
+            write(small[position], png_of(image.image_64, image.receipt), args.overwrite)
+        _print(paths[position], bar)
 
-    how: dict[str, Any] = {"with_64": args.with_64, "on_image": on_image, **_options(args)}
+    how: dict[str, Any] = {"with_64": args.with_64, "on_image": on_image, "progress": bar, **_options(args)}
     with Client(**_settings(args)) as client:
-        args.out.mkdir(parents=True, exist_ok=True)
-        if args.photo is not None:
-            client.generate_from_photo(args.photo, seeds, face=args.face, **how)
-        else:
-            vectors, known = _read_vectors(args)
+        make_folder(args.out)
+        if vectors is not None:
             client.generate(vectors, seeds, **{**how, **known})
+            return
+        on_face = functools.partial(_tell_of_others, args.photo, bar=bar)
+        with client._followed([], bar):
+            client.generate_from_photo(args.photo, seeds, face=args.face, on_face=on_face, **how)
+
+
+def _generate_seeds(given: Sequence[Sequence[int]] | None, vectors: int) -> list[int]:
+    """One seed for each image: those of `--seed`, or random ones, which are told."""
+    if given is None:
+        seeds = [random_seed() for _ in range(vectors)]
+        _tell(f"random seed{'s' * (len(seeds) > 1)}: {' '.join(map(str, seeds))}")
+        return seeds
+    seeds = [seed for several in given for seed in several]
+    count = broadcast_length({"--embedding": vectors, "--seed": len(seeds)})
+    return seeds * count if len(seeds) == 1 else seeds
+
+
+def _one_seed(given: int | None) -> int:
+    if given is None:
+        given = random_seed()
+        _tell(f"random seed: {given}")
+    return given
+
+
+def _face(client: Client, photo: str, args: argparse.Namespace) -> Embedding:
+    """The face in a photograph; says so if there are others."""
+    found = _waiting(client, f"analysing {photo}", lambda: client.embed(photo, face=args.face))
+    _tell_of_others(photo, found)
+    return found
+
+
+def _tell_of_others(photo: str, found: Embedding, bar: Bar | None = None) -> None:
+    if found.faces == 1:
+        return
+    if bar is not None:
+        bar.clear()
+    x, y, width, height = (round(float(number)) for number in found.box)
+    _tell(
+        f"{photo} shows {found.faces} faces: the largest is used, {width} x {height} px at ({x}, {y}); "
+        "--face only refuses such photographs"
+    )
+
+
+def _waiting(client: Client, what: str, call: Callable[[], T]) -> T:
+    """Makes a call that has no progress of its own; after a second it says what is waited for."""
+    bar = Bar(0, what)
+    try:
+        with client._followed([], bar):
+            return call()
+    finally:
+        bar.clear()
 
 
 def blend(args: argparse.Namespace) -> None:
     """Writes one PNG for each share of the second person to a folder."""
+    paths = [args.out / f"{position:03d}_share-{share:g}.png" for position, share in enumerate(args.share)]
+    check_free(paths, args.overwrite)
+    seed = _one_seed(args.seed)
+    bar = Bar(len(paths), "images")
+
+    def on_image(position: int, image: GeneratedImage) -> None:
+        write(paths[position], image.png(), args.overwrite)
+        _print(paths[position], bar)
+
     with Client(**_settings(args)) as client:
-        first, second = (client.embed(photo, face=args.face) for photo in (args.first, args.second))
+        first, second = (_face(client, photo, args) for photo in (args.first, args.second))
         vectors = slerp(first, second, args.share)
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
         options = {**_options(args), "id_vector_model": args.id_vector_model or first.id_vector_model}
-        for position, image in enumerate(client.generate(vectors, args.seed, **options)):
-            path = args.out / f"{position:03d}_share-{args.share[position]:g}.png"
-            image.save(path)
-            _print(path)
+        how: dict[str, Any] = {"on_image": on_image, "progress": bar, **options}
+        client.generate(vectors, [seed] * len(paths), **how)
 
 
 def stream(args: argparse.Namespace) -> None:
     """Writes previews, the 64 px image and the image to a folder, each as soon as it is there."""
+    seed = _one_seed(args.seed)
+    check_free([args.out / f"seed-{seed}.png", *args.out.glob(f"seed-{seed}_*.png")], args.overwrite)
     how: dict[str, Any] = {"preview_every": args.preview_every, **_options(args)}
+    bar = Bar(1, "steps")
     with Client(**_settings(args)) as client:
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
         if args.photo is not None:
-            events = client.stream_from_photo(args.photo, args.seed, face=args.face, **how)
+            events = client.stream(_face(client, args.photo, args), seed, **how)
         else:
             vectors, known = _read_vectors(args)
-            events = client.stream(_only(vectors), args.seed, **{**how, **known})
-        with contextlib.closing(events):
-            for name, image in _pictures(events):
-                path = args.out / f"seed-{args.seed}{name}.png"
-                if isinstance(image, GeneratedImage):
-                    image.save(path)
-                else:
-                    path.write_bytes(png_of(image))
-                _print(path)
+            events = client.stream(_only(vectors), seed, **{**how, **known})
+        with contextlib.closing(events), client._followed([], bar):
+            for name, image in _pictures(events, bar):
+                path = args.out / f"seed-{seed}{name}.png"
+                write(path, image.png() if isinstance(image, GeneratedImage) else png_of(image), args.overwrite)
+                _print(path, bar)
 
 
-def _pictures(events: Iterator[Event]) -> Iterator[tuple[str, Image.Image | GeneratedImage]]:
+def _pictures(events: Iterator[Event], bar: Bar) -> Iterator[tuple[str, Image.Image | GeneratedImage]]:
     """What is worth a file, with the end of its name; shows a bar meanwhile."""
-    bar = Bar(1, "steps")
     try:
         for event in events:
             if isinstance(event, Progress):
@@ -134,8 +201,9 @@ def _pictures(events: Iterator[Event]) -> Iterator[tuple[str, Image.Image | Gene
 
 def embed(args: argparse.Namespace) -> None:
     """Writes the ID vector of a photograph as .npy, or as .npz with the name of its FR model."""
+    check_free([args.out], args.overwrite)
     with Client(**_settings(args)) as client:
-        found = client.embed(args.photo, face=args.face)
+        found = _face(client, args.photo, args)
     save_vectors(args.out, found.vector, found.id_vector_model)
     _print(args.out)
     _tell(f"{found.faces} face(s), detection score {found.score:.2f}, vector of {found.vector.size}")
@@ -145,10 +213,13 @@ def replay(args: argparse.Namespace) -> None:
     """Writes the image of a receipt, made again."""
     if args.out.suffix.lower() != ".png":  # now, not after the work
         raise InvalidRequestError(f"--out {args.out}: must end in .png, which carries the receipt")
+    check_free([args.out], args.overwrite)
     vector = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
     with Client(**_settings(args)) as client:
-        image = client.replay(args.receipt, vector, photo=args.photo, face=args.face)
-    image.save(args.out)
+        if vector is None:
+            vector = _face(client, args.photo, args)
+        image = _waiting(client, "making the image again", lambda: client.replay(args.receipt, vector))
+    write(args.out, image.png(), args.overwrite)
     _print(args.out)
     _tell(f"the identical image, {image.seconds:.2f} s")
 
@@ -163,7 +234,9 @@ def bench(args: argparse.Namespace) -> int:
         async with AsyncClient(**{**_settings(args), "max_in_flight": concurrency}) as client:
             known: dict[str, Any] = {}
             if args.photo is not None:
-                vectors = (await client.embed(args.photo, face=args.face)).vector
+                found = await client.embed(args.photo, face=args.face)
+                _tell_of_others(args.photo, found)
+                vectors = found.vector
             else:
                 vectors, known = _read_vectors(args)
             return await run_bench(
@@ -183,15 +256,19 @@ def bench(args: argparse.Namespace) -> int:
 
 def ping(args: argparse.Namespace) -> None:
     """Prints what the stages' schedulers say about themselves, as JSON; by server where there are several."""
+    answers = {}
     with Client(**_settings(args)) as client:
-        answers = {url: client.ping(url) for url in client.urls}
+        for url in client.urls:
+            started = time.monotonic()
+            answers[url] = _waiting(client, f"asking {url}", functools.partial(client.ping, url))
+            _tell(f"{url}: ok, {(time.monotonic() - started) * 1e3:.0f} ms")
     _print(json.dumps(answers if len(answers) > 1 else next(iter(answers.values())), indent=2))
 
 
 def describe(args: argparse.Namespace) -> None:
-    """Prints which bundle the server has and which attributes it takes, as JSON."""
+    """Prints what the server serves and may be asked for, as JSON."""
     with Client(**_settings(args)) as client:
-        _print(json.dumps(client.describe(), indent=2))
+        _print(json.dumps(_waiting(client, f"asking {client.urls[0]}", client.describe), indent=2))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -256,7 +333,9 @@ def _exit_code(error: Exception) -> int:
     return 2 if isinstance(error, (InvalidRequestError, OSError)) else 1
 
 
-def _print(result: object) -> None:
+def _print(result: object, bar: Bar | None = None) -> None:
+    if bar is not None:
+        bar.clear()
     sys.stdout.write(f"{result}\n")
     sys.stdout.flush()
 

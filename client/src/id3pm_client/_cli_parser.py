@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from id3pm_client._arguments import OTHER_NAMES
 from id3pm_client._connection import DEFAULT_URL
 from id3pm_client._contract import OPTIONS
+from id3pm_client._errors import InvalidRequestError
+from id3pm_client._seeds import parse_seeds
 from id3pm_client._version import __version__
 
 EPILOG = (
@@ -21,7 +25,7 @@ _PARSERS: Mapping[str, type[Any]] = MappingProxyType({"BYTES": str, "INT32": int
 
 def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.ArgumentParser:
     """The parser; `args.command` of what it parses is one of `commands`, by name."""
-    parser = argparse.ArgumentParser("id3pm-client", description="Client of an ID3PM server.", epilog=EPILOG)
+    parser = _Parser("id3pm-client", description="Client of an ID3PM server.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
         "--url",
@@ -45,46 +49,54 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
 
     command = add("generate", "photograph or ID vectors, and seeds, to faces")
     _add_source(command)
-    command.add_argument("--seed", type=int, nargs="+", required=True, help="one image per seed")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    command.add_argument(
+        "--seed",
+        type=_seeds,
+        nargs="+",
+        metavar="SEED",
+        help="one image per seed; 0-3 is four of them (default: random)",
+    )
+    _add_folder(command, "the pictures")
     command.add_argument("--with-64", action="store_true", help="write the 64 px images as well")
     _add_options(command)
 
     command = add("stream", "one face, with previews on the way")
     _add_source(command)
-    command.add_argument("--seed", type=int, required=True)
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for previews and pictures")
+    command.add_argument("--seed", type=_seed, help="one seed (default: random)")
+    _add_folder(command, "previews and pictures")
     command.add_argument(
         "--preview-every", type=int, default=1, metavar="N", help="steps between previews; 0 for none (%(default)s)"
     )
     _add_options(command)
 
     command = add("blend", "faces between the people of two photographs")
-    command.add_argument("first", metavar="PHOTO", help="JPEG or PNG file of the first person")
+    command.add_argument("first", metavar="PHOTO", help="JPEG, PNG or WebP file of the first person")
     command.add_argument("second", metavar="PHOTO", help="of the second person")
     command.add_argument(
         "--share", type=float, nargs="+", default=[0.5], metavar="X", help="share of the second person (%(default)s)"
     )
-    command.add_argument("--seed", type=int, default=0, help="of all pictures (%(default)s)")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    command.add_argument("--seed", type=_seed, help="of all pictures (default: random)")
+    _add_folder(command, "the pictures")
     _add_face(command)
     _add_options(command)
 
     command = add("embed", "photograph to ID vector")
-    command.add_argument("--photo", required=True, help="JPEG or PNG file")
+    command.add_argument("--photo", required=True, help="JPEG, PNG or WebP file")
     command.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="file for it: .npz, which names its FR model, or .npy",
+        help="file for it, which only you may read: .npz, which names its FR model, or .npy",
     )
+    _add_overwrite(command)
     _add_face(command)
 
     command = add("replay", "the image of a receipt again, or what is different now")
     command.add_argument("receipt", type=Path, help="PNG that carries a receipt, or a receipt as JSON")
     _add_source(command)
     command.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the picture")
+    _add_overwrite(command)
 
     command = add("bench", "images per second and latency with a number of requests in flight")
     _add_source(command)
@@ -92,18 +104,55 @@ def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.Argument
     length = command.add_mutually_exclusive_group(required=True)
     length.add_argument("--seconds", type=float, metavar="S", help="start no new requests after S seconds")
     length.add_argument("--images", type=int, metavar="K", help="ask for K images")
-    command.add_argument("--seed", type=int, default=0, help="first seed; they count up (%(default)s)")
+    command.add_argument("--seed", type=_seed, default=0, help="first seed; they count up (%(default)s)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     _add_options(command)
 
     add("ping", "is the server working?")
-    add("describe", "which bundle the server has, and which attributes it takes")
+    add("describe", "what the server serves: bundle, sizes, presets, defaults, attributes")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers an unknown option with the one that was probably meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As `argparse` does it."""
+        known = {name for action in self._actions for name in action.option_strings}
+        for word in (sys.argv[1:] if args is None else args) if known else ():
+            name = str(word).partition("=")[0]
+            if name.startswith("--") and name[2:].replace("-", "_") in OTHER_NAMES and name not in known:
+                if "--seed" in known:  # a command that has options of its own
+                    self.error(f"{name}: did you mean --{OTHER_NAMES[name[2:].replace('-', '_')].replace('_', '-')}?")
+        return super().parse_known_args(args, namespace)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return parse_seeds(text)
+    except InvalidRequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seed(text: str) -> int:
+    seeds = _seeds(text)
+    if len(seeds) != 1:
+        raise argparse.ArgumentTypeError(f"seed {text}: {len(seeds)} seeds, where one is needed")
+    return seeds[0]
+
+
+def _add_folder(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help=f"folder for {what}")
+    _add_overwrite(command)
+
+
+def _add_overwrite(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--overwrite", action="store_true", help="replace files that exist; refused without this")
 
 
 def _add_source(command: argparse.ArgumentParser) -> None:
     source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--photo", help="JPEG or PNG file")
+    source.add_argument("--photo", help="JPEG, PNG or WebP file")
     source.add_argument("--embedding", metavar="FILE", help="ID vectors [D] or [N, D], as `embed` writes them")
     _add_face(command)
 

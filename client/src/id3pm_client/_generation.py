@@ -31,9 +31,15 @@ class Generation(Generic[TransportT]):
     seeds: Sequence[int]
     single: bool
 
-    def arrivals(self, on_image: OnImage | None, progress: bool) -> Arrivals:
-        """Collects the answers; a context manager around their arrival."""
-        return Arrivals(self, on_image, Bar(len(self.flights), "images") if progress else None)
+    def arrivals(self, on_image: OnImage | None, progress: bool | Bar) -> Arrivals:
+        """Collects the answers; a context manager around their arrival.
+
+        Args:
+            on_image: Called with each image.
+            progress: Whether to show a bar, or the bar.
+        """
+        bar = progress if isinstance(progress, Bar) else Bar(len(self.flights), "images") if progress else None
+        return Arrivals(self, on_image, bar)
 
     def image(self, index: int, tensors: Tensors) -> GeneratedImage:
         """The generated image number `index` from the server's answer."""
@@ -54,25 +60,25 @@ class Arrivals:
     def __init__(self, generation: Generation[Any], on_image: OnImage | None, bar: Bar | None) -> None:
         self._generation = generation
         self._on_image = on_image
-        self._bar = bar
+        self.bar = bar
         self._images: dict[int, GeneratedImage] = {}
 
     def __enter__(self) -> Arrivals:
-        if self._bar is not None:
-            self._bar.update(0)
+        if self.bar is not None:
+            self.bar.update(0, len(self._generation.flights), "images")
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def add(self, position: int, tensors: Tensors) -> None:
         """An answer has come."""
         self._images[position] = self._generation.image(position, tensors)
-        if self._bar is not None:
-            self._bar.update(len(self._images))
+        if self.bar is not None:
+            self.bar.update(len(self._images), len(self._generation.flights), "images")
         if self._on_image is not None:
             self._on_image(position, self._images[position])
 

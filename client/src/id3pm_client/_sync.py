@@ -11,6 +11,7 @@ import numpy.typing as npt
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import parse_embedding
+from id3pm_client._bar import Bar
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
 from id3pm_client._flight import Tensors
 from id3pm_client._generation import Generation, OnFace, OnImage
@@ -305,8 +306,8 @@ class Client(SyncFlights):
         return found[0]
 
     def _generate(
-        self, generation: Generation[Any], on_image: OnImage | None, progress: bool
+        self, generation: Generation[Any], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
-        with generation.arrivals(on_image, progress) as images:
+        with generation.arrivals(on_image, progress) as images, self._followed(generation.flights, images.bar):
             self._run(generation.flights, images.add)
         return images.result()

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import control_answer
+from id3pm_client._bar import Bar
 from id3pm_client._connection import Connection
 from id3pm_client._errors import (
     CancelledRequestError,
@@ -30,6 +31,7 @@ from id3pm_client._errors import (
 from id3pm_client._fleet import Server
 from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._grpc import GrpcTransport
+from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
 from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
 from id3pm_client._transport import GRACE_S, Outcome, SyncTransport
 
@@ -209,6 +211,29 @@ class SyncFlights(base.BaseClient[SyncTransport]):
             self._under_way.difference_update(flights)
             for _ in range(slots):
                 self._slots.release()
+
+    @contextlib.contextmanager
+    def _followed(self, flights: Sequence[Flight[SyncTransport]], bar: Bar | None) -> Generator[None, None, None]:
+        """Shows meanwhile how far the requests are, and what they wait for."""
+        if bar is None:
+            yield
+            return
+        steps, over = Steps(flights, self.urls, bar), threading.Event()
+
+        def follow() -> None:
+            while not over.wait(EVERY_S):
+                with contextlib.suppress(ClientError):
+                    outcomes = [] if self._closed else self._ask(steps.questions(), ASK_TIMEOUT_S)
+                    if not over.is_set():
+                        steps.read(outcomes, self._waiting, self._budget.answered)
+
+        thread = threading.Thread(target=follow, name="id3pm-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=ASK_TIMEOUT_S + GRACE_S)
 
     def _fly(self, streaming: Streaming[SyncTransport]) -> Generator[Event, None, None]:
         """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""

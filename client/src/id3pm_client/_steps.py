@@ -1,0 +1,87 @@
+"""How far the requests of a call are: what is asked meanwhile, and what a bar shows. No I/O: both clients share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+from id3pm_client import _contract as contract
+from id3pm_client._answers import control_answer
+from id3pm_client._arguments import text_tensor
+from id3pm_client._bar import Bar
+from id3pm_client._errors import ClientError, ConnectionFailedError
+from id3pm_client._fleet import Server
+from id3pm_client._flight import Call, Flight, Tensors
+
+TransportT = TypeVar("TransportT")
+EVERY_S: Final = 0.25
+ASK_TIMEOUT_S: Final = 1.0
+_PATIENCE_S = 1.0
+
+
+class Steps(Generic[TransportT]):
+    """Follows the first request of a call that has no answer yet.
+
+    Args:
+        flights: The requests; empty where there is nothing to ask, and only what is waited for is shown.
+        urls: The servers, for the message.
+        bar: What shows it.
+    """
+
+    def __init__(self, flights: Sequence[Flight[TransportT]], urls: Sequence[str], bar: Bar) -> None:
+        self._flights = flights
+        self._urls = urls
+        self._bar = bar
+        self._position = 0
+
+    def questions(self) -> list[tuple[Server[TransportT], Call]]:
+        """How many steps the stages have made for that request; empty where none is on its way."""
+        for position, flight in enumerate(self._flights):
+            if flight.open_at and flight.server is not None:
+                self._position = position
+                words = text_tensor("watch", flight.request_id, "-1", "0")  # answered at once, without a preview
+                return [
+                    (flight.server, Call(stage, {contract.CONTROL: words}, (contract.STATUS,)))
+                    for stage in contract.STAGES
+                ]
+        return []
+
+    def read(self, outcomes: Sequence[Tensors | BaseException], waiting: ClientError | None, answered: bool) -> None:
+        """Shows what the answers say.
+
+        Args:
+            outcomes: The answers to `questions`.
+            waiting: What the latest attempt of a request failed with, if another one follows.
+            answered: Whether any server has ever answered this client.
+        """
+        if self._flights and not self._flights[self._position].open_at:
+            return  # meanwhile the request was answered
+        for stage, outcome in zip(contract.STAGES, outcomes, strict=False):
+            if isinstance(outcome, BaseException):
+                continue
+            try:
+                row = control_answer(outcome).get("rows", [{}])[0]
+                step, steps = int(row["step"]), int(row["steps"])
+            except (ClientError, KeyError, IndexError, TypeError, ValueError):
+                continue
+            if len(self._flights) == 1:
+                self._bar.update(step, steps, f"steps of {stage}")
+            else:
+                self._bar.note(f"image {self._position} at step {step}/{steps} of {stage}")
+            return
+        if self._bar.age_s < _PATIENCE_S:
+            return
+        if waiting is not None:
+            self._bar.note(f"waiting for {', '.join(self._urls)}: {brief(waiting)}")
+        elif not answered and not any(_is_answer(each) for each in outcomes):
+            self._bar.note(f"waiting for {', '.join(self._urls)}")
+
+
+def _is_answer(outcome: Tensors | BaseException) -> bool:
+    return not isinstance(outcome, BaseException)
+
+
+def brief(error: ClientError) -> str:
+    """The end of a message of gRPC, which says why; other messages whole."""
+    text = str(error)
+    return text.rpartition(": ")[2] if isinstance(error, ConnectionFailedError) and not error.note else text
