@@ -31,6 +31,7 @@ class Checkpoint:
         ema_updates: Updates of the average.
         ema: Averaged weights by name.
         scaler: State of fp16's gradient scaler; empty without one.
+        rollouts: `id3pm.training.rollouts.Rollouts.state_dict`; empty without.
         facts: What the training card needs: data set, hardware, seconds of training so far.
     """
 
@@ -42,6 +43,7 @@ class Checkpoint:
     ema: dict[str, Tensor]
     scaler: dict[str, Any]
     facts: dict[str, Any]
+    rollouts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def require_none(folder: Path) -> None:

@@ -136,6 +136,13 @@ def measure_dataset_command(data: Path, workers: int) -> None:
     type=click.FloatRange(0),
     help="With --attributes: weight of the landmarks' gradient; else the preset's.",
 )
+@click.option("--stream", type=click.IntRange(0), help="Train on generated people of this seed, none of them twice.")
+@click.option("--rollouts", type=click.IntRange(0), help="Images per step that the network itself is generating.")
+@click.option("--rollout-loss", type=click.FloatRange(0), help="Weight of their identity loss; else the preset's.")
+@click.option(
+    "--altered-vectors", type=click.FloatRange(0, 1), help="Share of the rollouts with ID vectors that no image has."
+)
+@click.option("--identity-jitter", type=click.FloatRange(0), help="How much the identity loss's crops vary.")
 @faces_option
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--max-minutes", type=click.FloatRange(0), help="Stop with a checkpoint after this long.")
@@ -158,6 +165,11 @@ def train_command(
     precision: str | None,
     identity_loss: float | None,
     landmark_loss: float | None,
+    stream: int | None,
+    rollouts: int | None,
+    rollout_loss: float | None,
+    altered_vectors: float | None,
+    identity_jitter: float | None,
     faces: Path,
     seed: int,
     max_minutes: float | None,
@@ -191,6 +203,10 @@ def train_command(
         "precision": precision,
         "identity_loss": identity_loss,
         "landmark_loss": landmark_loss,
+        "rollouts": rollouts,
+        "rollout_loss": rollout_loss,
+        "altered_vectors": altered_vectors,
+        "identity_jitter": identity_jitter,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(config, seed=seed, **changes)
@@ -205,6 +221,7 @@ def train_command(
         threads=threads,
         cpu=cpu,
         faces=faces,
+        stream=stream,
     )
     click.echo(f"{train(config, options)} steps done: {out}")
 

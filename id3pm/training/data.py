@@ -23,11 +23,68 @@ from id3pm.training.embedding import mirror_landmarks
 from id3pm.training.identity_loss import crop_to_image
 from id3pm.training.photographs import random_crops
 from id3pm.training.presets import TrainConfig
+from id3pm.training.variation import altered_vectors, composed, jitter
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
 
-ORDER_STREAM, ROW_STREAM = 0, 1  # second key word of Philox: which use the numbers are for
+ORDER_STREAM, ROW_STREAM, ROLLOUT_STREAM, JITTER_STREAM = 0, 1, 3, 4  # second key word of Philox: what for
 TILTED = 0.5  # share of the images whose roll is given
 SEED_LIMIT = np.iinfo(np.int64).max
+ROLLOUT_STARTS = 3  # draws of noise that a rollout begins with
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """Images of people, as a batch shows them.
+
+    Attributes:
+        images: uint8 [N, S, S, 3], RGB.
+        vectors: ID vectors, float32 [N, D].
+        points: Landmarks, float64 [N, 5, 2], pixels.
+    """
+
+    images: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
+    points: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutDraws:
+    """What one step's rollouts need (`id3pm.training.rollouts`); for some rows of all, or all.
+
+    Attributes:
+        vectors: ID vectors of people who begin now, float32 [R, D].
+        alignments: As of `Batch`, of those people's images, float32 [R, 2, 3].
+        start: Standard normal, what they begin with and what the first steps add, float32 [K, R, 3, S, S].
+        noise: Standard normal, for this step of the sampler, float32 [R, 3, S, S].
+        jitter: What this step's crops vary by, float32 [R, 2, 3]; see
+            `id3pm.training.variation.jitter`.
+        first: Number of the first row among the rows of all processes.
+        world: From one row to the next, in those numbers.
+        total: Rows of all processes.
+    """
+
+    vectors: Tensor
+    alignments: Tensor
+    start: Tensor
+    noise: Tensor
+    jitter: Tensor
+    first: int = 0
+    world: int = 1
+    total: int = 1
+
+    def turn(self, row: int, steps: int) -> int:
+        """In which of `steps` steps a row begins; rows are spread evenly."""
+        return (self.first + row * self.world) * steps // self.total
+
+    def share(self, rank: int, world: int, device: torch.device) -> RolloutDraws:
+        """See `Batch.share`."""
+
+        def rows(x: Tensor) -> Tensor:
+            return x[rank::world].to(device)
+
+        start = self.start[:, rank::world].to(device)
+        own = (rows(self.vectors), rows(self.alignments), start, rows(self.noise), rows(self.jitter))
+        return RolloutDraws(*own, first=rank, world=world, total=len(self.vectors))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +98,7 @@ class Batch:
         conditions: Keyword arguments of the U-Net: `identity` [N, D], `attributes` [N, A], `low_res` [N, 3, s, s].
         alignments: For the identity and the landmark loss, float32 [N, 2, 3]; see
             `id3pm.training.identity_loss.crop_to_image`.
+        rollouts: Where the run has rollouts.
     """
 
     x0: Tensor
@@ -48,6 +106,7 @@ class Batch:
     t: Tensor
     conditions: dict[str, Tensor]
     alignments: Tensor | None = None
+    rollouts: RolloutDraws | None = None
 
     def share(self, rank: int, world: int, device: torch.device) -> Batch:
         """The rows of one of `world` processes (every world-th row), on its device."""
@@ -57,7 +116,8 @@ class Batch:
 
         conditions = {name: rows(value) for name, value in self.conditions.items()}
         alignments = None if self.alignments is None else rows(self.alignments)
-        return Batch(rows(self.x0), rows(self.noise), rows(self.t), conditions, alignments)
+        rollouts = None if self.rollouts is None else self.rollouts.share(rank, world, device)
+        return Batch(rows(self.x0), rows(self.noise), rows(self.t), conditions, alignments, rollouts)
 
 
 class Batches(Protocol):
@@ -102,6 +162,7 @@ class FaceBatches:
     def __init__(self, arrays: dict[str, NDArray[Any]], config: TrainConfig) -> None:
         self._arrays = arrays
         self._config = config
+        self._mean = arrays["vectors"].mean(axis=0, dtype=np.float64)
         size, dim = arrays["images"].shape[1], arrays["vectors"].shape[1]
         unet = config.unet
         if size != unet.image_size:
@@ -113,21 +174,55 @@ class FaceBatches:
 
     def at(self, step: int) -> Batch:
         """See `Batches.at`."""
-        config, arrays = self._config, self._arrays
-        rows = rows_of_step(config.seed, step, config.batch_size, len(arrays["images"]))
+        config = self._config
+        rows = self._rows(step)
         rng = step_rng(config.seed, ROW_STREAM, step)
         flips = (rng.random(len(rows)) < 0.5) & config.flip
-        images = np.where(flips[:, None, None, None], arrays["images"][rows][:, :, ::-1], arrays["images"][rows])
-        vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
-        conditions = {"identity": drop_conditions(vectors, config.condition_dropout, NULL_IDENTITY, rng)}
+        faces = self._faces(rows, flips)
+        images, points = faces.images, faces.points
+        conditions = {"identity": drop_conditions(faces.vectors, config.condition_dropout, NULL_IDENTITY, rng)}
         if config.unet.attribute_dim is not None:
             conditions["attributes"] = self._attributes(rows, flips, conditions["identity"], rng)
-        points = self._landmarks(rows, flips)
         if config.tilt:
             images, points = self._tilt(images, points, conditions["attributes"], rng)
         batch = _noised(images, conditions, config, rng)
-        needed = config.identity_loss or config.landmark_loss
-        return dataclasses.replace(batch, alignments=torch.from_numpy(crop_to_image(points))) if needed else batch
+        if not (config.identity_loss or config.landmark_loss):
+            return batch
+        alignments = crop_to_image(points)
+        rollouts = self._rollouts(step, faces.vectors, alignments) if config.rollouts else None
+        if config.identity_jitter:
+            rng = step_rng(config.seed, JITTER_STREAM, step)
+            alignments = composed(alignments, jitter(len(alignments), config.identity_jitter, rng))
+        return dataclasses.replace(batch, alignments=torch.from_numpy(alignments), rollouts=rollouts)
+
+    def _rows(self, step: int) -> NDArray[np.int64]:
+        """Numbers of the images of a step."""
+        return rows_of_step(self._config.seed, step, self._config.batch_size, len(self._arrays["images"]))
+
+    def _faces(self, rows: NDArray[np.int64], flips: NDArray[np.bool_]) -> Faces:
+        """Images by number, mirrored where their flip is true."""
+        arrays = self._arrays
+        images = np.where(flips[:, None, None, None], arrays["images"][rows][:, :, ::-1], arrays["images"][rows])
+        vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
+        return Faces(images, vectors, self._landmarks(rows, flips))
+
+    def _rollouts(self, step: int, vectors: NDArray[np.float32], alignments: NDArray[np.float32]) -> RolloutDraws:
+        config = self._config
+        rng = step_rng(config.seed, ROLLOUT_STREAM, step)
+        people = rng.integers(len(vectors), size=config.rollouts)
+        wanted = altered_vectors(vectors, people, self._mean, config.altered_vectors, rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(SEED_LIMIT)))
+        shape = (config.rollouts, 3, config.unet.image_size, config.unet.image_size)
+        start = torch.randn((ROLLOUT_STARTS, *shape), generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        return RolloutDraws(
+            torch.from_numpy(wanted),
+            torch.from_numpy(alignments[people]),
+            start,
+            noise,
+            torch.from_numpy(jitter(config.rollouts, config.identity_jitter, rng)),
+            total=config.rollouts,
+        )
 
     def _attributes(
         self, rows: NDArray[np.int64], flips: NDArray[np.bool_], identity: Tensor, rng: np.random.Generator

@@ -50,7 +50,7 @@ class Embedded:
         rows: int64 [K], which of the given pictures they are.
         vectors: ID vectors, float32 [K, D], as `id3pm.face.stage.FaceResult.embedding`.
         flipped_vectors: ID vectors of the mirrored pictures, float32 [K, D]: a network that sees flipped images must
-            see the vectors that belong to them.
+            see the vectors that belong to them. Empty where they were not asked for.
         detections: float32 [K, 15], see `id3pm.face.detect.DETECTION_SIZE`.
     """
 
@@ -82,12 +82,13 @@ class Embedder:
             self.manifest.detection_size,
         )
 
-    def embed(self, images: NDArray[np.uint8], face_filter: FaceFilter) -> Embedded:
+    def embed(self, images: NDArray[np.uint8], face_filter: FaceFilter, *, mirror: bool = True) -> Embedded:
         """ID vectors of the largest face of each picture that has one which passes the filter.
 
         Args:
             images: uint8 [N, H, W, 3], RGB.
             face_filter: What to keep.
+            mirror: Embed the mirrored pictures, too; else `flipped_vectors` is empty, [0, D].
         """
         width = images.shape[2]
         rows, faces = [], []
@@ -101,11 +102,14 @@ class Embedder:
             empty = np.zeros((0, self._stage.identity_dim), np.float32)
             return Embedded(np.zeros(0, np.int64), empty, empty, np.zeros((0, 15), np.float32))
         seen = [images[row] for row in rows]
-        mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in seen]
+        flipped = np.zeros((0, self._stage.identity_dim), np.float32)
+        if mirror:
+            mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in seen]
+            flipped = self._stage.encode(mirrored, [mirror_detection(face, width) for face in faces])
         return Embedded(
             np.array(rows, np.int64),
             self._stage.encode(seen, faces),
-            self._stage.encode(mirrored, [mirror_detection(face, width) for face in faces]),
+            flipped,
             np.stack(faces).astype(np.float32),
         )
 

@@ -123,7 +123,7 @@ def training_card(state: Checkpoint, run: Path) -> dict[str, Any]:
         "training_seconds": state.facts["training_seconds"],
         "hardware": state.facts["hardware"],
         "losses": recent_losses(run / HISTORY_FILE, state.step),
-        "data": state.facts["data"],
+        "data": {"images": state.step * config.batch_size, **state.facts["data"]},
         "weights": f"exponential moving average, rate {config.ema_rate}",
         "deviations_from_paper": deviations(config),
     }

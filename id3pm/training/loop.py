@@ -23,7 +23,8 @@ from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
 from id3pm.training.presets import TrainConfig
-from id3pm.unet.model import UNet, build_unet
+from id3pm.training.rollouts import Rollouts
+from id3pm.unet.model import NULL_IDENTITY, UNet, build_unet
 
 DROPOUT_STREAM = 2  # second key word of Philox, beside those of `id3pm.training.data`
 Losses = dict[str, float]
@@ -55,6 +56,7 @@ class Trainer:
         accelerator: Devices, processes, precision.
         identity_loss: For `TrainConfig.identity_loss`.
         landmark_loss: For `TrainConfig.landmark_loss`.
+        rollouts: For `TrainConfig.rollouts`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Trainer:
         accelerator: Accelerator,
         identity_loss: IdentityLoss | None = None,
         landmark_loss: LandmarkLoss | None = None,
+        rollouts: Rollouts | None = None,
     ) -> None:
         self.config = config
         self.step = 0
@@ -85,6 +88,13 @@ class Trainer:
                 raise ValueError(f"{name}={getattr(config, name)} and {loss}: give both or none")
         self._identity_loss = None if identity_loss is None else identity_loss.to(accelerator.device)
         self._landmark_loss = None if landmark_loss is None else landmark_loss.to(accelerator.device)
+        if (rollouts is None) != (config.rollouts == 0):
+            raise ValueError(f"rollouts={config.rollouts} and {rollouts}: give both or none")
+        if config.rollouts % accelerator.num_processes:
+            raise ConfigError(
+                f"rollouts={config.rollouts}: need a multiple of the {accelerator.num_processes} processes"
+            )
+        self._rollouts = rollouts
         unet = build(config).train()
         # What convolutions in bf16 are fastest with. PyTorch's annotations do not know this form of `to`.
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -133,8 +143,10 @@ class Trainer:
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         x_t = self._loss.q_sample(batch.x0, batch.t, batch.noise)
-        output = self._model(x_t, self._loss.timesteps(batch.t), **batch.conditions).float()
+        output, sampled = self._outputs(batch, x_t)
         terms: dict[str, Tensor] = self._loss(output, batch.x0, x_t, batch.t, batch.noise)
+        if sampled is not None:
+            terms |= {"loss": terms["loss"] + self.config.rollout_loss * sampled.mean(), "sampled": sampled}
         if self._identity_loss is None and self._landmark_loss is None:
             return terms
         predicted = self._loss.predict_x0(output[:, : x_t.shape[1]], x_t, batch.t)
@@ -147,6 +159,25 @@ class Trainer:
             landmarks = self._landmark_loss(predicted, batch.alignments, attributes, share)
             terms |= {"loss": terms["loss"] + self.config.landmark_loss * landmarks, "landmarks": landmarks}
         return terms
+
+    def _outputs(self, batch: Batch, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's output for the batch, and the loss of the rollouts, which go through it together."""
+        t = self._loss.timesteps(batch.t)
+        if self._rollouts is None or batch.rollouts is None:
+            return self._model(x_t, t, **batch.conditions).float(), None
+        rollouts = self._rollouts
+        rollouts.begin(batch.rollouts, self.step, self._without_gradient)
+        x, timestep, identity = rollouts.inputs()
+        unconditional = self._without_gradient(x, timestep, torch.full_like(identity, NULL_IDENTITY))
+        identities = torch.cat([batch.conditions["identity"], identity])
+        output = self._model(torch.cat([x_t, x]), torch.cat([t, timestep]), identity=identities).float()
+        own, theirs = output[: len(x_t)], output[len(x_t) :]
+        return own, rollouts.advance(theirs, unconditional, batch.rollouts)
+
+    def _without_gradient(self, x: Tensor, timestep: Tensor, identity: Tensor) -> Tensor:
+        with torch.no_grad(), self._accelerator.autocast():
+            output: Tensor = self.unet(x, timestep, identity=identity).float()
+        return output
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, Losses]]:
         """Trains up to `total_steps`; yields (steps done, losses) after each step.
@@ -168,6 +199,7 @@ class Trainer:
     def save(self) -> None:
         """Writes the checkpoint; called in every process, done by the first."""
         self._accelerator.wait_for_everyone()
+        rollouts = self._rollout_state()
         if not self._accelerator.is_main_process:
             return
         scaler = self._accelerator.scaler
@@ -179,9 +211,21 @@ class Trainer:
             ema_updates=self._ema.updates,
             ema=self.ema_weights(),
             scaler={} if scaler is None else scaler.state_dict(),
+            rollouts=rollouts,
             facts={**self._facts, "training_seconds": round(self.seconds)},
         )
         checkpoints.save(self._folder, state)
+
+    def _rollout_state(self) -> dict[str, Tensor]:
+        """The rollouts of all processes, in order; called in every process."""
+        if self._rollouts is None:
+            return {}
+        own, world = self._rollouts.state_dict(), self._accelerator.num_processes
+        if world == 1:
+            return own
+        # One process after the other is gathered; row i of all is row i // world of process i % world.
+        gathered = {name: self._accelerator.gather(value.to(self._accelerator.device)) for name, value in own.items()}
+        return {name: value.unflatten(0, (world, -1)).transpose(0, 1).flatten(0, 1) for name, value in gathered.items()}
 
     def start_from(self, bundle: Path) -> None:
         """Takes the weights of a bundle instead of random ones, for the average too; noted in the training card.
@@ -238,8 +282,8 @@ class Trainer:
                 )
         if state.facts["data"] != self._facts["data"] and not allow_data_change:
             raise CheckpointError(
-                f"the checkpoint was trained on {state.facts['data']['images']} images, given are "
-                f"{self._facts['data']['images']}, or made otherwise: resume with the same data, or accept the change "
+                f"the checkpoint was trained on {_count(state.facts)} images, given are {_count(self._facts)}, or made "
+                "otherwise: resume with the same data, or accept the change "
                 "with --allow-data-change"
             )
         self.unet.load_state_dict(state.model)
@@ -247,6 +291,10 @@ class Trainer:
         self._ema.load_state_dict(state.ema_updates, state.ema)
         if state.scaler and self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
+        if self._rollouts is not None:
+            rank, world = self._accelerator.process_index, self._accelerator.num_processes
+            own = {name: value[rank::world].to(self._accelerator.device) for name, value in state.rollouts.items()}
+            self._rollouts.load_state_dict(own)
         self.step = state.step
         self.seconds = float(state.facts["training_seconds"])
         if "started_from" in state.facts:
@@ -263,6 +311,10 @@ class Trainer:
         finally:
             unet.load_state_dict(current)
             unet.train()
+
+
+def _count(facts: dict[str, Any]) -> str:
+    return str(facts["data"].get("images", "a stream of"))
 
 
 def _groups(unet: UNet, config: TrainConfig) -> list[dict[str, Any]]:

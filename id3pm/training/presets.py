@@ -53,6 +53,13 @@ class TrainConfig:
             of the image in the noisy one (alphas_cumprod); 0, the paper's, needs no FR model.
         landmark_loss: Weight of `id3pm.training.landmark_loss.LandmarkLoss`, for attributes; 0, the paper's, needs no
             landmark network.
+        identity_jitter: Factor on `id3pm.training.variation.JITTER`, by which the crops that the identity loss sees
+            vary.
+        rollouts: Rows beside each batch, over all processes, that the network is generating; see
+            `id3pm.training.rollouts`. They are taught by `rollout_loss` alone.
+        rollout_loss: Weight of their identity loss.
+        altered_vectors: Share of the rollouts whose ID vector no training image has; see
+            `id3pm.training.variation.altered_vectors`.
         identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
             `id3pm.training.loop.build`.
         attribute_set: Of the data set's attributes, where `unet.attribute_dim` is set.
@@ -82,6 +89,10 @@ class TrainConfig:
     snr_floor: float = 0.0
     identity_loss: float = 0.0
     landmark_loss: float = 0.0
+    identity_jitter: float = 0.0
+    rollouts: int = 0
+    rollout_loss: float = 0.0
+    altered_vectors: float = 0.0
     identity_gain: float = 1.0
     attribute_set: AttributeSet | None = None
     attribute_speed: float = 1.0
@@ -112,6 +123,17 @@ class TrainConfig:
             f"snr_floor={self.snr_floor}: must be 0 or more": self.snr_floor >= 0.0,
             f"identity_loss={self.identity_loss}: must be 0 or more, and 0 without ID vectors": (
                 self.identity_loss == 0 or (self.identity_loss > 0 and self.unet.identity_dim is not None)
+            ),
+            f"identity_jitter={self.identity_jitter}: must be 0 or more, and 0 without identity_loss": (
+                self.identity_jitter == 0 or (self.identity_jitter > 0 and self.identity_loss > 0)
+            ),
+            f"rollouts={self.rollouts}, rollout_loss={self.rollout_loss}: must be 0 or more, both or neither, and 0 "
+            "without identity_loss or with attributes": (
+                self.rollouts == self.rollout_loss == 0
+                or (min(self.rollouts, self.rollout_loss, self.identity_loss) > 0 and self.unet.attribute_dim is None)
+            ),
+            f"altered_vectors={self.altered_vectors}: must be in [0, 1], and 0 without rollouts": (
+                self.altered_vectors == 0 or (0.0 < self.altered_vectors <= 1.0 and self.rollouts > 0)
             ),
             f"landmark_loss={self.landmark_loss}: must be 0 or more, and 0 without attributes": (
                 self.landmark_loss == 0 or (self.landmark_loss > 0 and self.unet.attribute_dim is not None)

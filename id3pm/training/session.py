@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from id3pm.errors import InvalidInputError
+from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.images import area_reduce
 from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
+from id3pm.training.demo_data import DemoJob
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loop import Losses, Trainer
 from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig
+from id3pm.training.rollouts import Rollouts
+from id3pm.training.stream import stream_batches
 
 HISTORY_FILE = "history.jsonl"
 
@@ -49,7 +53,9 @@ class SessionOptions:
         preview_faces: Held-out faces in the sample grid.
         threads: CPU threads of each process; `None` for PyTorch's choice.
         cpu: Train on the CPU even where there is a GPU.
-        faces: Face engine folder; for the identity loss alone.
+        faces: Face engine folder; for the identity loss and the stream.
+        stream: Train on generated people, none of them twice, instead of the training half of `data`: the seed of
+            `id3pm.training.stream.GeneratedPeople`. `data` then gives the held-out faces of the pictures.
     """
 
     data: Path
@@ -64,6 +70,7 @@ class SessionOptions:
     threads: int | None = None
     cpu: bool = False
     faces: Path = Path("triton_repo/face_embedding/1/engine")
+    stream: int | None = None
 
 
 def train(config: TrainConfig, options: SessionOptions) -> int:
@@ -86,12 +93,20 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
         torch.set_num_threads(options.threads)
     accelerator = Accelerator(cpu=options.cpu, mixed_precision=config.precision)
     options.out.mkdir(parents=True, exist_ok=True)
-    arrays = shards.load(options.data, "train")
-    facts = {"data": _data_facts(options.data, arrays), "hardware": _hardware(accelerator)}
+    if options.stream is None:
+        arrays = shards.load(options.data, "train")
+        data, batches = _data_facts(options.data, arrays), make_batches(config, arrays)
+    else:
+        data, batches = _stream(config, options, options.stream)
+    facts = {"data": data, "hardware": _hardware(accelerator)}
     judge = identity_loss(options.faces, options.data) if config.identity_loss else None
     # Faces are tilted only where their roll is given; -1, which leaves it free, is next to what means the utmost left.
     landmarks = LandmarkLoss(resting={"roll": 0.0} if config.tilt else None) if config.landmark_loss else None
-    trainer = Trainer(config, make_batches(config, arrays), options.out, facts, accelerator, judge, landmarks)
+    rollouts = None
+    if config.rollouts and judge is not None:
+        stage = FaceStage.load(options.faces, threads=1)
+        rollouts = Rollouts(judge, stage, config.diffusion, learn_sigma=config.unet.learn_sigma)
+    trainer = Trainer(config, batches, options.out, facts, accelerator, judge, landmarks, rollouts)
     if options.resume:
         trainer.resume(allow_data_change=options.allow_data_change)
     elif options.start_from is not None:
@@ -101,6 +116,27 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     with _StopSignal() as stopped:
         _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
     return trainer.step
+
+
+def _stream(config: TrainConfig, options: SessionOptions, seed: int) -> tuple[dict[str, Any], Batches]:
+    """The facts and the batches of a stream of generated people.
+
+    Raises:
+        InvalidInputError: The run or the data set does not fit.
+    """
+    description = DemoJob(folder=options.data, faces=options.faces, seed=seed).description()
+    held_out = shards.describe(options.data)
+    if config.stage != "base" or config.unet.attribute_dim is not None:
+        raise InvalidInputError("--stream is for --stage base without --attributes")
+    if config.unet.identity_dim != description["identity_dim"]:
+        raise InvalidInputError(
+            f"the stream's ID vectors have {description['identity_dim']} numbers, this network takes "
+            f"{config.unet.identity_dim}"
+        )
+    if (held_out.get("kind"), held_out.get("seed")) == ("demo", seed):
+        raise InvalidInputError(f"--stream {seed}: {options.data} has the people of this seed, choose another")
+    facts = {"description": {**description, "kind": "stream"}}
+    return facts, stream_batches(seed, options.faces, config)
 
 
 def make_batches(config: TrainConfig, arrays: dict[str, NDArray[Any]]) -> Batches:
