@@ -20,6 +20,7 @@ from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.card import SHORT, card_command
 from id3pm.evaluation.dlib_judge import DlibJudge
 from id3pm.evaluation.identity import report as reports
+from id3pm.evaluation.identity.photographs import likenesses, people_of, summary
 from id3pm.evaluation.identity.presets import measure_preset, presets_markdown, seconds_by_preset
 from id3pm.evaluation.identity.study import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
 from id3pm.evaluation.identity.targets import load_targets
@@ -155,6 +156,53 @@ def identity_command(
     click.echo(f"report: {out / 'identity.md'}")
 
 
+@evaluate_group.command("photographs")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@repository_option
+@out_option
+@click.option("--seeds", type=click.IntRange(1), default=4, help="Images of each person.")
+@click.option("--steps", type=click.IntRange(1), default=10)
+@click.option("--guidance", type=float, default=2.0)
+@click.option("--spacing", type=SPACING, default="logsnr")
+@click.option("--independent/--no-independent", default=True, help="Also judge with dlib's network (extra evaluate).")
+@threads_option
+def photographs_command(
+    folder: Path,
+    repository: Path,
+    out: Path,
+    seeds: int,
+    steps: int,
+    guidance: float,
+    spacing: SpacingName,
+    independent: bool,
+    threads: int | None,
+) -> None:
+    """Do generated faces show the people of photographs?
+
+    FOLDER has photographs; every face in them counts as one person. Similarities of images of each, and of everyone
+    else's images, to the photograph: photographs.json in --out. No picture is kept.
+    """
+    options = {"steps": steps, "guidance_scale": guidance, "spacing": spacing}
+    with Pipeline.load(repository, threads=threads) as pipeline:
+        people = people_of(_named_pictures(folder), pipeline.face_stage)
+
+        def generate(vectors: Any, of_seeds: Any) -> Any:
+            return pipeline.generate_64(vectors, of_seeds, **options)
+
+        found = likenesses(people, generate, _judges(pipeline, repository, independent), seeds)
+        subject = _subject(pipeline.base_manifest, folder)
+    for one in found:
+        click.echo(f"{one.name:24} {one.judge:6} {one.similarity:6.3f}, strangers {one.strangers:6.3f}")
+    means = summary(found)
+    for mean in means:
+        click.echo(f"{'mean':24} {mean['judge']:6} {mean['similarity']:6.3f}, strangers {mean['strangers']:6.3f}")
+    out.mkdir(parents=True, exist_ok=True)
+    report = {"subject": subject, **options, "seeds": seeds, "means": means}
+    report["people"] = [dataclasses.asdict(one) for one in found]
+    files.write_json(out / "photographs.json", report)
+    click.echo(f"report: {out / 'photographs.json'}")
+
+
 @evaluate_group.command("presets")
 @data_option
 @repository_option
@@ -261,10 +309,14 @@ def _pictures(folder: Path | None) -> list[Any]:
         if not (pictures := held_out_photographs()):
             raise InvalidInputError("no photographs: pip install scikit-image, which carries some, or --photographs")
         return pictures
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
-    if not files:
+    return list(_named_pictures(folder).values())
+
+
+def _named_pictures(folder: Path) -> dict[str, Any]:
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
+    if not found:
         raise InvalidInputError(f"{folder} has no pictures (.jpg, .jpeg, .png, .webp)")
-    return [decode_photo(file.read_bytes()) for file in files]
+    return {file.name: decode_photo(file.read_bytes()) for file in found}
 
 
 def _judges(pipeline: Pipeline, repository: Path, independent: bool) -> list[Judge]:
