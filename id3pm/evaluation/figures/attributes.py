@@ -15,9 +15,9 @@ from id3pm.attributes import parse_values
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.figures.commands import common_options, given
 from id3pm.evaluation.figures.common import mean
-from id3pm.evaluation.figures.generator import Person, Shots, Studio
+from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
 from id3pm.evaluation.figures.grid import Tile, grid
-from id3pm.evaluation.figures.landmark_judge import Witness, correlation, slope
+from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, correlation, slope
 from id3pm.evaluation.figures.output import Effect, save
 from id3pm.evaluation.figures.sweeps import DEFAULT_SWEEPS, Sweep, parse_sweep
 from id3pm.face.landmarks import FaceMesh
@@ -32,23 +32,23 @@ class Swept:
 
     Attributes:
         sweep: What was asked.
-        shots: The images of each step.
-        measures: Of the images of all steps; see `Witness.look`.
+        faces: The images of each step.
+        measures: Of the images of all steps; see `LandmarkJudge.look`.
     """
 
     sweep: Sweep
-    shots: Sequence[Shots]
+    faces: Sequence[GeneratedFaces]
     measures: Measures
 
     @property
     def asked(self) -> NDArray[np.float64]:
         """What was asked of each image."""
-        return np.repeat(np.array(self.sweep.asked), len(self.shots[0].images))
+        return np.repeat(np.array(self.sweep.asked), len(self.faces[0].images))
 
     def measured(self, step: int) -> NDArray[np.float64]:
         """What the landmark network says of the images of one step, NaN where it says nothing."""
-        count = len(self.shots[step].images)
-        everything = self.measures.get(self.sweep.witness, np.full(count * len(self.shots), np.nan))
+        count = len(self.faces[step].images)
+        everything = self.measures.get(self.sweep.judge, np.full(count * len(self.faces), np.nan))
         return everything[step * count : (step + 1) * count]
 
 
@@ -87,8 +87,8 @@ def attributes_command(
     needs --fixed with age, gender and hair. The effect is measured on all people and seeds.
     """
     options = given(steps=steps, guidance_scale=guidance)
-    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
-        manifest = studio.pipeline.base_manifest
+    with FaceGenerator(Pipeline.load(repository, threads=threads), super_resolution) as generator:
+        manifest = generator.pipeline.base_manifest
         if manifest.attribute_set is None:
             raise InvalidInputError(
                 f"bundle {manifest.bundle.name} takes no attributes: build one that does, such as demo_attributes"
@@ -96,17 +96,17 @@ def attributes_command(
         shared = parse_values(fixed) if fixed else {}
         texts = sweeps or DEFAULT_SWEEPS[manifest.attribute_set]
         plan = [parse_sweep(text, manifest.attribute_set, values, shared) for text in texts]
-        witness = Witness(studio.pipeline.face_stage, FaceMesh(threads=threads))
-        people = studio.people(photos)
+        judge = LandmarkJudge(generator.pipeline.face_stage, FaceMesh(threads=threads))
+        people = generator.people(photos)
         vectors = np.concatenate([np.stack([person.vector for person in people])] * seeds)
         numbers = np.repeat(np.arange(seed, seed + seeds), len(people)).tolist()
-        free = studio.shoot(vectors, numbers, attributes=shared or None, **options)
-        spread = witness.look(free.images)
+        free = generator.generate(vectors, numbers, attributes=shared or None, **options)
+        spread = judge.look(free.images)
         done = []
         for sweep in plan:
-            shots = [studio.shoot(vectors, numbers, attributes=step, **options) for step in sweep.values]
-            done.append(Swept(sweep, shots, witness.look(np.concatenate([each.images for each in shots]))))
-        loop = studio.sampling(**options)
+            faces = [generator.generate(vectors, numbers, attributes=step, **options) for step in sweep.values]
+            done.append(Swept(sweep, faces, judge.look(np.concatenate([each.images for each in faces]))))
+        loop = generator.sampling(**options)
     kept = mean(free.similarity)
     report = {
         "bundle": manifest.bundle.name,
@@ -149,35 +149,35 @@ def _sheet(done: Sequence[Swept], people: Sequence[Person], free: Swept, how: st
 
 def _tile(swept: Swept, step: int, row: int, asked: str) -> Tile:
     """An image and what it says for itself."""
-    shots, value = swept.shots[step], float(swept.measured(step)[row])
+    faces, value = swept.faces[step], float(swept.measured(step)[row])
     measured = "" if np.isnan(value) else f"measured {value:.{0 if swept.sweep.unit else 2}f}"
-    similarity = shots.similarity[row]
+    similarity = faces.similarity[row]
     seen = "no face" if np.isnan(similarity) else f"similarity {similarity:.2f}"
-    return Tile(shots.images[row], "\n".join(line for line in (asked, measured, seen) if line))
+    return Tile(faces.images[row], "\n".join(line for line in (asked, measured, seen) if line))
 
 
 def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
     """What was measured of one sweep: JSON values."""
-    sweep, count = swept.sweep, len(swept.shots)
+    sweep, count = swept.sweep, len(swept.faces)
     numbers: dict[str, Any] = {
         "name": sweep.name,
         "unit": sweep.unit,
         "steps": list(sweep.labels),
         "asked": list(sweep.asked),
-        "similarity": [mean(shots.similarity) for shots in swept.shots],
-        "no_face": [int(np.isnan(shots.similarity).sum()) for shots in swept.shots],
+        "similarity": [mean(faces.similarity) for faces in swept.faces],
+        "no_face": [int(np.isnan(faces.similarity).sum()) for faces in swept.faces],
     }
-    if not sweep.asked or sweep.witness not in swept.measures:
+    if not sweep.asked or sweep.judge not in swept.measures:
         return numbers
-    second = swept.measures.get(f"dlib {sweep.witness}")
+    second = swept.measures.get(f"dlib {sweep.judge}")
     return {
         **numbers,
         "measured": [mean(swept.measured(step)) for step in range(count)],
-        "slope": slope(swept.asked, swept.measures[sweep.witness]),
-        "correlation": correlation(swept.asked, swept.measures[sweep.witness]),
+        "slope": slope(swept.asked, swept.measures[sweep.judge]),
+        "correlation": correlation(swept.asked, swept.measures[sweep.judge]),
         "correlation_dlib": None if second is None else correlation(swept.asked, second),
-        "without": mean(spread[sweep.witness]),
-        "std_without": float(np.nanstd(spread[sweep.witness])),
+        "without": mean(spread[sweep.judge]),
+        "std_without": float(np.nanstd(spread[sweep.judge])),
     }
 
 
@@ -191,7 +191,7 @@ def _effect(swept: Swept, kept: float, spread: Measures) -> Effect:
         first, last, without = (f"{value:.{digits}f}" for value in found)
         second = numbers["correlation_dlib"]
         moved = (
-            f"{swept.sweep.witness} measured {first} -> {last}, {without} without; r = {numbers['correlation']:.2f}"
+            f"{swept.sweep.judge} measured {first} -> {last}, {without} without; r = {numbers['correlation']:.2f}"
             + ("" if second is None else f", by dlib {second:.2f}")
         )
     return Effect(

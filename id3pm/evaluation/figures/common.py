@@ -14,7 +14,7 @@ from PIL import Image
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.figures.commands import shared_options
-from id3pm.evaluation.figures.generator import Person, Studio
+from id3pm.evaluation.figures.generator import FaceGenerator, Person
 from id3pm.evaluation.figures.grid import Tile, beside, grid
 from id3pm.formats.bundle import Latent, latent_file
 from id3pm.idspace.directions import Directions
@@ -73,17 +73,17 @@ def rows_shown(candidates: Sequence[str], count: int, names: Sequence[str]) -> l
     return [list(candidates).index(name) for name in names] or list(range(min(count, len(candidates))))
 
 
-def to_show(studio: Studio, images: NDArray[np.uint8], seed: int, large: bool) -> NDArray[np.uint8]:
+def to_show(generator: FaceGenerator, images: NDArray[np.uint8], seed: int, large: bool) -> NDArray[np.uint8]:
     """Images uint8 [..., 64, 64, 3] for a sheet: as they are, or at 256 px."""
     if not large:
         return images
-    enlarged = studio.enlarge(images.reshape(-1, *images.shape[-3:]), seed)
+    enlarged = generator.enlarge(images.reshape(-1, *images.shape[-3:]), seed)
     return enlarged.reshape(*images.shape[:-3], *enlarged.shape[1:])
 
 
-def setting(studio: Studio, seed: int, options: dict[str, Any], large: bool) -> str:
+def setting(generator: FaceGenerator, seed: int, options: dict[str, Any], large: bool) -> str:
     """What all images of a sheet share, for its title."""
-    defaults = studio.pipeline.base_manifest.sampling
+    defaults = generator.pipeline.base_manifest.sampling
     shown = "shown at 256 px, measured at 64 px" if large else "64 px"
     return f"Seed {seed}, {options.get('steps', defaults.steps)} steps, guidance {defaults.guidance_scale:g}, {shown}."
 
@@ -113,7 +113,7 @@ def enumerated(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def load_pca(bundle: Path, studio: Studio) -> Pca:
+def load_pca(bundle: Path, generator: FaceGenerator) -> Pca:
     """The bundle's principal axes.
 
     Raises:
@@ -121,11 +121,11 @@ def load_pca(bundle: Path, studio: Studio) -> Pca:
         BundleError: The file is damaged.
     """
     pca = Pca.load(_file(bundle, "pca"))
-    _space(studio).require(pca.space, f"{bundle.name}/latent/pca.npz")
+    _space(generator).require(pca.space, f"{bundle.name}/latent/pca.npz")
     return pca
 
 
-def load_directions(bundle: Path, studio: Studio) -> Directions:
+def load_directions(bundle: Path, generator: FaceGenerator) -> Directions:
     """The bundle's custom directions.
 
     Raises:
@@ -133,7 +133,7 @@ def load_directions(bundle: Path, studio: Studio) -> Directions:
         BundleError: The file is damaged.
     """
     directions = Directions.load(_file(bundle, "directions"))
-    _space(studio).require(directions.space, f"{bundle.name}/latent/directions.npz")
+    _space(generator).require(directions.space, f"{bundle.name}/latent/directions.npz")
     return directions
 
 
@@ -145,8 +145,8 @@ def _file(bundle: Path, kind: Latent) -> Path:
     return file
 
 
-def _space(studio: Studio) -> Space:
-    manifest = studio.pipeline.base_manifest
+def _space(generator: FaceGenerator) -> Space:
+    manifest = generator.pipeline.base_manifest
     assert manifest.unet.identity_dim is not None
     return Space(id_vector_model=manifest.id_vector_model, identity_dim=manifest.unet.identity_dim)
 

@@ -30,7 +30,7 @@ from id3pm.evaluation.figures.common import (
     to_show,
     walks,
 )
-from id3pm.evaluation.figures.generator import Person, Shots, Studio
+from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
 from id3pm.evaluation.figures.grid import Tile, below, titled
 from id3pm.evaluation.figures.labels import Labels
 from id3pm.evaluation.figures.output import Effect, save
@@ -94,23 +94,23 @@ def directions_command(
         raise click.BadParameter(f"--strengths: {len(strengths)} given: need three, to tell a trend from chance")
     options = given(steps=steps)
     near = int(np.argmin(np.abs(strengths)))
-    with Studio(Pipeline.load(repository, threads=threads)) as studio:
-        known = load_directions(bundle, studio)
+    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
+        known = load_directions(bundle, generator)
         if unknown := set(wanted) - set(known):
             raise click.BadParameter(f"--name {min(unknown)}: choose one of {', '.join(known)}")
         chosen = [known[name] for name in wanted or known]
         if orthogonal:
             chosen = [one.orthogonal_to(*(other for other in chosen if other is not one)) for one in chosen]
-        people = studio.people(photos)
+        people = generator.people(photos)
         shown = rows_shown([one.name for one in people], show, names)
         labels = Labels([one.card.name for one in chosen], threads)
-        sweeps = [_sweep(studio, labels, direction, people, strengths, seed, options) for direction in chosen]
+        sweeps = [_sweep(generator, labels, direction, people, strengths, seed, options) for direction in chosen]
         # The middle picture is the same along all directions, so it is shown once for each person.
         apart = [n for n in range(len(strengths)) if n != near]
-        pictures = [to_show(studio, sweep.images[shown][:, apart], seed, super_resolution) for sweep in sweeps]
+        pictures = [to_show(generator, sweep.images[shown][:, apart], seed, super_resolution) for sweep in sweeps]
         first = sweeps[0]
-        middle = to_show(studio, first.images[shown, near], seed, super_resolution)
-        notes = setting(studio, seed, options, super_resolution)
+        middle = to_show(generator, first.images[shown, near], seed, super_resolution)
+        notes = setting(generator, seed, options, super_resolution)
     blocks = []
     for place, person in enumerate(shown):
         rows: list[list[Tile | None]] = [
@@ -154,7 +154,7 @@ def directions_command(
 
 
 def _sweep(
-    studio: Studio,
+    generator: FaceGenerator,
     labels: Labels,
     direction: Direction,
     people: list[Person],
@@ -164,27 +164,27 @@ def _sweep(
 ) -> _Sweep:
     targets = np.stack([person.vector for person in people])
     asked = np.stack([direction.apply(target, strengths) for target in targets])
-    shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
+    faces = generator.generate(asked.reshape(-1, asked.shape[-1]), seed, **options)
     shape = asked.shape[:2]
-    found = labels.measure(shots.images, shots.detections)
+    found = labels.measure(faces.images, faces.detections)
     values = {name: value.reshape(shape) for name, value in found.items()}
     name = direction.card.name
-    own = values[name] if name in values else _coordinates(direction, shots).reshape(shape)
+    own = values[name] if name in values else _coordinates(direction, faces).reshape(shape)
     return _Sweep(
         direction=direction,
-        images=shots.images.reshape(*shape, *shots.images.shape[1:]),
-        kept=cosines(shots.vectors.reshape(asked.shape), targets[:, np.newaxis]),
+        images=faces.images.reshape(*shape, *faces.images.shape[1:]),
+        kept=cosines(faces.vectors.reshape(asked.shape), targets[:, np.newaxis]),
         values=values,
         own=own,
         text=labels.text(name) if name in values else "ID vectors of the images along it, steps",
     )
 
 
-def _coordinates(direction: Direction, shots: Shots) -> Floats:
-    known = np.isfinite(shots.similarity)
+def _coordinates(direction: Direction, faces: GeneratedFaces) -> Floats:
+    known = np.isfinite(faces.similarity)
     result = np.full(len(known), np.nan)
     if known.any():
-        result[known] = direction.coordinate(shots.vectors[known])
+        result[known] = direction.coordinate(faces.vectors[known])
     return result
 
 

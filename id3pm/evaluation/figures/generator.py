@@ -1,4 +1,4 @@
-"""Where the pictures of a sheet come from: people, and a pipeline that generates and judges."""
+"""People to invert, and a pipeline that generates faces and compares them with their targets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Person:
-    """Somebody whose ID vector is inverted.
+    """A person whose ID vector is inverted.
 
     Attributes:
         name: For labels: the file's name without its suffix.
@@ -41,7 +41,7 @@ class Person:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Shots:
+class GeneratedFaces:
     """Generated faces.
 
     Attributes:
@@ -60,14 +60,14 @@ class Shots:
     seconds: float = 0.0
 
 
-class Studio:
+class FaceGenerator:
     """Generates faces in this process and judges them with the bundle's own FR model. Close it, or use `with`."""
 
     def __init__(self, pipeline: Pipeline, super_resolution: bool = False) -> None:
         """Takes over a pipeline.
 
         Args:
-            pipeline: Closed with the studio.
+            pipeline: Closed with it.
             super_resolution: Whether sheets show 256 px instead of 64 px images.
         """
         self.pipeline = pipeline
@@ -83,13 +83,13 @@ class Studio:
         """
         return [self._person(file) for file in _pictures(files)]
 
-    def shoot(self, vectors: NDArray[np.float32], seeds: int | Sequence[int], **options: Any) -> Shots:
+    def generate(self, vectors: NDArray[np.float32], seeds: int | Sequence[int], **options: Any) -> GeneratedFaces:
         """Generates one face per ID vector [N, D] and seed, and looks at it.
 
         Args:
             vectors: See `Pipeline.generate`.
             seeds: See `Pipeline.generate`.
-            **options: See `Pipeline.generate`; those of super-resolution only if the studio has it.
+            **options: See `Pipeline.generate`; those of super-resolution only if the generator has it.
         """
         start = time.process_time()
         if self._super_resolution:
@@ -103,7 +103,7 @@ class Studio:
         found, detections = self.look(images)
         asked = np.broadcast_to(np.atleast_2d(vectors), found.shape)
         cosines = np.einsum("nd,nd->n", found, asked / np.linalg.norm(asked, axis=1, keepdims=True))
-        return Shots(images, cosines.astype(np.float32), found, detections, seconds)
+        return GeneratedFaces(images, cosines.astype(np.float32), found, detections, seconds)
 
     def sampling(self, **options: Any) -> SamplingOptions:
         """What the 64 px loop does for these options; those of super-resolution have no place here."""
@@ -115,7 +115,7 @@ class Studio:
         return plan(manifest.diffusion, self.sampling(**options), manifest.unet.learn_sigma).evaluations
 
     def enlarge(self, images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """What super-resolution makes of images of `shoot`, in as few steps as preset `fast` for the eye alone.
+        """What super-resolution makes of images of `generate`, in as few steps as preset `fast` for the eye alone.
 
         Args:
             images: uint8 [N, 64, 64, 3].
@@ -152,7 +152,7 @@ class Studio:
         """Frees the engines."""
         self.pipeline.close()
 
-    def __enter__(self) -> Studio:
+    def __enter__(self) -> FaceGenerator:
         return self
 
     def __exit__(
@@ -161,9 +161,9 @@ class Studio:
         self.close()
 
 
-def captions(shots: Shots) -> list[str]:
+def captions(faces: GeneratedFaces) -> list[str]:
     """The similarity of each image, for the line below it."""
-    return ["no face" if np.isnan(value) else f"{value:.2f}" for value in shots.similarity]
+    return ["no face" if np.isnan(value) else f"{value:.2f}" for value in faces.similarity]
 
 
 def face_square(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:

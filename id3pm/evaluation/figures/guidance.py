@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from id3pm.evaluation.figures.commands import common_options, given, numbers
 from id3pm.evaluation.figures.common import listed, mean, number
 from id3pm.evaluation.figures.diversity import contrast, interval, pixels_apart, saturated, vectors_apart
-from id3pm.evaluation.figures.generator import Person, Shots, Studio
+from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
 from id3pm.evaluation.figures.grid import Tile, grid, mosaic
 from id3pm.evaluation.figures.output import Effect, save
 from id3pm.pipeline import Pipeline
@@ -48,12 +48,12 @@ class Column:
     """The images of one column, all seeds of the first person, then those of the next, and what they cost.
 
     Attributes:
-        shots: The images.
+        faces: The images.
         people: How many.
         evaluations: Rows that the 64 px U-Net computed for each image.
     """
 
-    shots: Shots
+    faces: GeneratedFaces
     people: int
     evaluations: int
 
@@ -64,22 +64,22 @@ class Column:
     @property
     def similarity(self) -> NDArray[np.float64]:
         """Mean similarity to the target of each person's images, [P]; NaN without a face."""
-        return np.array([mean(each) for each in self.of_people(self.shots.similarity)])
+        return np.array([mean(each) for each in self.of_people(self.faces.similarity)])
 
     @property
     def vectors_apart(self) -> NDArray[np.float64]:
         """See `id3pm.evaluation.figures.diversity`, [P]."""
-        return vectors_apart(self.of_people(self.shots.vectors))
+        return vectors_apart(self.of_people(self.faces.vectors))
 
     @property
     def pixels_apart(self) -> NDArray[np.float64]:
         """See `id3pm.evaluation.figures.diversity`, [P]."""
-        return pixels_apart(self.of_people(self.shots.images))
+        return pixels_apart(self.of_people(self.faces.images))
 
     @property
     def ms(self) -> float:
         """Milliseconds of processor time for each image, made together."""
-        return 1e3 * self.shots.seconds / len(self.shots.images)
+        return 1e3 * self.faces.seconds / len(self.faces.images)
 
 
 @click.command("guidance")
@@ -125,19 +125,19 @@ def guidance_command(
     columns = _columns(scales, percentiles, intervals, scale)
     options = given(steps=steps, dynamic_threshold=percentile)
     numbered = list(range(seed, seed + seeds))
-    with Studio(Pipeline.load(repository, threads=threads), super_resolution) as studio:
-        people = studio.people(photos)
+    with FaceGenerator(Pipeline.load(repository, threads=threads), super_resolution) as generator:
+        people = generator.people(photos)
         vectors = np.repeat(np.stack([person.vector for person in people]), seeds, axis=0)
-        studio.shoot(vectors[:1], seed, **options)  # the first call is slower than those that are timed
+        generator.generate(vectors[:1], seed, **options)  # the first call is slower than those that are timed
         made = [
             Column(
-                studio.shoot(vectors, numbered * len(people), **options, **column),
+                generator.generate(vectors, numbered * len(people), **options, **column),
                 len(people),
-                studio.evaluations(**options, **column),
+                generator.evaluations(**options, **column),
             )
             for column in columns.options
         ]
-        loop = studio.sampling(**options)
+        loop = generator.sampling(**options)
     how = f"{loop.steps} steps of {loop.sampler}"
     if columns.name != "guidance_threshold":
         how += f", dynamic threshold {loop.dynamic_threshold:g}"
@@ -183,7 +183,7 @@ def _sheet(columns: Columns, made: Sequence[Column], people: Sequence[Person], t
             Tile(person.image, f"target {person.name}"),
             *(
                 Tile(
-                    mosaic(column.of_people(column.shots.images)[row]),
+                    mosaic(column.of_people(column.faces.images)[row]),
                     f"{number(float(column.similarity[row]))}; {number(float(column.vectors_apart[row]))} apart",
                 )
                 for column in made
@@ -200,10 +200,10 @@ def _sheet(columns: Columns, made: Sequence[Column], people: Sequence[Person], t
 def _effect(columns: Columns, heading: str, column: Column) -> Effect:
     moved = (
         f"seeds {_spread(column.vectors_apart, '.2f')} apart by ID vectors, {_spread(column.pixels_apart, '.0f')} grey "
-        f"levels by pixels; contrast {mean(contrast(column.shots.images)):.0f} grey levels"
+        f"levels by pixels; contrast {mean(contrast(column.faces.images)):.0f} grey levels"
     )
     if columns.name == "guidance_threshold":
-        moved += f"; {mean(saturated(column.shots.images)):.1%} of the values black or white"
+        moved += f"; {mean(saturated(column.faces.images)):.1%} of the values black or white"
     if columns.name == "guidance_interval":
         moved = f"{column.evaluations} evaluations an image, {column.ms:.0f} ms of processor time; {moved}"
     return Effect(
@@ -222,7 +222,7 @@ def _spread(people: NDArray[np.float64], form: str) -> str:
 
 def _numbers(column: Column) -> dict[str, Any]:
     """What was measured of one column: JSON values."""
-    images = column.shots.images
+    images = column.faces.images
     return {
         "similarity": listed(column.similarity),
         "similarity_interval": listed(np.array(interval(column.similarity))),
@@ -232,7 +232,7 @@ def _numbers(column: Column) -> dict[str, Any]:
         "pixels_apart_interval": listed(np.array(interval(column.pixels_apart))),
         "contrast": mean(contrast(images)),
         "saturated": mean(saturated(images)),
-        "no_face": int(np.isnan(column.shots.similarity).sum()),
+        "no_face": int(np.isnan(column.faces.similarity).sum()),
         "evaluations": column.evaluations,
         "ms": column.ms,
     }

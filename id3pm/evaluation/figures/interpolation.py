@@ -22,7 +22,7 @@ from id3pm.evaluation.figures.common import (
     setting,
     to_show,
 )
-from id3pm.evaluation.figures.generator import Studio
+from id3pm.evaluation.figures.generator import FaceGenerator
 from id3pm.evaluation.figures.grid import Tile, below, grid, titled
 from id3pm.evaluation.figures.output import Effect, save
 from id3pm.idspace.interpolate import lerp, slerp
@@ -52,17 +52,17 @@ def interpolation_command(
     """
     options = given(steps=steps)
     shares = np.linspace(0.0, 1.0, count)
-    with Studio(Pipeline.load(repository, threads=threads)) as studio:
-        people = studio.people(photos)
+    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
+        people = generator.people(photos)
         pairs = pairs_of(len(people))
         shown = rows_shown([people[a].name for a, _ in pairs], show, names)
         between = lerp if linear else slerp
         asked = np.stack([between(people[a].vector, people[b].vector, shares) for a, b in pairs])
-        shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
-        images = shots.images.reshape(len(pairs), count, *shots.images.shape[1:])
-        pictures = to_show(studio, images[shown], seed, super_resolution)
-        notes = setting(studio, seed, options, super_resolution)
-    found = shots.vectors.reshape(asked.shape)
+        faces = generator.generate(asked.reshape(-1, asked.shape[-1]), seed, **options)
+        images = faces.images.reshape(len(pairs), count, *faces.images.shape[1:])
+        pictures = to_show(generator, images[shown], seed, super_resolution)
+        notes = setting(generator, seed, options, super_resolution)
+    found = faces.vectors.reshape(asked.shape)
     to_a = cosines(found, np.stack([people[a].vector for a, _ in pairs])[:, np.newaxis])
     to_b = cosines(found, np.stack([people[b].vector for _, b in pairs])[:, np.newaxis])
     blocks = []
@@ -85,7 +85,7 @@ def interpolation_command(
         "pairs": [[people[a].name, people[b].name] for a, b in pairs],
         "to_first": listed(to_a),
         "to_second": listed(to_b),
-        "to_asked": listed(shots.similarity.reshape(to_a.shape)),
+        "to_asked": listed(faces.similarity.reshape(to_a.shape)),
         "correlation_with_t": {"to_first": correlation(to_a, shares), "to_second": correlation(to_b, shares)},
         "monotonic": {"to_first_falls": rising(-to_a), "to_second_rises": rising(to_b)},
     }
@@ -93,7 +93,7 @@ def interpolation_command(
     effect = Effect(
         control=f"interpolation ({'lerp' if linear else 'slerp'})",
         change=f"t 0 -> 1 in {count} images, {len(pairs)} pairs",
-        kept=f"{number(mean(shots.similarity))} to the vector between, {len(shots.images)} images",
+        kept=f"{number(mean(faces.similarity))} to the vector between, {len(faces.images)} images",
         moved=(
             f"similarity to the first {number(first[0])} -> {number(first[-1])}, to the second {number(second[0])} -> "
             f"{number(second[-1])}; correlation with t {correlation(to_a, shares):.2f} and "

@@ -1,4 +1,4 @@
-"""Who says what a face does: the landmark network, and dlib's landmarks as a second witness that no training saw."""
+"""Head pose and expression of generated faces, measured by the landmark network and by dlib, which no training saw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREDICTOR = "models/shape_predictor_68_face_landmarks.dat"
 DLIB_SIZE = 256  # dlib's predictor wants larger faces than 64 px
 
 
-class Witness:
+class LandmarkJudge:
     """Measures generated faces.
 
     Args:
@@ -49,13 +49,15 @@ class Witness:
         points, scores = self._mesh.find(images[rows], detections[:, 4:14].reshape(-1, 5, 2))
         seen = dict(measure(points))
         if self._predictor is not None:
-            seen |= self._second(images[rows], detections)
+            seen |= self._second_judge(images[rows], detections)
         for name, values in seen.items():
             results[name] = np.full(len(images), np.nan)
             results[name][rows] = np.where(scores >= MIN_SCORE, values, np.nan)
         return results
 
-    def _second(self, images: NDArray[np.uint8], detections: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    def _second_judge(
+        self, images: NDArray[np.uint8], detections: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.float64]]:
         dlib, predictor = self._predictor
         points = np.zeros((len(images), 68, 2))
         for row, (image, face) in enumerate(zip(images, detections, strict=True)):

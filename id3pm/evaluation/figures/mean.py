@@ -27,7 +27,7 @@ from id3pm.evaluation.figures.common import (
     setting,
     to_show,
 )
-from id3pm.evaluation.figures.generator import Person, Studio
+from id3pm.evaluation.figures.generator import FaceGenerator, Person
 from id3pm.evaluation.figures.grid import Tile, below, grid, titled
 from id3pm.evaluation.figures.output import Effect, save
 from id3pm.idspace.means import mean_vector
@@ -89,13 +89,13 @@ def mean_command(
 ) -> None:
     """Mean ID (Fig. 11): each person in difficult pictures, what every single one gives, and what their mean gives."""
     options = given(steps=steps)
-    with Studio(Pipeline.load(repository, threads=threads)) as studio:
-        people = studio.people(photos)
-        albums = [_photographs(people)] if one_person else [_alterations(studio, person) for person in people]
+    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
+        people = generator.people(photos)
+        albums = [_photographs(people)] if one_person else [_alterations(generator, person) for person in people]
         shown = rows_shown([album.name for album in albums], show, names)
-        looks = [_look(studio, album, seed, options) for album in albums]
-        pictures = [to_show(studio, looks[row].drawn, seed, super_resolution) for row in shown]
-        notes = setting(studio, seed, options, super_resolution)
+        looks = [_look(generator, album, seed, options) for album in albums]
+        pictures = [to_show(generator, looks[row].drawn, seed, super_resolution) for row in shown]
+        notes = setting(generator, seed, options, super_resolution)
     against = "the others" if one_person else "the clean photograph"
     blocks = [_block(albums[row], looks[row], drawn) for row, drawn in zip(shown, pictures, strict=True)]
     whom = "one person" if one_person else enumerated([albums[row].name for row in shown])
@@ -180,23 +180,23 @@ class _Look:
     clean: float = float("nan")
 
 
-def _look(studio: Studio, album: _Album, seed: int, options: dict[str, Any]) -> _Look:
+def _look(generator: FaceGenerator, album: _Album, seed: int, options: dict[str, Any]) -> _Look:
     vectors = album.vectors[album.usable]
     together = mean_vector(vectors)[np.newaxis]
     single, whole = agreement(vectors, album.truth)
     if album.truth is not None:
         asked = np.concatenate([album.truth[np.newaxis], vectors, together])
-        shots = studio.shoot(asked, seed, **options)
-        near = cosines(shots.vectors, album.truth)
-        return _Look(single, whole, shots.images, near[1:-1], near[-1:], float(near[0]))
+        faces = generator.generate(asked, seed, **options)
+        near = cosines(faces.vectors, album.truth)
+        return _Look(single, whole, faces.images, near[1:-1], near[-1:], float(near[0]))
     asked = np.concatenate([vectors, together])
     others = np.stack([mean_vector(np.delete(vectors, row, axis=0)) for row in range(len(vectors))])
-    shots = studio.shoot(np.concatenate([asked, others]), seed, **options)
+    faces = generator.generate(np.concatenate([asked, others]), seed, **options)
     count = len(vectors)
-    near = cosines(shots.vectors[:count, np.newaxis], vectors)
+    near = cosines(faces.vectors[:count, np.newaxis], vectors)
     np.fill_diagonal(near, np.nan)
-    left_out = cosines(shots.vectors[count + 1 :], vectors)
-    return _Look(single, whole, shots.images[: count + 1], mean(near, axis=1), left_out)
+    left_out = cosines(faces.vectors[count + 1 :], vectors)
+    return _Look(single, whole, faces.images[: count + 1], mean(near, axis=1), left_out)
 
 
 def _block(album: _Album, look: _Look, drawn: NDArray[np.uint8]) -> Image.Image:
@@ -238,9 +238,11 @@ def _numbers(album: _Album, look: _Look) -> dict[str, Any]:
     }
 
 
-def _alterations(studio: Studio, person: Person) -> _Album:
+def _alterations(generator: FaceGenerator, person: Person) -> _Album:
     pictures = {name: alter(person.image) for name, alter in ALTERED.items()}
-    return _Album(person.name, pictures, studio.embed(np.stack(list(pictures.values()))), person.vector, person.image)
+    return _Album(
+        person.name, pictures, generator.embed(np.stack(list(pictures.values()))), person.vector, person.image
+    )
 
 
 def _photographs(people: list[Person]) -> _Album:

@@ -26,7 +26,7 @@ from id3pm.evaluation.figures.common import (
     to_show,
     walks,
 )
-from id3pm.evaluation.figures.generator import Studio
+from id3pm.evaluation.figures.generator import FaceGenerator
 from id3pm.evaluation.figures.grid import Tile, below, titled
 from id3pm.evaluation.figures.output import Effect, save
 from id3pm.pipeline import Pipeline
@@ -63,21 +63,21 @@ def pca_command(
     words = [text.partition(",")[::2] for text in ends]
     if len(words) > axes or not all(low and high for low, high in words):
         raise click.BadParameter(f"--ends {' --ends '.join(ends)}: give LOW,HIGH for each of {axes} axes, or fewer")
-    with Studio(Pipeline.load(repository, threads=threads)) as studio:
-        pca = load_pca(bundle, studio)
-        people = studio.people(photos)
+    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
+        pca = load_pca(bundle, generator)
+        people = generator.people(photos)
         shown = rows_shown([one.name for one in people], show, names)
         # [people, axes, amounts, D]
         asked = np.stack([[pca.walk(one.vector, axis, amounts) for axis in range(axes)] for one in people])
-        shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
-        found = shots.vectors.reshape(asked.shape)
+        faces = generator.generate(asked.reshape(-1, asked.shape[-1]), seed, **options)
+        found = faces.vectors.reshape(asked.shape)
         targets = np.stack([one.vector for one in people])
-        start = studio.shoot(targets, seed, **options)
-        images = shots.images.reshape(*asked.shape[:3], *shots.images.shape[1:])
+        start = generator.generate(targets, seed, **options)
+        images = faces.images.reshape(*asked.shape[:3], *faces.images.shape[1:])
         apart = [n for n, amount in enumerate(amounts) if amount]  # where 0 leads is shown once for each person
-        pictures = to_show(studio, images[shown][:, :, apart], seed, super_resolution)
-        unchanged = to_show(studio, start.images[shown], seed, super_resolution)
-        notes = setting(studio, seed, options, super_resolution)
+        pictures = to_show(generator, images[shown][:, :, apart], seed, super_resolution)
+        unchanged = to_show(generator, start.images[shown], seed, super_resolution)
+        notes = setting(generator, seed, options, super_resolution)
     to_person = cosines(found, targets[:, np.newaxis, np.newaxis])
     # How far along its axis each image lies from the image of the person's own vector, against what was asked for.
     origin = coordinates_of(pca, start.vectors)[:, np.newaxis, np.newaxis]

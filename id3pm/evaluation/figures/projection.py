@@ -23,7 +23,7 @@ from id3pm.evaluation.figures.common import (
     setting,
     to_show,
 )
-from id3pm.evaluation.figures.generator import Studio
+from id3pm.evaluation.figures.generator import FaceGenerator
 from id3pm.evaluation.figures.grid import Tile, grid
 from id3pm.evaluation.figures.output import Effect, save
 from id3pm.pipeline import Pipeline
@@ -49,17 +49,17 @@ def projection_command(
 ) -> None:
     """Projection (Fig. 15): a row for each person, ID vectors projected onto 1, 2, 4, ... and all principal axes."""
     options = given(steps=steps)
-    with Studio(Pipeline.load(repository, threads=threads)) as studio:
-        pca = load_pca(bundle, studio)
-        people = studio.people(photos)
+    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
+        pca = load_pca(bundle, generator)
+        people = generator.people(photos)
         shown = rows_shown([one.name for one in people], show, names)
         counts = powers(len(pca.axes))
         asked = np.stack([[pca.project(one.vector, k) for k in counts] for one in people])
-        shots = studio.shoot(asked.reshape(-1, asked.shape[-1]), seed, **options)
-        images = shots.images.reshape(*asked.shape[:2], *shots.images.shape[1:])
-        pictures = to_show(studio, images[shown], seed, super_resolution)
-        notes = setting(studio, seed, options, super_resolution)
-    found = shots.vectors.reshape(asked.shape)
+        faces = generator.generate(asked.reshape(-1, asked.shape[-1]), seed, **options)
+        images = faces.images.reshape(*asked.shape[:2], *faces.images.shape[1:])
+        pictures = to_show(generator, images[shown], seed, super_resolution)
+        notes = setting(generator, seed, options, super_resolution)
+    found = faces.vectors.reshape(asked.shape)
     targets = np.stack([one.vector for one in people])[:, np.newaxis]
     to_target, to_full = cosines(found, targets), cosines(found, found[:, -1:])
     vector_to_target = cosines(asked, targets)
@@ -95,7 +95,7 @@ def projection_command(
     effect = Effect(
         control="projection onto k principal axes",
         change=f"k {counts[0]} -> {counts[-1]}, {len(people)} people",
-        kept=f"{number(means[0])} -> {number(means[-1])}; {told}, {len(shots.images)} images",
+        kept=f"{number(means[0])} -> {number(means[-1])}; {told}, {len(faces.images)} images",
         moved=(
             f"similarity to the image of the whole vector {number(full[0])} at k = {counts[0]}, "
             f"{number(full[-2:][0])} at k = {before_last}; {number(rising(to_target), '.0%')} of the doublings bring "

@@ -32,7 +32,7 @@ class Sweep:
         values: The attributes of each step, by name.
         labels: What each step is called.
         asked: The number behind each step; empty where there is none, as for a list of emotions.
-        witness: The measure that should follow it (`id3pm.face.measures`), or empty.
+        judge: The measure that should follow it (`id3pm.face.measures`), or empty.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Sweep:
     values: tuple[Mapping[str, Any], ...]
     labels: tuple[str, ...]
     asked: tuple[float, ...]
-    witness: str
+    judge: str
 
 
 def parse_sweep(text: str, attribute_set: int | str, steps: int, fixed: Mapping[str, Any] | None = None) -> Sweep:
@@ -66,8 +66,8 @@ def parse_sweep(text: str, attribute_set: int | str, steps: int, fixed: Mapping[
         first, second = (emotion_name(word) for word in what.split(BETWEEN, 1))
         mixes = tuple({"emotion": {first: 1.0 - share, second: share}} for share in shares.tolist())
         labels = tuple(f"{share:.0%}" for share in shares)
-        witness = "smile" if "happiness" in (first, second) else ""
-        sweep = Sweep(f"{first} {BETWEEN} {second}", "", mixes, labels, tuple(shares.tolist()), witness)
+        judge = "smile" if "happiness" in (first, second) else ""
+        sweep = Sweep(f"{first} {BETWEEN} {second}", "", mixes, labels, tuple(shares.tolist()), judge)
     else:
         sweep = _range(name, what, attribute_set, shares)
     complete = tuple({**(fixed or {}), **values} for values in sweep.values)

@@ -9,7 +9,7 @@ import pytest
 
 from id3pm.evaluation.figures import attributes
 from id3pm.evaluation.figures.attributes import Swept, _effect, _numbers, _sheet
-from id3pm.evaluation.figures.generator import Person, Shots
+from id3pm.evaluation.figures.generator import GeneratedFaces, Person
 from id3pm.evaluation.figures.sweeps import Sweep, parse_sweep
 
 PEOPLE = [Person(name, np.full((64, 64, 3), 90, np.uint8), np.eye(4, dtype=np.float32)[0]) for name in "ab"]
@@ -20,8 +20,8 @@ def swept() -> Swept:
     """Three steps of yaw, two people: measured is half of what was asked, and one face is not found."""
     sweep = parse_sweep("yaw=-20:20", "landmarks", 3)
     similarity = [[0.5, 0.6], [0.7, 0.8], [0.5, np.nan]]
-    shots = [
-        Shots(
+    faces = [
+        GeneratedFaces(
             np.full((2, 64, 64, 3), 50 + 50 * step, np.uint8),
             np.array(values, np.float32),
             np.zeros((2, 4)),
@@ -30,22 +30,22 @@ def swept() -> Swept:
         for step, values in enumerate(similarity)
     ]
     measures = {"yaw": np.array([-11.0, -9, 1, -1, 10, np.nan]), "dlib yaw": np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])}
-    return Swept(sweep, shots, measures)
+    return Swept(sweep, faces, measures)
 
 
 def free() -> Swept:
     """What both people look like without attributes."""
     sweep = Sweep("", "", ({},), ("without attributes",), (), "")
     images = np.full((2, 64, 64, 3), 30, np.uint8)
-    shots = Shots(images, np.array([0.4, 0.5], np.float32), np.zeros((2, 4)), np.zeros((2, 15)))
-    return Swept(sweep, [shots], {"yaw": np.array([3.0, 4.0])})
+    faces = GeneratedFaces(images, np.array([0.4, 0.5], np.float32), np.zeros((2, 4)), np.zeros((2, 15)))
+    return Swept(sweep, [faces], {"yaw": np.array([3.0, 4.0])})
 
 
 def test_the_effect_is_measured_over_all_images_with_a_face(swept: Swept) -> None:
     numbers = _numbers(swept, {"yaw": np.array([2.0, 4.0, np.nan])})
     assert numbers["measured"] == [-10.0, 0.0, 10.0]
     assert numbers["slope"] == pytest.approx(0.5, abs=0.02) and numbers["correlation"] > 0.98
-    assert numbers["correlation_dlib"] < -0.9  # a second witness that disagrees is heard
+    assert numbers["correlation_dlib"] < -0.9  # a second judge that disagrees is heard
     assert numbers["similarity"] == pytest.approx([0.55, 0.75, 0.5]) and numbers["no_face"] == [0, 0, 1]
     assert (numbers["without"], numbers["std_without"]) == (3.0, 1.0)
 
@@ -59,10 +59,12 @@ def test_the_table_row_names_ends_and_what_was_kept(swept: Swept) -> None:
 
 def test_what_cannot_be_measured_says_so() -> None:
     sweep = parse_sweep("emotion=all", 1, 2)
-    shots = [
-        Shots(np.zeros((1, 64, 64, 3), np.uint8), np.array([0.5], np.float32), np.zeros((1, 4)), np.zeros((1, 15)))
+    faces = [
+        GeneratedFaces(
+            np.zeros((1, 64, 64, 3), np.uint8), np.array([0.5], np.float32), np.zeros((1, 4)), np.zeros((1, 15))
+        )
     ] * 8
-    assert _effect(Swept(sweep, shots, {}), 0.5, {}).moved == "not measured"
+    assert _effect(Swept(sweep, faces, {}), 0.5, {}).moved == "not measured"
 
 
 @pytest.mark.parametrize(("per_person", "rows"), [(True, 2), (False, 1)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_engines
 from click.testing import CliRunner
-from fake_studio import PEOPLE, install
+from fake_generator import PEOPLE, install
 from PIL import Image
 
 from id3pm.errors import InvalidInputError

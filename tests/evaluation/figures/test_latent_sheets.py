@@ -1,4 +1,4 @@
-"""The sheets of the ID-vector space: they measure what a generator does, and see one that does nothing."""
+"""The sheets of the ID-vector space: they measure what a face generator does, and see one that does nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fake_studio import DIM, PEOPLE, install, people_vectors
+from fake_generator import DIM, PEOPLE, install, people_vectors
 from PIL import Image
 
 from id3pm.errors import InvalidInputError

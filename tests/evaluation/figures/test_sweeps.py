@@ -13,7 +13,7 @@ def test_a_range_goes_from_end_to_end_in_equal_steps() -> None:
     sweep = parse_sweep("yaw=-30:30", "landmarks", 5, {"smile": 0.5})
     assert sweep.asked == (-30.0, -15.0, 0.0, 15.0, 30.0) and sweep.labels == ("-30", "-15", "0", "15", "30")
     assert sweep.values[1] == {"smile": 0.5, "yaw": -15.0}
-    assert (sweep.unit, sweep.witness) == ("degrees", "yaw")
+    assert (sweep.unit, sweep.judge) == ("degrees", "yaw")
 
 
 def test_one_emotion_becomes_another() -> None:
@@ -22,8 +22,8 @@ def test_one_emotion_becomes_another() -> None:
     assert [(step["sadness"], step["happiness"], step["neutral"]) for step in mixed] == [
         (1.0, 0.0, 0.0), (0.5, 0.5, 0.0), (0.0, 1.0, 0.0)
     ]  # fmt: skip
-    assert sweep.witness == "smile" and sweep.name == "sadness <-> happiness"
-    assert parse_sweep("emotion=fear<->anger", 1, 3).witness == ""
+    assert sweep.judge == "smile" and sweep.name == "sadness <-> happiness"
+    assert parse_sweep("emotion=fear<->anger", 1, 3).judge == ""
 
 
 def test_all_emotions_are_a_sweep() -> None:

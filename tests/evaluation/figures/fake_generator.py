@@ -1,4 +1,4 @@
-"""A studio without networks: its generator shows the vector that it was given as well as it is told to."""
+"""A generator without networks: its generator shows the vector that it was given as well as it is told to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from id3pm.config import SamplingOptions
-from id3pm.evaluation.figures.generator import Person, Shots
+from id3pm.evaluation.figures.generator import GeneratedFaces, Person
 
 DIM = 16
 PEOPLE = 4
@@ -21,8 +21,8 @@ def people_vectors() -> np.ndarray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-class FakeStudio:
-    """Of `id3pm.evaluation.figures.generator.Studio`, what the sheets use.
+class FakeGenerator:
+    """Of `id3pm.evaluation.figures.generator.FaceGenerator`, what the sheets use.
 
     `fidelity` 1 gives images whose ID vectors are those that were asked for, 0 always the same person's; a picture is
     as light as the vector's third number. Rows in `faceless` show no face. `restless` is the noise that seeds bring
@@ -43,7 +43,7 @@ class FakeStudio:
             )
         )
 
-    def __enter__(self) -> FakeStudio:
+    def __enter__(self) -> FakeGenerator:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -65,7 +65,7 @@ class FakeStudio:
         self.enlarged.append(len(images))
         return images.repeat(4, axis=1).repeat(4, axis=2)
 
-    def shoot(self, vectors: np.ndarray, seeds: Any, **options: Any) -> Shots:
+    def generate(self, vectors: np.ndarray, seeds: Any, **options: Any) -> GeneratedFaces:
         same = people_vectors()[0]
         found = self.fidelity * vectors + (1 - self.fidelity) * same
         seeds = np.broadcast_to(seeds, len(vectors))
@@ -79,7 +79,7 @@ class FakeStudio:
         for row in (row for row in self.faceless if row < len(found)):
             found[row], detections[row] = np.nan, np.nan
         similarity = np.sum(found * vectors, axis=1)
-        return Shots(images, similarity, found, detections, seconds=0.5)
+        return GeneratedFaces(images, similarity, found, detections, seconds=0.5)
 
     def sampling(self, **options: Any) -> SamplingOptions:
         return SamplingOptions(**options)
@@ -89,13 +89,13 @@ class FakeStudio:
 
 
 def install(monkeypatch: Any, module: Any, **settings: Any) -> list[int]:
-    """Puts the fake in the place of a sheet's studio, with another `fidelity`, `faceless` or `restless`.
+    """Puts the fake in the place of a sheet's generator, with another `fidelity`, `faceless` or `restless`.
 
     Returns:
         Grows by the number of images shown at 256 px.
     """
     enlarged: list[int] = []
     settings["enlarged"] = enlarged
-    monkeypatch.setattr(module, "Studio", type("Studio", (FakeStudio,), settings))
+    monkeypatch.setattr(module, "FaceGenerator", type("FaceGenerator", (FakeGenerator,), settings))
     monkeypatch.setattr(module, "Pipeline", SimpleNamespace(load=lambda repository, threads: Path(repository)))
     return enlarged

@@ -1,4 +1,4 @@
-"""The studio generates what it is asked for, and nothing twice."""
+"""The generator generates what it is asked for, and nothing twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from id3pm.errors import NoFaceError
-from id3pm.evaluation.figures.generator import Studio
+from id3pm.evaluation.figures.generator import FaceGenerator
 
 
 def test_equal_vectors_are_generated_once_and_come_back_in_order() -> None:
@@ -20,10 +20,10 @@ def test_equal_vectors_are_generated_once_and_come_back_in_order() -> None:
         return np.broadcast_to(shade[:, None, None, None], (len(vectors), 64, 64, 3))
 
     stage = SimpleNamespace(identity_dim=4, embed_images=lambda images: [NoFaceError("none")] * len(images))
-    studio = Studio(SimpleNamespace(generate_64=generate_64, face_stage=stage))  # type: ignore[arg-type]
+    generator = FaceGenerator(SimpleNamespace(generate_64=generate_64, face_stage=stage))  # type: ignore[arg-type]
     vectors = np.array([[2, 0, 0, 0], [1, 0, 0, 0], [2, 0, 0, 0], [2, 0, 0, 1]], np.float32)
-    shots = studio.shoot(vectors, 0)
-    assert shots.images[:, 0, 0, 0].tolist() == [200, 100, 200, 200] and len(asked[0]) == 3
-    assert np.isnan(shots.similarity).all()
-    studio.shoot(vectors, [0, 1, 2, 3])
+    faces = generator.generate(vectors, 0)
+    assert faces.images[:, 0, 0, 0].tolist() == [200, 100, 200, 200] and len(asked[0]) == 3
+    assert np.isnan(faces.similarity).all()
+    generator.generate(vectors, [0, 1, 2, 3])
     assert np.array_equal(asked[1], vectors), "different seeds make different images"

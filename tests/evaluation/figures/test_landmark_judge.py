@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from id3pm.evaluation.figures.landmark_judge import Witness, correlation, flat_measures, slope
+from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, correlation, flat_measures, slope
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.stage import FaceStage
 from id3pm.formats.images import decode_photo
@@ -17,8 +17,8 @@ PEOPLE = Path(__file__).parents[3] / "demo" / "people"
 
 def test_both_witnesses_see_who_turns_which_way_and_neither_sees_a_face_in_black(face_folder: Path) -> None:
     faces = [decode_photo((PEOPLE / f"{name}.png").read_bytes()) for name in ("04", "06")]
-    witness = Witness(FaceStage.load(face_folder, threads=1), FaceMesh(threads=1))
-    seen = witness.look(np.stack([*faces, np.zeros_like(faces[0])]))
+    judge = LandmarkJudge(FaceStage.load(face_folder, threads=1), FaceMesh(threads=1))
+    seen = judge.look(np.stack([*faces, np.zeros_like(faces[0])]))
     assert seen["yaw"][0] < -10 and seen["yaw"][1] > 10 and np.isnan(seen["yaw"][2])
     assert seen["dlib yaw"][0] < seen["dlib yaw"][1] and np.isnan(seen["dlib yaw"][2])
     assert {name.removeprefix("dlib ") for name in seen} == {
