@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -21,9 +22,11 @@ from id3pm.serving.gateway.tensor_checks import shown
 from id3pm.serving.gateway.upstream import outputs, texts
 from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
-from id3pm.serving.protocol.status import RefusedError
+from id3pm.serving.protocol.limits import MAX_TIMEOUT_US
+from id3pm.serving.protocol.status import TOO_LATE, RefusedError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between questions that bring nothing new
+_GRACE_S = 0.5  # a stage has its own clock for the deadline, and its message says more
 _INT64 = 2**63
 _HUGE = 10**300  # whole numbers beyond it are no floats; the stage refuses infinity
 Tell = Callable[[str, Mapping[str, Any]], None]
@@ -50,6 +53,8 @@ class Wish(NamedTuple):
         parameters: All other options, for the stages to check.
         priority: As the input of this name, or `None`.
         preview_every: Steps from one preview to the next; 0 is none.
+        deadline: Monotonic time in seconds at which the whole, the photograph's analysis included, must be done, or
+            `None`.
     """
 
     origin: Origin
@@ -58,6 +63,20 @@ class Wish(NamedTuple):
     parameters: Mapping[str, bool | int | float | str]
     priority: int | None
     preview_every: int
+    deadline: float | None
+
+    def left_s(self, model: str) -> float | None:
+        """Seconds until the deadline.
+
+        Raises:
+            RefusedError: It has passed.
+        """
+        if self.deadline is None:
+            return None
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0.0:
+            raise RefusedError("DEADLINE_EXCEEDED", f"the deadline passed before {model} could begin", TOO_LATE)
+        return left_s
 
 
 def read_wish(origin: Origin, model: str, document: Mapping[str, Any], new_id: str) -> Wish:
@@ -75,10 +94,10 @@ def read_wish(origin: Origin, model: str, document: Mapping[str, Any], new_id: s
     priority = rest.pop("priority", None)
     if priority is not None and (isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 2**31):
         raise RefusedError("INVALID_ARGUMENT", f"priority={shown(priority)}: must be a whole number, 0 .. 9")
+    deadline = _deadline(rest.pop("timeout", 0))
     source = _vector(rest) if model == "id3pm" else _photo(rest)
-    return Wish(
-        origin, request_id, source, {name: _scalar(name, value) for name, value in rest.items()}, priority, every
-    )
+    parameters = {name: _scalar(name, value) for name, value in rest.items()}
+    return Wish(origin, request_id, source, parameters, priority, every, deadline)
 
 
 async def tell_story(wish: Wish, stages: Stages, tell: Tell) -> None:
@@ -113,7 +132,7 @@ async def _embedding(wish: Wish, stages: Stages) -> bytes:
         _add(message, name, "BYTES", [1, 1], _element(value))
     message.outputs.add(name="embedding")
     wish.origin.mark(message)
-    return outputs(await stages.infer(message))["embedding"]
+    return outputs(await _send(wish, message, stages))["embedding"]
 
 
 def _message(wish: Wish, model: str, inputs: Sequence[Tensor], *wanted: str) -> Any:
@@ -132,6 +151,15 @@ def _message(wish: Wish, model: str, inputs: Sequence[Tensor], *wanted: str) -> 
     return message
 
 
+async def _send(wish: Wish, message: Any, stages: Stages) -> Any:
+    """Sends a request to a stage with what is left of the time limit, which counts once for all stages."""
+    left_s = wish.left_s(message.model_name)
+    if left_s is None:
+        return await stages.infer(message)
+    message.parameters["timeout"].int64_param = max(int(left_s * 1e6), 1)
+    return await stages.infer(message, left_s + _GRACE_S)
+
+
 def _add(message: Any, name: str, datatype: str, shape: Sequence[int], raw: bytes) -> None:
     message.inputs.add(name=name, datatype=datatype, shape=shape)
     message.raw_input_contents.append(raw)
@@ -141,11 +169,15 @@ async def _followed(wish: Wish, message: Any, stages: Stages, tell: Tell) -> Any
     """Runs one stage while its steps are told."""
     follower = asyncio.ensure_future(_follow(message.model_name, wish, stages, tell))
     try:
-        return await stages.infer(message)
+        return await _send(wish, message, stages)
     finally:
         follower.cancel()
-        await asyncio.wait([follower])
-        if not follower.cancelled() and not isinstance(error := follower.exception(), (RefusedError, type(None))):
+        await asyncio.wait([follower], timeout=1.0)  # it is only cancelled
+        if (
+            follower.done()
+            and not follower.cancelled()
+            and not isinstance(error := follower.exception(), (RefusedError, type(None)))
+        ):
             raise error  # a refusal of the follower alone costs its caller no more than the progress
 
 
@@ -213,6 +245,16 @@ def _check_text(name: str, value: str) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise RefusedError("INVALID_ARGUMENT", f"{name}={ascii(value[:64])}: the text is no Unicode") from None
+
+
+def _deadline(timeout_us: Any) -> float | None:
+    """The monotonic time at which a `timeout` of microseconds ends; 0 is none."""
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= MAX_TIMEOUT_US:
+        raise RefusedError(
+            "INVALID_ARGUMENT",
+            f"timeout={shown(timeout_us)}: must be a whole number of microseconds, at most {MAX_TIMEOUT_US}",
+        )
+    return time.monotonic() + timeout_us / 1e6 if timeout_us else None
 
 
 def _is_number(value: Any) -> bool:

@@ -29,6 +29,7 @@ class FakeStages:
         self.step_s = step_s
         self.fails = fails
         self.messages: dict[str, Any] = {}
+        self.limits: dict[str, float | None] = {}
         self.watches: list[tuple[str, ...]] = []
         self.cancelled: list[str] = []
         self._at: dict[str, int] = {}
@@ -37,6 +38,7 @@ class FakeStages:
     async def infer(self, message: Any, timeout_s: float | None = None) -> Any:
         model = message.model_name
         self.messages[model] = message
+        self.limits[model] = timeout_s
         await asyncio.sleep(self.step_s)  # on its way
         if model in self.fails:
             raise self.fails[model]

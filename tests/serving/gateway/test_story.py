@@ -15,6 +15,7 @@ from id3pm.serving.gateway.streaming import read_wish, tell_story
 from id3pm.serving.protocol.status import RefusedError
 
 VECTOR = [0.5] * 128
+STAGES = ("face_embedding", "denoiser_64", "super_resolution")
 
 
 def story(stages_of: Mapping[str, Any], model: str = "id3pm", **body: Any) -> tuple[FakeStages, list[tuple[str, Any]]]:
@@ -133,6 +134,10 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
         ("id3pm", {"embedding": VECTOR, "preview_every": -1}, "preview_every=-1: must be a whole number, 0 .. 1000"),
         ("id3pm", {"embedding": VECTOR, "preview_every": 1.5}, "preview_every=1.5"),
         ("id3pm", {"embedding": VECTOR, "priority": "high"}, "priority='high': must be a whole number"),
+        ("id3pm", {"embedding": VECTOR, "timeout": "5"}, "timeout='5': must be a whole number of microseconds"),
+        ("id3pm", {"embedding": VECTOR, "timeout": True}, "timeout=True: must be a whole number"),
+        ("id3pm", {"embedding": VECTOR, "timeout": -1}, "timeout=-1: must be a whole number"),
+        ("id3pm", {"embedding": VECTOR, "timeout": 10**13}, "at most 1000000000000"),
         ("id3pm", {"embedding": VECTOR, "id": 5}, "id=5: must be text"),
         ("id3pm", {"embedding": VECTOR, "steps": {"a": 1}}, "steps={'a': 1}: must be a number, text or a list"),
         ("id3pm", {"embedding": VECTOR, "steps": None}, "steps=None: must be"),
@@ -155,3 +160,33 @@ def test_numbers_without_a_place_in_64_bits_reach_the_stage_which_knows_the_rule
     wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": [10**400, *VECTOR], "seed": 2**63}, "x")
     assert wish.parameters["seed"] == str(2**63)
     assert max(wish.source["embedding"]) == 10**300
+
+
+def test_the_time_limit_counts_once_for_all_stages() -> None:
+    stages, _ = story({"step_s": 0.2}, model="id3pm_photo", timeout=10_000_000)
+    sent = [stages.messages[name].parameters["timeout"].int64_param / 1e6 for name in STAGES]
+    assert 9.0 < sent[0] <= 10.0, "the photograph's analysis has a limit, too"
+    assert sent[1] <= sent[0] - 0.2
+    assert sent[2] <= sent[1] - 0.8, "what the first stage took is not there for the second"
+    waited = [stages.limits[name] for name in STAGES]
+    assert all(limit == pytest.approx(left + 0.5, abs=0.01) for limit, left in zip(waited, sent, strict=True))
+
+
+def test_a_stage_that_would_begin_after_the_deadline_is_not_asked() -> None:
+    stages = FakeStages(step_s=0.2)
+
+    async def play() -> None:
+        body = {"photo": "cGhvdG8=", "seed": 1, "timeout": 300_000}
+        wish = read_wish(Origin("a", "b"), "id3pm_photo", body, "x")
+        await tell_story(wish, stages, lambda name, data: None)
+
+    with pytest.raises(RefusedError, match="the deadline passed before super_resolution could begin") as caught:
+        asyncio.run(play())
+    assert (caught.value.code, caught.value.status) == ("DEADLINE_EXCEEDED", 504)
+    assert "super_resolution" not in stages.messages
+
+
+def test_without_a_time_limit_none_is_sent() -> None:
+    stages, _ = story({}, timeout=0)
+    assert set(stages.limits.values()) == {None}
+    assert not any("timeout" in message.parameters for message in stages.messages.values())
