@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
 
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import TOO_MANY, RefusedError
+
+T = TypeVar("T")
+_WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89a-bA-B]")  # characters beyond 2^16, as UTF-8 or as two escapes
 
 
 class Admission:
@@ -19,7 +23,7 @@ class Admission:
         held: Bytes of bodies now.
 
     Args:
-        max_bytes: Of all bodies together.
+        max_bytes: Of all bodies together; with what parsing makes of one, at least three times `max_body`.
         max_body: Of one body. A gRPC message is counted when it is there: so many arrive at a time that they, too, are
             within `max_bytes`.
     """
@@ -27,7 +31,9 @@ class Admission:
     def __init__(self, max_bytes: int, max_body: int) -> None:
         self.held = 0
         self._max_bytes = max(max_bytes, max_body)
-        self._work = self._questions = self._streams = 0
+        self._most_decoded = max(max_bytes, 3 * max_body)  # a body of ASCII can always be read: see `decoded_size`
+        self._work = self._questions = 0
+        self._parser = asyncio.Lock()
         self._arriving = _Places(self._max_bytes // max_body)
         self._arriving_unknown = _Places(4)
 
@@ -56,21 +62,6 @@ class Admission:
         finally:
             self._count(work, -1)
 
-    @contextlib.contextmanager
-    def stream(self) -> Iterator[None]:
-        """Counts a gRPC stream while it is open.
-
-        Raises:
-            RefusedError: There are too many.
-        """
-        if self._streams >= limits.MAX_STREAMS:
-            raise full(f"{self._streams} streams are open, as many as are allowed")
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
-
     @contextlib.asynccontextmanager
     async def arrival(self, *, known: bool) -> AsyncIterator[None]:
         """Waits until one more gRPC message may arrive.
@@ -84,10 +75,52 @@ class Admission:
         async with (self._arriving if known else self._arriving_unknown).one():
             yield
 
-    def grow(self, size: int) -> None:
-        """Raises `RefusedError` where `size` bytes more are too many."""
-        if self.held + size > self._max_bytes:
-            raise full(f"the bodies of all requests have {self.held} bytes, and {self._max_bytes} are allowed")
+    @property
+    def work(self) -> int:
+        """Requests for work whose answers are not written yet."""
+        return self._work
+
+    async def parsed(self, body: bytes, parse: Callable[[], T], cost_of: Callable[[bytes], int]) -> T:
+        """What `parse` makes of a body: large ones one at a time, beside the event loop, within the limit of bytes.
+
+        Args:
+            body: What was sent, and is counted.
+            parse: Reads it.
+            cost_of: Bytes that this takes beside the body, while it lasts.
+
+        Raises:
+            RefusedError: As `parse`; there is no room for what it takes while it lasts, or too many wait before it.
+        """
+        if len(body) <= limits.MAX_SMALL_BODY:
+            return parse()
+        cost = cost_of(body)
+        if len(body) + cost > self._most_decoded:
+            raise RefusedError(
+                "RESOURCE_EXHAUSTED",
+                f"the body of {len(body)} bytes takes {cost} more while it is read: {self._most_decoded} are allowed "
+                "for all bodies; text beyond ASCII takes most",
+            )
+        try:
+            await asyncio.wait_for(self._parser.acquire(), limits.PARSE_S)
+        except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
+            raise full("too many large bodies wait to be read") from error
+        try:
+            self.grow(cost, self._most_decoded)
+            work = asyncio.ensure_future(asyncio.to_thread(parse))
+            try:
+                return await asyncio.shield(work)
+            finally:
+                if not work.done():  # the caller has gone: what it started still takes its room
+                    await asyncio.wait([work])
+                self.held -= cost
+        finally:
+            self._parser.release()
+
+    def grow(self, size: int, most: int | None = None) -> None:
+        """Raises `RefusedError` where `size` bytes more are too many; `most` is the limit where it is another."""
+        most = self._max_bytes if most is None else most
+        if self.held + size > most:
+            raise full(f"the bodies of all requests have {self.held} bytes, and {most} are allowed")
         self.held += size
 
     def _count(self, work: bool, change: int) -> None:
@@ -157,6 +190,17 @@ class Body:
         """
         self._admission.grow(size)
         self.size += size
+
+
+def decoded_size(body: bytes) -> int:
+    """Most bytes that JSON takes while it is parsed, beside itself: as text, and its longest string once more.
+
+    Python keeps text in 1, 2 or 4 bytes a character, as its widest one needs: one emoji makes four of each.
+    """
+    width = 1
+    if b"\\u" in body or not body.isascii():
+        width = 4 if _WIDE.search(body) else 2
+    return 2 * width * len(body)
 
 
 def full(what: str) -> RefusedError:

@@ -4,60 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ssl
+import logging
 import threading
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
-from aiohttp import web
 
-from id3pm.errors import ConfigError, ServerError
+from id3pm.errors import ServerError
 from id3pm.serving.gateway.access_log import Journal
 from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import Access
+from id3pm.serving.gateway.bodies import BodyReader
+from id3pm.serving.gateway.connections import Connections, Shares, raise_descriptor_limit
+from id3pm.serving.gateway.grpc_connections import GrpcConnections
 from id3pm.serving.gateway.grpc_server import RpcGateway
+from id3pm.serving.gateway.grpc_streams import Streams
+from id3pm.serving.gateway.http_listener import HttpListener
 from id3pm.serving.gateway.http_server import HttpGateway
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
-from id3pm.serving.gateway.protocol_log import ProtocolLog
 from id3pm.serving.gateway.sequels import Sequels
+from id3pm.serving.gateway.tls import Tls
 from id3pm.serving.gateway.upstream import Upstreams
 from id3pm.serving.launcher.health import Health
 from id3pm.serving.protocol import limits
 
-_CLOSE_S = 5.0
+logger = logging.getLogger(__name__)
 _PING_MS = 1_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Tls:
-    """A certificate chain and its private key, PEM files."""
-
-    certificate: Path
-    key: Path
-
-    def context(self) -> ssl.SSLContext:
-        """For HTTP.
-
-        Raises:
-            ConfigError: The files are no certificate with its key, or the key is encrypted.
-        """
-
-        def pass_phrase() -> str:  # asked only where one is needed; without this, OpenSSL asks the terminal
-            raise ConfigError("--tls-key is encrypted: give one without a pass phrase")
-
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            context.load_cert_chain(self.certificate, self.key, pass_phrase)
-        except ssl.SSLError as error:
-            raise ConfigError("--tls-certificate and --tls-key are no PEM files of one pair") from error
-        return context
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """For gRPC."""
-        return grpc.ssl_server_credentials([(self.key.read_bytes(), self.certificate.read_bytes())])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,14 +79,18 @@ class Gateway:
         self._options = options
         self._listening = threading.Event()
         self._error: BaseException | None = None
+        self._shares = Shares.of(raise_descriptor_limit())
+        self._admission: Admission | None = None
+        self._streams = Streams()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
 
     @property
     def busy(self) -> bool:
-        """Whether work is in flight, or the second request of an image may still come."""
-        return self.sequels.awaited or self.counters.in_flight > 0
+        """Whether work or an answer to it is on its way, or the second request of an image may still come."""
+        writing = self._streams.at_work or (self._admission is not None and self._admission.work > 0)
+        return writing or self.sequels.awaited or self.counters.in_flight > 0
 
     def start(self) -> None:
         """Returns when all ports listen.
@@ -129,7 +108,7 @@ class Gateway:
         """Closes the ports; what is still in flight is broken off after a few seconds."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(timeout=4 * _CLOSE_S)
+            self._thread.join(timeout=4 * limits.CLOSE_S)
 
     def _run(self) -> None:
         try:
@@ -143,43 +122,24 @@ class Gateway:
     async def _serve(self) -> None:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
         journal = Journal(options.access_log, self.counters)
-        admission = Admission(options.max_bodies, options.max_body)
+        self._admission = admission = Admission(options.max_bodies, options.max_body)
         parts = (self._health, upstreams, flights, self.counters, options.access, journal, admission, self.sequels)
-        http = HttpGateway(
-            *parts,
-            max_body=options.max_body,
-            body_s=options.body_s,
-            write_s=options.write_s,
-            allow_origins=options.allow_origins,
-        )
-        runners = [
-            web.AppRunner(
-                app,
-                handler_cancellation=True,
-                access_log=None,
-                logger=ProtocolLog(self.counters),
-                shutdown_timeout=_CLOSE_S,
-                keepalive_timeout=limits.KEEPALIVE_S,
-            )
-            for app in (http.app(), http.metrics_app())
+        bodies = BodyReader(self.counters, options.max_body, options.body_s)
+        http = HttpGateway(*parts, bodies=bodies, write_s=options.write_s, allow_origins=options.allow_origins)
+        connections = Connections(self._shares.grpc * 7 // 8)  # between two looks at them the library's own limit holds
+        watch = GrpcConnections(self._ports["grpc-port"], connections)
+        rpc = self._rpc_server()
+        methods = RpcGateway(*parts, connections, self._streams, body_s=options.body_s, write_s=options.write_s)
+        rpc.add_generic_rpc_handlers((methods,))
+        listeners = [
+            HttpListener(http.app(), self._shares.http, options.tls, self.counters),
+            HttpListener(http.metrics_app(), self._shares.metrics, None, self.counters),
         ]
-        rpc = grpc.aio.server(
-            options=[
-                ("grpc.so_reuseport", 0),  # a second server on this port must fail
-                ("grpc.max_receive_message_length", options.max_body),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),  # else clients that ask are sent away
-                ("grpc.keepalive_time_ms", int(1e3 * limits.PING_S)),  # work ends where the network was cut, too
-                ("grpc.keepalive_timeout_ms", int(1e3 * limits.PONG_S)),
-                ("grpc.http2.ping_timeout_ms", int(1e3 * limits.PONG_S)),
-            ]
-        )
-        rpc.add_generic_rpc_handlers((RpcGateway(*parts, body_s=options.body_s, write_s=options.write_s),))
+        self._loop.set_exception_handler(_one_line)
+        watching = asyncio.ensure_future(watch.run())
         try:
-            for runner, port, tls in zip(runners, ("http-port", "metrics-port"), (options.tls, None), strict=True):
-                await runner.setup()
-                context = None if tls is None else tls.context()
-                await web.TCPSite(runner, self._host, self._ports[port], ssl_context=context).start()
+            for listener, port in zip(listeners, ("http-port", "metrics-port"), strict=True):
+                await listener.start(self._host, self._ports[port])
             self._listen(rpc)
             await rpc.start()
             self._listening.set()
@@ -187,12 +147,30 @@ class Gateway:
         except OSError as error:
             raise ServerError(f"cannot listen on {self._host}: {error.strerror}") from error
         finally:
-            await rpc.stop(_CLOSE_S)
-            for runner in runners:
-                await runner.cleanup()
+            watching.cancel()
+            await asyncio.gather(rpc.stop(limits.CLOSE_S), *(listener.close() for listener in listeners))
             await flights.close()
             await upstreams.close()
             journal.close()
+
+    def _rpc_server(self) -> grpc.aio.Server:
+        idle_ms, first_ms = int(1e3 * limits.GRPC_IDLE_S), int(1e3 * limits.FIRST_REQUEST_S)
+        return grpc.aio.server(
+            maximum_concurrent_rpcs=limits.MAX_CALLS,
+            options=[
+                ("grpc.so_reuseport", 0),  # a second server on this port must fail
+                ("grpc.max_receive_message_length", self._options.max_body),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", limits.MAX_CALLS_OF_ONE),
+                ("grpc.max_allowed_incoming_connections", self._shares.grpc),
+                ("grpc.max_connection_idle_ms", idle_ms),
+                ("grpc.server_handshake_timeout_ms", first_ms),
+                ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),  # else clients that ask are sent away
+                ("grpc.keepalive_time_ms", int(1e3 * limits.PING_S)),  # work ends where the network was cut, too
+                ("grpc.keepalive_timeout_ms", int(1e3 * limits.PONG_S)),
+                ("grpc.http2.ping_timeout_ms", int(1e3 * limits.PONG_S)),
+            ],
+        )
 
     def _listen(self, rpc: grpc.aio.Server) -> None:
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -204,3 +182,9 @@ class Gateway:
                 rpc.add_secure_port(address, self._options.tls.credentials())
         except RuntimeError as error:
             raise ServerError(f"cannot listen on {address}: {error}") from error
+
+
+def _one_line(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What goes wrong beside all requests, without a traceback, which callers could fill the log with."""
+    error = context.get("exception")
+    logger.error("%s (%s)", context.get("message"), type(error).__name__ if error is not None else "no error")

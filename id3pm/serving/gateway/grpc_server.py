@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,9 +16,12 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from id3pm.serving.gateway import grpc_health
 from id3pm.serving.gateway.access_log import Journal, note
-from id3pm.serving.gateway.admission import Admission
+from id3pm.serving.gateway.admission import Admission, full
 from id3pm.serving.gateway.auth import MODELS, Access, Caller
+from id3pm.serving.gateway.connections import Connections
+from id3pm.serving.gateway.grpc_streams import Streams
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
@@ -46,6 +50,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         journal: Journal,
         admission: Admission,
         sequels: Sequels,
+        connections: Connections,
+        streams: Streams,
         *,
         body_s: float,
         write_s: float,
@@ -58,6 +64,9 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         self._journal = journal
         self._admission = admission
         self._sequels = sequels
+        self._connections = connections
+        self._streams = streams
+        self._watches = 0
         self._body_s = body_s
         self._write_s = write_s
         methods: dict[str, Callable[[Any], Awaitable[None]]] = {
@@ -70,10 +79,14 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         }
         self._handlers = {name: self._guarded(name, run) for name, run in methods.items()}
         self._closed = self._guarded("a closed method", self._refuse)
+        probes = {"Check": self._check, "Watch": self._watch}
+        self._probes = {name: self._guarded(f"Health/{name}", run) for name, run in probes.items()}
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         """The handler of a method; `None` is UNIMPLEMENTED."""
         service, _, method = details.method.removeprefix("/").partition("/")
+        if service == grpc_health.SERVICE:
+            return self._probes.get(method)
         return self._handlers.get(method, self._closed) if service == SERVICE else None
 
     def _guarded(self, name: str, run: Callable[[Any], Awaitable[None]]) -> Any:
@@ -83,7 +96,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             entry = self._journal.begin("grpc", name, context.peer())
             code, message = "INTERNAL", ""
             try:
-                await run(context)
+                with self._connections.answering(context.peer()):
+                    await run(context)
                 code = "OK"
             except RefusedError as refusal:
                 code, message = refusal.code, str(refusal)
@@ -91,12 +105,15 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 code = "CANCELLED"
                 raise
             except Exception as error:  # whatever it is, the caller must hear of it, and without internals
+                if context.done():  # there is none any more, for which gRPC has errors of its own
+                    code = "CANCELLED"
+                    raise asyncio.CancelledError from error
                 message = _unforeseen(error)
             finally:
                 self._counters.count("grpc", code)
                 self._journal.end(entry, code)
             if code != "OK":
-                await context.abort(grpc.StatusCode[code], message)
+                await _abort(context, code, message)
 
         return grpc.stream_stream_rpc_method_handler(guarded)
 
@@ -111,6 +128,35 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             name = service_pb2.ModelReadyRequest.FromString(await self._message(context)).name
         ready = self._health.ready and name in MODELS
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
+
+    async def _check(self, context: Any) -> None:
+        """`grpc.health.v1.Health/Check`: needs no token, as other probes."""
+        name = await self._probed(context)
+        if (status := grpc_health.status_of(name, self._health)) == grpc_health.SERVICE_UNKNOWN:
+            raise RefusedError("NOT_FOUND", f"there is no {name[:64]!r}; {grpc_health.NAMES}")
+        await self._write(grpc_health.response(status), context)
+
+    async def _watch(self, context: Any) -> None:
+        """`grpc.health.v1.Health/Watch`: every change until the caller goes or the service ends."""
+        name = await self._probed(context)
+        if self._watches >= limits.MAX_HEALTH_WATCHES:
+            raise full(f"{self._watches} watches of health are open, as many as are allowed")
+        self._watches += 1
+        try:
+            status = grpc_health.UNKNOWN
+            while True:
+                status = await grpc_health.changed(name, self._health, status)
+                await self._write(grpc_health.response(status), context)
+        finally:
+            self._watches -= 1
+
+    async def _probed(self, context: Any) -> str:
+        async with self._admission.arrival(known=False):
+            sent = await self._message(context)
+        try:
+            return str(grpc_health.HealthCheckRequest.FromString(sent).service)
+        except Exception as error:  # DecodeError, which protobuf's implementations do not all define in one place
+            raise RefusedError("INVALID_ARGUMENT", "the message is no HealthCheckRequest") from error
 
     def _question(self, name: str) -> Callable[[Any], Awaitable[None]]:
         async def ask(context: Any) -> None:
@@ -148,18 +194,21 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         async def read() -> None:
             try:
                 while (await places.acquire()) and (request := await context.read()) is not grpc.aio.EOF:
+                    stream.asks()
                     answer = asyncio.ensure_future(self._streamed(caller, request, context))
                     unanswered.add(answer)
                     answers.put_nowait(answer)
             finally:
                 answers.put_nowait(None)
 
-        with self._admission.stream():
+        owner = caller.name if self._access.limited else _address(context)
+        with self._streams.open(owner) as stream:
             reader = asyncio.ensure_future(read())
             try:
                 while (answer := await answers.get()) is not None:
                     await self._write(await answer, context)
                     unanswered.discard(answer)
+                    stream.answered()
                     places.release()
                 await reader
             finally:
@@ -196,7 +245,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
         """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
-        asked, request = read_message(request)
+        asked, request = await self._admission.parsed(request, functools.partial(read_message, request), len)
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
         origin = origin_of(caller, *grpc_peer(context.peer()))
@@ -235,6 +284,21 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         if message is grpc.aio.EOF:
             raise RefusedError("INVALID_ARGUMENT", "there is no message in this call")
         return bytes(message)
+
+
+async def _abort(context: Any, code: str, message: str) -> None:
+    """Ends a call with a status, unless its caller has gone meanwhile."""
+    try:
+        await context.abort(grpc.StatusCode[code], message)
+    except Exception as error:
+        if context.done() and not isinstance(error, grpc.aio.AbortError):
+            raise asyncio.CancelledError from error
+        raise
+
+
+def _address(context: Any) -> str:
+    """The caller's address, without its port."""
+    return str(context.peer()).rpartition(":")[0]
 
 
 def _unforeseen(error: Exception) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from id3pm.serving.gateway.access_log import Journal, note
-from id3pm.serving.gateway.admission import Admission, Body
+from id3pm.serving.gateway.admission import Admission, decoded_size
 from id3pm.serving.gateway.auth import MODELS, Access, Caller
+from id3pm.serving.gateway.bodies import BodyReader, gone
+from id3pm.serving.gateway.http_listener import connection_of
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin, origin_of
-from id3pm.serving.gateway.request import check_model, read_json
+from id3pm.serving.gateway.request import check_model, parse_object, read_json
 from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.sse import EventStream, taken
 from id3pm.serving.gateway.upstream import HttpAnswer, Upstreams
@@ -26,7 +28,6 @@ from id3pm.serving.protocol.status import RefusedError, code_of, retry_header
 logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GONE = 499  # the caller closed the connection before the answer
-_LARGE = 2**20  # bodies from here on are parsed beside the event loop
 _SENT_ON = ("Content-Type", "Inference-Header-Content-Length", "traceparent", "tracestate")
 _SENT_BACK = ("Content-Type", "Inference-Header-Content-Length")
 # Triton's other endpoints change the server or read what callers should not.
@@ -47,8 +48,7 @@ class HttpGateway:
         admission: Admission,
         sequels: Sequels,
         *,
-        max_body: int,
-        body_s: float,
+        bodies: BodyReader,
         write_s: float,
         allow_origins: Sequence[str] = (),
     ) -> None:
@@ -60,8 +60,7 @@ class HttpGateway:
         self._journal = journal
         self._admission = admission
         self._sequels = sequels
-        self._max_body = max_body
-        self._body_s = body_s
+        self._bodies = bodies
         self._write_s = write_s
         self._origins = frozenset(allow_origins)
         self._events = EventStream(upstreams, flights, write_s=write_s)
@@ -98,7 +97,8 @@ class HttpGateway:
         entry = self._journal.begin("http", f"{request.method} {request.path[:128]}", request.remote or "")
         outcome = str(_GONE)
         try:
-            response = await self._answered(request, handler)
+            with connection_of(request).answering():
+                response = await self._answered(request, handler)
             outcome = str(response.status)
             return response
         finally:
@@ -115,6 +115,8 @@ class HttpGateway:
         except web.HTTPException as error:
             response = self._no_route(request, error)
         except Exception as error:  # whatever it is, the caller must hear of it, and without internals
+            if gone(request):
+                raise asyncio.CancelledError from error
             logger.exception("a request failed: %s %s", request.method, request.path)
             response = _error(500, f"internal error ({type(error).__name__}); the server's log says more")
         return response
@@ -144,18 +146,17 @@ class HttpGateway:
         if self._health.phase is not Phase.DRAINING:  # else it depends on the body
             self._upstreams.get()
         with contextlib.ExitStack() as held:
-            body = await self._body(request, held.enter_context(self._admission.body()))
-            return await self._worked(request, caller, model, body, held)
+            return await self._worked(request, caller, model, held)
 
     async def _worked(
-        self, request: web.Request, caller: Caller, model: str, body: bytes, held: contextlib.ExitStack
+        self, request: web.Request, caller: Caller, model: str, held: contextlib.ExitStack
     ) -> web.Response:
+        body = await self._bodies.read(request, held.enter_context(self._admission.body()))
         length = request.headers.get("Inference-Header-Content-Length")
         generate = request.path.endswith("/generate")
-        if len(body) < _LARGE:
-            asked, body, new_length = read_json(model, body, length, generate=generate)
-        else:
-            asked, body, new_length = await asyncio.to_thread(read_json, model, body, length, generate=generate)
+        read = functools.partial(read_json, model, body, length, generate=generate)
+        asked, body, new_length = await self._admission.parsed(body, read, decoded_size)
+        del read  # it holds the body as it was sent
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(body))
         asked.check(caller)
         headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
@@ -190,9 +191,11 @@ class HttpGateway:
         caller.require(model)
         self._upstreams.get()
         with contextlib.ExitStack() as held:
-            body = await self._body(request, held.enter_context(self._admission.body()))
+            body = await self._bodies.read(request, held.enter_context(self._admission.body()))
             held.enter_context(self._admission.request(work=True))
-            return await self._events.answer(request, _origin(request, caller), model, body, held)
+            document = await self._admission.parsed(body, functools.partial(parse_object, body), decoded_size)
+            del body
+            return await self._events.answer(request, _origin(request, caller), model, document, held)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
@@ -200,38 +203,6 @@ class HttpGateway:
         except RefusedError:  # there is no Triton now; up says so
             triton = ""
         return web.Response(text=triton + self._counters.text(self._health))
-
-    async def _body(self, request: web.Request, room: Body) -> bytes:
-        """The body, unpacked where it came compressed.
-
-        Raises:
-            RefusedError: It, or all that are in flight, are larger than allowed, of which no more is ever read into
-                memory, or it comes too slowly.
-        """
-        announced = request.content_length
-        if announced is not None and announced > self._max_body:
-            raise self._too_large(f"{announced} bytes")
-        try:
-            return await asyncio.wait_for(self._read(request, room), self._body_s)
-        except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
-            raise RefusedError(
-                "DEADLINE_EXCEEDED", f"the body was not there after {self._body_s:g} s, the time for one"
-            ) from error
-        except (HttpProcessingError, web.RequestPayloadError) as error:
-            raise RefusedError("INVALID_ARGUMENT", "the body cannot be read: its encoding is broken") from error
-
-    async def _read(self, request: web.Request, room: Body) -> bytes:
-        body = bytearray()
-        async for part in request.content.iter_any():
-            room.grow(len(part))
-            body += part
-            if len(body) > self._max_body:
-                raise self._too_large(f"{len(body)} bytes and more")
-        return bytes(body)
-
-    def _too_large(self, size: str) -> RefusedError:
-        self._counters.refused_bodies += 1
-        return RefusedError("RESOURCE_EXHAUSTED", f"the body has {size}: at most {self._max_body} are allowed")
 
     def _no_route(self, request: web.Request, error: web.HTTPException) -> web.Response:
         if error.status == 405 and isinstance(error, web.HTTPMethodNotAllowed):
@@ -266,6 +237,7 @@ class HttpGateway:
         )
 
     async def _headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        connection_of(request).answered = True
         response.headers["Server"] = "id3pm"
         if self._origins:
             response.headers["Vary"] = "Origin"

@@ -15,7 +15,6 @@ from aiohttp import web
 from id3pm.serving.gateway.access_log import note
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.origin import Origin
-from id3pm.serving.gateway.request import parse_object
 from id3pm.serving.gateway.streaming import Wish, read_wish, tell_story
 from id3pm.serving.gateway.upstream import Upstream, Upstreams
 from id3pm.serving.protocol import limits
@@ -78,7 +77,7 @@ class EventStream:
         request: web.Request,
         origin: Origin,
         model: str,
-        body: bytes,
+        document: dict[str, Any],
         held: contextlib.ExitStack | None = None,
     ) -> web.StreamResponse:
         """Streams until the image is there. What fails before the first event is a plain HTTP error.
@@ -87,14 +86,12 @@ class EventStream:
             request: Whom to answer.
             origin: Who that is.
             model: `id3pm` or `id3pm_photo`.
-            body: What was sent.
+            document: What was sent.
             held: See `Flights.fly`.
 
         Raises:
             RefusedError: The request cannot be begun, or its first stage refused it.
         """
-        # A photograph makes a large body, which is parsed beside the event loop.
-        document = await asyncio.to_thread(parse_object, body)
         wish = read_wish(origin, model, document, uuid.uuid4().hex)
         note(id=wish.id)
         upstream = self._upstreams.get()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -20,6 +20,7 @@ from id3pm.serving.protocol.status import TOO_LATE, RefusedError, code_of, witho
 
 SERVICE = "inference.GRPCInferenceService"
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+_PART = 256 * 1024
 _CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
 # Texts are matched as a whole or from their first word, which is Triton's or ours: what a caller wrote stands within.
 _FROM = r"(?:in ensemble '\w+', )*"
@@ -78,9 +79,12 @@ class Upstream:
         Raises:
             RefusedError: Triton cannot be reached, or went away meanwhile.
         """
+        data: Any = body
+        if body is not None and len(body) > _PART:
+            data, headers = _parts(body), {**(headers or {}), "Content-Length": str(len(body))}
         try:
             async with self._session.request(
-                method, _url(self.addresses.http, path), data=body, headers=headers
+                method, _url(self.addresses.http, path), data=data, headers=headers
             ) as answer:
                 content = await answer.read()
                 if answer.status >= 400:
@@ -191,6 +195,13 @@ def _session(address: str) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None),
         skip_auto_headers=("User-Agent", "Accept-Encoding"),
     )
+
+
+async def _parts(body: bytes) -> AsyncIterator[bytes]:
+    """A large body piece by piece: given as a whole, the connection would copy it, and hold up the event loop."""
+    view = memoryview(body)
+    for start in range(0, len(body), _PART):
+        yield bytes(view[start : start + _PART])
 
 
 def _url(address: str, path: str) -> str:

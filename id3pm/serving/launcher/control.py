@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
@@ -9,8 +10,14 @@ from typing import Any
 
 from id3pm.errors import ServerError
 
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What the kernel says where this process, or the machine, has no room for another file or connection."""
 TIMEOUT_S = 5.0
 UNIX = "unix:"  # as gRPC writes the address of a Unix socket
+
+
+class ExhaustedError(ServerError):
+    """This process has no room for a connection: it says nothing of the server."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -36,6 +43,29 @@ def connection_to(address: str, timeout_s: float) -> http.client.HTTPConnection:
     if address.startswith(UNIX):
         return _UnixConnection(address.removeprefix(UNIX), timeout_s)
     return http.client.HTTPConnection(address, timeout=timeout_s)
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error is about the room in this process, or on this machine."""
+    return isinstance(error, OSError) and error.errno in EXHAUSTED
+
+
+def refuses(address: str, timeout_s: float = TIMEOUT_S) -> str | None:
+    """Why nobody can connect to an address; `None` where it takes connections.
+
+    Raises:
+        ExhaustedError: There is no room to try.
+    """
+    connection = connection_to(address, timeout_s)
+    try:
+        connection.connect()
+    except OSError as error:
+        if is_exhausted(error):
+            raise ExhaustedError(f"cannot connect to {address}: {error}") from error
+        return str(error)
+    finally:
+        connection.close()
+    return None
 
 
 def is_ready(address: str, timeout_s: float = TIMEOUT_S) -> bool:
@@ -85,6 +115,7 @@ def _exchange(address: str, method: str, path: str, body: str | None, timeout_s:
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(f"no answer from the server on {address}: {error}") from error
+        kind = ExhaustedError if is_exhausted(error) else ServerError
+        raise kind(f"no answer from the server on {address}: {error}") from error
     finally:
         connection.close()

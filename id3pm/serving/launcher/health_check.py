@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from id3pm.errors import ServerError
-from id3pm.serving.launcher.control import connection_to
+from id3pm.serving.launcher.control import ExhaustedError, connection_to, is_exhausted
 from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.launcher.proc import children, runs
-from id3pm.serving.launcher.triton_server import TritonServer
+from id3pm.serving.launcher.triton_server import WAYS_IN, TritonServer
 
 _STUB = "triton_python_backend_stub"
 _UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes
@@ -61,6 +61,7 @@ class Checkup:
         self._patience = patience
         self._stubs = stubs(server.pid)
         self._failed_pings = dict.fromkeys(server.controlled, 0)
+        self._refused: set[str] = set()  # ways in that took no connection at the last look
         self._steps: dict[str, int] = {}  # made by each model, when it was last asked
         self._quiet_since = self._probed = time.monotonic()
         self._prober = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe")
@@ -68,13 +69,23 @@ class Checkup:
         self._steps_at_probe: dict[str, int] = {}
 
     def fault(self) -> str | None:
-        """What is wrong, in words for the log; `None` while all is well."""
+        """What is wrong, in words for the log; `None` while all is well, or where there is no room to look."""
+        try:
+            return self._fault()
+        except ExhaustedError:
+            return None
+        except OSError as error:
+            if is_exhausted(error):
+                return None
+            raise
+
+    def _fault(self) -> str | None:
         if (status := self._server.poll()) is not None:
             return f"tritonserver died (exit status {status})"
         for pid, model in self._stubs.items():
             if not runs(pid):
                 return f"the Python process of {model} died (process {pid})"
-        return self._ping() or self._probe_result()
+        return self._ping() or self._closed() or self._probe_result()
 
     def close(self) -> None:
         """Starts no more probes."""
@@ -85,6 +96,8 @@ class Checkup:
         for model in self._server.controlled:
             try:
                 state = self._server.ping(model, timeout_s=self._patience.ping_s)
+            except ExhaustedError:
+                raise
             except ServerError as error:  # no more waiting in this round, whatever the others would say
                 self._failed_pings[model] += 1
                 return None if self._failed_pings[model] < 2 else f"{model} failed two pings: {error}"
@@ -99,6 +112,19 @@ class Checkup:
             self._quiet_since = time.monotonic()
         return None
 
+    def _closed(self) -> str | None:
+        """Pings go over HTTP: the other ways in may be closed, or their sockets removed, without one that fails."""
+        refused = self._server.refused(self._patience.ping_s)
+        for name in WAYS_IN:
+            why = refused.get(name)
+            if why is None:
+                self._refused.discard(name)
+            elif name in self._refused:
+                return f"tritonserver takes no {name} connections: {why}"
+            else:
+                self._refused.add(name)
+        return None
+
     def _probe_result(self) -> str | None:
         now = time.monotonic()
         if self._probe is None:
@@ -110,6 +136,8 @@ class Checkup:
         if not self._probe.done():
             return None
         error = self._probe.exception()
+        if isinstance(error, ExhaustedError):
+            error = None  # it was never sent
         self._probe, self._quiet_since, self._probed = None, now, now
         if error is None or (isinstance(error, ProbeTimeoutError) and self._steps != self._steps_at_probe):
             return None  # answered; or others came first, and their work goes on
@@ -181,6 +209,7 @@ def _post(server: TritonServer, model: str, body: Mapping[str, Any], timeout_s: 
     except TimeoutError as error:
         raise ProbeTimeoutError(f"{model} gave no answer within {timeout_s:g} s") from error
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(f"{model} gave no answer: {error}") from error
+        kind = ExhaustedError if is_exhausted(error) else ServerError
+        raise kind(f"{model} gave no answer: {error}") from error
     finally:
         connection.close()

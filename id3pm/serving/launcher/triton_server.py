@@ -17,7 +17,7 @@ from typing import Any
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
-from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, control, is_ready
+from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, control, is_ready, refuses
 from id3pm.serving.launcher.endpoints import Endpoints
 from id3pm.serving.launcher.preflight import check_engines, check_ports, controlled, with_repository
 from id3pm.serving.launcher.process import end_orphans, start_guarded
@@ -30,6 +30,7 @@ from id3pm.serving.models.model_args import COMPUTE_LOCK_VARIABLE, THREADS_VARIA
 from id3pm.serving.protocol.wire import RESERVED
 
 _POLL_S = 0.1
+WAYS_IN = ("http", "grpc", "metrics")
 _LOG_LINES = 200
 _LINE = 4096  # characters
 _NUMBERS = {"http-port": 1, "grpc-port": 2, "metrics-port": 3}  # Triton wants different ones even where there are none
@@ -168,6 +169,18 @@ class TritonServer(Endpoints):
             ServerError: It does not answer.
         """
         return control(self.http_url, model, "ping", timeout_s=timeout_s)
+
+    def refused(self, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
+        """Which of `WAYS_IN` take no connection, and why: a socket may have been removed.
+
+        Raises:
+            ExhaustedError: There is no room to try.
+        """
+        found = {}
+        for name in WAYS_IN:
+            if (why := refuses(self._url(f"{name}-port"), timeout_s)) is not None:
+                found[name] = why
+        return found
 
     def poll(self) -> int | None:
         """The exit status of the server, or `None` while it runs."""

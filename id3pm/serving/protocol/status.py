@@ -19,6 +19,7 @@ STATUS = {
 }
 # Two meanings that HTTP tells apart and gRPC does not: come back later, and the work took too long.
 TOO_MANY, TOO_LATE = 429, 504
+UNSUPPORTED_MEDIA = 415
 _CODES = {status: code for code, status in STATUS.items()} | {
     TOO_MANY: "RESOURCE_EXHAUSTED",
     TOO_LATE: "DEADLINE_EXCEEDED",

@@ -41,6 +41,7 @@ class MadeUpServer:
     controlled = ("denoiser_64", "super_resolution", "face_embedding")
 
     def __init__(self, start_error: str | None = None) -> None:
+        self.closed: dict[str, str] = {}
         self.start_error = start_error
         self.state: dict[str, Any] | None = dict(IDLE)
         self.silent: set[str] = set()
@@ -59,6 +60,9 @@ class MadeUpServer:
         if self.state is None or model in self.silent:
             raise ServerError("no answer")
         return self.state
+
+    def refused(self, timeout_s: float) -> dict[str, str]:
+        return dict(self.closed)
 
     def poll(self) -> int | None:
         return self.status

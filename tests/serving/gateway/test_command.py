@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from id3pm.errors import ConfigError
 from id3pm.serving.command import curl_command, serve_command
 from id3pm.serving.gateway.auth import Access, Caller
-from id3pm.serving.gateway.gateway import GatewayOptions, Tls
+from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.gateway.tls import Tls
 
 
 def serve(*options: str) -> Result:

@@ -17,6 +17,7 @@ from id3pm.serving.gateway import sse as event_stream
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin
+from id3pm.serving.gateway.request import parse_object
 from id3pm.serving.gateway.sse import Events, EventStream
 from id3pm.serving.protocol.status import RefusedError
 
@@ -39,7 +40,8 @@ def served(play: Play, heartbeat_s: float = 10.0, write_s: float = 10.0, **stage
 
         async def handler(request: web.Request) -> web.StreamResponse:
             try:
-                return await events.answer(request, Origin("a", "b"), "id3pm", await request.read())
+                document = parse_object(await request.read())
+                return await events.answer(request, Origin("a", "b"), "id3pm", document)
             except RefusedError as refusal:
                 return web.json_response({"error": str(refusal)}, status=refusal.status)
 
