@@ -10,7 +10,7 @@ from typing import Any
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
-from id3pm.serving.gateway.auth import check_exposure, is_loopback
+from id3pm.serving.gateway.auth import Access, check_exposure, is_loopback
 from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
 from id3pm.serving.launcher.endpoints import Endpoints
 from id3pm.serving.launcher.health import Health
@@ -19,6 +19,7 @@ from id3pm.serving.launcher.preflight import check_engines, check_ports
 from id3pm.serving.launcher.supervisor import Supervisor
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.models.logs import Outlet
+from id3pm.serving.protocol.limits import DRAIN_S
 
 _POLL_S = 0.05
 
@@ -52,7 +53,7 @@ class Service(Endpoints):
         metrics_port: int = 8002,
         options: GatewayOptions | None = None,
         insecure: bool = False,
-        drain_timeout_s: float = 60.0,
+        drain_timeout_s: float = DRAIN_S,
         report: Callable[[str], None] = lambda line: None,
         patience: Patience | None = None,
         **triton: Any,
@@ -118,19 +119,19 @@ class Service(Endpoints):
             raise
 
     def stop(self) -> bool:
-        """Refuses new work, lets work in flight finish, then ends.
+        """Refuses new work, lets work in flight finish, then ends: `EXIT_S` and a few seconds after the time for that.
 
         Returns:
             Whether all work was finished in time.
         """
         assert self._gateway is not None
-        self.health.drains()
         deadline = time.monotonic() + self._drain_timeout_s
+        self.health.drains()
         idle = 0  # rounds: between the two requests of an image, a single one may find nothing
         while idle < 2 and time.monotonic() < deadline and not self._supervisor.ended.is_set():
             time.sleep(_POLL_S)
             idle = 0 if self._gateway.busy else idle + 1
-        clean = self._supervisor.stop() if idle == 2 else False
+        clean = idle == 2 and self._supervisor.stop(max(deadline - time.monotonic(), 1.0))
         self.kill()
         return clean
 
@@ -140,10 +141,22 @@ class Service(Endpoints):
         self.health.ends()
         if self._gateway is not None:
             self._gateway.stop()
+            self._supervisor.kill()  # with the file descriptors of all connections free, nothing is left behind
 
     def abort(self) -> None:
         """Breaks off all work, which a signal handler may do; call `stop` or `kill` as well."""
         self._supervisor.abort()
+
+    def reload(self, access: Access | None = None) -> None:
+        """Opens the access log anew; takes other callers and tokens, where they are given. From any thread.
+
+        Args:
+            access: Who may send what from now on, or `None` to leave it.
+        """
+        if access is not None:
+            self.options.access.replace(access)
+        if self._gateway is not None:
+            self._gateway.reopen_log()
 
     @property
     def warning(self) -> str | None:

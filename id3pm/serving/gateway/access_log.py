@@ -124,6 +124,15 @@ class Journal:
         except (OSError, ValueError):  # also of a closed file
             self._counters.dropped_lines += 1
 
+    def reopen(self) -> None:
+        """Closes the file; the next line opens it anew."""
+        if isinstance(self._handler, _File) and self._handler.stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._handler.flush()
+            with contextlib.suppress(OSError, ValueError):
+                self._handler.stream.close()
+            self._handler.stream = None
+
     def close(self) -> None:
         """Closes the file."""
         if self._handler is not None:

@@ -80,6 +80,10 @@ class Access:
         """Whether a token is needed."""
         return self._callers is not None
 
+    def replace(self, other: Access) -> None:
+        """Takes the callers of another; requests that were let in go on."""
+        self._callers, self.accept = other._callers, other.accept
+
     def caller(self, authorization: str | None) -> Caller:
         """Who sends a request.
 

@@ -82,6 +82,7 @@ class Gateway:
         self._shares = Shares.of(raise_descriptor_limit())
         self._admission: Admission | None = None
         self._streams = Streams()
+        self._journal = Journal(options.access_log, self.counters)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
@@ -104,6 +105,10 @@ class Gateway:
         if self._error is not None:
             raise self._error
 
+    def reopen_log(self) -> None:
+        """Opens the file of the access log anew: the old one may have been moved away."""
+        self._loop.call_soon_threadsafe(self._journal.reopen)
+
     def stop(self) -> None:
         """Closes the ports; what is still in flight is broken off after a few seconds."""
         if self._thread.is_alive():
@@ -121,7 +126,7 @@ class Gateway:
 
     async def _serve(self) -> None:
         options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
-        journal = Journal(options.access_log, self.counters)
+        journal = self._journal
         self._admission = admission = Admission(options.max_bodies, options.max_body)
         parts = (self._health, upstreams, flights, self.counters, options.access, journal, admission, self.sequels)
         bodies = BodyReader(self.counters, options.max_body, options.body_s)

@@ -14,6 +14,8 @@ from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.models.logs import Outlet
 from id3pm.serving.protocol.limits import MAX_FAILED_STARTS
 
+_JOIN_S = 5.0  # a look takes less, unless something hangs that ends with this process
+
 
 class Supervisor:
     """One Triton process at a time, with its supervising thread.
@@ -53,8 +55,11 @@ class Supervisor:
         self._start_server()
         self._thread.start()
 
-    def stop(self) -> bool:
+    def stop(self, drain_s: float | None = None) -> bool:
         """Ends supervision and then the server, which finishes its work first.
+
+        Args:
+            drain_s: See `TritonServer.stop`.
 
         Returns:
             Whether all work was finished.
@@ -63,19 +68,26 @@ class Supervisor:
         self._end_thread()
         if self._aborted or self.failure is not None:
             return False
-        return restarting or self.server.stop()
+        return restarting or self.server.stop(drain_s)
 
     def kill(self) -> None:
         """Ends supervision and the server at once."""
         self._stopping.set()
         self.server.abort()
         self._end_thread()
-        self.server.kill()
+        self._clean_up()
 
     def abort(self) -> None:
         """Sends SIGKILL to the server and nothing more, which a signal handler may do."""
         self._aborted = True
         self.server.abort()
+
+    def _clean_up(self) -> None:
+        """Kills the server; what cannot be removed now is told, and tried again at the end."""
+        try:
+            self.server.kill()
+        except OSError as error:
+            self._report(f"something of the old server could not be removed: {error}")
 
     def _end_thread(self) -> None:
         self._stopping.set()
@@ -83,7 +95,7 @@ class Supervisor:
         if self._thread.is_alive():
             if self._health.addresses is None:  # a start is under way, which nobody needs any more
                 self.server.abort()
-            self._thread.join(timeout=30.0)
+            self._thread.join(timeout=_JOIN_S)
 
     def _run(self) -> None:
         checkup = Checkup(self.server, self._patience)
@@ -96,7 +108,7 @@ class Supervisor:
                 checkup.close()
                 self._health.breaks()
                 died = self.server.poll() is not None
-                self.server.kill()  # first: a report may block
+                self._clean_up()  # first: a report may block
                 self._report(fault)
                 if died:
                     self._report(f"its last lines:\n{self.server.log_tail(5)}")
@@ -140,7 +152,7 @@ class Supervisor:
             server.wait_ready()
             probe(server, self._patience.start_probe_s)
         except BaseException:
-            with contextlib.suppress(ServerError):
+            with contextlib.suppress(ServerError, OSError):
                 server.kill()
             raise
         self._health.serves(Addresses(server.http_url, server.grpc_url, server.metrics_url))

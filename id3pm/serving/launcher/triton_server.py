@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import os
+import re
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -27,6 +30,7 @@ from id3pm.serving.launcher.temp_folders import remove_stale_environments, remov
 from id3pm.serving.launcher.triton_log import last_words
 from id3pm.serving.models.logs import Outlet
 from id3pm.serving.models.model_args import COMPUTE_LOCK_VARIABLE, THREADS_VARIABLE
+from id3pm.serving.protocol.limits import DRAIN_S, EXIT_S
 from id3pm.serving.protocol.wire import RESERVED
 
 _POLL_S = 0.1
@@ -68,7 +72,7 @@ class TritonServer(Endpoints):
         metrics_port: int = 8002,
         threads: int | None = None,
         start_timeout_s: float = 300.0,
-        drain_timeout_s: float = 60.0,
+        drain_timeout_s: float = DRAIN_S,
         private: bool = False,
         trace_url: str | None = None,
         on_log: Callable[[str], None] | None = None,
@@ -84,6 +88,8 @@ class TritonServer(Endpoints):
         self._trace_url = trace_url
         self._private = private
         self._sockets: Path | None = None
+        self._models = self.repository
+        self._folders: list[Path] = []
         self._on_log = None if on_log is None else Outlet(on_log)
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
@@ -135,6 +141,10 @@ class TritonServer(Endpoints):
         remove_stale_regions()
         remove_stale_environments()
         scratch = self._folder()
+        if not _plain(scratch):
+            scratch = self._folder(Path("/tmp"))
+        self._models = scratch / "models"
+        self._models.symlink_to(self.repository)  # Triton takes no spaces in its options, its Python no other letters
         if self._private:
             short = len(_socket(scratch, "metrics-port").encode()) < _SOCKET_PATH
             self._sockets = scratch if short else self._folder(Path("/tmp"))
@@ -192,19 +202,22 @@ class TritonServer(Endpoints):
             self._reader.join(timeout=5.0)
         return with_repository(last_words(list(self._log), lines), self.repository)
 
-    def stop(self) -> bool:
+    def stop(self, drain_s: float | None = None) -> bool:
         """Lets work in flight finish, then ends the server; kills what is left when time is up.
 
+        Args:
+            drain_s: Seconds that work in flight gets, where it is not `drain_timeout_s`; `EXIT_S` come on top.
+
         Returns:
-            Whether the server ended by itself, with all work done.
+            Whether all work was done.
         """
-        clean = self.poll() is None and self.drain(self._drain_timeout_s)
+        clean = self.poll() is None and self.drain(self._drain_timeout_s if drain_s is None else drain_s)
         if self.poll() is None and self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(timeout=self._exit_timeout_s + 5.0)
+                self._process.wait(timeout=EXIT_S)
             except subprocess.TimeoutExpired:
-                clean = False
+                pass  # it has nothing to do any more, so nothing is lost
         self.kill()
         return clean
 
@@ -228,7 +241,11 @@ class TritonServer(Endpoints):
             return False
 
     def kill(self) -> None:
-        """Ends the whole process group at once, and cleans up; safe to call at any time."""
+        """Ends the whole process group at once, and cleans up; safe to call at any time, and again where it raised.
+
+        Raises:
+            OSError: Something could not be removed; the processes have ended.
+        """
         if self._process is not None:
             if self.poll() is None:
                 self._shared_memory |= regions_of(self._process.pid)
@@ -240,6 +257,9 @@ class TritonServer(Endpoints):
             self._reader.join(timeout=5.0)
         remove_regions(self._shared_memory)
         self._cleanup.close()
+        for folder in self._folders:  # what could not be removed at the first time
+            if folder.exists():
+                shutil.rmtree(folder)
 
     def abort(self) -> None:
         """Sends SIGKILL to the process group and nothing more, which a signal handler may do."""
@@ -247,14 +267,12 @@ class TritonServer(Endpoints):
             with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    @property
-    def _exit_timeout_s(self) -> int:
-        return max(int(self._drain_timeout_s), 5)
-
     def _folder(self, parent: Path | None = None) -> Path:
         """A new folder; removed with the server."""
         remove_stale_folders(parent)
-        return self._cleanup.enter_context(scratch_folder(parent))
+        folder = self._cleanup.enter_context(scratch_folder(parent))
+        self._folders.append(folder)
+        return folder
 
     def _addresses(self) -> list[str]:
         if self._sockets is None:
@@ -269,10 +287,10 @@ class TritonServer(Endpoints):
         locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"
         return [
             str(runtime.binary),
-            f"--model-repository={self.repository}",
+            f"--model-repository={self._models}",
             *runtime.arguments(scratch),
             "--disable-auto-complete-config",
-            f"--exit-timeout-secs={self._exit_timeout_s}",
+            f"--exit-timeout-secs={math.ceil(EXIT_S)}",
             *self._addresses(),
             "--grpc-http2-min-recv-ping-interval-without-data=1000",  # ms; else clients that ask for life are sent away
             f"--http-header-forward-pattern={'|'.join(RESERVED)}",  # of the gateway, for `infer`
@@ -306,6 +324,11 @@ class TritonServer(Endpoints):
                 return True
             time.sleep(_POLL_S)
         return False
+
+
+def _plain(folder: Path) -> bool:
+    """Whether a path is one that Triton and its Python take."""
+    return re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII) is not None
 
 
 def _socket(folder: Path, option: str) -> str:

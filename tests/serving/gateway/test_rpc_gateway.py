@@ -218,7 +218,7 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
         thread.join(timeout=30)
     found = [outcomes.get_nowait() for _ in threads]
     codes = [code for code, _ in found]
-    assert set(codes) == {"OK", "RESOURCE_EXHAUSTED"} and codes.count("OK") >= 3, found
+    assert set(codes) == {"OK", "RESOURCE_EXHAUSTED"} and codes.count("OK") >= 2, found
     assert all("retry after 1 s" in text for code, text in found if code != "OK")
     assert front.caller.infer(message("a")).id == "a", "afterwards there is room again"
 
