@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from id3pm.errors import ServerError
+from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.auth import KINDS, Access, read_tokens
 from id3pm.serving.gateway.gateway import GatewayOptions
 from id3pm.serving.gateway.tls import Tls
 from id3pm.serving.launcher.triton_log import is_error
 from id3pm.serving.models.logs import Outlet
+from id3pm.serving.protocol.limits import DRAIN_S, MAX_BODIES, MAX_BODY
 from id3pm.serving.service import Service
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_MIB = 2**20
+_DAY_S = 86_400
 _POLL_S = 0.1
 _ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
 
@@ -41,6 +47,20 @@ _CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 %s; printf '"}') |
 png = answer.get("png") or sys.exit(answer.get("error", 1)); open("face.png", "wb").write(base64.b64decode(png))'"""
 
 
+class _Number(click.FloatRange):
+    """A number within a range; click lets "nan" through, which is in none."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number between {self.min:g} and {self.max:g}", param, ctx)
+        return number
+
+
 @click.command("serve")
 @click.option("--repository", type=click.Path(path_type=Path), default=Path("triton_repo"), help="Model repository.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 opens the service to the network.")
@@ -58,13 +78,15 @@ png = answer.get("png") or sys.exit(answer.get("error", 1)); open("face.png", "w
 @click.option("--tls-key", type=_FILE, help="PEM private key of the certificate.")
 @click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach, without tokens.")
 @click.option("--allow-origin", multiple=True, help="Origin of web pages that may send requests; * is all. Repeatable.")
-@click.option("--max-body", type=click.FloatRange(min=0, min_open=True), default=64.0, help="MiB of a request body.")
+@click.option("--max-body", type=_Number(0.001, 2047), default=MAX_BODY / _MIB, help="MiB of a request body.")
 @click.option(
-    "--max-bodies", type=click.FloatRange(min=0, min_open=True), default=1024.0, help="MiB of all bodies in flight."
+    "--max-bodies", type=_Number(0.001, 2**20), default=MAX_BODIES / _MIB, help="MiB of all bodies in flight."
 )
-@click.option("--threads", type=click.IntRange(1), show_default="all cores", help="CPU threads of each engine.")
-@click.option("--start-timeout", type=click.FloatRange(1), default=300.0, help="Seconds to become ready.")
-@click.option("--drain-timeout", type=click.FloatRange(0), default=60.0, help="Seconds for work in flight at the end.")
+@click.option("--threads", type=click.IntRange(1, 1024), show_default="all cores", help="CPU threads of each engine.")
+@click.option("--start-timeout", type=_Number(1, _DAY_S), default=300.0, help="Seconds to become ready.")
+@click.option(
+    "--drain-timeout", type=_Number(0, _DAY_S), default=DRAIN_S, help="Seconds for work in flight at the end."
+)
 @click.option("--trace-url", help="OpenTelemetry collector that gets a span tree of every request.")
 @click.option("--access-log", type=click.Path(), help="File that gets a line of JSON per request; - is stderr.")
 @click.option("--verbose", is_flag=True, help="Show all of Triton's log instead of its errors.")
@@ -91,7 +113,8 @@ def serve_command(
 ) -> None:
     """Serve built engines until SIGTERM or Ctrl-C: Triton behind limits, tokens and TLS, supervised.
 
-    At the end, work in flight is finished first; a second signal ends at once.
+    At the end, work in flight is finished first; a second signal ends at once. SIGHUP reads the tokens again and opens the
+    access log anew.
     """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key belong together: give both or none")
@@ -114,8 +137,8 @@ def serve_command(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         options=GatewayOptions(
-            max_body=int(max_body * 2**20),
-            max_bodies=int(max_bodies * 2**20),
+            max_body=int(max_body * _MIB),
+            max_bodies=int(max_bodies * _MIB),
             access=Access(accept=_ACCEPT[accept]) if tokens is None else read_tokens(tokens, _ACCEPT[accept]),
             tls=None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key),
             allow_origins=allow_origin,
@@ -144,6 +167,9 @@ def serve_command(
         while not signals.stop:
             if service.failure is not None:
                 raise ServerError(f"given up: {service.failure}")
+            if signals.reload:
+                signals.reload = False
+                _reload(service, tokens, accept, report)
             time.sleep(_POLL_S)
         tell("draining: work in flight is finished, new work is refused")
         if not service.stop():
@@ -157,6 +183,15 @@ def serve_command(
         service.kill()
 
 
+def _reload(service: Service, tokens: Path | None, accept: str, report: Callable[[str], None]) -> None:
+    """What SIGHUP asks for. A file of tokens with a mistake changes nothing."""
+    try:
+        service.reload(None if tokens is None else read_tokens(tokens, _ACCEPT[accept]))
+        report("reloaded: the access log is opened anew" + ("" if tokens is None else ", the tokens are read again"))
+    except (ConfigError, OSError) as error:
+        report(f"the tokens stay as they were: {error}")
+
+
 class _TooEarlyError(KeyboardInterrupt):
     """A signal before there is work to finish; what catches errors lets it pass."""
 
@@ -166,14 +201,15 @@ class _TooEarlyError(KeyboardInterrupt):
 
 
 class _Signals:
-    """What SIGTERM and SIGINT asked for: plain fields, for a handler must not take locks."""
+    """What signals asked for: plain fields, for a handler must not take locks."""
 
     def __init__(self) -> None:
-        self.ready = self.stop = self.hurry = False
+        self.ready = self.stop = self.hurry = self.reload = False
         self._first = 0.0
+        self._terminal = _is_terminal()
 
     def handle(self, abort: Callable[[], None]) -> None:
-        """Handles both signals from now on."""
+        """Handles them from now on: SIGTERM and SIGINT stop, SIGHUP reloads, SIGUSR1 and SIGUSR2 do nothing."""
 
         def on_signal(number: int, frame: object) -> None:
             if not self.stop:
@@ -184,8 +220,25 @@ class _Signals:
                 self.hurry = True
                 abort()
 
+        def on_hangup(number: int, frame: object) -> None:
+            if self._terminal and not _is_terminal():  # its window was closed
+                on_signal(number, frame)
+            else:
+                self.reload = True
+
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
+        signal.signal(signal.SIGHUP, on_hangup)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):  # not SIG_IGN, which the server would inherit
+            signal.signal(number, lambda number, frame: None)
+
+
+def _is_terminal() -> bool:
+    """Whether a terminal is open at the other end of stdin; false once it has hung up."""
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def curl_command(url: str, options: GatewayOptions, photo: str = "photo.jpg") -> str:

@@ -59,6 +59,18 @@ class GatewayOptions:
     allow_origins: tuple[str, ...] = ()
     access_log: str | None = None
 
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` where a number has no meaning."""
+        for name, least, most in (
+            ("max_body", 1024, 2**31 - 1),  # gRPC counts in 32 bits
+            ("max_bodies", 1024, 2**40),
+            ("body_s", 0.001, 86_400.0),
+            ("write_s", 0.001, 86_400.0),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(f"{name}={value}: must be between {least} and {most}")
+
 
 class Gateway:
     """Listens from `start` to `stop`, whatever becomes of Triton meanwhile.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from id3pm.serving.protocol.status import TOO_LATE, RefusedError, code_of, witho
 
 SERVICE = "inference.GRPCInferenceService"
 _UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+logger = logging.getLogger(__name__)
 _PART = 256 * 1024
 _CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
 # Texts are matched as a whole or from their first word, which is Triton's or ours: what a caller wrote stands within.
@@ -35,6 +37,8 @@ _FAILED = re.compile(_FROM + r"(?:the engine failed at step \d|internal error \(
 # What Triton says of the values of a body, with INTERNAL, and of a model that gets nothing at all.
 _UNREADABLE = re.compile(_FROM + r"Unable to parse")
 _EMPTY = re.compile(_FROM + r"(?:\[request id: .*\] )?out of bounds index 0: request has 0 inputs")
+# What Triton says, with INTERNAL, where a tensor finds no room in /dev/shm until others are done.
+_NO_MEMORY = re.compile(_FROM + r"Failed to (?:increase the shared memory pool|initialize shared memory pool|allocate)")
 # What gRPC says when the process at the other end has gone.
 _BROKEN = (
     "RST_STREAM",
@@ -162,6 +166,9 @@ class Upstream:
         )
         if broken or ((vague or code == "INTERNAL") and _DEAD_STUB.fullmatch(message)):
             return self._health.unavailable()
+        if _NO_MEMORY.match(message):
+            logger.error("a request was refused: /dev/shm is full; give it more, in a container by --shm-size")
+            return RefusedError("UNAVAILABLE", "the server has no shared memory left for this: retry after 1 s")
         message = without_paths(message)
         if _EMPTY.fullmatch(message):
             needed = "photo, embedding or image_64, whichever the model takes"
