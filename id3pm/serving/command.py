@@ -113,8 +113,8 @@ def serve_command(
 ) -> None:
     """Serve built engines until SIGTERM or Ctrl-C: Triton behind limits, tokens and TLS, supervised.
 
-    At the end, work in flight is finished first; a second signal ends at once. SIGHUP reads the tokens again and opens the
-    access log anew.
+    At the end, work in flight is finished first; a second signal ends at once. SIGHUP reads the tokens again and opens
+    the access log anew.
     """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key belong together: give both or none")

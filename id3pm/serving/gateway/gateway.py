@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from id3pm.errors import ServerError
+from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.access_log import Journal
 from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import Access
