@@ -3,7 +3,7 @@
     python demo/page.py --repository build/attributes
     python demo/screenshots.py --out docs
 
-Needs Chromium, its driver and `pip install 'id3pm[dev]'`.
+Needs Chromium, its driver and `pip install -e ".[dev]"`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Builds a bundle's engines: the same as `python -m id3pm.export.build`."""
+"""Builds a bundle's engines: the same as `id3pm build`."""
 
-from id3pm.export.build import main
+import sys
+
+from id3pm.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["build", *sys.argv[1:]])

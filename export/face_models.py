@@ -1,6 +1,8 @@
-"""Builds the face-recognition models: the same as `python -m id3pm.export.face.build`."""
+"""Builds the face-recognition models: the same as `id3pm build-faces`."""
 
-from id3pm.export.face.build import main
+import sys
+
+from id3pm.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["build-faces", *sys.argv[1:]])

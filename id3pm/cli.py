@@ -11,6 +11,7 @@ import click
 
 from id3pm import __version__
 from id3pm.errors import Id3pmError, MissingExtraError
+from id3pm.installation import how_to_install
 
 
 class Command(NamedTuple):
@@ -28,6 +29,8 @@ COMMANDS = {
         "what a face-recognition model is robust against",
         "evaluate",
     ),
+    "build": Command("id3pm.export.build:main", "a bundle -> verified engines in a model repository", "export"),
+    "build-faces": Command("id3pm.export.face.build:main", "face-recognition model -> the server's face stage", "face"),
     "card": Command("id3pm.formats.model_card:card_command", "write or renew a bundle's MODEL_CARD.md", "export"),
     "convert": Command("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
     "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
@@ -68,7 +71,7 @@ class _LazyGroup(click.Group):
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             raise MissingExtraError(
-                f"{cmd_name} needs {error.name}, which is not installed; run: pip install 'id3pm[{extra}]'"
+                f"{cmd_name} needs {error.name}, which is not installed; run: {how_to_install(extra)}"
             ) from error
         return command
 

@@ -84,7 +84,7 @@ class Pipeline:
 
     @classmethod
     def load(cls, repository: str | Path, device: str = "cpu", threads: int | None = None) -> Pipeline:
-        """Loads the engines that `export/build_engines.py` left in a Triton repository.
+        """Loads the engines that `id3pm build` left in a Triton repository.
 
         Args:
             repository: The `triton_repo` folder.

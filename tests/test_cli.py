@@ -10,6 +10,7 @@ import pytest
 
 from id3pm import cli
 from id3pm.errors import ConfigError
+from id3pm.installation import how_to_install
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +32,8 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
 def test_a_missing_library_names_the_extra_that_brings_it(command: str, extra: str) -> None:
     result = run("sys.modules['torch'] = None", command, "--help")
     assert result.returncode == 1
-    assert result.stderr == f"id3pm: {command} needs torch, which is not installed; run: pip install 'id3pm[{extra}]'\n"
+    expected = f"id3pm: {command} needs torch, which is not installed; run: {how_to_install(extra)}\n"
+    assert result.stderr == expected
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

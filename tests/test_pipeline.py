@@ -188,7 +188,7 @@ def test_face_stage_of_another_method_is_refused(pipeline: Pipeline, monkeypatch
 
 
 def test_missing_engine_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(EngineMissingError, match="export/build_engines"):
+    with pytest.raises(EngineMissingError, match="id3pm build"):
         Pipeline.load(tmp_path)
 
 

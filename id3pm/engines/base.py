@@ -51,7 +51,7 @@ def load_engine(folder: str | Path, device: str = "cpu", threads: int | None = N
     """Loads the engine that lies in a folder, after checking its manifest, its hash and the runtime.
 
     Args:
-        folder: An engine folder as `export/build_engines.py` leaves it.
+        folder: An engine folder as `id3pm build` leaves it.
         device: `cpu`, `cuda` or `cuda:<index>`; must suit the target the engine was built for.
         threads: CPU threads of one call, or `None` for the runtime's choice (all cores).
 
@@ -82,6 +82,6 @@ def _device_index(manifest: Manifest, device: str) -> int | None:
         wanted = "--target cpu" if device == "cpu" else "--target onnx-cuda or --target tensorrt"
         raise EngineError(
             f"device={device}: this engine was built for {manifest.target}; "
-            f"choose another device or run: python export/build_engines.py {wanted}"
+            f"choose another device or run: id3pm build {wanted}"
         )
     return None if device == "cpu" else int(match.group(1) or 0)

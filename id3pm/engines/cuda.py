@@ -7,6 +7,7 @@ from typing import Any
 
 from id3pm.engines.inputs import FloatArray
 from id3pm.errors import EngineError, MissingExtraError
+from id3pm.installation import how_to_install
 
 
 class Cuda:
@@ -22,7 +23,7 @@ class Cuda:
         try:
             self._api: Any = importlib.import_module("cuda.bindings.runtime")
         except ImportError as error:
-            raise MissingExtraError("cuda-bindings is not installed; run: pip install 'id3pm[tensorrt]'") from error
+            raise MissingExtraError(f"cuda-bindings is not installed; run: {how_to_install('tensorrt')}") from error
         self._device_index = device_index
         self.use()
         self.stream = int(self._call("cudaStreamCreate"))

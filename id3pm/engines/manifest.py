@@ -15,7 +15,7 @@ from id3pm.formats.hashing import file_sha256
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
-BUILD_HINT = "run: python export/build_engines.py"
+BUILD_HINT = "run: id3pm build"
 
 Target = Literal["onnx-cpu", "openvino-cpu", "onnx-cuda", "tensorrt"]
 CPU_TARGETS: frozenset[Target] = frozenset({"onnx-cpu", "openvino-cpu"})

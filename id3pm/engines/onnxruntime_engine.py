@@ -12,6 +12,7 @@ from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_i
 from id3pm.engines.manifest import BUILD_HINT, Manifest
 from id3pm.engines.rows import RowWorkers
 from id3pm.errors import EngineError, MissingExtraError
+from id3pm.installation import how_to_install
 
 
 class OnnxRuntimeEngine:
@@ -73,7 +74,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise MissingExtraError("onnxruntime is not installed; run: pip install 'id3pm[serve]'") from error
+        raise MissingExtraError(f"onnxruntime is not installed; run: {how_to_install('serve')}") from error
     return ort
 
 

@@ -20,6 +20,7 @@ from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_i
 from id3pm.engines.manifest import BUILD_HINT, Manifest
 from id3pm.engines.rows import RowWorkers
 from id3pm.errors import EngineError, MissingExtraError
+from id3pm.installation import how_to_install
 
 IMAGE_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 """By precision of the engine: that of everything on images but the convolutions that an int8 graph quantises."""
@@ -155,7 +156,7 @@ def _import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingExtraError("OpenVINO is not installed; run: pip install 'id3pm[openvino]'") from error
+        raise MissingExtraError(f"OpenVINO is not installed; run: {how_to_install('openvino')}") from error
     return openvino
 
 

@@ -27,7 +27,7 @@ from id3pm.errors import EngineError, MissingExtraError
 logger = logging.getLogger(__name__)
 
 MODULES = ("tensorrt", "tensorrt_rtx")
-REBUILD = "run on this machine: python export/build_engines.py --target tensorrt --gpu current"
+REBUILD = "run on this machine: id3pm build --target tensorrt --gpu current"
 KERNEL_CACHE = "kernels.rtx_cache"
 """Beside the plan: what `tensorrt_rtx` compiled on this machine, so that it need not on the next start."""
 

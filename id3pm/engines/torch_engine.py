@@ -7,6 +7,7 @@ from pathlib import Path
 from id3pm.engines.inputs import EngineInputs, FloatArray, assert_inputs
 from id3pm.errors import MissingExtraError
 from id3pm.formats.bundle import Stage, load_weights, read_bundle
+from id3pm.installation import how_to_install
 
 
 class TorchEngine:
@@ -40,7 +41,7 @@ class TorchEngine:
 
             from id3pm.unet.model import load_unet
         except ImportError as error:
-            raise MissingExtraError("torch is not installed; run: pip install 'id3pm[export]'") from error
+            raise MissingExtraError(f"torch is not installed; run: {how_to_install('export')}") from error
         description = read_bundle(bundle)
         config = description.base if stage == "base" else description.sr
         self.config = config if image_size is None else config.at_size(image_size)

@@ -15,12 +15,13 @@ from PIL import Image
 
 from id3pm.errors import MissingExtraError
 from id3pm.face.stage import FaceStage
+from id3pm.installation import how_to_install
 
 CHIP_SIZE, CHIP_PADDING = 150, 0.25  # what the network was trained on
 LEAST_SIDE = 256
 """Smaller pictures are enlarged to this: dlib's landmark model measures in whole pixels."""
 DIM = 128
-HOW = "the independent evaluation model needs dlib: pip install 'id3pm[evaluate]', or choose --no-independent"
+HOW = f"the independent evaluation model needs dlib: {how_to_install('evaluate')}, or choose --no-independent"
 
 
 class DlibJudge:

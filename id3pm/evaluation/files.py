@@ -10,6 +10,7 @@ from typing import Any
 
 from id3pm.errors import MissingExtraError
 from id3pm.formats.images import png_info
+from id3pm.installation import how_to_install
 
 SCHEMA = 1  # of the JSON reports
 
@@ -23,7 +24,7 @@ def new_figure(width: float, height: float) -> Any:
     try:
         import matplotlib.figure
     except ImportError as error:
-        raise MissingExtraError("plots need matplotlib: pip install 'id3pm[evaluate]'") from error
+        raise MissingExtraError(f"plots need matplotlib: {how_to_install('evaluate')}") from error
     return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
 
 

@@ -1,8 +1,9 @@
 """Builds a bundle's engines into a Triton model repository, each proven equal to the PyTorch model before it is used.
 
-    python export/build_engines.py                                  # the demo bundle, for this machine's CPU
-    python export/build_engines.py --bundle PATH --max-batch 32
-    python export/build_engines.py --bundle bundles/demo_attributes --repository build/attributes    # beside the first
+    id3pm build --bundle PATH                                                       # for this machine's CPU
+    id3pm build --bundle bundles/demo_attributes --repository build/attributes      # beside the first
+
+`python export/build_engines.py` is the same in a checkout.
 
 For the 64 px and the super-resolution stage: PyTorch -> fp32 ONNX -> the precision asked for (-> TensorRT), then the
 parity gate (`parity.py`), then
@@ -38,22 +39,20 @@ from id3pm.export.parity import report as parity_report
 from id3pm.export.parity.identity import face_stage
 from id3pm.export.parity.thresholds import thresholds
 from id3pm.export.progress import Progress
-from id3pm.export.repository import ensure_repository
+from id3pm.export.repository import write_repository
 from id3pm.export.tensorrt import build_plan as to_tensorrt
 from id3pm.export.unet import emulate_half as rounded
 from id3pm.export.unet import onnx_export as to_onnx
 from id3pm.formats.bundle import STAGES, Bundle, Stage, read_bundle
+from id3pm.installation import checkout
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-@click.command(help=__doc__.split("\n\n")[0] if __doc__ else None)
+@click.command("build", help=__doc__.split("\n\n")[0] if __doc__ else None)
 @click.option(
     "--bundle",
     "bundle_path",
     type=click.Path(path_type=Path),
-    default=ROOT / "bundles" / "demo",
-    help="Folder of the bundle.  [default: bundles/demo of this checkout]",
+    help="Folder of the bundle.  [default in a checkout: its bundles/demo]",
 )
 @click.option(
     "--target",
@@ -71,11 +70,12 @@ ROOT = Path(__file__).resolve().parents[2]
 @click.option(
     "--repository",
     type=click.Path(path_type=Path, file_okay=False),
-    default=ROOT / "triton_repo",
-    help="Triton model repository; a missing folder becomes one.  [default: triton_repo of this checkout]",
+    default=Path("triton_repo"),
+    show_default=True,
+    help="Triton model repository; its configurations are written if they are missing.",
 )
 @click.option("--stage", type=click.Choice([*STAGES, "face", "all"]), default="all", show_default=True)
-@click.option("--face-model", help="As face_models.py takes it; the bundle's ID-vector model if not given.")
+@click.option("--face-model", help="As id3pm build-faces takes it; the bundle's ID-vector model if not given.")
 @click.option("--force", is_flag=True, help="Build even what is up to date.")
 @click.option(
     "--allow-unverified",
@@ -83,7 +83,7 @@ ROOT = Path(__file__).resolve().parents[2]
     help="Install an engine that this machine cannot run, without any proof of parity. Its manifest says so.",
 )
 def main(
-    bundle_path: Path,
+    bundle_path: Path | None,
     target_name: str,
     precision: str,
     gpu: str | None,
@@ -96,12 +96,13 @@ def main(
 ) -> None:
     """Command line; see the module's text."""
     console = Console(highlight=False)
+    bundle_path = bundle_path or default_bundle()
     target = targets.runtime(target_name, precision)
     try:
         device = targets.require_available(target, precision, gpu)
         bundle = read_bundle(bundle_path)
-        if ensure_repository(repository):
-            console.print(f"{repository}: a new model repository, as triton_repo", soft_wrap=True)
+        for file in write_repository(repository):
+            console.print(f"{file}: was edited, kept as it is; delete it to get this version's", soft_wrap=True)
         if stage in ("face", "all"):  # first: they judge the others
             ensure_face_models(console, repository, bundle, face_model)
         for name in STAGES:
@@ -120,6 +121,21 @@ def main(
         raise click.ClickException(f"{error.strerror}: {error.filename}") from error
     except Id3pmError as error:
         raise click.ClickException(str(error)) from error
+
+
+def default_bundle() -> Path:
+    """The demo bundle of the checkout.
+
+    Raises:
+        click.UsageError: This is no checkout.
+    """
+    root = checkout()
+    if root is None:
+        raise click.UsageError(
+            "--bundle is missing: the folder of a bundle, as id3pm convert or export-bundle writes it; the demo bundle "
+            "is in the checkout alone, not in the wheel"
+        )
+    return root / "bundles" / "demo"
 
 
 def ensure_engine(

@@ -21,6 +21,7 @@ from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
 from id3pm.export.targets import TARGETS, tensorrt_module
 from id3pm.formats.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
 from id3pm.formats.hashing import file_sha256
+from id3pm.installation import how_to_install
 
 MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
 """The Triton model of each stage."""
@@ -106,7 +107,7 @@ def versions(target: Target, precision: str) -> dict[str, str]:
     distributions = importlib.metadata.packages_distributions()
     if missing := [module for module in modules if module not in distributions]:
         extras = "export,openvino" if "openvino" in missing else "export"
-        raise MissingExtraError(f"not installed: {', '.join(missing)}; run: pip install 'id3pm[{extras}]'")
+        raise MissingExtraError(f"not installed: {', '.join(missing)}; run: {how_to_install(extras)}")
     found = {module: importlib.metadata.version(distributions[module][0]) for module in modules}
     return {"id3pm": id3pm.__version__, "recipe": _recipe_hash(recipe), **found}
 

@@ -1,30 +1,63 @@
-"""A Triton model repository beside `triton_repo/`, for the engines of another bundle."""
+"""The files of a Triton model repository, written from the package: configurations and `model.py`, no engines.
+
+A file that is written says so in its first line, with a hash of the rest. So an older version's file is renewed, and
+one that was edited (deploy/README.md says which settings are for editing) is left alone.
+"""
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "triton_repo"
+import id3pm.serving
+
+SOURCE = Path(id3pm.serving.__file__).with_name("model_repository")
+_MARK = "# Written by id3pm build; edit what you like, it is kept then. Hash of the rest: "
+_MARKED = re.compile(re.escape(_MARK) + r"([0-9a-f]{16})\n")
 
 
-def ensure_repository(repository: Path, template: Path = TEMPLATE) -> bool:
-    """Creates a repository with the models of another one, without its engines; one that exists stays as it is.
+def write_repository(repository: Path) -> list[Path]:
+    """Writes the files of all models that are missing in a model repository, or are an older version's.
 
     Args:
-        repository: Where to.
-        template: Whose configurations and `model.py` files are copied.
+        repository: Where to; made if need be.
 
     Returns:
-        Whether it was created.
+        Files that differ from the package's and were left alone, because they were edited.
     """
-    if repository.exists():
-        return False
-    for model in sorted(template.iterdir()):
-        if (model / "config.pbtxt").is_file():
-            version = repository / model.name / "1"  # Triton wants the folder, even of an ensemble
-            version.mkdir(parents=True)
-            shutil.copy(model / "config.pbtxt", version.parent)
-            for file in (model / "1").glob("*.py"):
-                shutil.copy(file, version)
-    return True
+    kept = []
+    for name, text in repository_files():
+        file = repository / name
+        wanted = _MARK + _hash(text) + "\n" + text
+        if file.is_file() and (found := file.read_text(encoding="utf-8")) != wanted:
+            if _is_edited(found, text):
+                kept.append(file)
+                continue
+        elif file.is_file():
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(wanted, encoding="utf-8")
+    for model in SOURCE.iterdir():
+        (repository / model.name / "1").mkdir(parents=True, exist_ok=True)  # Triton wants it, even of an ensemble
+    return kept
+
+
+def repository_files() -> Iterator[tuple[Path, str]]:
+    """The files of every model, by their path in a model repository."""
+    for pattern in ("*/config.pbtxt", "*/1/model.py"):
+        for file in sorted(SOURCE.glob(pattern)):
+            yield file.relative_to(SOURCE), file.read_text(encoding="utf-8")
+
+
+def _is_edited(found: str, text: str) -> bool:
+    """Whether a file is neither as some version wrote it, nor a bare copy of this one's."""
+    marked = _MARKED.match(found)
+    if marked is None:
+        return found != text
+    return marked[1] != _hash(found[marked.end() :])
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ from typing import cast
 from id3pm.engines.manifest import Target
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.errors import EngineError, MissingExtraError
+from id3pm.installation import how_to_install
 
 TENSORRT_MODULES = ("tensorrt_rtx", "tensorrt")
 """Preferred first: TensorRT for RTX builds for a named GPU without having one, the data-centre one for the GPU here."""
@@ -150,7 +151,7 @@ def tensorrt_module() -> str:
     for module in TENSORRT_MODULES:
         if importlib.util.find_spec(module) is not None:
             return module
-    raise MissingExtraError("TensorRT is not installed; run: pip install 'id3pm[tensorrt]' (or tensorrt, on its GPU)")
+    raise MissingExtraError(f"TensorRT is not installed; run: {how_to_install('tensorrt')} (or tensorrt, on its GPU)")
 
 
 def why_not_executable(target: Target, gpu: str | None) -> str | None:

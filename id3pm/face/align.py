@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from id3pm.errors import MissingExtraError
+from id3pm.installation import how_to_install
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -67,7 +68,7 @@ def align_face(
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("face alignment needs OpenCV: pip install 'id3pm[face]'") from error
+        raise MissingExtraError(f"face alignment needs OpenCV: {how_to_install('face')}") from error
     matrix = _fitted(landmarks, template, fit)
     # Only the face's surroundings are touched: cheaper, and OpenCV refuses to warp sides above 32767 pixels.
     left, top, image = _surroundings(image, matrix, size)

@@ -47,7 +47,7 @@ class YuNet:
     """OpenCV Zoo's YuNet under onnxruntime, for batches of pictures of one size.
 
     Args:
-        model: yunet.onnx as export/face_models.py writes it (dynamic batch, height and width).
+        model: yunet.onnx as id3pm build-faces writes it (dynamic batch, height and width).
         threads: See `id3pm.face.runtime.open_session`.
         score_threshold: Faces below this score are dropped. At 0.7, 99 % of 64 px generated faces are found, and
             none in pictures of galaxies, texts and textures (the best of those scores 0.65).

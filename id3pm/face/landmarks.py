@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from id3pm.errors import EngineError, EngineMissingError, InvalidInputError, MissingExtraError
 from id3pm.face.align import similarity_transform
+from id3pm.installation import how_to_install
 
 POINTS = 468
 CROP = 192  # side of the network's input in pixels
 BATCH = 32  # faces in one call: more is no faster
 MODEL = "modules/face_landmark/face_landmark.tflite"
-INSTALL = "pip install 'id3pm[attributes]' && pip install --no-deps mediapipe==0.10.21"
+INSTALL = f"{how_to_install('attributes')} && pip install --no-deps mediapipe==0.10.21"
 FIRST_LOOK = np.array([[66.0, 78.0], [126.0, 78.0], [96.0, 112.0], [72.0, 138.0], [120.0, 138.0]])
 """Where the first crop puts a detector's five landmarks."""
 MARGIN = 1.5  # side of the second crop in longer sides of the box of all landmarks, as MediaPipe's tracking has it
@@ -118,7 +119,7 @@ def _crop(image: NDArray[np.uint8], move: NDArray[np.float64]) -> NDArray[np.uin
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("face landmarks need OpenCV: pip install 'id3pm[face]'") from error
+        raise MissingExtraError(f"face landmarks need OpenCV: {how_to_install('face')}") from error
     scale = float(np.hypot(move[0, 0], move[1, 0]))
     if scale < 0.5:  # average whole blocks of pixels first: sampling alone would skip some
         factor = int(1.0 / scale)

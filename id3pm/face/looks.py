@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.errors import MissingExtraError
+from id3pm.installation import how_to_install
 
 OWN_SIZE = 2048
 """Longer side in pixels above which every detector gets a smaller picture: its time grows with the area."""
@@ -122,5 +123,5 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("face detection needs OpenCV: pip install 'id3pm[face]'") from error
+        raise MissingExtraError(f"face detection needs OpenCV: {how_to_install('face')}") from error
     return cv2

@@ -15,7 +15,7 @@ from id3pm.formats.hashing import file_sha256
 
 FILE_NAME = "manifest.json"
 _ONLY_IN_VERSION_1 = ("detector_file", "detector_sha256", "input_mean", "input_std")
-HOW_TO_BUILD = "build the face models with python export/face_models.py"
+HOW_TO_BUILD = "build the face models with id3pm build-faces"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ class Mtcnn:
     """The cascade with facenet-pytorch's defaults.
 
     Args:
-        pnet: pnet.onnx as export/face_models.py writes it: [N, 3, H, W] to regressions and probabilities.
+        pnet: pnet.onnx as id3pm build-faces writes it: [N, 3, H, W] to regressions and probabilities.
         rnet: rnet.onnx: [N, 3, 24, 24] to regressions and probabilities.
         onet: onet.onnx: [N, 3, 48, 48] to regressions, landmarks and probabilities.
         threads: See `id3pm.face.runtime.open_session`.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
+from id3pm.installation import how_to_install
 
 
 def open_session(model: Path, threads: int | None) -> Any:
@@ -24,11 +25,11 @@ def open_session(model: Path, threads: int | None) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("the face stage needs onnxruntime: pip install 'id3pm[face]'") from error
+        raise MissingExtraError(f"the face stage needs onnxruntime: {how_to_install('face')}") from error
     if threads is not None and threads < 1:
         raise EngineError(f"threads={threads}: must be None (all cores) or at least 1")
     if not model.is_file():
-        raise EngineMissingError(f"there is no {model.name}: build the face models with python export/face_models.py")
+        raise EngineMissingError(f"there is no {model.name}: build the face models with id3pm build-faces")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1

@@ -72,7 +72,7 @@ class FaceStage:
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> FaceStage:
-        """The stage from a face engine folder that export/face_models.py built.
+        """The stage from a face engine folder that id3pm build-faces built.
 
         Args:
             folder: For example triton_repo/face_embedding/1/engine.

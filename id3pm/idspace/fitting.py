@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.idspace.directions import Card, Direction, Model, Score
 from id3pm.idspace.vectors import Floats, Space, real, unit
+from id3pm.installation import how_to_install
 
 FOLDS = 5
 RESAMPLES = 1000
@@ -94,7 +95,7 @@ def _regression(model: Model, penalty: float, seed: int, truth: Floats, values: 
         from sklearn.linear_model import LogisticRegression, Ridge
         from sklearn.model_selection import KFold, StratifiedKFold
     except ImportError as error:
-        raise MissingExtraError("fitting needs scikit-learn: pip install 'id3pm[latent]'") from error
+        raise MissingExtraError(f"fitting needs scikit-learn: {how_to_install('latent')}") from error
     if model == "logistic":
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         return LogisticRegression(C=1.0 / penalty, max_iter=1000), folds, (truth == values[1]).astype(np.float64)

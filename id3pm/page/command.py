@@ -22,6 +22,7 @@ from typing import Any
 import click
 
 from id3pm.errors import MissingExtraError
+from id3pm.installation import how_to_install
 from id3pm.serving.gateway.auth import is_loopback
 from id3pm_client import AsyncClient, Client, ClientError, Retry
 
@@ -122,7 +123,7 @@ def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
-            raise MissingExtraError("the page needs Gradio: pip install 'id3pm[web]'") from error
+            raise MissingExtraError(f"the page needs Gradio: {how_to_install('web')}") from error
         desk = Desk(connect, latent)
         page = app.build(desk, Path(uploads))
         try:

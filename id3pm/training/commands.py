@@ -29,7 +29,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 EXISTING_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 SAMPLER, SPACING = click.Choice(get_args(SamplerName)), click.Choice(get_args(SpacingName))
 FACES = Path("triton_repo/face_embedding/1/engine")
-faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face engine folder (export/face_models.py).")
+faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face engine folder (id3pm build-faces).")
 
 
 @click.command("demo-dataset")

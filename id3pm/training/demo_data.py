@@ -35,7 +35,7 @@ class DemoJob:
 
     Attributes:
         folder: Where the shards go.
-        faces: Face engine folder (export/face_models.py).
+        faces: Face engine folder (id3pm build-faces).
         seed: Which faces.
         shard_size: Candidates per shard.
         face_filter: Which of them are kept.

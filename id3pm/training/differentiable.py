@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from id3pm.errors import EngineError, MissingExtraError
+from id3pm.installation import how_to_install
 
 Attributes = Mapping[str, Any]
 Node = tuple[str, Attributes, list[str], str]
@@ -38,7 +39,7 @@ class DifferentiableGraph(nn.Module):
             import onnx
             from onnx import numpy_helper
         except ImportError as error:
-            raise MissingExtraError("the identity loss reads ONNX files: pip install 'id3pm[train]'") from error
+            raise MissingExtraError(f"the identity loss reads ONNX files: {how_to_install('train')}") from error
         graph = onnx.load(model).graph
         constants = {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in graph.initializer}
         self._nodes: list[Node] = []

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import MissingExtraError
 from id3pm.face.align import similarity_transform
+from id3pm.installation import how_to_install
 
 Crop = Literal["face", "whole"]
 LANDMARKS_IN_FRAME = np.array([[0.375, 0.46], [0.625, 0.46], [0.5, 0.60], [0.40, 0.72], [0.60, 0.72]])
@@ -83,5 +84,5 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("face alignment needs OpenCV: pip install 'id3pm[face]'") from error
+        raise MissingExtraError(f"face alignment needs OpenCV: {how_to_install('face')}") from error
     return cv2

@@ -29,7 +29,7 @@ class IdentityLoss(nn.Module):
     """Aligns predicted images as `id3pm.face` does, embeds them, and compares.
 
     Args:
-        faces: A face engine folder (`export/face_models.py`).
+        faces: A face engine folder (`id3pm build-faces`).
 
     Raises:
         EngineError: The folder is not usable, its encoder has no gradient here, or wants other crops.

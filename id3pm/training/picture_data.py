@@ -32,7 +32,7 @@ class PictureJob:
     Attributes:
         source: The pictures (`id3pm.training.sources.open_source`).
         folder: Where the shards go.
-        faces: Face engine folder (export/face_models.py).
+        faces: Face engine folder (id3pm build-faces).
         image_size: Size of the images in pixels: 64 for the base model, 256 for super-resolution.
         shard_size: Pictures per shard.
         crop: See `id3pm.training.framing.framed`.

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from id3pm.errors import ImageError, InvalidInputError, MissingExtraError
+from id3pm.installation import how_to_install
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes")
@@ -193,7 +194,7 @@ class ParquetSource:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
-            raise MissingExtraError("parquet tables need pyarrow: pip install 'id3pm[parquet]'") from error
+            raise MissingExtraError(f"parquet tables need pyarrow: {how_to_install('parquet')}") from error
         self._tables: list[Any] = []
         self._groups: list[tuple[int, int]] = []  # (table, row group)
         counts = []

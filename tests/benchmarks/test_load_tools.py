@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from id3pm.export.repository import write_repository
 from load import perf_analyzer, sweep
 from load.faulty_repository import STAGE, FaultyRepository
 from load.proxy import Proxy
@@ -108,12 +109,14 @@ def test_a_cut_breaks_connections_until_it_is_mended() -> None:
 
 
 def test_a_copy_with_faulty_engines_leaves_the_original_alone(tmp_path: Path) -> None:
-    original = (ROOT / "triton_repo" / STAGE / "1" / "model.py").read_text()
-    copy = FaultyRepository(tmp_path / "copy", ROOT / "triton_repo")
+    repository = tmp_path / "triton_repo"
+    write_repository(repository)
+    original = (repository / STAGE / "1" / "model.py").read_text()
+    copy = FaultyRepository(tmp_path / "copy", repository)
     text = (copy.folder / STAGE / "1" / "model.py").read_text()
     compile(text, "model.py", "exec")
     assert "FaultyEngine" in text and "class TritonPythonModel" in text
-    assert (ROOT / "triton_repo" / STAGE / "1" / "model.py").read_text() == original
+    assert (repository / STAGE / "1" / "model.py").read_text() == original
     assert (copy.folder / "id3pm" / "config.pbtxt").exists() and (copy.folder / "id3pm" / "1").is_dir()
     copy.order("slow 2")
     assert (tmp_path / "copy.order").read_text() == "slow 2"

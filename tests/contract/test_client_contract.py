@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from id3pm.export.repository import SOURCE
 from id3pm.serving.protocol import wire
 from id3pm_client import _contract as contract
 
-REPOSITORY = Path(__file__).parents[2] / "triton_repo"
 DATATYPES = {"TYPE_STRING": "BYTES"}
 # What the client decodes by position or turns into pictures.
 SHAPES = {
@@ -26,7 +25,7 @@ SHAPES = {
 
 
 def config(model: str) -> Any:
-    text = (REPOSITORY / model / "config.pbtxt").read_text()
+    text = (SOURCE / model / "config.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 

@@ -22,7 +22,7 @@ def test_manifest_survives_writing_and_reading(base_folder: Path, tmp_path: Path
 
 
 def test_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(EngineMissingError, match=r"run: python export/build_engines\.py"):
+    with pytest.raises(EngineMissingError, match=r"run: id3pm build"):
         read_manifest(tmp_path)
 
 

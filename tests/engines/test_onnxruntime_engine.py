@@ -92,7 +92,7 @@ def test_graph_of_another_architecture_is_refused(engine_copy: Path, sr_folder: 
 
 
 def test_empty_folder_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(EngineMissingError, match="export/build_engines"):
+    with pytest.raises(EngineMissingError, match="id3pm build"):
         load_engine(tmp_path)
 
 

@@ -68,7 +68,7 @@ def test_loader_comes_as_far_as_the_runtime(
 
 
 def test_the_real_module_has_all_that_the_engine_uses() -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
+    trt = pytest.importorskip("tensorrt_rtx", reason="not installed: the extra tensorrt")
     for owner, names in {
         trt: ("Runtime", "Logger", "IRuntimeCache"),
         trt.ExecutionContextAllocationStrategy: ("USER_MANAGED",),
@@ -107,7 +107,7 @@ def test_the_real_module_has_all_that_the_engine_uses() -> None:
 
 
 def test_the_real_module_refuses_a_plan_that_cannot_run_here(tmp_path: Path) -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
+    trt = pytest.importorskip("tensorrt_rtx", reason="not installed: the extra tensorrt")
     (tmp_path / "model.plan").write_bytes(b"no plan" * 100)
     runtime = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR))
     with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot load this plan \(.*\); run on this machine"):

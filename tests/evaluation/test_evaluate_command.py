@@ -158,7 +158,7 @@ def test_missing_dlib_names_the_extra_and_the_way_around(missing: str, monkeypat
 
 
 def test_dlib_knows_a_person_again_at_64_px() -> None:
-    pytest.importorskip("dlib", reason="pip install 'id3pm[evaluate]'")
+    pytest.importorskip("dlib", reason="the extra evaluate")
     (file,) = Path(matplotlib.get_data_path()).glob("sample_data/*.jpg")
     sample = decode_photo(file.read_bytes())
     # Crops of 192 and 384 px and the faces in them, as the detector draws its boxes.

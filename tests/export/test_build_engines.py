@@ -298,7 +298,7 @@ def test_a_cpu_without_bf16_gets_no_bf16_engine(bundle: Path, tmp_path: Path, mo
 def test_a_plan_is_installed_with_the_parity_of_its_graph_and_the_types_of_its_layers(
     bundle: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
+    pytest.importorskip("tensorrt_rtx", reason="not installed: the extra tensorrt")
     monkeypatch.setattr(to_onnx, "export_onnx", exporter_of(built, "base"))
     options = ["--target", "tensorrt", "--gpu", "sm86", "--precision", "fp16", "--stage", "base", "--max-batch", "2"]
     result = build(bundle, tmp_path, *options, "--allow-unverified")

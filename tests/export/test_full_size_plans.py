@@ -71,7 +71,7 @@ def say(capsys: pytest.CaptureFixture[str], what: str, seconds: float, peak: int
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_the_papers_base_network_in_fp16(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
+    pytest.importorskip("tensorrt_rtx", reason="not installed: the extra tensorrt")
     unet = trained_ranges(PAPER_BASE_64)
     weights = {key: tensor.numpy() for key, tensor in unet.state_dict().items()}
     sr = {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(SR).state_dict().items()}

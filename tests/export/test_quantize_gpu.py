@@ -71,7 +71,7 @@ def test_the_int8_graph_is_close_to_fp32(converted: tuple[Path, Path, dict[str, 
 
 @pytest.mark.parametrize("gpu", ["sm86", "sm89", "sm120"])
 def test_int8_plans_are_built(converted: tuple[Path, Path, dict[str, Any]], tmp_path: Path, gpu: str) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
+    pytest.importorskip("tensorrt_rtx", reason="not installed: the extra tensorrt")
     _, path, notes = converted
     manifest = tiny_engines.manifest_of(tiny_engines.BASE, path, max_batch=1)
     layers = build_plan(path, tmp_path / "model.plan", dataclasses.replace(manifest, precision="int8", device=gpu))

@@ -28,7 +28,7 @@ GPUS = ("sm86", "sm89", "sm120")
 
 @pytest.fixture
 def tensorrt_rtx() -> Any:
-    return pytest.importorskip("tensorrt_rtx", reason="not installed: pip install 'id3pm[tensorrt]'")
+    return pytest.importorskip("tensorrt_rtx", reason="not installed: the extra tensorrt")
 
 
 def manifest_for(stage: Stage, precision: str, gpu: str, folder: Path, max_batch: int = 1) -> Manifest:

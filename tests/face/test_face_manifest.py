@@ -44,7 +44,7 @@ def test_a_manifest_survives_the_round_trip(folder):
 
 
 def test_an_empty_folder_says_how_to_build(tmp_path):
-    with pytest.raises(EngineMissingError, match=r"build the face models with python export/face_models.py"):
+    with pytest.raises(EngineMissingError, match=r"build the face models with id3pm build-faces"):
         FaceStage.load(tmp_path)
 
 

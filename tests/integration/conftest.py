@@ -26,6 +26,7 @@ import screenshots
 from id3pm.attributes import AttributeSet
 from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
+from id3pm.export.repository import write_repository
 from id3pm.serving.gateway.gateway import GatewayOptions
 from id3pm.serving.launcher.control import connection_to
 from id3pm.serving.launcher.triton_server import TritonServer
@@ -136,7 +137,7 @@ def tiny_engine(
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository of this checkout with stand-in networks and the real face models."""
     folder = tmp_path_factory.mktemp("serving") / "triton_repo"
-    shutil.copytree(ROOT / "triton_repo", folder, ignore=shutil.ignore_patterns("engine", "__pycache__"))
+    write_repository(folder)
     tiny_engine(folder / "denoiser_64/1/engine", "base", BASE_GRAPH, BASE, PAPER_BASE_DIFFUSION, BASE_SAMPLING)
     tiny_engine(folder / "super_resolution/1/engine", "sr", SR_GRAPH, SR, PAPER_SR_DIFFUSION, SR_SAMPLING)
     program = [sys.executable, str(ROOT / "export" / "face_models.py"), "--repository", str(folder)]
@@ -192,7 +193,6 @@ def build() -> Callable[[Path], subprocess.CompletedProcess[str]]:
 def built(build: Callable[[Path], subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository of this checkout with the shipped bundle's engines; read-only for tests."""
     folder = tmp_path_factory.mktemp("demo") / "triton_repo"
-    shutil.copytree(ROOT / "triton_repo", folder, ignore=shutil.ignore_patterns("engine", "__pycache__"))
     build(folder)
     return folder
 

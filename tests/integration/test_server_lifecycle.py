@@ -311,22 +311,20 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it(repository: Path
 @pytest.mark.parametrize("missing", ["model.onnx", "manifest.json"])
 def test_a_missing_engine_says_how_to_build_it(copied: Path, missing: str) -> None:
     (copied / "super_resolution" / "1" / "engine" / missing).unlink()
-    with pytest.raises(
-        EngineMissingError, match=rf"^super_resolution: .*; run: python export/build_engines.py --repository {copied}$"
-    ):
+    with pytest.raises(EngineMissingError, match=rf"^super_resolution: .*; run: id3pm build --repository {copied}$"):
         TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
 
 
 def test_missing_face_models_say_how_to_build_them(copied: Path) -> None:
     shutil.rmtree(copied / "face_embedding" / "1" / "engine")
-    with pytest.raises(EngineMissingError, match=rf"python export/face_models.py --repository {copied}$"):
+    with pytest.raises(EngineMissingError, match=rf"id3pm build-faces --repository {copied}$"):
         TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
 
 
 def test_engines_of_two_bundles_are_refused(copied: Path) -> None:
     manifest = copied / "super_resolution" / "1" / "engine" / "manifest.json"
     manifest.write_text(manifest.read_text().replace("1" * 64, "2" * 64))
-    command = f"python export/build_engines.py --repository {copied}$"
+    command = f"id3pm build --repository {copied}$"
     with pytest.raises(EngineError, match=f"are of different bundles; run: {command}"):
         TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
 
@@ -335,7 +333,7 @@ def test_a_damaged_engine_ends_the_start_with_the_reason(copied: Path) -> None:
     with (copied / "denoiser_64" / "1" / "engine" / "model.onnx").open("ab") as engine:
         engine.write(b"x")
     server = TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60)
-    reason = rf"denoiser_64 cannot be loaded: .*damaged.* python export/build_engines.py --repository {copied}$"
+    reason = rf"denoiser_64 cannot be loaded: .*damaged.* id3pm build --repository {copied}$"
     with pytest.raises(ServerError, match=rf"died while starting .*:\n{reason}"), server:
         pass
     assert server.poll() is not None

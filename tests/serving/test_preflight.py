@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from id3pm.errors import MissingExtraError, ServerError
+from id3pm.export.repository import SOURCE
 from id3pm.serving.launcher import runtime
 from id3pm.serving.launcher.preflight import check_ports, controlled, with_repository
 
@@ -82,7 +83,7 @@ def test_numpy_2_is_refused_because_tensors_would_read_as_zeros(monkeypatch: pyt
 def test_without_any_server_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     no_server_on_path(monkeypatch)
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"id3pm\[serve\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[serve\]"):
         runtime.find_runtime()
 
 
@@ -125,16 +126,15 @@ def test_what_to_run_names_the_repository_unless_it_is_the_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    hint = "build with python export/face_models.py, or run: python export/build_engines.py --target cpu"
+    hint = "build with id3pm build-faces, or run: id3pm build --target cpu"
     assert with_repository(hint, tmp_path / "triton_repo") == hint
     assert with_repository(hint, Path("my faces")) == (
-        "build with python export/face_models.py --repository 'my faces', "
-        "or run: python export/build_engines.py --repository 'my faces' --target cpu"
+        "build with id3pm build-faces --repository 'my faces', or run: id3pm build --repository 'my faces' --target cpu"
     )
 
 
 def test_a_face_stage_of_an_older_repository_is_not_asked_what_it_cannot_answer(tmp_path: Path) -> None:
-    ours = Path(__file__).parents[2] / "triton_repo"
+    ours = SOURCE
     assert controlled(ours) == ("face_embedding", "denoiser_64", "super_resolution")
     folder = tmp_path / "face_embedding"
     folder.mkdir()

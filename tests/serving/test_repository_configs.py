@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from id3pm.export.repository import SOURCE
 from id3pm.serving.protocol.wire import OPTIONS
 
-REPOSITORY = Path(__file__).parents[2] / "triton_repo"
 BASE = {option.name: (f"TYPE_{option.dtype}", (option.length,)) for option in OPTIONS if "base" in option.stages}
 SR = {option.name: (f"TYPE_{option.dtype}", (option.length,)) for option in OPTIONS if "sr" in option.stages}
 EMBEDDING = {"embedding": ("TYPE_FP32", (-1,))}
@@ -52,7 +51,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def config(name: str) -> Any:
-    return text_format.Parse((REPOSITORY / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    return text_format.Parse((SOURCE / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
 
 
 def tensors(entries: Any) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def tensors(entries: Any) -> dict[str, Any]:
 
 
 def test_the_repository_holds_these_models_and_no_others() -> None:
-    assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} == set(EXPECTED)
+    assert {path.parent.name for path in SOURCE.glob("*/config.pbtxt")} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -23,6 +23,7 @@ from id3pm.evaluation.robustness.summary import ORDER, Line, bands, named, readi
 from id3pm.evaluation.robustness.thresholds import degrees
 from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL
 from id3pm.formats.images import encode_png
+from id3pm.installation import how_to_install
 
 SCHEMA = 2
 TEMPLATE = "report.html.j2"
@@ -97,7 +98,7 @@ def load_template() -> Any:
     try:
         import jinja2
     except ImportError as error:
-        raise MissingExtraError("the report needs jinja2: pip install 'id3pm[evaluate]'") from error
+        raise MissingExtraError(f"the report needs jinja2: {how_to_install('evaluate')}") from error
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

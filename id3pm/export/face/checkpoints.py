@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from id3pm.errors import CheckpointError, MissingExtraError
+from id3pm.installation import how_to_install
 from id3pm.unet.keys import require_same_shapes
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         import torch
     except ImportError as error:
-        raise MissingExtraError("PyTorch checkpoints need torch: pip install 'id3pm[export]'") from error
+        raise MissingExtraError(f"PyTorch checkpoints need torch: {how_to_install('export')}") from error
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
     reader = types.SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="inert")

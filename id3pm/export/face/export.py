@@ -12,6 +12,7 @@ import numpy.typing as npt
 from id3pm.errors import MissingExtraError, ParityError
 from id3pm.export.face import graphs as face_graphs
 from id3pm.face.runtime import open_session
+from id3pm.installation import how_to_install
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,7 +82,7 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise MissingExtraError("building face models needs onnx: pip install 'id3pm[face]'") from error
+        raise MissingExtraError(f"building face models needs onnx: {how_to_install('face')}") from error
     return onnx
 
 

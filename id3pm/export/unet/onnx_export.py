@@ -20,6 +20,7 @@ from id3pm.errors import EngineError, MissingExtraError
 from id3pm.export.unet import onnx_operators
 from id3pm.export.unet.winograd import to_winograd
 from id3pm.formats.bundle import Stage, load_weights, read_bundle
+from id3pm.installation import how_to_install
 
 OPSET = 20
 """The newest that onnxruntime 1.20, TensorRT 10 and PyTorch's exporter all know."""
@@ -104,7 +105,7 @@ def _import_libraries() -> tuple[Any, Any]:
         import onnxslim  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError(f"{error.name} is not installed; run: pip install 'id3pm[export]'") from error
+        raise MissingExtraError(f"{error.name} is not installed; run: {how_to_install('export')}") from error
     return onnx_ir, onnx
 
 

@@ -15,7 +15,7 @@ from id3pm.face.manifest import read_manifest as read_face_manifest
 
 STAGE_MODELS = {"base": "denoiser_64", "sr": "super_resolution"}
 FACE_MODEL = "face_embedding"
-_BUILD = re.compile(r"python export/(?:build_engines|face_models)\.py")
+_BUILD = re.compile(r"id3pm build(?:-faces)?(?![\w-])")
 
 
 def with_repository(message: str, repository: Path) -> str:
@@ -44,7 +44,10 @@ def _check_engines(repository: Path) -> dict[str, Manifest]:
     manifests = {}
     for stage, model in STAGE_MODELS.items():
         if not (repository / model / "config.pbtxt").is_file():
-            raise ServerError(f"{repository} has no {model}/config.pbtxt: give the model repository with --repository")
+            raise ServerError(
+                f"{repository} has no {model}/config.pbtxt: it is no model repository. Name one with "
+                f"--repository, or build one; {BUILD_HINT}"
+            )
         folder = repository / model / "1" / "engine"
         try:
             manifests[stage] = read_manifest(folder)

@@ -13,6 +13,7 @@ import sysconfig
 from pathlib import Path
 
 from id3pm.errors import MissingExtraError, ServerError
+from id3pm.installation import how_to_install
 
 WHEEL = "nvidia-pytriton"
 
@@ -70,7 +71,7 @@ def find_runtime() -> TritonRuntime:
         return TritonRuntime(binary=Path(found), origin="tritonserver on PATH")
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
-        raise MissingExtraError("no tritonserver on PATH and no nvidia-pytriton: pip install 'id3pm[serve]'")
+        raise MissingExtraError(f"no tritonserver on PATH and no nvidia-pytriton: {how_to_install('serve')}")
     wheel = Path(spec.origin).parent / "tritonserver"
     binary = wheel / "bin" / "tritonserver"
     if not binary.exists():

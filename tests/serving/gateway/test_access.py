@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from id3pm.errors import ConfigError
+from id3pm.export.repository import SOURCE
 from id3pm.serving.gateway.auth import ANYBODY, MODELS, Access, check_exposure, read_tokens
 from id3pm.serving.protocol.status import RefusedError
 
@@ -22,7 +23,6 @@ name = "lab"
 token = "{LAB}"
 may_send = ["photo", "vector"]
 """
-REPOSITORY = Path(__file__).parents[3] / "triton_repo"
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_accepting_a_kind_gives_nobody_a_right(tmp_path: Path) -> None:
 
 
 def test_every_model_of_the_repository_is_served() -> None:
-    assert set(MODELS) == {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")}
+    assert set(MODELS) == {path.parent.name for path in SOURCE.glob("*/config.pbtxt")}
 
 
 @pytest.mark.parametrize(
