@@ -101,7 +101,8 @@ def main(
     try:
         device = targets.require_available(target, precision, gpu)
         bundle = read_bundle(bundle_path)
-        for file in write_repository(repository):
+        sizes = {"base": bundle.base.image_size, "sr": bundle.sr.image_size}
+        for file in write_repository(repository, sizes):
             console.print(f"{file}: was edited, kept as it is; delete it to get this version's", soft_wrap=True)
         if stage in ("face", "all"):  # first: they judge the others
             ensure_face_models(console, repository, bundle, face_model)

@@ -8,8 +8,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from id3pm.export.repository import SOURCE
 from id3pm.serving.protocol import wire
+from id3pm.serving.protocol.pbtxt import config_text
 from id3pm_client import _contract as contract
 
 DATATYPES = {"TYPE_STRING": "BYTES"}
@@ -25,8 +25,7 @@ SHAPES = {
 
 
 def config(model: str) -> Any:
-    text = (SOURCE / model / "config.pbtxt").read_text()
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+    return text_format.Parse(config_text(model), model_config_pb2.ModelConfig())
 
 
 def datatype(tensor: Any) -> str:

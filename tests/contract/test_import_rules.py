@@ -33,7 +33,8 @@ ALLOWED = {
     "sampling": PAPER | {"diffusion", "engines"},
     "pipeline": CORE,
     "training": CORE,
-    "export": LIBRARY | {"serving", "export/unet", "export/tensorrt", "export/parity", "export/face"},
+    "export": LIBRARY
+    | {"serving", "serving/protocol", "export/unet", "export/tensorrt", "export/parity", "export/face"},
     "export/unet": CORE | {"export", "export/parity"},
     "export/tensorrt": CORE | {"export"},
     "export/parity": CORE,

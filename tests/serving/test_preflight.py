@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from id3pm.errors import MissingExtraError, ServerError
-from id3pm.export.repository import SOURCE
+from id3pm.export.repository import write_repository
 from id3pm.serving.launcher import runtime
 from id3pm.serving.launcher.preflight import check_ports, controlled, with_repository
 
@@ -134,7 +134,8 @@ def test_what_to_run_names_the_repository_unless_it_is_the_default(
 
 
 def test_a_face_stage_of_an_older_repository_is_not_asked_what_it_cannot_answer(tmp_path: Path) -> None:
-    ours = SOURCE
+    ours = tmp_path / "ours"
+    write_repository(ours)
     assert controlled(ours) == ("face_embedding", "denoiser_64", "super_resolution")
     folder = tmp_path / "face_embedding"
     folder.mkdir()

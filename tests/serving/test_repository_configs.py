@@ -8,7 +8,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from id3pm.export.repository import SOURCE
+from id3pm.serving.protocol.pbtxt import config_text
+from id3pm.serving.protocol.served_models import MODELS
 from id3pm.serving.protocol.wire import OPTIONS
 
 BASE = {option.name: (f"TYPE_{option.dtype}", (option.length,)) for option in OPTIONS if "base" in option.stages}
@@ -51,7 +52,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def config(name: str) -> Any:
-    return text_format.Parse((SOURCE / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    return text_format.Parse(config_text(name), model_config_pb2.ModelConfig())
 
 
 def tensors(entries: Any) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def tensors(entries: Any) -> dict[str, Any]:
 
 
 def test_the_repository_holds_these_models_and_no_others() -> None:
-    assert {path.parent.name for path in SOURCE.glob("*/config.pbtxt")} == set(EXPECTED)
+    assert set(MODELS) == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -116,8 +116,7 @@ def _is_current(folder: Path, source: FaceSource) -> bool:
 def main(model: str, repository: Path) -> None:
     """Command line; see the module's text."""
     try:
-        for file in write_repository(repository):
-            click.echo(f"{file}: was edited, kept as it is; delete it to get this version's")
+        write_repository(repository)
         folder, built = build_face_models(repository, model)
     except OSError as error:
         raise click.ClickException(f"{error.strerror}: {error.filename}") from error

@@ -1,14 +1,11 @@
 """Triton's `config.pbtxt` of every served model, written from the table in `served_models.py`.
 
-    python -m id3pm.serving.protocol.pbtxt    # the files for 64 and 256 px, beside each model's Python file
-
 `id3pm build` writes them into the repository of the engines, with the image sizes of the bundle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from id3pm.serving.protocol.served_models import MAX_BATCH, MODELS, ServedModel, Step, Tensor
 
@@ -39,13 +36,6 @@ def config_text(name: str, sizes: Mapping[str, int] = SIZES) -> str:
         *(_ensemble(model) if model.steps else _backend(model)),
     ]
     return "\n".join(lines) + "\n"
-
-
-def write_configs(repository: Path, sizes: Mapping[str, int] = SIZES) -> None:
-    """Writes the `config.pbtxt` of every model below `repository`; a model's folder is made if it is missing."""
-    for name in MODELS:
-        (repository / name).mkdir(parents=True, exist_ok=True)
-        (repository / name / "config.pbtxt").write_text(config_text(name, sizes), encoding="utf-8")
 
 
 def _tensor(tensor: Tensor, sizes: Mapping[str, int], more: str = "") -> str:
@@ -93,7 +83,3 @@ def _step(step: Step, known: set[str]) -> Iterator[str]:
             yield f'      input_map {{ key: "{tensor.name}" value: "{step.renamed.get(tensor.name, tensor.name)}" }}'
     for name in step.outputs:
         yield f'      output_map {{ key: "{name}" value: "{name}" }}'
-
-
-if __name__ == "__main__":
-    write_configs(Path(__file__).resolve().parents[3] / "triton_repo")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from id3pm.errors import ConfigError
-from id3pm.export.repository import SOURCE
 from id3pm.serving.gateway.auth import ANYBODY, MODELS, Access, check_exposure, read_tokens
+from id3pm.serving.protocol import served_models
 from id3pm.serving.protocol.status import RefusedError
 
 WEB, LAB = "w" * 16, "l" * 20
@@ -94,7 +94,7 @@ def test_accepting_a_kind_gives_nobody_a_right(tmp_path: Path) -> None:
 
 
 def test_every_model_of_the_repository_is_served() -> None:
-    assert set(MODELS) == {path.parent.name for path in SOURCE.glob("*/config.pbtxt")}
+    assert set(MODELS) == set(served_models.MODELS)
 
 
 @pytest.mark.parametrize(
