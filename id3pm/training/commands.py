@@ -11,12 +11,12 @@ import click
 from id3pm.attributes import FREE_SETS, fields_of
 from id3pm.config import PAPER_SR_SAMPLING, SamplerName, SamplingOptions, SpacingName
 from id3pm.errors import InvalidInputError
+from id3pm.face.framing import Crop
 from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import Storage
 from id3pm.training.demo_data import DemoJob, make_demo_dataset
 from id3pm.training.embedding import FaceFilter
 from id3pm.training.export import export_bundle
-from id3pm.training.framing import Crop
 from id3pm.training.labels import AttributeFiles, Split
 from id3pm.training.measured import measure_dataset
 from id3pm.training.picture_data import SKIPPED_FILE, PictureJob, embed_pictures

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from id3pm.config import to_json
 from id3pm.errors import ImageError, InvalidInputError
+from id3pm.face.framing import Crop, framed
 from id3pm.formats import datasets as shards
 from id3pm.formats.images import decode_photo
 from id3pm.training.embedding import Embedder, FaceFilter
-from id3pm.training.framing import Crop, framed
 from id3pm.training.labels import AttributeFiles, Split
 from id3pm.training.sources import Source
 
@@ -35,7 +35,7 @@ class PictureJob:
         faces: Face engine folder (id3pm build-faces).
         image_size: Size of the images in pixels: 64 for the base model, 256 for super-resolution.
         shard_size: Pictures per shard.
-        crop: See `id3pm.training.framing.framed`.
+        crop: See `id3pm.face.framing.framed`.
         face_filter: Which faces are kept.
         split: Which pictures are held out; `None` holds out every 20th.
         attributes: Where attribute vectors come from; `None` for a set without.

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from id3pm.errors import InvalidInputError
+from id3pm.face.framing import LANDMARKS_IN_FRAME, framed, framed_face
 from id3pm.formats import datasets as shards
 from id3pm.training import picture_data
 from id3pm.training.embedding import Embedded, FaceFilter
-from id3pm.training.framing import LANDMARKS_IN_FRAME, framed, framed_face
 from id3pm.training.labels import AttributeFiles, Split
 from id3pm.training.picture_data import PictureJob, PictureReport, embed_pictures
 from id3pm.training.sources import open_source

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification import Floats
+from id3pm.face.framing import framed_face
 from id3pm.face.stage import MIN_FACE_SIZE, FaceStage
-from id3pm.training.framing import framed_face
 
 CROP_SIZE = 256  # what the judges see of a photograph: the face with its head
 Generate = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.uint8]]

@@ -1,4 +1,4 @@
-"""From a photograph to a square training image, and where its face is in there."""
+"""From a photograph to a square picture of its face at one place, and where the face is in there."""
 
 from __future__ import annotations
 
