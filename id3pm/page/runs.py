@@ -15,6 +15,7 @@ from id3pm.page.kindness import Notice, kindly
 from id3pm.page.people import Vector, similarity
 from id3pm_client import AsyncClient, GeneratedImage, Image64, InvalidRequestError, Progress
 
+_END_S = 5.0  # for runs that were stopped to tell the service so
 _FRAME_S = 0.07  # least time between two looks: a browser shows no more
 _SHARE = {"denoiser_64": (0.0, 0.6), "super_resolution": (0.6, 1.0)}  # of the progress bar
 
@@ -137,7 +138,8 @@ class Run:
     async def _end(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_END_S)
 
     async def _make(self, tile: Tile) -> None:
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("client/src/id3pm_client",)
+PACKAGES = ("client/src/id3pm_client", "id3pm")
 # Method or function: how many positional arguments it has at least where one of them is the limit.
 WAITS = {
     "wait": 1,
@@ -47,6 +47,32 @@ LIMITED_ELSEWHERE = {
         "one of the tasks is an attempt, which keeps its time limit"
     ),
     "client/src/id3pm_client/_bench.py: asyncio.gather(*places)": "as long as asked for; each request has a time limit",
+    # Loops that serve until they are told to end.
+    "id3pm/page/command.py: threading.Event().wait()": "until Ctrl-C or SIGTERM",
+    "id3pm/serving/gateway/gateway.py: self._stop.wait()": "the gateway listens until `stop` sets it",
+    "id3pm/serving/gateway/grpc_server.py: answers.get()": "the reader of a stream puts `None` when it ends",
+    "id3pm/serving/gateway/grpc_server.py: places.acquire()": "a place comes back with each answer on the same stream",
+    "id3pm/serving/models/worker.py: self._jobs.get()": "a daemon thread; `close` puts `None`",
+    # Whoever calls these has a limit, or what they wait for has.
+    "id3pm/serving/gateway/sse.py: self._some.wait()": "`EventStream` waits for an event at most for a heartbeat",
+    "id3pm/serving/gateway/in_flight.py: asyncio.wait([self._cancels[key].task])": "a cancel ends within `_PATIENCE_S`",
+    "id3pm/serving/gateway/in_flight.py: asyncio.gather(*(upstream.control(model, 'cancel', key.id, origin=origin) "
+    "for model in CANCELLED_MODELS), return_exceptions=True)": "control requests have the limit `_CONTROL_S`",
+    "id3pm/page/desk.py: asyncio.gather(*(run.stop() for run in self._runs.values()))": "`close` waits `_CLOSING_S`",
+    "id3pm/page/people.py: asyncio.gather(*(client.embed(each) for each in both))": "the client's `timeout_s`",
+    "id3pm/page/runs.py: self._news.wait()": "every run ends within the client's `timeout_s`, which is news",
+    "id3pm/sampling/scheduler.py: self._compute_lock.acquire(self._claim)": "`compute_lock.TIMEOUT_S`",
+    # Results of functions of this process that compute, for whose time there is no rule.
+    "id3pm/engines/openvino_engine.py: aside.submit(start).result()": "loads a library",
+    "id3pm/engines/openvino_engine.py: self._beside.get()": "there are as many requests as threads",
+    "id3pm/sampling/batch.py: draws.result()": "draws random numbers",
+    "id3pm/sampling/wait_all.py: done.get()": "schedulers answer every request, at its deadline at the latest",
+    "id3pm/training/demo_data.py: future.result()": "`wait` has said that it is done",
+    "id3pm/training/demo_data.py: wait(pending, return_when=FIRST_COMPLETED)": "makes pictures",
+    # Not waits.
+    "id3pm/serving/gateway/access_log.py: _current.get()": "a context variable",
+    "id3pm/serving/gateway/http_server.py: self._upstreams.get()": "a property with a check",
+    "id3pm/serving/gateway/sse.py: self._upstreams.get()": "a property with a check",
 }
 
 
@@ -103,12 +129,12 @@ def _is_limited(call: ast.Call) -> bool:
             return True
     if name == "acquire" and call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value is False:
         return True
-    if name == "wait" and isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in MODULES:
+    if name == "wait" and getattr(getattr(call.func, "value", call.func), "id", "") in MODULES:
         return False  # of asyncio and concurrent.futures, whose first argument is what they wait for
     return len(call.args) >= WAITS.get(name, 10**6)
 
 
-MODULES = ("asyncio", "futures")
+MODULES = ("asyncio", "futures", "wait")  # or its function by name
 
 
 def found(package: str) -> dict[str, int]:

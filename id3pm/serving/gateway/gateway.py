@@ -32,6 +32,7 @@ from id3pm.serving.launcher.health import Health
 from id3pm.serving.protocol import limits
 
 logger = logging.getLogger(__name__)
+_START_S = 30.0
 _PING_MS = 1_000
 
 
@@ -113,7 +114,8 @@ class Gateway:
             ConfigError: Certificate and key are unusable.
         """
         self._thread.start()
-        self._listening.wait()
+        if not self._listening.wait(_START_S):
+            raise ServerError(f"the ports on {self._host} did not open within {_START_S:g} s")
         if self._error is not None:
             raise self._error
 

@@ -35,6 +35,7 @@ from id3pm.serving.protocol.status import RefusedError
 logger = logging.getLogger(__name__)
 QUESTIONS = ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics")
 _TRACE = ("traceparent", "tracestate")
+_END_S = 5.0  # for requests that were cancelled to end
 
 
 class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
@@ -215,7 +216,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 rest: list[asyncio.Future[Any]] = [reader, *unanswered]
                 for task in rest:
                     task.cancel()
-                await asyncio.wait(rest)
+                await asyncio.wait(rest, timeout=_END_S)
 
     async def _streamed(self, caller: Caller, request: bytes, context: Any) -> bytes:
         """The answer to one request of a stream. An error is an answer, too: the others on the stream go on."""

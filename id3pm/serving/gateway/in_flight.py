@@ -117,7 +117,8 @@ class Flights:
         tasks = [cancel.task for cancel in self._cancels.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_SELDOM_S)
 
     def _ended(self, key: RequestKey, work: asyncio.Future[Any]) -> None:
         lost = self._lost[key]

@@ -20,9 +20,13 @@ from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.protocol.status import TOO_LATE, RefusedError, code_of, without_paths
 
 SERVICE = "inference.GRPCInferenceService"
-_UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 logger = logging.getLogger(__name__)
 _PART = 256 * 1024
+_CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # Triton is on this machine, whatever `http_proxy` says
+]
 _CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
 # Texts are matched as a whole or from their first word, which is Triton's or ours: what a caller wrote stands within.
 _FROM = r"(?:in ensemble '\w+', )*"
@@ -66,7 +70,7 @@ class Upstream:
 
     def __init__(self, addresses: Addresses, health: Health) -> None:
         self.addresses = addresses
-        self.channel = grpc.aio.insecure_channel(addresses.grpc, options=_UNLIMITED)
+        self.channel = grpc.aio.insecure_channel(addresses.grpc, options=_CHANNEL)
         self._health = health
         self._session = _session(addresses.http)
         self._infer = self.channel.unary_unary(
@@ -241,7 +245,8 @@ class Upstreams:
     async def close(self) -> None:
         """Closes all connections."""
         self._discard()
-        await asyncio.gather(*self._closing)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CONTROL_S)
 
 
 def outputs(response: Any) -> dict[str, bytes]:
