@@ -61,7 +61,7 @@ LIMITED_ELSEWHERE = {
     "id3pm/serving/gateway/admission.py: asyncio.wait([work])": "parses a body, whose bytes and cost are limited",
     "id3pm/serving/gateway/gateway.py: asyncio.gather(rpc.stop(limits.CLOSE_S), "
     "*(listener.close() for listener in listeners))": "`Gateway.stop` waits a few times `CLOSE_S`",
-    "id3pm/serving/gateway/http_listener.py: asyncio.gather(*tasks, return_exceptions=True)": "`Gateway.stop`, as above",
+    "id3pm/serving/gateway/http_listener.py: asyncio.gather(*tasks, return_exceptions=True)": "`Gateway.stop`, too",
     "id3pm/page/desk.py: asyncio.gather(*(run.stop() for run in self._runs.values()))": "`close` waits `_CLOSING_S`",
     "id3pm/page/people.py: asyncio.gather(*(client.embed(each) for each in both))": "the client's `timeout_s`",
     "id3pm/page/runs.py: self._news.wait()": "every run ends within the client's `timeout_s`, which is news",
