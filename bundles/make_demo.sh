@@ -11,6 +11,9 @@ set -eu
 
 ATTRIBUTES=${ATTRIBUTES:-}             # 1: the variant with head pose and expression
 FACES=${FACES:-60000}                  # generated faces, 5 % of them held out
+STREAM=${STREAM:-}                     # a seed: train the base network on people made beside it instead, none twice
+HELD_OUT=${HELD_OUT:-600}              # with STREAM, the people that are stored: the held-out ones
+ROLLOUTS=${ROLLOUTS:-}                 # images per step that the network itself is generating, for any ID vector
 BASE_MINUTES=${BASE_MINUTES:-60}       # of training the 64 px network in this call
 SR_MINUTES=${SR_MINUTES:-15}           # of training super-resolution in this call
 IDENTITY_LOSS=${IDENTITY_LOSS:-}       # else the preset's
@@ -47,6 +50,14 @@ train() { # stage, minutes, further options
 }
 
 "$PYTHON" export/face_models.py
+stream=
+if [ -n "$STREAM" ]; then
+    "$PYTHON" -m id3pm demo-dataset --out data/held_out --count "$HELD_OUT" --held-out-only --workers "$(nproc)"
+    stream="--data data/held_out --stream $STREAM"
+fi
+if [ -n "$ROLLOUTS" ]; then
+    stream="$stream --rollouts $ROLLOUTS --rollout-loss 0.03 --altered-vectors 0.5 --identity-jitter 1"
+fi
 "$PYTHON" -m id3pm demo-dataset --out data/demo --count "$FACES" --workers "$(nproc)"
 options="--sampler ddim --eta 1 --steps 25 --spacing logsnr --sr-sampler ddim --sr-eta 1 --sr-steps 25 --sr-consistency 1"
 if [ -n "$ATTRIBUTES" ]; then
@@ -58,7 +69,8 @@ if [ -n "$ATTRIBUTES" ]; then
     "$PYTHON" -m id3pm sheet attributes --repository build/attributes
     exit
 fi
-train base "$BASE_MINUTES" ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"}
+# shellcheck disable=SC2086
+train base "$BASE_MINUTES" ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"} $stream
 train sr "$SR_MINUTES"
 # shellcheck disable=SC2086
 "$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" $options

@@ -37,13 +37,14 @@ faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face en
 @click.option("--count", type=click.IntRange(1), default=60_000, help="Least number of faces; an existing set grows.")
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--workers", type=click.IntRange(1), default=2, help="Processes, one core each.")
+@click.option("--held-out-only", is_flag=True, help="Make the held-out people alone, for id3pm train --stream.")
 @faces_option
-def demo_dataset_command(out: Path, count: int, seed: int, workers: int, faces: Path) -> None:
+def demo_dataset_command(out: Path, count: int, seed: int, workers: int, held_out_only: bool, faces: Path) -> None:
     """Make the embedded training set: generated faces, filtered, with ID vectors.
 
     Deterministic by seed, and resumable: what is complete is kept.
     """
-    total = make_demo_dataset(DemoJob(folder=out, faces=faces, seed=seed), count, workers)
+    total = make_demo_dataset(DemoJob(folder=out, faces=faces, seed=seed, held_out_only=held_out_only), count, workers)
     click.echo(f"{total} faces in {out}")
 
 

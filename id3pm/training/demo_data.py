@@ -39,6 +39,7 @@ class DemoJob:
         seed: Which faces.
         shard_size: Candidates per shard.
         face_filter: Which of them are kept.
+        held_out_only: Make the held-out people alone, for runs that are trained on a stream.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class DemoJob:
     seed: int = 0
     shard_size: int = 1000
     face_filter: FaceFilter = DEMO_FILTER
+    held_out_only: bool = False
 
     def description(self) -> dict[str, Any]:
         """What dataset.json says."""
@@ -62,6 +64,7 @@ class DemoJob:
             "shard_size": self.shard_size,
             "filter": to_json(self.face_filter),
             "test_every": shards.TEST_EVERY,
+            **({"held_out_only": True} if self.held_out_only else {}),
         }
 
 
@@ -117,8 +120,10 @@ def make_shard(job: DemoJob, number: int) -> int:
     torch.set_num_threads(1)  # this process is one of several
     generator, embedder = FaceGenerator(), Embedder(job.faces, threads=1)
     images, parts, index = [], [], []
-    for start in range(number * job.shard_size, (number + 1) * job.shard_size, CHUNK):
-        candidates = np.arange(start, min(start + CHUNK, (number + 1) * job.shard_size))
+    wanted = np.arange(number * job.shard_size, (number + 1) * job.shard_size)
+    wanted = wanted[shards.is_test(wanted)] if job.held_out_only else wanted
+    for start in range(0, len(wanted), CHUNK):
+        candidates = wanted[start : start + CHUNK]
         pixels = generator.sample(job.seed, candidates.tolist())
         found = embedder.embed(pixels, job.face_filter)
         images.append(pixels[found.rows])

@@ -101,6 +101,21 @@ def test_a_shard_holds_what_the_filter_kept_under_its_number(job: DemoJob) -> No
     assert not list(job.folder.glob("*.tmp"))
 
 
+def test_held_out_people_may_be_made_alone(job: DemoJob, tmp_path: Path) -> None:
+    whole = dataclasses.replace(job, shard_size=200)
+    alone = dataclasses.replace(whole, folder=tmp_path / "alone", held_out_only=True)
+    for one in (whole, alone):
+        shards.begin(one.folder, one.description())
+        make_shard(one, 0)
+    expected, found = shards.load(whole.folder, "test"), shards.load(alone.folder, "test")
+    for name in shards.ARRAYS:
+        np.testing.assert_array_equal(found[name], expected[name])
+    with pytest.raises(InvalidInputError, match="no train images"):
+        shards.load(alone.folder, "train")
+    with pytest.raises(InvalidInputError, match="held_out_only"):
+        make_demo_dataset(dataclasses.replace(whole, folder=alone.folder), count=1)
+
+
 def test_another_data_set_in_the_folder_is_not_mixed_in(job: DemoJob) -> None:
     make_demo_dataset(job, count=1)
     with pytest.raises(InvalidInputError, match="seed=0, asked for is 1"):
