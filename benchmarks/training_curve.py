@@ -4,13 +4,15 @@
     python benchmarks/training_curve.py draw
 
 Each call of `measure` adds a point per bundle or run to out/training_curve.json: the same people and the same seeds
-every time, so that points may be compared. Runs are judged by their averaged weights. PyTorch computes, no engine is
-built: a run may be measured while it goes on.
+every time, so that points may be compared. Runs are judged by their averaged weights. `--photographs FOLDER` adds the
+people of photographs; no picture is kept. PyTorch computes, no engine is built: a run may be measured while it goes on.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.evaluation import files
 from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.identity.photographs import likenesses, named_pictures, people_of, summary
 from id3pm.evaluation.identity.targets import load_targets
 from id3pm.evaluation.judges import Judge, StageJudge
 from id3pm.face.stage import FaceStage
@@ -54,8 +57,10 @@ def network(path: Path) -> tuple[UNet, DiffusionConfig, str, int]:
     return unet.eval(), diffusion, model, card["images_seen"] + card.get("started_from", {}).get("images_seen", 0)
 
 
-def images_of(unet: UNet, diffusion: DiffusionConfig, vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """One image of each person, uint8 [N, 64, 64, 3]; person i has seed i."""
+def images_of(
+    unet: UNet, diffusion: DiffusionConfig, vectors: NDArray[np.float32], seeds: Sequence[int]
+) -> NDArray[np.uint8]:
+    """One image for each of N ID vectors and seeds, uint8 [N, 64, 64, 3]."""
 
     def made(start: int) -> NDArray[np.uint8]:
         chunk = vectors[start : start + CHUNK]
@@ -63,7 +68,7 @@ def images_of(unet: UNet, diffusion: DiffusionConfig, vectors: NDArray[np.float3
         def conditions(rows: NDArray[np.intp], conditional: NDArray[np.bool_]) -> dict[str, torch.Tensor]:
             return {"identity": torch.from_numpy(np.where(conditional[:, None], chunk[rows], np.float32(0.0)))}
 
-        return generate(unet, diffusion, SAMPLING, range(start, start + len(chunk)), conditions)
+        return generate(unet, diffusion, SAMPLING, seeds[start : start + len(chunk)], conditions)
 
     return np.concatenate([made(start) for start in range(0, len(vectors), CHUNK)])
 
@@ -92,21 +97,36 @@ def main() -> None:
 @click.option("--data", type=FOLDER, default=Path("data/demo"), help="Data set with held-out people.")
 @click.option("--faces", type=FOLDER, default=Path("triton_repo/face_embedding/1/engine"))
 @click.option("--people", type=click.IntRange(2), default=100)
+@click.option("--photographs", type=FOLDER, help="Pictures of real people; every face counts as one person.")
+@click.option("--seeds", type=click.IntRange(1), default=2, help="Images of each person of the photographs.")
 @click.option("--threads", type=click.IntRange(1), default=1)
 @points_option
-def measure(paths: tuple[Path, ...], data: Path, faces: Path, people: int, threads: int, points: Path) -> None:
+def measure(
+    paths: tuple[Path, ...],
+    data: Path,
+    faces: Path,
+    people: int,
+    photographs: Path | None,
+    seeds: int,
+    threads: int,
+    points: Path,
+) -> None:
     """Add a point for each bundle or run in PATHS."""
     torch.set_num_threads(threads)
     stage = FaceStage.load(faces, threads)
     judges: list[Judge] = [StageJudge(stage, ""), DlibJudge(stage, "")]
     known = json.loads(points.read_text(encoding="utf-8")) if points.exists() else []
     points.parent.mkdir(parents=True, exist_ok=True)
+    real = None if photographs is None else people_of(named_pictures(photographs), stage)
     for path in paths:
         unet, diffusion, id_vector_model, seen = network(path)
         targets = load_targets(data, id_vector_model, people, 1)
-        images = images_of(unet, diffusion, targets.vectors)
+        images = images_of(unet, diffusion, targets.vectors, range(people))
         found = {judge.name: similarity(judge, images, targets.images, targets.vectors) for judge in judges}
         known.append({"name": path.name, "images_seen": seen, "people": people, **found})
+        if real is not None:
+            made = likenesses(real, functools.partial(images_of, unet, diffusion), judges, seeds)
+            known[-1]["photographs"] = {"people": len(real.names), "seeds": seeds, "means": summary(made)}
         files.write_json(points, known)
         click.echo(json.dumps(known[-1]))
 

@@ -20,7 +20,7 @@ from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.card import SHORT, card_command
 from id3pm.evaluation.dlib_judge import DlibJudge
 from id3pm.evaluation.identity import report as reports
-from id3pm.evaluation.identity.photographs import likenesses, people_of, summary
+from id3pm.evaluation.identity.photographs import likenesses, named_pictures, people_of, summary
 from id3pm.evaluation.identity.presets import measure_preset, presets_markdown, seconds_by_preset
 from id3pm.evaluation.identity.study import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
 from id3pm.evaluation.identity.targets import load_targets
@@ -31,7 +31,6 @@ from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import read_bundle, weights_hash
-from id3pm.formats.images import decode_photo
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS
 
@@ -184,7 +183,7 @@ def photographs_command(
     """
     options = {"steps": steps, "guidance_scale": guidance, "spacing": spacing}
     with Pipeline.load(repository, threads=threads) as pipeline:
-        people = people_of(_named_pictures(folder), pipeline.face_stage)
+        people = people_of(named_pictures(folder), pipeline.face_stage)
 
         def generate(vectors: Any, of_seeds: Any) -> Any:
             return pipeline.generate_64(vectors, of_seeds, **options)
@@ -309,14 +308,7 @@ def _pictures(folder: Path | None) -> list[Any]:
         if not (pictures := held_out_photographs()):
             raise InvalidInputError("no photographs: pip install scikit-image, which carries some, or --photographs")
         return pictures
-    return list(_named_pictures(folder).values())
-
-
-def _named_pictures(folder: Path) -> dict[str, Any]:
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
-    if not found:
-        raise InvalidInputError(f"{folder} has no pictures (.jpg, .jpeg, .png, .webp)")
-    return {file.name: decode_photo(file.read_bytes()) for file in found}
+    return list(named_pictures(folder).values())
 
 
 def _judges(pipeline: Pipeline, repository: Path, independent: bool) -> list[Judge]:

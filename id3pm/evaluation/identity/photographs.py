@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification import Floats
 from id3pm.face.framing import framed_face
 from id3pm.face.stage import MIN_FACE_SIZE, FaceStage
+from id3pm.formats.images import decode_photo
 
 CROP_SIZE = 256  # what the judges see of a photograph: the face with its head
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 Generate = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.uint8]]
 
 
@@ -57,6 +60,19 @@ class Likeness:
     strangers: float
     rank: int
     no_face: float
+
+
+def named_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    """The pictures of a folder by file name, uint8 [H, W, 3].
+
+    Raises:
+        InvalidInputError: There is none.
+        ImageError: One cannot be decoded.
+    """
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InvalidInputError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
+    return {file.name: decode_photo(file.read_bytes()) for file in found}
 
 
 def people_of(photographs: Mapping[str, NDArray[np.uint8]], stage: FaceStage) -> People:
