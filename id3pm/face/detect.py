@@ -6,6 +6,7 @@ YuNet: Wu, Peng, Yu, "YuNet: A tiny millisecond-level face detector", Machine In
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,15 +22,36 @@ Right and left are the person's, so the right eye is the left one in the picture
 """
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UprightRule:
+    """What a detector's scores say about the way up; measured for each kind.
+
+    Attributes:
+        sure: A face that scores this much upright, and no more when tilted by 30 degrees either way, is upright.
+        clear: A face whose best score is below may be taken for upright by chance.
+        margin: By how much the best score of such a face must exceed those at the other quarter turns.
+        tilt: Degrees up to which the landmarks follow a tilted face, so that alignment straightens it.
+        refuses: Whether a face is refused whose way up stays unclear; it is taken as it is stored otherwise.
+    """
+
+    sure: float
+    clear: float
+    margin: float
+    tilt: float
+    refuses: bool = True
+
+
 class FaceDetector(Protocol):
     """Finds faces in RGB pictures.
 
     Attributes:
         at_own_size: It searches all sizes itself, and its published results are those on pictures at their own size;
             others want pictures scaled to where faces are of the size they know best.
+        upright_rule: How its scores tell which way up a face is.
     """
 
     at_own_size: bool
+    upright_rule: UprightRule
 
     def detect_batch(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Faces of every picture.
@@ -57,6 +79,7 @@ class YuNet:
     STRIDES = (8, 16, 32)
     MAX_CANDIDATES = 5000
     at_own_size = False
+    upright_rule = UprightRule(sure=0.9, clear=0.87, margin=0.05, tilt=20.0)
 
     def __init__(
         self, model: Path, threads: int | None = None, score_threshold: float = 0.7, nms_threshold: float = 0.3

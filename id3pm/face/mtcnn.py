@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.face.detect import DETECTION_SIZE, non_maximum_suppression
+from id3pm.face.detect import DETECTION_SIZE, UprightRule, non_maximum_suppression
 from id3pm.face.runtime import open_session
 
 Floats = NDArray[np.float32]
@@ -40,6 +40,7 @@ class Mtcnn:
     """
 
     at_own_size = True
+    upright_rule = UprightRule(sure=0.999, clear=0.999, margin=0.002, tilt=40.0)
 
     def __init__(
         self,

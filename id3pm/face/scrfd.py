@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.errors import EngineError
-from id3pm.face.detect import non_maximum_suppression, pad_to
+from id3pm.face.detect import UprightRule, non_maximum_suppression, pad_to
 from id3pm.face.runtime import open_session
 
 
@@ -30,6 +30,7 @@ class Scrfd:
     STRIDES = (8, 16, 32)
     ANCHORS = 2
     at_own_size = False
+    upright_rule = UprightRule(sure=0.8, clear=0.99, margin=0.1, tilt=60.0, refuses=False)
 
     def __init__(
         self, model: Path, threads: int | None = None, score_threshold: float = 0.5, nms_threshold: float = 0.4

@@ -16,6 +16,18 @@ from id3pm.face.encoders import FaceEncoder, load_models
 from id3pm.face.looks import Look, looks
 from id3pm.face.manifest import read_manifest
 from id3pm.face.preprocessing import Preprocessing
+from id3pm.face.upright import (
+    PATCH,
+    PATCH_FACES,
+    QUARTERS,
+    Peak,
+    crop_back,
+    find_peak,
+    is_upright,
+    one_way_up,
+    quarter_back,
+    turned_crop,
+)
 from id3pm.formats.images import decode_photo
 
 FacePolicy = Literal["largest", "only"]
@@ -34,11 +46,40 @@ class FaceResult:
         embedding: Its ID vector, float32 [D]; L2 norm 1 unless the FR model's pre-processing says otherwise.
         detection: float32 [15], pixels of the photo: see `id3pm.face.detect.DETECTION_SIZE`.
         faces: How many faces were found.
+        turned: Degrees counter-clockwise by which the photo was turned so that the face is upright, -180 < turned
+            <= 180; 0 where it was taken as it is stored.
     """
 
     embedding: NDArray[np.float32]
     detection: NDArray[np.float32]
     faces: int
+    turned: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """A photo turned by quarters, and what was found in it.
+
+    Attributes:
+        image: uint8 [H, W, 3].
+        quarter: Degrees counter-clockwise by which it was turned.
+        faces: All detections in its pixels, float32 [K, 15].
+    """
+
+    image: NDArray[np.uint8]
+    quarter: int
+    faces: NDArray[np.float32]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def face(self) -> NDArray[np.float32] | None:
+        """The largest face, where it is large enough to be used."""
+        face = _largest(self.faces) if len(self.faces) else None
+        return None if face is None or min(face[2:4]) < MIN_FACE_SIZE else face
 
 
 def _nobody() -> None:
@@ -106,15 +147,27 @@ class FaceStage:
             SeveralFacesError: Several faces, and the policy is `only`.
             InvalidInputError: The policy is unknown.
         """
-        (result,) = self.embed_images(decode_photo(photo, alive=alive)[None], policy, alive)
-        if isinstance(result, FaceError):
-            raise result
-        return result
+        _check_policy(policy)
+        view, tilt = self._upright(decode_photo(photo, alive=alive), alive)
+        face = _choose(view.faces, policy, view.size, self._looks(*view.size))
+        if isinstance(face, FaceError):
+            raise face
+        if abs(tilt) <= self._detector.upright_rule.tilt:
+            alive()
+            vector = self.encode([view.image], [face])[0]
+            return self._result(view, vector, face, 0.0)
+        patch, matrix = turned_crop(view.image, face, tilt, PATCH, PATCH_FACES)
+        straight = self._middle_face(patch, alive)
+        alive()
+        vector = self.encode([patch], [straight])[0]
+        return self._result(view, vector, crop_back(straight, matrix), tilt)
 
     def embed_images(
         self, images: NDArray[np.uint8], policy: FacePolicy = "largest", alive: Callable[[], object] = _nobody
     ) -> list[FaceResult | FaceError]:
-        """The faces in a batch of decoded pictures; what is wrong with one does not stop the others.
+        """The faces in a batch of upright pictures; what is wrong with one does not stop the others.
+
+        Generated images are upright: unlike `embed`, this looks for no turn.
 
         Args:
             images: uint8 [N, H, W, 3], RGB.
@@ -124,8 +177,7 @@ class FaceStage:
         Returns:
             For every picture its result, or the error that `embed` would have raised.
         """
-        if policy not in get_args(FacePolicy):
-            raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")
+        _check_policy(policy)
         found = self.detect(images, alive)
         height, width = images.shape[1:3]
         tried = self._looks(height, width)
@@ -180,6 +232,56 @@ class FaceStage:
                     faces[i] = look.to_photo(found, (height, width))
         return faces
 
+    def _upright(self, photo: NDArray[np.uint8], alive: Callable[[], object]) -> tuple[_View, float]:
+        """The quarter turn in which the face is upright, and by how many degrees it is tilted there.
+
+        Raises:
+            NoFaceError: There is a face, and which way up it is cannot be told.
+        """
+        rule, peaks, views = self._detector.upright_rule, [], []
+        for quarter in QUARTERS:
+            image = np.ascontiguousarray(np.rot90(photo, quarter // 90))
+            (faces,) = self.detect(image[None], alive)
+            view = _View(image, quarter, faces)
+            if view.face is None:
+                peak = Peak(0.0, 0.0)
+            elif not quarter and is_upright(self._detector, image, view.face, rule):
+                return view, 0.0
+            else:
+                alive()
+                peak = find_peak(self._detector, image, view.face)
+            views.append(view)
+            peaks.append((quarter, peak))
+        found = one_way_up(peaks, rule)
+        if found is not None:
+            return views[QUARTERS.index(found[0])], found[1].angle
+        if rule.refuses and any(view.face is not None for view in views):
+            raise NoFaceError(
+                f"a face was found in the {photo.shape[1]}x{photo.shape[0]} photo, but which way up it is could not be "
+                "told: turn the photo until the face is upright, and send one in which the face looks towards the "
+                "camera and is well lit"
+            )
+        return views[0], 0.0
+
+    def _middle_face(self, patch: NDArray[np.uint8], alive: Callable[[], object]) -> NDArray[np.float32]:
+        """The face in the middle of a turned picture."""
+        (faces,) = self.detect(patch[None], alive)
+        from_middle = np.hypot(*(faces[:, :2] + faces[:, 2:4] / 2 - PATCH / 2).T)
+        if not (from_middle < PATCH / 5).any():
+            raise NoFaceError(
+                "a tilted face was found in the photo, and is lost when it is straightened: turn the photo until the "
+                "face is upright"
+            )
+        face: NDArray[np.float32] = faces[from_middle.argmin()]
+        return face
+
+    @staticmethod
+    def _result(view: _View, vector: NDArray[np.float32], face: NDArray[np.float32], tilt: float) -> FaceResult:
+        """What is said of a face [15] in a turned photo, in pixels of the photo as it was stored."""
+        size = view.size[::-1] if view.quarter % 180 else view.size
+        turned = 180 - round(180 - view.quarter - tilt) % 360
+        return FaceResult(vector, quarter_back(face, view.quarter, size), len(view.faces), turned)
+
     def _looks(self, height: int, width: int) -> tuple[Look, ...]:
         return looks(max(height, width), self._detector.at_own_size, self._detection_size)
 
@@ -199,9 +301,19 @@ def _choose(
         return SeveralFacesError(
             f"{len(faces)} faces were found and face='only' allows one: crop the photo, or send face='largest'"
         )
-    face: NDArray[np.float32] = faces[np.argmax(faces[:, 2] * faces[:, 3])]
+    face = _largest(faces)
     if min(face[2:4]) < MIN_FACE_SIZE:
         return FaceTooSmallError(
             f"the face is {face[2]:.0f}x{face[3]:.0f} px: at least {MIN_FACE_SIZE} px are needed; send a closer photo"
         )
     return face
+
+
+def _largest(faces: NDArray[np.float32]) -> NDArray[np.float32]:
+    face: NDArray[np.float32] = faces[np.argmax(faces[:, 2] * faces[:, 3])]
+    return face
+
+
+def _check_policy(policy: str) -> None:
+    if policy not in get_args(FacePolicy):
+        raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")
