@@ -28,14 +28,18 @@ class UprightRule:
 
     Attributes:
         sure: A face that scores this much upright, and no more when tilted by 30 degrees either way, is upright.
-        clear: A face whose best score is below may be taken for upright by chance.
-        margin: By how much the best score of such a face must exceed those at the other quarter turns.
+        least: Least score at the best turn; below it, nothing is known.
+        clear: A face that scores this much at its best turn is most likely upright there.
+        close: By how much it must then exceed the scores at turns that are more than 45 degrees off.
+        margin: The same of a face that scores less.
         tilt: Degrees up to which the landmarks follow a tilted face, so that alignment straightens it.
         refuses: Whether a face is refused whose way up stays unclear; it is taken as it is stored otherwise.
     """
 
     sure: float
+    least: float
     clear: float
+    close: float
     margin: float
     tilt: float
     refuses: bool = True
@@ -79,7 +83,7 @@ class YuNet:
     STRIDES = (8, 16, 32)
     MAX_CANDIDATES = 5000
     at_own_size = False
-    upright_rule = UprightRule(sure=0.9, clear=0.87, margin=0.05, tilt=20.0)
+    upright_rule = UprightRule(sure=0.9, least=0.75, clear=0.87, close=0.01, margin=0.03, tilt=20.0)
 
     def __init__(
         self, model: Path, threads: int | None = None, score_threshold: float = 0.7, nms_threshold: float = 0.3

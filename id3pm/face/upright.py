@@ -23,7 +23,7 @@ NEAR = (-30, 0, 30)
 """Turns at which a face is scored first: an upright one scores highest at 0."""
 AROUND = tuple(range(-60, 61, 15))
 """Turns at which a doubtful face is scored; with those of the other three quarters, every tilt is among them."""
-CROP = 128
+CROP = 160
 """Side of the scored crops in pixels."""
 CROP_FACES = 2.0
 """Side of a crop in longer sides of the face's box."""
@@ -169,13 +169,18 @@ def one_way_up(peaks: Sequence[tuple[int, Peak]], rule: UprightRule) -> tuple[in
         peaks: Quarter turns and peaks, the stored way first.
         rule: The detector's.
     """
-    highest = max(peak.score for _, peak in peaks)
-    # A tilted face is seen from two neighbouring quarters.
-    best = min((item for item in peaks if item[1].score >= highest - TIE), key=lambda item: abs(item[1].angle))
-    others = [peak.score for quarter, peak in peaks if _apart(quarter + peak.angle, best[0] + best[1].angle) > 45.0]
-    if best[1].score <= 0.0 or (best[1].score < rule.clear and best[1].score < max(others, default=0.0) + rule.margin):
+    highest, top = max(peaks, key=lambda item: item[1].score)
+
+    def same(quarter: int, peak: Peak) -> bool:
+        """Whether it may be the highest one's face, seen from a neighbouring quarter."""
+        return _apart(quarter + peak.angle, highest + top.angle) <= 45.0
+
+    others = max((peak.score for quarter, peak in peaks if not same(quarter, peak)), default=0.0)
+    margin = rule.close if top.score >= rule.clear else rule.margin
+    if top.score < max(rule.least, others + margin):
         return None
-    return best
+    seen = [item for item in peaks if same(*item) and item[1].score >= top.score - TIE]
+    return min(seen, key=lambda item: abs(item[1].angle))
 
 
 def _apart(first: float, second: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm.formats.images import GENERATED_XMP
+from id3pm.formats.images import GENERATED_XMP, decode_photo
 from id3pm_client import (
     AccessDeniedError,
     Embedding,
@@ -182,3 +182,83 @@ def test_where_the_server_takes_photographs_alone_the_photograph_goes_with_every
     assert len(asked) == 3 and all(call.inputs["steps"].tolist() == [[2]] for call in asked)
     with pytest.raises(AccessDeniedError, match="may not send ID vectors"):
         client.generate(np.arange(4, dtype=np.float32), [1, 2])
+
+
+RANDOM = np.random.default_rng(1)
+RGBA = Image.fromarray(RANDOM.integers(0, 256, (6, 5, 4), dtype=np.uint8))
+GREY_16 = RANDOM.integers(0, 65536, (6, 5), dtype=np.uint16)
+TRANSPARENT_COLOUR = Image.fromarray(PIXELS)
+TRANSPARENT_COLOUR.info["transparency"] = tuple(PIXELS[0, 0].tolist())
+SAVED = {
+    "1": Image.fromarray(PIXELS).convert("1"),
+    "L": Image.fromarray(PIXELS).convert("L"),
+    "LA": RGBA.convert("LA"),
+    "P": Image.fromarray(PIXELS).quantize(16),
+    "P, transparent": RGBA.quantize(16),
+    "RGB": Image.fromarray(PIXELS),
+    "RGB, transparent colour": TRANSPARENT_COLOUR,
+    "RGBA": RGBA,
+    "I;16": Image.fromarray(GREY_16),
+}
+"""Pictures of the modes that PNG files have."""
+
+
+@pytest.mark.parametrize("mode", SAVED)
+def test_a_file_and_its_pil_image_are_the_same_pixels(client: Any, server: Any, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "photo.png"
+    SAVED[mode].save(path)
+    client.embed(path)
+    of_path = decode_photo(server.calls[-1].inputs["photo"][0, 0])
+    for picture in (SAVED[mode], Image.open(path)):
+        client.embed(picture)
+        np.testing.assert_array_equal(decode_photo(server.calls[-1].inputs["photo"][0, 0]), of_path)
+
+
+def test_a_cmyk_jpeg_and_its_pil_image_are_the_same_pixels(client: Any, server: Any, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(PIXELS).convert("CMYK").save(path)
+    for photo in (path, Image.open(path)):
+        client.embed(photo)
+    first, second = (decode_photo(call.inputs["photo"][0, 0]) for call in server.calls)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("picture", "same_as"),
+    [
+        (Image.fromarray(PIXELS).convert("RGBX"), Image.fromarray(PIXELS)),
+        (Image.fromarray(PIXELS).convert("CMYK"), Image.fromarray(PIXELS).convert("CMYK").convert("RGB")),
+        (Image.fromarray(PIXELS).convert("YCbCr"), Image.fromarray(PIXELS).convert("YCbCr").convert("RGB")),
+        (Image.fromarray(PIXELS).convert("HSV"), Image.fromarray(PIXELS).convert("HSV").convert("RGB")),
+        (Image.new("LAB", (5, 6), (200, 128, 128)), Image.new("LAB", (5, 6), (200, 128, 128)).convert("RGB")),
+        (RGBA.convert("LA").convert("PA"), RGBA.convert("LA").convert("PA").convert("RGBA")),
+        (RGBA.convert("RGBa"), RGBA.convert("RGBa").convert("RGBA")),
+        (RGBA.convert("LA").convert("La"), RGBA.convert("LA").convert("La").convert("LA")),
+        (Image.fromarray(GREY_16.astype(np.int32)), Image.fromarray(GREY_16)),
+        (Image.frombytes("I;16B", (5, 6), GREY_16.astype(">u2").tobytes()), Image.fromarray(GREY_16)),
+    ],
+    ids=lambda image: image.mode,
+)
+def test_modes_that_no_png_file_has_are_what_pillow_converts_them_to(
+    client: Any, server: Any, picture: Image.Image, same_as: Image.Image
+) -> None:
+    for photo in (picture, same_as):
+        client.embed(photo)
+    first, second = (decode_photo(call.inputs["photo"][0, 0]) for call in server.calls)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (Image.fromarray(PIXELS).convert("F"), "mode F, whose range of brightness is not defined"),
+        (Image.fromarray(np.array([[0, 70000]], np.int32)), "mode I with values from 0 to 70000: grey goes from 0 to"),
+        (Image.fromarray(np.array([[-1, 7]], np.int32)), "values from -1 to 7"),
+    ],
+)
+def test_modes_without_a_defined_brightness_are_refused(
+    client: Any, server: Any, picture: Image.Image, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        client.embed(picture)
+    assert server.calls == []

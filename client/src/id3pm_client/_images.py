@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from id3pm_client._contract import DETECTION_LENGTH, GENERATED_XMP, PNG_RECEIPT_KEY, PNG_XMP_KEY
 from id3pm_client._errors import InvalidRequestError
+from id3pm_client._pictures import picture_file
 
 Photo: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A photograph: path of a JPEG or PNG file, its bytes, a PIL image, or uint8 `[H, W, 3]` RGB."""
+"""A photograph: path of a JPEG, PNG or WebP file, its bytes, a PIL image, or uint8 `[H, W, 3]` RGB."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ class Embedding:
 
 
 def photo_bytes(photo: Photo) -> bytes:
-    """A photograph as the bytes of a JPEG or PNG file; files and bytes are passed on untouched.
+    """A photograph as the bytes of a JPEG, PNG or WebP file; files and bytes are passed on untouched.
 
     Raises:
         InvalidRequestError: Of another type, empty, or an array that is not uint8 `[H, W, 3]`.
@@ -141,7 +142,7 @@ def photo_bytes(photo: Photo) -> bytes:
         photo = Path(photo).read_bytes()
     if isinstance(photo, bytes):
         if not photo:
-            raise InvalidRequestError("the photo is empty: pass the bytes of a JPEG or PNG file")
+            raise InvalidRequestError("the photo is empty: pass the bytes of a JPEG, PNG or WebP file")
         return photo
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
@@ -150,12 +151,7 @@ def photo_bytes(photo: Photo) -> bytes:
             )
         photo = Image.fromarray(np.ascontiguousarray(photo))
     if isinstance(photo, Image.Image):
-        if 0 in photo.size:
-            raise InvalidRequestError(f"the photo has {photo.width} x {photo.height} pixels: it is empty")
-        file = io.BytesIO()
-        # Lossless and quick: the server decodes it once and drops it.
-        ImageOps.exif_transpose(photo).convert("RGB").save(file, format="PNG", compress_level=1)
-        return file.getvalue()
+        return picture_file(photo)
     raise InvalidRequestError(
         f"the photo is a {type(photo).__name__}: pass a path, bytes, a PIL image or uint8 [H, W, 3]"
     )
