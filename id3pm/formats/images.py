@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from id3pm.errors import ImageError
+from id3pm.formats.file_types import how_to_convert
 
 MAX_PIXELS = 40_000_000
 """Largest photo that is decoded: 40 megapixels, 120 MB as RGB. Cameras of today stay below it."""
@@ -194,7 +195,7 @@ def _open(data: bytes, max_pixels: int, watch: Watch) -> Image.Image:
         raise
     except Exception as error:  # damaged headers make the decoders raise nearly any class
         raise ImageError(f"the photo's header is damaged: {error}") from error
-    raise ImageError(f"the photo ({len(data)} bytes) is not a JPEG, PNG or WebP file")
+    raise ImageError(f"the photo ({len(data)} bytes) {how_to_convert(data)}")
 
 
 def _scans(data: bytes, watch: Watch) -> int:

@@ -169,7 +169,7 @@ def a_png_of_many_chunks() -> bytes:
         ({"photo": text(a_png_of_100_megapixels())}, ["100.0 megapixels", "at most 40"]),
         ({"photo": text(a_jpeg_of_thousands_of_scans())}, ["scans", "at most 64"]),
         ({"photo": text(b"")}, ["photo is empty"]),
-        ({"photo": text(b"hello, world")}, ["not a JPEG"]),
+        ({"photo": text(b"hello, world")}, ["not base64 of a JPEG"]),
         ({"photo": text("aGVsbG8=")}, ["not a JPEG"]),
         ({"photo": text(a_jpeg()), "face": text("prettiest")}, ["face='prettiest'", "largest, only"]),
         ({"face": text("only")}, ["photo", "missing"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,14 @@ from hypothesis import strategies as st
 
 from id3pm.attributes import encode
 from id3pm.config import MAX_SEED, SamplingOptions
-from id3pm.errors import ImageError, InvalidInputError, InvalidOptionError
+from id3pm.errors import InvalidInputError, InvalidOptionError
 from id3pm.sampling.presets import PRESETS
-from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES, MAX_TEXT, MAX_VECTOR
+from id3pm.serving.protocol.limits import MAX_TEXT, MAX_VECTOR
 from id3pm.serving.protocol.options import parse_rows
 from id3pm.serving.protocol.wire import (
     OPTIONS,
     Control,
     parse_control,
-    photo_bytes,
     shortest_float,
     strings,
 )
@@ -201,30 +199,6 @@ def test_control_requests_are_read() -> None:
     assert read("watch", "a", "7", "0") == Control("watch", "a", 7, False)
 
 
-JPEG = b"\xff\xd8\xff\xe0 rest of the file"
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        JPEG,
-        b"/9j/4CByZXN0IG9mIHRoZSBmaWxl",
-        b"/9j/4CByZXN0\nIG9mIHRoZSBmaWxl\n",
-        b"data:image/jpeg;base64,/9j/4CByZXN0IG9mIHRoZSBmaWxl",
-    ],
-    ids=["bytes", "base64", "wrapped", "data-url"],
-)
-def test_a_photograph_may_be_bytes_or_base64(sent: bytes) -> None:
-    assert photo_bytes(sent) == JPEG
-
-
-def test_oversized_photographs_are_refused_before_they_are_decoded() -> None:
-    with pytest.raises(ImageError, match=f"at most {MAX_PHOTO_BYTES}"):
-        photo_bytes(b"\xff" * (MAX_PHOTO_BYTES + 1))
-    with pytest.raises(ImageError, match=f"at most {MAX_PHOTO_BYTES}"):
-        photo_bytes(b"A" * (MAX_PHOTO_BYTES * 2))
-
-
 def test_a_preset_sets_both_stages_and_a_value_beside_it_wins() -> None:
     for stage, preset in (("base", PRESETS["balanced"].base), ("sr", PRESETS["balanced"].sr)):
         assert one(stage, parameters={"preset": "balanced"}).options == preset
@@ -308,11 +282,3 @@ def test_long_control_requests_are_refused_before_they_are_read() -> None:
         parse_control(np.full((1, 1_000_000), b"\xff", dtype=object))
     with pytest.raises(InvalidInputError, match=rf"control has a text of 67108864 bytes: at most {MAX_TEXT}"):
         parse_control(np.array([["cancel", b"\xff" * 2**26]], dtype=object))
-
-
-def test_a_photograph_of_spaces_makes_no_object_of_every_letter() -> None:
-    photo = b"AAAA " * 200_000
-    tracemalloc.start()
-    photo_bytes(photo)
-    assert tracemalloc.get_traced_memory()[1] < 4 * len(photo)
-    tracemalloc.stop()

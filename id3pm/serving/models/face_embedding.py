@@ -23,6 +23,7 @@ from id3pm.serving.models.photo_queue import PhotoQueue, PhotoRequest
 from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.models.worker import Worker
 from id3pm.serving.protocol.options import per_row
+from id3pm.serving.protocol.photo import photo_bytes
 from id3pm.serving.protocol.wire import (
     Array,
     Control,
@@ -30,7 +31,6 @@ from id3pm.serving.protocol.wire import (
     parse_control,
     parse_faces,
     passed_on,
-    photo_bytes,
     strings,
 )
 

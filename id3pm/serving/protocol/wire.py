@@ -5,8 +5,6 @@ Nothing here knows Triton's libraries. A test compares the table with every `con
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -16,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from id3pm.config import SamplingOptions
-from id3pm.errors import ImageError, InvalidInputError
+from id3pm.errors import InvalidInputError
 from id3pm.sampling.presets import PRESETS
-from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES, MAX_TEXT
+from id3pm.serving.protocol.limits import MAX_TEXT
 
 Array = npt.NDArray[Any]
 Stage = Literal["base", "sr"]
@@ -37,7 +35,6 @@ CONTROL_OPS: Mapping[str, tuple[int, int]] = {
     "watch": (2, 3),
 }
 _MOST_ARGUMENTS = max(most for _, most in CONTROL_OPS.values())
-_SPACES = b" \t\n\r\x0b\f"  # translate, unlike split, makes no object of every letter between spaces
 _SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
 OWNER = "x-id3pm-owner"
 """Request parameter of the gateway alone: whose the request's id is. Ids of two owners have nothing to do with each
@@ -169,27 +166,6 @@ def parse_faces(rows: int, face: Array | None) -> list[str]:
         if word not in FACES:
             raise InvalidInputError(f"face={word[:64]!r}: choose one of {', '.join(FACES)}")
     return words
-
-
-def photo_bytes(value: bytes) -> bytes:
-    """The file's bytes of a photograph that came as such, as base64 text, or as a browser's `data:` URL.
-
-    Raises:
-        ImageError: It is empty or larger than `MAX_PHOTO_BYTES`.
-    """
-    if not value:
-        raise ImageError("photo is empty: send the bytes of a JPEG, PNG or WebP file, or their base64 text")
-    if len(value) > MAX_PHOTO_BYTES * 4 // 3 + 1024:
-        raise ImageError(f"photo has {len(value)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
-    coded = value.partition(b",")[2] if value.startswith(b"data:") else value
-    try:
-        # No picture format is valid base64: JPEG, PNG and WebP begin with, or soon have, bytes outside its alphabet.
-        data = base64.b64decode(coded.translate(None, _SPACES), validate=True) if coded.isascii() else value
-    except binascii.Error:
-        data = value
-    if len(data) > MAX_PHOTO_BYTES:
-        raise ImageError(f"photo has {len(data)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
-    return data
 
 
 def passed_on(deadline: float | None, rows: int) -> Array:
