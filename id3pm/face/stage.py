@@ -34,6 +34,8 @@ FacePolicy = Literal["largest", "only"]
 MIN_FACE_SIZE = 24
 """Shortest allowed side of a face's box, in pixels of the photo; below it, five landmarks lie within noise."""
 
+LARGE, LONG = 2000, 3
+"""Longer side in pixels, and times the shorter one, from which on a photo without a face should be cropped."""
 BATCH = 16
 """Pictures or crops in one call of a network: more needs memory and is no faster."""
 
@@ -294,8 +296,8 @@ def _choose(
     if not len(faces):
         tried = ", ".join(map(str, attempts))
         return NoFaceError(
-            f"no face was found in the {width}x{height} photo; tried with its longer side at {tried}: send a photo in "
-            "which the face looks towards the camera and is well lit"
+            f"no face was found in the {width}x{height} photo; tried with its longer side at {tried}, and turned by "
+            f"quarters: send a photo in which the face looks towards the camera and is well lit{_crop_advice(size)}"
         )
     if policy == "only" and len(faces) > 1:
         return SeveralFacesError(
@@ -307,6 +309,13 @@ def _choose(
             f"the face is {face[2]:.0f}x{face[3]:.0f} px: at least {MIN_FACE_SIZE} px are needed; send a closer photo"
         )
     return face
+
+
+def _crop_advice(size: tuple[int, int]) -> str:
+    """What helps where faces may be too small in what the detector sees: large and long pictures."""
+    longer, shorter = max(size), min(size)
+    small = longer > LARGE or longer > LONG * shorter
+    return ", and crop a large or wide one (a panorama, a group) to the person's head and shoulders" if small else ""
 
 
 def _largest(faces: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -249,6 +249,7 @@ def echo(call: Call) -> dict[str, Any]:
             "embedding": np.arange(DIM, dtype=np.float32)[None],
             "detection": np.arange(15, dtype=np.float32)[None],
             "faces": np.array([[2]], dtype=np.int32),
+            "turned": np.array([[-90]], dtype=np.int32),
             "id_vector_model": np.array([[b"sface"]], dtype=np.object_),
         }
     seed = int(call.inputs["seed"][0, 0])

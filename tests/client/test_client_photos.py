@@ -81,6 +81,7 @@ def test_embed_reads_vector_and_detection(client: Any, server: Any) -> None:
     assert face.vector.dtype == np.float32
     assert face.vector.tolist() == [0, 1, 2, 3]
     assert face.faces == 2
+    assert face.turned == -90
     assert face.id_vector_model == "sface"
     assert face.box.tolist() == [0, 1, 2, 3]
     assert face.landmarks.tolist() == [[4, 5], [6, 7], [8, 9], [10, 11], [12, 13]]

@@ -33,6 +33,7 @@ class Receipts:
     def __call__(self, call: Call) -> Any:
         if call.model == contract.FACE_EMBEDDING:
             faces = {"detection": np.zeros((1, 15), np.float32), "faces": np.ones((1, 1), np.int32)}
+            faces["turned"] = np.zeros((1, 1), np.int32)
             faces["id_vector_model"] = np.array([[b"sface"]], dtype=np.object_)
             return {"embedding": VECTOR[None], **faces}
         values = {name: tensor[0].tolist() for name, tensor in call.inputs.items()}

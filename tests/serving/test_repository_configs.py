@@ -24,11 +24,13 @@ RECEIPT = {"receipt": ("TYPE_STRING", (1,))}
 PNG = {"png": ("TYPE_STRING", (1,))}
 DEADLINE, DEADLINE_64 = {"deadline": ("TYPE_INT64", (1,))}, {"deadline_64": ("TYPE_INT64", (1,))}
 STATUS = {"status": ("TYPE_STRING", (1,))}
+TURNED = {"turned": ("TYPE_INT32", (1,))}
 FACE_OUTPUTS = {
     **EMBEDDING,
     "id_vector": ("TYPE_FP32", (-1,)),
     "detection": ("TYPE_FP32", (15,)),
     "faces": ("TYPE_INT32", (1,)),
+    **TURNED,
     "id_vector_model": ("TYPE_STRING", (1,)),
     **DEADLINE,
     **STATUS,
@@ -45,9 +47,9 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**IMAGE, **PNG, **RECEIPT, **STATUS},
     ),
     "id3pm": ({**EMBEDDING, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT}),
-    "id3pm_photo": ({**PHOTO, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT, **EMBEDDING}),
+    "id3pm_photo": ({**PHOTO, **BASE, **SR}, {**IMAGE, **IMAGE_64, **RECEIPT, **EMBEDDING, **TURNED}),
     "id3pm_png": ({**EMBEDDING, **BASE, **SR}, {**PNG, **RECEIPT}),
-    "id3pm_photo_png": ({**PHOTO, **BASE, **SR}, {**PNG, **RECEIPT}),
+    "id3pm_photo_png": ({**PHOTO, **BASE, **SR}, {**PNG, **RECEIPT, **TURNED}),
 }
 
 

@@ -23,15 +23,23 @@ def parse_embedding(tensors: Tensors) -> Embedding:
     vector = _tensor(tensors, "embedding", np.float32)
     detection = _tensor(tensors, "detection", np.float32)
     faces = _tensor(tensors, "faces", np.int32)
+    turned = _tensor(tensors, "turned", np.int32)
     models = _tensor(tensors, "id_vector_model", np.object_)
-    if vector.ndim != 1 or models.size != 1 or detection.shape != (contract.DETECTION_LENGTH,) or faces.size != 1:
+    if (
+        turned.size != 1
+        or vector.ndim != 1
+        or models.size != 1
+        or detection.shape != (contract.DETECTION_LENGTH,)
+        or faces.size != 1
+    ):
         raise InternalServerError(
             f"the server answered embedding {vector.shape}, detection {detection.shape}, faces {faces.shape}, "
-            f"id_vector_model {models.shape}: expected [D], [{contract.DETECTION_LENGTH}], [1] and [1]"
+            f"turned {turned.shape}, id_vector_model {models.shape}: expected [D], [{contract.DETECTION_LENGTH}], [1], "
+            "[1] and [1]"
         )
     (model,) = models.reshape(-1)
     name = model.decode(errors="replace") if isinstance(model, bytes) else str(model)
-    return Embedding(vector.copy(), detection.copy(), int(faces.reshape(())), name)
+    return Embedding(vector.copy(), detection.copy(), int(faces.reshape(())), name, int(turned.reshape(())))
 
 
 def picture(tensors: Tensors, name: str) -> Image.Image:

@@ -122,10 +122,12 @@ def _face(client: Client, photo: str, args: argparse.Namespace) -> Embedding:
 
 
 def _tell_of_others(photo: str, found: Embedding, bar: Bar | None = None) -> None:
+    if bar is not None and (found.turned or found.faces > 1):
+        bar.clear()
+    if found.turned:
+        _tell(f"{photo} was turned by {found.turned} degrees counter-clockwise: its face is upright there")
     if found.faces == 1:
         return
-    if bar is not None:
-        bar.clear()
     x, y, width, height = (round(float(number)) for number in found.box)
     _tell(
         f"{photo} shows {found.faces} faces: the largest is used, {width} x {height} px at ({x}, {y}); "

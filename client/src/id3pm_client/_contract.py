@@ -119,7 +119,7 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         ID3PM_PHOTO: Model({"photo": "BYTES", "face": "BYTES", "seed": "INT64", **_OPTION_TYPES}, _IMAGES),
         FACE_EMBEDDING: Model(
             {"photo": "BYTES", "face": "BYTES"},
-            {"embedding": "FP32", "detection": "FP32", "faces": "INT32", "id_vector_model": "BYTES"},
+            {"embedding": "FP32", "detection": "FP32", "faces": "INT32", "turned": "INT32", "id_vector_model": "BYTES"},
         ),
         DENOISER_64: Model(
             {"embedding": "FP32", "seed": "INT64", **_OPTION_TYPES, CONTROL: "BYTES"},

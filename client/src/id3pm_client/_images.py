@@ -90,12 +90,15 @@ class Embedding:
         faces: How many faces the photograph shows.
         id_vector_model: The FR model that made the vector. `generate` passes it on, and a server whose bundle takes the
             vectors of another model refuses.
+        turned: Degrees counter-clockwise by which the server turned the photograph so that the face is upright, -179
+            to 180; 0 where it was taken as it is stored.
     """
 
     vector: npt.NDArray[np.float32]
     detection: npt.NDArray[np.float32]
     faces: int
     id_vector_model: str
+    turned: int = 0
 
     def __post_init__(self) -> None:
         assert self.detection.shape == (DETECTION_LENGTH,)

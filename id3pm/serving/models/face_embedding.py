@@ -219,6 +219,7 @@ class FaceModel:
             "id_vector": embeddings,  # see config.pbtxt
             "detection": np.stack([result.detection for result in results]),
             "faces": np.array([[result.faces] for result in results], dtype=np.int32),
+            "turned": np.array([[result.turned] for result in results], dtype=np.int32),
             "id_vector_model": strings([self._stage.id_vector_model] * len(results)),
             "deadline": passed_on(call.deadline, len(results)),
         }

@@ -80,8 +80,9 @@ _IMAGE_64, _IMAGE = Tensor("image_64", "UINT8", ("base", "base", 3)), Tensor("im
 _RECEIPT_64, _RECEIPT = Tensor("receipt_64", "STRING"), Tensor("receipt", "STRING")
 _DEADLINE, _DEADLINE_64 = Tensor("deadline", "INT64"), Tensor("deadline_64", "INT64")
 _PNG = Tensor("png", "STRING")
+_TURNED = Tensor("turned", "INT32")
 
-_FACE = Step("face_embedding", ("embedding", "deadline"))
+_FACE = Step("face_embedding", ("embedding", "deadline", "turned"))
 _BASE = Step("denoiser_64", ("image_64", "receipt_64", "deadline_64"))
 _ALL_OPTIONAL = (
     "Every input is optional so that a missing one gets the model's own message (Triton would answer "
@@ -105,6 +106,7 @@ MODELS: Mapping[str, ServedModel] = MappingProxyType(
                 "Triton prunes a step whose outputs are all outputs of the ensemble that were not requested, even "
                 "where a later",
                 "step needs them.",
+                "`turned`: degrees counter-clockwise by which the photograph was turned to have its face upright.",
             ),
             inputs=(*_PHOTO, _CONTROL),
             outputs=(
@@ -112,6 +114,7 @@ MODELS: Mapping[str, ServedModel] = MappingProxyType(
                 _ID_VECTOR,
                 Tensor("detection", "FP32", (15,)),
                 Tensor("faces", "INT32"),
+                _TURNED,
                 Tensor("id_vector_model", "STRING"),
                 _DEADLINE,
                 _STATUS,
@@ -155,9 +158,9 @@ MODELS: Mapping[str, ServedModel] = MappingProxyType(
                 _NOT_PRUNED,
             ),
             inputs=(*_PHOTO, *_options("base", "sr")),
-            outputs=(_IMAGE, _IMAGE_64, _RECEIPT, _EMBEDDING),
+            outputs=(_IMAGE, _IMAGE_64, _RECEIPT, _EMBEDDING, _TURNED),
             steps=(
-                Step("face_embedding", ("embedding", "id_vector", "deadline")),
+                Step("face_embedding", ("embedding", "id_vector", "deadline", "turned")),
                 dataclasses.replace(_BASE, renamed={"embedding": "id_vector"}),
                 Step("super_resolution", ("image", "receipt")),
             ),
@@ -178,7 +181,7 @@ MODELS: Mapping[str, ServedModel] = MappingProxyType(
                 _ALL_OPTIONAL,
             ),
             inputs=(*_PHOTO, *_options("base", "sr")),
-            outputs=(_PNG, _RECEIPT),
+            outputs=(_PNG, _RECEIPT, _TURNED),
             steps=(_FACE, _BASE, Step("super_resolution", ("png", "receipt"))),
         ),
     }
