@@ -1,4 +1,4 @@
-"""Whom we are measured against: PyTorch as guided-diffusion's users run it, compiled, in bfloat16; and diffusers.
+"""The peers: PyTorch as guided-diffusion's users run it, compiled, in bfloat16; and diffusers.
 
 Each samples the same number of guided images with the same number of ancestral steps; `sample` runs the loop once.
 """

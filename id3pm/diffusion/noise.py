@@ -14,7 +14,7 @@ The n-th number of `noise(seed, stage, draw, shape)`, in C order, is the n-th ou
 
 Draw 0 of a stage is x_T. Draw k >= 1 is the noise that the k-th step adds (k = 1 is the noisiest step); a step that
 adds none leaves its draw unused. Nothing else (batch, neighbours, sampler, guidance) enters. The values are pinned by
-tests/golden, so a numpy release that changed its ziggurat would be noticed before anybody's images changed.
+tests/golden, so a numpy release that changed its ziggurat would be noticed before images changed.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class OpenVINOEngine:
             count = self._workers.count
             self._vectors = core.compile_model(vectors, "CPU", _options("f32", count)).create_infer_request()
             self._alone = core.compile_model(images, "CPU", _options(images_in, count)).create_infer_request()
-            self._beside: queue.SimpleQueue[Any] = queue.SimpleQueue()  # requests that nobody uses
+            self._beside: queue.SimpleQueue[Any] = queue.SimpleQueue()  # requests that are free
             if count > 1:
                 model = core.compile_model(images, "CPU", _options(images_in, count, streams=count))
                 for _ in range(count):

@@ -1,4 +1,4 @@
-"""The figures of an evaluation in the bundle's training card, where whoever gets the bundle finds them."""
+"""Writes the figures of an evaluation into the bundle's training card."""
 
 from __future__ import annotations
 

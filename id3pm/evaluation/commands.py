@@ -110,7 +110,7 @@ def identity_command(
     independent: bool,
     threads: int | None,
 ) -> None:
-    """Do generated faces show whom they should?
+    """Measures the identity of generated faces.
 
     Generates faces of people held out from training and compares their ID vectors: identity.json, identity.md,
     identity.png and faces.png in --out. One setting after the other; the report is written anew after each. What has

@@ -88,7 +88,7 @@ class Limits:
 
 
 def check_deadline(left_s: float, alone_s: float) -> None:
-    """Refuses work that nobody can do in time, before any of it is done.
+    """Refuses work that cannot be done in time, before any of it is done.
 
     Args:
         left_s: Seconds until the deadline; infinite for none.

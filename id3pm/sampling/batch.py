@@ -48,7 +48,7 @@ class Row:
         submitted: Monotonic seconds of its arrival.
         due: Monotonic seconds at which it should be done; see `id3pm.sampling.policy`.
         place: In the line of all callers; the policy exchanges those of a caller's rows.
-        deadline: Monotonic seconds after which nobody wants the result.
+        deadline: Monotonic seconds after which the result is not wanted.
         order: Number of its arrival.
         started: Monotonic seconds of its first step, or `None` while it waits for that.
         active: It takes part in the current step; a row that has started and does not is paused.

@@ -121,7 +121,7 @@ def warm_up(engine: Engine, max_rows: int) -> CostModel:
     The first calls also make the runtime allocate and compile what it needs.
 
     Args:
-        engine: An engine that nobody uses yet.
+        engine: An engine that is not in use yet.
         max_rows: Most rows that will be sampled at a time.
     """
     cost = CostModel()

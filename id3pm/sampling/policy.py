@@ -39,7 +39,7 @@ def due_time(arrival: float, service_s: float, priority: int, deadline: float) -
         arrival: Seconds of its arrival.
         service_s: Seconds that its steps take in a full batch; always the same for the same steps.
         priority: Its class.
-        deadline: Seconds after which nobody wants it; infinite for none.
+        deadline: Seconds after which it is not wanted; infinite for none.
     """
     return min(deadline, arrival + STRETCH * (1 + priority - FIRST_CLASS) * service_s)
 

@@ -4,7 +4,7 @@
      "stages": {"base": {"options": {...}, "engine_sha256": hex, "weights_sha256": hex, "engine": description},
                 "sr": {the same}}}
 
-The ID vector is named by its hash only: it is biometric data and belongs to whoever asked.
+The ID vector is named by its hash only: it is biometric data and belongs to the caller.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ class SampleRequest:
         seed: 0 .. 2^63 - 1; all noise of the image is a function of it.
         options: How to sample.
         identity: ID vector, float32 [D], as its face-recognition model gives it: never normalised here. The zero
-            vector is the unconditional input of classifier-free guidance, so it means "nobody in particular".
+            vector is the unconditional input of classifier-free guidance, so it means "no particular person".
         attributes: Attribute vector, float32 [A], or `None` for unspecified (the -1-vector).
         low_res: The image to upsample, float32 [3, s, s] in [-1, 1].
         deadline: `time.monotonic()` seconds after which the result is of no use, or `None`.
         priority: Class from 0 up; smaller ones go first, see `id3pm.sampling.policy`. No image depends on it.
-        caller: Whose share of the machine it takes; see there, too.
+        caller: The caller that its share of the machine is counted to; see there, too.
     """
 
     id: str

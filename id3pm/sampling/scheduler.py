@@ -1,7 +1,7 @@
 """The step scheduler: a thread that samples many requests together, one batched U-Net step at a time.
 
 Every iteration takes the rows that the policy chooses, at whatever step each of them is, through one evaluation of the
-U-Net. The others pause. Nobody waits for the end of somebody else's loop.
+U-Net. The others pause. No request waits for the end of another's loop.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class StepScheduler:
         return self._cost.work_s(sum(row.evaluations_left for row in rows), self._max_rows)
 
     def extend(self, request_id: str, deadline: float | None) -> None:
-        """Lets a request in flight take until this deadline too, `None` for any time: somebody else waits for it."""
+        """Lets a request in flight take until this deadline too, `None` for any time: another caller waits for it."""
         with self._changed:
             row = self._in_flight.get(request_id)
             if row is not None:
@@ -301,7 +301,7 @@ class StepScheduler:
             return list(self._in_flight.values())
 
     def _answer(self, row: Row, outcome: Sample | Id3pmError) -> bool:
-        """Calls a row's `on_done`, if nobody has yet; the lock is free meanwhile."""
+        """Calls a row's `on_done` once; the lock is free meanwhile."""
         with self._changed:
             if row.answered:
                 return False

@@ -22,7 +22,7 @@ def collect(
 
     Args:
         requests: With ids that are unique.
-        submit: Of a scheduler or a cascade: takes a request and whom to call with the result or the error.
+        submit: Of a scheduler or a cascade: takes a request and the callback for its result or error.
         cancel: Of the same: ends the request of an id, and ignores ids that are done.
 
     Raises:

@@ -126,7 +126,7 @@ def attributes_command(
 
 
 def _sheet(done: Sequence[Swept], people: Sequence[Person], free: Swept, how: str, per_person: bool) -> Any:
-    """All people of the first sweep, or all sweeps of the first person, after the target and what nobody asked for."""
+    """All people of the first sweep, or all sweeps of the first person, after the target and one without attributes."""
     rows = [(done[0], row) for row in range(len(people))] if per_person else [(swept, 0) for swept in done]
     tiles: list[list[Tile | None]] = [
         [

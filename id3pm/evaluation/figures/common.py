@@ -38,14 +38,14 @@ bundle_option = click.option(
 
 
 def latent_options(count: int, what: str = "people") -> Callable[[F], F]:
-    """The options of a sheet of the ID-vector space; the effect is measured on all people, whoever is shown."""
+    """The options of a sheet of the ID-vector space; the effect is measured on all people, not only on those shown."""
     options = (
         click.option("--show", type=click.IntRange(1), default=count, help=f"How many {what} the picture shows."),
         click.option(
             "--person",
             "names",
             multiple=True,
-            help="Whom the picture shows instead, by the name of the photograph; may be repeated.",
+            help="Person that the picture shows, by the name of the photograph; may be repeated.",
         ),
         click.option(
             "--super-resolution/--no-super-resolution",
@@ -66,7 +66,7 @@ def rows_shown(candidates: Sequence[str], count: int, names: Sequence[str]) -> l
     """Which rows a picture shows: those of these names, or else the first `count`.
 
     Raises:
-        click.BadParameter: There is nobody of that name.
+        click.BadParameter: No person has that name.
     """
     if unknown := [name for name in names if name not in candidates]:
         raise click.BadParameter(f"--person {unknown[0]}: choose one of {', '.join(sorted(candidates))}")

@@ -98,10 +98,10 @@ def mean_command(
         notes = setting(generator, seed, options, super_resolution)
     against = "the others" if one_person else "the clean photograph"
     blocks = [_block(albums[row], looks[row], drawn) for row, drawn in zip(shown, pictures, strict=True)]
-    whom = "one person" if one_person else enumerated([albums[row].name for row in shown])
+    who = "one person" if one_person else enumerated([albums[row].name for row in shown])
     told = "; for the mean, that of all others to the one left out" if one_person else ""
     title = (
-        f"Mean ID vector of several photographs of {whom}\n{notes} Above: cosine similarity of each photograph's ID "
+        f"Mean ID vector of several photographs of {who}\n{notes} Above: cosine similarity of each photograph's ID "
         f"vector to that of {against}{told}. Below: the same of the face generated from it."
     )
     sheet = titled(below(*blocks), title)

@@ -79,7 +79,7 @@ def seconds_by_preset(
 
     Args:
         pipeline: Both engines.
-        targets: Whose faces to make.
+        targets: Held-out people.
         images: How many together.
         on_preset: Called with a preset's name before its images are made.
     """

@@ -1,4 +1,4 @@
-"""Do generated faces show whom they should? Similarity and verification, by guidance scale and by steps.
+"""Identity of generated faces: similarity to the target and verification, by guidance scale and by steps.
 
 As Kansy et al. 2023, section 4 and Table 5: ID vectors of people held out from training, one generated image or more
 for each, embedded again and compared. Two yardsticks frame the numbers: pairs of different people, and the target's
@@ -100,7 +100,7 @@ class IdentityStudy:
 
     Args:
         pipeline: Generates.
-        targets: Whom.
+        targets: Held-out people.
         judges: Who compares.
         cache: Where images and vectors are kept.
         super_resolution: Judge the 256 px images instead of the 64 px images.

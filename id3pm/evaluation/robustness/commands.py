@@ -53,7 +53,7 @@ SHORT = 12  # hexadecimal digits of a hash in the report
     "pictures",
     type=PATH,
     multiple=True,
-    help="Drawing, rendering or other picture of nobody in particular, or a folder of them; repeatable.",
+    help="Drawing, rendering or other picture of no particular person, or a folder of them; repeatable.",
 )
 @click.option(
     "--family",

@@ -31,7 +31,7 @@ Expressions are not among them: five landmarks of a detector hardly follow a ben
 LEAST = 6
 """Pairs below which nothing is said."""
 LEAST_PEOPLE = 3
-"""People below whom no error is given."""
+"""With fewer people no error is given."""
 RESAMPLES = 2000
 
 
@@ -114,17 +114,17 @@ def trace(
         name: Of the property.
         shown: Its changes in the pictures, [N]; NaN where there was no face.
         made: Its changes in the generated faces, [N]; NaN where there is none.
-        people: Whom each picture shows, [N]: equal numbers are one person.
+        people: The person that each picture shows, [N]: equal numbers are one person.
 
     Returns:
         `None` where there are fewer than `LEAST` pairs, or nothing changed.
     """
     both = np.isfinite(shown) & np.isfinite(made)
-    x, y, whom = shown[both], made[both], people[both]
+    x, y, person = shown[both], made[both], people[both]
     if len(x) < LEAST or not (x.std() > 0 and y.std() > 0):
         return None
-    # Sums of each person: a slope is the ratio of their totals, whoever is drawn.
-    _, number = np.unique(whom, return_inverse=True)
+    # Sums of each person: a slope is the ratio of their totals in any sample.
+    _, number = np.unique(person, return_inverse=True)
     products, powers = (np.bincount(number, weights).astype(np.float64) for weights in (x * y, x * x))
     return Trace(
         model=model,

@@ -95,5 +95,5 @@ def hand(portrait: Portrait) -> Pixels:
 
 
 def half_face(portrait: Portrait) -> Pixels:
-    """Black from the middle of the face to the left edge of the picture: somebody stands before it."""
+    """Black from the middle of the face to the left edge of the picture, as if a person stood before it."""
     return _over(portrait.image, _mask(portrait, [np.array([(-9, -9), (0.0, -9), (0.0, 9), (-9, 9)])]), (0, 0, 0))

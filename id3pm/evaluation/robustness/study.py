@@ -25,7 +25,7 @@ Angles = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """Somebody, or some pictures that have nothing to do with each other.
+    """One person, or unrelated pictures.
 
     Attributes:
         name: For headings and file names.
@@ -45,7 +45,7 @@ class Opinion:
     Attributes:
         judge: Its name.
         independent: Whether it is not the model whose ID vectors are inverted.
-        threshold: Beyond which it takes two pictures for two people; `None` where nobody measured it.
+        threshold: Beyond which it takes two pictures for two people; `None` where it was not measured.
         published: The threshold that its authors published, if they did.
         drift: The picture against the original: what the change does to recognition.
         kept: The image generated from the picture's ID vector against the original: what is left of the identity.

@@ -43,7 +43,7 @@ def _photo(file: Path) -> Any:
 def person(
     file: Path, stage: FaceStage, families: Sequence[str], more: Sequence[Path], drawings: Sequence[Path]
 ) -> Subject:
-    """Somebody: the original, other photographs, all changes, drawings, and the mean of those that count.
+    """A person: the original, other photographs, all changes, drawings, and the mean of those that count.
 
     Args:
         file: The original.

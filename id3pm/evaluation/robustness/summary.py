@@ -69,7 +69,7 @@ def bands(pictures: Sequence[Picture]) -> dict[str, list[int]]:
 
 
 def summarise(blocks: Sequence[Block]) -> list[Line]:
-    """Lines of every model, judge and family that occurs, in this order; pictures of nobody are left out."""
+    """Lines of every model, judge and family that occurs, in this order; pictures without a person are left out."""
     people = [block for block in blocks if block.subject.person]
     lines = []
     for model in dict.fromkeys(block.model for block in people):

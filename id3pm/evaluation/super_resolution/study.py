@@ -1,4 +1,4 @@
-"""What the super-resolution network is worth: against Lanczos, on pictures whose large version is known.
+"""Super-resolution against Lanczos enlargement, on pictures whose large version is known.
 
 Two sets: faces held out from training, whose own pixels are the truth (so the network runs at the size of the data
 set's images, reduced fourfold), and crops of photographs at the network's own size. The networks are convolutional,

@@ -2,7 +2,7 @@
 
 FR networks and MTCNN are plain chains of a dozen operators. PyTorch's exporter takes half a minute for one and traces
 shapes into it; written out here, the graph has one node per layer, its names are the layers', and any batch size runs.
-What is not in the tables is an error, and whoever calls compares the graph with the module.
+What is not in the tables is an error, and the caller compares the graph with the module.
 """
 
 from __future__ import annotations

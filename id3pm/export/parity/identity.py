@@ -1,4 +1,4 @@
-"""Faces for the builder: the repository's face engine, where it fits the bundle, and whom it sees on a photograph."""
+"""The repository's face stage, where it fits the bundle, and the ID vector of a photograph under it."""
 
 from __future__ import annotations
 

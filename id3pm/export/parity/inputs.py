@@ -2,7 +2,7 @@
 
 The pictures are dead leaves (Lee, Mumford and Huang 2001, "Occlusion models for natural images"): discs of power-law
 size and random colour that cover each other. They have the statistics of natural images, with edges, flat areas and
-details at all scales, exist in any size, and show nobody.
+details at all scales, exist in any size, and show no person.
 """
 
 from __future__ import annotations
