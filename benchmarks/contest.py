@@ -1,4 +1,4 @@
-"""What all contenders have in common: the task, and what a turn returns."""
+"""The sampling task of all contenders, and the timing that each returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each step of the export is worth: nodes, time and error of the graph before and after, in one run.
+"""Effect of each export step: nodes, time and error of the graph before and after, in one run.
 
 python benchmarks/export_steps.py [--rows 8] [--repeats 7]
 python benchmarks/export_steps.py --convolutions     # where Winograd tiles pay, convolution by convolution

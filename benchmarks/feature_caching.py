@@ -1,4 +1,4 @@
-"""Does it pay to compute the deep half of the U-Net at every second or third step alone (DeepCache)?
+"""DeepCache: the deep half of the U-Net computed at every second or third step alone, speed against error.
 
     python benchmarks/feature_caching.py --data data/demo
 

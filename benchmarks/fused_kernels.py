@@ -1,4 +1,4 @@
-"""Why the export writes patterns and not onnxruntime's fused operators: each beside the others, on the CPU.
+"""onnxruntime's fused operators beside the patterns that the export writes, on the CPU.
 
     python benchmarks/fused_kernels.py [--rows 8] [--repeats 15]
 

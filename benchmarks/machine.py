@@ -1,4 +1,4 @@
-"""What a measurement ran on, and the memory that a process has taken."""
+"""The machine of a measurement, and the peak memory of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns of contenders, and what the tables say about them."""
+"""Interleaved timings of contenders, and the rows of the tables."""
 
 from __future__ import annotations
 

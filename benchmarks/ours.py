@@ -1,4 +1,4 @@
-"""We: an engine under the step scheduler's batch, and both stages as the server runs them. Without PyTorch."""
+"""This package as a contender: an engine under the step scheduler's batch, and both stages; without PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurements as a picture."""
+"""Plot of the measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurements as JSON and as Markdown tables, ready for the documentation."""
+"""Reports: JSON and Markdown tables for the documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a call together or each by itself: what a row costs on a CPU, and why our engines take them one by one.
+"""Rows batched in one call or evaluated one by one: the cost of a row on a CPU.
 
 Counted is the CPU time of one thread, which other programs on the machine hardly change; the ways take turns.
 """

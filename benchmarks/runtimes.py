@@ -1,4 +1,4 @@
-"""Which runtime runs the 64 px U-Net fastest on this CPU, in which precision, and how wrong it is: docs/cpu.md.
+"""Runtimes and precisions for the 64 px U-Net on this CPU: speed and error (docs/cpu.md).
 
 python benchmarks/runtimes.py                            # the demo bundle
 python benchmarks/runtimes.py --network 18m              # 18 million random weights; or full, the paper's 295 million

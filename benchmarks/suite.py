@@ -1,4 +1,4 @@
-"""The measurements of `make bench`: which networks, who takes part, what is made of the turns."""
+"""The measurements of `make bench`: networks, contenders, ratios."""
 
 from __future__ import annotations
 

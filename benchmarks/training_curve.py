@@ -1,4 +1,4 @@
-"""How similarity to held-out people grows with the images that a run has seen.
+"""Similarity to held-out people over the images that a run has seen.
 
     python benchmarks/training_curve.py measure bundles/demo runs/base --people 100
     python benchmarks/training_curve.py draw

@@ -1,4 +1,4 @@
-"""Every contender in a process of its own: its peak memory is its own, and turns can be interleaved."""
+"""One process for each contender, so that its peak memory is its own and timings can be interleaved."""
 
 from __future__ import annotations
 

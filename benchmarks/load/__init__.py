@@ -1,1 +1,1 @@
-"""Load on a running server: what arrives when, what came back, and what it says. `benchmarks/loadtest.py` runs it."""
+"""Load tests against a running server; `benchmarks/loadtest.py` is the command."""

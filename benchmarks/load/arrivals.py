@@ -1,4 +1,4 @@
-"""What arrives when: a mixture of requests at the times of a Poisson process, all of it a function of one seed."""
+"""Arrival times: a mixture of requests as a Poisson process, a function of one seed."""
 
 from __future__ import annotations
 

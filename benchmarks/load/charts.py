@@ -1,4 +1,4 @@
-"""The measurements as pictures."""
+"""Charts of load tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of the model repository with engines that can be told to be slow or to fail; production has no such hook."""
+"""A model repository whose engines can be told to be slow or to fail; production has no such hook."""
 
 from __future__ import annotations
 

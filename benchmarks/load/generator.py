@@ -1,4 +1,4 @@
-"""The open-loop generator: every request leaves when it is due, however many are still on their way.
+"""Open-loop load generator: each request is sent when it is due, however many are in flight.
 
 Latency counts from that moment, not from the sending: a server that stalls gets no easier load for it, and a late
 sender makes the figures worse, not better (no "coordinated omission").

@@ -1,4 +1,4 @@
-"""How much memory the processes of a server have.
+"""Memory of the processes of a server.
 
 PSS counts a page that n processes share as 1/n of a page in each, so its sum over all of them is true; but it changes
 when others that share a library come and go, and so does USS, what a process has for itself. Both also follow the

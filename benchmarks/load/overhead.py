@@ -1,4 +1,4 @@
-"""What serving costs: images a second beside the same engines in process, steps after a cancel, the server's memory."""
+"""Cost of serving: images a second beside the same engines in process, steps after a cancel, memory of the server."""
 
 from __future__ import annotations
 

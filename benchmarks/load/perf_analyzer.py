@@ -1,4 +1,4 @@
-"""NVIDIA's perf_analyzer: getting one that runs here, running it, reading what it writes.
+"""NVIDIA's perf_analyzer: download, run, read its files.
 
 The `perf-analyzer` wheels need glibc 2.38. Older systems, such as Debian 12, get the program of the wheel
 `tritonclient==2.48.0`, which is 2.48.0 too and needs two libraries: libcudart (from a PyPI wheel; nothing of it is

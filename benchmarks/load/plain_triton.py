@@ -1,4 +1,4 @@
-"""A Triton server on any model repository: for systems to compare with, which are none of ours."""
+"""A Triton server on any model repository, for systems that we compare with."""
 
 from __future__ import annotations
 

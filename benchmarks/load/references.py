@@ -1,4 +1,4 @@
-"""Known images: made in this machine's process by the same engines, before any load."""
+"""Reference images: generated in process by the same engines, before any load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the load tests have in common: mixtures, a server, known images, files of results."""
+"""Shared by the load tests: mixtures, a server, reference images, result files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`id3pm serve` as an operator runs it: a process with ports, signals and a log; nothing of its inside is used."""
+"""`id3pm serve` as a subprocess with ports, signals and a log, as an operator runs it."""
 
 from __future__ import annotations
 

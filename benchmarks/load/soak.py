@@ -1,4 +1,4 @@
-"""Hours in small: mixed load with cancels and bad requests, and whether memory grows under it."""
+"""Soak test: mixed load with cancels and bad requests, and whether memory grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that compute next to nothing in the place of the U-Nets: what a server with them weighs is its own weight."""
+"""Engines that compute almost nothing in place of the U-Nets, to measure the server alone."""
 
 from __future__ import annotations
 

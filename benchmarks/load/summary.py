@@ -1,4 +1,4 @@
-"""What the records of a run say, per class of requests and in all."""
+"""Summary of the records of a run, per class of requests and in all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""perf_analyzer against the ensemble: a sweep of concurrencies, then Poisson rates relative to what that reached."""
+"""perf_analyzer against the ensemble: a sweep of concurrencies, then Poisson rates."""
 
 from __future__ import annotations
 

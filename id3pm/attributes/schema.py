@@ -1,4 +1,4 @@
-"""What attribute vectors hold: the FFHQ attributes of the paper's supplement, Table 6, and a set of our own.
+"""Attribute sets: the FFHQ attributes of the paper's supplement, Table 6, and the set `landmarks`.
 
 | group       | fields | set 1 | set 2 | set 3 | landmarks |
 |-------------|--------|-------|-------|-------|-----------|

@@ -1,4 +1,4 @@
-"""From names and values to attribute vectors, and back."""
+"""Attribute vectors from names and values, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every step of every sampler does, as coefficients: computed in float64, once per (process, options).
+"""Coefficients of every step of every sampler: computed in float64, once per (process, options).
 
 With eps the (guided) output of the U-Net, one step of every sampler here is
 

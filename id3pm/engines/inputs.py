@@ -1,4 +1,4 @@
-"""What goes into a U-Net and what comes out: one table for all engines and for the exported graphs."""
+"""Inputs and outputs of the U-Nets: one table for all engines and for the exported graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fp32 PyTorch U-Net of a bundle behind the engine interface: the reference that other engines are held against."""
+"""The fp32 PyTorch U-Net of a bundle as an engine: the reference of the parity gate."""
 
 from __future__ import annotations
 

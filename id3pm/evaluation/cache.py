@@ -1,4 +1,4 @@
-"""Arrays that are slow to make, kept on disk under a hash of all that determines them."""
+"""Disk cache for arrays, keyed by a hash of everything that determines them."""
 
 from __future__ import annotations
 

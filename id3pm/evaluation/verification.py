@@ -1,4 +1,4 @@
-"""Similarities of face pairs: their distribution, and how well a threshold tells the same person from another.
+"""Verification: similarities of face pairs, their distribution, accuracy of a threshold.
 
 Huang et al., "Labeled Faces in the Wild", 2007, view 2: ten folds of people; in each, the threshold that is best on the
 other nine decides. The result is the mean accuracy of the ten and its standard error.

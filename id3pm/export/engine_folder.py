@@ -1,4 +1,4 @@
-"""An engine's folder in the Triton repository: is it up to date, and how a new one takes its place.
+"""An engine's folder: whether it is up to date, and the atomic exchange for a new one.
 
 Nothing here imports a heavy library: looking is fast.
 """

@@ -1,4 +1,4 @@
-"""What a build shows while it runs: its phases and how long each took."""
+"""Progress of a build: its phases and their seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engines can be built: one table of targets and precisions, and what each needs to be verified here."""
+"""Targets and precisions of engines: one table, and what each needs to be verified here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be read from the pixels of a face with the five landmarks of a detector: labels for ID vectors.
+"""Appearance labels (skin, hair, ...) from the pixels of a face and five landmarks.
 
 Crude, and meant to be: no further network, the same for photographs, the training set and generated faces, so a change
 of an ID vector can be followed into the picture. Places on the face are given in its own frame: from the middle between

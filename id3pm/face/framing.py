@@ -1,4 +1,4 @@
-"""From a photograph to a square picture of its face at one place, and where the face is in there."""
+"""Framing: from a photograph to a square picture with the face at one place."""
 
 from __future__ import annotations
 

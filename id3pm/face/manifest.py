@@ -1,4 +1,4 @@
-"""manifest.json of a face engine folder: which detector and encoder lie there, and how they are fed."""
+"""manifest.json of a face engine folder: detector, encoder and preprocessing."""
 
 from __future__ import annotations
 

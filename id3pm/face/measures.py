@@ -1,4 +1,4 @@
-"""What landmarks say about a face: head pose in degrees, and expression as shares of what is seen in generated faces.
+"""Measures from landmarks: head pose in degrees, and expression as shares of what generated faces show.
 
 The pose is the rotation that fits a rigid reference head to the landmarks. The expression is read off after that
 rotation has been undone, in distances between the outer corners of the eyes, so that it depends little on pose and

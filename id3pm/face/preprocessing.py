@@ -1,4 +1,4 @@
-"""What an FR model is fed (which crop, in which channel order and range), and what becomes of its answer.
+"""Preprocessing of an FR model: crop, channel order, range; and normalisation of its output.
 
 An ID vector is only comparable with others that were made the same way, so this belongs to the FR model.
 """

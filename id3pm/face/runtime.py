@@ -1,4 +1,4 @@
-"""One way to open an ONNX file of the face stage with onnxruntime."""
+"""Opens the ONNX files of the face stage with onnxruntime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The face stage: a photo in, the ID vector of the face in it out."""
+"""The face stage: photograph -> ID vector of the face in it."""
 
 from __future__ import annotations
 

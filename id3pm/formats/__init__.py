@@ -1,1 +1,1 @@
-"""What is stored: bundles, model cards, images, arrays, data sets of faces, hashes."""
+"""Formats on disk: bundles, model cards, images, arrays, data sets of faces, hashes."""

@@ -1,4 +1,4 @@
-"""Arrays with a description, as one file: `.npz` without pickle.
+"""Arrays with a description in one `.npz` file, without pickle.
 
     description    text, JSON: {"kind": ..., "schema_version": ..., ...}
     NAME           the arrays

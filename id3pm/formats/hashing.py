@@ -1,4 +1,4 @@
-"""sha256 of files, which is how bundles, engines and face models are told apart."""
+"""sha256 of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md of a bundle: what whoever gets the bundle should know before using it.
+"""MODEL_CARD.md of a bundle.
 
 Fields after Mitchell et al., "Model Cards for Model Reporting", 2019, and Hugging Face's card template. What
 `bundle.json` knows stands between marks and is written anew from it; everything else is the author's, and is kept.

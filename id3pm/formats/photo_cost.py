@@ -1,4 +1,4 @@
-"""How long a photograph will take to decode, guessed from its header before any pixel is decoded.
+"""Estimates from its header how long a photograph takes to decode.
 
 The constants are seconds of one core of a server of 2023, measured on photographs of 1 to 40 megapixels. What counts is
 their ratio: who uses the guess learns how fast its own machine is.

@@ -1,4 +1,4 @@
-"""Custom directions: along which something that can be labelled changes (paper, Figs. 6, 16, 17; supplement 5.5)."""
+"""Custom directions: an ID vector moved along a labelled property (paper, Figs. 6, 16, 17; supplement 5.5)."""
 
 from __future__ import annotations
 

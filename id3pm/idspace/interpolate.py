@@ -1,4 +1,4 @@
-"""Between two identities (paper, Figs. 5, 13 and supplement 5.3)."""
+"""Interpolation between two identities (paper, Figs. 5, 13 and supplement 5.3)."""
 
 from __future__ import annotations
 

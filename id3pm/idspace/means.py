@@ -1,4 +1,4 @@
-"""One ID vector for several photographs of a person (supplement 5.2, last column of Fig. 11)."""
+"""Means: one ID vector for several photographs of a person (supplement 5.2, last column of Fig. 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file of axes or directions holds, as tables for a terminal."""
+"""Tables of the contents of a file of axes or directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ID vectors as they come from callers, checked; and what is known about the space they lie in."""
+"""ID vectors from callers, checked; statistics of the ID-vector space."""
 
 from __future__ import annotations
 

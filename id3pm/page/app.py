@@ -1,4 +1,4 @@
-"""The page: where everything stands, and what happens when something is pressed."""
+"""The page: layout and event handlers."""
 
 from __future__ import annotations
 

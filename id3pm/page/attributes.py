@@ -1,4 +1,4 @@
-"""The sliders of what the served bundle lets a request set, and which of them are asked for."""
+"""Sliders for the attributes of the served bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the page listens to its elements."""
+"""Listeners on the elements of the page."""
 
 from __future__ import annotations
 

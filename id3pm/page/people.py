@@ -1,4 +1,4 @@
-"""Whose face it is about: sample people, and photographs that a visitor drops."""
+"""People to choose from: samples, and photographs that a visitor drops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the page in which somebody is chosen; there are two of them: one for each person."""
+"""The part of the page that chooses a person; there are two, one for each person of a blend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service says about the bundle that it serves: the one place that knows the shape of `client.describe()`."""
+"""What the service serves: reads `client.describe()`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sliders say, as options of a request."""
+"""Settings of the sliders as options of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving about in the space of ID vectors, by the client's arithmetic: between people, along principal axes and along
+"""The ID-vector space on the page: between people, along principal axes and along
 custom directions.
 """
 

@@ -1,4 +1,4 @@
-"""Who is turned away: requests that would have to wait for too long, or would need too much memory.
+"""Admission: refuses requests that would wait for too long or need too much memory.
 
 Every refusal says `retry after N s`, which clients read.
 """

@@ -1,4 +1,4 @@
-"""What a step costs: seconds as a function of the rows that it evaluates, learned from the steps that are made."""
+"""Cost model: seconds of a step as a function of its rows, learned from the steps that are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step scheduler tells about its work, for metrics and for those who follow a request."""
+"""The observer of a step scheduler, for metrics and progress."""
 
 from __future__ import annotations
 

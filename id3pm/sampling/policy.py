@@ -1,4 +1,4 @@
-"""Who is sampled next: the whole scheduling policy.
+"""The scheduling policy: which rows are sampled next.
 
 Every step takes the best of all rows in flight, at most `max_rows`, and no more than the engine needs to be efficient;
 the others pause, or wait for their first step. A row is better than another of the same caller by

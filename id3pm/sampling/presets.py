@@ -1,4 +1,4 @@
-"""Ways of sampling by name: the paper's, and faster ones that were measured against it (docs/sampling.md)."""
+"""Presets: the paper's sampling options, and faster ones measured against them (docs/sampling.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The receipt of an image: what one needs to make it again, as a JSON object.
+"""The receipt of an image: everything that is needed to make it again, as a JSON object.
 
     {"schema": 1, "id3pm": version, "bundle": name, "seed": 7, "id_vector_sha256": hex or null,
      "stages": {"base": {"options": {...}, "engine_sha256": hex, "weights_sha256": hex, "engine": description},

@@ -1,4 +1,4 @@
-"""What a step scheduler says when it is asked."""
+"""The status of a step scheduler."""
 
 from __future__ import annotations
 

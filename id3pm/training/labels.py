@@ -1,4 +1,4 @@
-"""What FFHQ's metadata files say about a picture: its split, and its attributes."""
+"""Labels of FFHQ's metadata files: split and attributes."""
 
 from __future__ import annotations
 

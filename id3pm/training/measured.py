@@ -1,4 +1,4 @@
-"""Attributes of a data set that has none, measured on its images: attribute set `landmarks`.
+"""Measures the attributes of a data set on its images: attribute set `landmarks`.
 
 They lie in files beside the shards, so the shards stay as they are, and a set that has grown is measured where it is
 new.

@@ -1,4 +1,4 @@
-"""What one training run is: network, diffusion, data treatment, optimiser. Frozen, and stored in every checkpoint."""
+"""Configuration of a training run: network, diffusion, data, optimiser; frozen, and stored in every checkpoint."""
 
 from __future__ import annotations
 

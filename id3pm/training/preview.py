@@ -1,4 +1,4 @@
-"""Pictures of a run: what the averaged network makes now, and how the loss went."""
+"""Previews of a run: samples of the averaged network, and the loss curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One sitting of training: data in, progress shown, checkpoint and pictures every few minutes, a clean stop."""
+"""One session of training: data, progress, checkpoints and pictures every few minutes, a clean stop."""
 
 from __future__ import annotations
 

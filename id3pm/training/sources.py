@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, webdataset tar files, or parquet tables; numbered, readable at random.
+"""Sources of pictures: a folder, webdataset tar files, or parquet tables; numbered, readable at random.
 
 A picture's number is its place in the sorted source, so it stays the same in every run over the same files.
 """

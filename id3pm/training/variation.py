@@ -1,4 +1,4 @@
-"""What no training image shows: ID vectors of nobody in the data set, and crops of another detector."""
+"""Variations beyond the training images: ID vectors of no person in the data set, and crops of another detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the servers' answers become: pictures, receipts, ID vectors."""
+"""Responses of the servers as pictures, receipts and ID vectors."""
 
 from __future__ import annotations
 

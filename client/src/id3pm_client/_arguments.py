@@ -1,4 +1,4 @@
-"""What callers pass, as checked numpy arrays.
+"""Arguments of calls, as checked numpy arrays.
 
 Only type, shape and finiteness are checked here: ranges are the server's business, and its message is passed on.
 """

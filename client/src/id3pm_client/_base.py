@@ -1,4 +1,4 @@
-"""What both clients share: settings, building requests, judging answers. No I/O."""
+"""Shared by both clients: settings, building requests, reading responses. No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a server does: a closed loop that keeps a number of requests in flight."""
+"""`id3pm-client bench`: throughput and latency in a closed loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a server is reached: address, encryption, what proves who asks."""
+"""Connection settings: address, TLS, token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the client and the server agree on: models, tensors, options.
+"""The wire: models, tensors, options.
 
 `tests/contract` compares it with the server's files.
 """

@@ -1,4 +1,4 @@
-"""The requests of one call of `generate`, and what their answers become; shared by both clients."""
+"""The requests of one call of `generate`, and the images of their responses; shared by both clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wire: Triton's gRPC protocol through `tritonclient`. The only file that knows it."""
+"""Triton's gRPC protocol through `tritonclient`; no other file imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes in and comes out as pictures: photographs, faces found in them, generated images."""
+"""Pictures: photographs, faces found in them, generated images."""
 
 from __future__ import annotations
 

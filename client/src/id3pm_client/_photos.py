@@ -1,4 +1,4 @@
-"""What callers pass as a photograph, as the bytes of an image file."""
+"""Photographs from paths, buffers, files and PIL images, as the bytes of an image file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which proxy gRPC takes to a server, so that messages can name it; servers on this machine are reached without one."""
+"""The proxy that gRPC uses for a server; servers on this machine are reached without one."""
 
 from __future__ import annotations
 

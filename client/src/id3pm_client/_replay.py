@@ -1,4 +1,4 @@
-"""Making the image of a receipt again, and proving that it is the same. No I/O to servers, so both clients share it.
+"""Replay: makes the image of a receipt again and compares it. No I/O to servers, so both clients share it.
 
 A receipt names everything that determines an image, and the ID vector by its hash alone: who has a picture has not the
 face's biometric data. So a replay takes the vector, or the photograph it came from, and checks it first.

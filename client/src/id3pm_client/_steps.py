@@ -1,4 +1,4 @@
-"""How far the requests of a call are: what is asked meanwhile, and what a bar shows. No I/O: both clients share it."""
+"""Progress of the requests of a call: polling, and the text of a progress bar. No I/O: both clients share it."""
 
 from __future__ import annotations
 

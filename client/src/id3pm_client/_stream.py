@@ -1,4 +1,4 @@
-"""One image with everything on its way: what a stream yields, what it asks for. No I/O, so both clients share it.
+"""Streaming of one image: events, requests of the two stages. No I/O, so both clients share it.
 
 A stream asks both stages itself instead of the ensemble: the 64 px image is there before super-resolution begins, and
 the bits and the receipt are the ensemble's. Control `watch`, a long poll, tells what a stage has done so far.

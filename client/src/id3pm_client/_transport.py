@@ -1,4 +1,4 @@
-"""What the clients need from a wire. gRPC is one; the tests bring another."""
+"""The transport interface of the clients; gRPC implements it, and tests bring another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ID vectors as they come from callers, checked; files with them, and those that `id3pm latent` writes."""
+"""ID vectors from callers, checked; files of ID vectors, and those that `id3pm latent` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The space of ID vectors, on the caller's side: interpolation, principal axes, custom directions, means.
+"""The ID-vector space on the client: interpolation, principal axes, custom directions, means.
 
 ID vectors are plain inputs of a request, so a server needs to know nothing of this:
 

@@ -1,4 +1,4 @@
-"""People held out from training, and what one judge makes of pictures that should show them."""
+"""Held-out people, and a judge's similarities of generated pictures to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of one subject as one PNG: what was shown, and below it what each model's ID vector became."""
+"""Contact sheet of one subject: the pictures, and below each the face generated from each model's ID vector."""
 
 from __future__ import annotations
 

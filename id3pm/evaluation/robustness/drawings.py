@@ -1,4 +1,4 @@
-"""Pictures that no photograph went into: drawings and a rendering, made of five landmarks and three colours.
+"""Drawings and a rendering of a face, made from five landmarks and three colours; no photograph goes in.
 
 The paper shows drawings and digital renders (supplement, Fig. 12). Those in `robustness/style.py` are filters of the
 portrait, so most of the face is still in them. Here a face is drawn from nothing, with its features where the person's

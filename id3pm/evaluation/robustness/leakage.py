@@ -1,4 +1,4 @@
-"""What an ID vector carries besides the identity: how much of a change comes back in the face generated from it.
+"""Leakage: how much of a change of the portrait an ID vector carries, seen in the face generated from it.
 
 The paper reads this off the pictures (supplement, section 5.2: pose, expression, hats are "copied"). Here a property is
 measured in the picture and in the generated face, both relative to those of the original. With the same seed

@@ -1,4 +1,4 @@
-"""Light: how much of it, from where, of which colour. Computed in linear light, as a lamp would do it."""
+"""Lighting: amount, direction and colour, computed in linear light."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise: what sensors, networks and small files do to a picture.
+"""Noise and compression of a picture.
 
 Lengths are in distances between the eyes, so that every face loses the same detail.
 """

@@ -1,4 +1,4 @@
-"""Occlusion: things that hide parts of a face, drawn where the landmarks say."""
+"""Occlusion: objects that hide parts of a face, placed by its landmarks."""
 
 from __future__ import annotations
 

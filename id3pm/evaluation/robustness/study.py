@@ -1,4 +1,4 @@
-"""What face-recognition models make of the pictures of one person, and what is generated from their ID vectors."""
+"""The study: ID vectors of all pictures of a person under each model, and the faces generated from them."""
 
 from __future__ import annotations
 

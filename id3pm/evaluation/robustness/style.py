@@ -1,4 +1,4 @@
-"""Pictures that no camera takes: drawings, paintings and other renderings of a portrait."""
+"""Stylised pictures: drawings, paintings and other renderings of a portrait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is analysed: people and pictures from files and folders."""
+"""Subjects of an analysis: people and pictures from files and folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the angles say in a few numbers: per family of changes, for each model, and in words."""
+"""Summaries of the angles: per family of changes, for each model, and in words."""
 
 from __future__ import annotations
 

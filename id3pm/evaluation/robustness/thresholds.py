@@ -1,4 +1,4 @@
-"""The angle beyond which a face-recognition model takes two pictures for two people, and where that number is from.
+"""Decision thresholds: the angle beyond which a model takes two pictures for two people, and its source.
 
 The paper takes the threshold that decides best on real pairs of LFW (ten folds, mean of the folds' thresholds). The
 same protocol runs here on people held out from training; since a GAN drew each of them once, the second picture of a

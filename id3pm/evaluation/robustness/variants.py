@@ -1,4 +1,4 @@
-"""The list of what is done to a portrait: families of variants, in the order of the report."""
+"""The variants of a portrait: families of changes, in the order of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pose and expression by moving pixels: approximations that need no second photograph.
+"""Pose and expression by warping: approximations that need no second photograph.
 
 A pose is the rotation of a relief over the picture, a smooth head with a nose on it, seen from straight ahead. What
 turns into view does not exist in the picture, and what turns out of view is squeezed instead of hidden, so rotations

@@ -1,4 +1,4 @@
-"""Reading the published FR checkpoints: state dicts, alone or among a training run's other objects."""
+"""Reads published FR checkpoints: state dicts, alone or among the objects of a training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a face engine folder is built from, whatever kind of FR model it is."""
+"""The source of a face engine folder: models, hashes, preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parity checks feed the networks: noised pictures, ID vectors and attributes, all from seeds.
+"""Inputs of the parity checks: noised pictures, ID vectors and attributes, all from seeds.
 
 The pictures are dead leaves (Lee, Mumford and Huang 2001, "Occlusion models for natural images"): discs of power-law
 size and random colour that cover each other. They have the statistics of natural images, with edges, flat areas and

@@ -1,4 +1,4 @@
-"""How equal an engine must be to the fp32 PyTorch model before it is installed."""
+"""Thresholds of the parity gate, by precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole sampling loops over an engine, as the gate compares them and the calibration of int8 watches them."""
+"""Whole sampling loops over an engine, for the parity gate and for int8 calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a TensorRT network compute in the types that the precision promises? Looked up layer by layer, after parsing.
+"""Checks after parsing, layer by layer, that a TensorRT network computes in the types of its precision.
 
 A strongly typed network is built as it is typed, so this holds for the plan; the plan itself can be inspected only
 where its GPU is.

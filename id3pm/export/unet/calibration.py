@@ -1,4 +1,4 @@
-"""What int8 is calibrated on: the inputs of the fp32 network along real sampling loops, over all time steps.
+"""Calibration data for int8: inputs of the fp32 network along real sampling loops.
 
 A quantised network never sees noised photographs, it sees what its own sampler leaves: so the rows are recorded while
 the fp32 PyTorch network samples, conditional and unconditional ones. The ID vectors are those of faces that the

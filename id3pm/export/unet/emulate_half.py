@@ -1,4 +1,4 @@
-"""What a half-precision graph computes, on a CPU that cannot: fp32 arithmetic, every result rounded to half.
+"""Emulates a half-precision graph on a CPU: fp32 arithmetic, every result rounded to half.
 
 onnxruntime's CPU provider runs fp16 graphs in fp32 and drops the casts between two operators: nothing is rounded and
 nothing overflows, so it proves nothing. Here every operator of the graph stays, computes in fp32 on operands that are

@@ -1,4 +1,4 @@
-"""fp32 ONNX graph -> fp16 or bf16 where it pays, fp32 where it matters; fp32 inputs and outputs.
+"""fp32 ONNX graph -> mixed precision: fp16 or bf16 matrix work, fp32 norms, softmax, embeddings, inputs, outputs.
 
 In half precision: convolutions and the products of attention, which are nearly all of the arithmetic, and what lies
 between them (residual sums, affine part and SiLU of the norms, concatenation, resampling), which is bound by memory.

@@ -1,4 +1,4 @@
-"""The U-Net's blocks written as the exported graph wants them: the same weights and function, in other steps.
+"""The U-Net's blocks rewritten for the exported graph: same weights, same function.
 
 Training code is written for autograd and PyTorch's kernels; the graph for runtimes that see one operator after the
 other. `rewrite` changes the class of a loaded network's blocks: checkpoints, training and the reference know nothing of

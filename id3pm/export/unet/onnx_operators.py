@@ -1,4 +1,4 @@
-"""How three PyTorch operators become ONNX, where the exporter's own form is not the best one.
+"""ONNX forms of three PyTorch operators that the exporter writes less well.
 
 The exporter writes shapes as computations on the input (`Shape`, `Concat`, ...), from which no runtime can see that all
 but the batch axis is constant. Here they are constants: a `Reshape` to 0 keeps the batch axis as it is.

@@ -1,1 +1,1 @@
-"""What stands between the public ports and Triton: limits, tokens, TLS, true readiness, cancellation, supervision."""
+"""The gateway in front of Triton: limits, auth, TLS, readiness, cancellation, streams."""

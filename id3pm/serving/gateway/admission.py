@@ -1,4 +1,4 @@
-"""How much is taken in at a time, so that a flood is refused and not kept in memory."""
+"""Admission to the gateway: bytes and requests that are taken at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may use the service, and for what."""
+"""Auth: tokens, and what each caller may send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connections of the gRPC port, which its library accepts by itself: found among the file descriptors."""
+"""Connections of the gRPC port, which the library accepts by itself: found among the file descriptors."""
 
 from __future__ import annotations
 

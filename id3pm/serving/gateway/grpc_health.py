@@ -1,4 +1,4 @@
-"""gRPC's health checking protocol, `grpc.health.v1.Health`: what Kubernetes, Envoy and gRPC clients ask.
+"""gRPC's health checking protocol, `grpc.health.v1.Health`.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """

@@ -1,4 +1,4 @@
-"""The gRPC streams that are open: how many, whose, and the end of those that ask for nothing."""
+"""Open gRPC streams: how many, of which caller, and the end of idle ones."""
 
 from __future__ import annotations
 

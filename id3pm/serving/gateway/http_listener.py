@@ -1,4 +1,4 @@
-"""Accepts HTTP connections, within `Connections`, and ends those that never ask or only half close."""
+"""Accepts HTTP connections within `Connections`, and closes idle and half-closed ones."""
 
 from __future__ import annotations
 

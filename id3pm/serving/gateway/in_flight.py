@@ -1,4 +1,4 @@
-"""Requests on their way: who waits for which, and the end of those for which nobody waits any more.
+"""Requests in flight: the callers that wait for each, and the end of those without a caller.
 
 Triton notices neither a closed HTTP connection nor, through ensembles, a cancelled gRPC call, so the stages are told.
 """

@@ -1,4 +1,4 @@
-"""The gateway's own numbers in `/metrics`, behind Triton's."""
+"""The gateway's metrics, behind Triton's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From whom a request comes, and how the stages are told: whose its id is, and whose share of the machine it takes.
+"""The caller of a request: owner of its id, and the caller that its share of the machine is counted to.
 
 A caller cannot say either itself: the gateway refuses the names that it uses (`id3pm.serving.protocol.wire.RESERVED`).
 """

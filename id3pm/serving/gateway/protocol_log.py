@@ -1,4 +1,4 @@
-"""What the HTTP server has to say of connections that speak no HTTP: numbers, never what was sent."""
+"""Counts connections that speak no HTTP; what they sent is not logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second requests of one image: who follows an image step by step asks for the two stages one after the other."""
+"""Drain grace: the second stage of an image that is streamed stage by stage is accepted while the service drains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`generate_stream`: the story of an image as server-sent events, for browsers."""
+"""`generate_stream`: the events of an image as server-sent events."""
 
 from __future__ import annotations
 

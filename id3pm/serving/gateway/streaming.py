@@ -1,4 +1,4 @@
-"""How one image comes into being: the stages one after the other, each followed step by step.
+"""Streams one image: the stages one after the other, each followed step by step.
 
 The stages get what the ensembles give them, so the image is the same, bit for bit.
 """

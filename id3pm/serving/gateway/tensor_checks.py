@@ -1,4 +1,4 @@
-"""Are the tensors of a request what their descriptions say? Triton itself believes these, and dies of some."""
+"""Checks that tensors are what their descriptions say; Triton trusts these, and some end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The private Triton process, as the gateway's event loop reaches it."""
+"""The connection of the gateway's event loop to the private Triton process."""
 
 from __future__ import annotations
 

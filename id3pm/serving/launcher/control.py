@@ -1,4 +1,4 @@
-"""Questions and orders to the stages of a running server, over plain HTTP: needs no client library."""
+"""Control requests to the stages of a running server over plain HTTP, without a client library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a server listens, and how this machine reaches it."""
+"""Addresses of a server."""
 
 from __future__ import annotations
 

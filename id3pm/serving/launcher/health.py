@@ -1,4 +1,4 @@
-"""What the service knows of its Triton: the supervisor writes it, the gateway reads it, each in its own thread."""
+"""Health of the Triton process: written by the supervisor, read by the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How it is seen that a Triton server is not well: by its processes, by its stages' answers, by a small request."""
+"""Health checks of the Triton process: processes, pings of the stages, a small request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would fail silently or late when a server starts, checked before it does."""
+"""Checks before a server starts, for what would otherwise fail silently or late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel says of processes, read from /proc."""
+"""Processes as /proc describes them."""
 
 from __future__ import annotations
 

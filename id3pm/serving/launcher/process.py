@@ -1,4 +1,4 @@
-"""A server process that does not outlive the one that started it, and the end of those that did."""
+"""A server process that ends with its parent, and the end of those left over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a `tritonserver` comes from on this machine, and what it needs beside itself."""
+"""Finds a `tritonserver` on this machine, and what it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared memory of Triton's Python stubs, which stays in /dev/shm when they are killed, until a reboot."""
+"""Removes the shared memory of killed Triton Python stubs from /dev/shm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps a Triton server alive: looks every second, replaces it when something is wrong, gives up when it must."""
+"""The supervisor: checks the Triton server every second, replaces it, and gives up after repeated failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders for what a server needs beside itself, which do not outlive it for long, however it ends."""
+"""Temporary folders of a server, removed by it or by a later start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which lines of Triton's log matter to people."""
+"""Filters the lines of Triton's log that people need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts a Triton server on a model repository, knows when it is ready, and ends it without losing work."""
+"""Starts a Triton server on a model repository, waits until it is ready, and drains and ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a thread still works, seen from outside also while it is inside one long call of a library."""
+"""Liveness of a thread, also during one long call of a library."""
 
 from __future__ import annotations
 

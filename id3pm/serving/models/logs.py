@@ -1,4 +1,4 @@
-"""This package's log lines in Triton's own log, where `id3pm serve` and operators look for them."""
+"""Log lines of this package in Triton's log."""
 
 from __future__ import annotations
 

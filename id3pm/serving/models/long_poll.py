@@ -1,4 +1,4 @@
-"""Long polls: who waits for the next step of a request is answered by a thread of its own."""
+"""Long polls: a thread answers `watch` requests at the next step."""
 
 from __future__ import annotations
 

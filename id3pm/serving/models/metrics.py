@@ -1,4 +1,4 @@
-"""Numbers about one stage in Triton's `/metrics`.
+"""Metrics of one stage in Triton's `/metrics`.
 
 Triton's own compute statistics end when `execute` returns, which here is before the work begins; these are the true
 ones. An update costs Triton 20 us, so what happens in the sampling loop is noted down and passed on later.

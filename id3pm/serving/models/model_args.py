@@ -1,4 +1,4 @@
-"""What a Triton model learns from its configuration and environment when it starts."""
+"""Settings of a Triton model, from its configuration and environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The photographs that wait for the face stage: a fair share for each caller, bounded in bytes and in work."""
+"""Queue of the face stage: a fair share for each caller, bounded in bytes and in work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requests of a stage by owner and id: an equal second one joins the first, or gets its answer again."""
+"""The request registry of a stage, by owner and id: an equal second request joins the first or gets its answer."""
 
 from __future__ import annotations
 

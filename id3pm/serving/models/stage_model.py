@@ -1,4 +1,4 @@
-"""What the Triton model of a diffusion stage does: read requests, schedule their rows, answer from its own thread."""
+"""The Triton model of a diffusion stage: reads requests, schedules their rows, answers from its own thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few things that this package asks of Triton's Python backend: read a request, answer it exactly once.
+"""Access to Triton's Python backend: reads a request, answers it exactly once.
 
 The backend's module `triton_python_backend_utils` exists only inside a Triton stub, so it is handed in as `pb`.
 """

@@ -1,4 +1,4 @@
-"""A thread that does one job after the other, and of which it can be seen whether it still does."""
+"""A worker thread whose liveness can be observed."""
 
 from __future__ import annotations
 

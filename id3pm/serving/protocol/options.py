@@ -1,4 +1,4 @@
-"""From what a request carries to checked options, one `Row` per image."""
+"""Options of a request, checked: one `Row` per image."""
 
 from __future__ import annotations
 

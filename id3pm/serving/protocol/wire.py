@@ -1,4 +1,4 @@
-"""What travels between a client and the models: names, Triton data types and meanings, in one table.
+"""The wire: option names, Triton data types and meanings, in one table; control requests; encodings.
 
 Nothing here knows Triton's libraries. A test compares the table with every `config.pbtxt` of the model repository.
 """
