@@ -7,7 +7,6 @@ import functools
 import queue
 import statistics
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 import ours
 from id3pm.face.stage import FaceStage
-from id3pm.serving.launcher.control import control
+from id3pm.serving.launcher.control import connection_to, control
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
 from load import memory, stand_ins
@@ -82,7 +81,8 @@ def _cancel(server: TritonServer, stage: str, vector: NDArray[np.float32], seed:
     request_id = f"cancelled-{stage}-{seed}-{time.monotonic_ns()}"
     ask = functools.partial(control, server.http_url, stage)
     before = steps_made(server.metrics_url, stage)
-    with contextlib.closing(tritonclient.grpc.InferenceServerClient(server.grpc_url)) as client:
+    direct = [("grpc.enable_http_proxy", 0)]
+    with contextlib.closing(tritonclient.grpc.InferenceServerClient(server.grpc_url, channel_args=direct)) as client:
         values = {"embedding": vector[None], "seed": np.array([[seed]])}
         values |= {name: np.array([[value]], dtype=np.int32) for name, value in STAGES[stage].items()}
         inputs = [
@@ -115,8 +115,9 @@ def steps_made(metrics_url: str, stage: str) -> int:
 
 def metric(metrics_url: str, name: str, model: str) -> float:
     """One of the server's metrics; 0 before its first value."""
-    with urllib.request.urlopen(f"http://{metrics_url}/metrics", timeout=10) as response:
-        for line in response.read().decode().splitlines():
+    with contextlib.closing(connection_to(metrics_url, 10.0)) as connection:
+        connection.request("GET", "/metrics")
+        for line in connection.getresponse().read().decode().splitlines():
             if line.startswith(f"{name}{{") and f'model="{model}"' in line:
                 return float(line.rsplit(" ", 1)[1])
     return 0.0

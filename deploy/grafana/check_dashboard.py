@@ -37,11 +37,17 @@ def series(prometheus: str, query: str) -> int:
     """
     url = f"{prometheus.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+        with _opener(url).open(url, timeout=TIMEOUT_S) as response:
             answer: dict[str, Any] = json.load(response)
     except urllib.error.HTTPError as error:
         raise ValueError(json.load(error).get("error", str(error))) from error
     return len(answer["data"]["result"])
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Past the proxies of the environment where Prometheus is on this machine."""
+    here = urllib.parse.urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    return urllib.request.build_opener(urllib.request.ProxyHandler({} if here else None))
 
 
 def main(prometheus: str) -> int:

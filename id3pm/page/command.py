@@ -107,6 +107,13 @@ def _service(repository: Path) -> Iterator[str]:
         service.kill()
 
 
+def _no_proxy_to(host: str) -> None:
+    """Gradio asks its own page whether it has started, over HTTP: a proxy of the environment must not stand between."""
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = [os.environ.get(name, ""), "localhost", "127.0.0.1", "::1", host]
+        os.environ[name] = ",".join(dict.fromkeys(entry for entry in hosts if entry))
+
+
 @contextlib.contextmanager
 def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int) -> Iterator[str]:
     """The page while it is served; its address.
@@ -124,6 +131,7 @@ def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int
             if error.name != "gradio":
                 raise
             raise MissingExtraError(f"the page needs Gradio: {how_to_install('web')}") from error
+        _no_proxy_to(host)
         desk = Desk(connect, latent)
         page = app.build(desk, Path(uploads))
         try:

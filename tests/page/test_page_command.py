@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +39,26 @@ def test_a_token_does_not_travel_in_the_clear(tmp_path: Path) -> None:
 def test_an_address_that_is_none_is_named() -> None:
     result = CliRunner().invoke(page_command, ["--server", "http://127.0.0.1"])
     assert result.exit_code == 1 and "host:port" in result.output
+
+
+START = """
+import sys
+from pathlib import Path
+from id3pm.page.command import _page
+from id3pm_client import AsyncClient
+with _page(lambda: AsyncClient("127.0.0.1:1"), Path(sys.argv[1]), "127.0.0.1", 0) as address:
+    print(address, flush=True)
+"""
+
+
+def test_the_page_starts_though_the_environment_has_a_proxy(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    with socket.socket() as unused:  # whoever asks this proxy is refused
+        unused.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        names = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+        environment = {**os.environ, **dict.fromkeys(names, proxy), "no_proxy": "example.org"}
+        environment.pop("NO_PROXY", None)
+        words = [sys.executable, "-c", START, str(tmp_path)]
+        ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.stdout.startswith("http://127.0.0.1:"), ended.stderr

@@ -1,0 +1,24 @@
+"""What the project itself sends stays on this machine, so no proxy of the environment may stand between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = [path for folder in ("id3pm", "client/src", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+CHANNELS = ("insecure_channel(", "secure_channel(", ".InferenceServerClient(")
+
+
+def test_every_grpc_channel_says_whether_it_takes_a_proxy() -> None:
+    makers = [path for path in FILES if any(word in path.read_text() for word in CHANNELS)]
+    assert len(makers) >= 3
+    for path in makers:
+        text = path.read_text()
+        assert "grpc.enable_http_proxy" in text or "NO_PROXY_ARG" in text, path
+
+
+@pytest.mark.parametrize("word", ["urlopen(", "import requests", "trust_env=True"])
+def test_http_is_asked_with_what_takes_no_proxy_by_itself(word: str) -> None:
+    assert not [path for path in FILES if word in path.read_text()]
