@@ -32,7 +32,7 @@ COMMANDS = {
     "build": Command("id3pm.export.build:main", "a bundle -> verified engines in a model repository", "export"),
     "build-faces": Command("id3pm.export.face.build:main", "face-recognition model -> the server's face stage", "face"),
     "card": Command("id3pm.formats.model_card:card_command", "write or renew a bundle's MODEL_CARD.md", "export"),
-    "convert": Command("id3pm.unet.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
+    "convert": Command("id3pm.training.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
     "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
     "embed-dataset": Command(
         _TRAINING + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"

@@ -113,6 +113,10 @@ class Bundle:
                 raise ConfigError(rule)
 
 
+BUNDLE_KEYS = frozenset({field.name for field in dataclasses.fields(Bundle)} | {HASHES_KEY})
+"""The keys of bundle.json."""
+
+
 def weights_file(stage: Stage) -> str:
     """Name of the weight file of a stage inside the bundle."""
     return f"{stage}.safetensors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from id3pm.attributes import fields_of
 from id3pm.attributes.ffhq import encode_ffhq
 from id3pm.errors import InvalidInputError
-from id3pm.training.sources import Source
+from id3pm.formats.json_files import parse_json
+from id3pm.training.sources import Source, stems
 
 HELD_OUT = {"training": False, "validation": True}
 
@@ -49,10 +49,10 @@ class Split:
         Raises:
             InvalidInputError: The metadata do not list it.
         """
-        stem = _stem(name)
-        if not stem.isdecimal() or int(stem) not in self._held_out:
-            raise InvalidInputError(f"{self._file} does not list {stem}")
-        return self._held_out[int(stem)]
+        for stem in _stems(name):
+            if stem.isdecimal() and int(stem) in self._held_out:
+                return self._held_out[int(stem)]
+        raise InvalidInputError(f"{self._file} does not list {_stems(name)[0]}")
 
 
 class AttributeFiles:
@@ -74,25 +74,24 @@ class AttributeFiles:
         Raises:
             InvalidInputError: There is no metadata for it, or a field is missing or wrong.
         """
-        name = f"{_stem(source.name(index))}.json"
-        data: bytes | None
+        names = [f"{stem}.json" for stem in _stems(source.name(index))]
         if self._folder is None:
             data = source.metadata(index)
         else:
-            file = self._folder / name
-            data = file.read_bytes() if file.is_file() else None
+            files = (self._folder / name for name in names)
+            data = next((file.read_bytes() for file in files if file.is_file()), None)
         if data is None:
-            raise InvalidInputError(f"no attributes: {name} is missing")
-        return encode_ffhq(_read_json(data, name), self.attribute_set)
+            raise InvalidInputError(f"no attributes: {' or '.join(names)} is missing")
+        return encode_ffhq(_read_json(data, names[0]), self.attribute_set)
 
 
-def _stem(name: str) -> str:
-    """`part.tar:00000/00042.png` -> `00042`."""
-    return Path(name.rsplit(":", 1)[-1]).name.split(".", 1)[0]
+def _stems(name: str) -> tuple[str, ...]:
+    """`part.tar:00000/00042.png` -> `00042`; see `id3pm.training.sources.stems`."""
+    return stems(Path(name.rsplit(":", 1)[-1]).name)
 
 
 def _read_json(data: bytes, name: str) -> Any:
     try:
-        return json.loads(data)
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise InvalidInputError(f"{name} is no JSON: {error}") from error
+        return parse_json(data, name)
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,27 @@ def _make_shard(job: PictureJob, embedder: Embedder, number: int, indices: range
     columns = _empty_columns(job, embedder)
     if ordered:
         columns = {name: np.stack([row[name] for row in ordered]) for name in columns}
+    _report_skipped(job, indices, skipped)
     shards.write_shard(job.folder, number, columns)
-    with (job.folder / SKIPPED_FILE).open("a", encoding="utf-8") as report:
-        report.writelines(f"{index}\t{job.source.name(index)}\t{skipped[index]}\n" for index in sorted(skipped))
     return len(ordered)
+
+
+def _report_skipped(job: PictureJob, indices: range, skipped: dict[int, str]) -> None:
+    """Writes a line for each skipped picture of a shard, in place of those of an earlier run; before the shard itself.
+
+    So the lines and the pictures kept are together as many as there are pictures, whenever a run was interrupted.
+    """
+    file = job.folder / SKIPPED_FILE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    kept = [line for line in lines if int(line.split("\t", 1)[0]) not in indices]
+    kept += [f"{index}\t{_one_line(job.source.name(index))}\t{_one_line(skipped[index])}" for index in sorted(skipped)]
+    partial = file.with_name(f".{SKIPPED_FILE}.{os.getpid()}.tmp")
+    partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    os.replace(partial, file)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _decoded(
@@ -110,7 +128,9 @@ def _decoded(
         bar.update()
         try:
             group[index] = decode_photo(job.source.read(index))
-        except (ImageError, OSError) as error:
+        except OSError as error:
+            skipped[index] = f"cannot be read: {error.strerror or error}"
+        except ImageError as error:
             skipped[index] = str(error)
         if len(group) >= BATCH_PICTURES or sum(photo.size // 3 for photo in group.values()) >= BATCH_PIXELS:
             yield group

@@ -6,17 +6,21 @@ A picture's number is its place in the sorted source, so it stays the same in ev
 from __future__ import annotations
 
 import bisect
+import collections
 import dataclasses
 import functools
 import itertools
 import tarfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Protocol
 
 from id3pm.errors import ImageError, InvalidInputError, MissingExtraError
 from id3pm.installation import how_to_install
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"})
+OTHER_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".tif", ".tiff"})
+"""Pictures that cannot be read: counted and reported, not passed over."""
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes")
 
 
@@ -28,7 +32,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What to call a picture in reports; its stem is what metadata files call it."""
+        """What to call a picture in reports; its `stems` are what metadata files call it."""
         ...
 
     def read(self, index: int) -> bytes:
@@ -61,7 +65,7 @@ def open_source(path: Path, image_column: str | None = None) -> Source:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     root = path.parent if path.is_file() else path
     by_kind = {
-        "pictures": [file for file in files if file.suffix.lower() in SUFFIXES],
+        "pictures": [file for file in files if _is_picture(file)],
         "tar": [file for file in files if file.suffix == ".tar"],
         "parquet": [file for file in files if file.suffix == ".parquet"],
     }
@@ -106,22 +110,33 @@ class FolderSource:
 
     def metadata(self, index: int) -> bytes | None:
         """See `Source.metadata`."""
-        file = self._files[index].with_suffix(".json")
-        return file.read_bytes() if file.is_file() else None
+        picture = self._files[index]
+        for stem in stems(picture.name):
+            file = picture.with_name(f"{stem}.json")
+            if file.is_file():
+                return file.read_bytes()
+        return None
 
 
-@dataclasses.dataclass
+Place = tuple[int, int]
+"""Offset and size of a member's content, in bytes."""
+
+
+@dataclasses.dataclass(frozen=True)
 class _Sample:
-    """Where the members of one webdataset sample lie: (offset, size) in bytes."""
+    """A picture in a tar file; without `picture` it is a link to something that the file does not hold."""
 
     file: Path
     name: str
-    picture: tuple[int, int] | None = None
-    metadata: tuple[int, int] | None = None
+    picture: Place | None
+    metadata: Place | None
 
 
 class TarSource:
-    """Uncompressed tar files as webdataset has them: members with one name up to the first dot are one sample.
+    """Uncompressed tar files as webdataset has them: every picture is a sample, whatever its name.
+
+    A picture's metadata is the JSON member of its name (`x.left.json` for `x.left.png`), else of its webdataset key,
+    the name up to the first dot (`x.json`). Where a name comes twice, the first picture goes with the first JSON.
 
     Raises:
         InvalidInputError: A file is no tar file, or cut off.
@@ -142,7 +157,8 @@ class TarSource:
     def read(self, index: int) -> bytes:
         """See `Source.read`."""
         sample = self._samples[index]
-        assert sample.picture is not None
+        if sample.picture is None:
+            raise ImageError("a link to a file that is not in the tar file")
         return _read_range(sample.file, sample.picture)
 
     def metadata(self, index: int) -> bytes | None:
@@ -152,22 +168,52 @@ class TarSource:
 
 
 def _index_tar(file: Path) -> list[_Sample]:
-    samples: dict[str, _Sample] = {}
+    """The pictures of a tar file, in its order."""
+    pictures: list[tuple[PurePosixPath, Place | None, str]] = []
+    texts: dict[PurePosixPath, list[Place]] = {}
+    places: dict[PurePosixPath, Place] = {}
     try:
         with tarfile.open(file, "r:") as archive:
             for member in archive:
-                if not member.isfile():
-                    continue
                 path = PurePosixPath(member.name)
-                key = str(path.parent / path.name.split(".", 1)[0])
-                sample = samples.setdefault(key, _Sample(file, member.name))
-                if path.suffix.lower() in SUFFIXES and sample.picture is None:
-                    sample.name, sample.picture = member.name, (member.offset_data, member.size)
-                elif path.suffix.lower() == ".json":
-                    sample.metadata = (member.offset_data, member.size)
+                place = (member.offset_data, member.size) if member.isfile() else None
+                if place is not None:
+                    places[path] = place
+                if _is_picture(path) and (member.isfile() or member.islnk() or member.issym()):
+                    target = PurePosixPath(member.linkname) if member.islnk() else path.parent / member.linkname
+                    pictures.append((path, place, str(target)))
+                elif path.suffix.lower() == ".json" and place is not None:
+                    texts.setdefault(path, []).append(place)
     except tarfile.TarError as error:
         raise InvalidInputError(f"{file.name} is no uncompressed tar file, or damaged: {error}") from error
-    return [sample for sample in samples.values() if sample.picture is not None]
+    seen: collections.Counter[PurePosixPath] = collections.Counter()
+    samples = []
+    for path, place, target in pictures:
+        metadata = _metadata(path, texts, seen[path])
+        samples.append(_Sample(file, str(path), place or places.get(PurePosixPath(target)), metadata))
+        seen[path] += 1
+    return samples
+
+
+def _metadata(path: PurePosixPath, texts: Mapping[PurePosixPath, Sequence[Place]], occurrence: int) -> Place | None:
+    """The JSON of a picture: by its whole stem, else by its webdataset key; the n-th of a name that comes again."""
+    for stem in stems(path.name):
+        found = texts.get(path.parent / f"{stem}.json", ())
+        if found:
+            return found[occurrence] if occurrence < len(found) else None
+    return None
+
+
+def stems(name: str) -> tuple[str, ...]:
+    """What files beside a picture may be called: its name without the ending, and its webdataset key.
+
+    `IMG.2023.01.png` -> `IMG.2023.01`, `IMG`; `00042.png` -> `00042`.
+    """
+    return tuple(dict.fromkeys((PurePosixPath(name).stem, name.split(".", 1)[0] or name)))
+
+
+def _is_picture(path: PurePath) -> bool:
+    return path.suffix.lower() in SUFFIXES | OTHER_SUFFIXES
 
 
 def _read_range(file: Path, place: tuple[int, int]) -> bytes:

@@ -123,6 +123,72 @@ def test_a_webdataset_gives_what_the_folder_gives(job: PictureJob, pictures: Pat
         np.testing.assert_array_equal(array, shards.load(other.folder, "train")[name])
 
 
+def add(archive: tarfile.TarFile, name: str, content: bytes = b"", **attributes: object) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for attribute, value in attributes.items():
+        setattr(member, attribute, value)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def test_every_picture_of_a_webdataset_is_kept_or_reported(job: PictureJob, pictures: Path, tmp_path: Path) -> None:
+    good, black = ((pictures / f"00000/0000{number}.png").read_bytes() for number in (0, 1))
+    names = ["IMG.2023.01.png", "IMG.2023.02.png", "x.left.png", "x.right.png", "twice.png", "twice.png", ".png.png"]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in names:
+            add(archive, name, good)
+        add(archive, "black.png", black)
+        add(archive, "old.BMP", b"BM")
+        add(archive, "same.png", type=tarfile.LNKTYPE, linkname="x.left.png")
+        add(archive, "gone.png", type=tarfile.SYMTYPE, linkname="../elsewhere/gone.png")
+        add(archive, "notes.txt", b"no picture")
+    source = open_source(tmp_path / "a.tar")
+    assert len(source) == len(names) + 4
+    assert embed_pictures(dataclasses.replace(job, source=source)) == PictureReport(kept=len(names) + 1, skipped=3)
+    lines = (job.folder / "skipped.tsv").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[1] for line in lines] == ["a.tar:black.png", "a.tar:old.BMP", "a.tar:gone.png"]
+    assert "a link to a file that is not in the tar file" in lines[2]
+
+
+def test_metadata_of_a_webdataset_go_with_their_pictures(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("x.left.png", "x.right.png", "y.1.png", "y.2.png", "twice.png", "twice.png", "bare.png"):
+            add(archive, name, b"picture")
+        for name, text in (
+            ("x.left", b"left"),
+            ("x.right", b"right"),
+            ("y", b"both"),
+            ("twice", b"1"),
+            ("twice", b"2"),
+        ):
+            add(archive, f"{name}.json", text)
+    source = open_source(tmp_path / "a.tar")
+    found = [source.metadata(index) for index in range(len(source))]
+    assert found == [b"left", b"right", b"both", b"both", b"1", b"2", None]
+
+
+def test_a_folder_reports_pictures_that_it_cannot_read(job: PictureJob, pictures: Path) -> None:
+    for name in ("scan.tiff", "phone.HEIC", "anim.gif"):
+        (pictures / name).write_bytes(b"another format")
+    (pictures / "dots.in.name.json").write_text("{}")
+    (pictures / "dots.in.name.png").write_bytes((pictures / "00000/00000.png").read_bytes())
+    source = open_source(pictures)
+    assert embed_pictures(dataclasses.replace(job, source=source)) == PictureReport(kept=3, skipped=5)
+    lines = (job.folder / "skipped.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 5 and {line.split("\t")[1] for line in lines} >= {"scan.tiff", "phone.HEIC", "anim.gif"}
+    assert source.metadata([source.name(index) for index in range(len(source))].index("dots.in.name.png")) == b"{}"
+
+
+def test_a_shard_made_again_is_reported_once(job: PictureJob) -> None:
+    embed_pictures(job)
+    before = (job.folder / "skipped.tsv").read_text(encoding="utf-8")
+    for number in (1, 0):
+        shards.shard_path(job.folder, number).unlink()
+    embed_pictures(job)
+    after = (job.folder / "skipped.tsv").read_text(encoding="utf-8")
+    assert sorted(after.splitlines()) == sorted(before.splitlines())
+
+
 @pytest.mark.parametrize("struct", [True, False])
 def test_parquet_gives_what_the_folder_gives(job: PictureJob, pictures: Path, tmp_path: Path, struct: bool) -> None:
     import pyarrow as pa
@@ -177,7 +243,12 @@ def test_pictures_without_metadata_are_reported(job: PictureJob, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("[]", "not FFHQ"), ("{", "no JSON"), ('{"0": {"category": "test"}}', "category='test'"), ('{"a": {}}', "'a'")],
+    [
+        ("[]", "not FFHQ"),
+        ("{", "ffhq.json is not JSON: line 1, column 2"),
+        ('{"0": {"category": "test"}}', "category='test'"),
+        ('{"a": {}}', "'a'"),
+    ],
 )
 def test_other_metadata_are_refused(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "ffhq.json"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from id3pm.config import PAPER_SR_SAMPLING, DiffusionConfig, SamplingOptions, UNetConfig, to_json
-from id3pm.errors import BundleError, CheckpointError, ConfigError
+from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
+from id3pm.export.face import build as face_models
+from id3pm.face.models import require_id_vector_model
 from id3pm.formats.bundle import load_weights, read_bundle, verify
-from id3pm.unet.convert import PRESETS, convert_command
+from id3pm.training.convert import convert_command
+from id3pm.training.stage_files import EXAMPLE, PRESETS, read_stage
 from id3pm.unet.model import expected_shapes, load_unet
 from tests.golden.unet_cases import inputs, weights
 
@@ -31,7 +35,8 @@ def save_checkpoint(path: Path, config: UNetConfig, without: str = "no key begin
 
 def write_stage(path: Path, config: UNetConfig, **more: Any) -> None:
     diffusion = to_json(DiffusionConfig(diffusion_steps=500, noise_schedule="linear"))
-    path.write_text(json.dumps({"unet": to_json(config), "diffusion": diffusion, **more}))
+    stage = "base" if config.low_res_size is None else "sr"
+    path.write_text(json.dumps({stage: to_json(config), f"{stage}_diffusion": diffusion, **more}))
 
 
 @pytest.fixture
@@ -40,9 +45,9 @@ def convert(tmp_path: Path) -> Iterator[Convert]:
     save_checkpoint(tmp_path / "base.pt", BASE)
     save_checkpoint(tmp_path / "sr.pt", SR)
     write_stage(tmp_path / "base.json", BASE)
-    write_stage(tmp_path / "sr.json", SR, sampling=to_json(PAPER_SR_SAMPLING))
+    write_stage(tmp_path / "sr.json", SR, sr_sampling=to_json(PAPER_SR_SAMPLING))
 
-    def run(*flags: str, **options: str | None) -> Result:
+    def run(*flags: str, proof: bool = False, **options: str | None) -> Result:
         values: dict[str, str | None] = {
             "base": str(tmp_path / "base.pt"),
             "sr": str(tmp_path / "sr.pt"),
@@ -55,7 +60,7 @@ def convert(tmp_path: Path) -> Iterator[Convert]:
         }
         values.update(options)
         arguments = [f"--{key.replace('_', '-')}={value}" for key, value in values.items() if value is not None]
-        return CliRunner().invoke(convert_command, [*arguments, *flags])
+        return CliRunner().invoke(convert_command, [*arguments, *flags, *([] if proof else ["--no-proof"])])
 
     yield run
 
@@ -80,7 +85,8 @@ def test_converted_bundle_holds_the_weights_and_the_configuration(convert: Conve
     assert (bundle.base, bundle.sr, bundle.identity_dim, bundle.attribute_set) == (BASE, SR, 6, None)
     assert bundle.base_diffusion == DiffusionConfig(diffusion_steps=500, noise_schedule="linear")
     assert (bundle.sampling, bundle.sr_sampling) == (SamplingOptions(), PAPER_SR_SAMPLING)
-    assert bundle.training_card == {"converted_from": {"base": "base.pt", "sr": "sr.pt"}}
+    assert bundle.training_card["converted_from"] == {"base": "base.pt", "sr": "sr.pt"}
+    assert bundle.training_card["architecture"]["base"] == "not proven, as asked for"
     assert sorted(file.name for file in (tmp_path / "bundle").iterdir()) == [
         "MODEL_CARD.md",
         "base.safetensors",
@@ -137,6 +143,56 @@ def test_other_names_of_the_identity_layers_are_mapped(convert: Convert, tmp_pat
     assert "expected OLD=NEW" in wrong.output
 
 
+def test_prefixes_of_either_stage_may_be_replaced_by_nothing(convert: Convert, tmp_path: Path) -> None:
+    for name in ("base.pt", "sr.pt"):
+        state = torch.load(tmp_path / name, weights_only=True)
+        torch.save({f"net.{key}": value for key, value in state.items()}, tmp_path / name)
+    assert_refused(convert("--rename=net.="), CheckpointError, "sr.pt", "net.time_embed.0.weight")
+    assert convert("--rename=net.=", "--sr-rename=net.=").exit_code == 0
+    verify(tmp_path / "bundle")
+
+
+def test_wrappers_of_either_stage_are_taken_off_and_said(convert: Convert, tmp_path: Path) -> None:
+    for name, prefix in (("base.pt", "module."), ("sr.pt", "_orig_mod.")):
+        state = torch.load(tmp_path / name, weights_only=True)
+        torch.save({prefix + key: value for key, value in state.items()}, tmp_path / name)
+    result = convert()
+    assert result.exit_code == 0
+    assert "base.pt: took module. off the keys" in result.output
+    assert "sr.pt: took _orig_mod. off the keys" in result.output
+
+
+@pytest.mark.parametrize("name", ["nosuch", "sface:x", "insightface", "insightface:", ":x"])
+def test_an_unknown_fr_model_is_refused_with_those_that_are_known(convert: Convert, name: str) -> None:
+    result = convert(id_vector_model=name)
+    assert_refused(result, InvalidInputError, name, "sface, insightface:PACK, facenet:FILE", "onnx:NAME")
+
+
+@pytest.mark.parametrize("kind", face_models.FORMS)
+def test_every_fr_model_that_can_be_built_can_be_named(kind: str) -> None:
+    kind, colon, _ = kind.partition(":")
+    require_id_vector_model(f"{kind}:mine" if colon else kind)
+
+
+def test_the_example_in_the_help_is_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text(EXAMPLE)
+    read = read_stage(tmp_path / "base.json", "base")
+    assert replace(read.unet, dropout=0.1) == PRESETS["paper-base-64"].unet
+    assert read.diffusion == PRESETS["paper-base-64"].diffusion
+    text = CliRunner().invoke(convert_command, ["--help"]).output
+    assert '"attention_resolutions": [32, 16, 8], "num_heads": 3, "resblock_updown": true,\n' in text
+    assert "landmarks" in text
+
+
+def test_a_bundles_own_description_is_a_configuration_of_both_stages(convert: Convert, tmp_path: Path) -> None:
+    assert convert().exit_code == 0
+    (tmp_path / "bundle.json").write_bytes((tmp_path / "bundle/bundle.json").read_bytes())
+    same = str(tmp_path / "bundle.json")
+    assert convert(base_config=same, sr_config=same, out=str(tmp_path / "again")).exit_code == 0
+    first, second = read_bundle(tmp_path / "bundle"), read_bundle(tmp_path / "again")
+    assert (first.base, first.sr, first.base_diffusion) == (second.base, second.sr, second.base_diffusion)
+
+
 def test_existing_bundle_is_replaced_only_by_force(convert: Convert, tmp_path: Path) -> None:
     assert convert().exit_code == 0
     again = convert(name="second")
@@ -158,9 +214,12 @@ def test_default_architecture_is_the_papers(convert: Convert) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "base.json: "),
-        ('{"unet": {}, "diffusion": {}}', "unet: UNetConfig needs"),
-        ('{"unets": {}}', "StageConfig has no unets"),
+        ("{", "line 1, column 2: '{' (expecting property name"),
+        ('{\n  "base": {},\n  "base_diffusion": {}},\n}', "line 3, column 24: '\"base_diffusion\": {}},' (extra data)"),
+        ('{"base": {}, "base_diffusion": {}}', "base.json: base: UNetConfig needs"),
+        ('{"base": {}}', "has no base_diffusion: need an object with 'base'"),
+        ('{"unet": {}}', "has unet: need an object with 'base' (the architecture), 'base_diffusion'"),
+        ("[]", "holds a list: need an object"),
     ],
 )
 def test_wrong_configuration_file_is_named(convert: Convert, tmp_path: Path, content: str, message: str) -> None:
@@ -176,5 +235,5 @@ def test_diverged_weights_are_refused(convert: Convert, tmp_path: Path) -> None:
     state = torch.load(tmp_path / "sr.pt", weights_only=True)
     state["out.2.bias"][0] = torch.nan
     torch.save(state, tmp_path / "sr.pt")
-    assert_refused(convert(), BundleError, "sr.pt: out.2.bias holds NaN or infinity (1 of 6 numbers)")
+    assert_refused(convert(), CheckpointError, "sr.pt: out.2.bias holds NaN or infinity (1 of 6 numbers)")
     assert not (tmp_path / "bundle" / "bundle.json").exists()
