@@ -64,7 +64,7 @@ if [ -n "$ATTRIBUTES" ]; then
     "$PYTHON" -m id3pm measure-dataset --data data/demo --workers "$(nproc)"
     train base "$BASE_MINUTES" --attributes ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"}
     # shellcheck disable=SC2086  # $options is several words
-    "$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$START_FROM" --out "$OUT" --name demo_attributes $options
+    "$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$START_FROM" --out "$OUT" --licence MIT $options
     "$PYTHON" export/build_engines.py --bundle "$OUT" --repository build/attributes
     "$PYTHON" -m id3pm sheet attributes --repository build/attributes
     exit
@@ -73,7 +73,7 @@ fi
 train base "$BASE_MINUTES" ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"} $stream
 train sr "$SR_MINUTES"
 # shellcheck disable=SC2086
-"$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" $options
+"$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" --licence MIT $options
 DATA=data/demo OUT="$OUT" PYTHON="$PYTHON" sh bundles/make_latent.sh
 if [ "$PEOPLE" -gt 0 ]; then
     "$PYTHON" export/build_engines.py --bundle "$OUT"

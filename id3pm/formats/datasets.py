@@ -9,6 +9,7 @@
                              index           int64   [n]           number of the image in its source, ascending
                              attributes      float32 [n, A]        where the set has them; see `id3pm.attributes`
                              held_out        bool    [n]           the test split, where it is not every 20th
+                             complete        bool                  False where more faces of this shard are to come
     attributes.json          how attributes were measured afterwards, where they were (`id3pm measure-dataset`)
     attributes_00000.npz     attributes, index: as above, of shard 0
 
@@ -76,6 +77,20 @@ def shard_size(folder: Path, number: int) -> int | None:
         return None
     with _opened(path) as shard:
         return len(shard["index"])
+
+
+def shard_sizes(folder: Path) -> dict[int, tuple[int, bool]]:
+    """Number of a shard -> its images, and whether it is complete; reads no image.
+
+    Raises:
+        InvalidInputError: A shard is damaged.
+    """
+    sizes = {}
+    for path in sorted(folder.glob("shard_*.npz")):
+        with _opened(path) as shard:
+            complete = bool(shard["complete"]) if "complete" in shard else True
+            sizes[int(path.stem.removeprefix("shard_"))] = (len(shard["index"]), complete)
+    return sizes
 
 
 @contextlib.contextmanager

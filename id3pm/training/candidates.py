@@ -160,5 +160,5 @@ def _processes(given: Candidate) -> Iterator[Candidate]:
             for rescale in (False, True):
                 yield Candidate(
                     given.unet,
-                    DiffusionConfig(diffusion_steps=steps, noise_schedule=schedule, rescale_timesteps=rescale),  # type: ignore[arg-type]
+                    DiffusionConfig(diffusion_steps=steps, noise_schedule=schedule, rescale_timesteps=rescale),
                 )

@@ -34,7 +34,7 @@ faces_option = click.option("--faces", type=FOLDER, default=FACES, help="Face en
 
 @click.command("demo-dataset")
 @click.option("--out", type=FOLDER, default=Path("data/demo"))
-@click.option("--count", type=click.IntRange(1), default=60_000, help="Least number of faces; an existing set grows.")
+@click.option("--count", type=click.IntRange(1), default=60_000, help="Number of faces; an existing set grows.")
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--workers", type=click.IntRange(1), default=2, help="Processes, one core each.")
 @click.option("--held-out-only", is_flag=True, help="Make the held-out people alone, for id3pm train --stream.")
@@ -123,7 +123,7 @@ def measure_dataset_command(data: Path, workers: int) -> None:
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 @click.option("--start-from", type=FOLDER, help="Bundle whose weights a new run starts from; else random weights.")
 @click.option("--allow-data-change", is_flag=True, help="Resume although the data set is another one now.")
-@click.option("--identity-dim", type=click.IntRange(1), help="Length of the ID vectors; else the preset's.")
+@click.option("--identity-dim", type=click.IntRange(1), help="Length of the ID vectors; else the data set's.")
 @click.option("--attributes", is_flag=True, help="Condition the base model on the data set's attributes, too.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps in all; else the preset's.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per step, over all processes; else the preset's.")
@@ -184,9 +184,10 @@ def train_command(
     or `accelerate launch`. SIGTERM and Ctrl-C stop it with a checkpoint.
     """
     config = PRESETS[preset, stage]
-    if identity_dim is not None:
-        if stage == "sr":
-            raise InvalidInputError("--identity-dim belongs to --stage base: super-resolution is unconditional")
+    if stage == "sr" and identity_dim is not None:
+        raise InvalidInputError("--identity-dim belongs to --stage base: super-resolution is unconditional")
+    if stage == "base":
+        identity_dim = identity_dim or shards.describe(data).get("identity_dim") or config.unet.identity_dim
         config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, identity_dim=identity_dim))
     if attributes:
         attribute_set = shards.describe(data).get("attribute_set")
@@ -231,8 +232,8 @@ def train_command(
 @click.option("--base", "base_run", type=FOLDER, required=True, help="Folder of the base run, or of a bundle.")
 @click.option("--sr", "sr_run", type=FOLDER, required=True, help="Folder of the super-resolution run, or of a bundle.")
 @click.option("--out", type=FOLDER, required=True, help="The bundle's folder.")
-@click.option("--name", default="demo")
-@click.option("--licence", default="MIT", help="Licence of the weights.")
+@click.option("--name", help="Name of the bundle [as the folder in --out].")
+@click.option("--licence", required=True, help="Licence of the weights.")
 @click.option("--storage", type=click.Choice(["fp16", "fp32"]), default="fp16")
 @click.option("--steps", type=click.IntRange(1, 1000), default=250, help="Default steps of the base stage.")
 @click.option("--sr-steps", type=click.IntRange(1, 1000), default=250, help="Default steps of super-resolution.")
@@ -246,7 +247,7 @@ def export_bundle_command(
     base_run: Path,
     sr_run: Path,
     out: Path,
-    name: str,
+    name: str | None,
     licence: str,
     storage: Storage,
     steps: int,
@@ -266,7 +267,7 @@ def export_bundle_command(
         base_run,
         sr_run,
         out,
-        name=name,
+        name=name or out.resolve().name,
         licence=licence,
         sampling=SamplingOptions(sampler=sampler, steps=steps, spacing=spacing, eta=eta),
         sr_sampling=dataclasses.replace(

@@ -2,31 +2,35 @@
 
 Candidate number i is a function of (seed, i): its latent is Philox(seed, i). Shard k holds what the filter keeps of
 candidates k * shard_size .. (k + 1) * shard_size - 1, so shards can be made in any order, by any number of processes,
-and again after an interruption, with the same result.
+and again after an interruption, with the same result. The last shard of a set is cut to the number of faces asked for.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
+import itertools
 import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from id3pm.config import to_json
 from id3pm.face.manifest import read_manifest
 from id3pm.formats import datasets as shards
-from id3pm.training.embedding import Embedder, FaceFilter
+from id3pm.training.embedding import Embedded, Embedder, FaceFilter
 from id3pm.training.gan import FaceGenerator
 
 DEMO_FILTER = FaceFilter(min_score=0.85, max_turn=0.25, min_eye_distance=0.2)
 """Clear, roughly frontal faces: the generator's half profiles and failures cost capacity that a small network lacks."""
-CHUNK = 100  # candidates in memory at a time
+CHUNK = 100  # candidates that a process works on at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,75 +73,112 @@ class DemoJob:
 
 
 def make_demo_dataset(job: DemoJob, count: int, workers: int = 1) -> int:
-    """Makes shards until at least `count` faces lie in the folder; what is there already is kept.
+    """Adds faces until `count` lie in the folder; what is there already is kept.
+
+    The last shard is cut where the count is reached, and made whole when the set grows.
 
     Args:
         job: What to make.
-        count: Least number of faces, train and test together.
+        count: Number of faces, train and test together.
         workers: Processes; each uses one core.
 
     Returns:
-        Number of faces in the folder's shards 0 .. last.
+        Number of faces in the folder: `count`, or more where there were more before.
 
     Raises:
         InvalidInputError: The folder holds another data set.
         EngineError: The face models are missing.
     """
     shards.begin(job.folder, job.description())
-    done = 0
+    sizes = shards.shard_sizes(job.folder)
+    there = sum(size for size, _ in sizes.values())
+    if there >= count:
+        return there
+    whole = {number for number, (_, complete) in sizes.items() if complete}
+    done = sum(sizes[number][0] for number in whole)
     with (
-        tqdm(total=count, unit="face", smoothing=0.05) as bar,
+        tqdm(total=count, initial=done, unit="face", smoothing=0.05) as bar,
         ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
     ):
-        numbers = _numbers()
-        pending: dict[Future[int], int] = {}
-        # Shards are asked for one at a time: how many are needed shows only as the filter's yield does.
-        while done < count or pending:
-            while done < count and len(pending) < workers:
-                number = next(numbers)
-                existing = shards.shard_size(job.folder, number)
-                if existing is None:
-                    pending[pool.submit(make_shard, job, number)] = number
-                else:
-                    done += existing
-                    bar.update(existing)
-            for future in wait(pending, return_when=FIRST_COMPLETED).done if pending else ():
-                del pending[future]
-                done += future.result()
-                bar.update(future.result())
+        parts: list[_Chunk] = []
+        for number, last, chunk in _in_order(pool, job, _chunks(job, whole), 2 * workers):
+            kept = chunk.first(count - done)
+            parts.append(kept)
+            done += len(kept.index)
+            bar.update(len(kept.index))
+            if last or done == count:
+                _write(job, number, parts, complete=last and len(kept.index) == len(chunk.index))
+                parts = []
+            if done == count:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
     return done
 
 
-def _numbers() -> Iterator[int]:
-    number = 0
-    while True:
-        yield number
-        number += 1
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Faces that the filter kept of some candidates, with their numbers, int64 [K]."""
+
+    images: NDArray[np.uint8]
+    index: NDArray[np.int64]
+    found: Embedded
+
+    def first(self, count: int) -> _Chunk:
+        """The first faces of it, at most `count`."""
+        found = Embedded(*(getattr(self.found, field.name)[:count] for field in dataclasses.fields(Embedded)))
+        return _Chunk(self.images[:count], self.index[:count], found)
 
 
-def make_shard(job: DemoJob, number: int) -> int:
-    """Makes one shard on one core; returns how many faces it holds."""
+def _chunks(job: DemoJob, whole: set[int]) -> Iterator[tuple[int, bool, NDArray[np.int64]]]:
+    """(shard, whether these are its last, candidates) of all shards that are not whole, in order, without end."""
+    for number in itertools.count():
+        if number in whole:
+            continue
+        wanted = np.arange(number * job.shard_size, (number + 1) * job.shard_size, dtype=np.int64)
+        wanted = wanted[shards.is_test(wanted)] if job.held_out_only else wanted
+        for start in range(0, len(wanted), CHUNK):
+            yield number, start + CHUNK >= len(wanted), wanted[start : start + CHUNK]
+
+
+def _in_order(
+    pool: Executor, job: DemoJob, chunks: Iterator[tuple[int, bool, NDArray[np.int64]]], ahead: int
+) -> Iterator[tuple[int, bool, _Chunk]]:
+    """What becomes of chunks, in their order; `ahead` of them are worked on at a time."""
+    pending: collections.deque[tuple[int, bool, Future[_Chunk]]] = collections.deque()
+    for number, last, candidates in chunks:
+        pending.append((number, last, pool.submit(make_chunk, job, candidates)))
+        if len(pending) == ahead:
+            first, first_last, future = pending.popleft()
+            yield first, first_last, future.result()
+
+
+def make_chunk(job: DemoJob, candidates: NDArray[np.int64]) -> _Chunk:
+    """What the filter keeps of some candidates; on one core."""
     torch.set_num_threads(1)  # this process is one of several
-    generator, embedder = FaceGenerator(), Embedder(job.faces, threads=1)
-    images, parts, index = [], [], []
-    wanted = np.arange(number * job.shard_size, (number + 1) * job.shard_size)
-    wanted = wanted[shards.is_test(wanted)] if job.held_out_only else wanted
-    for start in range(0, len(wanted), CHUNK):
-        candidates = wanted[start : start + CHUNK]
-        pixels = generator.sample(job.seed, candidates.tolist())
-        found = embedder.embed(pixels, job.face_filter)
-        images.append(pixels[found.rows])
-        index.append(candidates[found.rows])
-        parts.append(found)
+    generator, embedder = _tools(job.faces)
+    pixels = generator.sample(job.seed, candidates.tolist())
+    found = embedder.embed(pixels, job.face_filter)
+    return _Chunk(pixels[found.rows], candidates[found.rows], found)
+
+
+@functools.lru_cache(maxsize=1)
+def _tools(faces: Path) -> tuple[FaceGenerator, Embedder]:
+    """What a process needs for every chunk."""
+    return FaceGenerator(), Embedder(faces, threads=1)
+
+
+def _write(job: DemoJob, number: int, parts: Sequence[_Chunk], *, complete: bool) -> None:
+    # What was measured on a shard that was cut is of fewer faces.
+    shards.measured_path(job.folder, shards.shard_path(job.folder, number)).unlink(missing_ok=True)
     shards.write_shard(
         job.folder,
         number,
         {
-            "images": np.concatenate(images),
-            "vectors": np.concatenate([part.vectors for part in parts]),
-            "flipped_vectors": np.concatenate([part.flipped_vectors for part in parts]),
-            "detections": np.concatenate([part.detections for part in parts]),
-            "index": np.concatenate(index),
+            "images": np.concatenate([part.images for part in parts]),
+            "vectors": np.concatenate([part.found.vectors for part in parts]),
+            "flipped_vectors": np.concatenate([part.found.flipped_vectors for part in parts]),
+            "detections": np.concatenate([part.found.detections for part in parts]),
+            "index": np.concatenate([part.index for part in parts]),
+            "complete": np.bool_(complete),
         },
     )
-    return sum(map(len, index))

@@ -185,16 +185,16 @@ def _steps(
         initial=trainer.step,
         unit="step",
         disable=not accelerator.is_main_process,
-        mininterval=5.0,
+        mininterval=1.0,
         smoothing=0.1,
     ) as bar:
         for step, losses in trainer.run(should_stop):
             recent.append(losses)
+            bar.set_postfix({name: f"{value:.4f}" for name, value in _means(recent).items()}, refresh=False)
             bar.update()
             if step % options.log_every == 0:
-                means = {name: float(np.mean([line[name] for line in recent])) for name in losses}
+                means = _means(recent)
                 recent.clear()
-                bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
                 if accelerator.is_main_process:
                     line = {"step": step, "images": step * batch_size, "seconds": round(trainer.seconds, 1), **means}
                     with history.open("a", encoding="utf-8") as file:
@@ -206,6 +206,11 @@ def _steps(
                 saved_at = time.monotonic()
     trainer.save()
     show()
+
+
+def _means(recent: list[Losses]) -> Losses:
+    """Mean losses of the steps since the last line of the history."""
+    return {name: float(np.mean([losses[name] for losses in recent])) for name in recent[-1]}
 
 
 class _Pictures:

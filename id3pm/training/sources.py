@@ -188,10 +188,10 @@ def _index_tar(file: Path) -> list[_Sample]:
         raise InvalidInputError(f"{file.name} is no uncompressed tar file, or damaged: {error}") from error
     seen: collections.Counter[PurePosixPath] = collections.Counter()
     samples = []
-    for path, place, target in pictures:
-        metadata = _metadata(path, texts, seen[path])
-        samples.append(_Sample(file, str(path), place or places.get(PurePosixPath(target)), metadata))
-        seen[path] += 1
+    for name, place, target in pictures:
+        metadata = _metadata(name, texts, seen[name])
+        samples.append(_Sample(file, str(name), place or places.get(PurePosixPath(target)), metadata))
+        seen[name] += 1
     return samples
 
 

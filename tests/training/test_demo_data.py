@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from id3pm.errors import InvalidInputError
 from id3pm.formats import datasets as shards
 from id3pm.training import demo_data
-from id3pm.training.demo_data import DemoJob, make_demo_dataset, make_shard
+from id3pm.training.demo_data import DemoJob, make_demo_dataset
 from id3pm.training.embedding import Embedded, FaceFilter, mirror_landmarks
 from id3pm.training.gan import FaceGenerator, latents
 
@@ -70,46 +71,62 @@ def test_a_face_depends_on_seed_and_index_alone() -> None:
     assert abs(many.mean()) < 0.02 and abs(many.std() - 1.0) < 0.02
 
 
-def test_an_interrupted_set_is_completed_with_the_same_shards(job: DemoJob, tmp_path: Path) -> None:
-    total = make_demo_dataset(job, count=12, workers=2)
-    assert total >= 12
-    other = dataclasses.replace(job, folder=tmp_path / "other")
-    make_demo_dataset(other, count=1)
-    stamp = shards.shard_path(other.folder, 0).stat().st_mtime_ns
-    assert make_demo_dataset(other, count=12) >= 12
-    assert shards.shard_path(other.folder, 0).stat().st_mtime_ns == stamp
+def everything(folder: Path) -> dict[str, NDArray[np.generic]]:
+    """All arrays of a set, in order of the faces' numbers."""
+    halves = []
     for split in ("train", "test"):
-        try:
-            first, second = (shards.load(folder, split) for folder in (job.folder, other.folder))  # type: ignore[arg-type]
-        except InvalidInputError:
-            continue  # so few faces may leave the test half empty
-        common = np.intersect1d(first["index"], second["index"])
-        assert len(common)
-        for name in shards.ARRAYS:
-            rows = [np.isin(arrays["index"], common) for arrays in (first, second)]
-            np.testing.assert_array_equal(first[name][rows[0]], second[name][rows[1]])
+        with contextlib.suppress(InvalidInputError):  # so few faces may leave the test half empty
+            halves.append(shards.load(folder, split))  # type: ignore[arg-type]
+    arrays = {name: np.concatenate([half[name] for half in halves]) for name in shards.ARRAYS}
+    order = np.argsort(arrays["index"])
+    return {name: array[order] for name, array in arrays.items()}
 
 
-def test_a_shard_holds_what_the_filter_kept_under_its_number(job: DemoJob) -> None:
-    job.folder.mkdir()
-    kept = make_shard(job, 2)
-    with np.load(shards.shard_path(job.folder, 2)) as shard:
-        assert kept == len(shard["index"]) == shards.shard_size(job.folder, 2)
-        assert set(shard["index"]) <= set(range(24, 36))
-        np.testing.assert_array_equal(shard["images"], FaceGenerator().sample(0, shard["index"].tolist()))
-        np.testing.assert_array_equal(shard["flipped_vectors"], -shard["vectors"])
+@pytest.mark.parametrize("count", [1, 7, 23])
+def test_count_means_count(job: DemoJob, count: int) -> None:
+    assert make_demo_dataset(job, count=count, workers=2) == count
+    faces = everything(job.folder)
+    assert len(faces["index"]) == count
+    assert (np.diff(faces["index"]) > 0).all()
+    np.testing.assert_array_equal(faces["images"], FaceGenerator().sample(0, faces["index"].tolist()))
+    np.testing.assert_array_equal(faces["flipped_vectors"], -faces["vectors"])
     assert not list(job.folder.glob("*.tmp"))
+
+
+def test_a_set_that_grows_is_the_set_made_at_once(job: DemoJob, tmp_path: Path) -> None:
+    make_demo_dataset(job, count=20, workers=2)
+    grown = dataclasses.replace(job, folder=tmp_path / "grown")
+    for count in (3, 11, 20):
+        assert make_demo_dataset(grown, count, workers=1) == count
+    first, second = everything(job.folder), everything(grown.folder)
+    for name in shards.ARRAYS:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_what_is_there_is_kept(job: DemoJob) -> None:
+    make_demo_dataset(job, count=20)
+    stamps = {path: path.stat().st_mtime_ns for path in job.folder.iterdir()}
+    assert make_demo_dataset(job, count=5) == 20, "the folder has more: none are removed, and all are counted"
+    assert {path: path.stat().st_mtime_ns for path in job.folder.iterdir()} == stamps
+    shards.shard_path(job.folder, 1).unlink()  # as an interrupted run leaves it
+    before = shards.shard_path(job.folder, 0).stat().st_mtime_ns
+    assert make_demo_dataset(job, count=20) == 20
+    assert shards.shard_path(job.folder, 0).stat().st_mtime_ns == before
+
+
+def test_the_bar_shows_faces_as_they_come(job: DemoJob, capfd: pytest.CaptureFixture[str]) -> None:
+    make_demo_dataset(job, count=9)
+    assert "9/9" in capfd.readouterr().err
 
 
 def test_held_out_people_may_be_made_alone(job: DemoJob, tmp_path: Path) -> None:
     whole = dataclasses.replace(job, shard_size=200)
     alone = dataclasses.replace(whole, folder=tmp_path / "alone", held_out_only=True)
-    for one in (whole, alone):
-        shards.begin(one.folder, one.description())
-        make_shard(one, 0)
+    make_demo_dataset(alone, count=3)
+    assert make_demo_dataset(whole, count=200) == 200
     expected, found = shards.load(whole.folder, "test"), shards.load(alone.folder, "test")
     for name in shards.ARRAYS:
-        np.testing.assert_array_equal(found[name], expected[name])
+        np.testing.assert_array_equal(found[name], expected[name][:3])
     with pytest.raises(InvalidInputError, match="no train images"):
         shards.load(alone.folder, "train")
     with pytest.raises(InvalidInputError, match="held_out_only"):

@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 from id3pm.config import UNetConfig
 from id3pm.errors import InvalidInputError
 from id3pm.face.manifest import read_manifest
-from id3pm.formats import datasets as shards
 from id3pm.training import checkpoint
 from id3pm.training.data import Batch
-from id3pm.training.demo_data import DEMO_FILTER, DemoJob, make_shard
+from id3pm.training.demo_data import DEMO_FILTER, DemoJob, make_demo_dataset
 from id3pm.training.embedding import Embedder
 from id3pm.training.gan import FaceGenerator
 from id3pm.training.presets import DEMO_BASE, TrainConfig
@@ -89,8 +88,7 @@ def test_flipped_people_have_the_vectors_of_their_mirror_images(face_folder: Pat
 @pytest.fixture(scope="module")
 def held_out(face_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = DemoJob(folder=tmp_path_factory.mktemp("data"), faces=face_folder, shard_size=40)
-    shards.begin(job.folder, job.description())
-    make_shard(job, 0)
+    make_demo_dataset(job, count=24)
     return job.folder
 
 
