@@ -1,7 +1,7 @@
 """The pictures of the page in the documentation, by a headless Chromium: `web.png` and `web_forming.png`.
 
     python demo/page.py --repository build/attributes
-    python demo/screenshots.py --out docs
+    python demo/screenshots.py                # to out/web; --out docs replaces those of the documentation
 
 Needs Chromium, its driver and `pip install -e ".[dev]"`.
 """
@@ -162,7 +162,7 @@ class Sitter:
 
 @click.command()
 @click.option("--page", default="http://127.0.0.1:7860", show_default=True, help="Address of a page that runs.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("docs"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out/web"), show_default=True)
 @click.option("--width", type=click.IntRange(800), default=1440, show_default=True, help="Of the window, in pixels.")
 def main(page: str, out: Path, width: int) -> None:
     """Take the pictures: attributes and directions at work, and a face that is forming."""

@@ -28,6 +28,8 @@ ROUNDS = (8, 16, 32, 64)
 """Pictures that two networks are compared on: more, the more alike they are."""
 Z_LIMIT, FIRST_Z_LIMIT = 3.0, 5.0
 """Mean difference, in standard errors, that decides; after the first few pictures it takes more."""
+SAME_ERROR = 0.002
+"""Relative difference of errors that is none: more pictures are not worth their time."""
 DENOISES = 0.5
 """Mean squared error of the predicted noise from which on a network is said to denoise nothing; 1 predicts nothing."""
 LOGSNR = (4.0, -8.0)
@@ -124,6 +126,8 @@ class _Trial:
             ratios = np.log(self._first(candidate, count)) - np.log(self._first(best, count))
             spread = float(ratios.std(ddof=1)) / math.sqrt(count)
             z = float(ratios.mean()) / max(spread, 1e-12)
+            if count > ROUNDS[0] and abs(float(ratios.mean())) + Z_LIMIT * spread < SAME_ERROR:
+                return 0
             if abs(z) > (FIRST_Z_LIMIT if count == ROUNDS[0] else Z_LIMIT):
                 return 1 if z > 0 else -1
         return 0

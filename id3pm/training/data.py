@@ -169,8 +169,8 @@ class FaceBatches:
             raise InvalidInputError(f"the images are {size} px: this network needs {unet.image_size}")
         if dim != unet.identity_dim:
             raise InvalidInputError(
-                f"the ID vectors have {dim} numbers: this network needs {unet.identity_dim}; give --identity-dim {dim}, "
-                "or leave it out"
+                f"the ID vectors have {dim} numbers: this network needs {unet.identity_dim}; give "
+                f"--identity-dim {dim}, or leave it out"
             )
         if unet.attribute_dim is not None and arrays.get("attributes", np.zeros((0, 0))).shape[1] != unet.attribute_dim:
             raise InvalidInputError(f"the data set has no attributes of length {unet.attribute_dim}")

@@ -58,12 +58,14 @@ def shared_options(command: F) -> F:
             "--repository",
             type=click.Path(path_type=Path, file_okay=False),
             default=Path("triton_repo"),
+            callback=required_paths("give a model repository with built engines"),
             help="Built engines.",
         ),
         click.option(
             "--photo",
             "photos",
-            type=click.Path(path_type=Path, exists=True),
+            type=click.Path(path_type=Path),
+            callback=required_paths("give a portrait, or a folder of portraits; a checkout of id3pm has demo/people"),
             multiple=True,
             default=(Path("demo/people"),),
             help="Photograph of a person, or a folder of them; may be repeated.",
@@ -76,6 +78,22 @@ def shared_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def required_paths(advice: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A click callback that refuses paths that do not exist, defaults too: those exist in a checkout alone.
+
+    Args:
+        advice: What to give instead.
+    """
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        for path in value if isinstance(value, tuple) else (value,):
+            if not path.exists():
+                raise click.BadParameter(f"there is no {path} in {Path.cwd()}: {advice}")
+        return value
+
+    return check
 
 
 def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.figures.commands import shared_options
+from id3pm.evaluation.figures.commands import required_paths, shared_options
 from id3pm.evaluation.figures.generator import FaceGenerator, Person
 from id3pm.evaluation.figures.grid import Tile, beside, grid
 from id3pm.formats.bundle import Latent, latent_file
@@ -31,7 +31,8 @@ LINE_LENGTH = 13
 
 bundle_option = click.option(
     "--bundle",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False),
+    callback=required_paths("give the bundle that the engines were built from, with its latent/ folder"),
     default=Path("bundles/demo"),
     help="Bundle whose latent/ folder is used.",
 )

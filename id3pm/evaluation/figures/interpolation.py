@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,16 @@ def interpolation_command(
 ) -> None:
     """Interpolation (Figs. 5, 13): a row from one person to the next, with the similarity to both.
 
-    --person shows the row that begins with this person.
+    Measured are neighbours in the row of all people. --person A --person B shows the row from A to B instead of the
+    first ones, a third --person another row, from B to C; a single one the row that begins with it.
     """
     options = given(steps=steps)
     shares = np.linspace(0.0, 1.0, count)
     with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
         people = generator.people(photos)
         pairs = pairs_of(len(people))
-        shown = rows_shown([people[a].name for a, _ in pairs], show, names)
+        measured = len(pairs)
+        pairs, shown = pairs_shown([person.name for person in people], pairs, show, names)
         between = lerp if linear else slerp
         asked = np.stack([between(people[a].vector, people[b].vector, shares) for a, b in pairs])
         faces = generator.generate(asked.reshape(-1, asked.shape[-1]), seed, **options)
@@ -77,6 +80,8 @@ def interpolation_command(
     told = " and ".join(f"from {people[pairs[row][0]].name} to {people[pairs[row][1]].name}" for row in shown)
     title = f"Interpolation {told}\n{notes} Below each image: cosine similarity of its ID vector to both people's."
     sheet = titled(below(*blocks), title)
+    pairs, to_a, to_b = pairs[:measured], to_a[:measured], to_b[:measured]
+    to_asked = faces.similarity.reshape(len(found), count)[:measured]
     report: dict[str, Any] = {
         "seed": seed,
         "options": options,
@@ -85,7 +90,7 @@ def interpolation_command(
         "pairs": [[people[a].name, people[b].name] for a, b in pairs],
         "to_first": listed(to_a),
         "to_second": listed(to_b),
-        "to_asked": listed(faces.similarity.reshape(to_a.shape)),
+        "to_asked": listed(to_asked),
         "correlation_with_t": {"to_first": correlation(to_a, shares), "to_second": correlation(to_b, shares)},
         "monotonic": {"to_first_falls": rising(-to_a), "to_second_rises": rising(to_b)},
     }
@@ -93,7 +98,7 @@ def interpolation_command(
     effect = Effect(
         control=f"interpolation ({'lerp' if linear else 'slerp'})",
         change=f"t 0 -> 1 in {count} images, {len(pairs)} pairs",
-        kept=f"{number(mean(faces.similarity))} to the vector between, {len(faces.images)} images",
+        kept=f"{number(mean(to_asked))} to the vector between, {to_asked.size} images",
         moved=(
             f"similarity to the first {number(first[0])} -> {number(first[-1])}, to the second {number(second[0])} -> "
             f"{number(second[-1])}; correlation with t {correlation(to_a, shares):.2f} and "
@@ -114,3 +119,27 @@ def pairs_of(count: int) -> list[tuple[int, int]]:
         raise InvalidInputError("interpolation needs two people: give --photo twice, or a folder")
     circle = [(a, (a + 1) % count) for a in range(count if count > 2 else 1)]
     return circle[::2] + circle[1::2]
+
+
+def pairs_shown(
+    people: Sequence[str], pairs: Sequence[tuple[int, int]], count: int, names: Sequence[str]
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """The pairs to draw, those that are shown but not among the given ones at the end, and which of them are shown.
+
+    Args:
+        people: Names.
+        pairs: What is measured.
+        count: How many are shown where none is asked for.
+        names: Whom the picture shows: from the first to the second, from the second to the third, and so on.
+
+    Raises:
+        click.BadParameter: There is nobody of a name, or a row would lead from a person to the same.
+    """
+    if len(names) < 2:
+        return list(pairs), rows_shown([people[a] for a, _ in pairs], count, names)
+    row = rows_shown(people, count, names)
+    asked = list(zip(row[:-1], row[1:], strict=True))
+    if any(a == b for a, b in asked):
+        raise click.BadParameter(f"--person {', '.join(names)}: a row leads from one person to another")
+    drawn = [*pairs, *dict.fromkeys(pair for pair in asked if pair not in pairs)]
+    return drawn, [drawn.index(pair) for pair in asked]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,7 +19,7 @@ from id3pm.evaluation.figures import common as latent
 from id3pm.evaluation.figures import directions, interpolation, mean, pca, projection
 from id3pm.evaluation.figures.commands import SHEETS, sheet_group
 from id3pm.evaluation.figures.directions import crosstalk
-from id3pm.evaluation.figures.interpolation import pairs_of
+from id3pm.evaluation.figures.interpolation import pairs_of, pairs_shown
 from id3pm.evaluation.figures.mean import ALTERED, agreement
 from id3pm.evaluation.figures.projection import powers
 from id3pm.idspace.directions import Card, Direction, Directions
@@ -84,6 +86,37 @@ def test_interpolation_falls_from_the_first_and_rises_to_the_second(
     assert np.abs(stuck[:, -1] - stuck[:, 0]).max() < 0.01
 
 
+def test_interpolation_shows_the_row_between_the_two_people_that_are_named() -> None:
+    people, circle = ["01", "02", "03", "04"], pairs_of(4)
+    drawn, shown = pairs_shown(people, circle, 2, ("04", "02"))
+    assert [drawn[row] for row in shown] == [(3, 1)] and drawn[:4] == circle, "what is measured stays the same"
+    drawn, shown = pairs_shown(people, circle, 2, ("04", "02", "01", "02"))
+    assert [drawn[row] for row in shown] == [(3, 1), (1, 0), (0, 1)]
+    drawn, shown = pairs_shown(people, circle, 2, ("03",))
+    assert [drawn[row] for row in shown] == [(2, 3)] and drawn == circle
+    assert pairs_shown(people, circle, 2, ()) == (circle, [0, 1])
+    with pytest.raises(click.BadParameter, match="from one person to another"):
+        pairs_shown(people, circle, 2, ("03", "03"))
+    with pytest.raises(click.BadParameter, match="choose one of 01, 02, 03, 04"):
+        pairs_shown(people, circle, 2, ("03", "09"))
+
+
+@pytest.mark.parametrize(
+    ("sheet", "words", "message"),
+    [
+        ("guidance", (), "there is no triton_repo in .*: give a model repository"),
+        ("interpolation", ("--repository", "."), "there is no demo/people in .*: give a portrait"),
+        ("pca", ("--repository", ".", "--photo", "."), "there is no bundles/demo in .*: give the bundle"),
+    ],
+)
+def test_outside_a_checkout_a_sheet_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sheet: str, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(sheet_group, [sheet, *words])
+    assert result.exit_code == 2 and re.search(message, " ".join(result.output.split())), result.output
+
+
 @pytest.mark.parametrize("fidelity", [1.0, 0.5, 0.0])
 def test_the_axis_sheet_measures_how_much_of_the_step_arrives(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, fidelity: float
@@ -129,7 +162,8 @@ def test_only_what_is_shown_is_enlarged(tmp_path: Path, bundle: Path, monkeypatc
         enlarged = install(monkeypatch, module)
         for shown, times in (("--show", "2"), 2), (("--person", "03"), 1), (("--person", "03", "--person", "00"), 2):
             report(tmp_path, *words, *shown)
-            assert sum(enlarged) == times * count, words[0]
+            rows = 1 if module is interpolation and shown[-1] == "00" else times  # one row leads from 03 to 00
+            assert sum(enlarged) == rows * count, words[0]
             enlarged.clear()
         report(tmp_path, *words, "--no-super-resolution")
         assert not enlarged
