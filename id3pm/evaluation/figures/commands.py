@@ -58,7 +58,6 @@ def shared_options(command: F) -> F:
             "--repository",
             type=click.Path(path_type=Path, file_okay=False),
             default=Path("triton_repo"),
-            callback=required_paths("give a model repository with built engines"),
             help="Built engines.",
         ),
         click.option(

@@ -104,9 +104,8 @@ def test_interpolation_shows_the_row_between_the_two_people_that_are_named() -> 
 @pytest.mark.parametrize(
     ("sheet", "words", "message"),
     [
-        ("guidance", (), "there is no triton_repo in .*: give a model repository"),
-        ("interpolation", ("--repository", "."), "there is no demo/people in .*: give a portrait"),
-        ("pca", ("--repository", ".", "--photo", "."), "there is no bundles/demo in .*: give the bundle"),
+        ("interpolation", (), "there is no demo/people in .*: give a portrait"),
+        ("pca", ("--photo", "."), "there is no bundles/demo in .*: give the bundle"),
     ],
 )
 def test_outside_a_checkout_a_sheet_says_what_to_give(
