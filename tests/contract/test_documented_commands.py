@@ -26,6 +26,7 @@ PAGES = (
     "demo/README.md",
     "docs/analysis.md",
     "docs/face_models.md",
+    "docs/convert.md",
     "docs/training.md",
     "Makefile",
     "Dockerfile",
