@@ -222,7 +222,7 @@ def test_on_image_sees_each_image_as_it_arrives(client: Any, server: Any) -> Non
     ("change", "message"),
     [
         ({"image": None}, "answered nothing as image"),
-        ({"image": np.zeros((1, 256, 256), np.uint8)}, r"image of shape \(256, 256\): expected \(256, 256, 3\)"),
+        ({"image": np.zeros((1, 256, 256), np.uint8)}, r"image of shape \(256, 256\): expected \[S, S, 3\]"),
         ({"image": np.zeros((1, 256, 256, 3), np.float32)}, "answered float32"),
         ({"image_64": np.zeros((2, 64, 64, 3), np.uint8)}, "expected one row of uint8"),
         ({"receipt": np.array([[b"{"]], np.object_)}, "receipt is not one JSON object"),

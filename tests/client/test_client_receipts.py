@@ -45,8 +45,6 @@ class Receipts:
             base["attributes"] = values["attributes"]
         sr = {name: plain.get(f"sr_{name}", 0) for name in ("sampler", "steps", "eta", "consistency")}
         stages = {"base": base, "sr": {**sr, "dynamic_threshold": self.sr_threshold}}
-        if call.model != contract.ID3PM:
-            stages.pop("sr" if call.model == contract.DENOISER_64 else "base")
         vector = call.inputs.get("embedding")
         receipt = {
             "schema": 1,
@@ -63,7 +61,6 @@ class Receipts:
             "image": np.full((1, 256, 256, 3), self.shade, np.uint8),
             "image_64": np.full((1, 64, 64, 3), self.shade, np.uint8),
             "receipt": texts(json.dumps(receipt)),
-            "receipt_64": texts(json.dumps(receipt)),
         }
         return {name: tensors[name] for name in call.outputs}
 
@@ -91,18 +88,15 @@ def test_a_receipt_in_any_form_gives_the_image_again(
         again = client.replay(form, VECTOR)
         assert again.receipt == image.receipt
         assert again.image.tobytes() == image.image.tobytes()
-        assert models(server) == ["denoiser_64", "super_resolution", "id3pm"]
+        assert models(server) == ["id3pm", "id3pm"]
         inputs = server.calls[-1].inputs
         assert all(np.array_equal(inputs[name], sent[name]) for name in sent)
 
 
 def test_one_step_of_each_stage_tells_the_servers_hashes(client: Any, server: FakeServer, receipts: Receipts) -> None:
     client.replay(client.generate(VECTOR, 9, **OPTIONS), VECTOR)
-    _, base, sr, _ = server.calls
-    assert base.inputs["steps"].tolist() == [[1]]
-    assert base.outputs == ("receipt_64",)
-    assert sr.inputs["sr_steps"].tolist() == [[1]]
-    assert set(sr.inputs) <= set(contract.MODELS["super_resolution"].inputs)
+    _, probe, _ = server.calls
+    assert probe.inputs["steps"].tolist() == probe.inputs["sr_steps"].tolist() == [[1]]
 
 
 def test_the_photograph_does_instead_of_the_vector(client: Any, server: FakeServer, receipts: Receipts) -> None:
@@ -138,7 +132,7 @@ def test_what_the_server_would_do_differently_is_named_before_the_work(
     with pytest.raises(ReplayError, match=f"the server cannot make this image again: {field} is ") as caught:
         client.replay(image, VECTOR)
     assert set(caught.value.differences) == {field}
-    assert contract.ID3PM not in models(server)
+    assert [call.inputs["steps"].tolist() for call in server.calls] == [[[1]]]
 
 
 def test_other_pixels_under_the_same_receipt_are_noticed(
@@ -167,7 +161,7 @@ def test_a_server_that_changes_during_the_work_is_noticed(client: Any, server: F
     image = client.generate(VECTOR, 9, **OPTIONS)
 
     def answer(call: Call) -> Any:
-        receipts.engines["sr"] = ("d" if call.model == contract.ID3PM else "b") * 64
+        receipts.engines["sr"] = ("b" if call.inputs["steps"].tolist() == [[1]] else "d") * 64
         return receipts(call)
 
     server.answer = answer

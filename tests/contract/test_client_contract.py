@@ -15,8 +15,8 @@ from id3pm_client import _contract as contract
 DATATYPES = {"TYPE_STRING": "BYTES"}
 # What the client decodes by position or turns into pictures.
 SHAPES = {
-    "image": contract.IMAGE_SHAPE,
-    "image_64": contract.IMAGE_64_SHAPE,
+    "image": (256, 256, 3),
+    "image_64": (64, 64, 3),
     "detection": (contract.DETECTION_LENGTH,),
     "control": (-1,),
     "embedding": (-1,),

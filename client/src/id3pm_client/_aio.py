@@ -194,9 +194,9 @@ class AsyncClient(AsyncFlights):
         if photo is not None:
             embedding = await self.embed(photo, face=face, timeout_s=timeout_s)
         vector = replay.check_vector(embedding)
-        probes: dict[int, Tensors] = {}
-        await self._run(self._flights(replay.probes(vector), timeout_s, [], single=True), probes.__setitem__)
-        replay.check_probes(probes[0], probes[1])
+        probed: dict[int, Tensors] = {}
+        await self._run(self._flights(replay.probe(vector), timeout_s, [], single=True), probed.__setitem__)
+        replay.check_probe(probed[0])
         return replay.check(await self.generate(vector, replay.seed, timeout_s=timeout_s, **replay.options))
 
     async def embed(self, photo: Photo, *, face: str = "largest", timeout_s: float | None = None) -> Embedding:

@@ -27,8 +27,8 @@ class GeneratedImage:
     """One generated face.
 
     Attributes:
-        image: 256 x 256 RGB.
-        image_64: The 64 x 64 RGB image that super-resolution enlarged, or `None` where it was not asked for.
+        image: RGB at the size of the SR stage (256 px in the paper).
+        image_64: The RGB image of the base stage (64 px in the paper), or `None` where it was not asked for.
         seed: The seed that it was made from.
         receipt: Everything that determines the image: seed, options, hashes of weights and engines.
         request_id: Id under which the server knew the request.

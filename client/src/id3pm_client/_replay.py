@@ -75,27 +75,20 @@ class Replay:
         _compare({_HASH: self.receipt.get(_HASH)}, {_HASH: found}, "this is not the ID vector of the receipt")
         return vector
 
-    def probes(self, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[Call]:
-        """One step of each stage, whose receipts tell what the server would write into the image's."""
+    def probe(self, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[Call]:
+        """One step of each stage, whose receipt has all that the server would write into the image's."""
         tensors, attributes = option_tensors({**self.options, "steps": 1, "sr_steps": 1})
-        both = {**tensors, "seed": np.array([[self.seed]], dtype=np.int64)}
-        base: dict[str, Any] = {"embedding": vector[None], **both, **attributes}
-        inputs = contract.MODELS[contract.SUPER_RESOLUTION].inputs
-        small = {name: tensor for name, tensor in both.items() if name in inputs}
-        small["image_64"] = np.zeros((1, *contract.IMAGE_64_SHAPE), np.uint8)
-        return [
-            Call(contract.DENOISER_64, base, ("receipt_64",)),
-            Call(contract.SUPER_RESOLUTION, small, ("receipt",)),
-        ]
+        seed = np.array([[self.seed]], dtype=np.int64)
+        inputs: dict[str, Any] = {"embedding": vector[None], **tensors, "seed": seed, **attributes}
+        return [Call(contract.ID3PM, inputs, ("image", "receipt"))]
 
-    def check_probes(self, base: Tensors, sr: Tensors) -> None:
-        """Compares what the probes told, all but the steps.
+    def check_probe(self, answer: Tensors) -> None:
+        """Compares the receipt of the probe with the image's, all but the steps.
 
         Raises:
             ReplayError: The server would make another image.
         """
-        found, more = json_object(base, "receipt_64"), json_object(sr, "receipt")
-        found = {**found, "stages": {**found.get("stages", {}), **more.get("stages", {})}}
+        found = json_object(answer, "receipt")
         expected, there = _flat(self.receipt), _flat(found)
         for name in _PROBED:
             expected.pop(name, None), there.pop(name, None)

@@ -282,9 +282,9 @@ class Client(SyncFlights):
         vector = replay.check_vector(
             self.embed(photo, face=face, timeout_s=timeout_s) if photo is not None else embedding
         )
-        probes: dict[int, Tensors] = {}
-        self._run(self._flights(replay.probes(vector), timeout_s, [], single=True), probes.__setitem__)
-        replay.check_probes(probes[0], probes[1])
+        probed: dict[int, Tensors] = {}
+        self._run(self._flights(replay.probe(vector), timeout_s, [], single=True), probed.__setitem__)
+        replay.check_probe(probed[0])
         return replay.check(self.generate(vector, replay.seed, timeout_s=timeout_s, **replay.options))
 
     def embed(self, photo: Photo, *, face: str = "largest", timeout_s: float | None = None) -> Embedding:

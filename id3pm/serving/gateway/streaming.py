@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -110,12 +111,13 @@ async def tell_story(wish: Wish, stages: Stages, tell: Tell) -> None:
     vector = ("embedding", "FP32", [1, len(embedding) // 4], embedding)
     message = _message(wish, STAGE_MODELS["base"], [vector], "image_64", "receipt_64")
     base = outputs(await _followed(wish, message, stages, tell))
-    pixels = np.frombuffer(base["image_64"], dtype=np.uint8).reshape(64, 64, 3)
+    pixels = np.frombuffer(base["image_64"], dtype=np.uint8)
+    side = math.isqrt(len(pixels) // 3)
     receipt = texts(base["receipt_64"])[0]
-    picture = encode_png(pixels, {PNG_TEXT_KEY: receipt}, generated=True)
+    picture = encode_png(pixels.reshape(side, side, 3), {PNG_TEXT_KEY: receipt}, generated=True)
     tell("image_64", {"png": base64.b64encode(picture).decode(), "receipt": json.loads(receipt)})
 
-    image = ("image_64", "UINT8", [1, 64, 64, 3], base["image_64"])
+    image = ("image_64", "UINT8", [1, side, side, 3], base["image_64"])
     so_far = ("receipt_64", "BYTES", [1, 1], base["receipt_64"])
     message = _message(wish, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
     sr = outputs(await _followed(wish, message, stages, tell))
