@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,36 @@ from numpy.typing import NDArray
 from id3pm.errors import InvalidInputError
 
 DESCRIPTION = "description"
+OWNER_ONLY = 0o600
 
 
-def write_arrays(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def private(path: str, flags: int) -> int:
+    """Opens a file that only its owner may read, as `open(..., opener=private)`: for biometric data."""
+    descriptor = os.open(path, flags, OWNER_ONLY)
+    os.fchmod(descriptor, OWNER_ONLY)  # it may have been there
+    return descriptor
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    description: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    opener: Callable[[str, int], int] | None = None,
+) -> None:
     """Writes a file atomically; its folder is made if it is missing.
 
     Args:
         path: Of any name; usually ends in `.npz`.
         description: JSON.
         arrays: Name -> array; `description` is taken.
+        opener: As of `open`; `private` for files that only their owner may read.
     """
     assert DESCRIPTION not in arrays
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(description, ensure_ascii=False, allow_nan=False)
     partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as stream:
+    with open(partial, "wb", opener=opener) as stream:
         np.savez(stream, **{DESCRIPTION: np.array(text), **arrays})
     os.replace(partial, file)
 

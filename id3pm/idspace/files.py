@@ -17,7 +17,7 @@ from id3pm.attributes import ATTRIBUTE_SETS, NULL_VALUE
 from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS, measure
 from id3pm.formats import datasets as shards
-from id3pm.formats.arrays import DESCRIPTION, write_arrays
+from id3pm.formats.arrays import DESCRIPTION, private, write_arrays
 
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, AttributeError, TypeError)  # what numpy raises
 VECTORS_KIND = "vectors"
@@ -94,6 +94,8 @@ def saved_model(arrays: Mapping[str, NDArray[Any]]) -> str | None:
 def write_vectors(path: Path, vectors: NDArray[np.float32], id_vector_model: str | None) -> None:
     """Writes ID vectors [N, D] or [D]: as `.npz` with the name of their FR model, else as plain `.npy`.
 
+    They are biometric data: only the owner of the file may read it.
+
     Raises:
         InvalidInputError: `.npz`, and the model is not known.
     """
@@ -108,10 +110,10 @@ def write_vectors(path: Path, vectors: NDArray[np.float32], id_vector_model: str
             "id_vector_model": id_vector_model,
             "identity_dim": vectors.shape[-1],
         }
-        write_arrays(path, description, {"vectors": np.atleast_2d(vectors)})
+        write_arrays(path, description, {"vectors": np.atleast_2d(vectors)}, opener=private)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # np.save would add an extension of its own to a path
+    with open(path, "wb", opener=private) as file:  # np.save would add an extension of its own to a path
         np.save(file, vectors)
 
 

@@ -89,6 +89,7 @@ def test_directions_are_equal(folder: Path) -> None:
 
 def test_saved_vectors_keep_the_name_of_their_model_both_ways(tmp_path: Path) -> None:
     write_vectors(tmp_path / "theirs.npz", PEOPLE[:2], "sface")
+    assert (tmp_path / "theirs.npz").stat().st_mode & 0o777 == 0o600, "biometric data"
     vectors, model = load_vectors(tmp_path / "theirs.npz")
     assert model == "sface" and np.array_equal(vectors, PEOPLE[:2])
     save_vectors(tmp_path / "ours.npz", PEOPLE[0], "sface")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from id3pm.attributes import describe_fields, encode
 from id3pm_client import AsyncClient, Client, InvalidRequestError
+from id3pm_client._contract import OPTIONS
 from tests.integration.test_client_server import QUICK, same
 
 pytestmark = pytest.mark.server
@@ -35,6 +36,10 @@ def test_the_server_describes_its_attributes_to_both_clients(server: Any, client
     described = client.describe()
     assert described == asyncio.run(describe())
     assert described["attributes"] == describe_fields("landmarks")
+    assert described["image_sizes"] == {"image_64": 64, "image": 256}
+    assert (described["defaults"]["steps"], described["defaults"]["sr_steps"]) == (3, 2)
+    assert described["presets"]["fast"]["sr_consistency"] == 1.0
+    assert set(described["presets"]["paper"]) < set(OPTIONS)
     assert {name: described[name] for name in ("bundle", "id_vector_model", "identity_dim", "attribute_set")} == {
         "bundle": "tiny",
         "id_vector_model": "sface",

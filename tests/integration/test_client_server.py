@@ -22,6 +22,7 @@ from id3pm_client import (
     DeadlineExceededError,
     GeneratedImage,
     InvalidRequestError,
+    Retry,
 )
 from id3pm_client._cli import main
 from id3pm_client._connection import Connection
@@ -260,7 +261,7 @@ def test_the_command_line_makes_pictures_of_a_photograph(
     for path in paths:
         with Image.open(path) as image:
             assert image.size == (256, 256)
-    assert main(["--url", server.grpc_url, *arguments, "--steps", "0"]) == 2
+    assert main(["--url", server.grpc_url, *arguments, "--steps", "0", "--overwrite"]) == 2
     assert "steps=0: must be between 1 and 1000" in capsys.readouterr().err
 
 
@@ -271,3 +272,31 @@ def test_a_deadline_that_no_server_can_meet_is_refused_once(client: Client, wire
         client.generate(embedding, 1, timeout_s=0.2, **LONG["denoiser_64"])
     assert until(lambda: wire.metrics().get(rejected, 0) > before, 2)
     assert wire.metrics()[rejected] == before + 1, "not sent again"
+
+
+def test_proxies_of_the_environment_do_not_stand_between(
+    server: Any, embedding: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Client(server.grpc_url, retry=Retry(0), timeout_s=60) as direct:
+        assert direct.generate(embedding, 1, steps=2, sr_steps=1).seed == 1
+
+
+def test_without_a_seed_the_image_and_its_receipt_name_the_one_that_was_taken(
+    client: Client, embedding: np.ndarray
+) -> None:
+    made = client.generate(embedding, steps=2, sr_steps=1)
+    assert made.receipt["seed"] == made.seed
+    again = client.generate(embedding, made.seed, steps=2, sr_steps=1)
+    assert again.image.tobytes() == made.image.tobytes()
+
+
+def test_the_steps_of_a_long_image_are_shown(
+    server: Any, embedding: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("id3pm_client._bar._EVERY_S", 0.0)
+    np.save(tmp_path / "vector.npy", embedding)
+    arguments = ["generate", "--embedding", str(tmp_path / "vector.npy"), "--seed", "1", "--out", str(tmp_path)]
+    assert main(["--url", server.grpc_url, *arguments, "--steps", "250", "--sr-steps", "100"]) == 0
+    assert "/250 steps of denoiser_64" in capsys.readouterr().err

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from stand_in_triton import UNET, StandInEngine, StandInRequest, StandInTriton, control, good, state_of
 
+from id3pm.config import to_json
 from id3pm.errors import ConfigError, DeadlineError, EngineError, FaceError, OverloadedError
 from id3pm.sampling.compute_lock import NoComputeLock
+from id3pm.sampling.presets import PRESETS
 from id3pm.serving.models import model_args
 from id3pm.serving.models.diffusion_stages import DenoiserModel
 from id3pm.serving.models.triton_backend import describe, read_call
@@ -92,8 +94,13 @@ def test_draining_refuses_new_work_and_finishes_the_old(model: DenoiserModel, en
 def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
     plain = control("describe", "")
     model.accept(plain)
+    state = state_of(plain)
+    presets = state.pop("presets")
     known = {"bundle": "stand-in", "id_vector_model": "sface", "identity_dim": UNET.identity_dim}
-    assert state_of(plain) == {**known, "attribute_set": None, "attributes": []}
+    options = {"image_size": UNET.image_size, "defaults": to_json(model.manifest.sampling)}
+    assert state == {**known, "attribute_set": None, "attributes": [], **options}
+    assert presets["fast"] == to_json(PRESETS["fast"].base)
+    assert list(presets) == list(PRESETS)
     model.manifest.attribute_set = "landmarks"
     conditioned = control("describe", "")
     model.accept(conditioned)

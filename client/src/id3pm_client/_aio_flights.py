@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
-from id3pm_client._answers import control_answer
+from id3pm_client._answers import control_answer, description
 from id3pm_client._bar import Bar
 from id3pm_client._connection import Connection
 from id3pm_client._errors import (
@@ -105,10 +105,12 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
     async def describe(self, url: str | None = None) -> Mapping[str, Any]:
         """What a server serves and may be asked for; see `Client.describe`."""
         self._begin()
-        (outcome,) = await self._ask(base.describe_call(self._fleet.server(url)), base.CONTROL_TIMEOUT_S)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return control_answer(outcome)
+        answers: list[Tensors] = []
+        for outcome in await self._ask(base.describe_calls(self._fleet.server(url)), base.CONTROL_TIMEOUT_S):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            answers.append(outcome)
+        return description(*answers)
 
     async def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""

@@ -67,6 +67,37 @@ def control_answer(tensors: Tensors) -> Mapping[str, Any]:
     return json_object(tensors, contract.STATUS)
 
 
+def description(base: Tensors, sr: Tensors) -> Mapping[str, Any]:
+    """What both stages say about themselves, as one: options of super-resolution have the prefix `sr_`."""
+    stages = {"": control_answer(base), "sr_": control_answer(sr)}
+    merged = {name: value for name, value in stages[""].items() if name not in ("image_size", "defaults", "presets")}
+    sizes = [stage.get("image_size") for stage in stages.values()]
+    if None in sizes:  # an older server
+        return merged
+    try:
+        return {
+            **merged,
+            "image_sizes": dict(zip(("image_64", "image"), sizes, strict=True)),
+            "defaults": _options({prefix: stage["defaults"] for prefix, stage in stages.items()}),
+            "presets": {
+                name: _options({prefix: stage["presets"][name] for prefix, stage in stages.items()})
+                for name in stages[""]["presets"]
+            },
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InternalServerError(f"the server's description lacks what it should tell: {error!r}") from None
+
+
+def _options(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The options of both stages, given by prefix, by the names under which they are sent."""
+    return {
+        prefix + name: value
+        for prefix, options in stages.items()
+        for name, value in options.items()
+        if prefix + name in contract.OPTIONS
+    }
+
+
 def preview(png: object) -> Image.Image:
     """A preview, base64 of a PNG file, as RGB."""
     try:

@@ -293,9 +293,9 @@ def ping_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Cal
     return [(server, control_call(stage, "ping", "")) for stage in contract.STAGES]
 
 
-def describe_call(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
-    """Asks a server what it serves; the 64 px stage knows."""
-    return [(server, control_call(contract.DENOISER_64, "describe", ""))]
+def describe_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
+    """Asks both stages of a server what they serve."""
+    return [(server, control_call(stage, "describe", "")) for stage in contract.STAGES]
 
 
 def cancel_calls(flights: Sequence[Flight[TransportT]]) -> list[tuple[Server[TransportT], Call]]:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
-from id3pm_client._answers import control_answer
+from id3pm_client._answers import control_answer, description
 from id3pm_client._bar import Bar
 from id3pm_client._connection import Connection
 from id3pm_client._errors import (
@@ -109,20 +109,24 @@ class SyncFlights(base.BaseClient[SyncTransport]):
             url: Which of this client's servers; `None` for the first.
 
         Returns:
-            `bundle` (name), `id_vector_model`, `identity_dim`, `attribute_set` (`None` without attributes) and
-            `attributes`: a list of fields, each with `name`, `group`, `low`, `high`, `unit`, `default`, `free` and
-            `needed`. Without any attribute all of them are free. Where some are given, each of the others stays free
-            if it is `free`, else takes its `default`; of the `needed` fields of a group at least one must be given.
+            `bundle` (name), `id_vector_model`, `identity_dim`, `image_sizes` (px of `image_64` and `image`), `defaults`
+            (what each sampling option is where it is left out), `presets` (the same of each preset), `attribute_set`
+            (`None` without attributes) and `attributes`: a list of fields, each with `name`, `group`, `low`, `high`,
+            `unit`, `default`, `free` and `needed`. Without any attribute all of them are free. Where some are given,
+            each of the others stays free if it is `free`, else takes its `default`; of the `needed` fields of a group
+            at least one must be given.
 
         Raises:
             InvalidRequestError: No server of this client.
             ClientError: No answer.
         """
         self._check_open()
-        (outcome,) = self._ask(base.describe_call(self._fleet.server(url)), base.CONTROL_TIMEOUT_S)
-        if isinstance(outcome, ClientError):
-            raise outcome
-        return control_answer(outcome)
+        answers: list[Tensors] = []
+        for outcome in self._ask(base.describe_calls(self._fleet.server(url)), base.CONTROL_TIMEOUT_S):
+            if isinstance(outcome, ClientError):
+                raise outcome
+            answers.append(outcome)
+        return description(*answers)
 
     def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.attributes import describe_fields
+from id3pm.config import to_json
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
@@ -22,6 +23,7 @@ from id3pm.formats.images import encode_png
 from id3pm.sampling.batch import Row as SampledRow
 from id3pm.sampling.cost import warm_up
 from id3pm.sampling.observer import Observer
+from id3pm.sampling.presets import PRESETS
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
@@ -250,6 +252,9 @@ class StageModel(abc.ABC):
             "identity_dim": manifest.unet.identity_dim,
             "attribute_set": manifest.attribute_set,
             "attributes": describe_fields(manifest.attribute_set) if self.stage == "base" else [],
+            "image_size": manifest.unet.image_size,
+            "defaults": to_json(manifest.sampling),
+            "presets": {name: to_json(getattr(options, self.stage)) for name, options in PRESETS.items()},
         }
 
     def _status(self) -> dict[str, Any]:
