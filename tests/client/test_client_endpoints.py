@@ -225,3 +225,14 @@ def test_the_command_line_names_an_http_port(tmp_path: Path, capsys: pytest.Capt
     with http_port() as url:
         assert main(["--url", url, "ping"]) == 3
     assert "this client needs the server's gRPC port, usually 8001" in capsys.readouterr().err
+
+
+def test_a_program_hears_of_it_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{unused.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(ClientError):
+            client.generate(VECTOR, [1, 2, 3], timeout_s=2.5)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1, "once, though three images wait"
+    assert told[0].startswith(f"waiting for {url}: failed to connect")

@@ -40,6 +40,8 @@ CONTROL_TIMEOUT_S = 5.0
 # The same for `cancel`, which comes on top of the time limit of the request that has failed.
 CANCEL_TIMEOUT_S = 1.0
 NO_OUTCOME = "the transport gave no outcome within its time limit"
+# A server that has never answered is waited for in silence for so long.
+PATIENCE_S = 1.0
 CLOSED_UNDER = "this client was closed before the answer came"
 
 TransportT = TypeVar("TransportT")
@@ -122,6 +124,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         self._fleet = Fleet([connection.url for connection in connections], transports)
         self._closed = False
         self._waiting: ClientError | None = None  # what the latest attempt failed with, until an answer comes
+        self._warned = False  # whether the log says that a server has been waited for
         self._under_way: set[Flight[TransportT]] = set()  # of all calls of this client that have not ended
         self._prepare()
 
@@ -279,6 +282,9 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         if self._closed:
             raise flight.named(ClosedClientError(f"{CLOSED_UNDER}; the last attempt: {outcome}"))
         self._waiting = outcome
+        if not self._budget.answered and not self._warned and flight.age_s(now) + verdict >= PATIENCE_S:
+            self._warned = True
+            logger.warning("waiting for %s: %s", ", ".join(self.urls), outcome)
         logger.info("request %s at %s: %s; again in %.2f s", flight.request_id, flight.server.url, outcome, verdict)
         return verdict
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import os
 import sys
 import time
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; `None` for the process's own.
     """
     args = _parser().parse_args(arguments)
+    logging.getLogger("id3pm_client").addHandler(logging.NullHandler())  # the progress line says it
     try:
         code = args.command(args)
     except KeyboardInterrupt:

@@ -233,6 +233,10 @@ class Flight(Generic[TransportT]):
         """The same error, saying which request it ended."""
         return error.of_request(self.request_id, self.index, self._label)
 
+    def age_s(self, now: float) -> float:
+        """Seconds since the first attempt."""
+        return 0.0 if self._started is None else now - self._started
+
     def _left_s(self, now: float) -> float:
         assert self._started is not None
         return self._started + self._timeout_s - now
