@@ -47,6 +47,10 @@ class FakeServer:
         self.given_up: list[str] = []
         self.late: list[Call] = []  # what was to be sent over a closed connection
         self.ready = True
+        self.descriptions: dict[str, Any] = {
+            "denoiser_64": {"bundle": "demo", "attributes": []},
+            "super_resolution": {"bundle": "demo", "attributes": []},
+        }
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.RLock()
 
@@ -60,8 +64,8 @@ class FakeServer:
                 self.controls.append((call.model, operation, request_id))
                 if operation == "cancel":
                     return NotServedError(f"no request {request_id}"), 0.0
-                if operation == "describe" and call.model == "denoiser_64":
-                    return {"status": texts('{"bundle": "demo", "attributes": []}')}, 0.0
+                if operation == "describe":
+                    return {"status": texts(json.dumps(self.descriptions[call.model]))}, 0.0
                 return {"status": texts('{"active": 1, "waiting": 2}')}, 0.0
             self.calls.append(call)
             self.working.add((call.model, call.request_id))

@@ -143,9 +143,33 @@ def test_a_saved_picture_carries_its_receipt(client: Any, tmp_path: Path) -> Non
         image.save(tmp_path / "face.jpg")
 
 
-def test_describe_asks_the_stage_that_knows(client: Any, server: Any) -> None:
+def test_describe_asks_both_stages_and_gives_their_options_by_the_names_under_which_they_are_sent(
+    client: Any, server: Any
+) -> None:
+    def stage(size: int, **options: Any) -> dict[str, Any]:
+        return {"bundle": "demo", "image_size": size, "defaults": options, "presets": {"fast": {**options, "steps": 8}}}
+
+    server.descriptions = {
+        "denoiser_64": stage(64, steps=250, consistency=0.0),
+        "super_resolution": stage(256, steps=100, consistency=1.0, guidance_scale=1.0),
+    }
+    assert client.describe() == {
+        "bundle": "demo",
+        "image_sizes": {"image_64": 64, "image": 256},
+        "defaults": {"steps": 250, "sr_steps": 100, "sr_consistency": 1.0},
+        "presets": {"fast": {"steps": 8, "sr_steps": 8, "sr_consistency": 1.0}},
+    }
+    assert server.controls == [(name, "describe", "") for name in ("denoiser_64", "super_resolution")]
+
+
+def test_a_description_of_an_older_server_is_given_as_it_is(client: Any, server: Any) -> None:
     assert client.describe() == {"bundle": "demo", "attributes": []}
-    assert server.controls == [("denoiser_64", "describe", "")]
+
+
+def test_a_description_that_makes_no_sense_is_an_error(client: Any, server: Any) -> None:
+    server.descriptions = dict.fromkeys(("denoiser_64", "super_resolution"), {"image_size": 64, "presets": {"a": 1}})
+    with pytest.raises(InternalServerError, match="the server's description lacks"):
+        client.describe()
 
 
 def test_ping_asks_both_stages(client: Any, server: Any) -> None:
