@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import TOO_MANY, RefusedError
 
 T = TypeVar("T")
-_WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89a-bA-B]")  # characters beyond 2^16, as UTF-8 or as two escapes
+_WIDE = 4  # bytes in which Python keeps every character of a text, where one of them needs so many
 
 
 class Admission:
@@ -30,8 +29,9 @@ class Admission:
 
     def __init__(self, max_bytes: int, max_body: int) -> None:
         self.held = 0
+        self._max_body = max_body
         self._max_bytes = max(max_bytes, max_body)
-        self._most_decoded = max(max_bytes, 3 * max_body)  # a body of ASCII can always be read: see `decoded_size`
+        self._most_decoded = max(max_bytes, 3 * max_body)  # one body can always be read
         self._work = self._questions = 0
         self._parser = asyncio.Lock()
         self._arriving = _Places(self._max_bytes // max_body)
@@ -80,26 +80,27 @@ class Admission:
         """Requests for work whose answers are not written yet."""
         return self._work
 
-    async def parsed(self, body: bytes, parse: Callable[[], T], cost_of: Callable[[bytes], int]) -> T:
+    async def parsed(self, body: bytes, parse: Callable[[], T], text: int = 0) -> T:
         """What `parse` makes of a body: large ones one at a time, beside the event loop, within the limit of bytes.
 
         Args:
             body: What was sent, and is counted.
             parse: Reads it.
-            cost_of: Bytes that this takes beside the body, while it lasts.
+            text: So many of its first bytes are JSON.
 
         Raises:
-            RefusedError: As `parse`; there is no room for what it takes while it lasts, or too many wait before it.
+            RefusedError: As `parse`; it is too large as text, or there is no room for what it takes while it is read.
         """
         if len(body) <= limits.MAX_SMALL_BODY:
             return parse()
-        cost = cost_of(body)
-        if len(body) + cost > self._most_decoded:
+        decoded = decoded_size(body[:text] if text < len(body) else body)
+        if decoded > max(self._max_body, _WIDE * limits.MAX_SMALL_BODY):
             raise RefusedError(
                 "RESOURCE_EXHAUSTED",
-                f"the body of {len(body)} bytes takes {cost} more while it is read: {self._most_decoded} are allowed "
-                "for all bodies; text beyond ASCII takes most",
+                f"the JSON takes {decoded} bytes as text, for it has characters beyond ASCII, and each of its {text} "
+                f"characters takes {_WIDE}: at most {self._max_body} are allowed; use ASCII, or send tensors as binary",
             )
+        cost = 2 * decoded + len(body) - text  # its longest string is there twice, as binary tensors are
         try:
             await asyncio.wait_for(self._parser.acquire(), limits.PARSE_S)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
@@ -192,15 +193,9 @@ class Body:
         self.size += size
 
 
-def decoded_size(body: bytes) -> int:
-    """Most bytes that JSON takes while it is parsed, beside itself: as text, and its longest string once more.
-
-    Python keeps text in 1, 2 or 4 bytes a character, as its widest one needs: one emoji makes four of each.
-    """
-    width = 1
-    if b"\\u" in body or not body.isascii():
-        width = 4 if _WIDE.search(body) else 2
-    return 2 * width * len(body)
+def decoded_size(text: bytes) -> int:
+    """Bytes of a JSON text once it is decoded: one emoji, or one escape that may be one, makes four of each."""
+    return len(text) * (1 if text.isascii() and b"\\u" not in text else _WIDE)
 
 
 def full(what: str) -> RefusedError:

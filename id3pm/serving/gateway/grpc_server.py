@@ -246,7 +246,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
         """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
-        asked, request = await self._admission.parsed(request, functools.partial(read_message, request), len)
+        asked, request = await self._admission.parsed(request, functools.partial(read_message, request))
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
         origin = origin_of(caller, *grpc_peer(context.peer()))

@@ -81,6 +81,7 @@ class HttpConnection(web.RequestHandler):
         self.log_exception("a connection speaks no HTTP", exc_info=exc)
         text = "this is no HTTP request" if status < 500 else "internal error; the server's log says more"
         response = web.json_response({"error": text, "code": code_of(status)}, status=status)
+        response.headers["Server"] = "id3pm"
         response.force_close()
         return response
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 
 from id3pm.serving.gateway.access_log import Journal, note
-from id3pm.serving.gateway.admission import Admission, decoded_size
+from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import MODELS, Access, Caller
 from id3pm.serving.gateway.bodies import BodyReader, gone
 from id3pm.serving.gateway.http_listener import connection_of
@@ -155,7 +155,7 @@ class HttpGateway:
         length = request.headers.get("Inference-Header-Content-Length")
         generate = request.path.endswith("/generate")
         read = functools.partial(read_json, model, body, length, generate=generate)
-        asked, body, new_length = await self._admission.parsed(body, read, decoded_size)
+        asked, body, new_length = await self._admission.parsed(body, read, _text_of(body, length))
         del read  # it holds the body as it was sent
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(body))
         asked.check(caller)
@@ -193,7 +193,7 @@ class HttpGateway:
         with contextlib.ExitStack() as held:
             body = await self._bodies.read(request, held.enter_context(self._admission.body()))
             held.enter_context(self._admission.request(work=True))
-            document = await self._admission.parsed(body, functools.partial(parse_object, body), decoded_size)
+            document = await self._admission.parsed(body, functools.partial(parse_object, body), len(body))
             del body
             return await self._events.answer(request, _origin(request, caller), model, document, held)
 
@@ -253,6 +253,12 @@ class HttpGateway:
 def _origin(request: web.Request, caller: Caller) -> Origin:
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     return origin_of(caller, *(peer[:2] if peer else (None, None)))
+
+
+def _text_of(body: bytes, header_length: str | None) -> int:
+    """So many bytes of a body are JSON, if it is what its header says."""
+    known = header_length is not None and header_length.isascii() and header_length.isdecimal()
+    return min(int(header_length[:12]), len(body)) if known and header_length is not None else len(body)
 
 
 def _answer(answer: HttpAnswer) -> web.Response:
