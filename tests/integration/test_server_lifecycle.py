@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from serving_process import SERVE, Serving, free_ports, group_members, wait_until
 
 from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving.launcher import temp_folders as scratch
@@ -31,94 +27,6 @@ from id3pm.serving.launcher.triton_server import TritonServer
 pytestmark = pytest.mark.server
 PEOPLE = Path(__file__).parents[2] / "demo" / "people"
 TOKEN = "photographs-only-1"
-SERVE = [sys.executable, "-c", "from id3pm.cli import main; main()", "serve"]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [entry.getsockname()[1] for entry in sockets]
-    for entry in sockets:
-        entry.close()
-    return ports
-
-
-def group_members(group: int) -> list[int]:
-    """The processes of a process group that still run."""
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            members.append(int(stat.parent.name))
-    return members
-
-
-def wait_until(condition: Any, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-class Serving:
-    """`id3pm serve` in a process of its own."""
-
-    def __init__(self, repository: Path, *more: str) -> None:
-        self.http_port, grpc_port, metrics_port = free_ports(3)
-        ports = [f"--http-port={self.http_port}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics_port}"]
-        options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports, *more]
-        self.process = subprocess.Popen([*SERVE, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
-        self.said = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        wait_until(lambda: "A face as a PNG" in self.said or self.process.poll() is not None, timeout_s=60)
-        assert self.process.poll() is None, self.said
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr:
-            for line in self.process.stderr:
-                self.said += line
-
-    def tritonserver(self) -> int:
-        """Its child, which leads a process group of its own."""
-        (child,) = children(self.process.pid)
-        return child
-
-    def ready(self) -> bool:
-        return is_ready(f"127.0.0.1:{self.http_port}")
-
-    def end(self) -> int:
-        status = self.process.wait(timeout=60)
-        self._reader.join(timeout=5)
-        return status
-
-    def kill(self) -> None:
-        """Ends it and its server, if they still run."""
-        for group in (*children(self.process.pid), self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-        self.process.wait(timeout=10)
-
-    def generate(self, answers: list[tuple[int, Any]], steps: int) -> threading.Thread:
-        """Starts a request in a thread, which appends status and JSON of the answer."""
-
-        def run() -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
-            body = {"embedding": [0.1] * 128, "seed": 1, "steps": steps}
-            try:
-                connection.request("POST", "/v2/models/id3pm_png/generate", json.dumps(body))
-                response = connection.getresponse()
-                answers.append((response.status, json.loads(response.read())))
-            except (OSError, http.client.HTTPException) as error:
-                answers.append((0, {"error": repr(error)}))
-            connection.close()
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        return thread
 
 
 @pytest.fixture
