@@ -36,7 +36,7 @@ USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --start-period=5m --interval=10s --timeout=5s \
     CMD ["python3", "-c", "import sys; from id3pm.serving.launcher.control import is_ready; sys.exit(not is_ready('127.0.0.1:8000'))"]
-# Docker's SIGTERM must leave time for work in flight: docker stop --time 70. The base image's own entry point chooses the
+# Docker's SIGTERM must leave time for work in flight: docker stop --time 75. The base image's own entry point chooses the
 # CUDA libraries that suit the driver, then becomes the command. With TLS, give --health-cmd a probe of your own.
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "id3pm", "serve", "--host", "0.0.0.0"]
 # Inside the container all addresses are the container's: what is published, and to whom, is decided outside.

@@ -170,7 +170,7 @@ class Upstream:
         )
         if broken or ((vague or code == "INTERNAL") and _DEAD_STUB.fullmatch(message)):
             return self._health.unavailable()
-        if _NO_MEMORY.match(message):
+        if (vague or code == "INTERNAL") and _NO_MEMORY.match(message):
             logger.error("a request was refused: /dev/shm is full; give it more, in a container by --shm-size")
             return RefusedError("UNAVAILABLE", "the server has no shared memory left for this: retry after 1 s")
         message = without_paths(message)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import subprocess
 import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from id3pm.errors import ServerError
 from id3pm.serving.launcher import health_check as checkup_module
 from id3pm.serving.launcher import supervisor as supervisor_module
+from id3pm.serving.launcher.control import ExhaustedError, control, refuses
 from id3pm.serving.launcher.health import Health
 from id3pm.serving.launcher.health_check import Checkup, Patience, ProbeTimeoutError, hung_thread
 from id3pm.serving.launcher.supervisor import MAX_FAILED_STARTS, Supervisor
@@ -67,7 +71,7 @@ class MadeUpServer:
     def poll(self) -> int | None:
         return self.status
 
-    def stop(self) -> bool:
+    def stop(self, drain_s: float | None = None) -> bool:
         self.calls.append("stop")
         return True
 
@@ -152,6 +156,48 @@ def test_one_failed_ping_is_no_fault_two_are() -> None:
     server.state = None
     assert checkup.fault() is None
     assert checkup.fault() == "denoiser_64 failed two pings: no answer"
+
+
+@pytest.mark.parametrize("way", ["grpc", "metrics"])
+def test_a_way_in_that_is_closed_at_two_looks_is_a_fault(way: str) -> None:
+    server = MadeUpServer()
+    checkup = look(server)
+    for closed in ({way: "no such file"}, {}, {way: "no such file"}):
+        server.closed = closed
+        assert checkup.fault() is None
+    assert checkup.fault() == f"tritonserver takes no {way} connections: no such file"
+    checkup.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_no_room_for_another_file_is_no_fault_of_the_server(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The process table, a ping and a connection all need one."""
+    server = MadeUpServer()
+    checkup = look(server)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(number, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MadeUpServer, "refused", full)
+        assert [checkup.fault() for _ in range(4)] == [None] * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", full)
+        checkup._stubs = {os.getpid(): "a model"}
+        assert [checkup.fault() for _ in range(4)] == [None] * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "connect", full)
+        with pytest.raises(ExhaustedError):
+            control("127.0.0.1:1", "denoiser_64", "ping")
+        with pytest.raises(ExhaustedError):
+            refuses("127.0.0.1:1")
+    checkup.close()
+
+
+def test_an_address_says_why_it_takes_no_connections(tmp_path: Path) -> None:
+    assert "No such file" in str(refuses(f"unix:{tmp_path}/gone"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert refuses(f"127.0.0.1:{listening.getsockname()[1]}") is None
 
 
 def test_a_dead_server_and_a_dead_stub_are_faults_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

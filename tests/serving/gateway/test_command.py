@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -23,6 +25,33 @@ def refused(*options: str) -> str:
     result = serve(*options)
     assert isinstance(result.exception, ConfigError), result.exception
     return str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(
+            f"--{name}={value}"
+            for name in ("max-body", "max-bodies")
+            for value in ("inf", "nan", "1e-7", "0", "-1", "1e9")
+        ),
+        *(f"--{name}-timeout={value}" for name in ("drain", "start") for value in ("inf", "nan", "-1", "1e9")),
+        *(f"--threads={value}" for value in ("0", "nan", "1000000000")),
+        *(f"--{name}-port={value}" for name in ("http", "grpc", "metrics") for value in ("-1", "65536", "nan")),
+    ],
+)
+def test_numbers_without_a_meaning_are_refused_with_the_range(option: str) -> None:
+    result = serve(option)
+    assert result.exit_code == 2 and f"Invalid value for '{option.partition('=')[0]}'" in result.output
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"max_body": 0}, {"max_body": 2**31}, {"max_bodies": 1}, {"body_s": math.nan}, {"write_s": math.inf}]
+)
+def test_so_are_they_from_python(numbers: dict[str, Any]) -> None:
+    (name,) = numbers
+    with pytest.raises(ConfigError, match=rf"^{name}=.*: must be between"):
+        GatewayOptions(**numbers)
 
 
 def test_the_network_is_not_let_in_by_accident() -> None:

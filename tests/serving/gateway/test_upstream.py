@@ -53,6 +53,22 @@ def test_a_dead_stub_is_the_servers_fault_and_seen_at_once(ensemble: str) -> Non
         assert read_http(status, ensemble + DEAD) == (503, True)
 
 
+@pytest.mark.parametrize("ensemble", ["", "in ensemble 'id3pm_photo', "])
+def test_shared_memory_that_is_full_is_busy_and_no_failure(ensemble: str) -> None:
+    message = (
+        f"{ensemble}Failed to increase the shared memory pool size for key 'triton_python_backend_shm_region_1' to "
+        "33554432 bytes. If you are running Triton inside docker, use '--shm-size' flag to control the shared memory "
+        "region size. Error: No space left on device"
+    )
+    refusal, woken = read("INTERNAL", message)
+    assert (refusal.code, str(refusal), woken) == (
+        "UNAVAILABLE",
+        "the server has no shared memory left for this: retry after 1 s",
+        False,
+    )
+    assert [read_http(status, message) for status in (500, 400)] == [(503, False)] * 2
+
+
 @pytest.mark.parametrize(
     "message",
     [
