@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from id3pm import __version__
-from id3pm.errors import Id3pmError, MissingExtraError
+from id3pm.errors import Id3pmError, MissingExtraError, os_reason
 from id3pm.installation import how_to_install
 
 
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"id3pm: {error}", err=True)
         sys.exit(1)
     except OSError as error:  # a file or folder that was named cannot be read or written
-        click.echo(f"id3pm: {error.strerror}: {error.filename}" if error.filename else f"id3pm: {error}", err=True)
+        click.echo(f"id3pm: {os_reason(error)}", err=True)
         sys.exit(1)
     else:
         sys.exit(result if isinstance(result, int) else 0)

@@ -108,3 +108,9 @@ class CancelledError(SchedulerError):
 
 class ServerError(Id3pmError):
     """The Triton server cannot be started, or died."""
+
+
+def os_reason(error: OSError) -> str:
+    """An operating-system error for a person: the reason and the files, without its number."""
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([error.strerror or str(error), " -> ".join(files)] if files else [error.strerror or str(error)])

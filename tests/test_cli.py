@@ -48,9 +48,11 @@ def test_every_command_exists_under_its_name(name: str) -> None:
     [
         (ConfigError("steps=-1: must be positive"), "id3pm: steps=-1: must be positive\n"),
         (PermissionError(13, "Permission denied", "/out"), "id3pm: Permission denied: /out\n"),
+        (FileNotFoundError(2, "No such file", "a", None, "b"), "id3pm: No such file: a -> b\n"),
+        (OSError(28, "No space left on device"), "id3pm: No space left on device\n"),
         (OSError("the disk is gone"), "id3pm: the disk is gone\n"),
     ],
-    ids=["package", "file", "system"],
+    ids=["package", "file", "two files", "no file", "system"],
 )
 def test_an_error_is_one_line_and_status_1(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -60,7 +60,9 @@ def read_weights(file: Path) -> dict[str, Float32Array]:
     try:
         with safe_open(file, framework="np") as opened:  # checks the header and where every tensor lies
             names = list(opened.keys())
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise BundleError(f"{file.name} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise BundleError(f"{file.name} is not a readable safetensors file: {error}") from error
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -166,7 +167,9 @@ def read_output(file: Path) -> dict[str, NDArray[np.float32]]:
     try:
         with file.open("rb") as opened, np.load(opened) as arrays:
             found = {name: np.asarray(arrays[name], np.float32) for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except OSError as error:
+        raise InvalidInputError(f"{file.name} cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"{file.name} is no .npz file of arrays: {error}") from error
     allowed = {*INPUTS, "output"}
     if not {"x", "timesteps", "output"} <= set(found) <= allowed:
