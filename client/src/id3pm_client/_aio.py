@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
-from id3pm_client._aio_flights import AsyncFlights
+from id3pm_client._aio_questions import AsyncQuestions
 from id3pm_client._answers import parse_embedding
 from id3pm_client._bar import Bar
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 
-class AsyncClient(AsyncFlights):
+class AsyncClient(AsyncQuestions):
     """Client of ID3PM servers for asyncio: `Client`'s methods as coroutines.
 
     Belongs to one event loop at a time: once that is closed, it connects again in the next (`asyncio.run` twice).

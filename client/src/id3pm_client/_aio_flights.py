@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from id3pm_client import _base as base
-from id3pm_client import _contract as contract
-from id3pm_client._answers import control_answer, description
 from id3pm_client._bar import Bar
 from id3pm_client._connection import Connection
 from id3pm_client._errors import (
@@ -19,8 +17,6 @@ from id3pm_client._errors import (
     ClientError,
     ClosedClientError,
     DeadlineExceededError,
-    NotServedError,
-    UnavailableError,
 )
 from id3pm_client._fleet import Server
 from id3pm_client._flight import Call, Flight, Tensors
@@ -90,46 +86,6 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
             await self._ask(calls, base.CANCEL_TIMEOUT_S)
         finally:
             await _all((server.transport.close() for server in self._fleet.servers), base.CANCEL_TIMEOUT_S)
-
-    async def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
-        """What each stage's scheduler says about itself; see `Client.ping`."""
-        self._begin()
-        calls = base.ping_calls(self._fleet.server(url))
-        answers = {}
-        for (_, call), outcome in zip(calls, await self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            answers[call.model] = control_answer(outcome)
-        return answers
-
-    async def describe(self, url: str | None = None) -> Mapping[str, Any]:
-        """What a server serves and may be asked for; see `Client.describe`."""
-        self._begin()
-        answers: list[Tensors] = []
-        for outcome in await self._ask(base.describe_calls(self._fleet.server(url)), base.CONTROL_TIMEOUT_S):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            answers.append(outcome)
-        return description(*answers)
-
-    async def is_ready(self) -> bool:
-        """Whether at least one server can be reached and says that it takes requests."""
-        self._begin()
-        for server in self._fleet.servers:
-            try:
-                if await _control(server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)):
-                    return True
-            except (UnavailableError, DeadlineExceededError, NotServedError):
-                continue
-        return False
-
-    async def server_info(self, url: str | None = None) -> base.ServerInfo:
-        """Name, version and readiness of a server and of its models; see `Client.server_info`."""
-        self._begin()
-        wire = self._fleet.server(url).transport
-        name, version = await _control(wire.server_metadata(base.CONTROL_TIMEOUT_S))
-        models = {model: await _control(wire.is_ready(model, base.CONTROL_TIMEOUT_S)) for model in contract.MODELS}
-        return base.ServerInfo(name, version, await _control(wire.is_ready(None, base.CONTROL_TIMEOUT_S)), models)
 
     async def _run(self, flights: Sequence[Flight[AsyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
         """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
@@ -338,5 +294,6 @@ async def _only(call: Coroutine[Any, Any, T], timeout_s: float) -> T:
     return outcome
 
 
-async def _control(call: Coroutine[Any, Any, T]) -> T:
+async def control(call: Coroutine[Any, Any, T]) -> T:
+    """Awaits one question to the wire; see `_all`."""
     return await _only(call, base.CONTROL_TIMEOUT_S)

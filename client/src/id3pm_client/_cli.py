@@ -12,9 +12,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ from id3pm_client._bar import Bar
 from id3pm_client._bench import Result
 from id3pm_client._bench import bench as run_bench
 from id3pm_client._cli_files import check_free, make_folder, said, write
+from id3pm_client._cli_output import face_of, show, tell, tell_of_others, waiting
 from id3pm_client._cli_parser import make_parser
 from id3pm_client._connection import DEFAULT_URL
 from id3pm_client._contract import OPTIONS
@@ -35,7 +36,7 @@ from id3pm_client._errors import (
     ReplayError,
     UnavailableError,
 )
-from id3pm_client._images import Embedding, GeneratedImage, png_of
+from id3pm_client._images import GeneratedImage, png_of
 from id3pm_client._seeds import random_seed
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
@@ -43,7 +44,6 @@ from id3pm_client._vectors import load_vectors, save_vectors
 from id3pm_client.latent import slerp
 
 INTERRUPTED = 130
-T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,16 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = args.command(args)
     except KeyboardInterrupt:
-        _tell("interrupted: the server was told to stop")
+        tell("interrupted: the server was told to stop")
         return INTERRUPTED
     except ClientError as error:
-        _tell(f"id3pm-client: {error}")
+        tell(f"id3pm-client: {error}")
         return _exit_code(error)
     except BrokenPipeError:  # whoever reads stdout has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        _tell(f"id3pm-client: {said(error)}")
+        tell(f"id3pm-client: {said(error)}")
         return _exit_code(error)
     return int(code or 0)
 
@@ -85,7 +85,7 @@ def generate(args: argparse.Namespace) -> None:
         write(paths[position], image.png(), args.overwrite)
         if small and image.image_64 is not None:
             write(small[position], png_of(image.image_64, image.receipt), args.overwrite)
-        _print(paths[position], bar)
+        show(paths[position], bar)
 
     how: dict[str, Any] = {"with_64": args.with_64, "on_image": on_image, "progress": bar, **_options(args)}
     with Client(**_settings(args)) as client:
@@ -93,7 +93,7 @@ def generate(args: argparse.Namespace) -> None:
         if vectors is not None:
             client.generate(vectors, seeds, **{**how, **known})
             return
-        on_face = functools.partial(_tell_of_others, args.photo, bar=bar)
+        on_face = functools.partial(tell_of_others, args.photo, bar=bar)
         with client._followed([], bar):
             client.generate_from_photo(args.photo, seeds, face=args.face, on_face=on_face, **how)
 
@@ -102,7 +102,7 @@ def _generate_seeds(given: Sequence[Sequence[int]] | None, vectors: int) -> list
     """One seed for each image: those of `--seed`, or random ones, which are told."""
     if given is None:
         seeds = [random_seed() for _ in range(vectors)]
-        _tell(f"random seed{'s' * (len(seeds) > 1)}: {' '.join(map(str, seeds))}")
+        tell(f"random seed{'s' * (len(seeds) > 1)}: {' '.join(map(str, seeds))}")
         return seeds
     seeds = [seed for several in given for seed in several]
     count = broadcast_length({"--embedding": vectors, "--seed": len(seeds)})
@@ -112,39 +112,8 @@ def _generate_seeds(given: Sequence[Sequence[int]] | None, vectors: int) -> list
 def _one_seed(given: int | None) -> int:
     if given is None:
         given = random_seed()
-        _tell(f"random seed: {given}")
+        tell(f"random seed: {given}")
     return given
-
-
-def _face(client: Client, photo: str, args: argparse.Namespace) -> Embedding:
-    """The face in a photograph; says so if there are others."""
-    found = _waiting(client, f"analysing {photo}", lambda: client.embed(photo, face=args.face))
-    _tell_of_others(photo, found)
-    return found
-
-
-def _tell_of_others(photo: str, found: Embedding, bar: Bar | None = None) -> None:
-    if bar is not None and (found.turned or found.faces > 1):
-        bar.clear()
-    if found.turned:
-        _tell(f"{photo} was turned by {found.turned} degrees counter-clockwise: its face is upright there")
-    if found.faces == 1:
-        return
-    x, y, width, height = (round(float(number)) for number in found.box)
-    _tell(
-        f"{photo} shows {found.faces} faces: the largest is used, {width} x {height} px at ({x}, {y}); "
-        "--face only refuses such photographs"
-    )
-
-
-def _waiting(client: Client, what: str, call: Callable[[], T]) -> T:
-    """Makes a call that has no progress of its own; after a second it says what is waited for."""
-    bar = Bar(0, what)
-    try:
-        with client._followed([], bar):
-            return call()
-    finally:
-        bar.clear()
 
 
 def blend(args: argparse.Namespace) -> None:
@@ -156,10 +125,10 @@ def blend(args: argparse.Namespace) -> None:
 
     def on_image(position: int, image: GeneratedImage) -> None:
         write(paths[position], image.png(), args.overwrite)
-        _print(paths[position], bar)
+        show(paths[position], bar)
 
     with Client(**_settings(args)) as client:
-        first, second = (_face(client, photo, args) for photo in (args.first, args.second))
+        first, second = (face_of(client, photo, args.face) for photo in (args.first, args.second))
         vectors = slerp(first, second, args.share)
         make_folder(args.out)
         options = {**_options(args), "id_vector_model": args.id_vector_model or first.id_vector_model}
@@ -176,7 +145,7 @@ def stream(args: argparse.Namespace) -> None:
     with Client(**_settings(args)) as client:
         make_folder(args.out)
         if args.photo is not None:
-            events = client.stream(_face(client, args.photo, args), seed, **how)
+            events = client.stream(face_of(client, args.photo, args.face), seed, **how)
         else:
             vectors, known = _read_vectors(args)
             events = client.stream(_only(vectors), seed, **{**how, **known})
@@ -184,7 +153,7 @@ def stream(args: argparse.Namespace) -> None:
             for name, image in _pictures(events, bar):
                 path = args.out / f"seed-{seed}{name}.png"
                 write(path, image.png() if isinstance(image, GeneratedImage) else png_of(image), args.overwrite)
-                _print(path, bar)
+                show(path, bar)
 
 
 def _pictures(events: Iterator[Event], bar: Bar) -> Iterator[tuple[str, Image.Image | GeneratedImage]]:
@@ -207,10 +176,10 @@ def embed(args: argparse.Namespace) -> None:
     """Writes the ID vector of a photograph as .npy, or as .npz with the name of its FR model."""
     check_free([args.out], args.overwrite)
     with Client(**_settings(args)) as client:
-        found = _face(client, args.photo, args)
+        found = face_of(client, args.photo, args.face)
     save_vectors(args.out, found.vector, found.id_vector_model)
-    _print(args.out)
-    _tell(f"{found.faces} face(s), detection score {found.score:.2f}, vector of {found.vector.size}")
+    show(args.out)
+    tell(f"{found.faces} face(s), detection score {found.score:.2f}, vector of {found.vector.size}")
 
 
 def replay(args: argparse.Namespace) -> None:
@@ -221,11 +190,11 @@ def replay(args: argparse.Namespace) -> None:
     vector = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
     with Client(**_settings(args)) as client:
         if vector is None:
-            vector = _face(client, args.photo, args)
-        image = _waiting(client, "making the image again", lambda: client.replay(args.receipt, vector))
+            vector = face_of(client, args.photo, args.face)
+        image = waiting(client, "making the image again", lambda: client.replay(args.receipt, vector))
     write(args.out, image.png(), args.overwrite)
-    _print(args.out)
-    _tell(f"the identical image, {image.seconds:.2f} s")
+    show(args.out)
+    tell(f"the identical image, {image.seconds:.2f} s")
 
 
 def bench(args: argparse.Namespace) -> int:
@@ -239,7 +208,7 @@ def bench(args: argparse.Namespace) -> int:
             known: dict[str, Any] = {}
             if args.photo is not None:
                 found = await client.embed(args.photo, face=args.face)
-                _tell_of_others(args.photo, found)
+                tell_of_others(args.photo, found)
                 vectors = found.vector
             else:
                 vectors, known = _read_vectors(args)
@@ -254,7 +223,7 @@ def bench(args: argparse.Namespace) -> int:
             )
 
     result = asyncio.run(run())
-    _print(json.dumps(dataclasses.asdict(result), indent=2) if args.json else result.text())
+    show(json.dumps(dataclasses.asdict(result), indent=2) if args.json else result.text())
     return 1 if result.errors else 0
 
 
@@ -264,15 +233,15 @@ def ping(args: argparse.Namespace) -> None:
     with Client(**_settings(args)) as client:
         for url in client.urls:
             started = time.monotonic()
-            answers[url] = _waiting(client, f"asking {url}", functools.partial(client.ping, url))
-            _tell(f"{url}: ok, {(time.monotonic() - started) * 1e3:.0f} ms")
-    _print(json.dumps(answers if len(answers) > 1 else next(iter(answers.values())), indent=2))
+            answers[url] = waiting(client, f"asking {url}", functools.partial(client.ping, url))
+            tell(f"{url}: ok, {(time.monotonic() - started) * 1e3:.0f} ms")
+    show(json.dumps(answers if len(answers) > 1 else next(iter(answers.values())), indent=2))
 
 
 def describe(args: argparse.Namespace) -> None:
     """Prints what the server serves and may be asked for, as JSON."""
     with Client(**_settings(args)) as client:
-        _print(json.dumps(_waiting(client, f"asking {client.urls[0]}", client.describe), indent=2))
+        show(json.dumps(waiting(client, f"asking {client.urls[0]}", client.describe), indent=2))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -335,18 +304,6 @@ def _exit_code(error: Exception) -> int:
         return 5
     # The remaining OSErrors are files that the user named.
     return 2 if isinstance(error, (InvalidRequestError, OSError)) else 1
-
-
-def _print(result: object, bar: Bar | None = None) -> None:
-    if bar is not None:
-        bar.clear()
-    sys.stdout.write(f"{result}\n")
-    sys.stdout.flush()
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

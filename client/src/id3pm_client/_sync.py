@@ -20,13 +20,13 @@ from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
 from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Event
-from id3pm_client._sync_flights import SyncFlights
+from id3pm_client._sync_questions import SyncQuestions
 
 if TYPE_CHECKING:
     from typing import Unpack
 
 
-class Client(SyncFlights):
+class Client(SyncQuestions):
     """Client of one ID3PM server or of several; thread-safe, to be kept and reused.
 
     with Client("127.0.0.1:8001") as client:

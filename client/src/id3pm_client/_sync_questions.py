@@ -1,0 +1,91 @@
+"""What the blocking client asks a server about itself: readiness, state, what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from id3pm_client import _base as base
+from id3pm_client import _contract as contract
+from id3pm_client._answers import control_answer, description
+from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
+from id3pm_client._flight import Tensors
+from id3pm_client._sync_flights import SyncFlights
+
+
+class SyncQuestions(SyncFlights):
+    """Readiness, ping and description."""
+
+    def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
+        """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
+
+        Unlike `is_ready`, this reaches the process that does the work.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: A stage gave no answer.
+        """
+        self._check_open()
+        calls = base.ping_calls(self._fleet.server(url))
+        answers = {}
+        for (_, call), outcome in zip(calls, self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
+            if isinstance(outcome, ClientError):
+                raise outcome
+            answers[call.model] = control_answer(outcome)
+        return answers
+
+    def describe(self, url: str | None = None) -> Mapping[str, Any]:
+        """What a server serves and may be asked for.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Returns:
+            `bundle` (name), `id_vector_model`, `identity_dim`, `image_sizes` (px of `image_64` and `image`), `defaults`
+            (what each sampling option is where it is left out), `presets` (the same of each preset), `attribute_set`
+            (`None` without attributes) and `attributes`: a list of fields, each with `name`, `group`, `low`, `high`,
+            `unit`, `default`, `free` and `needed`. Without any attribute all of them are free. Where some are given,
+            each of the others stays free if it is `free`, else takes its `default`; of the `needed` fields of a group
+            at least one must be given.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: No answer.
+        """
+        self._check_open()
+        answers: list[Tensors] = []
+        for outcome in self._ask(base.describe_calls(self._fleet.server(url)), base.CONTROL_TIMEOUT_S):
+            if isinstance(outcome, ClientError):
+                raise outcome
+            answers.append(outcome)
+        return description(*answers)
+
+    def is_ready(self) -> bool:
+        """Whether at least one server can be reached and says that it takes requests."""
+        self._check_open()
+        for server in self._fleet.servers:
+            try:
+                if server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S):
+                    return True
+            except (UnavailableError, DeadlineExceededError, NotServedError):
+                continue
+        return False
+
+    def server_info(self, url: str | None = None) -> base.ServerInfo:
+        """Name, version and readiness of a server and of its models.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: No answer.
+        """
+        self._check_open()
+        wire = self._fleet.server(url).transport
+        name, version = wire.server_metadata(base.CONTROL_TIMEOUT_S)
+        models = {model: wire.is_ready(model, base.CONTROL_TIMEOUT_S) for model in contract.MODELS}
+        return base.ServerInfo(name, version, wire.is_ready(None, base.CONTROL_TIMEOUT_S), models)
