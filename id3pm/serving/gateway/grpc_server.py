@@ -23,6 +23,7 @@ from id3pm.serving.gateway.auth import MODELS, Access, Caller
 from id3pm.serving.gateway.connections import Connections
 from id3pm.serving.gateway.grpc_streams import Streams
 from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.message_parts import check_parts
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
 from id3pm.serving.gateway.request import read_message
@@ -126,7 +127,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _model_ready(self, context: Any) -> None:
         async with self._admission.arrival(known=False):
-            name = service_pb2.ModelReadyRequest.FromString(await self._message(context)).name
+            name = service_pb2.ModelReadyRequest.FromString(await self._question_of(context)).name
         ready = self._health.ready and name in MODELS
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
 
@@ -153,7 +154,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _probed(self, context: Any) -> str:
         async with self._admission.arrival(known=False):
-            sent = await self._message(context)
+            sent = await self._question_of(context)
         try:
             return str(grpc_health.HealthCheckRequest.FromString(sent).service)
         except Exception as error:  # DecodeError, which protobuf's implementations do not all define in one place
@@ -164,7 +165,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             self._access.caller(_authorization(context))
             upstream = self._upstreams.get(new_work=False)
             async with self._admission.arrival(known=True):
-                request = await self._message(context)
+                request = await self._question_of(context)
             with self._admission.body() as body, self._admission.request(work=False):
                 body.grow(len(request))
                 await self._write(await _call(upstream, name, request, context), context)
@@ -246,6 +247,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
         """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
+        check_parts(request)
         asked, request = await self._admission.parsed(request, functools.partial(read_message, request))
         note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
         asked.check(caller)
@@ -269,6 +271,19 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             if context.done():  # gRPC has an error of its own for a caller that has gone
                 raise asyncio.CancelledError from error
             raise
+
+    async def _question_of(self, context: Any) -> bytes:
+        """The message of a call that asks for no work.
+
+        Raises:
+            RefusedError: As `_message`, or it is too large.
+        """
+        message = await self._message(context)
+        if len(message) > limits.MAX_QUESTION:
+            raise RefusedError(
+                "RESOURCE_EXHAUSTED", f"the message has {len(message)} bytes: at most {limits.MAX_QUESTION} are allowed"
+            )
+        return message
 
     async def _message(self, context: Any) -> bytes:
         """The message of a unary call.

@@ -23,6 +23,8 @@ PARSE_S: Final = 30.0
 TURN_S: Final = 5.0
 SOON_S: Final = 2.0
 MAX_PARTS: Final = 2**19  # what reading JSON takes its time for; forty 64 px images have so many
+MAX_MESSAGE_PARTS: Final = 4096
+MAX_QUESTION: Final = 64 * _KIB
 MAX_NUMBERS: Final = 2**20  # sixteen 64 px images have 196 608
 MAX_DIMS: Final = 8
 MAX_STRINGS: Final = 64  # the longest tensor has one for each image, or the words of a control request
@@ -111,6 +113,8 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
         Limit(TURN_S, "s", "a gRPC message waits for its place to arrive", "429"),
         Limit(SOON_S, "s", "a gRPC message arrives while others wait for its place", "429"),
         Limit(MAX_PARTS, "", "commas and backslashes of JSON", "400"),
+        Limit(MAX_MESSAGE_PARTS, "", "fields of a gRPC message, those of its inputs included", "400"),
+        Limit(MAX_QUESTION, "bytes", "a gRPC message that asks for no work", "413"),
         Limit(MAX_NUMBERS, "", "numbers of a tensor", "400"),
         Limit(MAX_DIMS, "", "dimensions of a tensor", "400"),
         Limit(MAX_STRINGS, "", "strings of a tensor", "400"),
