@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from made_up_people import ColorJudge, ColorPipeline, write_people
+from made_up_people import ColorJudge, ColorPipeline, color_of, people, write_people
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
@@ -21,6 +21,7 @@ from tiny_bundle import write_tiny_bundle
 from id3pm.errors import InvalidInputError, InvalidOptionError, MissingExtraError
 from id3pm.evaluation import commands
 from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.identity.photographs import People
 from id3pm.formats.images import decode_photo
 
 PEOPLE = 20
@@ -220,3 +221,28 @@ def test_super_resolution_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert np.asarray(picture).std() > 10
     with pytest.raises(InvalidInputError, match="has no pictures"):
         commands._pictures(tmp_path / "data")
+
+
+def test_photographs_are_measured_and_no_picture_is_kept(
+    pipeline: ColorPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((40, 40, 3), 60 * number + 20, np.uint8)).save(folder / f"{number}.png")
+    vectors = people(3)
+    monkeypatch.setattr(
+        commands, "people_of", lambda pictures, stage: People(list(pictures), color_of(vectors), vectors)
+    )
+    arguments = ["photographs", str(folder), "--out", str(tmp_path / "out"), "--seeds", "2"]
+    result = CliRunner().invoke(commands.evaluate_group, arguments, catch_exceptions=False, standalone_mode=False)
+    assert result.exit_code == 0
+    found = json.loads((tmp_path / "out/photographs.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in found["people"][:3]] == ["0.png", "1.png", "2.png"]
+    assert [mean["judge"] for mean in found["means"]] == ["color", "independent"]
+    assert found["means"][0]["similarity"] == pytest.approx(1.0, abs=1e-3)
+    assert found["steps"] == 10 and found["seeds"] == 2
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["photographs.json"]
+    (tmp_path / "empty").mkdir()
+    refused = CliRunner().invoke(commands.evaluate_group, ["photographs", str(tmp_path / "empty")])
+    assert isinstance(refused.exception, InvalidInputError) and "has no pictures" in str(refused.exception)
