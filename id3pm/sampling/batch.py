@@ -30,11 +30,13 @@ class Place(NamedTuple):
         due: Earlier ones go first.
         start: Where the caller's earlier work ends, or the line was.
         end: Where the row's own work ends.
+        overdue: Monotonic seconds after which it goes before all that are not.
     """
 
     due: float
     start: float
     end: float
+    overdue: float
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -64,7 +66,7 @@ class Row:
     on_done: OnDone
     submitted: float
     due: float = math.inf
-    place: Place = Place(0.0, 0.0, 0.0)
+    place: Place = Place(0.0, 0.0, 0.0, math.inf)
     deadline: float = math.inf
     order: int = 0
     started: float | None = None

@@ -12,11 +12,13 @@ many times again for each class that it stands behind the first. So 10 steps ove
 those finish too: whatever arrives later is due later in the end. Rows of one kind go in order of arrival, and are not
 paused for one another. Stages that share a processor take turns by the same order (`id3pm.sampling.compute_lock`).
 
-Between callers the machine is shared fairly (start-time fair queueing, Goyal et al. 1996). Every row brings its caller
-a place in the line, on a clock that counts work: it stands behind all work that the same caller has in flight, and
-beside what other callers begin now. The best row of a caller has its first place, the next one its second. So who sends
-a hundred requests delays the next caller's first one by what is at work, not by the ninety that wait. Classes count
-between callers, too, but none is above the usual one: who could choose to go first would.
+Between callers the machine is shared (after start-time fair queueing, Goyal et al. 1996). Every row brings its caller a
+place in one line, on a clock that counts work: the place starts where all work ends that the caller has in flight, and
+no earlier than what other callers begin now; it is due `STRETCH` times its work later. A caller's best row has its
+first place, the next row the second. So who sends a hundred requests delays another caller by what is at work, not by
+the ninety that wait. Nothing that a caller may choose moves a place forward: neither a deadline, nor a class above the
+usual one. A place that is overdue in seconds goes first, so that nobody starves; a caller's places fall due one after
+the other, so that many of them are no shield.
 """
 
 from __future__ import annotations
@@ -44,18 +46,42 @@ def due_time(arrival: float, service_s: float, priority: int, deadline: float) -
     return min(deadline, arrival + STRETCH * (1 + priority - FIRST_CLASS) * service_s)
 
 
-def take_place(own: Iterable[Place], clock: float, patience_s: float, service_s: float, work_s: float) -> Place:
+def take_place(
+    own: Iterable[Place],
+    clock: float,
+    now: float,
+    service_s: float,
+    work_s: float,
+    priority: int = USUAL_CLASS,
+) -> Place:
     """The place that a row brings its caller; computed once, when it arrives.
 
     Args:
-        own: Places of the same caller's work in flight.
+        own: Places of the same caller's rows in flight.
         clock: Where the line is: the latest start of what has been begun, or end of what has been done.
-        patience_s: Seconds from its arrival until it is due.
+        now: `time.monotonic()` seconds.
         service_s: Seconds that its steps take in a full batch.
         work_s: Seconds of the whole machine that it takes.
+        priority: Its class.
     """
+    own = list(own)
+    stretch = STRETCH * (1 + max(priority, USUAL_CLASS) - FIRST_CLASS)
     start = max([clock, *(place.end for place in own)])
-    return Place(start + patience_s * work_s / service_s, start, start + work_s)
+    overdue = max([now, *(place.overdue for place in own)]) + stretch * service_s
+    return Place(start + stretch * work_s, start, start + work_s, overdue)
+
+
+def standing(place: Place, priority: int, now: float) -> tuple[int, float]:
+    """Who goes first of several callers: the lowest.
+
+    Args:
+        place: The caller's first.
+        priority: Class of what it is used for.
+        now: `time.monotonic()` seconds.
+    """
+    if place.overdue < now:
+        return FIRST_CLASS, place.overdue
+    return max(priority, USUAL_CLASS), place.due
 
 
 def choose(rows: Iterable[Row], max_rows: int, enough: int, now: float) -> list[Row]:
@@ -89,7 +115,8 @@ def best(rows: Iterable[Row], now: float) -> Row | None:
 
 def urgency(row: Row, now: float) -> float:
     """How urgent a row is, for comparison with the best rows of other stages: lower goes first."""
-    return _class_among_callers(row, now) * _CLASS_APART_S + min(row.due, _CLASS_APART_S)
+    group = USUAL_CLASS if row.due < now else max(row.request.priority, USUAL_CLASS)
+    return group * _CLASS_APART_S + min(row.due, _CLASS_APART_S)
 
 
 def _line(rows: Iterable[Row], now: float) -> list[Row]:
@@ -103,13 +130,9 @@ def _line(rows: Iterable[Row], now: float) -> list[Row]:
             row.place = place
     if len(callers) == 1:
         return own
-    return sorted(itertools.chain(*callers.values()), key=lambda row: (_class_among_callers(row, now), row.place))
+    return sorted(itertools.chain(*callers.values()), key=lambda row: standing(row.place, row.request.priority, now))
 
 
 def _rank(row: Row, now: float) -> tuple[int, float, int]:
     """Among the rows of one caller."""
     return (FIRST_CLASS if row.due < now else row.request.priority, row.due, row.order)
-
-
-def _class_among_callers(row: Row, now: float) -> int:
-    return USUAL_CLASS if row.due < now else max(row.request.priority, USUAL_CLASS)

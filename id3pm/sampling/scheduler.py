@@ -142,7 +142,7 @@ class StepScheduler:
         own = (other.place for other in self._in_flight.values() if other.request.caller == row.request.caller)
         work_s = self._yardstick.work_s(row.evaluations_left, self._max_rows)
         service_s = self._yardstick.service_s(row.plan, self._max_rows)
-        return take_place(own, self._clock, row.due - row.submitted, service_s, work_s)
+        return take_place(own, self._clock, row.submitted, service_s, work_s, row.request.priority)
 
     def _work_s(self, rows: Iterable[Row]) -> float:
         """Seconds of work that these rows still need."""

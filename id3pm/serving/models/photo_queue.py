@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from id3pm.errors import OverloadedError
 from id3pm.sampling.admission import has_room
 from id3pm.sampling.batch import Place
-from id3pm.sampling.policy import USUAL_CLASS, due_time, take_place
+from id3pm.sampling.policy import USUAL_CLASS, standing, take_place
 from id3pm.serving.models.triton_backend import Call, Reply
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTO_S, MAX_WAITING_PHOTOS
 from id3pm.serving.protocol.wire import RequestKey
@@ -40,7 +40,7 @@ class PhotoRequest:
     work_s: float
     exact: bool = False
     arrived: float = dataclasses.field(default_factory=time.monotonic)
-    place: Place = Place(0.0, 0.0, 0.0)
+    place: Place = Place(0.0, 0.0, 0.0, math.inf)
     ended: bool = False
 
     def is_named(self, key: RequestKey) -> bool:
@@ -73,7 +73,8 @@ class PhotoQueue:
         with self._lock:
             if not self._waiting:
                 return None
-            request = min(self._waiting, key=lambda waiting: waiting.place)
+            now = time.monotonic()
+            request = min(self._waiting, key=lambda waiting: standing(waiting.place, USUAL_CLASS, now))
             self._waiting.remove(request)
             self._at_work = request
             self._clock = max(self._clock, request.place.start)
@@ -137,10 +138,8 @@ class PhotoQueue:
         return self._waiting if self._at_work is None else [self._at_work, *self._waiting]
 
     def _enter(self, request: PhotoRequest) -> None:
-        deadline = math.inf if request.call.deadline is None else request.call.deadline
-        patience_s = due_time(request.arrived, request.work_s, USUAL_CLASS, deadline) - request.arrived
         own = (other.place for other in self._all() if other.call.caller == request.call.caller)
-        request.place = take_place(own, self._clock, patience_s, request.work_s, request.work_s)
+        request.place = take_place(own, self._clock, request.arrived, request.work_s, request.work_s)
         self._waiting.append(request)
 
     def _end(self, requests: Iterable[PhotoRequest]) -> list[PhotoRequest]:
