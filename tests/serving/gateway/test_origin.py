@@ -1,0 +1,82 @@
+"""From whom a request comes, and how the stages hear of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tritonclient.grpc import service_pb2
+
+from id3pm.serving.gateway.auth import ANYBODY, read_tokens
+from id3pm.serving.gateway.origin import Origin, grpc_peer, origin_of
+from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
+
+MARKS = {OWNER: "o", CALLER: "c"}
+ORIGIN = Origin("o", "c")
+
+
+@pytest.mark.parametrize("body", [b"{}", b" { } ", b'{"a": 1}', b'\n{\n  "a": {"b": "}"}\n}\n'])
+def test_json_gets_two_more_keys_and_keeps_its_own(body: bytes) -> None:
+    assert json.loads(ORIGIN.into_json(body)) == {**MARKS, **json.loads(body)}
+
+
+def test_a_message_gets_two_parameters_whatever_it_says_itself() -> None:
+    sent = service_pb2.ModelInferRequest(model_name="m", id="x")
+    sent.parameters["seed"].int64_param = 1
+    sent.parameters[OWNER].string_param = "forged"
+    received = service_pb2.ModelInferRequest.FromString(ORIGIN.into_message(sent.SerializeToString()))
+    assert (received.model_name, received.id) == ("m", "x")
+    assert {name: received.parameters[name].string_param for name in RESERVED} == MARKS
+    assert received.parameters["seed"].int64_param == 1 and len(received.parameters) == 3
+
+
+def test_a_token_owns_its_ids_and_never_shows_itself(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.toml"
+    tables = [f'[[caller]]\nname = "same"\ntoken = "token-number-{i:04}"\nmay_send = ["photo"]\n' for i in range(2)]
+    file.write_text("".join(tables))
+    access = read_tokens(file)
+    first, second = (access.caller(f"Bearer token-number-{i:04}") for i in range(2))
+    assert first.owner != second.owner
+    assert read_tokens(file, accept=("photo",)).caller("Bearer token-number-0000").owner == first.owner
+    origin = origin_of(first, "10.0.0.7", 1)
+    assert origin == origin_of(first, "10.9.9.9", 2) and origin.key("x") == RequestKey(first.owner, "x")
+    assert "token" not in str(origin) and len(origin.owner) == 32
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("10.0.0.7", 1), ("10.0.0.7", 2), True),
+        (("10.0.0.7", 1), ("10.0.0.8", 1), False),
+        (("::ffff:10.0.0.7", 1), ("10.0.0.7", 2), True),
+        (("2001:db8::1", 1), ("2001:db8::ffff:2", 2), True),
+        (("2001:db8::1", 1), ("2001:db8:0:1::1", 1), False),
+        (("127.0.0.1", 1), ("127.0.0.1", 2), False),  # connections of one machine
+        (("127.0.0.1", 1), ("127.0.0.1", 1), True),
+        (("::1", 1), ("::1", 2), False),
+        ((None, None), (None, None), True),
+        (("no address", 1), ("no address", 2), True),
+    ],
+)
+def test_without_tokens_a_share_is_for_an_address_and_ids_are_for_all(
+    one: tuple[str | None, int | None], other: tuple[str | None, int | None], same: bool
+) -> None:
+    first, second = origin_of(ANYBODY, *one), origin_of(ANYBODY, *other)
+    assert (first.caller == second.caller) is same
+    assert first.owner == second.owner == ANYBODY.owner
+
+
+@pytest.mark.parametrize(
+    ("peer", "found"),
+    [
+        ("ipv4:10.0.0.7:41000", ("10.0.0.7", 41000)),
+        ("ipv6:%5B::1%5D:41000", ("::1", 41000)),
+        ("ipv6:[2001:db8::1]:7", ("2001:db8::1", 7)),
+        ("unix:/tmp/socket", (None, None)),
+        ("", (None, None)),
+        ("ipv4:", (None, None)),
+    ],
+)
+def test_grpc_tells_the_peer_in_its_own_way(peer: str, found: tuple[str | None, int | None]) -> None:
+    assert grpc_peer(peer) == found
