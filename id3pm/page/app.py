@@ -21,21 +21,18 @@ from id3pm.page.picker import Picker
 from id3pm.page.runs import Tile
 from id3pm.page.served import Served
 from id3pm.page.settings import Settings
+from id3pm.page.visits import NAME, Visits
 
 TITLE = "Faces from ID vectors"
 CSS = Path(__file__).with_name("page.css")
 THEME = gr.themes.Base(
-    primary_hue="slate",
+    primary_hue="blue",
     neutral_hue="slate",
     radius_size="md",
     font=["Inter", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"],
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
 )
-HEAD = """<meta name="referrer" content="no-referrer"><script>
-// The page has a light look only; Gradio would follow the system's.
-const url = new URL(location);
-if (url.searchParams.get('__theme') !== 'light') { url.searchParams.set('__theme', 'light'); location.replace(url); }
-</script>"""
+HEAD = '<meta name="referrer" content="no-referrer">'
 _POLICY = Path(__file__).with_name("responsible_use.md")  # a copy of docs/responsible_use.md, for wheels
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")  # to files that a page does not have
 _HEADER = """<div class="id-head"><div><h1>Faces from ID vectors</h1>
@@ -44,6 +41,12 @@ faces.</p></div>%s</div>"""
 _FOOTER = """<p class="id-foot">Your photographs are deleted as soon as their ID vector has been read; ID vectors and
 pictures stay in the memory of this page, for this visit alone. Please use it only with faces of people who agreed to
 it, or who do not exist: the sample people are such. Every picture says in its metadata that a model made it.</p>"""
+_SHOW_RESULT = """() => {
+  const card = document.querySelector('#result'), stage = document.querySelector('#stage').getBoundingClientRect();
+  const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  if (stage.top < 0 || stage.bottom > innerHeight) card.scrollIntoView({behavior: still ? 'auto' : 'smooth'});
+}"""
+"""The picture forms where it is seen: on a phone, the settings above it fill the window."""
 _LIGHT_S = 10  # seconds between two looks at the service
 _KEEP = gr.skip()
 Shown: TypeAlias = "tuple[Any, ...]"
@@ -68,6 +71,7 @@ class _Page:
 
     def __init__(self, desk: Desk, uploads: Path, page: gr.Blocks) -> None:
         self._desk = desk
+        self._visits = Visits()
         self._head = gr.HTML(_HEADER % html.status(False, "looking for the service"), apply_default_css=False)
         self._trouble = gr.HTML("", elem_id="trouble", elem_classes="id-messages", apply_default_css=False)
         with gr.Row(elem_classes="id-columns"):
@@ -104,10 +108,10 @@ class _Page:
             self._space = space_sliders(self._desk)
 
     def _results(self) -> None:
-        with gr.Column(elem_classes="id-card"):
+        with gr.Column(elem_classes="id-card", elem_id="result"):
             with gr.Row(elem_classes="id-bar-of-buttons"):
                 self._make = gr.Button("Make a picture", variant="primary", elem_id="make")
-                self._four = gr.Button("Four seeds at once", elem_id="four")
+                self._four = gr.Button("Four seeds", elem_id="four")
                 self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
             self._stage = gr.HTML(html.empty_stage(), elem_id="stage", apply_default_css=False)
             self._details = gr.HTML("", js_on_load=html.PICK, elem_id="details", apply_default_css=False)
@@ -117,17 +121,22 @@ class _Page:
                 html.history(History(), None), js_on_load=html.PICK, elem_id="history", apply_default_css=False
             )
         self._history = gr.State(None)
+        self._visit = gr.Textbox(visible=False)
 
     def _wire(self, page: gr.Blocks) -> None:
         page.load(self._greet, None, [self._head, self._trouble, self._served], **QUIET)
-        gr.Timer(_LIGHT_S).tick(self._look, None, [self._head, self._trouble, self._served], **QUIET)
+        back = [self._history, self._stage, self._details, self._pictures, self._visit]
+        page.load(self._come_back, self._visit, back, js=NAME, **QUIET)
+        looked = [self._head, self._trouble, self._served]
+        gr.Timer(_LIGHT_S).tick(self._look, self._visit, looked, **QUIET)
         asked = [self._first.person, self._second.person, self._t, self._attributes, self._history]
         asked += [*self._panel.controls, *self._space]
         shown = [self._stage, self._details, self._pictures, self._history, self._make, self._four, self._strip]
         shown.append(self._stop)
-        self._make.click(self._one, asked, shown, **QUIET)
-        self._four.click(self._several, asked, shown, **QUIET)
-        self._strip.click(self._between, asked, shown, **QUIET)
+        for button, work in ((self._make, self._one), (self._four, self._several), (self._strip, self._between)):
+            # Without preprocessing: a number out of range is refused below, in the page's own words.
+            button.click(work, asked, shown, preprocess=False, **QUIET)
+            button.click(None, None, None, js=_SHOW_RESULT, **QUIET)
         self._stop.click(self._stop_run, None, None, queue=False, **QUIET)
         viewed = [self._stage, self._details, self._pictures]
         self._pictures.pick(self._view, self._history, viewed, **QUIET)
@@ -138,7 +147,15 @@ class _Page:
         light, trouble, about = await self._desk.greet()
         return _HEADER % light, html.notice(trouble), about
 
-    async def _look(self) -> tuple[Any, ...]:
+    def _come_back(self, visit: object) -> Shown:
+        """A tab has been opened, or loaded anew: its pictures are there, the newest one is shown."""
+        history = self._visits.history(visit)
+        newest = history.entries[0] if history.entries else None
+        stage = html.empty_stage() if newest is None else html.viewer(newest, self._desk.yardstick)
+        return history, stage, html.details(newest), html.history(history, newest), visit
+
+    async def _look(self, visit: object) -> tuple[Any, ...]:
+        self._visits.history(visit)  # the tab is open, so its pictures are kept
         light, trouble, about = await self._desk.look()
         return _HEADER % light, html.notice(trouble), _KEEP if about is None else about
 

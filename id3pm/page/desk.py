@@ -137,7 +137,7 @@ class Desk:
                 f"This picture is too large: {len(data) / 2**20:.0f} MiB.",
                 f"Please send one of at most {MAX_PHOTO_BYTES // 2**20} MiB; any photo program can make it smaller.",
             )
-        return await meet(self.client, "Your photograph", data)
+        return await meet(self.client, "Your photograph", data, photograph=True)
 
     def target(
         self, first: Person | None, second: Person | None, t: float, walk: Sequence[float]
@@ -154,7 +154,7 @@ class Desk:
             PageError: Nobody is chosen, there is no way between the two, or the sliders are not for this service.
         """
         if first is None:
-            raise PageError("Nobody is chosen yet.", "Please pick one of the sample people, or drop a photograph.")
+            raise PageError("No person is chosen yet.", "Please pick one of the sample people, or drop a photograph.")
         vector, label = first.vector, first.name
         if second is not None and t > 0:
             vector = space.blend(first.vector, second.vector, t)

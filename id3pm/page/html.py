@@ -22,9 +22,16 @@ element.addEventListener('click', (event) => {
   if (target) trigger('pick', {key: target.dataset.pick});
   if (event.target.closest('[data-again]')) trigger('again', {key: event.target.closest('[data-again]').dataset.again});
 });
+let last = null;
+element.addEventListener('focusin', (event) => { last = event.target.dataset.pick; });
+new MutationObserver(() => {
+  if (last && document.activeElement === document.body)
+    element.querySelector(`[data-pick="${CSS.escape(last)}"]`)?.focus({preventScroll: true});
+}).observe(element, {childList: true, subtree: true});
 """
-"""Tells Python which of the elements with `data-pick` or `data-again` was clicked."""
+"""Tells Python which of the elements with `data-pick` or `data-again` was clicked; new content keeps the focus."""
 _STAGES = {"denoiser_64": "64 px", "super_resolution": "256 px"}
+_TURNED = 30.0  # degrees from which a face is said to be turned
 _SHOWN = 28  # characters of a value in a table of differences
 
 
@@ -73,13 +80,28 @@ def samples(pictures: Sequence[tuple[str, str]], chosen: str | None) -> str:
 def person_card(person: Person | None) -> str:
     """Who has been chosen, as the detector saw them."""
     if person is None:
-        return '<div class="id-person id-nobody">Nobody is chosen yet.</div>'
+        return '<div class="id-person id-nobody">No person is chosen yet.</div>'
     faces = "One face found" if person.faces == 1 else f"{person.faces} faces found; the largest is taken"
     return (
         f'<div class="id-person"><img src="{data_uri(person.face)}" alt="the detected face"><div>'
-        f"<strong>{escape(person.name)}</strong><span>{faces}</span>"
-        f"<span>Detector's confidence {100 * person.score:.0f} %</span></div></div>"
+        f"<strong>{escape(person.name)}</strong><span>{faces}, detection score {person.score:.2f}</span>"
+        f"{_remarks(person)}</div></div>"
     )
+
+
+def _remarks(person: Person) -> str:
+    remarks = []
+    if abs(person.roll) >= _TURNED:
+        remarks.append(
+            f"The face is turned by {abs(person.roll):.0f} degrees in the picture. The ID vector of an upright face is "
+            "more reliable: turn the picture and drop it again."
+        )
+    if person.photograph:
+        remarks.append(
+            "The demo bundles were trained on synthetic faces: from photographs of real people they reach little "
+            "likeness so far."
+        )
+    return "".join(f"<span>{remark}</span>" for remark in remarks)
 
 
 def asked_line(about: Served, chosen: Mapping[str, float]) -> str:
@@ -107,8 +129,8 @@ def empty_stage() -> str:
     panes = "".join(f'<figure><div class="id-blank">{size}</div></figure>' for size in ("64 px", "256 px"))
     return (
         f'<div class="id-stage id-two">{panes}</div>'
-        '<p class="id-line">Choose somebody on the left, then press <b>Make a picture</b>: the small picture forms '
-        "step by step out of noise, then it is enlarged.</p>"
+        '<p class="id-line">Choose a person, then press <b>Make a picture</b>: the small picture forms step by step '
+        "out of noise, then it is enlarged.</p>"
     )
 
 
@@ -234,8 +256,9 @@ def _likeness(value: float | None, yardstick: Yardstick | None) -> str:
         return f"Likeness {value:.2f} of 1."
     return (
         f"Likeness {value:.2f}: {yardstick.words(value)}. "
-        f'<span class="id-scale">Strangers have {yardstick.strangers:.2f} on average, a picture and its mirror image '
-        f"{yardstick.same:.2f}.</span>"
+        f'<span class="id-scale">Cosine of the ID vectors; different sample people have {yardstick.strangers:.2f} on '
+        f"average, a picture and its mirror image {yardstick.same:.2f}. It does not say how natural the picture "
+        "looks.</span>"
     )
 
 

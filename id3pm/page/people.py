@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class Person:
         face: The face as the detector found it, RGB.
         faces: How many faces the picture shows.
         score: The detector's confidence, 0 to 1.
+        roll: How far the line between the eyes is turned from level, clockwise in degrees, -180 to 180.
+        photograph: A visitor's, not a sample person.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Person:
     face: Image.Image
     faces: int
     score: float
+    roll: float = 0.0
+    photograph: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +61,11 @@ class Yardstick:
         return (similarity - self.strangers) / (self.same - self.strangers)
 
     def words(self, similarity: float) -> str:
-        """What a similarity means, in words."""
-        share = self.share(similarity)
-        if share >= 0.75:
-            return "nearly the same picture to the face-recognition model"
-        if share >= 0.4:
-            return "clearly this person to the face-recognition model"
-        if share >= 0.25:
-            return "some likeness"
-        return "hardly more alike than a stranger"
+        """What was measured: where a similarity lies between two different people and two pictures of one."""
+        share = 100 * self.share(similarity)
+        if share <= 0:
+            return "no more than between two different people"
+        return f"{share:.0f} % of the way from another person to the same picture"
 
 
 def sample_files(folder: Path = PEOPLE) -> list[Path]:
@@ -72,13 +73,14 @@ def sample_files(folder: Path = PEOPLE) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
-async def meet(client: AsyncClient, name: str, data: bytes) -> Person:
+async def meet(client: AsyncClient, name: str, data: bytes, *, photograph: bool = False) -> Person:
     """The person in a photograph, the largest face where there are several.
 
     Args:
         client: Finds the face.
         name: What to call them.
         data: Content of a JPEG, PNG or WebP file.
+        photograph: It is a visitor's.
 
     Raises:
         ClientError: The service finds no usable face, or does not answer.
@@ -86,7 +88,8 @@ async def meet(client: AsyncClient, name: str, data: bytes) -> Person:
     """
     found = await client.embed(data)
     pixels = await asyncio.to_thread(decode_photo, data)
-    return Person(name, found.vector, crop(Image.fromarray(pixels), found.box), found.faces, found.score)
+    face = crop(Image.fromarray(pixels), found.box)
+    return Person(name, found.vector, face, found.faces, found.score, _roll(found.landmarks), photograph)
 
 
 async def measure(client: AsyncClient, files: list[Path]) -> Yardstick | None:
@@ -125,6 +128,11 @@ def crop(photo: Image.Image, box: npt.NDArray[Any]) -> Image.Image:
     centre_y = min(max(y + height / 2, half), photo.height - half)
     corners = (centre_x - half, centre_y - half, centre_x + half, centre_y + half)
     return photo.resize((_CROP, _CROP), Image.Resampling.BICUBIC, box=corners)
+
+
+def _roll(landmarks: npt.NDArray[Any]) -> float:
+    right_eye, left_eye = landmarks[0], landmarks[1]  # the right one is on the left of an upright picture
+    return math.degrees(math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0]))
 
 
 def _unit(vector: Vector) -> Vector:

@@ -16,11 +16,11 @@ from id3pm.page.uploads import take
 
 
 class Picker:
-    """Sample people, a field to drop a photograph into, and a card with who has been chosen.
+    """Sample people, a field to drop a photograph into, and a card with the chosen person.
 
     Attributes:
         person: The visitor's choice, `Person` or `None`.
-        card: Shows it; changes whenever somebody has been chosen.
+        card: Shows it; changes whenever a person has been chosen.
     """
 
     def __init__(self, desk: Desk, uploads: Path, name: str, *, removable: bool = False) -> None:
@@ -35,7 +35,7 @@ class Picker:
         self._desk = desk
         self._uploads = uploads
         self.person = gr.State(None)
-        gr.HTML('<p class="id-line">Pick somebody who does not exist:</p>', apply_default_css=False)
+        gr.HTML('<p class="id-line">Pick a person who does not exist:</p>', apply_default_css=False)
         self._samples = gr.HTML(
             html.samples(desk.pictures, None), js_on_load=html.PICK, elem_id=f"{name}-samples", apply_default_css=False
         )

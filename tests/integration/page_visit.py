@@ -34,7 +34,8 @@ new MutationObserver(look).observe(document.querySelector('#stage'), all);
 class Page:
     """A running page with its service, by what they print."""
 
-    def __init__(self, url: str, metrics_url: str, folder: Path) -> None:
+    def __init__(self, url: str, metrics_url: str, folder: Path, log: Path) -> None:
+        self.log = log
         self.url = url
         self.metrics_url = metrics_url
         self.folder = folder
@@ -63,10 +64,11 @@ def serve_page(repository: Path, folder: Path) -> Iterator[Page]:
         try:
             url, metrics_url = addresses(process, log)
             (uploads,) = folder.glob("id3pm-page-*")
-            yield Page(url, metrics_url, uploads)
+            yield Page(url, metrics_url, uploads, log)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
             assert not uploads.exists()
+            assert "Traceback" not in log.read_text()
         finally:
             process.kill()
 

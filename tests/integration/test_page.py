@@ -39,7 +39,7 @@ def test_a_sample_person_becomes_a_picture_that_its_receipt_makes_again(visit: V
     assert large.get_property("naturalWidth") == 256
     small = {src for src in visit.seen() if decoded(src).size == (64, 64)}
     assert len(small) >= 2, "the small picture was seen forming"
-    assert "Likeness" in visit.text("#stage") and "Strangers have" in visit.text("#stage")
+    assert "Likeness" in visit.text("#stage") and "mirror image" in visit.text("#stage")
 
     visit.click("#download-png")
     file = wait_until(lambda: [path for path in tmp_path.glob("*.png")], "the download")[0]
@@ -63,14 +63,15 @@ def test_photographs_are_judged_kindly_and_not_kept(visit: Visit, tmp_path: Path
     visit.drop(tmp_path / "nobody.png")
     visit.see("#first-message .id-notice")
     assert "There seems to be no face in this picture." in visit.text("#first-message")
-    assert "Traceback" not in visit.browser.page_source and "Nobody is chosen yet" in visit.text("#first-card")
+    assert "Traceback" not in visit.browser.page_source and "No person is chosen yet" in visit.text("#first-card")
 
     visit.click("#make")
-    wait_until(lambda: "Nobody is chosen yet" in visit.text("#stage"))
+    wait_until(lambda: "No person is chosen yet" in visit.text("#stage"))
 
     visit.drop(ROOT / "demo/astronaut.jpg")
     wait_until(lambda: "Your photograph" in visit.text("#first-card"))
-    assert "One face found" in visit.text("#first-card") and visit.text("#first-message") == ""
+    assert "One face found" in visit.text("#first-card") and "little likeness" in visit.text("#first-card")
+    assert "turned" not in visit.text("#first-card") and visit.text("#first-message") == ""
     wait_until(lambda: visit.page.files() == [], "photographs are deleted")
 
 

@@ -100,7 +100,7 @@ def test_people_are_blended_alone_and_in_a_strip(visit: Visit) -> None:
     assert same(strip[1], quarter) and len({picture.tobytes() for picture in strip}) == 5
 
     visit.click("#second-remove")
-    wait_until(lambda: "Nobody is chosen yet" in visit.text("#second-card"))
+    wait_until(lambda: "No person is chosen yet" in visit.text("#second-card"))
     assert same(visit.make(7), strip[0])
 
 
@@ -147,3 +147,35 @@ def test_a_bundle_that_needs_all_attributes_works_when_one_is_touched(
         shown = {"yaw": 20, "age": 30, "gender": 0.5, "bald": 0}
         assert asked(visit) == encode(shown, 3).tolist()
         visit.browser.get("about:blank")
+
+
+def test_a_tab_that_is_loaded_anew_finds_its_pictures(visit: Visit) -> None:
+    one = visit.make(1)
+    visit.browser.refresh()
+    visit.see("#history [data-pick='1']")
+    visit.see("#details [data-again='1']")
+    assert same(decoded(visit.see("#download-png").get_attribute("href")), one)
+
+
+def test_a_number_out_of_range_is_refused_by_its_name(visit: Visit, page: Page) -> None:
+    visit.set("seed", -5)
+    visit.click("#make")
+    wait_until(lambda: "-5 cannot be a seed" in visit.text("#stage"))
+    assert "Traceback" not in page.log.read_text()
+
+
+def test_pressing_make_shows_the_picture_on_a_phone(visit: Visit) -> None:
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    visit.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        visit.browser.execute_script("window.scrollTo(0, 0)")
+        visit.make(1)
+
+        def in_view() -> bool:
+            box = "const box = document.querySelector('#stage').getBoundingClientRect();"
+            return bool(visit.browser.execute_script(f"{box} return box.top >= 0 && box.bottom <= innerHeight"))
+
+        wait_until(in_view, "the picture to be scrolled into view")
+        assert visit.browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        visit.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -214,7 +214,7 @@ def test_there_are_eight_sample_people_without_names() -> None:
 
 def test_a_target_needs_somebody_and_names_the_blend(desk: Desk) -> None:
     a, b = person("Ann", VECTOR), person("Bob", VECTOR[::-1].copy())
-    with pytest.raises(PageError, match="Nobody is chosen"):
+    with pytest.raises(PageError, match="No person is chosen"):
         desk.target(None, b, 0.5, ())
     assert desk.target(a, None, 0.5, ())[1] == "Ann"
     vector, label = desk.target(a, b, 0.25, ())

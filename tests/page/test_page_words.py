@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 from typing import Any
@@ -52,7 +53,7 @@ FREE_AND_NOT = ("landmarks", 3)  # attribute sets
         (ReplayError("the server cannot make this image again"), "again exactly", "differences"),
         (InternalServerError("CUDA error"), "failed over this request", "try again"),
         (InvalidRequestError("guidance_scale=50: must be between 1 (off) and 10"), "cannot do this", "between 1 (off)"),
-        (PageError("Nobody is chosen yet.", "Please pick somebody."), "Nobody", "pick"),
+        (PageError("No person is chosen yet.", "Please pick somebody."), "No person", "pick"),
     ],
 )
 def test_every_failure_says_what_happened_and_what_to_do(error: Exception, title: str, advice: str) -> None:
@@ -116,11 +117,12 @@ def test_names_and_messages_cannot_bring_markup_into_the_page() -> None:
 def test_several_faces_are_told() -> None:
     person = Person("x", VECTOR, Image.new("RGB", (8, 8)), 3, 0.93)
     assert "3 faces found; the largest is taken" in html.person_card(person)
-    assert "93 %" in html.person_card(person)
+    assert "0.93" in html.person_card(person)
 
 
 @pytest.mark.parametrize(
-    ("similarity", "words"), [(0.8, "nearly the same"), (0.6, "clearly"), (0.4, "some"), (0.1, "stranger")]
+    ("similarity", "words"),
+    [(0.85, "100 % of the way"), (0.51, "50 % of the way"), (0.1, "no more than between two different people")],
 )
 def test_a_likeness_is_put_into_words_between_strangers_and_the_same_picture(similarity: float, words: str) -> None:
     assert words in Yardstick(strangers=0.17, same=0.85).words(similarity)
@@ -150,3 +152,10 @@ def history(*entries: Entry) -> History:
     pictures = History()
     pictures.entries = list(entries)
     return pictures
+
+
+def test_a_photograph_and_a_turned_face_are_remarked_on() -> None:
+    level = Person("x", VECTOR, Image.new("RGB", (8, 8)), 1, 0.9)
+    assert "turned" not in html.person_card(level) and "real people" not in html.person_card(level)
+    turned = dataclasses.replace(level, roll=-91.2, photograph=True)
+    assert "turned by 91 degrees" in html.person_card(turned) and "real people" in html.person_card(turned)
