@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Serving:
         more: More options.
         descriptors: `ulimit -n` of the process, soft and hard.
         environment: More environment variables.
+        within: A command that runs the rest of its arguments.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class Serving:
         *more: str,
         descriptors: int | None = None,
         environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         ports = [f"--{name}-port={getattr(self, f'{name}_port')}" for name in ("http", "grpc", "metrics")]
         options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports, *more]
         limit = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
         self.process = subprocess.Popen(
-            [*limit, *SERVE, *options],
+            [*within, *limit, *SERVE, *options],
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",

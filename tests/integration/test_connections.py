@@ -210,6 +210,17 @@ def test_a_little_gzip_is_not_a_lot_of_memory(serving: Serving, packed: bytes, s
     assert pulse.longest_s < 10 * ADVANCE_S
 
 
+def test_a_message_of_empty_parts_is_not_a_lot_of_memory(serving: Serving) -> None:
+    with Pulse(serving) as pulse, dial(serving) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError) as caught:
+                infer(b"\x2a\x00" * (30 * 2**20), timeout=60)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and "fields" in caught.value.details()
+    assert pulse.most < 2**30
+    assert pulse.longest_s < 10 * ADVANCE_S
+
+
 def test_idle_streams_make_room_for_others(serving: Serving) -> None:
     ended = threading.Event()
 
