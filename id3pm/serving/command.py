@@ -28,6 +28,7 @@ from id3pm.serving.service import Service
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MIB = 2**20
 _DAY_S = 86_400
+_STDIN = 0
 _POLL_S = 0.1
 _ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
 
@@ -236,7 +237,7 @@ class _Signals:
 def _is_terminal() -> bool:
     """Whether a terminal is open at the other end of stdin; false once it has hung up."""
     try:
-        return os.isatty(0)
+        return os.isatty(_STDIN)
     except OSError:
         return False
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from id3pm.errors import ConfigError
-from id3pm.serving.command import curl_command, serve_command
+from id3pm.serving import command
+from id3pm.serving.command import _Signals, curl_command, serve_command
 from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.gateway import GatewayOptions
 from id3pm.serving.gateway.tls import Tls
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def serve(*options: str) -> Result:
@@ -102,3 +108,43 @@ def test_the_curl_command_fits_the_options() -> None:
     options = GatewayOptions(access=access, tls=Tls(Path("my cert.pem"), Path("key.pem")))
     told = curl_command("https://a:1", options)
     assert """curl -sS --cacert 'my cert.pem' -H "Authorization: Bearer $TOKEN" https://a:1/v2""" in told
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], _Signals]]:
+    """The handlers of a command whose stdin is this file."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+
+    def handle(stdin: int) -> _Signals:
+        monkeypatch.setattr(command, "_STDIN", stdin)
+        made = _Signals()
+        made.ready = True
+        made.handle(lambda: None)
+        return made
+
+    yield handle
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_sighup_reloads_and_a_closed_terminal_stops(signals: Callable[[int], _Signals]) -> None:
+    master, terminal = os.openpty()
+    asked = signals(terminal)
+    signal.raise_signal(signal.SIGHUP)
+    assert asked.reload and not asked.stop
+    os.close(master)
+    signal.raise_signal(signal.SIGHUP)
+    os.close(terminal)
+    assert asked.stop
+
+
+def test_without_a_terminal_sighup_always_reloads_and_others_do_nothing(signals: Callable[[int], _Signals]) -> None:
+    reading, writing = os.pipe()
+    asked = signals(reading)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.raise_signal(number)
+    assert not (asked.reload or asked.stop)
+    os.close(reading)
+    os.close(writing)
+    signal.raise_signal(signal.SIGHUP)
+    assert asked.reload and not asked.stop
