@@ -45,7 +45,7 @@ _MODELS = (
 _CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 %s; printf '"}') |
   curl -sS %s/v2/models/id3pm_photo_png/generate -d @- |
   python3 -c 'import base64, json, sys; answer = json.loads(sys.stdin.read() or "{}")
-png = answer.get("png") or sys.exit(answer.get("error", 1)); open("face.png", "wb").write(base64.b64decode(png))'"""
+png = answer.get("png") or sys.exit(answer.get("error", 1)); open("%s", "wb").write(base64.b64decode(png))'"""
 
 
 class _Number(click.FloatRange):
@@ -242,17 +242,18 @@ def _is_terminal() -> bool:
         return False
 
 
-def curl_command(url: str, options: GatewayOptions, photo: str = "photo.jpg") -> str:
-    """A shell command that makes face.png of a photograph, or says why the server does not.
+def curl_command(url: str, options: GatewayOptions, photo: str = "photo.jpg", out: str = "face.png") -> str:
+    """A shell command that makes a face of a photograph, or says why the server does not.
 
     Args:
         url: Of the server's HTTP.
         options: What the server asks of its callers; a token is taken from the variable TOKEN.
         photo: The photograph's file.
+        out: Where the face goes.
     """
     tls = "" if options.tls is None else f"--cacert {shlex.quote(str(options.tls.certificate))} "
     token = '-H "Authorization: Bearer $TOKEN" ' if options.access.limited else ""
-    return _CURL % (shlex.quote(photo), tls + token + url)
+    return _CURL % (shlex.quote(photo), tls + token + url, out)
 
 
 def _url(service: Service) -> str:

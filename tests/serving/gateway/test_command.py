@@ -97,7 +97,7 @@ def test_values_out_of_range_are_refused(option: str) -> None:
 
 def test_the_readmes_curl_command_is_the_one_that_serve_prints() -> None:
     readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert curl_command("http://127.0.0.1:8000", GatewayOptions(), "demo/people/03.png") in readme
+    assert curl_command("http://127.0.0.1:8000", GatewayOptions(), "demo/people/03.png", "out/face.png") in readme
 
 
 def test_the_curl_command_fits_the_options() -> None:
