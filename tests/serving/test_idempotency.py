@@ -8,6 +8,7 @@ from stand_in_triton import StandInEngine, StandInRequest, StandInTriton, contro
 
 from id3pm.serving.models import request_registry as flights
 from id3pm.serving.models.diffusion_stages import DenoiserModel
+from id3pm.serving.protocol.wire import OWNER
 
 
 def count(name: str) -> float:
@@ -150,3 +151,41 @@ def test_the_deadline_of_the_most_patient_counts(model: DenoiserModel, engine: S
     assert not hasty.answered.wait(0.4)
     engine.go.set()
     assert patient.response().error is None and hasty.response().error is None
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_answers_that_are_kept_have_a_bound_in_bytes_however_small_they_are(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(flights, "KEPT_BYTES", 1_000_000)
+    registry = flights.Flights()
+    for number in range(1000):
+        outputs = {"image_64": np.zeros(size, np.uint8)}
+        registry._keep(("owner", f"{number:0256}"), b"content", outputs)
+    assert 1 <= len(registry._kept) <= 1_000_000 / (size + flights.ENTRY_BYTES)
+    assert registry._kept_bytes == len(registry._kept) * (size + flights.ENTRY_BYTES)
+    assert next(reversed(registry._kept)) == ("owner", f"{999:0256}")
+
+
+def test_ids_of_two_owners_have_nothing_to_do_with_each_other(model: DenoiserModel, engine: StandInEngine) -> None:
+    engine.go.clear()
+    requests = [good(id="same", parameters={OWNER: owner, "seed": 1}) for owner in ("one", "two")]
+    for seed, request in enumerate(requests):
+        request.tensors = [tensor for tensor in request.tensors if tensor.name() != "seed"]
+        request._parameters["seed"] = seed
+        model.accept(request)
+    wait_until(lambda: engine.calls)
+
+    def ask(op: str, owner: str | None) -> bool:
+        question = control(op, "same")
+        question._parameters = {} if owner is None else {OWNER: owner}
+        model.accept(question)
+        found: bool = state_of(question)["found"]
+        return found
+
+    assert ask("progress", "one") and ask("progress", None) and not ask("progress", "three")
+    assert not ask("cancel", "three") and ask("cancel", "one")
+    assert requests[0].response().error.code == "CANCELLED"
+    assert not ask("progress", "one") and ask("progress", "two")
+    assert ask("cancel", None), "the operator's"
+    assert requests[1].response().error.code == "CANCELLED"

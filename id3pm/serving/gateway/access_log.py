@@ -21,6 +21,8 @@ from id3pm.errors import ConfigError
 from id3pm.serving.gateway.metrics import Counters
 
 STDERR = "-"
+MAX_MODEL = 64
+"""Characters of a model's name in a line."""
 
 
 @dataclasses.dataclass
@@ -44,7 +46,8 @@ def note(*, caller: str = "", model: str = "", id: str = "", bytes_in: int = 0) 
     """Adds what was learned about the request that this task answers."""
     entry = _current.get()
     if entry is not None:
-        entry.caller, entry.model, entry.id = caller or entry.caller, model or entry.model, id or entry.id
+        entry.caller, entry.id = caller or entry.caller, id or entry.id
+        entry.model = model[:MAX_MODEL] or entry.model  # a name that is not served may be as long as a body
         entry.bytes_in = bytes_in or entry.bytes_in
 
 

@@ -124,3 +124,13 @@ def test_a_folder_that_has_gone_costs_lines_and_no_request_and_its_return_is_see
 def test_a_log_that_cannot_be_opened_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--access-log .*No such file"):
         Journal(str(tmp_path / "missing" / "access.log"))
+
+
+def test_a_line_has_a_bound_whatever_a_request_says_of_itself(tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    journal = Journal(str(file))
+    entry = journal.begin("grpc", "ModelInfer", "ipv4:127.0.0.1:1")
+    note(caller="studio", model="m" * 10_000_000, id="\U0001f600" * 256)
+    journal.end(entry, "NOT_FOUND")
+    journal.close()
+    assert len(file.read_bytes()) < 6_000
