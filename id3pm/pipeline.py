@@ -23,6 +23,7 @@ from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
 from id3pm.errors import EngineError, InvalidInputError
+from id3pm.face.manifest import takes_unit_vectors
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.formats.bundle import Stage
 from id3pm.formats.images import to_chw, to_uint8
@@ -79,6 +80,9 @@ class Pipeline:
         self._threads = threads
         self._base = base
         self._sr = sr
+        self._unit_vectors = takes_unit_vectors(
+            base.manifest.l2_normalised, base.manifest.id_vector_model, self._face_folder
+        )
         self._cascade = Cascade(base.scheduler(STAGE_BASE), sr.scheduler(STAGE_SR))
         self._calls = itertools.count()
 
@@ -240,7 +244,8 @@ class Pipeline:
             SampleRequest(id=f"{call}-{index}", seed=seed, options=options, identity=vector, attributes=row)
             for index, (vector, seed, row) in enumerate(zip(vectors, seed_list, attribute_rows, strict=True))
         ]
-        return [validated(request, self._base.manifest.unet) for request in requests]
+        unet = self._base.manifest.unet
+        return [validated(request, unet, unit_vectors=self._unit_vectors) for request in requests]
 
     def _attribute_rows(self, attributes: Attributes | None, count: int) -> Sequence[NDArray[np.float32] | None]:
         """The attribute vector of each image."""

@@ -107,7 +107,9 @@ def test_each_stage_alone_makes_the_same_images(pipeline: Pipeline) -> None:
     few = pipeline.enlarge(both.images_64[:1], 4, sr_steps=1)
     assert few.shape == both.images[:1].shape and (few != both.images[:1]).any()
     np.testing.assert_array_equal(pipeline.generate_64(VECTORS[:2], [4, 5], **asked), both.images_64)
-    with pytest.raises(InvalidOptionError, match="unknown option sr_steps; choose from preset, sampler"):
+    with pytest.raises(
+        InvalidOptionError, match=r"unknown option sr_steps; did you mean steps\? choose from preset, sampler"
+    ):
         pipeline.generate_64(VECTORS[0], 1, sr_steps=2)
 
 

@@ -198,6 +198,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number_or_word(text: str) -> float | str:
+    if not text.isascii() or "_" in text:  # Python takes 3_0 and digits of other scripts for numbers
+        return text
     try:
         return float(text)
     except ValueError:

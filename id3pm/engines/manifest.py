@@ -89,6 +89,7 @@ class Manifest:
         parity: Proof of equality.
         built_at: UTC time in ISO 8601.
         conversion: What was done to the exported fp32 graph to reach `precision`; empty for `fp32`.
+        l2_normalised: As the bundle says it: see `id3pm.formats.bundle.Bundle`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -111,6 +112,7 @@ class Manifest:
     parity: Parity
     built_at: str
     conversion: dict[str, Any] = dataclasses.field(default_factory=dict)
+    l2_normalised: bool | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:

@@ -204,6 +204,7 @@ def build(
         sampling=bundle.sampling if spec.stage == "base" else bundle.sr_sampling,
         id_vector_model=bundle.id_vector_model,
         attribute_set=bundle.attribute_set,
+        l2_normalised=bundle.l2_normalised,
         opset=exported.opset,
         onnx=OnnxNodes(nodes_before=exported.nodes_before, nodes_after=exported.nodes_after),
         conversion=notes,

@@ -115,6 +115,26 @@ def read_manifest(folder: Path) -> FaceManifest:
     return manifest
 
 
+def takes_unit_vectors(said: bool | None, id_vector_model: str, folder: Path) -> bool:
+    """Whether a network must be given ID vectors of L2 norm 1: it saw no others, and draws strangers from others.
+
+    Args:
+        said: What its bundle says of that, or `None` where it says nothing.
+        id_vector_model: The FR model of the vectors that it takes.
+        folder: The face engine folder beside it; what its vectors are like decides where the bundle says nothing.
+
+    Raises:
+        EngineError: The face models are damaged.
+    """
+    if said is not None:
+        return said
+    try:
+        manifest = read_manifest(folder)
+    except EngineMissingError:
+        return False
+    return manifest.id_vector_model == id_vector_model and manifest.preprocessing.l2_normalise
+
+
 def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest of the first form (one detector file; RGB crops of 112x112 for all) in the present one."""
     old = dict(data)

@@ -64,6 +64,8 @@ class Bundle:
         sr_sampling: Default sampling options of the super-resolution stage.
         licence: Licence of the weights, as an SPDX identifier or in words.
         training_card: What is known about data and training; free-form JSON.
+        l2_normalised: Whether it was trained on ID vectors of L2 norm 1, which are the only ones then taken; false for
+            vectors as the FR model's network gives them. `None`: as the face models beside the engines give them.
         schema_version: Version of this file format.
 
     Raises:
@@ -82,6 +84,7 @@ class Bundle:
     sr_sampling: SamplingOptions
     licence: str
     training_card: dict[str, Any] = field(default_factory=dict)
+    l2_normalised: bool | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

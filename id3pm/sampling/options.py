@@ -6,7 +6,8 @@ Over the wire the same names arrive as tensors or parameters and are parsed by `
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,33 @@ BASE_OPTIONS: Mapping[str, str] = {
     field.name: field.name for field in dataclasses.fields(SamplingOptions) if field.name != "consistency"
 }
 SR_OPTIONS: Mapping[str, str] = {f"sr_{name}": name for name in ("sampler", "steps", "spacing", "eta", "consistency")}
+
+OTHER_NAMES: Mapping[str, str] = {
+    "num_inference_steps": "steps",
+    "inference_steps": "steps",
+    "num_steps": "steps",
+    "sampling_steps": "steps",
+    "guidance": "guidance_scale",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "scheduler": "sampler",
+    "sampler_name": "sampler",
+    "generator": "seed",
+    "random_seed": "seed",
+    "id_vector": "embedding",
+    "vector": "embedding",
+    "face_embedding": "embedding",
+    "image": "photo",
+}
+"""What other libraries (diffusers above all) call what is an option or an input here."""
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """A hint for a message about an unknown name, `did you mean steps? `; empty where nothing is near."""
+    name = name[:64]
+    other = OTHER_NAMES.get(name.lower().replace("-", "_"))
+    close = [other] if other in known else difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def both_stages(
@@ -60,8 +88,9 @@ def base_stage(base: SamplingOptions, given: Mapping[str, Any]) -> SamplingOptio
 
 def _check_names(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     if unknown := sorted(set(given) - set(known)):
+        hint = did_you_mean(unknown[0], known)
         raise InvalidOptionError(
-            f"unknown option {', '.join(unknown)}; choose from {', '.join((*known, 'attributes'))}"
+            f"unknown option {', '.join(unknown)}; {hint}choose from {', '.join((*known, 'attributes'))}"
         )
 
 

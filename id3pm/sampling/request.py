@@ -60,11 +60,20 @@ class Sample:
     sampled_s: float
 
 
-def validated(request: SampleRequest, config: UNetConfig) -> SampleRequest:
+NORM_TOLERANCE = 0.01
+"""How far from 1 the L2 norm of an ID vector may be where it must be 1; rounding to float16 changes it by 0.0005."""
+
+
+def validated(request: SampleRequest, config: UNetConfig, *, unit_vectors: bool = False) -> SampleRequest:
     """The request with its arrays copied to float32, after checking that a U-Net of this configuration can take it.
 
+    Args:
+        request: The request.
+        config: Of the U-Net.
+        unit_vectors: Whether the ID vector must have L2 norm 1, or be zero.
+
     Raises:
-        InvalidInputError: A value is missing, superfluous, not finite, or of the wrong size.
+        InvalidInputError: A value is missing, superfluous, not finite, or of the wrong size or norm.
         InvalidOptionError: Guidance is asked of a stage that has no condition, or consistency of one that has no small
             image.
     """
@@ -79,13 +88,25 @@ def validated(request: SampleRequest, config: UNetConfig) -> SampleRequest:
     attributes = request.attributes
     if attributes is None and config.attribute_dim is not None:
         attributes = null_attributes(1, config.attribute_dim)[0]
+    identity = _checked("identity", request.identity, shapes.get("identity"))
+    if unit_vectors and identity is not None:
+        _check_norm(identity)
     return dataclasses.replace(
         request,
         seed=check_seed(request.seed),
-        identity=_checked("identity", request.identity, shapes.get("identity")),
+        identity=identity,
         attributes=_checked("attributes", attributes, shapes.get("attributes")),
         low_res=_checked("low_res", request.low_res, shapes.get("low_res")),
     )
+
+
+def _check_norm(identity: FloatArray) -> None:
+    norm = float(np.linalg.norm(identity.astype(np.float64)))
+    if norm and abs(norm - 1.0) > NORM_TOLERANCE:
+        raise InvalidInputError(
+            f"identity has L2 norm {norm:.6g}: must be 1 (within {NORM_TOLERANCE}), as the ID vectors that this model "
+            "was trained on; divide the vector by its norm"
+        )
 
 
 def _checked(name: str, value: FloatArray | None, shape: tuple[int, ...] | None) -> FloatArray | None:

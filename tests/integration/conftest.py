@@ -122,6 +122,7 @@ def tiny_engine(
         diffusion=diffusion,
         sampling=sampling,
         id_vector_model="sface",
+        l2_normalised=False,  # tests may send any vector
         attribute_set=attribute_set,
         opset=17,
         onnx=OnnxNodes(nodes_before=len(model.graph.node), nodes_after=len(model.graph.node)),

@@ -19,11 +19,11 @@ from PIL import Image
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from id3pm.serving.gateway.tensor_checks import DATATYPES
 from id3pm.serving.protocol.wire import OPTIONS
 from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
+DATATYPES = ["BOOL", "UINT8", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]
 NAMES = [option.name for option in OPTIONS] + [
     "embedding",
     "photo",

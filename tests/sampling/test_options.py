@@ -38,7 +38,7 @@ def test_default_eta_belongs_to_the_default_sampler() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stepz": 10}, "unknown option stepz; choose from preset, sampler, steps"),
+        ({"stepz": 10}, r"unknown option stepz; did you mean steps\? choose from preset, sampler, steps"),
         ({"sr_guidance_scale": 2.0}, "unknown option sr_guidance_scale"),
         ({"steps": 0}, "steps=0"),
         ({"steps": "10"}, "steps='10'"),

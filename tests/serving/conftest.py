@@ -30,6 +30,7 @@ def model(engine: StandInEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         unet=UNET,
         file_sha256="a" * 64,
         id_vector_model="sface",
+        l2_normalised=False,
         attribute_set=None,
         bundle=types.SimpleNamespace(name="stand-in", weights_sha256="b" * 64),
     )

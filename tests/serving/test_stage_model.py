@@ -98,7 +98,7 @@ def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
     presets = state.pop("presets")
     known = {"bundle": "stand-in", "id_vector_model": "sface", "identity_dim": UNET.identity_dim}
     options = {"image_size": UNET.image_size, "defaults": to_json(model.manifest.sampling)}
-    assert state == {**known, "attribute_set": None, "attributes": [], **options}
+    assert state == {**known, "l2_normalised": False, "attribute_set": None, "attributes": [], **options}
     assert presets["fast"] == to_json(PRESETS["fast"].base)
     assert list(presets) == list(PRESETS)
     model.manifest.attribute_set = "landmarks"

@@ -200,4 +200,4 @@ def decoded_size(text: bytes) -> int:
 
 def full(what: str) -> RefusedError:
     """The refusal of what is too much at once."""
-    return RefusedError("RESOURCE_EXHAUSTED", f"{what}: retry after 1 s", TOO_MANY)
+    return RefusedError("RESOURCE_EXHAUSTED", f"{what}: retry after 1 s", TOO_MANY, retry_after_s=1.0)

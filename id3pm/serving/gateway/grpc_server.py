@@ -19,22 +19,28 @@ from tritonclient.grpc import service_pb2
 from id3pm.serving.gateway import grpc_health
 from id3pm.serving.gateway.access_log import Journal, note
 from id3pm.serving.gateway.admission import Admission, full
-from id3pm.serving.gateway.auth import MODELS, Access, Caller
+from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.connections import Connections
 from id3pm.serving.gateway.grpc_streams import Streams
 from id3pm.serving.gateway.in_flight import Flights
 from id3pm.serving.gateway.message_parts import check_parts
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
-from id3pm.serving.gateway.request import read_message
+from id3pm.serving.gateway.request import parse_message, read_message
 from id3pm.serving.gateway.sequels import Sequels
+from id3pm.serving.gateway.tensor_checks import check_version
 from id3pm.serving.gateway.upstream import SERVICE, Upstream, Upstreams
 from id3pm.serving.launcher.health import Health
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError
 
 logger = logging.getLogger(__name__)
-QUESTIONS = ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics")
+QUESTIONS = {
+    "ServerMetadata": service_pb2.ServerMetadataRequest,
+    "ModelMetadata": service_pb2.ModelMetadataRequest,
+    "ModelConfig": service_pb2.ModelConfigRequest,
+    "ModelStatistics": service_pb2.ModelStatisticsRequest,
+}
 _TRACE = ("traceparent", "tracestate")
 _END_S = 5.0  # for requests that were cancelled to end
 
@@ -127,8 +133,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _model_ready(self, context: Any) -> None:
         async with self._admission.arrival(known=False):
-            name = service_pb2.ModelReadyRequest.FromString(await self._question_of(context)).name
-        ready = self._health.ready and name in MODELS
+            asked = parse_message(service_pb2.ModelReadyRequest, await self._question_of(context))
+        ready = self._health.ready and _is_served(asked)
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
 
     async def _check(self, context: Any) -> None:
@@ -155,20 +161,18 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     async def _probed(self, context: Any) -> str:
         async with self._admission.arrival(known=False):
             sent = await self._question_of(context)
-        try:
-            return str(grpc_health.HealthCheckRequest.FromString(sent).service)
-        except Exception as error:  # DecodeError, which protobuf's implementations do not all define in one place
-            raise RefusedError("INVALID_ARGUMENT", "the message is no HealthCheckRequest") from error
+        return str(parse_message(grpc_health.HealthCheckRequest, sent).service)
 
     def _question(self, name: str) -> Callable[[Any], Awaitable[None]]:
         async def ask(context: Any) -> None:
             self._access.caller(_authorization(context))
             upstream = self._upstreams.get(new_work=False)
             async with self._admission.arrival(known=True):
-                request = await self._question_of(context)
-            with self._admission.body() as body, self._admission.request(work=False):
-                body.grow(len(request))
-                await self._write(await _call(upstream, name, request, context), context)
+                asked = parse_message(QUESTIONS[name], await self._question_of(context))
+            if name != "ServerMetadata" and (name != "ModelStatistics" or asked.name):  # else of all models
+                check_version(asked.name, asked.version)
+            with self._admission.request(work=False):
+                await self._write(await _call(upstream, name, asked.SerializeToString(), context), context)
 
         return ask
 
@@ -248,14 +252,16 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
         """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
         check_parts(request)
-        asked, request = await self._admission.parsed(request, functools.partial(read_message, request))
-        note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(request))
-        asked.check(caller)
+        parsed = await self._admission.parsed(request, functools.partial(read_message, request))
+        asked = parsed.asked
+        note(caller=caller.name, model=asked.model[:64], id=asked.id, bytes_in=len(request))
+        parsed.check(caller)
         origin = origin_of(caller, *grpc_peer(context.peer()))
+        origin.mark(parsed.message)
         new_work = asked.control is None and not self._sequels.include(origin.owner, asked)
         upstream = self._upstreams.get(new_work=new_work)
         held.enter_context(self._admission.request(work=asked.control is None))
-        work = _call(upstream, "ModelInfer", origin.into_message(request), context)
+        work = upstream.infer_bytes(parsed.message, metadata=_trace(context))
         if asked.control is not None:
             return await work
         answer = await self._flights.fly(origin.key(asked.id), upstream, work, held)
@@ -320,6 +326,14 @@ def _address(context: Any) -> str:
 def _unforeseen(error: Exception) -> str:
     logger.exception("a call failed")
     return f"internal error ({type(error).__name__}); the server's log says more"
+
+
+def _is_served(asked: Any) -> bool:
+    try:
+        check_version(asked.name, asked.version)
+    except RefusedError:
+        return False
+    return True
 
 
 async def _call(upstream: Upstream, method: str, request: bytes, context: Any) -> bytes:

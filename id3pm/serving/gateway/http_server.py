@@ -7,29 +7,36 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from aiohttp import web
 
 from id3pm.serving.gateway.access_log import Journal, note
 from id3pm.serving.gateway.admission import Admission
-from id3pm.serving.gateway.auth import MODELS, Access, Caller
+from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.bodies import BodyReader, gone
 from id3pm.serving.gateway.http_listener import connection_of
 from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.json_answer import generate_answer, infer_answer
+from id3pm.serving.gateway.json_body import parse_object
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin, origin_of
-from id3pm.serving.gateway.request import check_model, parse_object, read_json
+from id3pm.serving.gateway.request import READ_CONTROL, Request, read_json
 from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.sse import EventStream, taken
+from id3pm.serving.gateway.tensor_checks import check_version, shown
 from id3pm.serving.gateway.upstream import HttpAnswer, Upstreams
 from id3pm.serving.launcher.health import Health, Phase
-from id3pm.serving.protocol.status import RefusedError, code_of, retry_header
+from id3pm.serving.protocol.limits import MAX_SMALL_BODY
+from id3pm.serving.protocol.signatures import SIGNATURES
+from id3pm.serving.protocol.status import RefusedError, code_of
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GONE = 499  # the caller closed the connection before the answer
-_SENT_ON = ("Content-Type", "Inference-Header-Content-Length", "traceparent", "tracestate")
-_SENT_BACK = ("Content-Type", "Inference-Header-Content-Length")
+_TRACE = ("traceparent", "tracestate")
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+_SENT_BACK = ("Content-Type", _HEADER_LENGTH)
 # Triton's other endpoints change the server or read what callers should not.
 _CLOSED = ("/v2/repository", "/v2/systemsharedmemory", "/v2/cudasharedmemory", "/v2/trace", "/v2/logging")
 
@@ -75,7 +82,7 @@ class HttpGateway:
         get("/v2/health/ready", self._ready)
         get("/v2", self._pass_on)
         get("/v2/models/stats", self._pass_on)
-        for prefix in ("/v2/models/{model}", r"/v2/models/{model}/versions/{version:\d+}"):
+        for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             get(f"{prefix}/ready", self._ready)
             for path in ("", "/config", "/stats"):
                 get(prefix + path, self._pass_on)
@@ -111,22 +118,23 @@ class HttpGateway:
             self._check_origin(request)
             response = await self._preflight(request) or await handler(request)
         except RefusedError as refusal:
-            response = _error(refusal.status, str(refusal))
+            response = _error(refusal)
         except web.HTTPException as error:
             response = self._no_route(request, error)
         except Exception as error:  # whatever it is, the caller must hear of it, and without internals
             if gone(request):
                 raise asyncio.CancelledError from error
             logger.exception("a request failed: %s %s", request.method, request.path)
-            response = _error(500, f"internal error ({type(error).__name__}); the server's log says more")
+            response = _error(
+                RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more")
+            )
         return response
 
     async def _live(self, request: web.Request) -> web.Response:
         return web.Response()
 
     async def _ready(self, request: web.Request) -> web.Response:
-        if "model" in request.match_info:
-            check_model(request.match_info["model"])
+        _check_path(request)
         if not self._health.ready:
             raise self._health.unavailable()
         return web.Response()
@@ -134,49 +142,41 @@ class HttpGateway:
     async def _pass_on(self, request: web.Request) -> web.Response:
         """Answers a question about the server or a model from Triton."""
         self._access.caller(request.headers.get("Authorization"))
-        if "model" in request.match_info:
-            check_model(request.match_info["model"])
-        return _answer(await self._upstreams.get(new_work=False).http("GET", request.path))
+        _check_path(request)
+        return _answer(await self._upstreams.get(new_work=False).get(request.path))
 
     async def _work(self, request: web.Request) -> web.Response:
         """`infer` and `generate`."""
         caller = self._access.caller(request.headers.get("Authorization"))
+        _check_path(request)
         model = request.match_info["model"]
-        check_model(model)
+        note(caller=caller.name, model=model)
+        if model not in READ_CONTROL:  # else it depends on the body
+            caller.require(model)
         if self._health.phase is not Phase.DRAINING:  # else it depends on the body
             self._upstreams.get()
         with contextlib.ExitStack() as held:
-            return await self._worked(request, caller, model, held)
+            return await self._worked(request, caller, held)
 
-    async def _worked(
-        self, request: web.Request, caller: Caller, model: str, held: contextlib.ExitStack
-    ) -> web.Response:
+    async def _worked(self, request: web.Request, caller: Caller, held: contextlib.ExitStack) -> web.Response:
         body = await self._bodies.read(request, held.enter_context(self._admission.body()))
-        length = request.headers.get("Inference-Header-Content-Length")
         generate = request.path.endswith("/generate")
-        read = functools.partial(read_json, model, body, length, generate=generate)
-        asked, body, new_length = await self._admission.parsed(body, read, _text_of(body, length))
-        del read  # it holds the body as it was sent
-        note(caller=caller.name, model=asked.model, id=asked.id, bytes_in=len(body))
-        asked.check(caller)
-        headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
-        if new_length is not None:
-            headers["Inference-Header-Content-Length"] = str(new_length)
-        origin = _origin(request, caller)
-        if generate:
-            body = origin.into_json(body)
-        else:
-            headers |= origin.headers
+        read = functools.partial(_read, request, caller, body, generate=generate)
+        parsed = await self._admission.parsed(body, read, _text_of(body, request.headers.get(_HEADER_LENGTH)))
+        del read, body  # as it was sent: nothing needs it any more
+        asked, origin = parsed.asked, _origin(request, caller)
+        origin.mark(parsed.message)
         new_work = asked.control is None and not self._sequels.include(origin.owner, asked)
         upstream = self._upstreams.get(new_work=new_work)
         held.enter_context(self._admission.request(work=asked.control is None))
-        work = upstream.http("POST", request.path, body, headers)
+        trace = [(name, request.headers[name]) for name in _TRACE if name in request.headers]
+        work = upstream.infer(parsed.message, metadata=trace)
         if asked.control is None:
             work = self._flights.fly(origin.key(asked.id), upstream, work, held)
         found = await work
-        if found.status < 400:
-            self._sequels.answered(origin.owner, asked)
-        answer = _answer(found)
+        self._sequels.answered(origin.owner, asked)
+        encode = functools.partial(_encoded, found, parsed.wanted, generate=generate)
+        answer = encode() if found.ByteSize() <= MAX_SMALL_BODY else await asyncio.to_thread(encode)
         await taken(request, answer.prepare(request), self._write_s)
         await taken(request, answer.write_eof(), self._write_s)  # here, where it still counts
         return answer
@@ -206,14 +206,13 @@ class HttpGateway:
 
     def _no_route(self, request: web.Request, error: web.HTTPException) -> web.Response:
         if error.status == 405 and isinstance(error, web.HTTPMethodNotAllowed):
-            return _error(
-                405, f"{request.method} {request.path[:128]}: use {' or '.join(sorted(error.allowed_methods))}"
-            )
+            methods = " or ".join(sorted(error.allowed_methods))
+            return _plain_error(405, f"{shown(request.method)} {shown(request.path)}: use {methods}")
         if error.status == 404 and request.path.startswith(_CLOSED):
-            return _error(403, f"{request.path[:128]} is closed on this server")
+            return _plain_error(403, f"{shown(request.path)} is closed on this server")
         if error.status == 404:
-            return _error(404, f"there is no {request.path[:128]}; models are {', '.join(MODELS)}")
-        return _error(error.status, error.reason)
+            return _plain_error(404, f"there is no {shown(request.path)}; models are {', '.join(SIGNATURES)}")
+        return _plain_error(error.status, error.reason)
 
     def _check_origin(self, request: web.Request) -> None:
         """Turns pages of other origins away: browsers send some requests without asking, and hide only the answer."""
@@ -261,15 +260,41 @@ def _text_of(body: bytes, header_length: str | None) -> int:
     return min(int(header_length[:12]), len(body)) if known and header_length is not None else len(body)
 
 
+def _check_path(request: web.Request) -> None:
+    """Refuses a path with a model, or a version of one, that is not served."""
+    if "model" in request.match_info:
+        check_version(request.match_info["model"], request.match_info.get("version", ""))
+
+
+def _read(request: web.Request, caller: Caller, body: bytes, *, generate: bool) -> Request:
+    """The body of `infer` or `generate`, read and checked."""
+    model, version = request.match_info["model"], request.match_info.get("version", "")
+    parsed = read_json(model, version, body, request.headers.get(_HEADER_LENGTH), generate=generate)
+    note(id=parsed.asked.id, bytes_in=len(body))
+    parsed.check(caller)
+    return parsed
+
+
+def _encoded(response: Any, wanted: dict[str, Any], *, generate: bool) -> web.Response:
+    """The answer to `infer` or `generate`."""
+    if generate:
+        return web.Response(body=generate_answer(response), content_type="application/json")
+    body, length = infer_answer(response, wanted)
+    if length is None:
+        return web.Response(body=body, content_type="application/json")
+    headers = {_HEADER_LENGTH: str(length)}
+    return web.Response(body=body, content_type="application/octet-stream", headers=headers)
+
+
 def _answer(answer: HttpAnswer) -> web.Response:
     headers = {name: answer.headers[name] for name in _SENT_BACK if name in answer.headers}
-    if answer.status >= 400:
-        headers |= retry_header(answer.body.decode(errors="replace"))
     return web.Response(status=answer.status, headers=headers, body=answer.body)
 
 
-def _error(status: int, message: str) -> web.Response:
-    headers = retry_header(message)
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return web.json_response({"error": message, "code": code_of(status)}, status=status, headers=headers)
+def _error(refusal: RefusedError) -> web.Response:
+    headers = {**refusal.headers, **({"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {})}
+    return web.json_response({"error": str(refusal), "code": refusal.code}, status=refusal.status, headers=headers)
+
+
+def _plain_error(status: int, message: str) -> web.Response:
+    return _error(RefusedError(code_of(status), message, status))

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import json
-import re
 import urllib.parse
 from collections.abc import Iterable
 
@@ -18,7 +16,6 @@ from id3pm.serving.gateway.auth import ANYBODY, Caller
 from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
 
-_OPENED = re.compile(rb"\s*\{\s*")
 _IPV6_NETWORK = 64  # bits of an address that tell one network from another; the rest is its owner's to choose
 
 
@@ -38,29 +35,9 @@ class Origin:
         """A request of this origin."""
         return RequestKey(self.owner, request_id)
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """For HTTP `infer`: Triton makes request parameters of them."""
-        return {OWNER: self.owner, CALLER: self.caller}
-
-    def into_json(self, body: bytes) -> bytes:
-        """For HTTP `generate`, where Triton makes request parameters of all keys: a JSON object with these, too."""
-        opened = _OPENED.match(body)
-        assert opened is not None  # it has been read
-        start = opened.end()
-        more = json.dumps(self.headers).encode()[1:-1]
-        comma = b"" if body[start : start + 1] == b"}" else b","
-        return b"".join((memoryview(body)[:start], more, comma, memoryview(body)[start:]))
-
-    def into_message(self, request: bytes) -> bytes:
-        """For gRPC: a serialised `ModelInferRequest` with these parameters, too. A parser takes the last of a name."""
-        more = service_pb2.ModelInferRequest()
-        self.mark(more)
-        return request + bytes(more.SerializeToString())
-
     def mark(self, message: service_pb2.ModelInferRequest) -> None:
-        """The same for a message that is not serialised yet."""
-        for name, value in self.headers.items():
+        """Writes it into a request, as parameters that only the gateway may send."""
+        for name, value in ((OWNER, self.owner), (CALLER, self.caller)):
             message.parameters[name].string_param = value
 
 

@@ -92,7 +92,7 @@ class EventStream:
         Raises:
             RefusedError: The request cannot be begun, or its first stage refused it.
         """
-        wish = read_wish(origin, model, document, uuid.uuid4().hex)
+        wish = await asyncio.to_thread(read_wish, origin, model, document, uuid.uuid4().hex)
         note(id=wish.id)
         upstream = self._upstreams.get()
         events = Events()

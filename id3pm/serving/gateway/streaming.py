@@ -10,28 +10,32 @@ import base64
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
 from id3pm.formats.images import encode_png
-from id3pm.serving.gateway.origin import Origin, refuse_reserved
+from id3pm.serving.gateway.json_body import add_input, generate_message
+from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.request import checked_id
-from id3pm.serving.gateway.tensor_checks import shown
+from id3pm.serving.gateway.tensor_checks import check_message, invalid, shown
 from id3pm.serving.gateway.upstream import outputs, texts
 from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
-from id3pm.serving.protocol.limits import MAX_TIMEOUT_US
+from id3pm.serving.protocol.signatures import SIGNATURES
 from id3pm.serving.protocol.status import TOO_LATE, RefusedError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between questions that bring nothing new
 _GRACE_S = 0.5  # a stage has its own clock for the deadline, and its message says more
-_INT64 = 2**63
-_HUGE = 10**300  # whole numbers beyond it are no floats; the stage refuses infinity
+_TIMEOUT = "timeout"  # the request parameter, microseconds
+_SOURCES = {
+    "id3pm": ("embedding", "a list of numbers"),
+    "id3pm_photo": ("photo", "the base64 text of a JPEG, PNG or WebP file"),
+}
 Tell = Callable[[str, Mapping[str, Any]], None]
-Tensor = tuple[str, str, Sequence[int], bytes]  # name, data type, shape, bytes
+Tensor = tuple[str, str, Iterable[int], bytes]  # name, data type, shape, bytes
 
 
 class Stages(Protocol):
@@ -49,22 +53,21 @@ class Wish(NamedTuple):
 
     Attributes:
         origin: Who asks.
-        id: The request's id.
-        source: `embedding` (numbers) or `photo` (base64) and `face`, by name.
-        parameters: All other options, for the stages to check.
-        priority: As the input of this name, or `None`.
+        message: The request as the ensemble would get it.
         preview_every: Steps from one preview to the next; 0 is none.
         deadline: Monotonic time in seconds at which the whole, the photograph's analysis included, must be done, or
             `None`.
     """
 
     origin: Origin
-    id: str
-    source: Mapping[str, Any]
-    parameters: Mapping[str, bool | int | float | str]
-    priority: int | None
+    message: Any
     preview_every: int
     deadline: float | None
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return str(self.message.id)
 
     def left_s(self, model: str) -> float | None:
         """Seconds until the deadline.
@@ -81,36 +84,43 @@ class Wish(NamedTuple):
 
 
 def read_wish(origin: Origin, model: str, document: Mapping[str, Any], new_id: str) -> Wish:
-    """Checks what the stages cannot check.
+    """Checks a body as that of `generate` is checked.
+
+    Args:
+        origin: Who asks.
+        model: `id3pm` or `id3pm_photo`.
+        document: The body.
+        new_id: The request's id where it brings none.
 
     Raises:
         RefusedError: A value has a type that no option has, or what the image is made from is missing.
     """
-    rest = dict(document)
-    refuse_reserved(rest)
-    request_id = checked_id(rest.pop("id", "")) or new_id
-    every = rest.pop("preview_every", 1)
+    every = document.get("preview_every", 1)
     if isinstance(every, bool) or not isinstance(every, int) or not 0 <= every <= 1000:
-        raise RefusedError("INVALID_ARGUMENT", f"preview_every={shown(every)}: must be a whole number, 0 .. 1000")
-    priority = rest.pop("priority", None)
-    if priority is not None and (isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) >= 2**31):
-        raise RefusedError("INVALID_ARGUMENT", f"priority={shown(priority)}: must be a whole number, 0 .. 9")
-    deadline = _deadline(rest.pop("timeout", 0))
-    source = _vector(rest) if model == "id3pm" else _photo(rest)
-    parameters = {name: _scalar(name, value) for name, value in rest.items()}
-    return Wish(origin, request_id, source, parameters, priority, every, deadline)
+        raise invalid(f"preview_every={shown(every)}: must be a whole number, 0 .. 1000")
+    message = generate_message(model, {name: value for name, value in document.items() if name != "preview_every"})
+    message.id = checked_id(document.get("id", "")) or new_id
+    name, what = _SOURCES[model]
+    if name not in (tensor.name for tensor in message.inputs):
+        raise invalid(f"{name} is missing: send {what}")
+    check_message(message)
+    limit_us = message.parameters[_TIMEOUT].int64_param if _TIMEOUT in message.parameters else 0
+    return Wish(origin, message, every, time.monotonic() + limit_us / 1e6 if limit_us else None)
 
 
 async def tell_story(wish: Wish, stages: Stages, tell: Tell) -> None:
     """Runs the stages; `tell` gets the events `progress`, `image_64` and `image`.
 
     Raises:
-        RefusedError: A stage answered with an error.
+        RefusedError: A stage answered with an error, or the request's time limit passed before one began.
     """
-    embedding = await _embedding(wish, stages)
-    vector = ("embedding", "FP32", [1, len(embedding) // 4], embedding)
-    message = _message(wish, STAGE_MODELS["base"], [vector], "image_64", "receipt_64")
-    base = outputs(await _followed(wish, message, stages, tell))
+    embedding = [tensor for tensor in _inputs(wish.message) if tensor[0] == "embedding"]
+    if not embedding:
+        face = _message(wish, FACE_MODEL, [], "embedding")
+        found = outputs(await _send(wish, face, stages))["embedding"]
+        embedding = [("embedding", "FP32", [1, len(found) // 4], found)]
+    first = _message(wish, STAGE_MODELS["base"], embedding, "image_64", "receipt_64")
+    base = outputs(await _followed(wish, first, stages, tell))
     pixels = np.frombuffer(base["image_64"], dtype=np.uint8)
     side = math.isqrt(len(pixels) // 3)
     receipt = texts(base["receipt_64"])[0]
@@ -119,34 +129,23 @@ async def tell_story(wish: Wish, stages: Stages, tell: Tell) -> None:
 
     image = ("image_64", "UINT8", [1, side, side, 3], base["image_64"])
     so_far = ("receipt_64", "BYTES", [1, 1], base["receipt_64"])
-    message = _message(wish, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
-    sr = outputs(await _followed(wish, message, stages, tell))
+    second = _message(wish, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
+    sr = outputs(await _followed(wish, second, stages, tell))
     tell("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
 
 
-async def _embedding(wish: Wish, stages: Stages) -> bytes:
-    """The ID vector as FP32."""
-    if "embedding" in wish.source:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which the stage refuses
-            return np.array(wish.source["embedding"], dtype="<f4").tobytes()
-    message = service_pb2.ModelInferRequest(model_name=FACE_MODEL, id=wish.id)
-    for name, value in wish.source.items():
-        _add(message, name, "BYTES", [1, 1], _element(value))
-    message.outputs.add(name="embedding")
-    wish.origin.mark(message)
-    return outputs(await _send(wish, message, stages))["embedding"]
-
-
-def _message(wish: Wish, model: str, inputs: Sequence[Tensor], *wanted: str) -> Any:
-    """The request to one stage. Options are parameters; `priority` is an input, for Triton keeps that parameter."""
+def _message(wish: Wish, model: str, inputs: Iterable[Tensor], *wanted: str) -> Any:
+    """The request to one stage: these inputs, and those of the whole request that the stage takes."""
     message = service_pb2.ModelInferRequest(model_name=model, id=wish.id)
-    for tensor in inputs:
-        _add(message, *tensor)
-    if wish.priority is not None:
-        _add(message, "priority", "INT32", [1, 1], wish.priority.to_bytes(4, "little", signed=True))
-    for name, value in wish.parameters.items():
-        kind = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}[type(value)]
-        setattr(message.parameters[name], kind, value)
+    given = {tensor[0]: tensor for tensor in inputs}
+    passed_on = [
+        tensor for tensor in _inputs(wish.message) if tensor[0] in SIGNATURES[model].inputs and tensor[0] not in given
+    ]
+    for tensor in (*given.values(), *passed_on):
+        add_input(message, *tensor)
+    for name, value in wish.message.parameters.items():
+        if name != _TIMEOUT:
+            message.parameters[name].CopyFrom(value)
     for name in wanted:
         message.outputs.add(name=name)
     wish.origin.mark(message)
@@ -158,13 +157,15 @@ async def _send(wish: Wish, message: Any, stages: Stages) -> Any:
     left_s = wish.left_s(message.model_name)
     if left_s is None:
         return await stages.infer(message)
-    message.parameters["timeout"].int64_param = max(int(left_s * 1e6), 1)
+    message.parameters[_TIMEOUT].int64_param = max(int(left_s * 1e6), 1)
     return await stages.infer(message, left_s + _GRACE_S)
 
 
-def _add(message: Any, name: str, datatype: str, shape: Sequence[int], raw: bytes) -> None:
-    message.inputs.add(name=name, datatype=datatype, shape=shape)
-    message.raw_input_contents.append(raw)
+def _inputs(message: Any) -> list[Tensor]:
+    return [
+        (tensor.name, tensor.datatype, tensor.shape, raw)
+        for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
+    ]
 
 
 async def _followed(wish: Wish, message: Any, stages: Stages, tell: Tell) -> Any:
@@ -207,63 +208,3 @@ async def _follow(model: str, wish: Wish, stages: Stages, tell: Tell) -> None:
             shown = step
             told["preview_png"] = picture
         tell("progress", told)
-
-
-def _vector(rest: dict[str, Any]) -> dict[str, Any]:
-    numbers = rest.pop("embedding", None)
-    if not isinstance(numbers, list) or not numbers or not all(_is_number(number) for number in numbers):
-        raise RefusedError("INVALID_ARGUMENT", f"embedding={shown(numbers)}: must be a list of numbers")
-    return {"embedding": [min(max(number, -_HUGE), _HUGE) for number in numbers]}
-
-
-def _photo(rest: dict[str, Any]) -> dict[str, Any]:
-    source: dict[str, Any] = {name: rest.pop(name) for name in ("photo", "face") if name in rest}
-    if "photo" not in source:
-        raise RefusedError("INVALID_ARGUMENT", "photo is missing: send the base64 text of a JPEG, PNG or WebP file")
-    for name, value in source.items():
-        if not isinstance(value, str):
-            raise RefusedError("INVALID_ARGUMENT", f"{name}={shown(value)}: must be text")
-        _check_text(name, value)
-    return source
-
-
-def _scalar(name: str, value: Any) -> bool | int | float | str:
-    """An option as a request parameter: a vector is its JSON text, and so is a number that has no place in 64 bits."""
-    _check_text("an option's name", name)
-    if isinstance(value, str):
-        _check_text(name, value)
-    if isinstance(value, (bool, float, str)):
-        return value
-    if isinstance(value, int):
-        return value if -_INT64 <= value < _INT64 else str(value)
-    if isinstance(value, list):
-        return json.dumps(value)
-    raise RefusedError("INVALID_ARGUMENT", f"{name[:64]}={shown(value)}: must be a number, text or a list")
-
-
-def _check_text(name: str, value: str) -> None:
-    """Refuses halves of characters, which JSON can write and UTF-8 cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise RefusedError("INVALID_ARGUMENT", f"{name}={ascii(value[:64])}: the text is no Unicode") from None
-
-
-def _deadline(timeout_us: Any) -> float | None:
-    """The monotonic time at which a `timeout` of microseconds ends; 0 is none."""
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= MAX_TIMEOUT_US:
-        raise RefusedError(
-            "INVALID_ARGUMENT",
-            f"timeout={shown(timeout_us)}: must be a whole number of microseconds, at most {MAX_TIMEOUT_US}",
-        )
-    return time.monotonic() + timeout_us / 1e6 if timeout_us else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _element(text: str) -> bytes:
-    """A string as the only element of a BYTES tensor."""
-    data = text.encode()
-    return len(data).to_bytes(4, "little") + data

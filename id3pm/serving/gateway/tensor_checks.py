@@ -1,44 +1,154 @@
-"""Checks that tensors are what their descriptions say; Triton trusts these, and some end it."""
+"""Checks of a `ModelInferRequest`, the same on every way in; Triton trusts what a request says of itself."""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from id3pm.serving.protocol.limits import MAX_DIMS
-from id3pm.serving.protocol.status import RefusedError
-from id3pm.serving.protocol.wire import OPTIONS
+import numpy as np
 
-# Bytes of an element; None is text with four bytes of length before it.
-DATATYPES: Mapping[str, int | None] = {
-    "BOOL": 1,
-    "UINT8": 1,
-    "UINT16": 2,
-    "UINT32": 4,
-    "UINT64": 8,
-    "INT8": 1,
-    "INT16": 2,
-    "INT32": 4,
-    "INT64": 8,
-    "FP16": 2,
-    "BF16": 2,
-    "FP32": 4,
-    "FP64": 8,
-    "BYTES": None,
-}
-BINARY_SIZE = "binary_data_size"
+from id3pm.errors import InvalidInputError
+from id3pm.sampling.options import did_you_mean
+from id3pm.serving.gateway.origin import refuse_reserved
+from id3pm.serving.protocol.limits import (
+    MAX_DIMS,
+    MAX_NAME,
+    MAX_NUMBERS,
+    MAX_PARAMETERS,
+    MAX_REQUEST_PARAMETERS,
+    MAX_STRINGS,
+    MAX_TIMEOUT_US,
+)
+from id3pm.serving.protocol.options import check_parameter_names
+from id3pm.serving.protocol.served_models import MAX_BATCH
+from id3pm.serving.protocol.signatures import SIGNATURES, VERSION, WIDTHS, Tensor
+from id3pm.serving.protocol.status import RefusedError
+
+CLASSIFICATION = "classification"
 _LENGTH = 4  # bytes before the text of a BYTES element
-_CLASSIFICATION = "classification"
-_BY_NAME: Mapping[str, str] = {
-    "embedding": "FP32",
-    "photo": "BYTES",
-    "face": "BYTES",
-    "image_64": "UINT8",
-    "receipt_64": "BYTES",
-    **{option.name: "BYTES" if option.dtype == "STRING" else option.dtype for option in OPTIONS},
+_BINARY = ("binary_data", "binary_data_size")  # of outputs over HTTP
+# The field of `InferTensorContents` for each data type.
+_CONTENTS = {
+    "BYTES": "bytes_contents",
+    "FP32": "fp32_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
 }
+
+
+class _Shown(reprlib.Repr):
+    """Values of JSON in its own words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlong = self.maxstring = 64
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802 - the library's name
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+
+_SHOWN = _Shown()
+
+
+def shown(value: Any) -> str:
+    """A value of a request for a message: its beginning, whatever its size and depth."""
+    return _SHOWN.repr(value)[:64]
+
+
+def invalid(message: str) -> RefusedError:
+    """The refusal of a request that breaks a rule."""
+    return RefusedError("INVALID_ARGUMENT", message)
+
+
+def check_model(model: str) -> None:
+    """Refuses models that are not served here."""
+    if model not in SIGNATURES:
+        raise RefusedError("NOT_FOUND", f"model {shown(model)} is not served; there are {', '.join(SIGNATURES)}")
+
+
+def check_version(model: str, version: str) -> None:
+    """Refuses versions that are not served; an empty one is the newest.
+
+    Raises:
+        RefusedError: Model or version is not served.
+    """
+    check_model(model)
+    if version not in ("", VERSION):
+        raise RefusedError(
+            "NOT_FOUND", f"model {model} has no version {shown(version)}: send {VERSION}, or leave the version out"
+        )
+
+
+def check_message(message: Any) -> None:
+    """Checks all that a request says of itself.
+
+    Args:
+        message: `ModelInferRequest` to a served model.
+
+    Raises:
+        RefusedError: A name is unknown or sent twice, or a tensor is not what its description says.
+    """
+    check_version(message.model_name, message.model_version)
+    signature = SIGNATURES[message.model_name]
+    refuse_reserved(message.parameters)
+    _check_parameters(message.parameters, signature.inputs)
+    _check_outputs(message.outputs, signature.outputs)
+    _check_names("input", [tensor.name for tensor in message.inputs], signature.inputs)
+    if not message.inputs:
+        given = " or ".join(name for name in ("embedding", "photo", "image_64") if name in signature.inputs)
+        raise invalid(f"there are no inputs: send {given}")
+    raws = message.raw_input_contents
+    if raws and len(raws) != len(message.inputs):
+        raise invalid(f"{len(raws)} raw contents were sent for {len(message.inputs)} inputs: send one for each")
+    for index, tensor in enumerate(message.inputs):
+        expected = signature.inputs[tensor.name]
+        elements = check_shape(tensor.name, tensor.datatype, list(tensor.shape), expected)
+        if tensor.parameters:
+            raise invalid(f"input {tensor.name!r} has parameters: must be left out, no input takes any")
+        if raws:
+            _check_raw(tensor, raws[index], expected, elements)
+        else:
+            _check_contents(tensor, expected, elements)
+    if len(images := {tensor.shape[0] for tensor in message.inputs}) > 1:
+        sizes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in message.inputs)
+        raise invalid(f"the inputs are of {' and '.join(map(str, sorted(images)))} images ({sizes[:500]}): must agree")
+
+
+def check_shape(name: str, datatype: str, shape: list[int], expected: Tensor) -> int:
+    """Checks what is said of an input.
+
+    Args:
+        name: A known input.
+        datatype: As sent.
+        shape: As sent.
+        expected: What it must be.
+
+    Returns:
+        The number of elements.
+
+    Raises:
+        RefusedError: It is something else, or more than any model takes.
+    """
+    what = f"input {name!r}"
+    if datatype != expected.datatype:
+        raise invalid(f"{what}: datatype={shown(datatype)}: must be {expected.datatype}")
+    if len(shape) > MAX_DIMS or min(shape, default=0) < 0:
+        raise invalid(f"{what}: shape={shown(shape)}: must be at most {MAX_DIMS} sizes, none below 0")
+    fits = [size == most or most == -1 for size, most in zip(shape[1:], expected.shape, strict=False)]
+    if len(shape) != 1 + len(expected.shape) or not 1 <= shape[0] <= MAX_BATCH or not all(fits):
+        rule = ", ".join("any" if size == -1 else str(size) for size in (expected.shape))
+        raise invalid(f"{what}: shape={shown(shape)}: must be [images, {rule}], of 1 to {MAX_BATCH} images")
+    elements = math.prod(shape)  # of any size: integers do not overflow here
+    kind, most = ("strings", MAX_STRINGS) if datatype == "BYTES" else ("numbers", MAX_NUMBERS)
+    if elements > most:
+        raise invalid(f"{name} has {elements} {kind}: at most {most} are allowed")
+    return elements
 
 
 def leaves(data: Any) -> Iterator[Any]:
@@ -54,143 +164,99 @@ def leaves(data: Any) -> Iterator[Any]:
             open_lists.pop()
 
 
-def shown(value: Any) -> str:
-    """A value of a body for a message: its beginning, whatever its size and depth."""
-    return reprlib.repr(value)[:64]
-
-
-def check_outputs(outputs: Any) -> None:
-    """The list `outputs` of an `infer` request.
-
-    Raises:
-        RefusedError: It is no list of objects, or asks for classes, which no output has.
-    """
-    for output in _objects("outputs", outputs):
-        parameters = output.get("parameters")
-        if isinstance(parameters, dict) and _CLASSIFICATION in parameters:
-            raise no_classes(parameters[_CLASSIFICATION])
-
-
-def check_inputs(inputs: Any) -> list[dict[str, Any]]:
-    """The list `inputs` of an `infer` request: the shape of each tensor must be that of what is sent.
-
-    Triton makes room for as many elements as the shape says before it looks at them.
-
-    Returns:
-        The inputs.
-
-    Raises:
-        RefusedError: It is no list of objects, or one of them breaks the rule.
-    """
-    tensors = _objects("inputs", inputs)
-    for tensor in tensors:
-        _check_input(tensor)
-    return tensors
-
-
-def check_values(values: Mapping[str, Any]) -> None:
-    """The values of a `generate` request, of which Triton makes tensors.
-
-    Raises:
-        RefusedError: One has another type than its input.
-    """
-    for name, value in values.items():
-        if name in _BY_NAME and _wrong(_BY_NAME[name], list(leaves(value))):
-            hint = "; attribute_values takes them by name" if name == "attributes" else ""
-            raise RefusedError("INVALID_ARGUMENT", f"{name}={shown(value)}: {_rule(_BY_NAME[name])}{hint}")
-
-
 def no_classes(value: Any) -> RefusedError:
     """The refusal of an output by classes."""
-    what = f"{_CLASSIFICATION}={shown(value)}"
-    return RefusedError("INVALID_ARGUMENT", f"{what}: must be left out, for no output has classes")
+    return invalid(f"{CLASSIFICATION}={shown(value)}: must be left out, for no output has classes")
 
 
-def _check_input(tensor: Mapping[str, Any]) -> None:
-    name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
-    what = f"input {str(name)[:64]!r}"
-    if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(_is_size(size) for size in shape):
-        raise RefusedError(
-            "INVALID_ARGUMENT", f"{what}: shape={shown(shape)}: must be a list of at most {MAX_DIMS} sizes"
+def unknown(kind: str, name: str, known: Collection[str]) -> RefusedError:
+    """The refusal of a name that means nothing here."""
+    return invalid(f"{kind} {shown(name)} is unknown: {did_you_mean(name, known)}valid are {', '.join(known)}")
+
+
+def _check_names(kind: str, names: list[str], known: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise invalid(f"the {kind} {twice} is sent twice: send it once")
+
+
+def _check_outputs(outputs: Any, known: Mapping[str, Tensor]) -> None:
+    for output in outputs:
+        if CLASSIFICATION in output.parameters:
+            raise no_classes(output.parameters[CLASSIFICATION].int64_param)
+        if extra := [name for name in output.parameters if name not in _BINARY]:
+            raise unknown("output parameter", extra[0], _BINARY)
+    _check_names("output", [output.name for output in outputs], known)
+
+
+def _check_parameters(parameters: Any, inputs: Collection[str]) -> None:
+    """Checks the request's own parameters: Triton reads names and texts to their first NUL."""
+    if len(parameters) > MAX_REQUEST_PARAMETERS:
+        raise invalid(f"the request has {len(parameters)} parameters: at most {MAX_REQUEST_PARAMETERS} are allowed")
+    size = 0
+    for name, parameter in parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        value = None if kind is None else getattr(parameter, kind)
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise invalid(f"the parameter name {shown(name)}: must be at most {MAX_NAME} printable characters")
+        if value is None:
+            raise invalid(f"parameter {shown(name)} has no value: send one, or leave it out")
+        if isinstance(value, str) and "\0" in value:
+            raise invalid(f"{name}={shown(value)}: must not have a NUL in it")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise invalid(f"{name}={value}: must be a finite number")
+        if name == "timeout" and (kind != "int64_param" or not 0 <= value <= MAX_TIMEOUT_US):
+            raise invalid(f"timeout={shown(value)}: expected a whole number of microseconds, at most {MAX_TIMEOUT_US}")
+        if name == "priority":
+            raise invalid(f"parameter priority={shown(value)}: Triton keeps it for itself; send it as an input")
+        size += len(value) if isinstance(value, str) else 0
+    if size > MAX_PARAMETERS:
+        raise invalid(f"the request parameters have {size} characters together: at most {MAX_PARAMETERS} are allowed")
+    try:
+        check_parameter_names(parameters, inputs)
+    except InvalidInputError as error:
+        raise invalid(str(error)) from error
+
+
+def _check_raw(tensor: Any, raw: bytes, expected: Tensor, elements: int) -> None:
+    what = f"input {tensor.name!r} of shape {list(tensor.shape)}"
+    if tensor.HasField("contents"):
+        raise invalid(f"{what} has contents and raw contents: send one")
+    if expected.datatype == "BYTES":
+        if (found := _count_strings(raw, elements)) != elements:
+            raise invalid(
+                f"{what}: {len(raw)} bytes were sent, of {found}: must be {elements}, each with its length "
+                f"in {_LENGTH} bytes before it"
+            )
+    elif len(raw) != WIDTHS[expected.datatype] * elements:
+        raise invalid(
+            f"{what}: {len(raw)} bytes were sent: must be {WIDTHS[expected.datatype]} for each {expected.datatype}"
         )
-    if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise RefusedError(
-            "INVALID_ARGUMENT", f"{what}: datatype={shown(datatype)}: must be one of {', '.join(DATATYPES)}"
-        )
-    elements = math.prod(shape)
-    parameters = tensor.get("parameters")
-    parameters = parameters if isinstance(parameters, dict) else {}
-    binary = BINARY_SIZE in parameters
-    if binary == ("data" in tensor):
-        number = "both" if binary else "neither"
-        raise RefusedError("INVALID_ARGUMENT", f"{what} has {number} of data and {BINARY_SIZE}: send one")
-    if binary:
-        _check_binary(f"{what} of shape {shape}", elements, datatype, parameters[BINARY_SIZE])
-    else:
-        _check_data(what, shape, elements, datatype, list(leaves(tensor["data"])))
 
 
-def _check_binary(what: str, elements: int, datatype: str, size: Any) -> None:
-    if not _is_size(size):
-        raise RefusedError("INVALID_ARGUMENT", f"{what}: {BINARY_SIZE}={shown(size)}: must be a number of bytes")
-    width = DATATYPES[datatype]
-    if width is None and size < _LENGTH * elements:
-        raise RefusedError("INVALID_ARGUMENT", f"{what}: {size} bytes were sent: each text has {_LENGTH} before it")
-    if width is not None and size != width * elements:
-        raise RefusedError(
-            "INVALID_ARGUMENT", f"{what}: {size} bytes were sent: must be {width} for each {datatype} of the shape"
-        )
+def _count_strings(raw: bytes, most: int) -> str | int:
+    """How many strings lie in the raw bytes of a BYTES tensor, or in words what is wrong with them."""
+    offset = count = 0
+    while offset < len(raw):
+        if count == most:
+            return f"more than {most} strings"
+        if offset + _LENGTH > len(raw):
+            return f"{count} strings and part of a length"
+        offset += _LENGTH + int.from_bytes(raw[offset : offset + _LENGTH], "little")
+        count += 1
+    return count if offset == len(raw) else f"{count} strings, the last cut short"
 
 
-def _check_data(what: str, shape: list[int], elements: int, datatype: str, data: list[Any]) -> None:
-    for wrong in _wrong(datatype, data):
-        raise RefusedError("INVALID_ARGUMENT", f"{what} has {shown(wrong)} among its data: {_rule(datatype)}")
-    if len(data) != elements:
-        raise RefusedError(
-            "INVALID_ARGUMENT", f"{what} has {len(data)} elements: must be {elements}, as its shape {shape} says"
-        )
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _wrong(datatype: str, values: list[Any]) -> list[Any]:
-    """The first value that no tensor of this type can hold, if there is one. There may be half a million of them."""
-    kinds = _kinds(datatype)
-    if not set(map(type, values)) <= kinds:
-        return [next(value for value in values if type(value) not in kinds)]
-    if values and kinds == {int}:
-        least, most = _range(datatype)
-        return [value for value in (min(values), max(values)) if not least <= value <= most][:1]
-    return []
-
-
-def _kinds(datatype: str) -> set[type]:
-    if datatype == "BYTES":
-        return {str}
-    if datatype == "BOOL":
-        return {bool}
-    return {int} if "INT" in datatype else {int, float}
-
-
-def _rule(datatype: str) -> str:
-    if datatype == "BYTES":
-        return "must be text"
-    if datatype == "BOOL":
-        return "must be true or false"
-    if "INT" not in datatype:
-        return "must be numbers"
-    least, most = _range(datatype)
-    return f"must be whole numbers between {least} and {most} ({datatype})"
-
-
-def _range(datatype: str) -> tuple[int, int]:
-    bits = 8 * (DATATYPES[datatype] or 0)
-    return (0, 2**bits - 1) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def _objects(name: str, sent: Any) -> list[dict[str, Any]]:
-    if not isinstance(sent, list) or not all(isinstance(entry, dict) for entry in sent):
-        raise RefusedError("INVALID_ARGUMENT", f"{name}: must be a list of objects")
-    return sent
+def _check_contents(tensor: Any, expected: Tensor, elements: int) -> None:
+    what = f"input {tensor.name!r} of shape {list(tensor.shape)}"
+    field = _CONTENTS[expected.datatype]
+    if wrong := [found.name for found, _ in tensor.contents.ListFields() if found.name != field]:
+        raise invalid(f"{what} has {wrong[0]}: {expected.datatype} must be in {field}")
+    values = getattr(tensor.contents, field)
+    if len(values) != elements:
+        raise invalid(f"{what} has {len(values)} elements: must be {elements}, as its shape says")
+    if expected.datatype == "UINT8" and elements and np.array(values).max() > 255:
+        raise invalid(f"{what} has {max(values)} among its data: must be whole numbers between 0 and 255 (UINT8)")

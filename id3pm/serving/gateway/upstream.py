@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -17,32 +16,37 @@ from tritonclient.grpc import service_pb2
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.launcher.control import UNIX
 from id3pm.serving.launcher.health import Addresses, Health
-from id3pm.serving.protocol.status import TOO_LATE, RefusedError, code_of, without_paths
+from id3pm.serving.protocol.limits import MAX_MESSAGE
+from id3pm.serving.protocol.status import (
+    TOO_LATE,
+    RefusedError,
+    code_of,
+    cut,
+    seconds_at_end,
+    without_paths,
+)
 
+Metadata = Sequence[tuple[str, str]]
 SERVICE = "inference.GRPCInferenceService"
 logger = logging.getLogger(__name__)
-_PART = 256 * 1024
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # Triton is on this machine, whatever `http_proxy` says
 ]
 _CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
-# Texts are matched as a whole or from their first word, which is Triton's or ours: what a caller wrote stands within.
-_FROM = r"(?:in ensemble '\w+', )*"
+# Beginnings of texts, which are Triton's or the stages'; what a caller wrote stands behind them.
+_IN_ENSEMBLE, _OF_REQUEST = "in ensemble '", "[request id: "
 # Triton's words for a Python stub that has died, with INTERNAL; the supervisor replaces it.
-_DEAD_STUB = re.compile(_FROM + r"Stub process '\w+' is not healthy\.?")
+_DEAD_STUB = "Stub process '", "' is not healthy"
 # What the stages say with UNAVAILABLE: Triton has no other status for it.
-_LATE = re.compile(_FROM + r"the deadline (?:passed|cannot be met)")
-_LATER = re.compile(_FROM + r"(?:this server is draining|\d).* retry after \d+(?:\.\d+)? s")
-# What the stages say with CANCELLED and INTERNAL, which Triton's HTTP tells like mistakes of the caller.
-_CANCELLED = re.compile(_FROM + r"the (?:request was cancelled|caller cancelled|server shut down)")
-_FAILED = re.compile(_FROM + r"(?:the engine failed at step \d|internal error \()")
-# What Triton says of the values of a body, with INTERNAL, and of a model that gets nothing at all.
-_UNREADABLE = re.compile(_FROM + r"Unable to parse")
-_EMPTY = re.compile(_FROM + r"(?:\[request id: .*\] )?out of bounds index 0: request has 0 inputs")
+_LATE = ("the deadline passed", "the deadline cannot be met")
 # What Triton says, with INTERNAL, where a tensor finds no room in /dev/shm until others are done.
-_NO_MEMORY = re.compile(_FROM + r"Failed to (?:increase the shared memory pool|initialize shared memory pool|allocate)")
+_NO_MEMORY = (
+    "Failed to increase the shared memory pool",
+    "Failed to initialize shared memory pool",
+    "Failed to allocate",
+)
 # What gRPC says when the process at the other end has gone.
 _BROKEN = (
     "RST_STREAM",
@@ -76,27 +80,19 @@ class Upstream:
         self._infer = self.channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelInferResponse.FromString,
-        )
+        )  # the answer as bytes, which some callers get as they are
 
-    async def http(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> HttpAnswer:
-        """One HTTP exchange; errors come as answers, too.
+    async def get(self, path: str) -> HttpAnswer:
+        """What Triton answers over HTTP.
 
         Raises:
-            RefusedError: Triton cannot be reached, or went away meanwhile.
+            RefusedError: Triton answered with an error, cannot be reached, or went away meanwhile.
         """
-        data: Any = body
-        if body is not None and len(body) > _PART:
-            data, headers = _parts(body), {**(headers or {}), "Content-Length": str(len(body))}
         try:
-            async with self._session.request(
-                method, _url(self.addresses.http, path), data=data, headers=headers
-            ) as answer:
+            async with self._session.get(_url(self.addresses.http, path)) as answer:
                 content = await answer.read()
                 if answer.status >= 400:
-                    return self._http_error(answer.status, content)
+                    raise self._refusal(code_of(answer.status), _error_of(content))
                 return HttpAnswer(answer.status, answer.headers, content)
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
@@ -105,7 +101,7 @@ class Upstream:
         """Triton's own `/metrics`.
 
         Raises:
-            RefusedError: As `http`.
+            RefusedError: As `get`.
         """
         try:
             async with (
@@ -116,16 +112,25 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
 
-    async def infer(self, message: Any, timeout_s: float | None = None) -> Any:
-        """Sends a `ModelInferRequest`; gives the `ModelInferResponse`.
+    async def infer_bytes(self, message: Any, timeout_s: float | None = None, metadata: Metadata = ()) -> bytes:
+        """Sends a `ModelInferRequest`; gives the bytes of the `ModelInferResponse`.
+
+        Args:
+            message: The request.
+            timeout_s: Seconds to wait.
+            metadata: Names and values to send along.
 
         Raises:
             RefusedError: Triton or the model answered with an error.
         """
         try:
-            return await self._infer(message, timeout=timeout_s)
+            return bytes(await self._infer(message, timeout=timeout_s, metadata=tuple(metadata)))
         except grpc.aio.AioRpcError as error:
-            raise self.refusal(error) from error
+            raise self.refusal(error, message.id) from error
+
+    async def infer(self, message: Any, timeout_s: float | None = None, metadata: Metadata = ()) -> Any:
+        """As `infer_bytes`; gives the `ModelInferResponse`."""
+        return service_pb2.ModelInferResponse.FromString(await self.infer_bytes(message, timeout_s, metadata))
 
     async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
         """Sends a control request to a stage.
@@ -148,52 +153,51 @@ class Upstream:
         assert isinstance(answer, dict)
         return answer
 
-    def refusal(self, error: grpc.aio.AioRpcError) -> RefusedError:
-        """What a caller gets to read of a gRPC error."""
-        return self._refusal(error.code().name, error.details() or "")
+    def refusal(self, error: grpc.aio.AioRpcError, request_id: str = "") -> RefusedError:
+        """What a caller gets to read of a gRPC error, of a request with this id."""
+        return self._refusal(error.code().name, _bare(error.details() or "", request_id))
 
-    def _http_error(self, status: int, content: bytes) -> HttpAnswer:
-        try:
-            message = str(json.loads(content)["error"])
-        except (ValueError, LookupError, TypeError):
-            message = content.decode(errors="replace") or f"Triton answered with status {status} and no more"
-        refusal = self._refusal(code_of(status), message, vague=status == 400)
-        if refusal.code != code_of(status):
-            status = refusal.status
-        document = {"error": str(refusal), "code": refusal.code}
-        return HttpAnswer(status, {"Content-Type": "application/json"}, json.dumps(document).encode())
-
-    def _refusal(self, code: str, message: str, *, vague: bool = False) -> RefusedError:
-        """What a caller gets to read; `vague` is a code that may be any: `generate` answers all errors with 400."""
+    def _refusal(self, code: str, message: str) -> RefusedError:
+        message = cut(message)
         broken = code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED") and any(
             word in message for word in _BROKEN
         )
-        if broken or ((vague or code == "INTERNAL") and _DEAD_STUB.fullmatch(message)):
+        if broken or (code == "INTERNAL" and message.startswith(_DEAD_STUB[0]) and _DEAD_STUB[1] in message[-24:]):
             return self._health.unavailable()
-        if (vague or code == "INTERNAL") and _NO_MEMORY.match(message):
+        if message.startswith(_NO_MEMORY):
             logger.error("a request was refused: /dev/shm is full; give it more, in a container by --shm-size")
-            return RefusedError("UNAVAILABLE", "the server has no shared memory left for this: retry after 1 s")
+            text = "the server has no shared memory left for this: retry after 1 s"
+            return RefusedError("UNAVAILABLE", text, retry_after_s=1.0)
         message = without_paths(message)
-        if _EMPTY.fullmatch(message):
-            needed = "photo, embedding or image_64, whichever the model takes"
-            return RefusedError("INVALID_ARGUMENT", f"there is nothing to make the image from: send {needed}")
-        if _UNREADABLE.match(message):
-            return RefusedError("INVALID_ARGUMENT", message)
-        if vague and _CANCELLED.match(message):
-            return RefusedError("CANCELLED", message)
-        if vague and _FAILED.match(message):
-            return RefusedError("INTERNAL", message)
-        if vague or code == "UNAVAILABLE":
-            if _LATE.match(message):
-                return RefusedError("DEADLINE_EXCEEDED", message, TOO_LATE)
-            if _LATER.fullmatch(message):
-                return RefusedError("UNAVAILABLE", message)
-        return RefusedError(code, message)
+        if code == "UNAVAILABLE" and message.startswith(_LATE):
+            return RefusedError("DEADLINE_EXCEEDED", message, TOO_LATE)
+        return RefusedError(code, message, retry_after_s=seconds_at_end(message) if code == "UNAVAILABLE" else None)
 
     async def close(self) -> None:
         """Closes all connections."""
         await self._session.close()
         await self.channel.close()
+
+
+def _bare(message: str, request_id: str) -> str:
+    """A message without what Triton puts before it: the ensembles that it came through, and the request's id."""
+    message = message[: 4 * MAX_MESSAGE]
+    of_request = tuple(f"{_OF_REQUEST}{name}] " for name in (request_id, "<id_unknown>"))
+    while True:
+        if message.startswith(_IN_ENSEMBLE) and "', " in message:
+            message = message.partition("', ")[2]
+        elif message.startswith(of_request):
+            message = message.partition("] ")[2]
+        else:
+            return message
+
+
+def _error_of(content: bytes) -> str:
+    """The message in the body of an HTTP error of Triton's."""
+    try:
+        return str(json.loads(content)["error"])
+    except (ValueError, LookupError, TypeError):
+        return content.decode(errors="replace") or "Triton answered with an error and no message"
 
 
 def _session(address: str) -> aiohttp.ClientSession:
@@ -206,13 +210,6 @@ def _session(address: str) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None),
         skip_auto_headers=("User-Agent", "Accept-Encoding"),
     )
-
-
-async def _parts(body: bytes) -> AsyncIterator[bytes]:
-    """A large body piece by piece: given as a whole, the connection would copy it, and hold up the event loop."""
-    view = memoryview(body)
-    for start in range(0, len(body), _PART):
-        yield bytes(view[start : start + _PART])
 
 
 def _url(address: str, path: str) -> str:

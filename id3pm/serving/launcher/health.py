@@ -104,7 +104,8 @@ class Health:
         if self.ready:  # lost, but not noticed yet by the supervisor, which this wakes
             self.suspicion.set()
         state = Phase.RESTARTING.value if self.ready else self.phase.value
-        return RefusedError("UNAVAILABLE", f"the server is {state}: retry after {self._wait_s():.0f} s")
+        wait_s = round(self._wait_s())
+        return RefusedError("UNAVAILABLE", f"the server is {state}: retry after {wait_s} s", retry_after_s=wait_s)
 
     def _wait_s(self) -> float:
         if self.phase in (Phase.DRAINING, Phase.ENDED):

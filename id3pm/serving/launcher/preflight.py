@@ -68,6 +68,11 @@ def _check_engines(repository: Path) -> dict[str, Manifest]:
         raise EngineError(
             f"{FACE_MODEL} gives {face.id_vector_model} ID vectors, the bundle takes {wanted}; {BUILD_HINT}"
         )
+    if manifests["base"].l2_normalised and not face.preprocessing.l2_normalise:
+        raise EngineError(
+            f"{FACE_MODEL} gives ID vectors of any norm (l2_normalise: false), the bundle takes those of norm 1; "
+            "build the face models with l2_normalise: true"
+        )
     return manifests
 
 

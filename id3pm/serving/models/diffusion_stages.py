@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,9 +48,12 @@ class DenoiserModel(StageModel):
                         caller=call.caller,
                     ),
                     self.engine.config,
+                    unit_vectors=self.unit_vectors,
                 )
             except InvalidInputError as error:  # what the library calls identity is `embedding` to the sender
-                raise type(error)(re.sub(r"\bidentity\b", "embedding", str(error))) from error
+                if str(error).startswith("identity"):
+                    raise type(error)("embedding" + str(error).removeprefix("identity")) from error
+                raise
 
         return per_row(len(rows), request)
 
@@ -105,6 +107,11 @@ class SuperResolutionModel(StageModel):
 
         return per_row(len(rows), request)
 
+    def seed_of(self, call: Call, row: int) -> int:
+        """That of the 64 px image, where its receipt came along: one may have been drawn there."""
+        seed = self._receipt_64(call, row).get("seed") if "receipt_64" in call.tensors else None
+        return seed if type(seed) is int else super().seed_of(call, row)
+
     def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
         """See `StageModel`."""
         images = [to_uint8(sample.image) for sample in samples]
@@ -130,7 +137,11 @@ class SuperResolutionModel(StageModel):
         """What the 64 px stage said of the image, or a new receipt for an image from elsewhere."""
         if "receipt_64" not in call.tensors:
             return new_receipt(self.manifest.bundle.name, seed, None)
-        receipt = parse_receipt(text("receipt_64", call.tensors["receipt_64"][index, 0], MAX_RECEIPT_BYTES))
+        receipt = self._receipt_64(call, index)
         if receipt.get("seed") != seed:
             raise InvalidInputError(f"receipt_64 is of seed {receipt.get('seed')!r:.32}, the request has seed {seed}")
         return receipt
+
+    @staticmethod
+    def _receipt_64(call: Call, index: int) -> Receipt:
+        return parse_receipt(text("receipt_64", call.tensors["receipt_64"][index, 0], MAX_RECEIPT_BYTES))

@@ -19,6 +19,7 @@ from id3pm.config import to_json
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
+from id3pm.face.manifest import takes_unit_vectors
 from id3pm.formats.images import encode_png
 from id3pm.sampling.batch import Row as SampledRow
 from id3pm.sampling.cost import warm_up
@@ -32,6 +33,7 @@ from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
 from id3pm.serving.models.model_args import compute_lock, device_of, parameter, threads
 from id3pm.serving.models.pending import Outcome, PendingRows
 from id3pm.serving.models.request_registry import Flight, Flights, content_of
+from id3pm.serving.models.seeds import drawn_seed
 from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
 from id3pm.serving.models.worker import Worker
 from id3pm.serving.protocol.options import Row, parse_rows
@@ -81,6 +83,11 @@ class StageModel(abc.ABC):
         if self.manifest.stage != self.stage:
             raise EngineError(f"the engine is of stage {self.manifest.stage}, this model serves {self.stage}")
         max_rows = parameter(args, "max_rows")
+        self.unit_vectors = takes_unit_vectors(
+            self.manifest.l2_normalised,
+            self.manifest.id_vector_model,
+            Path(args["model_repository"]).parent / "face_embedding" / "1" / "engine",
+        )
         self.engine = load_engine(folder, device_of(args, self.manifest.target), threads())
         cost = warm_up(self.engine, max_rows)
         self._metrics = StageMetrics(pb, args["model_name"])
@@ -111,6 +118,14 @@ class StageModel(abc.ABC):
         Raises:
             InvalidInputError: An input breaks a rule.
         """
+
+    def seed_of(self, call: Call, row: int) -> int:
+        """The seed of an image for which none was sent.
+
+        Raises:
+            InvalidInputError: An input that decides it breaks a rule.
+        """
+        return drawn_seed(call.id, row)
 
     @abc.abstractmethod
     def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
@@ -150,7 +165,13 @@ class StageModel(abc.ABC):
         name = call.id or f"anonymous-{serial}"
         ids = [f"{name}/{row}#{serial}" for row in range(call.rows)]  # a request may come again while its first ends
         parsed = parse_rows(
-            self.stage, call.rows, call.tensors, call.parameters, self.manifest.sampling, self.manifest.attribute_set
+            self.stage,
+            call.rows,
+            call.tensors,
+            call.parameters,
+            self.manifest.sampling,
+            self.manifest.attribute_set,
+            lambda row: self.seed_of(call, row),
         )
         flight = Flight(
             name=name,
@@ -250,6 +271,7 @@ class StageModel(abc.ABC):
             "bundle": manifest.bundle.name,
             "id_vector_model": manifest.id_vector_model,
             "identity_dim": manifest.unet.identity_dim,
+            "l2_normalised": self.unit_vectors,
             "attribute_set": manifest.attribute_set,
             "attributes": describe_fields(manifest.attribute_set) if self.stage == "base" else [],
             "image_size": manifest.unet.image_size,

@@ -19,12 +19,12 @@ from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmErro
 from id3pm.serving.models.logs import shown
 from id3pm.serving.protocol.limits import (
     MAX_ID,
-    MAX_MESSAGE,
     MAX_NUMBERS,
     MAX_PARAMETERS,
     MAX_STRINGS,
     MAX_TIMEOUT_US,
 )
+from id3pm.serving.protocol.status import cut
 from id3pm.serving.protocol.wire import CALLER, DEADLINE_IN, OWNER, Array, RequestKey, passed_deadline
 
 logger = logging.getLogger(__name__)
@@ -221,6 +221,5 @@ def describe(error: BaseException) -> tuple[str, str]:
     """Triton's error code for an exception, and the text that its sender gets to read (never a path or a traceback)."""
     code = code_of(error)
     if isinstance(error, Id3pmError):
-        message = str(error)
-        return code, message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ... (cut)"
+        return code, cut(str(error))
     return code, f"internal error ({type(error).__name__}); the server's log says more"

@@ -32,6 +32,8 @@ MAX_VECTOR: Final = 512
 MAX_TEXT: Final = 4 * _KIB
 MAX_ID: Final = 256
 MAX_PARAMETERS: Final = 256 * _KIB
+MAX_REQUEST_PARAMETERS: Final = 64
+MAX_NAME: Final = 64
 MAX_TIMEOUT_US: Final = 10**12  # a request without a timeout may take any time
 MAX_MESSAGE: Final = 1500
 # Requests
@@ -122,6 +124,8 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
         Limit(MAX_TEXT, "bytes", "the text of an option, a word of `control`", "400"),
         Limit(MAX_ID, "", "characters of a request id", "400"),
         Limit(MAX_PARAMETERS, "bytes", "all request parameters together, as JSON", "400"),
+        Limit(MAX_REQUEST_PARAMETERS, "", "request parameters", "400"),
+        Limit(MAX_NAME, "", "characters of a parameter's name", "400"),
         Limit(MAX_TIMEOUT_US, "us", "a request's `timeout`", "400"),
         Limit(MAX_MESSAGE, "", "characters of an error's text", "cut"),
     ),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import itertools
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from id3pm.attributes import AttributeSet, encode, parse_values
 from id3pm.config import MAX_SEED, SamplingOptions
 from id3pm.errors import InvalidInputError, InvalidOptionError
+from id3pm.sampling.options import did_you_mean
 from id3pm.sampling.presets import preset
 from id3pm.serving.protocol.limits import MAX_TEXT, MAX_VECTOR
 from id3pm.serving.protocol.wire import (
@@ -61,6 +61,7 @@ def parse_rows(
     parameters: Mapping[str, Any],
     defaults: SamplingOptions,
     attribute_set: AttributeSet | None = None,
+    seed_of: Callable[[int], int] | None = None,
 ) -> list[Row]:
     """The options of every image of a request.
 
@@ -72,18 +73,21 @@ def parse_rows(
         parameters: Request parameters by name, JSON scalars; one value counts for all rows.
         defaults: The bundle's options of this stage, for what is not sent.
         attribute_set: The bundle's, for attributes that are sent by name.
+        seed_of: The seed of a row for which none was sent; `None` where one must be sent.
 
     Raises:
         InvalidInputError: A parameter is unknown, a value breaks its rule, or a tensor and a parameter disagree.
     """
-    _refuse_unknown(parameters)
+    check_parameter_names(parameters)
     for other in STAGES:
         if other != stage:
             # That stage's defaults are not known here; ddim is the sampler that goes with every other option.
             _check_options(other, _sent(other, rows, tensors, parameters), rows, SamplingOptions(sampler="ddim"))
     sent = _sent(stage, rows, tensors, parameters)
     if "seed" not in sent:
-        raise InvalidInputError(f"seed is missing: send a whole number between 0 and {MAX_SEED}")
+        if seed_of is None:
+            raise InvalidInputError(f"seed is missing: send a whole number between 0 and {MAX_SEED}")
+        sent["seed"] = [seed_of(index) for index in range(rows)]
     return per_row(rows, lambda index: _row(stage, _at(sent, index), defaults, attribute_set))
 
 
@@ -100,12 +104,20 @@ def per_row(rows: int, parse: Callable[[int], T]) -> list[T]:
     return results
 
 
-def _refuse_unknown(parameters: Mapping[str, Any]) -> None:
+def check_parameter_names(parameters: Collection[str], inputs: Collection[str] = ()) -> None:
+    """Refuses request parameters that mean nothing here.
+
+    Args:
+        parameters: Their names.
+        inputs: Inputs of the model, for the hint.
+
+    Raises:
+        InvalidOptionError: One is unknown.
+    """
     for name in parameters:
         if name in OPTIONS_BY_NAME or name in _TRITON_PARAMETERS or name.startswith(_TRITON_PREFIXES):
             continue
-        close = difflib.get_close_matches(name, OPTIONS_BY_NAME, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(name, {**dict.fromkeys(inputs), **OPTIONS_BY_NAME})
         raise InvalidOptionError(f"parameter {name[:64]!r} is unknown: {hint}valid are {', '.join(OPTIONS_BY_NAME)}")
 
 
@@ -174,8 +186,13 @@ def _sampling_options(stage: Stage, values: Mapping[str, Any], defaults: Samplin
     try:
         return dataclasses.replace(defaults, **changes)
     except InvalidOptionError as error:
-        # The sender knows the field `steps` of the super-resolution stage as sr_steps.
-        raise InvalidOptionError(re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))) from error
+        raise InvalidOptionError(_renamed(str(error), names)) from error
+
+
+def _renamed(message: str, names: Mapping[str, str]) -> str:
+    """A message with other names for fields: the sender knows `steps` of the super-resolution stage as sr_steps."""
+    words = ("".join(word) for _, word in itertools.groupby(message, key=lambda each: each.isalnum() or each == "_"))
+    return "".join(names.get(word, word) for word in words)
 
 
 def _from_tensor(option: Option, tensor: Array, rows: int) -> list[Any]:
@@ -215,7 +232,7 @@ def _from_parameter(option: Option, value: Any, rows: int) -> list[Any]:
 def _scalar(option: Option, value: Any) -> Any:
     if option.length == -1:  # a request parameter cannot be a list, so a vector comes as its JSON text
         numbers = json.loads(value)
-        if not isinstance(numbers, list) or any(isinstance(number, bool) for number in numbers):
+        if not isinstance(numbers, list) or not all(type(number) in (int, float) for number in numbers):
             raise ValueError
         _check_length(option, len(numbers))
         return tuple(shortest_float(float(number)) for number in numbers)
@@ -223,11 +240,18 @@ def _scalar(option: Option, value: Any) -> Any:
         raise ValueError  # bool("false") is the classic: true and false are neither numbers nor text here
     if option.dtype == "STRING":
         return value
+    if isinstance(value, str) and not _is_plain(value):
+        raise ValueError
     if option.dtype == "FP32":
         return shortest_float(float(value))
     if isinstance(value, float):
         raise ValueError
     return int(value)
+
+
+def _is_plain(number: str) -> bool:
+    """Whether a text is a number as JSON writes one: Python also takes 3_0, digits of other scripts and spaces."""
+    return number.isascii() and not any(each.isspace() or each == "_" for each in number)
 
 
 def _shown(values: list[Any]) -> str:

@@ -6,7 +6,6 @@ Nothing here knows Triton's libraries. A test compares the table with every `con
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -81,7 +80,12 @@ class Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("seed", "INT64", STAGES, "0 .. 2^63 - 1; required: the image is a function of it"),
+    Option(
+        "seed",
+        "INT64",
+        STAGES,
+        "0 .. 2^63 - 1: the image is a function of it; left out, a random one (see receipt)",
+    ),
     Option("priority", "INT32", STAGES, "class of a request: 0 (first) .. 9 (last); default 1"),
     Option("id_vector_model", "STRING", BASE, "FR model of the ID vector: the stage refuses another than its own"),
     Option("preset", "STRING", STAGES, f"{', '.join(PRESETS)}: all sampling options at once, in place of the bundle's"),
@@ -146,7 +150,8 @@ def parse_control(control: Array) -> Control:
         raise InvalidInputError(f"control {op} takes {least} to {most} strings behind it, not {len(arguments)}")
     if op != "watch":
         return Control(op, "".join(arguments))
-    if not re.fullmatch(r"-1|[0-9]{1,9}", arguments[1]):
+    after = arguments[1]
+    if after != "-1" and not (after.isascii() and after.isdecimal() and len(after) <= 9):
         raise InvalidInputError(f"control watch: after step {arguments[1][:64]!r}: send a whole number from -1 up")
     if arguments[2:] not in ([], ["0"], ["1"]):
         raise InvalidInputError(f"control watch: preview {arguments[2][:64]!r}: send 1 or 0")

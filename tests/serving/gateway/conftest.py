@@ -30,7 +30,7 @@ def open_front(triton: MadeUpTriton) -> Iterator[Callable[[GatewayOptions], Fron
 
     def start(options: GatewayOptions) -> Front:
         health = Health()
-        health.serves(Addresses(triton.address, triton.address, triton.address))
+        health.serves(Addresses(triton.address, triton.rpc_address, triton.address))
         ports = check_ports("127.0.0.1", {"http-port": 0, "grpc-port": 0, "metrics-port": 0})
         gateway = Gateway("127.0.0.1", ports, health, options)
         gateway.start()

@@ -62,10 +62,10 @@ class MadeUpRpc(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def message(id: str = "", model: str = "id3pm", size: int = 0) -> Any:
-    """A request that the gateway lets pass."""
+    """A request that the gateway lets pass, with a text of `size` bytes."""
     made = service_pb2.ModelInferRequest(model_name=model, id=id)
-    if size:
-        made.raw_input_contents.append(bytes(size))
+    made.inputs.add(name="preset", datatype="BYTES", shape=[1, 1])
+    made.raw_input_contents.append(size.to_bytes(4, "little") + bytes(size))
     return made
 
 

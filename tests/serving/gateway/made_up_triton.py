@@ -1,4 +1,4 @@
-"""A Triton that is made up and remembers what it was sent, and a gateway before it."""
+"""A Triton that is made up, over HTTP and gRPC, and remembers what it was sent; and a gateway before it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,65 @@ import dataclasses
 import http.client
 import json
 import time
+from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from id3pm.serving.gateway.gateway import Gateway
 from id3pm.serving.launcher.health import Health
 
 
 class MadeUpTriton(ThreadingHTTPServer):
-    """Answers every request with its `answer`; remembers path, headers and body."""
+    """Answers what comes over HTTP with its `answer`, and inference over gRPC with its `reply`: outputs, or a status
+    and a text. Remembers path, headers and body; of inference the model, metadata and the message.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.seen: list[tuple[str, dict[str, str], bytes]] = []
+        self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.answer: tuple[int, dict[str, str], bytes] = (200, {"Content-Type": "application/json"}, b'{"a": 1}')
+        self.reply: dict[str, tuple[str, list[int], bytes]] | tuple[grpc.StatusCode, str] = {}
         self.break_off = False
         self.delay_s = 0.0
         self.address = f"127.0.0.1:{self.server_address[1]}"
+        self._rpc = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", -1)])
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Inference(self), self._rpc)
+        self.rpc_address = f"127.0.0.1:{self._rpc.add_insecure_port('127.0.0.1:0')}"
+        self._rpc.start()
+
+    @property
+    def messages(self) -> list[Any]:
+        """What came over gRPC."""
+        return [sent for _, _, sent in self.seen if not isinstance(sent, bytes)]
+
+    def server_close(self) -> None:
+        """Ends both."""
+        super().server_close()
+        self._rpc.stop(0).wait()
+
+
+class _Inference(service_pb2_grpc.GRPCInferenceServiceServicer):
+    def __init__(self, triton: MadeUpTriton) -> None:
+        self._triton = triton
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - the library's name
+        metadata = {name: value for name, value in context.invocation_metadata()}
+        self._triton.seen.append((request.model_name, metadata, request))
+        time.sleep(self._triton.delay_s)
+        if self._triton.break_off:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        if isinstance(self._triton.reply, tuple):
+            context.abort(*self._triton.reply)
+        response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
+        for name, (datatype, shape, raw) in self._triton.reply.items():
+            response.outputs.add(name=name, datatype=datatype, shape=shape)
+            response.raw_output_contents.append(raw)
+        return response
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,55 +9,58 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import ANYBODY, MODELS, Access
-from id3pm.serving.gateway.request import MAX_PARTS, Asked, parse_object, read_json, read_message
+from id3pm.serving.gateway.json_body import MAX_PARTS, parse_object
+from id3pm.serving.gateway.request import Asked, Request, read_json, read_message
 from id3pm.serving.protocol.status import RefusedError
+
+SEED = {"name": "seed", "shape": [1, 1], "datatype": "INT64", "data": [1]}
 
 
 def element(text: str) -> bytes:
     return len(text).to_bytes(4, "little") + text.encode()
 
 
+def read(body: bytes, length: str | None = None, *, model: str = "denoiser_64", generate: bool = False) -> Request:
+    return read_json(model, "", body, length, generate=generate)
+
+
 def refused(code: str, body: bytes, length: str | None = None, *, generate: bool = False) -> str:
     with pytest.raises(RefusedError) as caught:
-        read_json("denoiser_64", body, length, generate=generate)[0].check(ANYBODY)
+        read(body, length, generate=generate).check(ANYBODY)
     assert caught.value.code == code
     return str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b'{"seed": 1}', b' \n{"seed":1, "id": ""}', b"{}"])
-@pytest.mark.parametrize("generate", [True, False])
-def test_a_request_without_id_gets_one(body: bytes, generate: bool) -> None:
-    asked, sent, length = read_json("id3pm", body, None, generate=generate)
-    first = json.loads(sent, object_pairs_hook=lambda pairs: pairs)
-    assert first[0] == ("id", asked.id) and len(asked.id) == 32, "Triton takes the first of two"
-    assert [pair for pair in first[1:] if pair[0] != "id"] == ([("seed", 1)] if b"seed" in body else [])
-    assert length is None
+def test_a_request_without_id_gets_one(body: bytes) -> None:
+    request = read(body, generate=True)
+    assert len(request.asked.id) == 32 and request.message.id == request.asked.id
+    assert [tensor.name for tensor in request.message.inputs] == (["seed"] if b"seed" in body else [])
 
 
-def test_an_id_stays_and_so_does_the_body() -> None:
-    body = b'{"id": "mine", "eta": 1e400}'
-    assert read_json("id3pm", body, None, generate=True) == (Asked("id3pm", "mine"), body, None)
+def test_an_id_stays() -> None:
+    request = read(b'{"id": "mine", "eta": 0.5}', model="id3pm", generate=True)
+    assert request.asked == Asked("id3pm", "mine") and request.message.id == "mine"
 
 
-def test_binary_tensors_stay_behind_the_json_that_grew() -> None:
-    head = json.dumps(
-        {"inputs": [{"name": "seed", "shape": [1, 1], "datatype": "INT64", "parameters": {"binary_data_size": 8}}]}
-    ).encode()
-    asked, body, length = read_json("id3pm", head + b"\x01" * 8, str(len(head)), generate=False)
-    assert length is not None
-    assert json.loads(body[:length])["id"] == asked.id
-    assert body[length:] == b"\x01" * 8
+def test_json_and_binary_tensors_become_the_same_message() -> None:
+    seed = {"name": "seed", "shape": [1, 1], "datatype": "INT64"}
+    head = json.dumps({"id": "a", "inputs": [{**seed, "parameters": {"binary_data_size": 8}}]}).encode()
+    binary = read(head + b"\x01" + bytes(7), str(len(head))).message
+    plain = read(json.dumps({"id": "a", "inputs": [{**seed, "data": [[1]]}]}).encode()).message
+    generated = read(b'{"id": "a", "seed": 1}', generate=True).message
+    assert binary == plain == generated and binary.raw_input_contents[0] == b"\x01" + bytes(7)
 
 
 def test_a_message_without_id_gets_one_and_keeps_the_rest() -> None:
     message = service_pb2.ModelInferRequest(model_name="id3pm", model_version="1")
     message.inputs.add(name="seed", datatype="INT64", shape=[1, 1])
     message.raw_input_contents.append(bytes(8))
-    asked, data = read_message(message.SerializeToString())
-    parsed = service_pb2.ModelInferRequest.FromString(data)
-    assert asked == Asked("id3pm", parsed.id) and len(parsed.id) == 32
-    parsed.id = ""
-    assert parsed == message
+    request = read_message(message.SerializeToString())
+    request.check(ANYBODY)
+    assert request.asked == Asked("id3pm", request.message.id) and len(request.message.id) == 32
+    request.message.id = ""
+    assert request.message == message
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,15 @@ def test_a_message_without_id_gets_one_and_keeps_the_rest() -> None:
         (b'{"id": "' + b"x" * 257 + b'"}', None, "id has 257 characters: at most 256"),
         (b'{"a": 1, "a": 2}', None, "a JSON key is repeated"),
         (b'{"inputs": 1}', None, "inputs: must be a list of objects"),
+        (b'{"seed": 1} {"seed": 2}', None, "the body is not JSON: Extra data"),
+        ('{"id": "a"}'.encode("utf-16"), None, "the body is not UTF-8 text"),
+        ('{"id": "a"}'.encode("utf-32"), None, "the body is not"),
+        (b'\xef\xbb\xbf{"id": "a"}', None, "the body is not JSON"),
+        (b'{"parameters": []}', None, "parameters=[]: must be an object"),
+        (b'{"seed": 1}', None, "key 'seed' is unknown: valid are id, parameters, inputs, outputs"),
+        (b'{"inputs": [{"name": "retry after 99999 s"}]}', None, "input 'retry after 99999 s' is unknown"),
+        (b'{"inputs": [], "outputs": [{"name": "x"}]}', None, "output 'x' is unknown: valid are image_64"),
+        (b"{}", None, "there are no inputs: send embedding"),
         (b"{}", "9", "Inference-Header-Content-Length='9': must be 1 .. 2"),
         (b"{}", "-1", "must be 1 .. 2"),
         (b"{}", "x", "must be 1 .. 2"),
@@ -84,6 +96,8 @@ def test_what_is_no_request_is_refused_with_the_rule(body: bytes, length: str | 
 def test_bytes_that_are_no_message_are_refused() -> None:
     with pytest.raises(RefusedError, match=r"no inference\.ModelInferRequest"):
         read_message(b"\xff\xff\xff")
+    with pytest.raises(RefusedError, match=r"no inference\.ModelInferRequest"):  # an id that is not UTF-8
+        read_message(b"\x0a\x05id3pm\x1a\x02\xff\xfe")
 
 
 def control(*words: str, binary: bool = False, name: str = "control") -> tuple[bytes, str | None]:
@@ -99,9 +113,9 @@ def control(*words: str, binary: bool = False, name: str = "control") -> tuple[b
 @pytest.mark.parametrize("op", ["ping", "progress", "watch", "cancel"])
 def test_questions_about_a_request_are_open(op: str, binary: bool) -> None:
     body, length = control(op, "x", binary=binary)
-    asked, sent, _ = read_json("denoiser_64", body, length, generate=False)
-    asked.check(ANYBODY)
-    assert asked.control == op and sent == body
+    request = read(body, length)
+    request.check(ANYBODY)
+    assert request.asked.control == op and request.message.inputs[-1].name == "control"
 
 
 @pytest.mark.parametrize("op", ["drain", "", "DRAIN", "dr\u0000ain"])
@@ -119,27 +133,28 @@ def test_draining_is_not_for_callers_whatever_the_form(op: str) -> None:
         else:
             tensor.contents.bytes_contents.extend([op.encode(), b""])
         with pytest.raises(RefusedError, match="open here are ping"):
-            read_message(message.SerializeToString())[0].check(ANYBODY)
+            read_message(message.SerializeToString()).check(ANYBODY)
 
 
-@pytest.mark.parametrize("model", sorted(set(MODELS) - {"denoiser_64", "super_resolution"}))
+@pytest.mark.parametrize("model", sorted(set(MODELS) - {"denoiser_64", "super_resolution", "face_embedding"}))
 def test_where_nothing_reads_control_it_opens_nothing(model: str) -> None:
     kinds = {"vector": "photo", "photo": "vector"}
     other = Access(accept=(kinds[MODELS[model] or ""],)).caller(None)
     message = service_pb2.ModelInferRequest(model_name=model)
     message.inputs.add(name="control", datatype="BYTES", shape=[1, 2])
     message.raw_input_contents.append(element("ping") + element(""))
-    requests = [
-        read_json(model, b'{"control": "ping", "photo": "x"}', None, generate=True)[0],
-        *(read_json(model, *control("ping", "", binary=binary), generate=False)[0] for binary in (False, True)),
-        read_message(message.SerializeToString())[0],
-    ]
-    for asked in requests:
-        if model != "face_embedding":  # which has such an input, for the supervisor
-            assert asked.control is None and len(asked.id) == 32, "it is work"
+    for request in (
+        read(b'{"control": "ping"}', model=model, generate=True),
+        read_message(message.SerializeToString()),
+    ):
+        assert request.asked.control is None and len(request.asked.id) == 32, "it is work"
         with pytest.raises(RefusedError, match="callers of this service may not send") as caught:
-            asked.check(other)
+            request.check(other)
         assert caught.value.code == "PERMISSION_DENIED"
+        with pytest.raises(RefusedError, match="'control' is unknown"):
+            request.check(ANYBODY)
+    with pytest.raises(RefusedError, match="'control' is unknown"):
+        read(control("ping", "")[0], model=model)
 
 
 @pytest.mark.parametrize("op", ["ping", "drain"])
@@ -149,26 +164,26 @@ def test_the_face_stage_takes_control_from_nobody(op: str) -> None:
     message.inputs.add(name="control", datatype="BYTES", shape=[1, 2])
     message.raw_input_contents.append(element(op) + element(""))
     requests = [
-        read_json("face_embedding", json.dumps({"control": [op, ""], "photo": "x"}).encode(), None, generate=True)[0],
-        *(read_json("face_embedding", *control(op, "", binary=binary), generate=False)[0] for binary in (False, True)),
-        read_message(message.SerializeToString())[0],
+        read(json.dumps({"control": [op, ""], "photo": "x"}).encode(), model="face_embedding", generate=True),
+        read(control(op, "")[0], model="face_embedding"),
+        read_message(message.SerializeToString()),
     ]
-    for asked in requests:
+    for request in requests:
         with pytest.raises(RefusedError, match="face_embedding takes none here") as caught:
-            asked.check(ANYBODY)
+            request.check(ANYBODY)
         assert caught.value.code == "PERMISSION_DENIED"
 
 
 @pytest.mark.parametrize("name", ["control\0", "control\0x", "seed\0"])
 def test_a_name_that_triton_would_read_otherwise_is_refused(name: str) -> None:
     """Triton reads names to their first NUL: behind it, `drain` would pass as something else."""
-    assert "a NUL" in refused("INVALID_ARGUMENT", json.dumps({name: "drain"}).encode(), generate=True)
+    assert "must be printable" in refused("INVALID_ARGUMENT", json.dumps({name: "drain"}).encode(), generate=True)
     for binary in (False, True):
-        assert "a NUL" in refused("INVALID_ARGUMENT", *control("drain", "", binary=binary, name=name))
+        assert "is unknown" in refused("INVALID_ARGUMENT", *control("drain", "", binary=binary, name=name))
     message = service_pb2.ModelInferRequest(model_name="denoiser_64")
     message.inputs.add(name=name, datatype="BYTES", shape=[1, 2])
-    with pytest.raises(RefusedError, match="a NUL"):
-        read_message(message.SerializeToString())
+    with pytest.raises(RefusedError, match="is unknown"):
+        read_message(message.SerializeToString()).check(ANYBODY)
 
 
 def test_a_second_control_input_cannot_hide_behind_the_first() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pytest
 from made_up_triton import Front
 
@@ -20,6 +21,9 @@ from id3pm.serving.protocol import limits
 
 INFER = "/v2/models/id3pm/infer"
 TOKEN = "t" * 20
+SEED = {"name": "seed", "shape": [1, 1], "datatype": "INT64", "data": [1]}
+GOOD: dict[str, Any] = {"inputs": [SEED]}
+PHOTO: dict[str, Any] = {"photo": "x"}
 
 
 def error_of(answer: tuple[int, dict[str, str], bytes], status: int) -> str:
@@ -48,23 +52,26 @@ def test_questions_about_the_server_and_its_models_pass(front: Front, path: str)
 @pytest.mark.parametrize(
     ("method", "path", "status", "reason"),
     [
-        ("POST", "/v2/repository/index", 403, "/v2/repository/index is closed on this server"),
+        ("POST", "/v2/repository/index", 403, "'/v2/repository/index' is closed on this server"),
         ("POST", "/v2/repository/models/id3pm/unload", 403, "is closed"),
         ("GET", "/v2/systemsharedmemory/status", 403, "is closed"),
         ("POST", "/v2/cudasharedmemory/region/x/register", 403, "is closed"),
         ("GET", "/v2/trace/setting", 403, "is closed"),
         ("POST", "/v2/logging", 403, "is closed"),
         ("GET", "/v2/models/id3pm/trace/setting", 404, "there is no"),
-        ("GET", "/metrics", 404, "there is no /metrics"),
-        ("GET", "/", 404, "there is no /; models are id3pm,"),
+        ("GET", "/metrics", 404, "there is no '/metrics'"),
+        ("GET", "/", 404, "there is no '/'; models are id3pm,"),
         ("GET", "/v2/models/other", 404, "model 'other' is not served"),
         ("GET", "/v2/models/other/ready", 404, "model 'other' is not served"),
         ("POST", "/v2/models/other/infer", 404, "model 'other' is not served"),
         ("POST", "/v2/models/denoiser_64/generate_stream", 404, "'denoiser_64' has no generate_stream"),
-        ("POST", "/v2/models/id3pm/versions/x/infer", 404, "there is no"),
+        ("POST", "/v2/models/id3pm/versions/x/infer", 404, "model id3pm has no version 'x': send 1"),
+        ("GET", "/v2/models/id3pm/versions/99/ready", 404, "model id3pm has no version '99': send 1"),
+        ("GET", "/v2/models/id3pm/versions/%D9%A1/ready", 404, "has no version"),
+        ("GET", "/v2/models/id3pm/versions/99", 404, "has no version '99'"),
         ("POST", "/v2/models/%2e%2e/infer", 404, ""),
-        ("GET", INFER, 405, f"GET {INFER}: use POST"),
-        ("DELETE", "/v2", 405, "DELETE /v2: use GET"),
+        ("GET", INFER, 405, f"'GET' '{INFER}': use POST"),
+        ("DELETE", "/v2", 405, "'DELETE' '/v2': use GET"),
     ],
 )
 def test_everything_else_is_closed_and_never_reaches_triton(
@@ -74,23 +81,43 @@ def test_everything_else_is_closed_and_never_reaches_triton(
     assert front.triton.seen == []
 
 
-def test_a_request_passes_as_it_is_but_for_its_new_id(front: Front) -> None:
-    head = b'{"inputs": []}'
-    headers = {
-        "Inference-Header-Content-Length": str(len(head)),
-        "Content-Type": "application/octet-stream",
-        "traceparent": "00-1-2-01",
-        "X-Other": "1",
-        "Authorization": "Bearer secret",
+def test_infer_becomes_a_message_and_its_answer_json_or_binary_as_asked(front: Front) -> None:
+    front.triton.reply = {
+        "receipt": ("BYTES", [1, 1], b"\x02\0\0\0{}"),
+        "image_64": ("UINT8", [1, 2], b"\x07\xff"),
     }
-    front.triton.answer = (200, {"Inference-Header-Content-Length": "3", "X-Inside": "1"}, b"{}\n\x00\x01")
-    status, back, content = front.http("POST", INFER, head + b"\x07" * 5, headers)
-    assert (status, content, back["Inference-Header-Content-Length"]) == (200, b"{}\n\x00\x01", "3")
-    assert "X-Inside" not in back
-    path, sent, body = front.triton.seen[0]
-    length = int(sent["Inference-Header-Content-Length"])
-    assert path == INFER and body[length:] == b"\x07" * 5 and len(json.loads(body[:length])["id"]) == 32
-    assert sent["traceparent"] == "00-1-2-01" and "X-Other" not in sent and "Authorization" not in sent
+    seed = {"name": "seed", "shape": [1, 1], "datatype": "INT64", "parameters": {"binary_data_size": 8}}
+    document: dict[str, Any] = {"inputs": [seed], "outputs": [{"name": "receipt"}, {"name": "image_64"}]}
+    headers = {"traceparent": "00-1-2-01", "X-Other": "1", "Authorization": "Bearer secret"}
+
+    def send(document: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        head = json.dumps(document).encode()
+        sent = {**headers, "Inference-Header-Content-Length": str(len(head))}
+        status, back, content = front.http("POST", INFER, head + b"\x07" + bytes(7), sent)
+        assert status == 200, content
+        length = int(back.get("Inference-Header-Content-Length", len(content)))
+        return json.loads(content[:length]), content[length:]
+
+    answer, behind = send(document)
+    assert behind == b"" and answer["model_name"] == "id3pm" and len(answer["id"]) == 32
+    assert [tensor["data"] for tensor in answer["outputs"]] == [["{}"], [7, 255]]
+    model, metadata, message = front.triton.seen[0]
+    assert model == "id3pm" and message.raw_input_contents[0] == b"\x07" + bytes(7)
+    assert [output.name for output in message.outputs] == ["receipt", "image_64"]
+    assert metadata["traceparent"] == "00-1-2-01" and not {"x-other", "authorization"} & set(metadata)
+    document["outputs"][1]["parameters"] = {"binary_data": True}
+    answer, behind = send(document)
+    assert behind == b"\x07\xff" and answer["outputs"][1]["parameters"] == {"binary_data_size": 2}
+    assert answer["outputs"][0]["data"] == ["{}"]
+    document = {"inputs": [seed], "parameters": {"binary_data_output": True}}
+    assert send(document)[1] == b"\x02\0\0\0{}\x07\xff"
+
+
+def test_generate_is_answered_with_plain_keys(front: Front) -> None:
+    front.triton.reply = {"png": ("BYTES", [1, 1], b"\x02\0\0\0UE"), "image_64": ("UINT8", [1, 2], b"\x07\xff")}
+    status, _, content = front.http("POST", "/v2/models/id3pm_png/generate", {"id": "a", "seed": 1})
+    known = {"model_name": "id3pm_png", "model_version": "1", "id": "a"}
+    assert (status, json.loads(content)) == (200, {**known, "png": "UE", "image_64": [7, 255]})
 
 
 def chunks(size: int) -> Iterator[bytes]:
@@ -131,11 +158,10 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for(open_front: Callable[[Ga
 
 @pytest.mark.parametrize("way", ["chunked", "packed"])
 def test_a_smaller_body_passes_in_any_form(front: Front, way: str) -> None:
-    plain = b"".join(chunks(5000))
-    body: Any = chunks(5000) if way == "chunked" else gzip.compress(plain)
+    plain = json.dumps({**GOOD, "id": "x" * 200}).encode()
+    body: Any = iter([plain[:100], plain[100:]]) if way == "chunked" else gzip.compress(plain)
     assert front.http("POST", INFER, body, {"Content-Encoding": "gzip"} if way == "packed" else {})[0] == 200
-    _, headers, sent = front.triton.seen[0]
-    assert sent == plain and "Content-Encoding" not in headers
+    assert front.triton.messages[0].id == "x" * 200
 
 
 def test_a_body_that_cannot_be_unpacked_is_the_callers_error(front: Front) -> None:
@@ -144,21 +170,23 @@ def test_a_body_that_cannot_be_unpacked_is_the_callers_error(front: Front) -> No
 
 
 def test_an_error_of_triton_shows_no_paths_and_its_hint_becomes_a_header(front: Front) -> None:
-    front.triton.answer = (503, {}, b'{"error": "9 wait, see /var/lib/x/y.py: retry after 2.5 s"}')
-    status, headers, content = front.http("POST", INFER, {"id": "1"})
+    front.triton.reply = (grpc.StatusCode.UNAVAILABLE, "9 wait, see /var/lib/x/y.py: retry after 2.5 s")
+    status, headers, content = front.http("POST", INFER, GOOD)
     assert (status, headers["Retry-After"]) == (503, "3")
     assert json.loads(content)["error"] == "9 wait, see (a file): retry after 2.5 s"
 
 
 @pytest.mark.parametrize(
-    "answer", [(500, {}, b'{"error": "Stub process \'denoiser_64_0_0\' is not healthy."}'), None], ids=["stub", "gone"]
+    "answer",
+    [(grpc.StatusCode.INTERNAL, "in ensemble 'id3pm', Stub process 'denoiser_64_0_0' is not healthy."), None],
+    ids=["stub", "gone"],
 )
 def test_a_request_that_was_lost_may_be_sent_again(front: Front, answer: Any) -> None:
     if answer is None:
         front.triton.break_off = True
     else:
-        front.triton.answer = answer
-    status, headers, content = front.http("POST", INFER, {"id": "1"})
+        front.triton.reply = answer
+    status, headers, content = front.http("POST", INFER, GOOD)
     assert status == 503 and int(headers["Retry-After"]) >= 1
     assert "being restarted: retry after" in json.loads(content)["error"]
     assert front.health.suspicion.is_set(), "the supervisor looks at once"
@@ -172,17 +200,18 @@ def test_readiness_is_the_supervisors_and_liveness_is_the_gateways(front: Front)
         status, headers, _ = front.http("GET", path)
         assert status == 503 and "Retry-After" in headers
     assert front.http("GET", "/v2/health/live")[0] == 200
-    assert "being restarted: retry after" in error_of(front.http("POST", INFER, {}), 503)
+    assert "being restarted: retry after" in error_of(front.http("POST", INFER, GOOD), 503)
     assert front.triton.seen == [], "nobody asked Triton"
 
 
 def test_draining_refuses_work_and_still_answers_about_it(front: Front) -> None:
     front.health.drains()
     assert front.http("GET", "/v2/health/ready")[0] == 503
-    assert "draining" in error_of(front.http("POST", INFER, {"seed": 1}), 503)
+    assert "draining" in error_of(front.http("POST", INFER, GOOD), 503)
     assert "draining" in error_of(front.http("POST", "/v2/models/id3pm/generate_stream", {"seed": 1}), 503)
     assert front.triton.seen == []
     body = {"inputs": [{"name": "control", "shape": [1, 2], "datatype": "BYTES", "data": ["progress", "1"]}]}
+    front.triton.reply = {"status": ("BYTES", [1, 1], b"\x02\0\0\0{}")}
     assert front.http("POST", "/v2/models/denoiser_64/infer", body)[0] == 200
 
 
@@ -201,7 +230,7 @@ def test_tokens_are_asked_for_everywhere_but_at_health(open_front: Callable[[Gat
     assert front.http("GET", "/v2/health/ready")[0] == 200
     known = {"Authorization": f"Bearer {TOKEN}"}
     assert front.http("GET", "/v2", headers=known)[0] == 200
-    assert front.http("POST", "/v2/models/id3pm_photo/generate", {}, known)[0] == 200
+    assert front.http("POST", "/v2/models/id3pm_photo/generate", PHOTO, known)[0] == 200
     for path in (INFER, "/v2/models/id3pm/generate_stream"):
         assert "web may not send ID vectors" in error_of(front.http("POST", path, {}, known), 403)
     ping = {"inputs": [{"name": "control", "shape": [1, 2], "datatype": "BYTES", "data": ["ping", ""]}]}
@@ -234,7 +263,7 @@ def test_the_word_control_opens_no_model_that_takes_none(
         assert "may not send photographs" in error_of(front.http("POST", f"/v2/models/{model}/{path}", body), 403)
     front.health.drains()
     open_vector = {"control": "ping", "embedding": [1.0]}
-    assert "draining" in error_of(front.http("POST", "/v2/models/id3pm_png/generate", open_vector), 503)
+    assert "'control' is unknown" in error_of(front.http("POST", "/v2/models/id3pm_png/generate", open_vector), 400)
     assert front.triton.seen == []
 
 
@@ -242,7 +271,7 @@ def test_a_service_for_photographs_takes_no_id_vectors_from_anybody(
     open_front: Callable[[GatewayOptions], Front],
 ) -> None:
     front = open_front(GatewayOptions(access=Access(accept=("photo",))))
-    assert front.http("POST", "/v2/models/id3pm_photo/generate", {})[0] == 200
+    assert front.http("POST", "/v2/models/id3pm_photo/generate", PHOTO)[0] == 200
     seen = len(front.triton.seen)
     for path in (INFER, "/v2/models/id3pm_png/generate", "/v2/models/id3pm/generate_stream"):
         assert "callers of this service may not send ID vectors" in error_of(front.http("POST", path, {}), 403)
@@ -260,7 +289,9 @@ def test_pages_of_other_origins_are_let_in_only_when_named(open_front: Callable[
         assert ("Authorization" in headers.get("Access-Control-Allow-Headers", "")) == allowed
         seen = len(front.triton.seen)
         for path in (INFER, "/v2/models/id3pm/generate_stream"):  # without asking before, as forms do it
-            status, _, body = front.http("POST", path, {"seed": 1}, {**page, "Content-Type": "text/plain"})
+            status, _, body = front.http(
+                "POST", path, GOOD if path == INFER else {}, {**page, "Content-Type": "text/plain"}
+            )
             assert (status == 403) != allowed
         assert (len(front.triton.seen) > seen) == allowed and (allowed or b"'https://faces.example'" in body)
     assert "Access-Control-Allow-Origin" not in front.http("GET", "/v2")[1]
@@ -280,8 +311,12 @@ def test_what_is_no_http_is_counted_and_never_logged(
 ) -> None:
     with socket.create_connection(("127.0.0.1", front.gateway._ports[port]), timeout=5) as connection:
         connection.sendall(sent)
-        while connection.recv(65536):
-            pass
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b" 400 " in head and b"Content-Type: application/json" in head and b"SECRET" not in body
+    assert json.loads(body)["code"] == "INVALID_ARGUMENT"
     assert (
         'requests_total{protocol="http",code="400"} 1' in front.http("GET", "/metrics", port="metrics-port")[2].decode()
     )
@@ -305,7 +340,8 @@ def test_metrics_are_tritons_and_the_gateways(front: Front) -> None:
 def test_a_caller_that_closes_its_connection_is_noticed(front: Front) -> None:
     front.triton.delay_s = 1.0
     with socket.create_connection(("127.0.0.1", front.ports["http-port"]), timeout=10) as connection:
-        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        body = json.dumps(GOOD)
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         deadline = time.monotonic() + 5
         while front.gateway.counters.in_flight == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -322,9 +358,10 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
     monkeypatch.setattr(limits, "MAX_WORK", 4 if what == "requests" else 1000)
     front = open_front(GatewayOptions(max_body=10_000, max_bodies=30_000))
     front.triton.delay_s = 0.5
+    path = "/v2/models/id3pm_photo/generate"
     body = {"id": "", "photo": "x" * (10 if what == "requests" else 9000)}
     with ThreadPoolExecutor(12) as pool:
-        calls = [pool.submit(front.http, "POST", INFER, {**body, "id": str(number)}) for number in range(12)]
+        calls = [pool.submit(front.http, "POST", path, {**body, "id": str(number)}) for number in range(12)]
         answers = [call.result() for call in calls]
     codes = [status for status, _, _ in answers]
     assert set(codes) == {200, 429} and codes.count(200) >= 3, codes
@@ -332,14 +369,15 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
         if status == 429:
             assert headers["Retry-After"] == "1" and json.loads(content)["code"] == "RESOURCE_EXHAUSTED"
     front.triton.delay_s = 0.0
-    assert front.http("POST", INFER, {**body, "id": "later"})[0] == 200, "afterwards there is room again"
+    assert front.http("POST", path, {**body, "id": "later"})[0] == 200, "afterwards there is room again"
 
 
 def test_who_takes_no_answer_is_cut_off(open_front: Callable[[GatewayOptions], Front]) -> None:
     front = open_front(GatewayOptions(write_s=0.3))
-    front.triton.answer = (200, {}, bytes(20_000_000))
+    front.triton.reply = {"receipt": ("BYTES", [1, 1], (20_000_000).to_bytes(4, "little") + bytes(20_000_000))}
     with socket.create_connection(("127.0.0.1", front.ports["http-port"]), timeout=10) as connection:
-        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        body = json.dumps(GOOD)
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         deadline = time.monotonic() + 10
         while front.gateway.counters.requests["http", "499"] == 0 and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from made_up_rpc import Caller, MadeUpRpc, by_id, message, status_of
+from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import KINDS, Access
 from id3pm.serving.gateway.auth import Caller as Known
@@ -102,16 +103,19 @@ def test_what_a_caller_may_not_send_is_refused_alone(open_front: Callable[[Gatew
     assert "web may not send ID vectors" in errors["b"]
 
 
+def with_control(model: str) -> Any:
+    asked = service_pb2.ModelInferRequest(model_name=model, id="a")
+    asked.inputs.add(name="control", datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(b"ping")
+    return asked
+
+
 def test_the_word_control_opens_nothing_over_grpc(open_front: Callable[[GatewayOptions], Front]) -> None:
     front = open_front(GatewayOptions(access=Access(accept=("vector",))))
     for model in ("face_embedding", "id3pm_photo"):
-        asked = message("a", model)
-        asked.inputs.add(name="control", datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(b"ping")
+        asked = with_control(model)
         assert status_of(lambda asked=asked: front.caller.infer(asked))[0] == "PERMISSION_DENIED"
-    front.health.drains()
-    asked = message("a")
-    asked.inputs.add(name="control", datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(b"ping")
-    assert status_of(lambda: front.caller.infer(asked))[0] == "UNAVAILABLE", "it is work"
+    code, text = status_of(lambda: front.caller.infer(with_control("id3pm")))
+    assert code == "INVALID_ARGUMENT" and "input 'control' is unknown" in text
     assert front.triton.seen == []
 
 

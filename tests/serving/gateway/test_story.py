@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from fake_stages import PNG, PREVIEW, FakeStages
+from fake_stages import PNG, PREVIEW, FakeStages, element
 
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.streaming import read_wish, tell_story
@@ -57,20 +57,16 @@ def test_the_stages_get_what_the_ensemble_gives_them() -> None:
     for model in ("denoiser_64", "super_resolution"):
         message = stages.messages[model]
         assert message.id == "made-up"
-        values = message.parameters.items()
-        sent = {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in values}
-        assert sent == {
-            "x-id3pm-owner": "a",
-            "x-id3pm-caller": "b",
-            "seed": 7,
-            "steps": 12,
-            "sr_steps": 3,
-            "guidance_scale": 2.5,
-            "attributes": "[1, -1]",
-            "sampler": "ddim",
-        }
         inputs = {tensor.name: raw for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)}
+        assert inputs["seed"] == struct.pack("<q", 7) and inputs["sr_steps"] == struct.pack("<i", 3)
         assert inputs["priority"] == bytes(4)
+        owners = {name: value.string_param for name, value in message.parameters.items()}
+        assert owners == {"x-id3pm-owner": "a", "x-id3pm-caller": "b"}
+        if model == "denoiser_64":
+            assert inputs["steps"] == struct.pack("<i", 12) and inputs["guidance_scale"] == struct.pack("<f", 2.5)
+            assert inputs["attributes"] == struct.pack("<ff", 1, -1) and inputs["sampler"] == element("ddim")
+        else:
+            assert not {"steps", "guidance_scale", "attributes", "sampler"} & set(inputs)
     assert inputs["image_64"] == bytes(64 * 64 * 3), "as the 64 px stage answered"
     assert inputs["receipt_64"][4:] == b'{"seed": 1}'
 
@@ -128,24 +124,26 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
 @pytest.mark.parametrize(
     ("model", "body", "reason"),
     [
-        ("id3pm", {}, "embedding=None: must be a list of numbers"),
-        ("id3pm", {"embedding": [1, "2"]}, "must be a list of numbers"),
-        ("id3pm", {"embedding": [True]}, "must be a list of numbers"),
+        ("id3pm", {}, "embedding is missing: send a list of numbers"),
+        ("id3pm", {"embedding": [1, "2"]}, "embedding=[1, '2']: must be numbers"),
+        ("id3pm", {"embedding": [True]}, "embedding=[true]: must be numbers"),
         ("id3pm", {"embedding": VECTOR, "preview_every": -1}, "preview_every=-1: must be a whole number, 0 .. 1000"),
         ("id3pm", {"embedding": VECTOR, "preview_every": 1.5}, "preview_every=1.5"),
         ("id3pm", {"embedding": VECTOR, "priority": "high"}, "priority='high': must be a whole number"),
-        ("id3pm", {"embedding": VECTOR, "timeout": "5"}, "timeout='5': must be a whole number of microseconds"),
-        ("id3pm", {"embedding": VECTOR, "timeout": True}, "timeout=True: must be a whole number"),
-        ("id3pm", {"embedding": VECTOR, "timeout": -1}, "timeout=-1: must be a whole number"),
+        ("id3pm", {"embedding": VECTOR, "num_inference_steps": 5}, "did you mean steps?"),
+        ("id3pm", {"embedding": VECTOR, "timeout": "5"}, "timeout='5': expected a whole number of microseconds"),
+        ("id3pm", {"embedding": VECTOR, "timeout": 1.5}, "timeout=1.5: expected a whole number of microseconds"),
+        ("id3pm", {"embedding": VECTOR, "timeout": True}, "timeout=true: expected a whole number"),
+        ("id3pm", {"embedding": VECTOR, "timeout": -1}, "timeout=-1: expected a whole number"),
         ("id3pm", {"embedding": VECTOR, "timeout": 10**13}, "at most 1000000000000"),
         ("id3pm", {"embedding": VECTOR, "id": 5}, "id=5: must be text"),
-        ("id3pm", {"embedding": VECTOR, "steps": {"a": 1}}, "steps={'a': 1}: must be a number, text or a list"),
-        ("id3pm", {"embedding": VECTOR, "steps": None}, "steps=None: must be"),
+        ("id3pm", {"embedding": VECTOR, "steps": {"a": 1}}, "steps={'a': 1}: must be a whole number"),
+        ("id3pm", {"embedding": VECTOR, "steps": [1, 2]}, "input 'steps': shape=[1, 2]: must be [images, 1]"),
         ("id3pm", {"embedding": VECTOR, "id": "a\r\nb"}, "id='a\\r\\nb': must be printable"),
         ("id3pm", {"embedding": VECTOR, "id": "\ud800"}, "must be printable"),
-        ("id3pm", {"embedding": VECTOR, "sampler": "\ud800"}, "sampler='\\ud800': the text is no Unicode"),
-        ("id3pm", {"embedding": VECTOR, "\ud800": 1}, "an option's name='\\ud800': the text is no Unicode"),
-        ("id3pm_photo", {"photo": "\ud800"}, "photo='\\ud800': the text is no Unicode"),
+        ("id3pm", {"embedding": VECTOR, "sampler": "\ud800"}, "sampler='\\ud800': must be Unicode"),
+        ("id3pm", {"embedding": VECTOR, "\ud800": 1}, "name of a parameter='\\ud800': must be Unicode"),
+        ("id3pm_photo", {"photo": "\ud800"}, "photo='\\ud800': must be Unicode"),
         ("id3pm_photo", {}, "photo is missing"),
         ("id3pm_photo", {"photo": 5}, "photo=5: must be text"),
     ],
@@ -158,8 +156,15 @@ def test_what_no_stage_could_understand_is_refused(model: str, body: dict[str, A
 
 def test_numbers_without_a_place_in_64_bits_reach_the_stage_which_knows_the_rule() -> None:
     wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": [10**400, *VECTOR], "seed": 2**63}, "x")
-    assert wish.parameters["seed"] == str(2**63)
-    assert max(wish.source["embedding"]) == 10**300
+    assert wish.message.parameters["seed"].string_param == str(2**63)
+    assert wish.message.raw_input_contents[0][:4] == struct.pack("<f", float("inf"))
+
+
+def test_null_is_as_good_as_left_out() -> None:
+    wish = read_wish(
+        Origin("a", "b"), "id3pm", {"embedding": VECTOR, "steps": None, "parameters": {"sampler": None}}, "x"
+    )
+    assert [tensor.name for tensor in wish.message.inputs] == ["embedding"] and not wish.message.parameters
 
 
 def test_the_time_limit_counts_once_for_all_stages() -> None:
