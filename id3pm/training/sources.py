@@ -169,7 +169,7 @@ class TarSource:
 
 def _index_tar(file: Path) -> list[_Sample]:
     """The pictures of a tar file, in its order."""
-    pictures: list[tuple[PurePosixPath, Place | None, str]] = []
+    pictures: list[tuple[PurePosixPath, Place | None, PurePosixPath]] = []
     texts: dict[PurePosixPath, list[Place]] = {}
     places: dict[PurePosixPath, Place] = {}
     try:
@@ -181,7 +181,7 @@ def _index_tar(file: Path) -> list[_Sample]:
                     places[path] = place
                 if _is_picture(path) and (member.isfile() or member.islnk() or member.issym()):
                     target = PurePosixPath(member.linkname) if member.islnk() else path.parent / member.linkname
-                    pictures.append((path, place, str(target)))
+                    pictures.append((path, place, target))
                 elif path.suffix.lower() == ".json" and place is not None:
                     texts.setdefault(path, []).append(place)
     except tarfile.TarError as error:
@@ -190,7 +190,7 @@ def _index_tar(file: Path) -> list[_Sample]:
     samples = []
     for name, place, target in pictures:
         metadata = _metadata(name, texts, seen[name])
-        samples.append(_Sample(file, str(name), place or places.get(PurePosixPath(target)), metadata))
+        samples.append(_Sample(file, str(name), place or places.get(target), metadata))
         seen[name] += 1
     return samples
 
