@@ -51,7 +51,7 @@ def test_the_guess_is_of_the_right_size(name: str) -> None:
         began = time.thread_time()
         decode_photo(FILES[name])
         seconds.append(time.thread_time() - began)
-    assert 0.2 < min(seconds) / (decoding_s(FILES[name]) - FIXED_S) < 5.0
+    assert 0.2 < min(seconds) / (decoding_s(FILES[name], whole=True) - FIXED_S) < 5.0
 
 
 def test_more_passes_and_more_pixels_are_more_work() -> None:
@@ -69,6 +69,14 @@ def test_text_is_guessed_like_bytes(name: str) -> None:
             assert decoding_s(sent) < decoding_s(data), "known when it is decoded"
         else:
             assert decoding_s(sent) == pytest.approx(decoding_s(data), rel=0.1)
+
+
+def test_passes_behind_the_first_megabyte_are_counted_when_the_whole_file_is_looked_at() -> None:
+    data = FILES["64 scans"]
+    at = data.index(b"\xff\xda")
+    padded = data[:at] + (b"\xff\xe1\xff\xff" + bytes(0xFFFD)) * 20 + data[at:]
+    assert decoding_s(padded) < 0.5 * decoding_s(padded, whole=True)
+    assert decoding_s(padded, whole=True) == pytest.approx(decoding_s(data, whole=True), rel=0.2)
 
 
 def test_metadata_before_the_size_is_passed_over() -> None:
@@ -100,5 +108,5 @@ def test_a_guess_is_bounded_and_quick_for_any_bytes() -> None:
     for case in cases:
         began = time.thread_time()
         assert 0.0 < decoding_s(case) <= FIXED_S + MAX_DECODING_S
-        assert time.thread_time() - began < 0.5
+        assert time.thread_time() - began < 0.1
     assert MAX_SCANS == 64

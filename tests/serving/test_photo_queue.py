@@ -40,7 +40,7 @@ def faces() -> Decoder:
 @pytest.fixture
 def model(faces: Decoder, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaceModel]:
     monkeypatch.setattr(face.FaceStage, "load", lambda folder, threads: faces)
-    monkeypatch.setattr(face, "decoding_s", lambda photo: 5.0 if photo.startswith(SLOW) else 0.1)
+    monkeypatch.setattr(face, "decoding_s", lambda photo, whole=False: 5.0 if photo.startswith(SLOW) else 0.1)
     running = FaceModel(StandInTriton(), ARGS)
     yield running
     faces.go.set()

@@ -160,7 +160,7 @@ class FaceModel:
         if request.exact or request.ended:
             return False
         try:
-            work_s = sum(decoding_s(photo_bytes(photo)) for photo in request.call.tensor("photo").flat)
+            work_s = sum(decoding_s(photo_bytes(photo), whole=True) for photo in request.call.tensor("photo").flat)
         except Id3pmError:  # it will be refused for that
             return False
         return work_s > MISJUDGED * request.work_s and self._queue.put_back(request, work_s)
