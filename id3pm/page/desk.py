@@ -7,7 +7,7 @@ import concurrent.futures
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 
@@ -20,6 +20,7 @@ from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES
 from id3pm_client import AsyncClient, InvalidRequestError
 
 logger = logging.getLogger("id3pm_page")
+Handler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 VARIATIONS = 4
 _CLOSING_S = 10.0
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -62,6 +63,7 @@ class Desk:
         """The client, made when first asked for: it belongs to the event loop of whoever asks."""
         if self._client is None:
             self._loop = asyncio.get_running_loop()
+            self._loop.set_exception_handler(_hush(self._loop.get_exception_handler()))
             self._client = self._connect()
         return self._client
 
@@ -151,7 +153,7 @@ class Desk:
             walk: How far each slider of `space` was moved.
 
         Raises:
-            PageError: Nobody is chosen, there is no way between the two, or the sliders are not for this service.
+            PageError: No person is chosen, there is no way between the two, or the sliders are not for this service.
         """
         if first is None:
             raise PageError("No person is chosen yet.", "Please pick one of the sample people, or drop a photograph.")
@@ -209,6 +211,25 @@ class Desk:
         except InvalidRequestError as error:  # a face-recognition model to which a sample shows no face
             logger.warning("no yardstick: %s", error)
             return None
+
+
+def _hush(before: Handler | None) -> Handler:
+    """An event loop's handler that keeps what cancelled calls leave in grpc's own tasks out of the terminal.
+
+    When a browser leaves, its calls are cancelled; grpc may then raise `ExecuteBatchError` in a task that nothing
+    awaits. Errors that matter reach the caller of the client.
+    """
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None and type(error).__module__.partition(".")[0] == "grpc":
+            logger.debug("left by a cancelled call: %r", error)
+        elif before is not None:
+            before(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    return handle
 
 
 def _seeds(first: int, count: int) -> list[int]:

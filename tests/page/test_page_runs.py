@@ -280,3 +280,18 @@ def test_a_page_that_was_opened_before_the_service_finds_it_later(desk: Desk) ->
         assert "id-away" in light and trouble is not None and "takes no requests" in trouble.title and about is None
 
     asyncio.run(scene())
+
+
+def test_what_cancelled_calls_leave_in_grpcs_tasks_stays_out_of_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    left = type("ExecuteBatchError", (Exception,), {"__module__": "grpc._cython.cygrpc"})
+
+    async def story() -> None:
+        desk = Desk(FakeClient, Path("/nonexistent"))  # type: ignore[arg-type]
+        assert desk.client is not None
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "never retrieved", "exception": left("Failed grpc_call_start_batch")})
+        assert caplog.records == []
+        loop.call_exception_handler({"message": "never retrieved", "exception": ValueError("ours")})
+
+    asyncio.run(story())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
