@@ -90,6 +90,12 @@ class Visit:
     def __init__(self, browser: Any, page: Page) -> None:
         self.browser = browser
         self.page = page
+        before = browser.current_window_handle
+        browser.switch_to.new_window("tab")  # a visit of its own: a tab keeps its pictures
+        mine = browser.current_window_handle
+        browser.switch_to.window(before)
+        browser.close()
+        browser.switch_to.window(mine)
         browser.get(page.url)
         self.see("#first-samples [data-pick]")
         wait_until(lambda: "ready" in self.text(".id-pill"))
