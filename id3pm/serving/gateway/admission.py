@@ -30,11 +30,11 @@ class Admission:
     def __init__(self, max_bytes: int, max_body: int) -> None:
         self.held = 0
         self._max_body = max_body
-        self._max_bytes = max(max_bytes, max_body)
+        self._max_bytes = max(max_bytes, 2 * max_body)  # a gRPC message is there twice
         self._most_decoded = max(max_bytes, 3 * max_body)  # one body can always be read
         self._work = self._questions = 0
         self._parser = asyncio.Lock()
-        self._arriving = _Places(self._max_bytes // max_body)
+        self._arriving = _Places(max(max_bytes // max_body, 1))
         self._arriving_unknown = _Places(4)
 
     @contextlib.contextmanager

@@ -41,6 +41,7 @@ QUESTIONS = {
     "ModelConfig": service_pb2.ModelConfigRequest,
     "ModelStatistics": service_pb2.ModelStatisticsRequest,
 }
+_COPIES = 2  # of a message: as it came, and as it is sent on
 _TRACE = ("traceparent", "tracestate")
 _END_S = 5.0  # for requests that were cancelled to end
 
@@ -183,7 +184,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             body = held.enter_context(self._admission.body())
             async with self._admission.arrival(known=True):
                 request = await self._message(context)
-                body.grow(len(request))
+                body.grow(_COPIES * len(request))
             await self._write(await self._answer(caller, request, context, held), context)
 
     async def _refuse(self, context: Any) -> None:
@@ -230,7 +231,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         response = service_pb2.ModelStreamInferResponse()
         try:
             with contextlib.ExitStack() as held:
-                held.enter_context(self._admission.body()).grow(len(request))
+                held.enter_context(self._admission.body()).grow(_COPIES * len(request))
                 response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
             code = "OK"
         except RefusedError as refusal:

@@ -208,7 +208,7 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
     open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     monkeypatch.setattr(limits, "MAX_WORK", 6 if what == "requests" else 1000)
-    front = open_front(GatewayOptions(max_body=2**20, max_bodies=3 * 2**20))
+    front = open_front(GatewayOptions(max_body=2**20, max_bodies=6 * 2**20))
     outcomes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
     size = 0 if what == "requests" else 900_000
 
@@ -229,7 +229,7 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
 
 def test_who_leaves_at_once_leaves_no_room_for_more(open_front: Callable[[GatewayOptions], Front]) -> None:
     """What he sent still waits in Triton, and still counts: else a flood of those who leave would have no end."""
-    front = open_front(GatewayOptions(max_body=2**20, max_bodies=2 * 2**20))
+    front = open_front(GatewayOptions(max_body=2**20, max_bodies=5 * 2**20))
     for number in range(2):
         asked = message(f"for ever {number}", size=900_000)
         code, _ = status_of(lambda asked=asked: front.caller.infer(asked, timeout_s=0.5))
