@@ -187,6 +187,81 @@ def test_free_sides_are_taken(tmp_path: Path) -> None:
     assert FaceStage.load(folder, threads=1).identity_dim == 6
 
 
+def retyped(path: Path, kind: int) -> None:
+    """The network of `write_model` with another type of input, weights and output."""
+    file = path.parent / "mean.onnx"
+    model = onnx.load(file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = kind
+    halves = model.graph.initializer[0]
+    array = numpy_helper.to_array(halves).astype(helper.tensor_dtype_to_np_dtype(kind))
+    halves.CopyFrom(numpy_helper.from_array(array, "halves"))
+    onnx.save(model, file)
+
+
+def embedded(repository: Path, model: str) -> np.ndarray:
+    folder, built = face_models.build_face_models(repository, model)
+    assert built
+    (result,) = FaceStage.load(folder, threads=1).embed_images(PORTRAIT[None])
+    assert not isinstance(result, Exception)
+    return result.embedding
+
+
+def test_a_float16_model_gives_the_vectors_of_its_float32_twin(tmp_path: Path) -> None:
+    path = write_model(tmp_path, detector="yunet")
+    expected = embedded(tmp_path / "first", f"onnx:{path}")
+    retyped(path, TensorProto.FLOAT16)
+    np.testing.assert_allclose(embedded(tmp_path / "second", f"onnx:{path}"), expected, atol=5e-3)
+    assert not face_models.build_face_models(tmp_path / "second", f"onnx:{path}")[1]
+
+
+def test_weights_in_a_file_beside_the_model_are_read_and_taken_along(tmp_path: Path) -> None:
+    path, file = write_model(tmp_path, detector="yunet"), tmp_path / "mean.onnx"
+    expected = embedded(tmp_path / "first", f"onnx:{path}")
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="mean.data", size_threshold=0)
+    assert (tmp_path / "mean.data").stat().st_size > 100_000 > file.stat().st_size
+    np.testing.assert_array_equal(embedded(tmp_path / "second", f"onnx:{path}"), expected)
+    (tmp_path / "mean.data").write_bytes(bytes((tmp_path / "mean.data").stat().st_size))
+    with pytest.raises(EngineError):  # other weights are another source, and these make nothing of a picture
+        face_models.build_face_models(tmp_path / "second", f"onnx:{path}")
+    (tmp_path / "mean.data").unlink()
+    with pytest.raises(EngineMissingError, match=r"no file .*mean\.data, in which mean\.onnx has its weights"):
+        face_models.build_face_models(tmp_path / "second", f"onnx:{path}")
+
+
+def test_weights_outside_of_the_folder_are_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path, detector="yunet")
+    model = onnx.load(tmp_path / "mean.onnx")
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], location="../mean.data")
+    model.graph.initializer[0].ClearField("raw_data")
+    (tmp_path / "mean.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(EngineError, match="outside of its folder"):
+        face_models.build_face_models(tmp_path / "repository", f"onnx:{path}")
+
+
+def test_a_model_that_takes_whole_numbers_is_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path, detector="yunet")
+    model = onnx.load(tmp_path / "mean.onnx")
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["pixels"], to=TensorProto.FLOAT))
+    model.graph.node[1].input[0] = "pixels"
+    onnx.save(model, tmp_path / "mean.onnx")
+    with pytest.raises(EngineError, match="takes uint8 pictures: an FR model takes float32"):
+        face_models.build_face_models(tmp_path / "repository", f"onnx:{path}")
+
+
+def test_a_model_that_loads_and_cannot_be_run_is_not_installed(tmp_path: Path) -> None:
+    path = write_model(tmp_path, detector="yunet", sides=("H", "W"))
+    model = onnx.load(tmp_path / "mean.onnx")
+    model.graph.node.insert(1, helper.make_node("Reshape", ["sums", "seven"], ["lines"]))
+    model.graph.node[2].input[0] = "lines"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1, 7]), "seven"))  # of six numbers
+    onnx.save(model, tmp_path / "mean.onnx")
+    with pytest.raises(EngineError, match="were built and cannot be run: "):
+        face_models.build_face_models(tmp_path / "repository", f"onnx:{path}")
+    assert not list((tmp_path / "repository").rglob("*.json"))
+
+
 def test_the_documented_example_and_commands_are_right(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/face_models.md").read_text()
     (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)

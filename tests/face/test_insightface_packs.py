@@ -1,5 +1,7 @@
 """Promises about insightface model packs, on made-up graphs: the real weights may not be shipped."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -100,4 +102,11 @@ def test_a_recogniser_is_no_detector(pack):
 def test_a_damaged_file_of_a_pack_is_named(pack, tmp_path):
     (pack / "w600k_tiny.onnx").write_bytes(b"half a download")
     with pytest.raises(EngineError, match=r"w600k_tiny\.onnx is not a readable ONNX file"):
+        face_models.build_face_models(tmp_path / "repository", f"insightface:{pack}")
+
+
+@pytest.mark.parametrize(("file", "kind"), [("w600k_tiny.onnx", "recogniser"), ("det_tiny.onnx", "detector")])
+def test_of_two_models_of_a_kind_none_is_taken_without_a_word(tmp_path, pack, file, kind):
+    shutil.copy(pack / file, pack / "another.onnx")
+    with pytest.raises(EngineError, match=rf"buffalo_tiny has 2 {kind}s \(another.onnx, {file}\).*leave that one"):
         face_models.build_face_models(tmp_path / "repository", f"insightface:{pack}")

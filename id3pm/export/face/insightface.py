@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from id3pm.errors import EngineError, EngineMissingError
 from id3pm.export.face.export import import_onnx
+from id3pm.export.face.foreign import copy_network, outside_files
 from id3pm.export.face.source import FaceSource
 from id3pm.face.manifest import FaceManifest
 from id3pm.face.preprocessing import Preprocessing
@@ -37,13 +37,14 @@ def pack_source(pack: Path) -> FaceSource:
 
     Raises:
         EngineMissingError: There is no such folder, or it lacks a model.
-        EngineError: A file is damaged.
+        EngineError: A file is damaged, or there is more than one detector or recogniser.
     """
     files = _pack_files(pack)
+    outside = [part for file in files for part in outside_files(file)]
     return FaceSource(
         id_vector_model=vectors_of(pack),
         recipe=RECIPE,
-        sha256=hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest(),
+        sha256=hashlib.sha256("".join(map(file_sha256, (*files, *outside))).encode()).hexdigest(),
         build=functools.partial(_build, files),
     )
 
@@ -60,20 +61,26 @@ def _pack_files(pack: Path) -> tuple[Path, Path]:
             f"there is no folder {pack}: download the model pack {pack.name} from insightface's releases and unpack it "
             f"there, or name the folder where it is ({INSIGHTFACE}PATH)"
         )
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {"detector": [], "recogniser": []}
     for file in sorted(pack.glob("*.onnx")):
         graph = _load(file)
         if len(graph.output) == 9:
-            found.setdefault("detector", file)
+            found["detector"].append(file)
         elif _dims(graph.input[0])[2:] == [112, 112] and len(graph.output) == 1:
-            found.setdefault("recogniser", file)
-    if missing := [kind for kind in ("detector", "recogniser") if kind not in found]:
+            found["recogniser"].append(file)
+    if missing := [kind for kind, files in found.items() if not files]:
         names = ", ".join(file.name for file in sorted(pack.iterdir())) or "nothing"
         raise EngineMissingError(
             f"{pack.name} has no {' and no '.join(missing)} (it has {names}): a pack needs an SCRFD detector with "
             "landmarks, such as det_10g.onnx, and a recogniser for 112x112 crops, such as w600k_r50.onnx"
         )
-    return found["detector"], found["recogniser"]
+    for kind, files in found.items():
+        if len(files) > 1:
+            raise EngineError(
+                f"{pack.name} has {len(files)} {kind}s ({', '.join(file.name for file in files)}), and ID vectors are "
+                "those of one: leave that one in the folder, or name a folder that has it alone"
+            )
+    return found["detector"][0], found["recogniser"][0]
 
 
 def _load(file: Path) -> Any:
@@ -87,8 +94,8 @@ def _load(file: Path) -> Any:
 
 def _build(files: Sequence[Path], folder: Path, source_sha256: str) -> FaceManifest:
     for file in files:
-        shutil.copyfile(file, folder / file.name)
-    encoder = import_onnx().load(files[1]).graph
+        copy_network(file, folder / file.name)
+    encoder = _load(files[1])
     # As insightface decides: old exports from MXNet begin with (x - 127.5) / 128 inside the graph, others want it done.
     normalises = {"Sub", "Mul"} <= {node.op_type for node in encoder.node[:8]}
     return FaceManifest(

