@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from id3pm.errors import FaceError
 from id3pm.face.stage import FaceResult, FaceStage
 from id3pm.formats.images import decode_photo, encode_png
-from id3pm.samples import PEOPLE
+from id3pm.samples import PEOPLE, PHOTOGRAPH
 from id3pm.training.gan import FaceGenerator
 
-PHOTOGRAPH = Path(__file__).parents[1] / "demo" / "astronaut.jpg"
 TILTS = range(-165, 181, 15)
 FEW_TILTS = (0, 90, 180, -90, 45, -30)
 RIGHT, STRANGER = 0.6, 0.363

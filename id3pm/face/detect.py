@@ -27,7 +27,8 @@ class UprightRule:
     """What a detector's scores say about the way up; measured for each kind.
 
     Attributes:
-        sure: A face that scores this much upright, and no more when tilted by 30 degrees either way, is upright.
+        sure: A face that scores this much as it is stored, and less when turned by 30 degrees either way, is upright.
+        lead: By how much less; negative where landmarks follow a face that is tilted so far.
         least: Least score at the best turn; below it, nothing is known.
         clear: A face that scores this much at its best turn is most likely upright there.
         close: By how much it must then exceed the scores at turns that are more than 45 degrees off.
@@ -37,6 +38,7 @@ class UprightRule:
     """
 
     sure: float
+    lead: float
     least: float
     clear: float
     close: float
@@ -83,7 +85,7 @@ class YuNet:
     STRIDES = (8, 16, 32)
     MAX_CANDIDATES = 5000
     at_own_size = False
-    upright_rule = UprightRule(sure=0.9, least=0.75, clear=0.87, close=0.01, margin=0.03, tilt=20.0)
+    upright_rule = UprightRule(sure=0.9, lead=0.01, least=0.75, clear=0.87, close=0.01, margin=0.03, tilt=15.0)
 
     def __init__(
         self, model: Path, threads: int | None = None, score_threshold: float = 0.7, nms_threshold: float = 0.3

@@ -40,7 +40,7 @@ class Mtcnn:
     """
 
     at_own_size = True
-    upright_rule = UprightRule(sure=0.999, least=0.9, clear=0.999, close=0.0005, margin=0.002, tilt=40.0)
+    upright_rule = UprightRule(sure=0.999, lead=-1.0, least=0.9, clear=0.999, close=0.0005, margin=0.002, tilt=40.0)
 
     def __init__(
         self,

@@ -30,7 +30,9 @@ class Scrfd:
     STRIDES = (8, 16, 32)
     ANCHORS = 2
     at_own_size = False
-    upright_rule = UprightRule(sure=0.8, least=0.5, clear=1.0, close=0.1, margin=0.1, tilt=60.0, refuses=False)
+    upright_rule = UprightRule(
+        sure=0.8, lead=-1.0, least=0.5, clear=1.0, close=0.1, margin=0.1, tilt=60.0, refuses=False
+    )
 
     def __init__(
         self, model: Path, threads: int | None = None, score_threshold: float = 0.5, nms_threshold: float = 0.4

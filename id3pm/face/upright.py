@@ -58,7 +58,7 @@ def is_upright(detector: FaceDetector, image: NDArray[np.uint8], face: NDArray[n
         rule: The detector's.
     """
     left, middle, right = turned_scores(detector, image, face, NEAR)
-    return bool(middle >= rule.sure and middle >= max(left, right))
+    return bool(middle >= rule.sure and middle >= max(left, right) + rule.lead)
 
 
 def find_peak(detector: FaceDetector, image: NDArray[np.uint8], face: NDArray[np.float32]) -> Peak:
