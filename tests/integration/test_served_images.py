@@ -15,6 +15,7 @@ from PIL import Image
 
 from id3pm.config import to_json
 from id3pm.pipeline import Pipeline
+from id3pm.samples import PEOPLE
 from id3pm.sampling.presets import PRESETS
 
 pytestmark = pytest.mark.server
@@ -141,6 +142,22 @@ def test_a_photograph_gives_the_faces_of_its_id_vector(wire: Any, photo: bytes) 
     assert status == 200, content
     png = Image.open(io.BytesIO(base64.b64decode(json.loads(content)["png"])))
     assert np.array_equal(np.asarray(png), from_photo["image"][0])
+
+
+def test_a_photograph_on_its_head_is_turned_and_its_base64_may_be_url_safe(wire: Any) -> None:
+    image = Image.open(sorted(PEOPLE.glob("*.png"))[0])
+    found = {}
+    for turn in (0, 180):
+        file = io.BytesIO()
+        image.rotate(turn).save(file, "PNG")
+        coded = base64.urlsafe_b64encode(file.getvalue()).rstrip(b"=")
+        found[turn] = wire.infer("face_embedding", ["embedding", "turned"], photo=np.array([[coded]], dtype=object))
+        assert found[turn]["turned"].tolist() == [[turn]]
+    assert np.array_equal(found[0]["embedding"], found[180]["embedding"])
+    body = {"photo": coded.decode(), "seed": 5, "steps": 2, "sr_steps": 2}
+    status, content = wire.http("/v2/models/id3pm_photo_png/generate", body)
+    assert status == 200, content
+    assert json.loads(content)["turned"] == 180
 
 
 def test_the_metrics_count_images_and_steps(wire: Any, embedding: np.ndarray) -> None:
