@@ -54,6 +54,8 @@ SMALL = {
 """What is added to a command so that it is quick; the last of an option given twice counts."""
 STAND_INS = {"PICTURES": "demo/people", "base.json": "bundles/demo/bundle.json", "sr.json": "bundles/demo/bundle.json"}
 PHOTOGRAPHS = ("anna.jpg", "ben.jpg", "a1.jpg", "a2.jpg", "a3.jpg")
+TIMEOUT_S = 600
+"""Of the commands of a block, which take seconds on a machine with nothing else to do."""
 BLOCKS = blocks()
 
 
@@ -95,11 +97,18 @@ def run(folder: Path, commands: list[str]) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     script = "set -eux\n" + "\n".join(map(small, commands))
     done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
+@pytest.mark.timeout(2 * TIMEOUT_S)
 @pytest.mark.parametrize("block", RUN, ids=[f"{block.page}: {block.commands[0][:40]}" for block in RUN])
 def test_commands_run_as_they_are_written(workplace: Path, block: Block) -> None:
     if any("data/demo" in command for command in block.commands) and not (workplace / "data/demo").exists():
