@@ -179,6 +179,6 @@ def _write(job: DemoJob, number: int, parts: Sequence[_Chunk], *, complete: bool
             "flipped_vectors": np.concatenate([part.found.flipped_vectors for part in parts]),
             "detections": np.concatenate([part.found.detections for part in parts]),
             "index": np.concatenate([part.index for part in parts]),
-            "complete": np.bool_(complete),
+            "complete": np.array(complete),
         },
     )
