@@ -120,6 +120,18 @@ def test_what_fails_before_the_first_event_is_a_plain_http_error() -> None:
     served(play, denoiser_64=RefusedError("UNAVAILABLE", "9 requests wait: retry after 2 s"))
 
 
+def test_a_deadline_that_passes_between_the_stages_is_told_and_the_second_is_not_asked() -> None:
+    async def play(session: aiohttp.ClientSession, url: str, stages: FakeStages, counters: Counters) -> None:
+        async with session.post(url, json={**BODY, "timeout": 500_000}) as response:
+            told = parsed(await response.text())
+        assert told[-2][0] == "image_64"
+        assert told[-1][0] == "error"
+        assert told[-1][1]["code"] == "DEADLINE_EXCEEDED"
+        assert "super_resolution" not in stages.messages
+
+    served(play, step_s=0.2)
+
+
 def test_what_fails_later_is_an_event_and_the_last_one() -> None:
     async def play(session: aiohttp.ClientSession, url: str, stages: FakeStages, counters: Counters) -> None:
         async with session.post(url, json=BODY) as response:
