@@ -31,7 +31,6 @@ from id3pm.serving.launcher.triton_log import last_words
 from id3pm.serving.models.logs import Outlet
 from id3pm.serving.models.model_args import COMPUTE_LOCK_VARIABLE, THREADS_VARIABLE
 from id3pm.serving.protocol.limits import DRAIN_S, EXIT_S
-from id3pm.serving.protocol.wire import RESERVED
 
 _POLL_S = 0.1
 WAYS_IN = ("http", "grpc", "metrics")
@@ -293,7 +292,6 @@ class TritonServer(Endpoints):
             f"--exit-timeout-secs={math.ceil(EXIT_S)}",
             *self._addresses(),
             "--grpc-http2-min-recv-ping-interval-without-data=1000",  # ms; else clients that ask for life are sent away
-            f"--http-header-forward-pattern={'|'.join(RESERVED)}",  # of the gateway, for `infer`
             f"--http-restricted-api={locked}",
             f"--grpc-restricted-protocol={locked}",
             *([] if Path("/proc/driver/nvidia").exists() else ["--allow-gpu-metrics=false"]),

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import ANYBODY, read_tokens
-from id3pm.serving.gateway.origin import Origin, grpc_peer, origin_of
+from id3pm.serving.gateway.origin import Origin, grpc_peer, origin_of, refuse_reserved
+from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
 
 MARKS = {OWNER: "o", CALLER: "c"}
 ORIGIN = Origin("o", "c")
 
 
-@pytest.mark.parametrize("body", [b"{}", b" { } ", b'{"a": 1}', b'\n{\n  "a": {"b": "}"}\n}\n'])
-def test_json_gets_two_more_keys_and_keeps_its_own(body: bytes) -> None:
-    assert json.loads(ORIGIN.into_json(body)) == {**MARKS, **json.loads(body)}
+def test_a_message_says_whose_it_is_whatever_it_said_itself() -> None:
+    message = service_pb2.ModelInferRequest(model_name="m", id="x")
+    message.parameters["seed"].int64_param = 1
+    message.parameters[OWNER].string_param = "forged"
+    ORIGIN.mark(message)
+    assert {name: message.parameters[name].string_param for name in RESERVED} == MARKS
+    assert message.parameters["seed"].int64_param == 1 and len(message.parameters) == 3
 
 
-def test_a_message_gets_two_parameters_whatever_it_says_itself() -> None:
-    sent = service_pb2.ModelInferRequest(model_name="m", id="x")
-    sent.parameters["seed"].int64_param = 1
-    sent.parameters[OWNER].string_param = "forged"
-    received = service_pb2.ModelInferRequest.FromString(ORIGIN.into_message(sent.SerializeToString()))
-    assert (received.model_name, received.id) == ("m", "x")
-    assert {name: received.parameters[name].string_param for name in RESERVED} == MARKS
-    assert received.parameters["seed"].int64_param == 1 and len(received.parameters) == 3
+@pytest.mark.parametrize("name", RESERVED)
+def test_nobody_else_says_it(name: str) -> None:
+    refuse_reserved(["seed", "X-Id3pm-Owner", ""])
+    with pytest.raises(RefusedError, match=f"{name}: this name is the server's own"):
+        refuse_reserved(["seed", name])
 
 
 def test_a_token_owns_its_ids_and_never_shows_itself(tmp_path: Path) -> None:
