@@ -31,6 +31,7 @@ from id3pm.unet.model import expected_shapes, load_unet
 from tests.golden.unet_cases import weights
 
 pytest.importorskip("gan_face_generate", reason="pip install --no-deps gan_face_generate==1.1.1")
+pytestmark = pytest.mark.timeout(900)  # seconds on a machine of its own
 DEMO = Path(__file__).parents[2] / "bundles/demo"
 TINY = UNetConfig(
     image_size=16, num_channels=32, num_res_blocks=1, channel_mult=(1, 2), attention_resolutions=(8,), num_heads=2
