@@ -31,7 +31,6 @@ new MutationObserver(() => {
 """
 """Tells Python which of the elements with `data-pick` or `data-again` was clicked; new content keeps the focus."""
 _STAGES = {"denoiser_64": "64 px", "super_resolution": "256 px"}
-_TURNED = 30.0  # degrees from which a face is said to be turned
 _SHOWN = 28  # characters of a value in a table of differences
 
 
@@ -91,11 +90,8 @@ def person_card(person: Person | None) -> str:
 
 def _remarks(person: Person) -> str:
     remarks = []
-    if abs(person.roll) >= _TURNED:
-        remarks.append(
-            f"The face is turned by {abs(person.roll):.0f} degrees in the picture. The ID vector of an upright face is "
-            "more reliable: turn the picture and drop it again."
-        )
+    if person.turned:
+        remarks.append(f"The picture was turned by {abs(person.turned)} degrees: its face is upright now.")
     if person.photograph:
         remarks.append(
             "The demo bundles were trained on synthetic faces: from photographs of real people they reach little "

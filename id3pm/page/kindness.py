@@ -63,7 +63,7 @@ _PHOTO: tuple[tuple[str, str, str], ...] = (
         "Please send one of at most 32 MiB and 40 megapixels; any photo program can make it smaller.",
     ),
     (
-        r"not a JPEG, PNG or WebP|is empty",
+        r"not a JPEG, PNG or WebP|convert it to JPEG, PNG or WebP|is empty",
         "This file is not a picture that can be read here.",
         "Please choose a JPEG, PNG or WebP file.",
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ class Person:
         face: The face as the detector found it, RGB.
         faces: How many faces the picture shows.
         score: The detector's confidence, 0 to 1.
-        roll: How far the line between the eyes is turned from level, clockwise in degrees, -180 to 180.
+        turned: Degrees counter-clockwise by which the service turned the picture so that the face is upright.
         photograph: A visitor's, not a sample person.
     """
 
@@ -40,7 +39,7 @@ class Person:
     face: Image.Image
     faces: int
     score: float
-    roll: float = 0.0
+    turned: int = 0
     photograph: bool = False
 
 
@@ -89,7 +88,8 @@ async def meet(client: AsyncClient, name: str, data: bytes, *, photograph: bool 
     found = await client.embed(data)
     pixels = await asyncio.to_thread(decode_photo, data)
     face = crop(Image.fromarray(pixels), found.box)
-    return Person(name, found.vector, face, found.faces, found.score, _roll(found.landmarks), photograph)
+    upright = face.rotate(found.turned, Image.Resampling.BICUBIC)
+    return Person(name, found.vector, upright, found.faces, found.score, found.turned, photograph)
 
 
 async def measure(client: AsyncClient, files: list[Path]) -> Yardstick | None:
@@ -128,11 +128,6 @@ def crop(photo: Image.Image, box: npt.NDArray[Any]) -> Image.Image:
     centre_y = min(max(y + height / 2, half), photo.height - half)
     corners = (centre_x - half, centre_y - half, centre_x + half, centre_y + half)
     return photo.resize((_CROP, _CROP), Image.Resampling.BICUBIC, box=corners)
-
-
-def _roll(landmarks: npt.NDArray[Any]) -> float:
-    right_eye, left_eye = landmarks[0], landmarks[1]  # the right one is on the left of an upright picture
-    return math.degrees(math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0]))
 
 
 def _unit(vector: Vector) -> Vector:

@@ -157,5 +157,5 @@ def history(*entries: Entry) -> History:
 def test_a_photograph_and_a_turned_face_are_remarked_on() -> None:
     level = Person("x", VECTOR, Image.new("RGB", (8, 8)), 1, 0.9)
     assert "turned" not in html.person_card(level) and "real people" not in html.person_card(level)
-    turned = dataclasses.replace(level, roll=-91.2, photograph=True)
-    assert "turned by 91 degrees" in html.person_card(turned) and "real people" in html.person_card(turned)
+    turned = dataclasses.replace(level, turned=-90, photograph=True)
+    assert "turned by 90 degrees" in html.person_card(turned) and "real people" in html.person_card(turned)

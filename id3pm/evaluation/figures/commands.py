@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from id3pm.samples import PEOPLE
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 SHEETS: dict[str, str] = {
@@ -64,9 +66,10 @@ def shared_options(command: F) -> F:
             "--photo",
             "photos",
             type=click.Path(path_type=Path),
-            callback=required_paths("give a portrait, or a folder of portraits; a checkout of id3pm has demo/people"),
+            callback=required_paths("give a portrait, or a folder of portraits"),
             multiple=True,
-            default=(Path("demo/people"),),
+            default=(PEOPLE,),
+            show_default="the sample people",
             help="Photograph of a person, or a folder of them; may be repeated.",
         ),
         click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out/sheets")),

@@ -104,7 +104,7 @@ def test_interpolation_shows_the_row_between_the_two_people_that_are_named() -> 
 @pytest.mark.parametrize(
     ("sheet", "words", "message"),
     [
-        ("interpolation", (), "there is no demo/people in .*: give a portrait"),
+        ("interpolation", ("--photo", "nosuch"), "there is no nosuch in .*: give a portrait"),
         ("pca", ("--photo", "."), "there is no bundles/demo in .*: give the bundle"),
     ],
 )
