@@ -6,6 +6,7 @@ VENV   ?= .venv
 # Which torch to install. On Linux PyPI's default build carries CUDA; PIP_EXTRA_INDEX_URL can name PyTorch's CPU index.
 TORCH  ?= torch==2.13.0
 BUNDLE ?= bundles/demo
+MINUTES ?= 10
 BIN    := $(VENV)/bin
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
@@ -18,7 +19,7 @@ WEB_BUNDLE := $(BUNDLE)
 WEB_REPO   := $(REPO)
 endif
 
-.PHONY: help setup engines attributes demo web serve bench load test quick docs lint types unit test-slow clean
+.PHONY: help setup engines attributes demo web serve bench load test quick docs lint types unit test-slow fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -78,6 +79,9 @@ unit: $(STAMP)  # servers under test have the machine to themselves
 
 test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(STAMP)  ## random JSON and protobuf against a running service; MINUTES=10
+	ID3PM_FUZZ_EXAMPLES=$$(( $(MINUTES) * 600 )) $(BIN)/python -m pytest --timeout 0 --durations 0 tests/integration/test_fuzz.py
 
 clean:  ## remove what was built (not the virtual environment)
 	rm -rf build out $(REPO)/*/1/engine .pytest_cache .mypy_cache .ruff_cache

@@ -6,11 +6,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -47,10 +49,12 @@ RULE = re.compile(
     r"|requires|out of bounds|invalid|between|unexpected|not served|unsupported|but got|unequal|no inference)\b",
     re.IGNORECASE,
 )
+EXAMPLES = os.environ.get("ID3PM_FUZZ_EXAMPLES")  # `make fuzz` sets it, for other examples at every run
 FUZZ = settings(
-    max_examples=120,
+    max_examples=int(EXAMPLES or 120),
     deadline=None,
-    derandomize=True,
+    derandomize=EXAMPLES is None,
+    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 # Few steps, or many by accident: most requests break a rule, and those that do not should be short.
@@ -196,6 +200,64 @@ def test_tensors_of_any_kind(
         check_words(message)
     else:
         assert answer.outputs
+
+
+PARAMETERS = (
+    st.builds(service_pb2.InferParameter, string_param=st.text(max_size=10) | st.sampled_from(["3_0", "3\0x", "fast"]))
+    | st.builds(service_pb2.InferParameter, double_param=st.floats())
+    | st.builds(service_pb2.InferParameter)
+)
+CONTENTS = st.none() | st.builds(
+    service_pb2.InferTensorContents,
+    fp32_contents=st.lists(st.floats(width=32), max_size=3),
+    int64_contents=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=2),
+    bytes_contents=st.lists(st.binary(max_size=9), max_size=2),
+)
+MESSAGES = st.builds(
+    service_pb2.ModelInferRequest,
+    model_name=st.sampled_from(["id3pm", "id3pm_photo_png", "denoiser_64", "super_resolution", "face_embedding", "x"]),
+    model_version=st.sampled_from(["", "1", "99", "\n"]),
+    id=st.text(max_size=5),
+    parameters=st.dictionaries(
+        st.sampled_from([*NAMES, "x-a", "steps\0"]) | st.text(max_size=5), PARAMETERS, max_size=3
+    ),
+    inputs=st.lists(
+        st.builds(
+            service_pb2.ModelInferRequest.InferInputTensor,
+            name=st.sampled_from(NAMES) | st.text(max_size=5),
+            datatype=st.sampled_from(DATATYPES),
+            shape=st.lists(st.sampled_from([0, 1, 2, 128, 2**31, 2**62, 2**63 - 1, -1]), max_size=4),
+            contents=CONTENTS,
+        ),
+        max_size=4,
+    ),
+    outputs=st.lists(
+        st.builds(
+            service_pb2.ModelInferRequest.InferRequestedOutputTensor,
+            name=st.sampled_from(["image", "png", "receipt", "status", ""]),
+        ),
+        max_size=3,
+    ),
+    raw_input_contents=st.lists(st.binary(max_size=12), max_size=4),
+)
+
+
+@FUZZ
+@given(
+    message=MESSAGES, cut=st.integers(0, 40), flips=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3)
+)
+def test_messages_of_any_kind(public: Any, message: Any, cut: int, flips: list[tuple[int, int]]) -> None:
+    data = bytearray(message.SerializeToString())
+    for place, value in flips:
+        if data:
+            data[place % len(data)] = value
+    del data[len(data) - cut if cut < 20 else len(data) :]
+    call = public.grpc._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    try:
+        call(bytes(data), timeout=30)
+    except grpc.RpcError as error:
+        assert error.code().name in ("INVALID_ARGUMENT", "PERMISSION_DENIED", "NOT_FOUND", "UNAVAILABLE"), error
+        check_words(error.details())
 
 
 @FUZZ

@@ -374,7 +374,7 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
 
 def test_who_takes_no_answer_is_cut_off(open_front: Callable[[GatewayOptions], Front]) -> None:
     front = open_front(GatewayOptions(write_s=0.3))
-    front.triton.reply = {"receipt": ("BYTES", [1, 1], (20_000_000).to_bytes(4, "little") + bytes(20_000_000))}
+    front.triton.reply = {"receipt": ("BYTES", [1, 1], (20_000_000).to_bytes(4, "little") + b"x" * 20_000_000)}
     with socket.create_connection(("127.0.0.1", front.ports["http-port"]), timeout=10) as connection:
         body = json.dumps(GOOD)
         connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
