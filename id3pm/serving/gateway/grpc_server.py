@@ -275,7 +275,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError("DEADLINE_EXCEEDED", f"the answer was not taken within {self._write_s:g} s") from error
         except Exception as error:
-            if context.done():  # gRPC has an error of its own for a caller that has gone
+            # gRPC has errors of its own for a caller that has gone; one may come before it says that the call is done.
+            if context.done() or isinstance(error, grpc.aio.InternalError):
                 raise asyncio.CancelledError from error
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import re
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc.aio
 import pytest
 from made_up_rpc import Caller, MadeUpRpc, by_id, message, status_of
 from tritonclient.grpc import service_pb2
@@ -16,6 +18,7 @@ from tritonclient.grpc import service_pb2
 from id3pm.serving.gateway.auth import KINDS, Access
 from id3pm.serving.gateway.auth import Caller as Known
 from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
+from id3pm.serving.gateway.grpc_server import RpcGateway
 from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.launcher.preflight import check_ports
 from id3pm.serving.protocol import limits
@@ -282,3 +285,17 @@ def test_everything_passes_for_who_may_do_everything(open_front: Callable[[Gatew
     assert lab.infer(message("a", size=1000)).id == "a"
     assert len(lab.infer(message("")).id) == 32
     assert [answer.infer_response.id for answer in lab.stream(iter([message("b"), message("c")]))] == ["b", "c"]
+
+
+def test_a_caller_that_leaves_while_the_answer_is_written_is_no_failure() -> None:
+    class Gone:
+        def done(self) -> bool:
+            return False  # gRPC has not noticed yet
+
+        async def write(self, answer: bytes) -> None:
+            raise grpc.aio.InternalError("execute_batch")
+
+    gateway = object.__new__(RpcGateway)
+    gateway._write_s = 1.0
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(gateway._write(b"", Gone()))
