@@ -117,7 +117,7 @@ class FakeSyncTransport:
     def __init__(self, server: FakeServer) -> None:
         self.server = server
         self.closed = False
-        self._under_way: set[Callable[[ClientError], None]] = set()
+        self._in_flight: set[Callable[[ClientError], None]] = set()
 
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Any], None]) -> Callable[[], None]:
         if self.closed:
@@ -129,7 +129,7 @@ class FakeSyncTransport:
 
         def finish(result: Any, given_up: bool) -> None:
             if once.acquire(blocking=False):
-                self._under_way.discard(end)
+                self._in_flight.discard(end)
                 self.server.end(call, given_up)
                 on_done(result)
 
@@ -142,7 +142,7 @@ class FakeSyncTransport:
             timer.cancel()
             finish(error, True)
 
-        self._under_way.add(end)
+        self._in_flight.add(end)
         timer.start()
         if self.closed:  # meanwhile, by another thread
             end(ClosedClientError("Channel closed!"))
@@ -156,7 +156,7 @@ class FakeSyncTransport:
 
     def close(self) -> None:
         self.closed = True
-        for end in self._under_way.copy():
+        for end in self._in_flight.copy():
             end(ClosedClientError("Channel closed!"))
 
 
@@ -166,7 +166,7 @@ class FakeAsyncTransport:
     def __init__(self, server: FakeServer) -> None:
         self.server = server
         self.closed = False
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._in_flight: set[asyncio.Task[Any]] = set()
 
     async def infer(self, call: Call, timeout_s: float) -> Any:
         if self.closed:
@@ -177,14 +177,14 @@ class FakeAsyncTransport:
         if delay_s is None:
             self.server.on_last_step[call.model, call.request_id] = seen.set
         answered: asyncio.Task[Any] = asyncio.create_task(seen.wait() if delay_s is None else asyncio.sleep(delay_s))
-        self._under_way.add(answered)
+        self._in_flight.add(answered)
         try:
             await answered
         except asyncio.CancelledError:
             self.server.end(call, given_up=True)
             raise
         finally:
-            self._under_way.discard(answered)
+            self._in_flight.discard(answered)
         self.server.end(call, given_up=False)
         if isinstance(outcome, ClientError):
             raise outcome
@@ -198,7 +198,7 @@ class FakeAsyncTransport:
 
     async def close(self) -> None:
         self.closed = True
-        for answered in self._under_way:
+        for answered in self._in_flight:
             answered.cancel()
 
 

@@ -290,7 +290,7 @@ def test_the_load_of_a_server_is_counted_right_where_a_request_cannot_be_sent(se
     client = Client(transport=Broken(server))
     with pytest.raises(OSError, match="no more threads"):
         client.generate(VECTOR, [1, 2])
-    assert [one.in_flight for one in client._fleet.servers] == [0]
+    assert [one.in_flight for one in client._server_pool.servers] == [0]
 
 
 ASYNC_CALLS: dict[str, Use] = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from id3pm_client import Call, ConnectionFailedError, InvalidRequestError, OverloadedError, Retry
-from id3pm_client._fleet import FIRST_REST_S, LONGEST_REST_S, Fleet
+from id3pm_client._server_pool import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, ServerPool
 from tests.client.conftest import FakeServer
 
 VECTOR = np.ones(4)
@@ -112,41 +112,41 @@ def test_one_server_that_is_ready_is_enough(many: Any, servers: tuple[FakeServer
 
 
 def test_rests_grow_and_end() -> None:
-    fleet: Fleet[None] = Fleet(["a:1", "b:1"], [None, None])
-    a, b = fleet.servers
+    server_pool: ServerPool[None] = ServerPool(["a:1", "b:1"], [None, None])
+    a, b = server_pool.servers
     now, rests = 100.0, []
     for _ in range(12):
-        assert fleet.take(now, avoid=b) is a
-        fleet.give_back(a, ConnectionFailedError("Socket closed"), now)
-        assert fleet.take(now) is b
-        fleet.give_back(b, None, now)
-        rests.append(a.rests_until - now)
-        now = a.rests_until
-    assert FIRST_REST_S / 2 <= rests[0] <= FIRST_REST_S
-    assert rests[3] >= 4 * FIRST_REST_S
-    assert max(rests) <= LONGEST_REST_S
-    fleet.give_back(fleet.take(now, avoid=b), None, now)
-    assert fleet.take(now, avoid=b) is a
-    fleet.give_back(a, ConnectionFailedError("Socket closed"), now)
-    assert a.rests_until - now <= FIRST_REST_S, "a success ends the count"
+        assert server_pool.take(now, avoid=b) is a
+        server_pool.give_back(a, ConnectionFailedError("Socket closed"), now)
+        assert server_pool.take(now) is b
+        server_pool.give_back(b, None, now)
+        rests.append(a.unavailable_until - now)
+        now = a.unavailable_until
+    assert FIRST_BACKOFF_S / 2 <= rests[0] <= FIRST_BACKOFF_S
+    assert rests[3] >= 4 * FIRST_BACKOFF_S
+    assert max(rests) <= LONGEST_BACKOFF_S
+    server_pool.give_back(server_pool.take(now, avoid=b), None, now)
+    assert server_pool.take(now, avoid=b) is a
+    server_pool.give_back(a, ConnectionFailedError("Socket closed"), now)
+    assert a.unavailable_until - now <= FIRST_BACKOFF_S, "a success ends the count"
 
 
 def test_many_requests_that_one_failure_ends_count_once() -> None:
-    fleet: Fleet[None] = Fleet(["a:1"], [None])
-    (a,) = fleet.servers
+    server_pool: ServerPool[None] = ServerPool(["a:1"], [None])
+    (a,) = server_pool.servers
     for _ in range(50):
-        fleet.take(100.0)
+        server_pool.take(100.0)
     for _ in range(50):
-        fleet.give_back(a, ConnectionFailedError("Socket closed"), 100.0)
-    assert a.rests_until <= 100.0 + FIRST_REST_S
+        server_pool.give_back(a, ConnectionFailedError("Socket closed"), 100.0)
+    assert a.unavailable_until <= 100.0 + FIRST_BACKOFF_S
     assert a.in_flight == 0
 
 
 def test_where_all_rest_the_first_to_wake_is_asked() -> None:
-    fleet: Fleet[None] = Fleet(["a:1", "b:1"], [None, None])
-    a, b = fleet.servers
+    server_pool: ServerPool[None] = ServerPool(["a:1", "b:1"], [None, None])
+    a, b = server_pool.servers
     for server, seconds in ((a, 20), (b, 10)):
-        fleet.take(0.0, avoid=a if server is b else b)
-        fleet.give_back(server, OverloadedError(f"full; retry after {seconds} s"), 0.0)
-    assert (a.rests_until, b.rests_until) == (20.0, 10.0)
-    assert fleet.take(1.0, avoid=b) is b
+        server_pool.take(0.0, avoid=a if server is b else b)
+        server_pool.give_back(server, OverloadedError(f"full; retry after {seconds} s"), 0.0)
+    assert (a.unavailable_until, b.unavailable_until) == (20.0, 10.0)
+    assert server_pool.take(1.0, avoid=b) is b

@@ -62,7 +62,7 @@ def test_a_deadline_that_cannot_be_met_is_no_reason_to_try_again_or_to_spare_the
     with pytest.raises(DeadlineExceededError, match="no answer within 5 s; the server: .* the steps alone take 90 s"):
         client.generate(VECTOR, 1, timeout_s=5)
     assert len(server.calls) == 1
-    assert all(one.rests_until == 0.0 for one in client._fleet.servers)
+    assert all(one.unavailable_until == 0.0 for one in client._server_pool.servers)
 
 
 def test_retries_end_at_their_limit(make_client: Any, server: Any) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from id3pm_client import AsyncClient, Call, Client, ClosedClientError, DeadlineExceededError, InvalidRequestError, Retry
-from id3pm_client._fleet import Fleet
-from id3pm_client._flight import Flight, RetryBudget
+from id3pm_client._request import ClientRequest, RetryBudget
+from id3pm_client._server_pool import ServerPool
 from tests.client.conftest import FakeServer, FakeSyncTransport
 from tests.client.test_client_grpc import Service, service  # noqa: F401 - a fixture
 
@@ -105,7 +105,12 @@ class LostAsyncTransport:
 def test_a_transport_that_gives_no_outcome_is_not_waited_for(
     server: FakeServer, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("_base.CONTROL_TIMEOUT_S", "_base.CANCEL_TIMEOUT_S", "_sync_flights.GRACE_S", "_aio_flights.GRACE_S"):
+    for limit in (
+        "_base.CONTROL_TIMEOUT_S",
+        "_base.CANCEL_TIMEOUT_S",
+        "_sync_requests.GRACE_S",
+        "_aio_requests.GRACE_S",
+    ):
         monkeypatch.setattr(f"id3pm_client.{limit}", 0.2)
     arguments: dict[str, Any] = {} if method == "ping" else {"seed": 1, "embedding": VECTOR, "timeout_s": 0.2}
     client = Client(transport=LostTransport(server))
@@ -184,12 +189,12 @@ def test_a_retry_rule_that_is_no_number_is_refused(settings: dict[str, Any]) -> 
 
 def test_thousands_of_failures_do_not_overflow() -> None:
     assert Retry(limit=10_000).delay_s(5_000) <= 5.0
-    fleet: Fleet[Any] = Fleet(["a:1"], [None])
-    server = fleet.servers[0]
+    server_pool: ServerPool[Any] = ServerPool(["a:1"], [None])
+    server = server_pool.servers[0]
     server._failures = 5_000
-    flight: Flight[Any] = Flight(Call("id3pm", {}, ()), 1.0, Retry(), RetryBudget(1))
-    flight.take_off(fleet.take(0.0), 0.0)
+    request: ClientRequest[Any] = ClientRequest(Call("id3pm", {}, ()), 1.0, Retry(), RetryBudget(1))
+    request.start_attempt(server_pool.take(0.0), 0.0)
     from id3pm_client import ConnectionFailedError
 
-    fleet.give_back(server, ConnectionFailedError("failed to connect"), 1.0)
-    assert server.rests_until <= 31.0
+    server_pool.give_back(server, ConnectionFailedError("failed to connect"), 1.0)
+    assert server.unavailable_until <= 31.0

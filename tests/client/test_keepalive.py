@@ -17,7 +17,7 @@ import tritonclient.grpc.service_pb2_grpc as services
 from id3pm_client import _grpc
 from id3pm_client._connection import Connection
 from id3pm_client._errors import ConnectionFailedError
-from id3pm_client._flight import Call
+from id3pm_client._request import Call
 
 
 class Slow(services.GRPCInferenceServiceServicer):

@@ -25,9 +25,9 @@ from id3pm_client._errors import (
     UnavailableError,
     WrongEndpointError,
 )
-from id3pm_client._flight import Call, Retry
 from id3pm_client._images import Embedding, GeneratedImage
 from id3pm_client._replay import ReceiptSource
+from id3pm_client._request import Call, Retry
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
 from id3pm_client._transport import AsyncTransport, SyncTransport

@@ -14,11 +14,11 @@ from id3pm_client._aio_questions import AsyncQuestions
 from id3pm_client._answers import parse_embedding
 from id3pm_client._bar import Bar
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
-from id3pm_client._flight import Tensors
 from id3pm_client._generation import Generation, OnFace, OnImage
 from id3pm_client._images import Embedding, GeneratedImage
 from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
+from id3pm_client._request import Tensors
 from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Event
 
@@ -145,7 +145,7 @@ class AsyncClient(AsyncQuestions):
         self._check_open()
         if embedding is None:
             raise InvalidRequestError("embedding=None: pass one vector [D]")
-        return self._fly(self._streaming(embedding, seed, preview_every, timeout_s, options))
+        return self._run_stage(self._streaming(embedding, seed, preview_every, timeout_s, options))
 
     def stream_from_photo(
         self,
@@ -161,7 +161,7 @@ class AsyncClient(AsyncQuestions):
         """`stream` for the person in a photograph; see `Client.stream_from_photo`."""
         self._check_open()
         streaming = self._streaming(None, seed, preview_every, timeout_s, options)
-        analysis = self._embedding_flight(photo, face, timeout_s)
+        analysis = self._embedding_request(photo, face, timeout_s)
 
         def on_answer(_: int, tensors: Tensors) -> None:
             found = parse_embedding(tensors)
@@ -172,7 +172,7 @@ class AsyncClient(AsyncQuestions):
         async def events() -> AsyncGenerator[Event, None]:
             await self._run([analysis], on_answer)
             streaming.count_from(analysis)
-            async with contextlib.aclosing(self._fly(streaming)) as flying:
+            async with contextlib.aclosing(self._run_stage(streaming)) as flying:
                 async for event in flying:
                     yield event
 
@@ -195,21 +195,21 @@ class AsyncClient(AsyncQuestions):
             embedding = await self.embed(photo, face=face, timeout_s=timeout_s)
         vector = replay.check_vector(embedding)
         probed: dict[int, Tensors] = {}
-        await self._run(self._flights(replay.probe(vector), timeout_s, [], single=True), probed.__setitem__)
+        await self._run(self._requests(replay.probe(vector), timeout_s, [], single=True), probed.__setitem__)
         replay.check_probe(probed[0])
         return replay.check(await self.generate(vector, replay.seed, timeout_s=timeout_s, **replay.options))
 
     async def embed(self, photo: Photo, *, face: str = "largest", timeout_s: float | None = None) -> Embedding:
         """The ID vector of the face in a photograph; see `Client.embed`."""
         found: list[Embedding] = []
-        flight = self._embedding_flight(photo, face, timeout_s)
-        await self._run([flight], lambda _, tensors: found.append(parse_embedding(tensors)))
+        request = self._embedding_request(photo, face, timeout_s)
+        await self._run([request], lambda _, tensors: found.append(parse_embedding(tensors)))
         return found[0]
 
     async def _generate(
         self, generation: Generation[Any], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
         with generation.arrivals(on_image, progress) as images:
-            async with self._followed(generation.flights, images.bar):
-                await self._run(generation.flights, images.add)
+            async with self._followed(generation.requests, images.bar):
+                await self._run(generation.requests, images.add)
         return images.result()

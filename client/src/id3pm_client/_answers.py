@@ -14,8 +14,8 @@ from PIL import Image
 
 from id3pm_client import _contract as contract
 from id3pm_client._errors import InternalServerError
-from id3pm_client._flight import Tensors
 from id3pm_client._images import Embedding
+from id3pm_client._request import Tensors
 
 
 def parse_embedding(tensors: Tensors) -> Embedding:

@@ -25,11 +25,11 @@ from id3pm_client._arguments import (
 )
 from id3pm_client._connection import DEFAULT_URL, Connection, Security, as_urls
 from id3pm_client._errors import CancelledRequestError, ClientError, ClosedClientError, InvalidRequestError
-from id3pm_client._fleet import Fleet, Server
-from id3pm_client._flight import Call, Flight, Retry, RetryBudget
 from id3pm_client._generation import Generation
 from id3pm_client._photos import Photo
+from id3pm_client._request import Call, ClientRequest, Retry, RetryBudget
 from id3pm_client._seeds import as_seeds, random_seed
+from id3pm_client._server_pool import Server, ServerPool
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
 from id3pm_client._vectors import model_of
@@ -121,17 +121,17 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         if transport is None:
             transport = [self._open(connection) for connection in connections]
         transports: Sequence[TransportT] = transport if isinstance(transport, (list, tuple)) else [transport]  # type: ignore[list-item]
-        self._fleet = Fleet([connection.url for connection in connections], transports)
+        self._server_pool = ServerPool([connection.url for connection in connections], transports)
         self._closed = False
         self._waiting: ClientError | None = None  # what the latest attempt failed with, until an answer comes
         self._warned = False  # whether the log says that a server has been waited for
-        self._under_way: set[Flight[TransportT]] = set()  # of all calls of this client that have not ended
+        self._in_flight: set[ClientRequest[TransportT]] = set()  # of all calls of this client that have not ended
         self._prepare()
 
     @property
     def urls(self) -> tuple[str, ...]:
         """The servers of this client, `host:port` each."""
-        return tuple(server.url for server in self._fleet.servers)
+        return tuple(server.url for server in self._server_pool.servers)
 
     @abc.abstractmethod
     def _open(self, connection: Connection) -> TransportT:
@@ -141,32 +141,32 @@ class BaseClient(abc.ABC, Generic[TransportT]):
     def _prepare(self) -> None:
         """Sets up what only this kind of client needs."""
 
-    def _check_open(self, flight: Flight[TransportT] | None = None) -> None:
+    def _check_open(self, request: ClientRequest[TransportT] | None = None) -> None:
         """Before anything is sent.
 
         Args:
-            flight: What is to be sent; the error says which request it is if an attempt of it has been sent before.
+            request: What is to be sent; the error says which request it is if an attempt of it has been sent before.
 
         Raises:
             ClosedClientError: This client has been closed.
         """
         if self._closed:
             error = ClosedClientError("this client has been closed: make a new one")
-            raise error if flight is None or flight.server is None else flight.named(error)
+            raise error if request is None or request.server is None else request.named(error)
 
     def _mark_closed(self) -> list[tuple[Server[TransportT], Call]]:
         """From here on nothing is sent but what this returns: what stops the servers' work on all that is under way."""
         first = not self._closed
         self._closed = True
-        return cancel_calls(tuple(self._under_way.copy())) if first else []
+        return cancel_calls(tuple(self._in_flight.copy())) if first else []
 
-    def _take_off(
-        self, flight: Flight[TransportT], prefer: Server[TransportT] | None = None
+    def _start_attempt(
+        self, request: ClientRequest[TransportT], prefer: Server[TransportT] | None = None
     ) -> tuple[Server[TransportT], float]:
-        """Begins the next attempt of a flight.
+        """Begins the next attempt of a request.
 
         Args:
-            flight: What will be sent.
+            request: What will be sent.
             prefer: The server that knows the request, if any.
 
         Returns:
@@ -175,11 +175,11 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         Raises:
             ClosedClientError: This client has been closed.
         """
-        self._under_way.add(flight)
-        self._check_open(flight)
+        self._in_flight.add(request)
+        self._check_open(request)
         now = time.monotonic()
-        server = self._fleet.take(now, avoid=flight.server, prefer=prefer)
-        return server, flight.take_off(server, now)
+        server = self._server_pool.take(now, avoid=request.server, prefer=prefer)
+        return server, request.start_attempt(server, now)
 
     def _generation(
         self, embedding: object, seed: object, with_64: bool, timeout_s: float | None, options: Mapping[str, object]
@@ -202,7 +202,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             own = {name: row[i % len(row)][None] for name, row in rows.items()}
             inputs = {**own, "seed": np.array([[seeds[i]]], dtype=np.int64), **tensors}
             calls.append(Call(contract.ID3PM, inputs, _wanted(with_64)))
-        return Generation(self._flights(calls, timeout_s, seeds, single), seeds, single)
+        return Generation(self._requests(calls, timeout_s, seeds, single), seeds, single)
 
     def _photo_generation(
         self,
@@ -217,7 +217,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         """The requests that make images from a photograph, each with the whole of it."""
         picture = photo_tensors(photo, face)
         calls = [Call(contract.ID3PM_PHOTO, {**picture, **_single(seed, options)}, _wanted(with_64)) for seed in seeds]
-        return Generation(self._flights(calls, timeout_s, list(seeds), single), seeds, single)
+        return Generation(self._requests(calls, timeout_s, list(seeds), single), seeds, single)
 
     def _streaming(
         self,
@@ -232,34 +232,34 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         if not one_seed:
             raise InvalidRequestError(f"seed has {len(seeds)} elements: a stream makes one image; pass one integer")
         inputs = _single(seeds[0], options)
-        first = self._flights([Call(contract.DENOISER_64, inputs, ("image_64", "receipt_64"))], timeout_s, seeds, True)
+        first = self._requests([Call(contract.DENOISER_64, inputs, ("image_64", "receipt_64"))], timeout_s, seeds, True)
         streaming = Streaming(first[0], seeds[0], as_count("preview_every", preview_every, 0))
         if embedding is not None:
             streaming.set_embedding(embedding)
         return streaming
 
-    def _embedding_flight(self, photo: Photo, face: str, timeout_s: float | None) -> Flight[TransportT]:
+    def _embedding_request(self, photo: Photo, face: str, timeout_s: float | None) -> ClientRequest[TransportT]:
         outputs = tuple(contract.MODELS[contract.FACE_EMBEDDING].outputs)
         call = Call(contract.FACE_EMBEDDING, photo_tensors(photo, face), outputs)
-        return self._flights([call], timeout_s, [0], single=True)[0]
+        return self._requests([call], timeout_s, [0], single=True)[0]
 
-    def _flights(
+    def _requests(
         self, calls: Sequence[Call], timeout_s: float | None, seeds: list[int], single: bool
-    ) -> list[Flight[TransportT]]:
+    ) -> list[ClientRequest[TransportT]]:
         limit = self.timeout_s if timeout_s is None else as_timeout("timeout_s", timeout_s)
         return [
-            Flight(call, limit, self._retry, self._budget)
+            ClientRequest(call, limit, self._retry, self._budget)
             if single
-            else Flight(call, limit, self._retry, self._budget, index, f"image {index} (seed {seeds[index]})")
+            else ClientRequest(call, limit, self._retry, self._budget, index, f"image {index} (seed {seeds[index]})")
             for index, call in enumerate(calls)
         ]
 
-    def _give_back(self, flight: Flight[TransportT], error: ClientError | None) -> None:
+    def _give_back(self, request: ClientRequest[TransportT], error: ClientError | None) -> None:
         """An attempt has ended, or was given up."""
-        assert flight.server is not None
-        self._fleet.give_back(flight.server, error, time.monotonic())
+        assert request.server is not None
+        self._server_pool.give_back(request.server, error, time.monotonic())
 
-    def _judge(self, flight: Flight[TransportT], outcome: Outcome) -> float | None:
+    def _judge(self, request: ClientRequest[TransportT], outcome: Outcome) -> float | None:
         """What follows from the outcome of an attempt.
 
         Returns:
@@ -268,24 +268,24 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         Raises:
             ClientError: There is no next attempt.
         """
-        assert flight.server is not None
+        assert request.server is not None
         now = time.monotonic()
         if not isinstance(outcome, ClientError):
             self._waiting = None
-            flight.land(now)
+            request.complete(now)
             return None
         if self._closed and isinstance(outcome, CancelledRequestError):
-            raise flight.named(ClosedClientError(CLOSED_UNDER))
-        verdict = flight.fail(outcome, now, self._fleet.has_other(flight.server, now))
+            raise request.named(ClosedClientError(CLOSED_UNDER))
+        verdict = request.fail(outcome, now, self._server_pool.has_other(request.server, now))
         if isinstance(verdict, ClientError):
             raise verdict
         if self._closed:
-            raise flight.named(ClosedClientError(f"{CLOSED_UNDER}; the last attempt: {outcome}"))
+            raise request.named(ClosedClientError(f"{CLOSED_UNDER}; the last attempt: {outcome}"))
         self._waiting = outcome
-        if not self._budget.answered and not self._warned and flight.age_s(now) + verdict >= PATIENCE_S:
+        if not self._budget.answered and not self._warned and request.age_s(now) + verdict >= PATIENCE_S:
             self._warned = True
             logger.warning("waiting for %s: %s", ", ".join(self.urls), outcome)
-        logger.info("request %s at %s: %s; again in %.2f s", flight.request_id, flight.server.url, outcome, verdict)
+        logger.info("request %s at %s: %s; again in %.2f s", request.request_id, request.server.url, outcome, verdict)
         return verdict
 
 
@@ -304,12 +304,12 @@ def describe_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT],
     return [(server, control_call(stage, "describe", "")) for stage in contract.STAGES]
 
 
-def cancel_calls(flights: Sequence[Flight[TransportT]]) -> list[tuple[Server[TransportT], Call]]:
-    """What stops the servers' work on these flights: Triton does not carry a cancelled call through an ensemble."""
+def cancel_calls(requests: Sequence[ClientRequest[TransportT]]) -> list[tuple[Server[TransportT], Call]]:
+    """What stops the servers' work on these requests: Triton does not carry a cancelled call through an ensemble."""
     return [
-        (server, control_call(stage, "cancel", flight.request_id))
-        for flight in flights
-        for server in flight.open_at
+        (server, control_call(stage, "cancel", request.request_id))
+        for request in requests
+        for server in request.open_at
         for stage in contract.STAGES
     ]
 

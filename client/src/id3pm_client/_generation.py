@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from id3pm_client._answers import json_object, picture
 from id3pm_client._bar import Bar
-from id3pm_client._flight import Flight, Tensors
 from id3pm_client._images import Embedding, GeneratedImage
+from id3pm_client._request import ClientRequest, Tensors
 
 TransportT = TypeVar("TransportT")
 OnImage: TypeAlias = Callable[[int, GeneratedImage], None]
@@ -22,12 +22,12 @@ class Generation(Generic[TransportT]):
     """The requests of one call of `generate`.
 
     Attributes:
-        flights: One per image, in order.
+        requests: One per image, in order.
         seeds: One per image.
         single: Whether the caller gave one ID vector and one seed, and gets one image instead of a list.
     """
 
-    flights: Sequence[Flight[TransportT]]
+    requests: Sequence[ClientRequest[TransportT]]
     seeds: Sequence[int]
     single: bool
 
@@ -38,19 +38,19 @@ class Generation(Generic[TransportT]):
             on_image: Called with each image.
             progress: Whether to show a bar, or the bar.
         """
-        bar = progress if isinstance(progress, Bar) else Bar(len(self.flights), "images") if progress else None
+        bar = progress if isinstance(progress, Bar) else Bar(len(self.requests), "images") if progress else None
         return Arrivals(self, on_image, bar)
 
     def image(self, index: int, tensors: Tensors) -> GeneratedImage:
         """The generated image number `index` from the server's answer."""
-        flight = self.flights[index]
+        request = self.requests[index]
         return GeneratedImage(
             image=picture(tensors, "image"),
             image_64=picture(tensors, "image_64") if "image_64" in tensors else None,
             seed=self.seeds[index],
             receipt=json_object(tensors, "receipt"),
-            request_id=flight.request_id,
-            seconds=flight.seconds,
+            request_id=request.request_id,
+            seconds=request.seconds,
         )
 
 
@@ -65,7 +65,7 @@ class Arrivals:
 
     def __enter__(self) -> Arrivals:
         if self.bar is not None:
-            self.bar.update(0, len(self._generation.flights), "images")
+            self.bar.update(0, len(self._generation.requests), "images")
         return self
 
     def __exit__(
@@ -78,7 +78,7 @@ class Arrivals:
         """An answer has come."""
         self._images[position] = self._generation.image(position, tensors)
         if self.bar is not None:
-            self.bar.update(len(self._images), len(self._generation.flights), "images")
+            self.bar.update(len(self._images), len(self._generation.requests), "images")
         if self._on_image is not None:
             self._on_image(position, self._images[position])
 

@@ -23,8 +23,8 @@ from id3pm_client._errors import (
     WrongEndpointError,
     error_from_status,
 )
-from id3pm_client._flight import Call, Tensors
 from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
+from id3pm_client._request import Call, Tensors
 from id3pm_client._transport import Outcome
 
 _CHANNEL_ARGS = [

@@ -21,8 +21,8 @@ from id3pm_client import _contract as contract
 from id3pm_client._answers import json_object
 from id3pm_client._arguments import as_vectors, option_tensors
 from id3pm_client._errors import InvalidRequestError, ReplayError
-from id3pm_client._flight import Call, Tensors
 from id3pm_client._images import GeneratedImage
+from id3pm_client._request import Call, Tensors
 from id3pm_client._seeds import as_seeds
 
 ReceiptSource: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | GeneratedImage

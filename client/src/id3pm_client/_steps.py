@@ -10,8 +10,8 @@ from id3pm_client._answers import control_answer
 from id3pm_client._arguments import text_tensor
 from id3pm_client._bar import Bar
 from id3pm_client._errors import ClientError, ConnectionFailedError
-from id3pm_client._fleet import Server
-from id3pm_client._flight import Call, Flight, Tensors
+from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._server_pool import Server
 
 TransportT = TypeVar("TransportT")
 EVERY_S: Final = 0.25
@@ -23,25 +23,25 @@ class Steps(Generic[TransportT]):
     """Follows the first request of a call that has no answer yet.
 
     Args:
-        flights: The requests; empty where there is nothing to ask, and only what is waited for is shown.
+        requests: The requests; empty where there is nothing to ask, and only what is waited for is shown.
         urls: The servers, for the message.
         bar: What shows it.
     """
 
-    def __init__(self, flights: Sequence[Flight[TransportT]], urls: Sequence[str], bar: Bar) -> None:
-        self._flights = flights
+    def __init__(self, requests: Sequence[ClientRequest[TransportT]], urls: Sequence[str], bar: Bar) -> None:
+        self._requests = requests
         self._urls = urls
         self._bar = bar
         self._position = 0
 
     def questions(self) -> list[tuple[Server[TransportT], Call]]:
         """How many steps the stages have made for that request; empty where none is on its way."""
-        for position, flight in enumerate(self._flights):
-            if flight.open_at and flight.server is not None:
+        for position, request in enumerate(self._requests):
+            if request.open_at and request.server is not None:
                 self._position = position
-                words = text_tensor("watch", flight.request_id, "-1", "0")  # answered at once, without a preview
+                words = text_tensor("watch", request.request_id, "-1", "0")  # answered at once, without a preview
                 return [
-                    (flight.server, Call(stage, {contract.CONTROL: words}, (contract.STATUS,)))
+                    (request.server, Call(stage, {contract.CONTROL: words}, (contract.STATUS,)))
                     for stage in contract.STAGES
                 ]
         return []
@@ -54,7 +54,7 @@ class Steps(Generic[TransportT]):
             waiting: What the latest attempt of a request failed with, if another one follows.
             answered: Whether any server has ever answered this client.
         """
-        if self._flights and not self._flights[self._position].open_at:
+        if self._requests and not self._requests[self._position].open_at:
             return  # meanwhile the request was answered
         for stage, outcome in zip(contract.STAGES, outcomes, strict=False):
             if isinstance(outcome, BaseException):
@@ -64,7 +64,7 @@ class Steps(Generic[TransportT]):
                 step, steps = int(row["step"]), int(row["steps"])
             except (ClientError, KeyError, IndexError, TypeError, ValueError):
                 continue
-            if len(self._flights) == 1:
+            if len(self._requests) == 1:
                 self._bar.update(step, steps, f"steps of {stage}")
             else:
                 self._bar.note(f"image {self._position} at step {step}/{steps} of {stage}")

@@ -24,8 +24,8 @@ from id3pm_client._errors import (
     InvalidRequestError,
     UnavailableError,
 )
-from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._images import Embedding, GeneratedImage
+from id3pm_client._request import Call, ClientRequest, Tensors
 
 TransportT = TypeVar("TransportT")
 # A watch is answered within 5 s, whatever happens.
@@ -67,17 +67,17 @@ class Image64:
 Event: TypeAlias = Progress | Image64 | GeneratedImage
 
 
-class Leg(Generic[TransportT]):
+class StageRequest(Generic[TransportT]):
     """One stage's part of a stream.
 
     Attributes:
-        flight: The request to the stage.
+        request: The request to the stage.
         waiting: Events to yield once the request is on its way.
         tensors: The stage's answer; empty before it came.
     """
 
-    def __init__(self, flight: Flight[TransportT], preview_every: int) -> None:
-        self.flight = flight
+    def __init__(self, request: ClientRequest[TransportT], preview_every: int) -> None:
+        self.request = request
         self.waiting: list[Event] = []
         self.tensors: Tensors = {}
         self._preview_every = preview_every
@@ -94,8 +94,8 @@ class Leg(Generic[TransportT]):
     def question(self) -> Call:
         """Asks for more steps than have been seen."""
         wanted = "1" if self._preview_every and self._step + 1 >= self._next_preview else "0"
-        words = text_tensor("watch", self.flight.request_id, str(self._step), wanted)
-        return Call(self.flight.call.model, {contract.CONTROL: words}, (contract.STATUS,))
+        words = text_tensor("watch", self.request.request_id, str(self._step), wanted)
+        return Call(self.request.call.model, {contract.CONTROL: words}, (contract.STATUS,))
 
     def read(self, outcome: Tensors | ClientError) -> tuple[Progress | None, float | None]:
         """What the answer to a question says.
@@ -124,7 +124,7 @@ class Leg(Generic[TransportT]):
         if step <= self._step:
             return None, self._pause()
         self._step, self._pause_s = step, _FIRST_PAUSE_S
-        return Progress(self.flight.call.model, step, steps, self._due_preview(step, png)), 0.0
+        return Progress(self.request.call.model, step, steps, self._due_preview(step, png)), 0.0
 
     def _due_preview(self, step: int, png: object) -> Image.Image | None:
         if png is None or not self._preview_every or step < self._next_preview:
@@ -141,9 +141,9 @@ class Leg(Generic[TransportT]):
 class Streaming(Generic[TransportT]):
     """One streamed image from its ID vector to its picture."""
 
-    def __init__(self, flight: Flight[TransportT], seed: int, preview_every: int) -> None:
-        self.legs: list[Leg[TransportT]] = []
-        self._flight = flight
+    def __init__(self, request: ClientRequest[TransportT], seed: int, preview_every: int) -> None:
+        self.stage_requests: list[StageRequest[TransportT]] = []
+        self._request = request
         self._seed = seed
         self._preview_every = preview_every
 
@@ -158,49 +158,51 @@ class Streaming(Generic[TransportT]):
             raise InvalidRequestError(
                 f"embedding has shape {vector.shape}: a stream makes one image; pass one vector [D]"
             )
-        call = self._flight.call
+        call = self._request.call
         model = {"id_vector_model": text_tensor(embedding.id_vector_model)} if isinstance(embedding, Embedding) else {}
-        self._flight.call = dataclasses.replace(call, inputs={"embedding": vector[None], **model, **call.inputs})
+        self._request.call = dataclasses.replace(call, inputs={"embedding": vector[None], **model, **call.inputs})
 
-    def count_from(self, analysis: Flight[TransportT]) -> None:
+    def count_from(self, analysis: ClientRequest[TransportT]) -> None:
         """The photograph's analysis has had its share of the time limit."""
-        self._flight.count_from(analysis)
+        self._request.count_from(analysis)
 
-    def first(self) -> Leg[TransportT]:
+    def first(self) -> StageRequest[TransportT]:
         """From the ID vector to the 64 px image."""
-        return self._leg(self._flight)
+        return self._stage_request(self._request)
 
-    def second(self, tensors: Tensors) -> Leg[TransportT]:
+    def second(self, tensors: Tensors) -> StageRequest[TransportT]:
         """From the 64 px stage's answer to the 256 px image."""
         options: Mapping[str, Any] = {
             name: tensor
-            for name, tensor in self._flight.call.inputs.items()
+            for name, tensor in self._request.call.inputs.items()
             if name in contract.MODELS[contract.SUPER_RESOLUTION].inputs
         }
-        image = Image64(picture(tensors, "image_64"), self._flight.seconds)
+        image = Image64(picture(tensors, "image_64"), self._request.seconds)
         json_object(tensors, "receipt_64")  # it is passed on as it is
         made = {name: np.asarray(tensors[name]) for name in ("image_64", "receipt_64")}
-        leg = self._leg(self._flight.then(Call(contract.SUPER_RESOLUTION, {**options, **made}, ("image", "receipt"))))
-        leg.waiting.append(image)
-        return leg
+        current = self._stage_request(
+            self._request.then(Call(contract.SUPER_RESOLUTION, {**options, **made}, ("image", "receipt")))
+        )
+        current.waiting.append(image)
+        return current
 
     def image(self) -> GeneratedImage:
         """The finished image."""
-        first, second = self.legs
+        first, second = self.stage_requests
         return GeneratedImage(
             image=picture(second.tensors, "image"),
             image_64=picture(first.tensors, "image_64"),
             seed=self._seed,
             receipt=json_object(second.tensors, "receipt"),
-            request_id=second.flight.request_id,
-            seconds=second.flight.seconds,
+            request_id=second.request.request_id,
+            seconds=second.request.seconds,
         )
 
     @property
-    def flights(self) -> list[Flight[TransportT]]:
+    def requests(self) -> list[ClientRequest[TransportT]]:
         """All requests so far."""
-        return [leg.flight for leg in self.legs]
+        return [current.request for current in self.stage_requests]
 
-    def _leg(self, flight: Flight[TransportT]) -> Leg[TransportT]:
-        self.legs.append(Leg(flight, self._preview_every))
-        return self.legs[-1]
+    def _stage_request(self, request: ClientRequest[TransportT]) -> StageRequest[TransportT]:
+        self.stage_requests.append(StageRequest(request, self._preview_every))
+        return self.stage_requests[-1]

@@ -13,11 +13,11 @@ from id3pm_client import _contract as contract
 from id3pm_client._answers import parse_embedding
 from id3pm_client._bar import Bar
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
-from id3pm_client._flight import Tensors
 from id3pm_client._generation import Generation, OnFace, OnImage
 from id3pm_client._images import Embedding, GeneratedImage
 from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
+from id3pm_client._request import Tensors
 from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Event
 from id3pm_client._sync_questions import SyncQuestions
@@ -202,7 +202,7 @@ class Client(SyncQuestions):
         self._check_open()
         if embedding is None:
             raise InvalidRequestError("embedding=None: pass one vector [D]")
-        return self._fly(self._streaming(embedding, seed, preview_every, timeout_s, options))
+        return self._run_stage(self._streaming(embedding, seed, preview_every, timeout_s, options))
 
     def stream_from_photo(
         self,
@@ -233,7 +233,7 @@ class Client(SyncQuestions):
         """
         self._check_open()
         streaming = self._streaming(None, seed, preview_every, timeout_s, options)
-        analysis = self._embedding_flight(photo, face, timeout_s)
+        analysis = self._embedding_request(photo, face, timeout_s)
 
         def on_answer(_: int, tensors: Tensors) -> None:
             found = parse_embedding(tensors)
@@ -244,7 +244,7 @@ class Client(SyncQuestions):
         def events() -> Generator[Event, None, None]:
             self._run([analysis], on_answer)
             streaming.count_from(analysis)
-            yield from self._fly(streaming)
+            yield from self._run_stage(streaming)
 
         return events()
 
@@ -283,7 +283,7 @@ class Client(SyncQuestions):
             self.embed(photo, face=face, timeout_s=timeout_s) if photo is not None else embedding
         )
         probed: dict[int, Tensors] = {}
-        self._run(self._flights(replay.probe(vector), timeout_s, [], single=True), probed.__setitem__)
+        self._run(self._requests(replay.probe(vector), timeout_s, [], single=True), probed.__setitem__)
         replay.check_probe(probed[0])
         return replay.check(self.generate(vector, replay.seed, timeout_s=timeout_s, **replay.options))
 
@@ -301,13 +301,13 @@ class Client(SyncQuestions):
             OSError: The file cannot be read.
         """
         found: list[Embedding] = []
-        flight = self._embedding_flight(photo, face, timeout_s)
-        self._run([flight], lambda _, tensors: found.append(parse_embedding(tensors)))
+        request = self._embedding_request(photo, face, timeout_s)
+        self._run([request], lambda _, tensors: found.append(parse_embedding(tensors)))
         return found[0]
 
     def _generate(
         self, generation: Generation[Any], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
-        with generation.arrivals(on_image, progress) as images, self._followed(generation.flights, images.bar):
-            self._run(generation.flights, images.add)
+        with generation.arrivals(on_image, progress) as images, self._followed(generation.requests, images.bar):
+            self._run(generation.requests, images.add)
         return images.result()

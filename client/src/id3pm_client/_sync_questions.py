@@ -9,11 +9,11 @@ from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import control_answer, description
 from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
-from id3pm_client._flight import Tensors
-from id3pm_client._sync_flights import SyncFlights
+from id3pm_client._request import Tensors
+from id3pm_client._sync_requests import SyncRequests
 
 
-class SyncQuestions(SyncFlights):
+class SyncQuestions(SyncRequests):
     """Readiness, ping and description."""
 
     def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
@@ -29,7 +29,7 @@ class SyncQuestions(SyncFlights):
             ClientError: A stage gave no answer.
         """
         self._check_open()
-        calls = base.ping_calls(self._fleet.server(url))
+        calls = base.ping_calls(self._server_pool.server(url))
         answers = {}
         for (_, call), outcome in zip(calls, self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
             if isinstance(outcome, ClientError):
@@ -57,7 +57,7 @@ class SyncQuestions(SyncFlights):
         """
         self._check_open()
         answers: list[Tensors] = []
-        for outcome in self._ask(base.describe_calls(self._fleet.server(url)), base.CONTROL_TIMEOUT_S):
+        for outcome in self._ask(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
             if isinstance(outcome, ClientError):
                 raise outcome
             answers.append(outcome)
@@ -66,7 +66,7 @@ class SyncQuestions(SyncFlights):
     def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""
         self._check_open()
-        for server in self._fleet.servers:
+        for server in self._server_pool.servers:
             try:
                 if server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S):
                     return True
@@ -85,7 +85,7 @@ class SyncQuestions(SyncFlights):
             ClientError: No answer.
         """
         self._check_open()
-        wire = self._fleet.server(url).transport
+        wire = self._server_pool.server(url).transport
         name, version = wire.server_metadata(base.CONTROL_TIMEOUT_S)
         models = {model: wire.is_ready(model, base.CONTROL_TIMEOUT_S) for model in contract.MODELS}
         return base.ServerInfo(name, version, wire.is_ready(None, base.CONTROL_TIMEOUT_S), models)

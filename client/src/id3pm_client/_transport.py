@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
 from id3pm_client._errors import ClientError
-from id3pm_client._flight import Call, Tensors
+from id3pm_client._request import Call, Tensors
 
 Outcome: TypeAlias = Tensors | ClientError
 GRACE_S: Final = 1.0

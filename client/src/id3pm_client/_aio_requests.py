@@ -1,4 +1,4 @@
-"""How the asyncio client reaches the servers: connections, requests, answers."""
+"""Sends the requests of the asyncio client: connections, slots, attempts, streams."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from id3pm_client._errors import (
     ClosedClientError,
     DeadlineExceededError,
 )
-from id3pm_client._fleet import Server
-from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._grpc import AsyncGrpcTransport
+from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._server_pool import Server
 from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
-from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
+from id3pm_client._stream import WATCH_TIMEOUT_S, Event, StageRequest, Streaming
 from id3pm_client._transport import GRACE_S, AsyncTransport, Outcome
 
 logger = logging.getLogger("id3pm_client")
 T = TypeVar("T")
-Self = TypeVar("Self", bound="AsyncFlights")
+Self = TypeVar("Self", bound="AsyncRequests")
 
 
-class AsyncFlights(base.BaseClient[AsyncTransport]):
+class AsyncRequests(base.BaseClient[AsyncTransport]):
     """Keeps the connections, sends requests and waits for them; the calls are `AsyncClient`'s."""
 
     def _open(self, connection: Connection) -> AsyncTransport:
@@ -60,8 +60,8 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         self._loop = loop
         self._slots = asyncio.Semaphore(self.max_in_flight)
         self._closing = loop.create_future()
-        self._under_way.clear()
-        for server in self._fleet.servers:
+        self._in_flight.clear()
+        for server in self._server_pool.servers:
             server.in_flight = 0
 
     async def __aenter__(self: Self) -> Self:
@@ -85,13 +85,17 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         try:
             await self._ask(calls, base.CANCEL_TIMEOUT_S)
         finally:
-            await _all((server.transport.close() for server in self._fleet.servers), base.CANCEL_TIMEOUT_S)
+            await _all((server.transport.close() for server in self._server_pool.servers), base.CANCEL_TIMEOUT_S)
 
-    async def _run(self, flights: Sequence[Flight[AsyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
-        """Sends all flights, as many at once as there are slots; the first failure gives up the others."""
+    async def _run(
+        self, requests: Sequence[ClientRequest[AsyncTransport]], on_answer: Callable[[int, Tensors], None]
+    ) -> None:
+        """Sends all requests, as many at once as there are slots; the first failure gives up the others."""
         self._begin()
         tasks: list[asyncio.Task[None]] = []
-        tasks += [asyncio.create_task(self._land(tasks, i, flight, on_answer)) for i, flight in enumerate(flights)]
+        tasks += [
+            asyncio.create_task(self._complete(tasks, i, request, on_answer)) for i, request in enumerate(requests)
+        ]
         try:
             if tasks:
                 # Each task ends by itself: it waits for slots, whose holders have time limits, and has one of its own.
@@ -103,26 +107,26 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
                     raise asyncio.CancelledError
         except BaseException:
             await _end(tasks)
-            await self._stop_work(flights)
+            await self._stop_work(requests)
             raise
         finally:
-            self._under_way.difference_update(flights)
+            self._in_flight.difference_update(requests)
 
-    async def _land(
+    async def _complete(
         self,
         tasks: Sequence[asyncio.Task[None]],
         position: int,
-        flight: Flight[AsyncTransport],
+        request: ClientRequest[AsyncTransport],
         on_answer: Callable[[int, Tensors], None],
     ) -> None:
-        """One flight of several from its slot to its answer; it keeps the slot while it waits for another attempt."""
+        """One request of several from its slot to its answer; it keeps the slot while it waits for another attempt."""
         async with self._slots:
             delay_s: float | None = 0.0
             while delay_s is not None:
                 try:
-                    await self._pause(flight, delay_s)
-                    outcome = await self._attempt(flight)
-                    delay_s = self._judge(flight, outcome)
+                    await self._pause(request, delay_s)
+                    outcome = await self._attempt(request)
+                    delay_s = self._judge(request, outcome)
                 except ClientError:
                     # Now, before one of them gets this slot.
                     for task in tasks:
@@ -133,12 +137,14 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         on_answer(position, outcome)
 
     @contextlib.asynccontextmanager
-    async def _followed(self, flights: Sequence[Flight[AsyncTransport]], bar: Bar | None) -> AsyncGenerator[None, None]:
+    async def _followed(
+        self, requests: Sequence[ClientRequest[AsyncTransport]], bar: Bar | None
+    ) -> AsyncGenerator[None, None]:
         """Shows meanwhile how far the requests are, and what they wait for."""
         if bar is None:
             yield
             return
-        steps = Steps(flights, self.urls, bar)
+        steps = Steps(requests, self.urls, bar)
 
         async def follow() -> None:
             while not self._closed:
@@ -152,82 +158,82 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         finally:
             await _end([task])
 
-    async def _fly(self, streaming: Streaming[AsyncTransport]) -> AsyncGenerator[Event, None]:
+    async def _run_stage(self, streaming: Streaming[AsyncTransport]) -> AsyncGenerator[Event, None]:
         """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""
         self._begin()
         try:
             first = streaming.first()
-            async with contextlib.aclosing(self._leg(first, None)) as events:
+            async with contextlib.aclosing(self._stage_request(first, None)) as events:
                 async for event in events:
                     yield event
             second = streaming.second(first.tensors)
-            async with contextlib.aclosing(self._leg(second, first.flight.server)) as events:
+            async with contextlib.aclosing(self._stage_request(second, first.request.server)) as events:
                 async for event in events:
                     yield event
             yield streaming.image()
         except BaseException:  # also where the caller leaves
-            await self._stop_work(streaming.flights)
+            await self._stop_work(streaming.requests)
             raise
         finally:
-            self._under_way.difference_update(streaming.flights)
+            self._in_flight.difference_update(streaming.requests)
 
-    async def _leg(
-        self, leg: Leg[AsyncTransport], prefer: Server[AsyncTransport] | None
+    async def _stage_request(
+        self, current: StageRequest[AsyncTransport], prefer: Server[AsyncTransport] | None
     ) -> AsyncGenerator[Event, None]:
-        """One stage: its events; its answer is in `leg` afterwards."""
+        """One stage: its events; its answer is in `current` afterwards."""
         delay_s: float | None = 0.0
         while delay_s is not None:
-            await self._pause(leg.flight, delay_s)
-            attempt = asyncio.create_task(self._attempt(leg.flight, prefer))
+            await self._pause(current.request, delay_s)
+            attempt = asyncio.create_task(self._attempt(current.request, prefer))
             watch: asyncio.Task[Outcome] | None = None
             wait_s: float | None = 0.0
-            leg.begin()
+            current.begin()
             try:
                 await asyncio.sleep(0)  # lets the attempt begin: it chooses the server
-                while leg.waiting:
-                    yield leg.waiting.pop(0)
+                while current.waiting:
+                    yield current.waiting.pop(0)
                 while not attempt.done():
                     if wait_s is not None:
-                        watch = asyncio.create_task(self._watch(leg, wait_s))
+                        watch = asyncio.create_task(self._watch(current, wait_s))
                     running = [attempt] if watch is None else [attempt, watch]
                     # The attempt ends by itself: it keeps its time limit.
                     await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     if attempt.done() or watch is None:
                         break
-                    progress, wait_s = leg.read(watch.result())
+                    progress, wait_s = current.read(watch.result())
                     watch = None
                     if progress is not None:
                         yield progress
             finally:
                 await _end([task for task in (attempt, watch) if task is not None and not task.done()])
             outcome = attempt.result()
-            delay_s = self._judge(leg.flight, outcome)
+            delay_s = self._judge(current.request, outcome)
             if not isinstance(outcome, ClientError):
-                leg.tensors = outcome
+                current.tensors = outcome
 
     async def _attempt(
-        self, flight: Flight[AsyncTransport], prefer: Server[AsyncTransport] | None = None
+        self, request: ClientRequest[AsyncTransport], prefer: Server[AsyncTransport] | None = None
     ) -> Tensors | ClientError:
-        """Sends the next attempt of a flight and waits for its outcome."""
-        server, timeout_s = self._take_off(flight, prefer)
+        """Sends the next attempt of a request and waits for its outcome."""
+        server, timeout_s = self._start_attempt(request, prefer)
         error: ClientError | None = CancelledRequestError("given up")
         try:
-            outcome = await self._infer(server, flight.call, timeout_s)
+            outcome = await self._infer(server, request.call, timeout_s)
             error = outcome if isinstance(outcome, ClientError) else None
         finally:
-            self._give_back(flight, error)
+            self._give_back(request, error)
         return outcome
 
-    async def _watch(self, leg: Leg[AsyncTransport], wait_s: float) -> Outcome:
+    async def _watch(self, current: StageRequest[AsyncTransport], wait_s: float) -> Outcome:
         """Asks for progress, after a pause."""
         await asyncio.sleep(wait_s)
-        assert leg.flight.server is not None
-        return await self._infer(leg.flight.server, leg.question(), WATCH_TIMEOUT_S)
+        assert current.request.server is not None
+        return await self._infer(current.request.server, current.question(), WATCH_TIMEOUT_S)
 
-    async def _pause(self, flight: Flight[AsyncTransport], delay_s: float) -> None:
-        """Waits for the next attempt of a flight; closing the client ends it."""
+    async def _pause(self, request: ClientRequest[AsyncTransport], delay_s: float) -> None:
+        """Waits for the next attempt of a request; closing the client ends it."""
         await asyncio.wait([self._closing], timeout=delay_s)
-        self._check_open(flight)
+        self._check_open(request)
 
     async def _infer(self, server: Server[AsyncTransport], call: Call, timeout_s: float) -> Outcome:
         try:
@@ -236,8 +242,8 @@ class AsyncFlights(base.BaseClient[AsyncTransport]):
         except ClientError as error:
             return error
 
-    async def _stop_work(self, flights: Sequence[Flight[AsyncTransport]]) -> None:
-        calls = [] if self._closed else base.cancel_calls(flights)
+    async def _stop_work(self, requests: Sequence[ClientRequest[AsyncTransport]]) -> None:
+        calls = [] if self._closed else base.cancel_calls(requests)
         for (server, call), outcome in zip(calls, await self._ask(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 

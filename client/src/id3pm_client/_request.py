@@ -1,4 +1,4 @@
-"""One request on its way: what is sent, its clock, its retries. No I/O, so both clients share it."""
+"""A request of the client: what is sent, its clock, its attempts. No I/O, so both clients share it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from id3pm_client._errors import (
     UnavailableError,
     WrongEndpointError,
 )
-from id3pm_client._fleet import MOST_DOUBLINGS, Server
+from id3pm_client._server_pool import MOST_DOUBLINGS, Server
 
 TransportT = TypeVar("TransportT")
 ErrorT = TypeVar("ErrorT", bound=ClientError)
@@ -53,7 +53,7 @@ class Retry:
 
     Sending again is safe: all attempts of a request have one id, under which a server does the work once.
     The delay before retry k is random between half and all of `first_delay_s` * 2**(k-1), at most `max_delay_s`, and
-    not shorter than what an overloaded server asks for. Where another server is awake, the request goes there at once.
+    not shorter than what an overloaded server asks for. If another server is available, it gets the request at once.
 
     By default a request lives through a restart of the server, with engines that take minutes to load, as far as its
     `timeout_s` goes.
@@ -117,7 +117,7 @@ class RetryBudget:
             self._left = min(self._left + 1, self._capacity)
 
 
-class Flight(Generic[TransportT]):
+class ClientRequest(Generic[TransportT]):
     """One request from its first sending to its answer.
 
     All attempts are the same request under the same id: a server that still works on an earlier attempt, or has just
@@ -156,18 +156,18 @@ class Flight(Generic[TransportT]):
         """Id under which the servers know the request."""
         return self.call.request_id
 
-    def then(self, call: Call) -> Flight[TransportT]:
-        """The flight of a request that follows this one: the same id, the same clock."""
+    def then(self, call: Call) -> ClientRequest[TransportT]:
+        """The request of a request that follows this one: the same id, the same clock."""
         call = dataclasses.replace(call, request_id=self.request_id)
-        following: Flight[TransportT] = Flight(call, self._timeout_s, self._retry, self._budget)
+        following: ClientRequest[TransportT] = ClientRequest(call, self._timeout_s, self._retry, self._budget)
         following.count_from(self)
         return following
 
-    def count_from(self, earlier: Flight[TransportT]) -> None:
+    def count_from(self, earlier: ClientRequest[TransportT]) -> None:
         """The time limit of this one began with that request."""
         self._started = earlier._started
 
-    def take_off(self, server: Server[TransportT], now: float) -> float:
+    def start_attempt(self, server: Server[TransportT], now: float) -> float:
         """The next attempt begins.
 
         Args:
@@ -187,7 +187,7 @@ class Flight(Generic[TransportT]):
         self.due = now + left_s
         return left_s
 
-    def land(self, now: float) -> None:
+    def complete(self, now: float) -> None:
         """The answer came."""
         assert self._started is not None
         self.open_at.clear()
@@ -204,7 +204,7 @@ class Flight(Generic[TransportT]):
             elsewhere: Whether the next attempt can go to another server.
 
         Returns:
-            Seconds until the next attempt, or the error that ends the flight, saying which request it was: `error`
+            Seconds until the next attempt, or the error that ends the request, saying which request it was: `error`
             where another attempt is useless or not allowed, `DeadlineExceededError` where no time is left for one.
         """
         if not isinstance(error, (DeadlineExceededError, ConnectionFailedError)) and self.server in self.open_at:

@@ -1,4 +1,4 @@
-"""The servers of one client, and which of them a request goes to. No I/O, so both clients share it."""
+"""The server pool of a client: chooses the server of each request. No I/O, so both clients share it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 from id3pm_client._errors import ClientError, InvalidRequestError, OverloadedError, UnavailableError
 
 TransportT = TypeVar("TransportT")
-# A server that failed gets no work for a while that doubles with each failure, as long as another one is awake.
-FIRST_REST_S = 0.5
-LONGEST_REST_S = 30.0
+# A server that failed gets no work for a while that doubles with each failure, as long as another one is available.
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
 MOST_DOUBLINGS = 64  # of a delay; more would leave the range of float
 
 
@@ -23,14 +23,14 @@ class Server(Generic[TransportT]):
         url: `host:port` of its gRPC endpoint.
         transport: The wire to it.
         in_flight: How many of this client's requests it has.
-        rests_until: Monotonic time before which it is asked only where all others rest as well.
+        unavailable_until: Monotonic time before which it is asked only where all others rest as well.
     """
 
     def __init__(self, url: str, transport: TransportT) -> None:
         self.url = url
         self.transport = transport
         self.in_flight = 0
-        self.rests_until = 0.0
+        self.unavailable_until = 0.0
         self._failures = 0
         self._turn = 0  # of its latest request: servers that are equal take turns
 
@@ -43,16 +43,16 @@ class Server(Generic[TransportT]):
             self._failures = 0
         if not isinstance(error, UnavailableError):
             return
-        if now >= self.rests_until:  # all requests that one failure ends count once
+        if now >= self.unavailable_until:  # all requests that one failure ends count once
             self._failures += 1
-        rest_s = min(FIRST_REST_S * 2.0 ** min(self._failures - 1, MOST_DOUBLINGS), LONGEST_REST_S) * random.uniform(
-            0.5, 1.0
-        )
+        backoff_s = min(
+            FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, MOST_DOUBLINGS), LONGEST_BACKOFF_S
+        ) * random.uniform(0.5, 1.0)
         asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
-        self.rests_until = max(self.rests_until, now + max(rest_s, asked_s or 0.0))
+        self.unavailable_until = max(self.unavailable_until, now + max(backoff_s, asked_s or 0.0))
 
 
-class Fleet(Generic[TransportT]):
+class ServerPool(Generic[TransportT]):
     """Chooses servers; thread-safe."""
 
     def __init__(self, urls: Sequence[str], transports: Sequence[TransportT]) -> None:
@@ -76,19 +76,19 @@ class Fleet(Generic[TransportT]):
     def take(
         self, now: float, avoid: Server[TransportT] | None = None, prefer: Server[TransportT] | None = None
     ) -> Server[TransportT]:
-        """The server for one more request: awake, and with the fewest of this client's requests in flight.
+        """The server for one more request: available, and with the fewest of this client's requests in flight.
 
         Args:
             now: Monotonic time in seconds.
-            avoid: Taken only where no other one is awake: the request has just failed there.
-            prefer: Taken where it is awake: it knows the request.
+            avoid: Taken only where no other one is available: the request has just failed there.
+            prefer: Taken where it is available: it knows the request.
         """
         with self._lock:
-            awake = [server for server in self.servers if server.rests_until <= now]
-            if awake:
-                server = min(awake, key=lambda server: server._rank(avoid, prefer))
+            available = [server for server in self.servers if server.unavailable_until <= now]
+            if available:
+                server = min(available, key=lambda server: server._rank(avoid, prefer))
             else:
-                server = min(self.servers, key=lambda server: server.rests_until)
+                server = min(self.servers, key=lambda server: server.unavailable_until)
             self._turns += 1
             server._turn = self._turns
             server.in_flight += 1
@@ -100,6 +100,6 @@ class Fleet(Generic[TransportT]):
             server._ended(error, now)
 
     def has_other(self, server: Server[TransportT], now: float) -> bool:
-        """Whether another server than this one is awake."""
+        """Whether another server than this one is available."""
         with self._lock:
-            return any(other is not server and other.rests_until <= now for other in self.servers)
+            return any(other is not server and other.unavailable_until <= now for other in self.servers)

@@ -1,4 +1,4 @@
-"""How the blocking client reaches the servers: connections, requests, answers."""
+"""Sends the requests of the blocking client: connections, slots, attempts, streams."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from id3pm_client._errors import (
     ClientError,
     DeadlineExceededError,
 )
-from id3pm_client._fleet import Server
-from id3pm_client._flight import Call, Flight, Tensors
 from id3pm_client._grpc import GrpcTransport
+from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._server_pool import Server
 from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
-from id3pm_client._stream import WATCH_TIMEOUT_S, Event, Leg, Streaming
+from id3pm_client._stream import WATCH_TIMEOUT_S, Event, StageRequest, Streaming
 from id3pm_client._transport import GRACE_S, Outcome, SyncTransport
 
 logger = logging.getLogger("id3pm_client")
-Self = TypeVar("Self", bound="SyncFlights")
+Self = TypeVar("Self", bound="SyncRequests")
 Answers: TypeAlias = "queue.SimpleQueue[tuple[int, Outcome]]"
 _ANSWER, _WATCH = 0, 1
 _GIVEN_UP = CancelledRequestError("given up")
 _SLOT_S = 1.0  # a thread that waits for a slot looks so often whether the client was closed
-_OPEN: weakref.WeakSet[SyncFlights] = weakref.WeakSet()
+_OPEN: weakref.WeakSet[SyncRequests] = weakref.WeakSet()
 
 
-class SyncFlights(base.BaseClient[SyncTransport]):
+class SyncRequests(base.BaseClient[SyncTransport]):
     """Keeps the connections, sends requests and waits for them; the calls are `Client`'s."""
 
     def _open(self, connection: Connection) -> SyncTransport:
@@ -74,23 +74,23 @@ class SyncFlights(base.BaseClient[SyncTransport]):
         try:
             self._ask(calls, timeout_s)
         finally:
-            for server in self._fleet.servers:
+            for server in self._server_pool.servers:
                 server.transport.close()
 
-    def _run(self, flights: Sequence[Flight[SyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
-        """Sends all flights, as many at once as there are slots; the first failure gives up the others.
+    def _run(self, requests: Sequence[ClientRequest[SyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
+        """Sends all requests, as many at once as there are slots; the first failure gives up the others.
 
-        A flight keeps its slot until it has landed, so one that waits for its next attempt holds back new ones.
+        A request keeps its slot until it has completed, so one that waits for its next attempt holds back new ones.
         """
         self._check_open()
         answers: Answers = queue.SimpleQueue()
-        unsent = collections.deque(range(len(flights)))
-        again: list[tuple[float, int]] = []  # a heap: when to send which flight once more
-        on_the_way: dict[int, Callable[[], None]] = {}
+        unsent = collections.deque(range(len(requests)))
+        again: list[tuple[float, int]] = []  # a heap: when to send which request once more
+        sent: dict[int, Callable[[], None]] = {}
         slots = 0
 
         def send(position: int) -> None:
-            on_the_way[position] = self._send(flights[position], answers, position)
+            sent[position] = self._send(requests[position], answers, position)
 
         try:
             while unsent or slots:
@@ -103,23 +103,23 @@ class SyncFlights(base.BaseClient[SyncTransport]):
                     continue
                 while again and again[0][0] <= time.monotonic():
                     send(heapq.heappop(again)[1])
-                if not on_the_way:
-                    self._pause(flights[again[0][1]], again[0][0] - time.monotonic())
+                if not sent:
+                    self._pause(requests[again[0][1]], again[0][0] - time.monotonic())
                     continue
-                overdue = min(on_the_way, key=lambda position: flights[position].due)
-                wait_s = _left_s(flights[overdue].due)
+                overdue = min(sent, key=lambda position: requests[position].due)
+                wait_s = _left_s(requests[overdue].due)
                 if again:
                     wait_s = min(wait_s, max(again[0][0] - time.monotonic(), 0.0))
                 try:
                     position, outcome = answers.get(timeout=wait_s)
                 except queue.Empty:
-                    if _left_s(flights[overdue].due) > 0.0:
+                    if _left_s(requests[overdue].due) > 0.0:
                         continue
-                    on_the_way[overdue]()
+                    sent[overdue]()
                     position, outcome = overdue, DeadlineExceededError(base.NO_OUTCOME)
-                del on_the_way[position]
-                self._give_back(flights[position], _error(outcome))
-                delay_s = self._judge(flights[position], outcome)
+                del sent[position]
+                self._give_back(requests[position], _error(outcome))
+                delay_s = self._judge(requests[position], outcome)
                 if delay_s is not None:
                     heapq.heappush(again, (time.monotonic() + delay_s, position))
                 else:
@@ -128,23 +128,25 @@ class SyncFlights(base.BaseClient[SyncTransport]):
                     slots -= 1
                     on_answer(position, outcome)
         except BaseException:
-            for position, give_up in on_the_way.items():
+            for position, give_up in sent.items():
                 give_up()
-                self._give_back(flights[position], _GIVEN_UP)
-            self._stop_work(flights)
+                self._give_back(requests[position], _GIVEN_UP)
+            self._stop_work(requests)
             raise
         finally:
-            self._under_way.difference_update(flights)
+            self._in_flight.difference_update(requests)
             for _ in range(slots):
                 self._slots.release()
 
     @contextlib.contextmanager
-    def _followed(self, flights: Sequence[Flight[SyncTransport]], bar: Bar | None) -> Generator[None, None, None]:
+    def _followed(
+        self, requests: Sequence[ClientRequest[SyncTransport]], bar: Bar | None
+    ) -> Generator[None, None, None]:
         """Shows meanwhile how far the requests are, and what they wait for."""
         if bar is None:
             yield
             return
-        steps, over = Steps(flights, self.urls, bar), threading.Event()
+        steps, over = Steps(requests, self.urls, bar), threading.Event()
 
         def follow() -> None:
             while not over.wait(EVERY_S):
@@ -161,46 +163,48 @@ class SyncFlights(base.BaseClient[SyncTransport]):
             over.set()
             thread.join(timeout=ASK_TIMEOUT_S + GRACE_S)
 
-    def _fly(self, streaming: Streaming[SyncTransport]) -> Generator[Event, None, None]:
+    def _run_stage(self, streaming: Streaming[SyncTransport]) -> Generator[Event, None, None]:
         """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""
         self._check_open()
         try:
             first = streaming.first()
-            yield from self._leg(first, None)
+            yield from self._stage_request(first, None)
             second = streaming.second(first.tensors)
-            yield from self._leg(second, first.flight.server)
+            yield from self._stage_request(second, first.request.server)
             yield streaming.image()
         except BaseException:  # also where the caller leaves
-            self._stop_work(streaming.flights)
+            self._stop_work(streaming.requests)
             raise
         finally:
-            self._under_way.difference_update(streaming.flights)
+            self._in_flight.difference_update(streaming.requests)
 
-    def _leg(self, leg: Leg[SyncTransport], prefer: Server[SyncTransport] | None) -> Generator[Event, None, None]:
-        """One stage: its events; its answer is in `leg` afterwards."""
+    def _stage_request(
+        self, current: StageRequest[SyncTransport], prefer: Server[SyncTransport] | None
+    ) -> Generator[Event, None, None]:
+        """One stage: its events; its answer is in `current` afterwards."""
         delay_s: float | None = 0.0
         while delay_s is not None:
-            self._pause(leg.flight, delay_s)
+            self._pause(current.request, delay_s)
             answers: Answers = queue.SimpleQueue()
-            give_up = self._send(leg.flight, answers, _ANSWER, prefer)
+            give_up = self._send(current.request, answers, _ANSWER, prefer)
             try:
-                leg.begin()
-                outcome = yield from self._follow(leg, answers)
+                current.begin()
+                outcome = yield from self._follow(current, answers)
             except BaseException:
                 give_up()
-                self._give_back(leg.flight, _GIVEN_UP)
+                self._give_back(current.request, _GIVEN_UP)
                 raise
-            self._give_back(leg.flight, _error(outcome))
-            delay_s = self._judge(leg.flight, outcome)
+            self._give_back(current.request, _error(outcome))
+            delay_s = self._judge(current.request, outcome)
             if not isinstance(outcome, ClientError):
-                leg.tensors = outcome
+                current.tensors = outcome
 
-    def _follow(self, leg: Leg[SyncTransport], answers: Answers) -> Generator[Event, None, Outcome]:
+    def _follow(self, current: StageRequest[SyncTransport], answers: Answers) -> Generator[Event, None, Outcome]:
         """Yields the progress of an attempt until its outcome is there, and returns that."""
-        while leg.waiting:
-            yield leg.waiting.pop(0)
-        assert leg.flight.server is not None
-        wire = leg.flight.server.transport
+        while current.waiting:
+            yield current.waiting.pop(0)
+        assert current.request.server is not None
+        wire = current.request.server.transport
         due: float | None = time.monotonic()  # when to ask; `None` while a question is on its way, or none is left
         stop_asking: Callable[[], None] = _nothing
         try:
@@ -209,19 +213,19 @@ class SyncFlights(base.BaseClient[SyncTransport]):
                     due = None
                     if not self._closed:
                         put = functools.partial(_put, answers, _WATCH)
-                        stop_asking = wire.submit(leg.question(), WATCH_TIMEOUT_S, put)
-                limit_s = _left_s(leg.flight.due)
+                        stop_asking = wire.submit(current.question(), WATCH_TIMEOUT_S, put)
+                limit_s = _left_s(current.request.due)
                 try:
                     what, outcome = answers.get(
                         timeout=limit_s if due is None else min(limit_s, max(due - time.monotonic(), 0.0))
                     )
                 except queue.Empty:
-                    if _left_s(leg.flight.due) > 0.0:
+                    if _left_s(current.request.due) > 0.0:
                         continue
                     what, outcome = _ANSWER, DeadlineExceededError(base.NO_OUTCOME)
                 if what == _ANSWER:
                     return outcome
-                progress, wait_s = leg.read(outcome)
+                progress, wait_s = current.read(outcome)
                 if progress is not None:
                     yield progress
                 due = None if wait_s is None else time.monotonic() + wait_s
@@ -230,26 +234,26 @@ class SyncFlights(base.BaseClient[SyncTransport]):
 
     def _send(
         self,
-        flight: Flight[SyncTransport],
+        request: ClientRequest[SyncTransport],
         answers: Answers,
         mark: int,
         prefer: Server[SyncTransport] | None = None,
     ) -> Callable[[], None]:
-        """Sends the next attempt of a flight; its outcome comes with `mark`. Returns what gives it up."""
-        server, timeout_s = self._take_off(flight, prefer)
+        """Sends the next attempt of a request; its outcome comes with `mark`. Returns what gives it up."""
+        server, timeout_s = self._start_attempt(request, prefer)
         try:
-            return server.transport.submit(flight.call, timeout_s, functools.partial(_put, answers, mark))
+            return server.transport.submit(request.call, timeout_s, functools.partial(_put, answers, mark))
         except BaseException:
-            self._give_back(flight, _GIVEN_UP)
+            self._give_back(request, _GIVEN_UP)
             raise
 
-    def _pause(self, flight: Flight[SyncTransport], delay_s: float) -> None:
-        """Waits for the next attempt of a flight; closing the client ends it."""
+    def _pause(self, request: ClientRequest[SyncTransport], delay_s: float) -> None:
+        """Waits for the next attempt of a request; closing the client ends it."""
         self._closing.wait(max(delay_s, 0.0))
-        self._check_open(flight)
+        self._check_open(request)
 
-    def _stop_work(self, flights: Sequence[Flight[SyncTransport]]) -> None:
-        calls = [] if self._closed else base.cancel_calls(flights)
+    def _stop_work(self, requests: Sequence[ClientRequest[SyncTransport]]) -> None:
+        calls = [] if self._closed else base.cancel_calls(requests)
         for (server, call), outcome in zip(calls, self._ask(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
