@@ -93,7 +93,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 def answer(request: Any, **outputs: Any) -> Any:
     response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
-    for wanted in flight.outputs:
+    for wanted in request.outputs:
         value = outputs[wanted.name]
         tensor = response.outputs.add(name=wanted.name)
         if isinstance(value, bytes):
