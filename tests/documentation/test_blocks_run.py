@@ -31,7 +31,7 @@ GPU = "needs a GPU or several processes; tests/export/test_full_size_plans.py an
 NOT_RUN = {
     r"make (demo|web|attributes)": ENGINES,
     r"make test": "runs this test",
-    r"make (bench|load)|python benchmarks/": HOURS,
+    r"make (bench|load|fuzz)|python benchmarks/": HOURS,
     r"python export/build_engines.py .*(tensorrt|onnx-cuda)|torchrun": GPU,
     r"python export/build_engines.py .*--face-model insightface": WEIGHTS,
     r"python export/build_engines.py|id3pm build( |$)": ENGINES,
