@@ -237,7 +237,11 @@ def busy(alice: Tenant) -> Iterator[None]:
     ]
     ended: queue.Queue[Any] = queue.Queue()
     alice.grpc.async_infer(
-        "denoiser_64", tensors, lambda *answer: ended.put(answer), request_id="busy", headers=alice._headers
+        "denoiser_64",
+        tensors,
+        lambda result, error: ended.put((result, error)),
+        request_id="busy",
+        headers=alice._headers,
     )
     until(lambda: alice.ask_unary("denoiser_64", "progress", "busy")["found"])
     yield
@@ -300,7 +304,7 @@ def test_who_leaves_ends_no_work_of_another(alice: Tenant, bob: Tenant, service:
     mine = alice.start("unary", "shared", seed=4)
     gone = tritonclient.grpc.InferenceServerClient(service.grpc_url)
     tensors = bob._tensors(4, LONG)[0]
-    call = gone.async_infer("id3pm_png", tensors, lambda *_: None, request_id="shared", headers=bob._headers)
+    call = gone.async_infer("id3pm_png", tensors, lambda result, error: None, request_id="shared", headers=bob._headers)
     until(lambda: bob.ask_unary("denoiser_64", "progress", "shared")["found"])
     call.cancel()
     until(lambda: not bob.ask_unary("denoiser_64", "progress", "shared")["found"])
