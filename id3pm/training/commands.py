@@ -231,6 +231,8 @@ def train_command(
 @click.command("export-bundle")
 @click.option("--base", "base_run", type=FOLDER, required=True, help="Folder of the base run, or of a bundle.")
 @click.option("--sr", "sr_run", type=FOLDER, required=True, help="Folder of the super-resolution run, or of a bundle.")
+@click.option("--blend", type=FOLDER, help="Bundle that the base run started from: its weights stay in part.")
+@click.option("--blend-share", type=click.FloatRange(0, 1), default=0.5, help="Of the run's weights, with --blend.")
 @click.option("--out", type=FOLDER, required=True, help="The bundle's folder.")
 @click.option("--name", help="Name of the bundle [as the folder in --out].")
 @click.option("--licence", required=True, help="Licence of the weights.")
@@ -246,6 +248,8 @@ def train_command(
 def export_bundle_command(
     base_run: Path,
     sr_run: Path,
+    blend: Path | None,
+    blend_share: float,
     out: Path,
     name: str | None,
     licence: str,
@@ -274,5 +278,7 @@ def export_bundle_command(
             PAPER_SR_SAMPLING, sampler=sr_sampler, steps=sr_steps, eta=sr_eta, consistency=sr_consistency
         ),
         storage=storage,
+        blend=blend,
+        blend_share=blend_share,
     )
     click.echo(f"{bundle.name}: {out}")

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from id3pm.attributes import AttributeSet
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import ConfigError
-from id3pm.formats.bundle import CONFIG_FILE, Bundle, Storage, load_weights, read_bundle, write_bundle
+from id3pm.formats.bundle import (
+    CONFIG_FILE,
+    Bundle,
+    Storage,
+    load_weights,
+    read_bundle,
+    weights_hash,
+    write_bundle,
+)
 from id3pm.formats.model_card import write_card
 from id3pm.training import checkpoint
 from id3pm.training.checkpoint import Checkpoint
@@ -47,6 +55,8 @@ def export_bundle(
     sampling: SamplingOptions,
     sr_sampling: SamplingOptions,
     storage: Storage = "fp16",
+    blend: Path | None = None,
+    blend_share: float = 0.5,
 ) -> Bundle:
     """Writes the bundle of the newest checkpoints of two runs, which may still be training, and its model card.
 
@@ -59,6 +69,8 @@ def export_bundle(
         sampling: Default options of the base stage.
         sr_sampling: Default options of the super-resolution stage.
         storage: Number format of the matrices in the files.
+        blend: The bundle that the base run started from: its weights stay in part.
+        blend_share: Of the run in the base stage's weights, 0 .. 1, where `blend` is given.
 
     Raises:
         CheckpointError: A run has no checkpoint.
@@ -66,6 +78,7 @@ def export_bundle(
         ConfigError: A folder holds the other stage, or the stages do not fit each other.
     """
     base, sr = _part(base_run, "base"), _part(sr_run, "sr")
+    base = base if blend is None else _blended(base, blend, blend_share)
     id_vector_model, identity_dim, attribute_set = base.id_vectors
     bundle = Bundle(
         name=name,
@@ -102,6 +115,25 @@ def _part(folder: Path, stage: StageName) -> _Part:
     vectors = (data["id_vector_model"], data["identity_dim"], data.get("attribute_set"))
     weights = {name: tensor.float().cpu().numpy() for name, tensor in state.ema.items()}
     return _Part(state.config.unet, state.config.diffusion, weights, training_card(state, folder), vectors)
+
+
+def _blended(run: _Part, bundle: Path, share: float) -> _Part:
+    """Weights between those that a run started from and its own.
+
+    Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", CVPR 2022: on the way from one to the other, a network
+    gains most of what it was tuned for before it loses what it could.
+    """
+    start = _part(bundle, "base")
+    if (start.unet, start.diffusion) != (run.unet, run.diffusion):
+        raise ConfigError(f"{bundle} holds another base network: blend a run with the bundle that it started from")
+    sha256 = weights_hash(bundle, "base")
+    if (known := run.card.get("started_from", {}).get("weights_sha256")) != sha256:
+        raise ConfigError(
+            f"the run started from weights {known}, {bundle} has {sha256}: blend it with the bundle it started from"
+        )
+    weights = {name: (1.0 - share) * start.weights[name] + share * own for name, own in run.weights.items()}
+    note = f"{run.card['weights']}; {share:g} of it and {1.0 - share:g} of the weights that the run started from"
+    return dataclasses.replace(run, weights=weights, card={**run.card, "weights": note})
 
 
 def training_card(state: Checkpoint, run: Path) -> dict[str, Any]:

@@ -251,6 +251,21 @@ def test_a_stage_of_a_new_bundle_may_come_from_another_bundle(finished: Path, bu
             assert weights_hash(out, stage) == weights_hash(bundle, stage)
 
 
+def test_a_run_is_blended_with_the_bundle_that_it_started_from(
+    data: Path, finished: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, options = tmp_path / "second", SamplingOptions()
+    run(dataclasses.replace(TINY_BASE, seed=1, total_steps=3), data, out, start_from=bundle)
+    given = {"licence": "MIT", "sampling": options, "sr_sampling": options, "storage": "fp32"}
+    export_bundle(out, bundle, tmp_path / "blend", name="b", blend=bundle, blend_share=0.25, **given)  # type: ignore[arg-type]
+    start, own, made = load_weights(bundle, "base"), checkpoint.load(out).ema, load_weights(tmp_path / "blend", "base")
+    for name, array in made.items():
+        np.testing.assert_allclose(array, 0.75 * start[name] + 0.25 * own[name].numpy(), atol=1e-6)
+    assert "0.25 of it and 0.75" in read_bundle(tmp_path / "blend").training_card["base"]["weights"]
+    with pytest.raises(ConfigError, match="the run started from weights None"):
+        export_bundle(finished, bundle, tmp_path / "no", name="b", blend=bundle, **given)  # type: ignore[arg-type]
+
+
 def test_a_bundle_of_another_network_is_refused(data: Path, bundle: Path, tmp_path: Path) -> None:
     other = dataclasses.replace(TINY_BASE, unet=dataclasses.replace(TINY_BASE.unet, num_channels=64))
     with pytest.raises(ConfigError, match="another base network"):
