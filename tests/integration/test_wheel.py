@@ -107,7 +107,7 @@ def service(built: Path, environment: Path, variables: dict[str, str], folder: P
         said = ""
         for line in process.stderr or ():
             said += line
-            if found := re.search(r"HTTP\b.*?(127\.0\.0\.1:\d+)", line):
+            if found := re.search(r"serves on http://(127\.0\.0\.1:\d+)", line):
                 break
         else:
             pytest.fail(said)
