@@ -70,7 +70,10 @@ def card_text(folder: Path) -> str:
     }
     for name, lines in parts.items():
         text = _replaced(text, name, lines)
-    return re.sub(r"\A---\n.*?\n---\n", lambda match: "\n".join(_front(bundle)) + "\n", text, count=1, flags=re.DOTALL)
+    if text.startswith("---\n"):
+        _, end, rest = text.partition("\n---\n")
+        text = "\n".join([*_front(bundle), rest]) if end else text
+    return text
 
 
 def to_fill_in(folder: Path) -> int:
@@ -99,9 +102,12 @@ def _new(bundle: Bundle) -> str:
 
 def _replaced(text: str, name: str, lines: Sequence[str]) -> str:
     """The card with something else between two marks; an author who took the marks away wants it so."""
-    block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    content = "\n".join(lines)
-    return block.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        return text
+    return before + begin + "".join(f"{line}\n" for line in lines) + end + after
 
 
 def _front(bundle: Bundle) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import re
 
 from id3pm.errors import ImageError
 from id3pm_client import (
@@ -49,26 +48,26 @@ class PageError(Exception):
 
 
 # The server names what is wrong with a photograph in words only: see id3pm/face/stage.py, id3pm/formats/images.py.
-_PHOTO: tuple[tuple[str, str, str], ...] = (
+_PHOTO: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
-        r"no face was found",
+        ("no face was found",),
         "There seems to be no face in this picture.",
         "Please try one in which the face looks towards the camera and is well lit.",
     ),
-    (r"faces were found", "This picture shows several faces.", "Please crop it so that only one of them is left."),
-    (r"the face is \d+x\d+ px", "The face in this picture is too small.", "Please try one taken from closer by."),
+    (("faces were found",), "This picture shows several faces.", "Please crop it so that only one of them is left."),
+    (("px: at least",), "The face in this picture is too small.", "Please try one taken from closer by."),
     (
-        r"megapixels|MiB|message larger|too large",
+        ("megapixels", "mib", "message larger", "too large"),
         "This picture is too large.",
         "Please send one of at most 32 MiB and 40 megapixels; any photo program can make it smaller.",
     ),
     (
-        r"not a JPEG, PNG or WebP|convert it to JPEG, PNG or WebP|is empty",
+        ("not a jpeg, png or webp", "convert it to jpeg, png or webp", "is empty"),
         "This file is not a picture that can be read here.",
         "Please choose a JPEG, PNG or WebP file.",
     ),
     (
-        r"truncated or damaged|header is damaged",
+        ("truncated or damaged", "header is damaged"),
         "This picture is damaged.",
         "Please save it again, or try another one.",
     ),
@@ -129,8 +128,9 @@ def kindly(error: Exception) -> Notice:
 
 
 def _of_photo(detail: str) -> Notice | None:
-    for pattern, title, advice in _PHOTO:
-        if re.search(pattern, detail, re.IGNORECASE):
+    lower = detail.lower()
+    for phrases, title, advice in _PHOTO:
+        if any(phrase in lower for phrase in phrases):
             return Notice(title, advice, detail)
     return None
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import io
+import time
 import types
 
 import pytest
@@ -25,6 +26,27 @@ TABLE = """
 def test_a_model_that_cannot_be_loaded_is_named_with_its_reason_alone() -> None:
     log = [NO_GPU, ENSEMBLE, *TABLE, "error: creating server: Internal - failed to load all models"]
     assert last_words(log) == "super_resolution cannot be loaded: model.onnx is damaged"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("UNAVAILABLE: Internal: EngineError: model.onnx is damaged   ", "model.onnx is damaged"),
+        ("UNAVAILABLE: Internal: no memory: 3 Error: a | b", "no memory: 3 Error: a | b"),
+        ("UNAVAILABLE: Not found: no file", "Not found: no file"),
+    ],
+)
+def test_a_reason_is_shown_without_what_the_backend_puts_before_it(status: str, reason: str) -> None:
+    assert last_words([f"| denoiser_64      | 1       | {status} |"]) == f"denoiser_64 cannot be loaded: {reason}"
+
+
+@pytest.mark.parametrize(
+    "line", ["| a |" + " " * 10**6 + "x", "|" * 10**6, "| a | 1 | UNAVAILABLE: " + "Error: " * 10**5]
+)
+def test_a_line_of_any_length_is_read_in_time(line: str) -> None:
+    began = time.process_time()
+    last_words([line])
+    assert time.process_time() - began < 0.5
 
 
 def test_without_such_a_model_the_lines_that_speak_of_errors_are_shown() -> None:

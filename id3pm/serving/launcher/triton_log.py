@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-
-# A row of the table that Triton prints before it gives up, and what the Python backend puts before the reason.
-_NOT_LOADED = re.compile(r"^\| (\S+) +\| \d+ +\| UNAVAILABLE: (?:Internal: )?(?:\w+Error: )?(.*?) *\|$")
 
 
 def is_error(line: str) -> bool:
@@ -21,12 +17,25 @@ def last_words(log: Sequence[str], lines: int = 20) -> str:
         log: The server's log.
         lines: Most lines to show; those that speak of errors, where there are any.
     """
-    reasons = {match[1]: match[2] for match in map(_NOT_LOADED.match, log) if match}
-    if reasons:
+    if reasons := dict(filter(None, map(_not_loaded, log))):
         return "\n".join(f"{model} cannot be loaded: {reason}" for model, reason in reasons.items())
     log = [line for line in log if not _is_noise(line)]
     telling = [line for line in log if line.startswith("E") or "rror" in line or "failed" in line]
     return "\n".join((telling or log)[-lines:])
+
+
+def _not_loaded(line: str) -> tuple[str, str] | None:
+    """Model and reason, where a line is a row of the table that Triton prints before it gives up.
+
+    The row is `| model | version | UNAVAILABLE: Internal: EngineError: reason |`; `Internal:` and the error's class
+    come from the Python backend, and may be missing.
+    """
+    cells = [cell.strip() for cell in line.split("|", 3)]
+    if len(cells) < 4 or cells[0] or not cells[2].isdecimal() or not cells[3].startswith("UNAVAILABLE: "):
+        return None
+    reason = cells[3].removesuffix("|").rstrip().removeprefix("UNAVAILABLE: ").removeprefix("Internal: ")
+    kind, colon, rest = reason.partition("Error: ")
+    return cells[1], rest if colon and kind.isidentifier() else reason
 
 
 def _is_noise(line: str) -> bool:
