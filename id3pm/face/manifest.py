@@ -44,7 +44,7 @@ class FaceManifest:
         detector: Kind of the detector, a key of `id3pm.face.encoders.DETECTORS`.
         detector_files: Its ONNX files in the folder, in the order in which the detector takes them, with their SHA-256.
         detection_size: Side in pixels of the square that photographs are fitted into for the detector, as insightface
-            does it; see `id3pm.face.looks.Square`. `None` leaves the size to the detector's kind.
+            does it; see `id3pm.face.detection_attempts.Square`. `None` leaves the size to the detector's kind.
         encoder_file: The ONNX file of the encoder: crops in, ID vectors out.
         encoder_sha256: Hash of that file.
         preprocessing: What the encoder is fed, and what becomes of its answer.

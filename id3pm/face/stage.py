@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from id3pm.errors import FaceError, FaceTooSmallError, InvalidInputError, NoFaceError, SeveralFacesError
 from id3pm.face.detect import DETECTION_SIZE, FaceDetector
+from id3pm.face.detection_attempts import Look, detection_attempts
 from id3pm.face.encoders import FaceEncoder, load_models
-from id3pm.face.looks import Look, looks
 from id3pm.face.manifest import read_manifest
 from id3pm.face.preprocessing import Preprocessing
 from id3pm.face.upright import (
@@ -151,7 +151,7 @@ class FaceStage:
         """
         _check_policy(policy)
         view, tilt = self._upright(decode_photo(photo, alive=alive), alive)
-        face = _choose(view.faces, policy, view.size, self._looks(*view.size))
+        face = _choose(view.faces, policy, view.size, self._detection_attempts(*view.size))
         if isinstance(face, FaceError):
             raise face
         if abs(tilt) <= self._detector.upright_rule.tilt:
@@ -182,7 +182,7 @@ class FaceStage:
         _check_policy(policy)
         found = self.detect(images, alive)
         height, width = images.shape[1:3]
-        tried = self._looks(height, width)
+        tried = self._detection_attempts(height, width)
         picks = [_choose(faces, policy, (height, width), tried) for faces in found]
         usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
         alive()
@@ -218,13 +218,13 @@ class FaceStage:
 
         Returns:
             N arrays float32 [K, 15] in pixels of the pictures, highest score first; K is 0 where no attempt of
-            `id3pm.face.looks.looks` found a face.
+            `id3pm.face.detection_attempts` found a face.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise InvalidInputError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, 3]")
         faces = [np.empty((0, DETECTION_SIZE), dtype=np.float32)] * len(images)
         height, width = images.shape[1:3]
-        for look in self._looks(height, width):
+        for look in self._detection_attempts(height, width):
             missing = [i for i, found in enumerate(faces) if not len(found)]
             for start in range(0, len(missing), BATCH):
                 chunk = missing[start : start + BATCH]
@@ -284,8 +284,8 @@ class FaceStage:
         turned = 180 - round(180 - view.quarter - tilt) % 360
         return FaceResult(vector, quarter_back(face, view.quarter, size), len(view.faces), turned)
 
-    def _looks(self, height: int, width: int) -> tuple[Look, ...]:
-        return looks(max(height, width), self._detector.at_own_size, self._detection_size)
+    def _detection_attempts(self, height: int, width: int) -> tuple[Look, ...]:
+        return detection_attempts(max(height, width), self._detector.at_own_size, self._detection_size)
 
 
 def _choose(

@@ -11,16 +11,16 @@ from typing import Any, TypeAlias
 import gradio as gr
 
 from id3pm.page import html
+from id3pm.page.app_state import AppState
 from id3pm.page.attributes import attribute_panel
-from id3pm.page.desk import Desk
 from id3pm.page.events import QUIET
 from id3pm.page.history import History, make_again
-from id3pm.page.kindness import PageError, kindly
 from id3pm.page.panel import Panel, space_sliders
 from id3pm.page.picker import Picker
 from id3pm.page.runs import Tile
 from id3pm.page.served import Served
 from id3pm.page.settings import Settings
+from id3pm.page.user_messages import PageError, kindly
 from id3pm.page.visits import NAME, Visits
 
 TITLE = "Faces from ID vectors"
@@ -52,16 +52,16 @@ _KEEP = gr.skip()
 Shown: TypeAlias = "tuple[Any, ...]"
 
 
-def build(desk: Desk, uploads: Path) -> gr.Blocks:
+def build(app_state: AppState, uploads: Path) -> gr.Blocks:
     """The page.
 
     Args:
-        desk: The service and the runs.
+        app_state: The service and the runs.
         uploads: Folder for dropped files, Gradio's temporary one; they are deleted as soon as they are read.
     """
     page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 60))
     with page:
-        _Page(desk, uploads, page)
+        _Page(app_state, uploads, page)
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 
@@ -69,8 +69,8 @@ def build(desk: Desk, uploads: Path) -> gr.Blocks:
 class _Page:
     """The elements of the page, and what they do."""
 
-    def __init__(self, desk: Desk, uploads: Path, page: gr.Blocks) -> None:
-        self._desk = desk
+    def __init__(self, app_state: AppState, uploads: Path, page: gr.Blocks) -> None:
+        self._desk = app_state
         self._visits = Visits()
         self._head = gr.HTML(_HEADER % html.status(False, "looking for the service"), apply_default_css=False)
         self._trouble = gr.HTML("", elem_id="trouble", elem_classes="id-messages", apply_default_css=False)

@@ -126,14 +126,14 @@ def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")
         try:
             from id3pm.page import app
-            from id3pm.page.desk import Desk
+            from id3pm.page.app_state import AppState
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
             raise MissingExtraError(f"the page needs Gradio: {how_to_install('web')}") from error
         _no_proxy_to(host)
-        desk = Desk(connect, latent)
-        page = app.build(desk, Path(uploads))
+        app_state = AppState(connect, latent)
+        page = app.build(app_state, Path(uploads))
         try:
             _, address, _ = page.launch(
                 server_name=host,
@@ -152,7 +152,7 @@ def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int
             )
             yield address
         finally:
-            desk.close()
+            app_state.close()
             page.close(verbose=False)
 
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from id3pm.page.kindness import Notice, PageError, kindly
 from id3pm.page.people import Vector
 from id3pm.page.runs import Run
+from id3pm.page.user_messages import Notice, PageError, kindly
 from id3pm_client import AsyncClient, GeneratedImage, ReplayError
 
 KEPT = 48

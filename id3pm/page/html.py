@@ -11,10 +11,10 @@ from typing import Literal
 from PIL import Image
 
 from id3pm.page.history import Entry, History, Verdict
-from id3pm.page.kindness import Notice
 from id3pm.page.people import Person, Yardstick
 from id3pm.page.runs import Run, Tile
 from id3pm.page.served import Served
+from id3pm.page.user_messages import Notice
 
 PICK = """
 element.addEventListener('click', (event) => {

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from id3pm.page.desk import Desk
+from id3pm.page.app_state import AppState
 from id3pm.page.events import QUIET
 from id3pm.page.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
 
@@ -108,9 +108,9 @@ def _follow(quality: str, seed: float | None) -> list[Any]:
     return [gr.update(visible=not own), gr.update(visible=own), *start.values()]
 
 
-def space_sliders(desk: Desk) -> list[Any]:
+def space_sliders(app_state: AppState) -> list[Any]:
     """One slider for each custom direction and each of the first principal axes; none where the bundle has no files."""
-    if not desk.space.sliders:
+    if not app_state.space.sliders:
         return []
     with gr.Accordion("Directions of the face space", open=False, elem_id="space"):
         gr.Markdown(
@@ -128,5 +128,5 @@ def space_sliders(desk: Desk) -> list[Any]:
                     info=slider.help or None,
                     elem_id=f"move-{slider.name}",
                 )
-                for slider in desk.space.sliders
+                for slider in app_state.space.sliders
             ]

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from id3pm.page import html
-from id3pm.page.desk import Desk
+from id3pm.page.app_state import AppState
 from id3pm.page.events import QUIET
-from id3pm.page.kindness import kindly
 from id3pm.page.people import Person
 from id3pm.page.uploads import take
+from id3pm.page.user_messages import kindly
 
 
 class Picker:
@@ -23,21 +23,24 @@ class Picker:
         card: Shows it; changes whenever a person has been chosen.
     """
 
-    def __init__(self, desk: Desk, uploads: Path, name: str, *, removable: bool = False) -> None:
+    def __init__(self, app_state: AppState, uploads: Path, name: str, *, removable: bool = False) -> None:
         """Puts it on the page that is being built.
 
         Args:
-            desk: Finds the faces.
+            app_state: Finds the faces.
             uploads: The one folder that a dropped file may lie in.
             name: Begins the ids of its elements.
             removable: Let the visitor take the choice back.
         """
-        self._desk = desk
+        self._desk = app_state
         self._uploads = uploads
         self.person = gr.State(None)
         gr.HTML('<p class="id-line">Pick a person who does not exist:</p>', apply_default_css=False)
         self._samples = gr.HTML(
-            html.samples(desk.pictures, None), js_on_load=html.PICK, elem_id=f"{name}-samples", apply_default_css=False
+            html.samples(app_state.pictures, None),
+            js_on_load=html.PICK,
+            elem_id=f"{name}-samples",
+            apply_default_css=False,
         )
         gr.HTML('<p class="id-line">or drop a photograph with a face (JPEG, PNG or WebP):</p>', apply_default_css=False)
         self._drop = gr.File(

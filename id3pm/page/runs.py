@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from id3pm.page.kindness import Notice, kindly
 from id3pm.page.people import Vector, similarity
+from id3pm.page.user_messages import Notice, kindly
 from id3pm_client import AsyncClient, GeneratedImage, Image64, InvalidRequestError, Progress
 
 _END_S = 5.0  # for runs that were stopped to tell the service so

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from id3pm.page.kindness import PageError
+from id3pm.page.user_messages import PageError
 from id3pm.sampling.presets import PRESETS, Preset
 
 BUNDLE = "bundle"

@@ -9,8 +9,8 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from id3pm.page.kindness import PageError
 from id3pm.page.people import Vector
+from id3pm.page.user_messages import PageError
 from id3pm_client import InvalidRequestError
 from id3pm_client.latent import Directions, Pca, slerp
 

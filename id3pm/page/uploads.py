@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from id3pm.page.kindness import PageError
+from id3pm.page.user_messages import PageError
 
 
 def take(file: Any, folder: Path) -> bytes:

@@ -28,7 +28,7 @@ OnImages = Callable[[CascadeImages | Id3pmError], None]
 
 
 @dataclasses.dataclass(eq=False)
-class _Flight:
+class _CascadeRequest:
     request: SampleRequest
     sr_options: SamplingOptions
     on_done: OnImages
@@ -41,7 +41,7 @@ class Cascade:
     def __init__(self, base: StepScheduler, sr: StepScheduler) -> None:
         self.base = base
         self.sr = sr
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, _CascadeRequest] = {}
         self._lock = threading.Lock()
 
     def submit(self, request: SampleRequest, sr_options: SamplingOptions, on_done: OnImages) -> None:
@@ -57,13 +57,13 @@ class Cascade:
             OverloadedError: Too many requests wait.
             DrainingError: No new work is taken.
         """
-        flight = _Flight(request, sr_options, on_done)
+        entry = _CascadeRequest(request, sr_options, on_done)
         with self._lock:
             if request.id in self._flights:
                 raise InvalidInputError(f"request id {request.id!r} is in flight already; choose unique ids")
-            self._flights[request.id] = flight
+            self._flights[request.id] = entry
         try:
-            self.base.submit(request, lambda outcome: self._upsample(flight, outcome))
+            self.base.submit(request, lambda outcome: self._upsample(entry, outcome))
         except Id3pmError:
             with self._lock:
                 del self._flights[request.id]
@@ -72,34 +72,40 @@ class Cascade:
     def cancel(self, request_id: str) -> bool:
         """Ends a request with `CancelledError` in whichever stage it is; false where none of this id is in flight."""
         with self._lock:
-            flight = self._flights.get(request_id)
-        if flight is None:
+            entry = self._flights.get(request_id)
+        if entry is None:
             return False
-        flight.cancelled = True  # noticed by _upsample where the request is just between the stages
+        entry.cancelled = True  # noticed by _upsample where the request is just between the stages
         if not self.base.cancel(request_id):
             self.sr.cancel(request_id)
         return True
 
-    def _upsample(self, flight: _Flight, outcome: Sample | Id3pmError) -> None:
+    def _upsample(self, entry: _CascadeRequest, outcome: Sample | Id3pmError) -> None:
         if isinstance(outcome, Id3pmError):
-            self._finish(flight, outcome)
+            self._finish(entry, outcome)
             return
         image_64 = to_uint8(outcome.image)
         request = dataclasses.replace(
-            flight.request, options=flight.sr_options, identity=None, attributes=None, low_res=to_chw(image_64)
+            entry.request,
+            options=entry.sr_options,
+            identity=None,
+            attributes=None,
+            low_res=to_chw(image_64),
         )
         try:
-            self.sr.submit(request, lambda sr_outcome: self._finish(flight, sr_outcome, image_64))
+            self.sr.submit(request, lambda sr_outcome: self._finish(entry, sr_outcome, image_64))
         except Id3pmError as error:
-            self._finish(flight, error)
-        if flight.cancelled:
+            self._finish(entry, error)
+        if entry.cancelled:
             self.sr.cancel(request.id)
 
-    def _finish(self, flight: _Flight, outcome: Sample | Id3pmError, image_64: NDArray[np.uint8] | None = None) -> None:
+    def _finish(
+        self, entry: _CascadeRequest, outcome: Sample | Id3pmError, image_64: NDArray[np.uint8] | None = None
+    ) -> None:
         with self._lock:
-            del self._flights[flight.request.id]
+            del self._flights[entry.request.id]
         if isinstance(outcome, Id3pmError):
-            flight.on_done(outcome)
+            entry.on_done(outcome)
         else:
             assert image_64 is not None
-            flight.on_done(CascadeImages(image_64, to_uint8(outcome.image)))
+            entry.on_done(CascadeImages(image_64, to_uint8(outcome.image)))

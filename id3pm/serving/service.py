@@ -14,7 +14,7 @@ from id3pm.serving.gateway.auth import Access, check_exposure, is_loopback
 from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
 from id3pm.serving.launcher.endpoints import Endpoints
 from id3pm.serving.launcher.health import Health
-from id3pm.serving.launcher.health_check import Patience
+from id3pm.serving.launcher.health_check import HealthCheckSettings
 from id3pm.serving.launcher.preflight import check_engines, check_ports
 from id3pm.serving.launcher.supervisor import Supervisor
 from id3pm.serving.launcher.triton_server import TritonServer
@@ -39,7 +39,7 @@ class Service(Endpoints):
         insecure: Allows a `host` that other machines reach, without tokens.
         drain_timeout_s: Seconds that work in flight gets to finish when the service is stopped.
         report: Gets a line for people about every fault and repair; called from a thread.
-        patience: When Triton counts as faulty.
+        health_check_settings: When Triton counts as faulty.
         triton: More arguments of `TritonServer`.
     """
 
@@ -55,7 +55,7 @@ class Service(Endpoints):
         insecure: bool = False,
         drain_timeout_s: float = DRAIN_S,
         report: Callable[[str], None] = lambda line: None,
-        patience: Patience | None = None,
+        health_check_settings: HealthCheckSettings | None = None,
         **triton: Any,
     ) -> None:
         super().__init__(host, http_port, grpc_port, metrics_port)
@@ -73,7 +73,7 @@ class Service(Endpoints):
         def make() -> TritonServer:
             return TritonServer(self._repository, drain_timeout_s=drain_timeout_s, private=True, **triton)
 
-        self._supervisor = Supervisor(make, self.health, report, patience)
+        self._supervisor = Supervisor(make, self.health, report, health_check_settings)
         self._gateway: Gateway | None = None
 
     @property

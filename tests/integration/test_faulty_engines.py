@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from id3pm.serving.launcher.health_check import Patience
+from id3pm.serving.launcher.health_check import HealthCheckSettings
 from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
@@ -61,10 +61,16 @@ class Faulty:
         model.write_text(model.read_text() + (FAULT + DEATHS).replace("FILE", repr(str(self.switch))))
         self.said: list[str] = []
         # Steps of these networks take no time, and stages may not say so.
-        patience = Patience(loop_steps=0.0, probe_every_s=probe_every_s)
+        patience = HealthCheckSettings(loop_steps=0.0, probe_every_s=probe_every_s)
         ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
         self.service = Service(
-            copy, threads=1, start_timeout_s=60, drain_timeout_s=1, patience=patience, report=self.said.append, **ports
+            copy,
+            threads=1,
+            start_timeout_s=60,
+            drain_timeout_s=1,
+            health_check_settings=patience,
+            report=self.said.append,
+            **ports,
         )
 
     def generate(self, id: str = "mine") -> tuple[int, Any]:

@@ -16,7 +16,7 @@ import pytest
 
 from id3pm.serving.launcher.control import control
 from id3pm.serving.launcher.health import Phase
-from id3pm.serving.launcher.health_check import Patience, stubs
+from id3pm.serving.launcher.health_check import HealthCheckSettings, stubs
 from id3pm.serving.launcher.proc import runs
 from id3pm.serving.launcher.shared_memory import SHARED_MEMORY, regions_of
 from id3pm.serving.service import Service
@@ -211,8 +211,10 @@ def test_a_busy_service_is_left_alone(service: Service, said: list[str]) -> None
 def test_an_idle_service_is_probed(repository: Path) -> None:
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     said: list[str] = []
-    patience = Patience(interval_s=0.1, probe_every_s=0.3)
-    with Service(repository, threads=1, start_timeout_s=60, patience=patience, report=said.append, **ports) as probed:
+    patience = HealthCheckSettings(interval_s=0.1, probe_every_s=0.3)
+    with Service(
+        repository, threads=1, start_timeout_s=60, health_check_settings=patience, report=said.append, **ports
+    ) as probed:
         images = 'id3pm_images_total{model="super_resolution"} '
 
         def made() -> float:

@@ -1,4 +1,4 @@
-"""Runs, their history and the desk, with a service that never leaves the process."""
+"""Runs, their history and the app_state, with a service that never leaves the process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from id3pm.attributes import describe_fields
-from id3pm.page.desk import Desk
+from id3pm.page.app_state import AppState
 from id3pm.page.history import KEPT, History, make_again
-from id3pm.page.kindness import PageError
 from id3pm.page.people import Person, sample_files
 from id3pm.page.runs import Run, Tile
+from id3pm.page.user_messages import PageError
 from id3pm_client import (
     ConnectionFailedError,
     Embedding,
@@ -195,8 +195,8 @@ def test_making_again_says_identical_or_what_differs() -> None:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk(FakeClient, Path("no such file"))  # type: ignore[arg-type]
+def app_state() -> AppState:
+    return AppState(FakeClient, Path("no such file"))  # type: ignore[arg-type]
 
 
 def person(name: str, vector: np.ndarray) -> Person:
@@ -212,71 +212,71 @@ def test_there_are_eight_sample_people_without_names() -> None:
             assert not image.info.keys() - marks - {"srgb", "gamma", "dpi"} and image.mode == "RGB"
 
 
-def test_a_target_needs_somebody_and_names_the_blend(desk: Desk) -> None:
+def test_a_target_needs_somebody_and_names_the_blend(app_state: AppState) -> None:
     a, b = person("Ann", VECTOR), person("Bob", VECTOR[::-1].copy())
     with pytest.raises(PageError, match="No person is chosen"):
-        desk.target(None, b, 0.5, ())
-    assert desk.target(a, None, 0.5, ())[1] == "Ann"
-    vector, label = desk.target(a, b, 0.25, ())
+        app_state.target(None, b, 0.5, ())
+    assert app_state.target(a, None, 0.5, ())[1] == "Ann"
+    vector, label = app_state.target(a, b, 0.25, ())
     assert label == "75 % Ann, 25 % Bob" and np.isclose(np.linalg.norm(vector), 1.0)
-    assert [tile.caption for tile in desk.strip(a, b, 1)] == ["0 %", "25 %", "50 %", "75 %", "100 %"]
+    assert [tile.caption for tile in app_state.strip(a, b, 1)] == ["0 %", "25 %", "50 %", "75 %", "100 %"]
     with pytest.raises(PageError, match="no second person"):
-        desk.strip(a, None, 1)
+        app_state.strip(a, None, 1)
 
 
-def test_a_new_run_of_a_visitor_stops_the_earlier_one(desk: Desk) -> None:
+def test_a_new_run_of_a_visitor_stops_the_earlier_one(app_state: AppState) -> None:
     async def scene() -> None:
-        desk.client.hangs = {1}  # type: ignore[attr-defined]
-        first = await desk.begin("visitor", tiles(1), {}, {}, 1)
+        app_state.client.hangs = {1}  # type: ignore[attr-defined]
+        first = await app_state.begin("visitor", tiles(1), {}, {}, 1)
         watching = asyncio.create_task(to_the_end(first))
         while not first.tiles[0].stage:
             await asyncio.sleep(0.01)
-        second = await desk.begin("visitor", tiles(2), {"preset": "fast"}, {"yaw": -20.0}, 1)
+        second = await app_state.begin("visitor", tiles(2), {"preset": "fast"}, {"yaw": -20.0}, 1)
         await to_the_end(second)
         await asyncio.wait_for(watching, 5)
         assert first.stopped and not second.stopped
-        asked = desk.client.asked[-1]  # type: ignore[attr-defined]
+        asked = app_state.client.asked[-1]  # type: ignore[attr-defined]
         assert asked == {"seed": 2, "preset": "fast", "attributes": {"yaw": -20.0}, "preview_every": 1}
 
     asyncio.run(scene())
 
 
-def test_a_request_says_what_the_served_bundle_needs(desk: Desk) -> None:
+def test_a_request_says_what_the_served_bundle_needs(app_state: AppState) -> None:
     async def scene() -> None:
-        client: Any = desk.client
+        client: Any = app_state.client
         client.attributes = describe_fields(3)
-        await desk.greet()
-        await to_the_end(await desk.begin("visitor", tiles(1), {}, {"yaw": -20.0}, 1))
+        await app_state.greet()
+        await to_the_end(await app_state.begin("visitor", tiles(1), {}, {"yaw": -20.0}, 1))
         asked = client.asked[-1]["attributes"]
         assert asked["yaw"] == -20 and asked["age"] == 30 and "gender" in asked
-        await to_the_end(await desk.begin("visitor", tiles(1), {}, {}, 1))
+        await to_the_end(await app_state.begin("visitor", tiles(1), {}, {}, 1))
         assert "attributes" not in client.asked[-1]
 
     asyncio.run(scene())
 
 
-def test_a_photograph_that_is_too_large_is_not_sent(desk: Desk) -> None:
+def test_a_photograph_that_is_too_large_is_not_sent(app_state: AppState) -> None:
     with pytest.raises(PageError, match="too large: 33 MiB"):
-        asyncio.run(desk.visitor(bytes(33 * 2**20)))
+        asyncio.run(app_state.visitor(bytes(33 * 2**20)))
 
 
-def test_a_sample_that_is_not_there_is_refused(desk: Desk) -> None:
+def test_a_sample_that_is_not_there_is_refused(app_state: AppState) -> None:
     for key in ("8", "-1", "x", None):
         with pytest.raises(PageError, match="no sample person"):
-            asyncio.run(desk.sample(key))
+            asyncio.run(app_state.sample(key))
 
 
-def test_a_page_that_was_opened_before_the_service_finds_it_later(desk: Desk) -> None:
+def test_a_page_that_was_opened_before_the_service_finds_it_later(app_state: AppState) -> None:
     async def scene() -> None:
-        client: Any = desk.client
+        client: Any = app_state.client
         client.embed_error = ConnectionFailedError("connection refused")
-        light, trouble, _ = await desk.greet()
+        light, trouble, _ = await app_state.greet()
         assert "id-away" in light and trouble is not None and "cannot be reached" in trouble.title
         client.embed_error = None
-        light, trouble, about = await desk.look()
-        assert "id-ready" in light and trouble is None and about is not None and desk.yardstick is not None
+        light, trouble, about = await app_state.look()
+        assert "id-ready" in light and trouble is None and about is not None and app_state.yardstick is not None
         client.ready = False
-        light, trouble, about = await desk.look()
+        light, trouble, about = await app_state.look()
         assert "id-away" in light and trouble is not None and "takes no requests" in trouble.title and about is None
 
     asyncio.run(scene())
@@ -286,8 +286,8 @@ def test_what_cancelled_calls_leave_in_grpcs_tasks_stays_out_of_the_terminal(cap
     left = type("ExecuteBatchError", (Exception,), {"__module__": "grpc._cython.cygrpc"})
 
     async def story() -> None:
-        desk = Desk(FakeClient, Path("/nonexistent"))  # type: ignore[arg-type]
-        assert desk.client is not None
+        app_state = AppState(FakeClient, Path("/nonexistent"))  # type: ignore[arg-type]
+        assert app_state.client is not None
         loop = asyncio.get_running_loop()
         loop.call_exception_handler({"message": "never retrieved", "exception": left("Failed grpc_call_start_batch")})
         assert caplog.records == []

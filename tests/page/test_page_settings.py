@@ -14,9 +14,9 @@ from PIL import Image
 
 from id3pm.attributes import ATTRIBUTE_SETS, decode, describe_fields, encode
 from id3pm.page import served, space, uploads
-from id3pm.page.kindness import PageError
 from id3pm.page.people import crop
 from id3pm.page.settings import MAX_SEED, QUALITIES, Settings, dice
+from id3pm.page.user_messages import PageError
 from id3pm.sampling.presets import PRESETS
 
 

@@ -16,10 +16,10 @@ from id3pm.errors import ImageError
 from id3pm.formats.images import decode_photo
 from id3pm.page import html
 from id3pm.page.history import Entry, History, Verdict
-from id3pm.page.kindness import Notice, PageError, kindly
 from id3pm.page.people import Person, Yardstick
 from id3pm.page.runs import Run, Tile
 from id3pm.page.served import read
+from id3pm.page.user_messages import Notice, PageError, kindly
 from id3pm_client import (
     AccessDeniedError,
     CancelledRequestError,

@@ -13,9 +13,9 @@ from stand_in_triton import StandInRequest, StandInTriton, control, state_of, wa
 
 from id3pm.errors import FaceTooSmallError, ImageError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult
-from id3pm.serving.launcher.health_check import Patience, hung_thread
+from id3pm.serving.launcher.health_check import HealthCheckSettings, hung_thread
 from id3pm.serving.models import face_embedding as face
-from id3pm.serving.models import liveness as pulse
+from id3pm.serving.models import liveness as liveness
 from id3pm.serving.models import photo_queue
 from id3pm.serving.models.face_embedding import FaceModel
 
@@ -162,7 +162,7 @@ def test_work_that_goes_on_is_a_sign_of_life_however_long_it_takes(model: FaceMo
 
 
 def test_work_without_end_is_a_hang(model: FaceModel, faces: StandInFaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "LONGEST_PART_S", 0.1)
+    monkeypatch.setattr(liveness, "LONGEST_PART_S", 0.1)
     faces.works_s = 1.5
     model.answer(photograph(b"\xff1"))
     assert oldest_sign(model, 1.2) > 600
@@ -172,9 +172,9 @@ def test_a_thread_that_waits_for_ever_is_found_within_five_seconds(model: FaceMo
     faces.go.clear()
     model.answer(photograph(b"\xff1"))
     wait_until(lambda: faces.seen)
-    began, patience = time.monotonic(), Patience()
-    while hung_thread(ping(model), patience) is None:
-        assert time.monotonic() - began < 5.0 - patience.interval_s
+    began, health_check_settings = time.monotonic(), HealthCheckSettings()
+    while hung_thread(ping(model), health_check_settings) is None:
+        assert time.monotonic() - began < 5.0 - health_check_settings.interval_s
         time.sleep(0.1)
 
 

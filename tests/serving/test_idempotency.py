@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stand_in_triton import StandInEngine, StandInRequest, StandInTriton, control, good, state_of, wait_until
 
-from id3pm.serving.models import request_registry as flights
+from id3pm.serving.models import request_registry
 from id3pm.serving.models.diffusion_stages import DenoiserModel
 from id3pm.serving.protocol.wire import OWNER
 
@@ -80,7 +80,7 @@ def test_an_answer_of_the_last_minute_is_given_again(model: DenoiserModel, engin
 def test_what_was_answered_is_kept_within_bounds(
     model: DenoiserModel, engine: StandInEngine, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ) -> None:
-    monkeypatch.setattr(flights, limit, value)
+    monkeypatch.setattr(request_registry, limit, value)
     for _ in range(2):
         request = good(id="same")
         model.accept(request)
@@ -157,13 +157,13 @@ def test_the_deadline_of_the_most_patient_counts(model: DenoiserModel, engine: S
 def test_answers_that_are_kept_have_a_bound_in_bytes_however_small_they_are(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(flights, "KEPT_BYTES", 1_000_000)
-    registry = flights.Flights()
+    monkeypatch.setattr(request_registry, "KEPT_BYTES", 1_000_000)
+    registry = request_registry.RequestRegistry()
     for number in range(1000):
         outputs = {"image_64": np.zeros(size, np.uint8)}
         registry._keep(("owner", f"{number:0256}"), b"content", outputs)
-    assert 1 <= len(registry._kept) <= 1_000_000 / (size + flights.ENTRY_BYTES)
-    assert registry._kept_bytes == len(registry._kept) * (size + flights.ENTRY_BYTES)
+    assert 1 <= len(registry._kept) <= 1_000_000 / (size + request_registry.ENTRY_BYTES)
+    assert registry._kept_bytes == len(registry._kept) * (size + request_registry.ENTRY_BYTES)
     assert next(reversed(registry._kept)) == ("owner", f"{999:0256}")
 
 

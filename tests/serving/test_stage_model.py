@@ -19,7 +19,7 @@ from id3pm.sampling.compute_lock import NoComputeLock
 from id3pm.sampling.presets import PRESETS
 from id3pm.serving.models import model_args
 from id3pm.serving.models.diffusion_stages import DenoiserModel
-from id3pm.serving.models.triton_backend import describe, read_call
+from id3pm.serving.models.triton_backend import describe, read_request
 
 
 def test_a_request_gets_images_and_receipts(model: DenoiserModel) -> None:
@@ -212,12 +212,12 @@ def test_the_next_stage_learns_what_is_left_of_the_time(model: DenoiserModel) ->
     assert patient.response().outputs["deadline_64"].tolist() == [[0], [0]]
     following = StandInRequest(image_64=np.zeros(1), deadline_64=made)
     following.timeout_us = 60_000_000
-    call = read_call(following)
+    call = read_request(following)
     assert call.deadline == made[0, 0] / 1e9 and set(call.tensors) == {"image_64"}
     following.timeout_us = 1_000
-    limit = read_call(following).deadline
+    limit = read_request(following).deadline
     assert limit is not None and limit < time.monotonic() + 1.0, "the earlier of the two"
-    assert read_call(StandInRequest(image_64=np.zeros(1), deadline_64=np.zeros((1, 1), np.int64))).deadline is None
+    assert read_request(StandInRequest(image_64=np.zeros(1), deadline_64=np.zeros((1, 1), np.int64))).deadline is None
 
 
 def test_who_gets_an_answer_of_a_moment_ago_passes_his_own_deadline_on(model: DenoiserModel) -> None:

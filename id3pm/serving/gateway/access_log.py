@@ -69,7 +69,7 @@ class _File(_Raising, logging.handlers.WatchedFileHandler):
     """Writes to a file."""
 
 
-class Journal:
+class AccessLog:
     """Writes the access log.
 
     A line that cannot be written is dropped and counted: neither a full disk nor a folder that has gone hurts the

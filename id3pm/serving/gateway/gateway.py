@@ -13,19 +13,19 @@ import grpc
 import grpc.aio
 
 from id3pm.errors import ConfigError, ServerError
-from id3pm.serving.gateway.access_log import Journal
+from id3pm.serving.gateway.access_log import AccessLog
 from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import Access
 from id3pm.serving.gateway.bodies import BodyReader
 from id3pm.serving.gateway.connections import Connections, Shares, raise_descriptor_limit
+from id3pm.serving.gateway.drain_grace import DrainGrace
 from id3pm.serving.gateway.grpc_connections import GrpcConnections
 from id3pm.serving.gateway.grpc_server import RpcGateway
 from id3pm.serving.gateway.grpc_streams import Streams
 from id3pm.serving.gateway.http_listener import HttpListener
 from id3pm.serving.gateway.http_server import HttpGateway
-from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.metrics import Counters
-from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.tls import Tls
 from id3pm.serving.gateway.upstream import Upstreams
 from id3pm.serving.launcher.health import Health
@@ -85,7 +85,7 @@ class Gateway:
 
     def __init__(self, host: str, ports: Mapping[str, int], health: Health, options: GatewayOptions) -> None:
         self.counters = Counters()
-        self.sequels = Sequels()
+        self.drain_grace = DrainGrace()
         self._host = host
         self._ports = ports
         self._health = health
@@ -95,7 +95,7 @@ class Gateway:
         self._shares = Shares.of(raise_descriptor_limit())
         self._admission: Admission | None = None
         self._streams = Streams()
-        self._journal = Journal(options.access_log, self.counters)
+        self._access_log = AccessLog(options.access_log, self.counters)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
@@ -104,7 +104,7 @@ class Gateway:
     def busy(self) -> bool:
         """Whether work or an answer to it is on its way, or the second request of an image may still come."""
         writing = self._streams.at_work or (self._admission is not None and self._admission.work > 0)
-        return writing or self.sequels.awaited or self.counters.in_flight > 0
+        return writing or self.drain_grace.awaited or self.counters.in_flight > 0
 
     def start(self) -> None:
         """Returns when all ports listen.
@@ -121,7 +121,7 @@ class Gateway:
 
     def reopen_log(self) -> None:
         """Opens the file of the access log anew: the old one may have been moved away."""
-        self._loop.call_soon_threadsafe(self._journal.reopen)
+        self._loop.call_soon_threadsafe(self._access_log.reopen)
 
     def stop(self) -> None:
         """Closes the ports; what is still in flight is broken off after a few seconds."""
@@ -139,10 +139,19 @@ class Gateway:
             self._loop.close()
 
     async def _serve(self) -> None:
-        options, upstreams, flights = self._options, Upstreams(self._health), Flights(self.counters)
-        journal = self._journal
+        options, upstreams, in_flight = self._options, Upstreams(self._health), InFlight(self.counters)
+        access_log = self._access_log
         self._admission = admission = Admission(options.max_bodies, options.max_body)
-        parts = (self._health, upstreams, flights, self.counters, options.access, journal, admission, self.sequels)
+        parts = (
+            self._health,
+            upstreams,
+            in_flight,
+            self.counters,
+            options.access,
+            access_log,
+            admission,
+            self.drain_grace,
+        )
         bodies = BodyReader(self.counters, options.max_body, options.body_s)
         http = HttpGateway(*parts, bodies=bodies, write_s=options.write_s, allow_origins=options.allow_origins)
         connections = Connections(self._shares.grpc * 7 // 8)  # between two looks at them the library's own limit holds
@@ -168,9 +177,9 @@ class Gateway:
         finally:
             watching.cancel()
             await asyncio.gather(rpc.stop(limits.CLOSE_S), *(listener.close() for listener in listeners))
-            await flights.close()
+            await in_flight.close()
             await upstreams.close()
-            journal.close()
+            access_log.close()
 
     def _rpc_server(self) -> grpc.aio.Server:
         idle_ms, first_ms = int(1e3 * limits.GRPC_IDLE_S), int(1e3 * limits.FIRST_REQUEST_S)

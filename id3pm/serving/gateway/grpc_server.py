@@ -17,17 +17,17 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway import grpc_health
-from id3pm.serving.gateway.access_log import Journal, note
+from id3pm.serving.gateway.access_log import AccessLog, note
 from id3pm.serving.gateway.admission import Admission, full
 from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.connections import Connections
+from id3pm.serving.gateway.drain_grace import DrainGrace
 from id3pm.serving.gateway.grpc_streams import Streams
-from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.message_parts import check_parts
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
 from id3pm.serving.gateway.request import parse_message, read_message
-from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.tensor_checks import check_version
 from id3pm.serving.gateway.upstream import SERVICE, Upstream, Upstreams
 from id3pm.serving.launcher.health import Health
@@ -53,12 +53,12 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         self,
         health: Health,
         upstreams: Upstreams,
-        flights: Flights,
+        in_flight: InFlight,
         counters: Counters,
         access: Access,
-        journal: Journal,
+        access_log: AccessLog,
         admission: Admission,
-        sequels: Sequels,
+        drain_grace: DrainGrace,
         connections: Connections,
         streams: Streams,
         *,
@@ -67,12 +67,12 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     ) -> None:
         self._health = health
         self._upstreams = upstreams
-        self._flights = flights
+        self._in_flight = in_flight
         self._counters = counters
         self._access = access
-        self._journal = journal
+        self._access_log = access_log
         self._admission = admission
-        self._sequels = sequels
+        self._drain_grace = drain_grace
         self._connections = connections
         self._streams = streams
         self._watches = 0
@@ -102,7 +102,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         """Makes errors of `run` gRPC statuses, counts, and keeps the access log."""
 
         async def guarded(requests: Any, context: Any) -> None:
-            entry = self._journal.begin("grpc", name, context.peer())
+            entry = self._access_log.begin("grpc", name, context.peer())
             code, message = "INTERNAL", ""
             try:
                 with self._connections.answering(context.peer()):
@@ -120,7 +120,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 message = _unforeseen(error)
             finally:
                 self._counters.count("grpc", code)
-                self._journal.end(entry, code)
+                self._access_log.end(entry, code)
             if code != "OK":
                 await _abort(context, code, message)
 
@@ -226,7 +226,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _streamed(self, caller: Caller, request: bytes, context: Any) -> bytes:
         """The answer to one request of a stream. An error is an answer, too: the others on the stream go on."""
-        entry = self._journal.begin("grpc", "ModelStreamInfer", context.peer())
+        entry = self._access_log.begin("grpc", "ModelStreamInfer", context.peer())
         code, message = "INTERNAL", ""
         response = service_pb2.ModelStreamInferResponse()
         try:
@@ -243,7 +243,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             message = _unforeseen(error)
         finally:
             self._counters.count("grpc", code)
-            self._journal.end(entry, code)
+            self._access_log.end(entry, code)
         if code != "OK":
             response.error_message = message
             response.infer_response.id = entry.id
@@ -259,14 +259,14 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         parsed.check(caller)
         origin = origin_of(caller, *grpc_peer(context.peer()))
         origin.mark(parsed.message)
-        new_work = asked.control is None and not self._sequels.include(origin.owner, asked)
+        new_work = asked.control is None and not self._drain_grace.include(origin.owner, asked)
         upstream = self._upstreams.get(new_work=new_work)
         held.enter_context(self._admission.request(work=asked.control is None))
         work = upstream.infer_bytes(parsed.message, metadata=_trace(context))
         if asked.control is not None:
             return await work
-        answer = await self._flights.fly(origin.key(asked.id), upstream, work, held)
-        self._sequels.answered(origin.owner, asked)
+        answer = await self._in_flight.run(origin.key(asked.id), upstream, work, held)
+        self._drain_grace.answered(origin.owner, asked)
         return answer
 
     async def _write(self, answer: bytes, context: Any) -> None:

@@ -40,14 +40,14 @@ class HttpConnection(web.RequestHandler):
     HTTP/1.1 client skips. Its kernel then says that nobody is left, and the request ends as for any caller who goes.
     """
 
-    __slots__ = ("_connection", "_connections", "_first", "_looks", "answered")
+    __slots__ = ("_connection", "_connections", "_first", "_detection_attempts", "answered")
 
     def __init__(self, connection: Connection, connections: Connections, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connection = connection
         self._connections = connections
         self._first: asyncio.TimerHandle | None = None
-        self._looks: asyncio.TimerHandle | None = None
+        self._detection_attempts: asyncio.TimerHandle | None = None
         self.answered = False  # whether the response to the request of now has begun
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -57,7 +57,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """See `asyncio.Protocol`."""
-        for timer in (self._first, self._looks):
+        for timer in (self._first, self._detection_attempts):
             if timer is not None:
                 timer.cancel()
         self._connections.forget(self._connection)
@@ -67,7 +67,7 @@ class HttpConnection(web.RequestHandler):
         """See `asyncio.Protocol`: whether the connection stays open for an answer."""
         if self._idle() or self._uploading() or self.ssl_context is not None:  # TLS has no half close here
             return False
-        self._looks = self._loop.call_later(_FIRST_LOOK_S, self._look, _FIRST_LOOK_S, False)
+        self._detection_attempts = self._loop.call_later(_FIRST_LOOK_S, self._look, _FIRST_LOOK_S, False)
         return True
 
     def handle_error(
@@ -126,7 +126,7 @@ class HttpConnection(web.RequestHandler):
                 told = True
             else:
                 pause_s = min(2.0 * pause_s, _LAST_LOOK_S)
-            self._looks = self._loop.call_later(pause_s, self._look, pause_s, told)
+            self._detection_attempts = self._loop.call_later(pause_s, self._look, pause_s, told)
 
 
 def connection_of(request: web.BaseRequest) -> HttpConnection:

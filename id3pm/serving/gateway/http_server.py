@@ -11,18 +11,18 @@ from typing import Any
 
 from aiohttp import web
 
-from id3pm.serving.gateway.access_log import Journal, note
+from id3pm.serving.gateway.access_log import AccessLog, note
 from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.bodies import BodyReader, gone
+from id3pm.serving.gateway.drain_grace import DrainGrace
 from id3pm.serving.gateway.http_listener import connection_of
-from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.json_answer import generate_answer, infer_answer
 from id3pm.serving.gateway.json_body import parse_object
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin, origin_of
 from id3pm.serving.gateway.request import READ_CONTROL, Request, read_json
-from id3pm.serving.gateway.sequels import Sequels
 from id3pm.serving.gateway.sse import EventStream, taken
 from id3pm.serving.gateway.tensor_checks import check_version, shown
 from id3pm.serving.gateway.upstream import HttpAnswer, Upstreams
@@ -48,12 +48,12 @@ class HttpGateway:
         self,
         health: Health,
         upstreams: Upstreams,
-        flights: Flights,
+        in_flight: InFlight,
         counters: Counters,
         access: Access,
-        journal: Journal,
+        access_log: AccessLog,
         admission: Admission,
-        sequels: Sequels,
+        drain_grace: DrainGrace,
         *,
         bodies: BodyReader,
         write_s: float,
@@ -61,16 +61,16 @@ class HttpGateway:
     ) -> None:
         self._health = health
         self._upstreams = upstreams
-        self._flights = flights
+        self._in_flight = in_flight
         self._counters = counters
         self._access = access
-        self._journal = journal
+        self._access_log = access_log
         self._admission = admission
-        self._sequels = sequels
+        self._drain_grace = drain_grace
         self._bodies = bodies
         self._write_s = write_s
         self._origins = frozenset(allow_origins)
-        self._events = EventStream(upstreams, flights, write_s=write_s)
+        self._events = EventStream(upstreams, in_flight, write_s=write_s)
 
     def app(self) -> web.Application:
         """The application of the public port."""
@@ -101,7 +101,7 @@ class HttpGateway:
     @web.middleware
     async def _rules(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Makes every error one JSON object, counts, and keeps the access log."""
-        entry = self._journal.begin("http", f"{request.method} {request.path[:128]}", request.remote or "")
+        entry = self._access_log.begin("http", f"{request.method} {request.path[:128]}", request.remote or "")
         outcome = str(_GONE)
         try:
             with connection_of(request).answering():
@@ -110,7 +110,7 @@ class HttpGateway:
             return response
         finally:
             self._counters.count("http", outcome)
-            self._journal.end(entry, outcome)
+            self._access_log.end(entry, outcome)
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
@@ -166,15 +166,15 @@ class HttpGateway:
         del read, body  # as it was sent: nothing needs it any more
         asked, origin = parsed.asked, _origin(request, caller)
         origin.mark(parsed.message)
-        new_work = asked.control is None and not self._sequels.include(origin.owner, asked)
+        new_work = asked.control is None and not self._drain_grace.include(origin.owner, asked)
         upstream = self._upstreams.get(new_work=new_work)
         held.enter_context(self._admission.request(work=asked.control is None))
         trace = [(name, request.headers[name]) for name in _TRACE if name in request.headers]
         work = upstream.infer(parsed.message, metadata=trace)
         if asked.control is None:
-            work = self._flights.fly(origin.key(asked.id), upstream, work, held)
+            work = self._in_flight.run(origin.key(asked.id), upstream, work, held)
         found = await work
-        self._sequels.answered(origin.owner, asked)
+        self._drain_grace.answered(origin.owner, asked)
         encode = functools.partial(_encoded, found, parsed.wanted, generate=generate)
         answer = encode() if found.ByteSize() <= MAX_SMALL_BODY else await asyncio.to_thread(encode)
         await taken(request, answer.prepare(request), self._write_s)

@@ -30,7 +30,7 @@ class _Cancel:
     stop: asyncio.Event  # the work has ended, or somebody asks for it again
 
 
-class Flights:
+class InFlight:
     """Counts who waits for every request. A stage joins equal requests of one id, so the last one to go cancels."""
 
     def __init__(self, counters: Counters) -> None:
@@ -76,7 +76,7 @@ class Flights:
             self._cancels[key] = _Cancel(task, stop)
             task.add_done_callback(lambda _: self._cancels.pop(key))
 
-    async def fly(
+    async def run(
         self,
         key: RequestKey,
         upstream: Upstream,

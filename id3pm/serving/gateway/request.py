@@ -24,7 +24,7 @@ OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class RequestInfo:
     """The facts of one inference request.
 
     Attributes:
@@ -69,7 +69,7 @@ class Request:
         wanted: What the JSON of an HTTP `infer` says of its answer; empty otherwise.
     """
 
-    asked: Asked
+    asked: RequestInfo
     message: Any
     wanted: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class Request:
         """Checks that the caller may ask for this, and all that the request says of itself.
 
         Raises:
-            RefusedError: See `Asked.check` and `check_message`.
+            RefusedError: See `RequestInfo.check` and `check_message`.
         """
         self.asked.check(caller)
         check_message(self.message)
@@ -149,7 +149,7 @@ def _request(message: Any, wanted: dict[str, Any]) -> Request:
     control = _control(message) if message.model_name in READ_CONTROL else None
     if message.id == "" and control is None:
         message.id = uuid.uuid4().hex
-    return Request(Asked(message.model_name, message.id, control), message, wanted)
+    return Request(RequestInfo(message.model_name, message.id, control), message, wanted)
 
 
 def _header_length(header: str | None, size: int) -> int | None:

@@ -13,9 +13,9 @@ from typing import Any
 from aiohttp import web
 
 from id3pm.serving.gateway.access_log import note
-from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.origin import Origin
-from id3pm.serving.gateway.streaming import Wish, read_wish, tell_story
+from id3pm.serving.gateway.streaming import StreamRequest, read_stream_request, stream_image
 from id3pm.serving.gateway.upstream import Upstream, Upstreams
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError
@@ -55,7 +55,7 @@ class EventStream:
 
     Args:
         upstreams: Where the stages are.
-        flights: All requests on their way.
+        in_flight: All requests on their way.
         heartbeat_s: Seconds of silence before a sign of life.
         write_s: Seconds after which a reader who takes nothing counts as gone.
     """
@@ -63,12 +63,12 @@ class EventStream:
     def __init__(
         self,
         upstreams: Upstreams,
-        flights: Flights,
+        in_flight: InFlight,
         heartbeat_s: float = limits.HEARTBEAT_S,
         write_s: float = limits.WRITE_S,
     ) -> None:
         self._upstreams = upstreams
-        self._flights = flights
+        self._in_flight = in_flight
         self._heartbeat_s = heartbeat_s
         self._write_s = write_s
 
@@ -87,23 +87,23 @@ class EventStream:
             origin: Who that is.
             model: `id3pm` or `id3pm_photo`.
             document: What was sent.
-            held: See `Flights.fly`.
+            held: See `InFlight.fly`.
 
         Raises:
             RefusedError: The request cannot be begun, or its first stage refused it.
         """
-        wish = await asyncio.to_thread(read_wish, origin, model, document, uuid.uuid4().hex)
-        note(id=wish.id)
+        stream = await asyncio.to_thread(read_stream_request, origin, model, document, uuid.uuid4().hex)
+        note(id=stream.id)
         upstream = self._upstreams.get()
         events = Events()
         story = asyncio.ensure_future(
-            self._flights.fly(origin.key(wish.id), upstream, _told(wish, upstream, events), held)
+            self._in_flight.run(origin.key(stream.id), upstream, _told(stream, upstream, events), held)
         )
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
         try:
-            await self._write(request, response, events, wish.id)
+            await self._write(request, response, events, stream.id)
         finally:
             story.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -149,10 +149,10 @@ async def taken(request: web.Request, writing: Awaitable[Any], seconds: float) -
         raise asyncio.CancelledError from None
 
 
-async def _told(wish: Wish, upstream: Upstream, events: Events) -> None:
+async def _told(stream: StreamRequest, upstream: Upstream, events: Events) -> None:
     """Tells the story into a queue; its last words are an error, or nothing, and the end."""
     try:
-        await tell_story(wish, upstream, lambda name, data: events.put((name, data)))
+        await stream_image(stream, upstream, lambda name, data: events.put((name, data)))
     except RefusedError as refusal:
         events.put(refusal)
     except Exception as error:  # whatever it is, the caller must hear of it, and without internals

@@ -48,7 +48,7 @@ class Stages(Protocol):
         """Sends a control request."""
 
 
-class Wish(NamedTuple):
+class StreamRequest(NamedTuple):
     """A checked body.
 
     Attributes:
@@ -83,7 +83,7 @@ class Wish(NamedTuple):
         return left_s
 
 
-def read_wish(origin: Origin, model: str, document: Mapping[str, Any], new_id: str) -> Wish:
+def read_stream_request(origin: Origin, model: str, document: Mapping[str, Any], new_id: str) -> StreamRequest:
     """Checks a body as that of `generate` is checked.
 
     Args:
@@ -105,22 +105,22 @@ def read_wish(origin: Origin, model: str, document: Mapping[str, Any], new_id: s
         raise invalid(f"{name} is missing: send {what}")
     check_message(message)
     limit_us = message.parameters[_TIMEOUT].int64_param if _TIMEOUT in message.parameters else 0
-    return Wish(origin, message, every, time.monotonic() + limit_us / 1e6 if limit_us else None)
+    return StreamRequest(origin, message, every, time.monotonic() + limit_us / 1e6 if limit_us else None)
 
 
-async def tell_story(wish: Wish, stages: Stages, tell: Tell) -> None:
+async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> None:
     """Runs the stages; `tell` gets the events `progress`, `image_64` and `image`.
 
     Raises:
         RefusedError: A stage answered with an error, or the request's time limit passed before one began.
     """
-    embedding = [tensor for tensor in _inputs(wish.message) if tensor[0] == "embedding"]
+    embedding = [tensor for tensor in _inputs(stream.message) if tensor[0] == "embedding"]
     if not embedding:
-        face = _message(wish, FACE_MODEL, [], "embedding")
-        found = outputs(await _send(wish, face, stages))["embedding"]
+        face = _message(stream, FACE_MODEL, [], "embedding")
+        found = outputs(await _send(stream, face, stages))["embedding"]
         embedding = [("embedding", "FP32", [1, len(found) // 4], found)]
-    first = _message(wish, STAGE_MODELS["base"], embedding, "image_64", "receipt_64")
-    base = outputs(await _followed(wish, first, stages, tell))
+    first = _message(stream, STAGE_MODELS["base"], embedding, "image_64", "receipt_64")
+    base = outputs(await _followed(stream, first, stages, tell))
     pixels = np.frombuffer(base["image_64"], dtype=np.uint8)
     side = math.isqrt(len(pixels) // 3)
     receipt = texts(base["receipt_64"])[0]
@@ -129,32 +129,32 @@ async def tell_story(wish: Wish, stages: Stages, tell: Tell) -> None:
 
     image = ("image_64", "UINT8", [1, side, side, 3], base["image_64"])
     so_far = ("receipt_64", "BYTES", [1, 1], base["receipt_64"])
-    second = _message(wish, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
-    sr = outputs(await _followed(wish, second, stages, tell))
+    second = _message(stream, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
+    sr = outputs(await _followed(stream, second, stages, tell))
     tell("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
 
 
-def _message(wish: Wish, model: str, inputs: Iterable[Tensor], *wanted: str) -> Any:
+def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wanted: str) -> Any:
     """The request to one stage: these inputs, and those of the whole request that the stage takes."""
-    message = service_pb2.ModelInferRequest(model_name=model, id=wish.id)
+    message = service_pb2.ModelInferRequest(model_name=model, id=stream.id)
     given = {tensor[0]: tensor for tensor in inputs}
     passed_on = [
-        tensor for tensor in _inputs(wish.message) if tensor[0] in SIGNATURES[model].inputs and tensor[0] not in given
+        tensor for tensor in _inputs(stream.message) if tensor[0] in SIGNATURES[model].inputs and tensor[0] not in given
     ]
     for tensor in (*given.values(), *passed_on):
         add_input(message, *tensor)
-    for name, value in wish.message.parameters.items():
+    for name, value in stream.message.parameters.items():
         if name != _TIMEOUT:
             message.parameters[name].CopyFrom(value)
     for name in wanted:
         message.outputs.add(name=name)
-    wish.origin.mark(message)
+    stream.origin.mark(message)
     return message
 
 
-async def _send(wish: Wish, message: Any, stages: Stages) -> Any:
+async def _send(stream: StreamRequest, message: Any, stages: Stages) -> Any:
     """Sends a request to a stage with what is left of the time limit, which counts once for all stages."""
-    left_s = wish.left_s(message.model_name)
+    left_s = stream.left_s(message.model_name)
     if left_s is None:
         return await stages.infer(message)
     message.parameters[_TIMEOUT].int64_param = max(int(left_s * 1e6), 1)
@@ -168,11 +168,11 @@ def _inputs(message: Any) -> list[Tensor]:
     ]
 
 
-async def _followed(wish: Wish, message: Any, stages: Stages, tell: Tell) -> Any:
+async def _followed(stream: StreamRequest, message: Any, stages: Stages, tell: Tell) -> Any:
     """Runs one stage while its steps are told."""
-    follower = asyncio.ensure_future(_follow(message.model_name, wish, stages, tell))
+    follower = asyncio.ensure_future(_follow(message.model_name, stream, stages, tell))
     try:
-        return await _send(wish, message, stages)
+        return await _send(stream, message, stages)
     finally:
         follower.cancel()
         await asyncio.wait([follower], timeout=1.0)  # it is only cancelled
@@ -184,16 +184,18 @@ async def _followed(wish: Wish, message: Any, stages: Stages, tell: Tell) -> Any
             raise error  # a refusal of the follower alone costs its caller no more than the progress
 
 
-async def _follow(model: str, wish: Wish, stages: Stages, tell: Tell) -> None:
+async def _follow(model: str, stream: StreamRequest, stages: Stages, tell: Tell) -> None:
     """Tells every step of a stage until the request is over; `watch` answers as soon as there is a new one.
 
     It answers at once where the request has not arrived, is sampled and about to be answered, or too many watch.
     """
     step, shown, found = -1, 0, False  # step 0 shows nothing new: noise, or the 64 px image
-    every, pause_s = wish.preview_every, _FIRST_PAUSE_S
+    every, pause_s = stream.preview_every, _FIRST_PAUSE_S
     while True:
         preview = every > 0 and step + 1 >= shown + every
-        answer = await stages.control(model, "watch", wish.id, str(step), "1" if preview else "0", origin=wish.origin)
+        answer = await stages.control(
+            model, "watch", stream.id, str(step), "1" if preview else "0", origin=stream.origin
+        )
         if found and not answer["found"]:
             return
         found = answer["found"]

@@ -22,7 +22,7 @@ _UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Patience:
+class HealthCheckSettings:
     """How long what may be seen; the defaults find every fault within 5 s.
 
     Attributes:
@@ -53,12 +53,12 @@ class ProbeTimeoutError(ServerError):
     """The probe got no answer in time: a fault, unless others came first."""
 
 
-class Checkup:
+class HealthCheck:
     """Looks after one server process from the moment it is ready."""
 
-    def __init__(self, server: TritonServer, patience: Patience) -> None:
+    def __init__(self, server: TritonServer, health_check_settings: HealthCheckSettings) -> None:
         self._server = server
-        self._patience = patience
+        self._settings = health_check_settings
         self._stubs = stubs(server.pid)
         self._failed_pings = dict.fromkeys(server.controlled, 0)
         self._refused: set[str] = set()  # ways in that took no connection at the last look
@@ -95,14 +95,14 @@ class Checkup:
         busy = False
         for model in self._server.controlled:
             try:
-                state = self._server.ping(model, timeout_s=self._patience.ping_s)
+                state = self._server.ping(model, timeout_s=self._settings.ping_s)
             except ExhaustedError:
                 raise
             except ServerError as error:  # no more waiting in this round, whatever the others would say
                 self._failed_pings[model] += 1
                 return None if self._failed_pings[model] < 2 else f"{model} failed two pings: {error}"
             self._failed_pings[model] = 0
-            if (hung := hung_thread(state, self._patience)) is not None:
+            if (hung := hung_thread(state, self._settings)) is not None:
                 return f"{hung[0]} of {model} hangs: {hung[1]}"
             if state["draining"]:  # supervision ends before the service lets its stages drain
                 return f"{model} takes no new requests, though nobody of this service told it so"
@@ -114,7 +114,7 @@ class Checkup:
 
     def _closed(self) -> str | None:
         """Pings go over HTTP: the other ways in may be closed, or their sockets removed, without one that fails."""
-        refused = self._server.refused(self._patience.ping_s)
+        refused = self._server.refused(self._settings.ping_s)
         for name in WAYS_IN:
             why = refused.get(name)
             if why is None:
@@ -129,9 +129,9 @@ class Checkup:
         now = time.monotonic()
         if self._probe is None:
             quiet_s, since_s = now - self._quiet_since, now - self._probed
-            if quiet_s > self._patience.probe_every_s or since_s > self._patience.busy_probe_every_s:
+            if quiet_s > self._settings.probe_every_s or since_s > self._settings.busy_probe_every_s:
                 self._steps_at_probe = dict(self._steps)
-                self._probe = self._prober.submit(probe, self._server, self._patience.probe_s)
+                self._probe = self._prober.submit(probe, self._server, self._settings.probe_s)
             return None
         if not self._probe.done():
             return None
@@ -160,10 +160,10 @@ def rows_of(state: Mapping[str, Any]) -> int:
     return sum(state.get(kind, 0) for kind in ("active", "waiting", "paused"))
 
 
-def hung_thread(state: Mapping[str, Any], patience: Patience) -> tuple[str, str] | None:
+def hung_thread(state: Mapping[str, Any], health_check_settings: HealthCheckSettings) -> tuple[str, str] | None:
     """Which thread of a stage that answers pings does not do its work, and how that is seen; `None` where all do."""
     step_ms = state.get("step_ms") or _UNKNOWN_STEP_MS
-    longest_ms = 1e3 * patience.loop_s + patience.loop_steps * step_ms
+    longest_ms = 1e3 * health_check_settings.loop_s + health_check_settings.loop_steps * step_ms
     rows, age_ms, answer_age_ms = rows_of(state), state["loop_age_ms"], state.get("answer_age_ms", 0)
     if rows and age_ms > longest_ms:  # waiting ones count: a loop that died before it took any shows none at work
         return "the scheduler", f"no sign of life for {age_ms / 1e3:.1f} s with {rows} images at work or waiting"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from id3pm.errors import Id3pmError, ServerError
 from id3pm.serving.launcher.health import Addresses, Health, Phase
-from id3pm.serving.launcher.health_check import Checkup, Patience, probe
+from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, probe
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.models.logs import Outlet
 from id3pm.serving.protocol.limits import MAX_FAILED_STARTS
@@ -25,7 +25,7 @@ class Supervisor:
         health: What to tell the gateway.
         report: Gets a line for people about every fault and repair; called from the thread, which outlives what it
             raises.
-        patience: See there.
+        health_check_settings: See there.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Supervisor:
         make: Callable[[], TritonServer],
         health: Health,
         report: Callable[[str], None],
-        patience: Patience | None = None,
+        health_check_settings: HealthCheckSettings | None = None,
     ) -> None:
         self.server = make()
         self.ended = threading.Event()
@@ -41,7 +41,7 @@ class Supervisor:
         self._make = make
         self._health = health
         self._report = Outlet(report, health.drops_line)
-        self._patience = Patience() if patience is None else patience
+        self._settings = HealthCheckSettings() if health_check_settings is None else health_check_settings
         self._stopping = threading.Event()
         self._aborted = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -98,14 +98,14 @@ class Supervisor:
             self._thread.join(timeout=_JOIN_S)
 
     def _run(self) -> None:
-        checkup = Checkup(self.server, self._patience)
+        health_check = HealthCheck(self.server, self._settings)
         try:
             while not self._stopping.is_set():
-                self._health.suspicion.wait(self._patience.interval_s)
+                self._health.suspicion.wait(self._settings.interval_s)
                 self._health.suspicion.clear()
-                if self._stopping.is_set() or (fault := checkup.fault()) is None:
+                if self._stopping.is_set() or (fault := health_check.fault()) is None:
                     continue
-                checkup.close()
+                health_check.close()
                 self._health.breaks()
                 died = self.server.poll() is not None
                 self._clean_up()  # first: a report may block
@@ -115,18 +115,18 @@ class Supervisor:
                 if self._health.phase is Phase.DRAINING or not self._replace(fault):
                     self.failure = self.failure or fault
                     return
-                checkup = Checkup(self.server, self._patience)
+                health_check = HealthCheck(self.server, self._settings)
         except BaseException as error:  # unsupervised service is no service
             self.failure = f"supervision failed: {type(error).__name__}: {error}"
             raise
         finally:
-            checkup.close()
+            health_check.close()
             self.ended.set()
 
     def _replace(self, fault: str) -> bool:
         """Starts servers until one is ready; false where it gives up, or is told to stop."""
         for attempt in range(MAX_FAILED_STARTS):
-            if self._stopping.wait(self._patience.backoff_s * 2.0 ** (attempt - 1) if attempt else 0.0):
+            if self._stopping.wait(self._settings.backoff_s * 2.0 ** (attempt - 1) if attempt else 0.0):
                 return False
             began = time.monotonic()
             self._health.restarts += 1
@@ -150,7 +150,7 @@ class Supervisor:
         try:
             server.start()
             server.wait_ready()
-            probe(server, self._patience.start_probe_s)
+            probe(server, self._settings.start_probe_s)
         except BaseException:
             with contextlib.suppress(ServerError, OSError):
                 server.kill()

@@ -14,8 +14,8 @@ from id3pm.formats.images import encode_png, to_chw, to_uint8
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt, parse_receipt
 from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.serving.models.stage_model import StageModel
-from id3pm.serving.models.triton_backend import Call
-from id3pm.serving.protocol.options import Row, per_row
+from id3pm.serving.models.triton_backend import InferenceRequest
+from id3pm.serving.protocol.options import RowOptions, per_row
 from id3pm.serving.protocol.wire import Array, strings, text
 
 MAX_RECEIPT_BYTES = 64 * 1024
@@ -28,7 +28,9 @@ class DenoiserModel(StageModel):
     stage = "base"
     stage_index = STAGE_BASE
 
-    def sample_requests(self, call: Call, rows: Sequence[Row], ids: Sequence[str]) -> list[SampleRequest]:
+    def sample_requests(
+        self, call: InferenceRequest, rows: Sequence[RowOptions], ids: Sequence[str]
+    ) -> list[SampleRequest]:
         """See `StageModel`."""
         embedding = call.tensor("embedding")
 
@@ -57,7 +59,9 @@ class DenoiserModel(StageModel):
 
         return per_row(len(rows), request)
 
-    def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
+    def outputs(
+        self, call: InferenceRequest, requests: Sequence[SampleRequest], samples: Sequence[Sample]
+    ) -> dict[str, Array]:
         """See `StageModel`."""
         made: dict[str, Array] = {}
         if "image_64" in call.wanted:
@@ -66,7 +70,7 @@ class DenoiserModel(StageModel):
             made["receipt_64"] = strings([json.dumps(self._receipt(request)) for request in requests])
         return made
 
-    def _check_vector(self, row: Row) -> None:
+    def _check_vector(self, row: RowOptions) -> None:
         taken = self.manifest.id_vector_model
         if row.id_vector_model is not None and row.id_vector_model != taken:
             raise InvalidOptionError(
@@ -85,7 +89,9 @@ class SuperResolutionModel(StageModel):
     stage = "sr"
     stage_index = STAGE_SR
 
-    def sample_requests(self, call: Call, rows: Sequence[Row], ids: Sequence[str]) -> list[SampleRequest]:
+    def sample_requests(
+        self, call: InferenceRequest, rows: Sequence[RowOptions], ids: Sequence[str]
+    ) -> list[SampleRequest]:
         """See `StageModel`."""
         low_res = to_chw(call.tensor("image_64"))
 
@@ -107,12 +113,14 @@ class SuperResolutionModel(StageModel):
 
         return per_row(len(rows), request)
 
-    def seed_of(self, call: Call, row: int) -> int:
+    def seed_of(self, call: InferenceRequest, row: int) -> int:
         """That of the 64 px image, where its receipt came along: one may have been drawn there."""
         seed = self._receipt_64(call, row).get("seed") if "receipt_64" in call.tensors else None
         return seed if type(seed) is int else super().seed_of(call, row)
 
-    def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
+    def outputs(
+        self, call: InferenceRequest, requests: Sequence[SampleRequest], samples: Sequence[Sample]
+    ) -> dict[str, Array]:
         """See `StageModel`."""
         images = [to_uint8(sample.image) for sample in samples]
         receipts = [json.dumps(self._receipt(call, index, request)) for index, request in enumerate(requests)]
@@ -129,11 +137,11 @@ class SuperResolutionModel(StageModel):
         self.sign_of_life()
         return base64.b64encode(encode_png(image, {PNG_TEXT_KEY: receipt}, generated=True))
 
-    def _receipt(self, call: Call, index: int, request: SampleRequest) -> Receipt:
+    def _receipt(self, call: InferenceRequest, index: int, request: SampleRequest) -> Receipt:
         receipt = self._receipt_so_far(call, index, request.seed)
         return add_stage(receipt, self.manifest, self.engine.description, request.options)
 
-    def _receipt_so_far(self, call: Call, index: int, seed: int) -> Receipt:
+    def _receipt_so_far(self, call: InferenceRequest, index: int, seed: int) -> Receipt:
         """What the 64 px stage said of the image, or a new receipt for an image from elsewhere."""
         if "receipt_64" not in call.tensors:
             return new_receipt(self.manifest.bundle.name, seed, None)
@@ -143,5 +151,5 @@ class SuperResolutionModel(StageModel):
         return receipt
 
     @staticmethod
-    def _receipt_64(call: Call, index: int) -> Receipt:
+    def _receipt_64(call: InferenceRequest, index: int) -> Receipt:
         return parse_receipt(text("receipt_64", call.tensors["receipt_64"][index, 0], MAX_RECEIPT_BYTES))

@@ -15,12 +15,12 @@ from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmErro
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.formats.photo_cost import decoding_s
 from id3pm.sampling.admission import DRAINING
-from id3pm.serving.models.liveness import Pulse
+from id3pm.serving.models.liveness import Liveness
 from id3pm.serving.models.logs import log_to_triton, stop_logging
 from id3pm.serving.models.metrics import FaceMetrics
 from id3pm.serving.models.model_args import threads
 from id3pm.serving.models.photo_queue import PhotoQueue, PhotoRequest
-from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
+from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
 from id3pm.serving.models.worker import Worker
 from id3pm.serving.protocol.options import per_row
 from id3pm.serving.protocol.photo import photo_bytes
@@ -64,7 +64,7 @@ class FaceModel:
         folder = Path(args["model_repository"]) / args["model_version"] / "engine"
         self._stage = FaceStage.load(folder, threads())
         self._metrics = FaceMetrics(pb, args["model_name"])
-        self._pulse = Pulse()
+        self._liveness = Liveness()
         self._draining = False
         self._queue = PhotoQueue()
         self._swept = time.monotonic()
@@ -74,7 +74,7 @@ class FaceModel:
         """Takes one request of the Python backend; it is answered later, exactly once, whatever happens."""
         reply = Reply(self._pb, request)
         try:
-            call = read_call(request)
+            call = read_request(request)
             if "control" in call.tensors:
                 state = self._control(parse_control(call.tensors["control"]), call.owner)
                 reply.send({"status": strings([json.dumps(state)])})
@@ -102,7 +102,7 @@ class FaceModel:
             "waiting": max(requests - 1, 0),
             "paused": 0,
             "in_flight": requests,
-            "loop_age_ms": round(min(self._worker.age_s, self._pulse.age_s) * 1e3),
+            "loop_age_ms": round(min(self._worker.age_s, self._liveness.age_s) * 1e3),
             "step_ms": STEP_MS,
             "steps": self._worker.done,
             "answer_age_ms": 0,
@@ -110,7 +110,7 @@ class FaceModel:
             "draining": self._draining,
         }
 
-    def _enqueue(self, call: Call, reply: Reply) -> None:
+    def _enqueue(self, call: InferenceRequest, reply: Reply) -> None:
         if self._draining:
             raise DrainingError(DRAINING)
         photos = list(call.tensors["photo"].flat) if "photo" in call.tensors else []
@@ -135,10 +135,10 @@ class FaceModel:
 
     def _work(self) -> None:
         """Answers the request whose turn it is; there is none where it was cancelled."""
-        self._pulse.beat()
+        self._liveness.beat()
         self._sweep()
         while (request := self._queue.take()) is not None and self._misjudged(request):
-            self._pulse.beat()
+            self._liveness.beat()
         if request is None:
             return
         taken_s: float | None = None
@@ -184,7 +184,7 @@ class FaceModel:
 
         def alive() -> None:
             nonlocal asked
-            self._pulse.beat()
+            self._liveness.beat()
             if (now := time.monotonic()) - asked > SWEEP_S:
                 asked = now
                 request.ended = request.ended or request.reply.abandoned
@@ -208,7 +208,7 @@ class FaceModel:
 
         def embed(row: int) -> FaceResult:
             self._worker.beat()
-            self._pulse.beat()
+            self._liveness.beat()
             self._check_awaited(request)
             return self._embed(request, photos[row], policies[row])
 

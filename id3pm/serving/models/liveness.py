@@ -11,7 +11,7 @@ LONGEST_PART_S = 20.0
 """Time of a processor that one part of the work may take: what takes longer is taken to turn in circles."""
 
 
-class Pulse:
+class Liveness:
     """Signs of life of one thread: those it gives itself, and the time of a processor that it gets.
 
     A large photograph is decoded within a few calls. How long they last depends on who else wants the processors, so

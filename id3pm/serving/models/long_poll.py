@@ -40,7 +40,7 @@ class Watch:
     until: float = dataclasses.field(default_factory=lambda: time.monotonic() + MAX_WATCH_S)
 
 
-class Watchers:
+class LongPolls:
     """Answers each watch as soon as there is news, or after `MAX_WATCH_S` with what there is.
 
     Args:
@@ -56,7 +56,7 @@ class Watchers:
         self._woken = threading.Condition()  # guards the next three
         self._waiting: list[Watch] = []
         self._changed = self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="watchers", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="long_polls", daemon=True)
         self._thread.start()
 
     def add(self, watch: Watch) -> None:

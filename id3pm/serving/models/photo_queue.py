@@ -12,7 +12,7 @@ from id3pm.errors import OverloadedError
 from id3pm.sampling.admission import has_room
 from id3pm.sampling.batch import Place
 from id3pm.sampling.policy import USUAL_CLASS, standing, take_place
-from id3pm.serving.models.triton_backend import Call, Reply
+from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTO_S, MAX_WAITING_PHOTOS
 from id3pm.serving.protocol.wire import RequestKey
 
@@ -34,7 +34,7 @@ class PhotoRequest:
         ended: Nobody waits for it any more.
     """
 
-    call: Call
+    call: InferenceRequest
     reply: Reply
     size: int
     work_s: float

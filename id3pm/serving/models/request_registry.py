@@ -13,9 +13,9 @@ from id3pm.errors import InvalidInputError
 from id3pm.sampling.request import SampleRequest
 from id3pm.serving.models.logs import shown
 from id3pm.serving.models.pending import PendingRows
-from id3pm.serving.models.triton_backend import Call, Reply
+from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.protocol.limits import KEPT_BYTES, KEPT_S
-from id3pm.serving.protocol.options import Row
+from id3pm.serving.protocol.options import RowOptions
 from id3pm.serving.protocol.wire import OPTIONS_BY_NAME, Array, RequestKey
 
 Outputs = Mapping[str, Array]
@@ -24,7 +24,7 @@ ENTRY_BYTES = 4096
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class Flight:
+class RegisteredRequest:
     """One request, and all who wait for its answer.
 
     Attributes:
@@ -40,7 +40,7 @@ class Flight:
 
     name: str
     content: bytes | None
-    call: Call
+    call: InferenceRequest
     requests: Sequence[SampleRequest]
     pending: PendingRows
     replies: list[Reply]
@@ -66,18 +66,18 @@ class _Answer:
     until: float
 
 
-class Flights:
+class RequestRegistry:
     """Requests in flight, and the answers of the last minute as far as `KEPT_BYTES` go. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._in_flight: dict[str, dict[str, Flight]] = {}  # by id, then by owner
+        self._in_flight: dict[str, dict[str, RegisteredRequest]] = {}  # by id, then by owner
         self._unanswered = 0
         # by owner and id, the oldest first
         self._kept: collections.OrderedDict[tuple[str, str], _Answer] = collections.OrderedDict()
         self._kept_bytes = 0
 
-    def enter(self, flight: Flight) -> Flight | Outputs:
+    def enter(self, registered: RegisteredRequest) -> RegisteredRequest | Outputs:
         """Takes a request with its one reply.
 
         Returns:
@@ -88,44 +88,44 @@ class Flights:
             InvalidInputError: One of the same id and other content is in flight.
         """
         with self._lock:
-            first = self._in_flight.get(flight.name, {}).get(flight.owner)
+            first = self._in_flight.get(registered.name, {}).get(registered.owner)
             if first is not None and not first.pending.failed:  # what has failed is not worth joining: it begins anew
-                if first.content != flight.content:
+                if first.content != registered.content:
                     raise InvalidInputError(
-                        f"request id {shown(flight.name)} is in flight already with other inputs: choose unique ids"
+                        f"request id {shown(registered.name)} is in flight already with other inputs: choose unique ids"
                     )
-                first.replies.extend(flight.replies)
+                first.replies.extend(registered.replies)
                 return first
             self._forget_old()
-            answer = self._kept.get((flight.owner, flight.name))
-            if answer is not None and answer.content == flight.content:
+            answer = self._kept.get((registered.owner, registered.name))
+            if answer is not None and answer.content == registered.content:
                 return answer.outputs
-            self._in_flight.setdefault(flight.name, {})[flight.owner] = flight
+            self._in_flight.setdefault(registered.name, {})[registered.owner] = registered
             self._unanswered += 1
-            return flight
+            return registered
 
-    def leave(self, flight: Flight, outputs: Outputs | None) -> list[Reply]:
-        """Ends a flight, with its outputs or, where it failed, without; its id is free from now on.
+    def leave(self, registered: RegisteredRequest, outputs: Outputs | None) -> list[Reply]:
+        """Ends a registered, with its outputs or, where it failed, without; its id is free from now on.
 
         Returns:
             Whom to answer. Afterwards, `answered` must be called.
         """
         with self._lock:
-            owners = self._in_flight.get(flight.name, {})
-            if owners.get(flight.owner) is flight:
-                del owners[flight.owner]
+            owners = self._in_flight.get(registered.name, {})
+            if owners.get(registered.owner) is registered:
+                del owners[registered.owner]
                 if not owners:
-                    del self._in_flight[flight.name]
-            if outputs is not None and flight.content is not None:
-                self._keep((flight.owner, flight.name), flight.content, outputs)
-            return list(flight.replies)
+                    del self._in_flight[registered.name]
+            if outputs is not None and registered.content is not None:
+                self._keep((registered.owner, registered.name), registered.content, outputs)
+            return list(registered.replies)
 
     def answered(self) -> None:
-        """All who waited for a flight that has left have their answer."""
+        """All who waited for a registered that has left have their answer."""
         with self._lock:
             self._unanswered -= 1
 
-    def find(self, key: RequestKey) -> list[Flight]:
+    def find(self, key: RequestKey) -> list[RegisteredRequest]:
         """The request of this id that is in flight; of several owners where none is named."""
         with self._lock:
             owners = self._in_flight.get(key.id, {})
@@ -133,10 +133,10 @@ class Flights:
                 return list(owners.values())
             return [owners[key.owner]] if key.owner in owners else []
 
-    def all(self) -> list[Flight]:
+    def all(self) -> list[RegisteredRequest]:
         """All requests in flight."""
         with self._lock:
-            return [flight for owners in self._in_flight.values() for flight in owners.values()]
+            return [registered for owners in self._in_flight.values() for registered in owners.values()]
 
     @property
     def unanswered(self) -> int:
@@ -159,7 +159,7 @@ class Flights:
             self._kept_bytes -= oldest.size
 
 
-def content_of(call: Call, rows: Sequence[Row]) -> bytes:
+def content_of(call: InferenceRequest, rows: Sequence[RowOptions]) -> bytes:
     """A hash of what decides the answer: data, parsed options and wanted outputs; not priority and time limit."""
     digest = hashlib.sha256(repr(sorted(call.wanted)).encode())
     for name, tensor in sorted(call.tensors.items()):

@@ -28,15 +28,15 @@ from id3pm.sampling.presets import PRESETS
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
-from id3pm.serving.models.long_poll import Watch, Watchers
+from id3pm.serving.models.long_poll import LongPolls, Watch
 from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
 from id3pm.serving.models.model_args import compute_lock, device_of, parameter, threads
 from id3pm.serving.models.pending import Outcome, PendingRows
-from id3pm.serving.models.request_registry import Flight, Flights, content_of
+from id3pm.serving.models.request_registry import RegisteredRequest, RequestRegistry, content_of
 from id3pm.serving.models.seeds import drawn_seed
-from id3pm.serving.models.triton_backend import Call, Reply, code_of, limit_strings, read_call
+from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
 from id3pm.serving.models.worker import Worker
-from id3pm.serving.protocol.options import Row, parse_rows
+from id3pm.serving.protocol.options import RowOptions, parse_rows
 from id3pm.serving.protocol.wire import STAGES, Array, Control, RequestKey, Stage, parse_control, passed_on, strings
 
 logger = logging.getLogger(__name__)
@@ -46,15 +46,15 @@ _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per reque
 class _StageObserver(Observer):
     """Takes what the scheduler tells to the metrics, and wakes those who watch."""
 
-    def __init__(self, metrics: StageMetrics, watchers: Watchers) -> None:
+    def __init__(self, metrics: StageMetrics, long_polls: LongPolls) -> None:
         self._metrics = metrics
-        self._watchers = watchers
+        self._long_polls = long_polls
 
     def stepped(self, rows: Sequence[SampledRow]) -> None:
         for row in rows:
             if row.step == 1:
                 self._metrics.first_step(row)
-        self._watchers.changed()
+        self._long_polls.changed()
 
     def ended(self, row: SampledRow, outcome: Sample | Id3pmError) -> None:
         self._metrics.row_ended(row, outcome)
@@ -91,8 +91,8 @@ class StageModel(abc.ABC):
         self.engine = load_engine(folder, device_of(args, self.manifest.target), threads())
         cost = warm_up(self.engine, max_rows)
         self._metrics = StageMetrics(pb, args["model_name"])
-        self._flights = Flights()
-        self._watchers = Watchers(self._has_news, self._progress)
+        self._registry = RequestRegistry()
+        self._long_polls = LongPolls(self._has_news, self._progress)
         self._scheduler = StepScheduler(
             MeteredEngine(self.engine, self._metrics),
             self.manifest.diffusion,
@@ -101,7 +101,7 @@ class StageModel(abc.ABC):
             max_waiting=parameter(args, "max_waiting"),
             max_backlog_s=parameter(args, "max_backlog_s"),
             cost=cost,
-            observer=_StageObserver(self._metrics, self._watchers),
+            observer=_StageObserver(self._metrics, self._long_polls),
             compute_lock=compute_lock(self.manifest.target, STAGES.index(self.stage), len(STAGES)),
         )
         self._serial = itertools.count(1)
@@ -112,14 +112,16 @@ class StageModel(abc.ABC):
         logger.info("%s: a step of 1 row takes %.3g s", args["model_name"], cost.step_s(1))
 
     @abc.abstractmethod
-    def sample_requests(self, call: Call, rows: Sequence[Row], ids: Sequence[str]) -> list[SampleRequest]:
+    def sample_requests(
+        self, call: InferenceRequest, rows: Sequence[RowOptions], ids: Sequence[str]
+    ) -> list[SampleRequest]:
         """One request to the scheduler per row.
 
         Raises:
             InvalidInputError: An input breaks a rule.
         """
 
-    def seed_of(self, call: Call, row: int) -> int:
+    def seed_of(self, call: InferenceRequest, row: int) -> int:
         """The seed of an image for which none was sent.
 
         Raises:
@@ -128,7 +130,9 @@ class StageModel(abc.ABC):
         return drawn_seed(call.id, row)
 
     @abc.abstractmethod
-    def outputs(self, call: Call, requests: Sequence[SampleRequest], samples: Sequence[Sample]) -> dict[str, Array]:
+    def outputs(
+        self, call: InferenceRequest, requests: Sequence[SampleRequest], samples: Sequence[Sample]
+    ) -> dict[str, Array]:
         """The output tensors that were asked for, from the finished samples of all rows."""
 
     def sign_of_life(self) -> None:
@@ -139,7 +143,7 @@ class StageModel(abc.ABC):
         """Takes one request of the Python backend; it is answered later, exactly once, whatever happens."""
         reply = Reply(self._pb, request)
         try:
-            call = read_call(request)
+            call = read_request(request)
             if "control" in call.tensors:
                 self._control(parse_control(call.tensors["control"]), call, reply)
             else:
@@ -148,17 +152,17 @@ class StageModel(abc.ABC):
             self._fail(reply, error)
 
     def close(self) -> None:
-        """Finishes what is in flight within Triton's patience, then frees the engine."""
+        """Finishes what is in flight within Triton's health_check_settings, then frees the engine."""
         ended = self._scheduler.close()
         self._answers.close()
-        self._watchers.close()
+        self._long_polls.close()
         self._stopping.set()
         self._housekeeper.join(timeout=5.0)
         if ended:  # else an engine call hangs, and freeing its memory would crash
             self.engine.close()
         stop_logging(self._log)
 
-    def _enqueue(self, call: Call, reply: Reply) -> None:
+    def _enqueue(self, call: InferenceRequest, reply: Reply) -> None:
         if "deadline_64" in call.wanted:  # each caller's own, also where he gets what was made for another
             reply.own["deadline_64"] = passed_on(call.deadline, call.rows)
         serial = next(self._serial)
@@ -173,52 +177,54 @@ class StageModel(abc.ABC):
             self.manifest.attribute_set,
             lambda row: self.seed_of(call, row),
         )
-        flight = Flight(
+        registered = RegisteredRequest(
             name=name,
             requests=self.sample_requests(call, parsed, ids),  # first: it checks what is hashed then
             content=content_of(call, parsed) if call.id else None,
             call=call,
-            pending=PendingRows(call.rows, lambda outcome: self._answers.put(lambda: self._answer(flight, outcome))),
+            pending=PendingRows(
+                call.rows, lambda outcome: self._answers.put(lambda: self._answer(registered, outcome))
+            ),
             replies=[reply],
         )
-        entered = self._flights.enter(flight)
-        if not isinstance(entered, Flight):
+        entered = self._registry.enter(registered)
+        if not isinstance(entered, RegisteredRequest):
             self._metrics.joined("recent")
             self._send([reply], entered)
-        elif entered is not flight:
+        elif entered is not registered:
             self._metrics.joined("in_flight")
             logger.info("request %s came again and joins the one in flight", shown(name))
             for request in entered.requests:  # the work takes until the most patient one gives up
                 self._scheduler.extend(request.id, call.deadline)
         else:
             try:
-                collectors = map(flight.pending.collector, range(call.rows))
-                self._scheduler.submit_all(list(zip(flight.requests, collectors, strict=True)))
-                flight.submitted = True
+                collectors = map(registered.pending.collector, range(call.rows))
+                self._scheduler.submit_all(list(zip(registered.requests, collectors, strict=True)))
+                registered.submitted = True
             except Exception as error:
-                flight.pending.end(error)
-            if flight.pending.failed:  # also where its callers have left meanwhile
-                for request in flight.requests:
+                registered.pending.end(error)
+            if registered.pending.failed:  # also where its callers have left meanwhile
+                for request in registered.requests:
                     self._scheduler.cancel(request.id)
 
-    def _answer(self, flight: Flight, outcome: Outcome) -> None:
+    def _answer(self, registered: RegisteredRequest, outcome: Outcome) -> None:
         """Answers a request; runs in the answering thread."""
         try:
-            for request in flight.requests:  # after an error of one row, nobody waits for its siblings
+            for request in registered.requests:  # after an error of one row, nobody waits for its siblings
                 self._scheduler.cancel(request.id)
             if isinstance(outcome, Exception):
                 raise outcome
-            outputs = self.outputs(flight.call, flight.requests, outcome)
+            outputs = self.outputs(registered.call, registered.requests, outcome)
         except Exception as error:
-            for reply in self._flights.leave(flight, None):
+            for reply in self._registry.leave(registered, None):
                 self._fail(reply, error)
         else:
-            seconds = time.monotonic() - flight.arrived
-            logger.info("request %s: %d images in %.3g s", shown(flight.name), len(flight.requests), seconds)
-            self._send(self._flights.leave(flight, outputs), outputs)
+            seconds = time.monotonic() - registered.arrived
+            logger.info("request %s: %d images in %.3g s", shown(registered.name), len(registered.requests), seconds)
+            self._send(self._registry.leave(registered, outputs), outputs)
         finally:
-            self._flights.answered()
-            self._watchers.changed()
+            self._registry.answered()
+            self._long_polls.changed()
 
     def _send(self, replies: Sequence[Reply], outputs: Mapping[str, Array]) -> None:
         for _ in replies:
@@ -235,8 +241,8 @@ class StageModel(abc.ABC):
         self._metrics.flush()
         reply.fail(error)
 
-    def _control(self, control: Control, call: Call, reply: Reply) -> None:
-        """Answers a control request: now, or from the watchers' thread where there are pictures to encode."""
+    def _control(self, control: Control, call: InferenceRequest, reply: Reply) -> None:
+        """Answers a control request: now, or from the long_polls' thread where there are pictures to encode."""
         key = RequestKey(call.owner, control.request_id)
         if control.op in ("watch", "progress"):
             watch = Watch(
@@ -247,7 +253,7 @@ class StageModel(abc.ABC):
                 caller=call.caller,
             )
             at_once = control.op == "progress"
-            self._watchers.add(dataclasses.replace(watch, until=time.monotonic()) if at_once else watch)
+            self._long_polls.add(dataclasses.replace(watch, until=time.monotonic()) if at_once else watch)
             return
         reply.send({"status": strings([json.dumps(self._state(control, key))])})
 
@@ -255,9 +261,9 @@ class StageModel(abc.ABC):
         if control.op == "describe":
             return self._description()
         if control.op == "cancel":
-            found = self._flights.find(key)
-            for flight in found:
-                self._end(flight, "the request was cancelled")
+            found = self._registry.find(key)
+            for registered in found:
+                self._end(registered, "the request was cancelled")
             return {"id": key.id, "found": bool(found)}
         if control.op == "drain":
             logger.info("draining: new requests are refused")
@@ -285,7 +291,7 @@ class StageModel(abc.ABC):
             "active": status.active,
             "waiting": status.waiting,
             "paused": status.paused,
-            "in_flight": self._flights.unanswered,
+            "in_flight": self._registry.unanswered,
             "loop_age_ms": round(status.loop_age_s * 1e3),
             "step_ms": round(status.step_s * 1e3, 3),
             "steps": status.steps,
@@ -294,29 +300,29 @@ class StageModel(abc.ABC):
             "draining": status.draining,
         }
 
-    def _end(self, flight: Flight, reason: str) -> None:
+    def _end(self, registered: RegisteredRequest, reason: str) -> None:
         """Frees the rows of a request at once, and answers all who wait for it."""
-        flight.pending.end(CancelledError(reason))
-        for request in flight.requests:
+        registered.pending.end(CancelledError(reason))
+        for request in registered.requests:
             self._scheduler.cancel(request.id)
 
-    def _submitted(self, key: RequestKey) -> Flight | None:
+    def _submitted(self, key: RequestKey) -> RegisteredRequest | None:
         """A request in flight that has rows; without rows yet, it would look as if it were done."""
-        return next((flight for flight in self._flights.find(key) if flight.submitted), None)
+        return next((registered for registered in self._registry.find(key) if registered.submitted), None)
 
     def _has_news(self, key: RequestKey, after_step: int) -> bool:
-        flight = self._submitted(key)
-        if flight is None:
+        registered = self._submitted(key)
+        if registered is None:
             return True
-        rows = (self._scheduler.progress(request.id, preview=False) for request in flight.requests)
+        rows = (self._scheduler.progress(request.id, preview=False) for request in registered.requests)
         return any(row is not None and row.step > after_step for row in rows)
 
     def _progress(self, key: RequestKey, preview: bool = True) -> dict[str, Any]:
         """How far the rows of a request are: JSON-ready."""
-        flight = self._submitted(key)
-        if flight is None:
+        registered = self._submitted(key)
+        if registered is None:
             return {"id": key.id, "found": False}
-        rows = [self._row_progress(request.id, preview) for request in flight.requests]
+        rows = [self._row_progress(request.id, preview) for request in registered.requests]
         return {"id": key.id, "found": True, "rows": rows}
 
     def _row_progress(self, row_id: str, preview: bool) -> dict[str, Any]:
@@ -332,6 +338,6 @@ class StageModel(abc.ABC):
         while not self._stopping.wait(_HOUSEKEEPING_S):
             self._metrics.show(self._scheduler.status())
             self._metrics.flush()
-            for flight in self._flights.all():
-                if flight.abandoned:
-                    self._end(flight, "the caller cancelled the request or went away")
+            for registered in self._registry.all():
+                if registered.abandoned:
+                    self._end(registered, "the caller cancelled the request or went away")

@@ -42,7 +42,7 @@ _LEVELS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Call:
+class InferenceRequest:
     """A request as the models see it: copies, for Triton's memory is gone when `execute` returns.
 
     Attributes:
@@ -84,7 +84,7 @@ class Call:
         return self.tensors[name]
 
 
-def read_call(request: Any) -> Call:
+def read_request(request: Any) -> InferenceRequest:
     """A request of the Python backend.
 
     Raises:
@@ -109,7 +109,7 @@ def read_call(request: Any) -> Call:
     tensors = {tensor.name(): _copied(tensor) for tensor in request.inputs()}
     limits = [time.monotonic() + timeout_us / 1e6 if timeout_us else None]
     limits += [passed_deadline(tensors.pop(name)) for name in DEADLINE_IN if name in tensors]
-    return Call(
+    return InferenceRequest(
         id=request.request_id(),
         tensors=tensors,
         parameters=parameters,
@@ -130,7 +130,7 @@ def _copied(tensor: Any) -> Array:
 
 
 class _TooMany(np.ndarray[Any, Any]):
-    """Stands for more strings than are read: takes any shape, to be refused for its size by `read_call`."""
+    """Stands for more strings than are read: takes any shape, to be refused for its size by `read_request`."""
 
     def reshape(self, *shape: Any, **order: Any) -> Any:
         """As many empty strings as wanted, which take no memory."""

@@ -1,4 +1,4 @@
-"""Options of a request, checked: one `Row` per image."""
+"""Options of a request, checked: one `RowOptions` per image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TRITON_PREFIXES = ("triton_", "x-")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
+class RowOptions:
     """The checked values of one image.
 
     Attributes:
@@ -62,7 +62,7 @@ def parse_rows(
     defaults: SamplingOptions,
     attribute_set: AttributeSet | None = None,
     seed_of: Callable[[int], int] | None = None,
-) -> list[Row]:
+) -> list[RowOptions]:
     """The options of every image of a request.
 
     Args:
@@ -147,13 +147,15 @@ def _at(sent: Mapping[str, list[Any]], index: int) -> dict[str, Any]:
     return {name: values[index] for name, values in sent.items()}
 
 
-def _row(stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions, attribute_set: AttributeSet | None) -> Row:
+def _row(
+    stage: Stage, values: Mapping[str, Any], defaults: SamplingOptions, attribute_set: AttributeSet | None
+) -> RowOptions:
     seed, priority = values["seed"], values.get("priority", 1)
     if not 0 <= seed <= MAX_SEED:
         raise InvalidOptionError(f"seed={seed}: must be between 0 and {MAX_SEED}")
     if not 0 <= priority <= MAX_PRIORITY:
         raise InvalidOptionError(f"priority={priority}: must be between 0 (first) and {MAX_PRIORITY} (last)")
-    return Row(
+    return RowOptions(
         seed=seed,
         priority=priority,
         options=_sampling_options(stage, values, defaults),

@@ -14,7 +14,7 @@ from aiohttp import web
 from fake_stages import PNG, FakeStages
 
 from id3pm.serving.gateway import sse as event_stream
-from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.request import parse_object
@@ -35,8 +35,8 @@ def served(play: Play, heartbeat_s: float = 10.0, write_s: float = 10.0, **stage
             def get(self) -> FakeStages:
                 return stages
 
-        flights = Flights(counters)
-        events = EventStream(OneUpstream(), flights, heartbeat_s, write_s)  # type: ignore[arg-type]
+        in_flight = InFlight(counters)
+        events = EventStream(OneUpstream(), in_flight, heartbeat_s, write_s)  # type: ignore[arg-type]
 
         async def handler(request: web.Request) -> web.StreamResponse:
             try:
@@ -55,7 +55,7 @@ def served(play: Play, heartbeat_s: float = 10.0, write_s: float = 10.0, **stage
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
             await play(session, f"http://{host}:{port}/", stages, counters)
         await runner.cleanup()
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(run())
 

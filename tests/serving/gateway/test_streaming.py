@@ -11,7 +11,7 @@ import pytest
 from fake_stages import PNG, PREVIEW, FakeStages, element
 
 from id3pm.serving.gateway.origin import Origin
-from id3pm.serving.gateway.streaming import read_wish, tell_story
+from id3pm.serving.gateway.streaming import read_stream_request, stream_image
 from id3pm.serving.protocol.status import RefusedError
 
 VECTOR = [0.5] * 128
@@ -24,8 +24,8 @@ def story(stages_of: Mapping[str, Any], model: str = "id3pm", **body: Any) -> tu
 
     async def play() -> FakeStages:
         stages = FakeStages(**stages_of)
-        wish = read_wish(Origin("a", "b"), model, {**source, "seed": 7, **body}, "made-up")
-        await asyncio.wait_for(tell_story(wish, stages, lambda name, data: told.append((name, data))), 20)
+        stream = read_stream_request(Origin("a", "b"), model, {**source, "seed": 7, **body}, "made-up")
+        await asyncio.wait_for(stream_image(stream, stages, lambda name, data: told.append((name, data))), 20)
         return stages
 
     return asyncio.run(play()), told
@@ -95,8 +95,8 @@ def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
 
     async def play() -> list[str]:
         told: list[str] = []
-        wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": VECTOR, "seed": 1}, "x")
-        await tell_story(wish, Blind(step_s=0.01), lambda name, data: told.append(name))
+        stream = read_stream_request(Origin("a", "b"), "id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        await stream_image(stream, Blind(step_s=0.01), lambda name, data: told.append(name))
         return told
 
     assert asyncio.run(play()) == ["image_64", "image"]
@@ -113,9 +113,9 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
             return {"id": words[1], "found": way in rows, "rows": rows.get(way)}
 
     async def play() -> int:
-        wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": VECTOR, "seed": 1}, "x")
+        stream = read_stream_request(Origin("a", "b"), "id3pm", {"embedding": VECTOR, "seed": 1}, "x")
         stages = Crowded(steps=8, step_s=0.1)
-        await tell_story(wish, stages, lambda name, data: None)
+        await stream_image(stream, stages, lambda name, data: None)
         return len(stages.watches)
 
     assert asyncio.run(play()) < 25, "in two times 0.9 s"
@@ -150,21 +150,21 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
 )
 def test_what_no_stage_could_understand_is_refused(model: str, body: dict[str, Any], reason: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        read_wish(Origin("a", "b"), model, body, "x")
+        read_stream_request(Origin("a", "b"), model, body, "x")
     assert caught.value.code == "INVALID_ARGUMENT" and reason in str(caught.value)
 
 
 def test_numbers_without_a_place_in_64_bits_reach_the_stage_which_knows_the_rule() -> None:
-    wish = read_wish(Origin("a", "b"), "id3pm", {"embedding": [10**400, *VECTOR], "seed": 2**63}, "x")
-    assert wish.message.parameters["seed"].string_param == str(2**63)
-    assert wish.message.raw_input_contents[0][:4] == struct.pack("<f", float("inf"))
+    stream = read_stream_request(Origin("a", "b"), "id3pm", {"embedding": [10**400, *VECTOR], "seed": 2**63}, "x")
+    assert stream.message.parameters["seed"].string_param == str(2**63)
+    assert stream.message.raw_input_contents[0][:4] == struct.pack("<f", float("inf"))
 
 
 def test_null_is_as_good_as_left_out() -> None:
-    wish = read_wish(
+    stream = read_stream_request(
         Origin("a", "b"), "id3pm", {"embedding": VECTOR, "steps": None, "parameters": {"sampler": None}}, "x"
     )
-    assert [tensor.name for tensor in wish.message.inputs] == ["embedding"] and not wish.message.parameters
+    assert [tensor.name for tensor in stream.message.inputs] == ["embedding"] and not stream.message.parameters
 
 
 def test_the_time_limit_counts_once_for_all_stages() -> None:
@@ -182,8 +182,8 @@ def test_a_stage_that_would_begin_after_the_deadline_is_not_asked() -> None:
 
     async def play() -> None:
         body = {"photo": "cGhvdG8=", "seed": 1, "timeout": 300_000}
-        wish = read_wish(Origin("a", "b"), "id3pm_photo", body, "x")
-        await tell_story(wish, stages, lambda name, data: None)
+        stream = read_stream_request(Origin("a", "b"), "id3pm_photo", body, "x")
+        await stream_image(stream, stages, lambda name, data: None)
 
     with pytest.raises(RefusedError, match="the deadline passed before super_resolution could begin") as caught:
         asyncio.run(play())

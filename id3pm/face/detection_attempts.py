@@ -92,7 +92,7 @@ class Square:
         return max(int(self.size * ratio), 1), self.size
 
 
-def looks(longer_side: int, at_own_size: bool, detection_size: int | None) -> tuple[Look, ...]:
+def detection_attempts(longer_side: int, at_own_size: bool, detection_size: int | None) -> tuple[Look, ...]:
     """Attempts in order; the next one is made only for pictures in which no face was found so far.
 
     Where the FR model's manifest gives a `detection_size`, the first attempt is a `Square` of that size. With a

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import id3pm.serving.gateway.in_flight as flights_module
-from id3pm.serving.gateway.in_flight import Flights
+from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.protocol.status import RefusedError
@@ -47,8 +47,8 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("waited in vain")
 
 
-async def start(flights: Flights, triton: Any) -> asyncio.Task[str]:
-    task = asyncio.ensure_future(flights.fly(A, triton, triton.infer()))
+async def start(in_flight: InFlight, triton: Any) -> asyncio.Task[str]:
+    task = asyncio.ensure_future(in_flight.run(A, triton, triton.infer()))
     await asyncio.sleep(0.01)
     return task
 
@@ -62,12 +62,12 @@ async def go_away(task: asyncio.Task[str]) -> None:
 def test_an_answered_request_is_told_to_nobody() -> None:
     async def play() -> None:
         counters = Counters()
-        flights, triton = Flights(counters), Triton()
-        task = await start(flights, triton)
+        in_flight, triton = InFlight(counters), Triton()
+        task = await start(in_flight, triton)
         assert counters.in_flight == 1
         triton.work.set_result("image")
         assert await task == "image"
-        await flights.close()
+        await in_flight.close()
         assert (counters.in_flight, counters.disconnects, triton.cancels) == (0, 0, [])
 
     asyncio.run(play())
@@ -76,37 +76,37 @@ def test_an_answered_request_is_told_to_nobody() -> None:
 def test_a_caller_that_goes_cancels_all_stages() -> None:
     async def play() -> None:
         counters = Counters()
-        flights, triton = Flights(counters), Triton()
-        await go_away(await start(flights, triton))
+        in_flight, triton = InFlight(counters), Triton()
+        await go_away(await start(in_flight, triton))
         await until(triton.work.done)
         assert set(triton.cancels) == {("face_embedding", "a"), ("denoiser_64", "a"), ("super_resolution", "a")}
         assert (counters.in_flight, counters.disconnects) == (0, 1)
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())
 
 
 def test_a_request_between_two_stages_is_cancelled_when_the_next_one_knows_it() -> None:
     async def play() -> None:
-        flights, triton = Flights(Counters()), Triton(known_from=2)
-        await go_away(await start(flights, triton))
+        in_flight, triton = InFlight(Counters()), Triton(known_from=2)
+        await go_away(await start(in_flight, triton))
         await until(triton.work.done)
         assert len(triton.cancels) == 9
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())
 
 
 def test_while_another_caller_waits_for_the_same_request_it_goes_on() -> None:
     async def play() -> None:
-        flights, triton = Flights(Counters()), Triton()
-        first, second = await start(flights, triton), await start(flights, triton)
+        in_flight, triton = InFlight(Counters()), Triton()
+        first, second = await start(in_flight, triton), await start(in_flight, triton)
         await go_away(first)
         await asyncio.sleep(0.05)
         assert triton.cancels == []
         triton.work.set_result("image")
         assert await second == "image"
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())
 
@@ -119,15 +119,15 @@ def test_a_retry_of_the_same_id_waits_for_the_cancel_that_is_on_its_way() -> Non
             return answer
 
     async def play() -> None:
-        flights, triton, again = Flights(Counters()), Slow(), Triton()
-        await go_away(await start(flights, triton))
+        in_flight, triton, again = InFlight(Counters()), Slow(), Triton()
+        await go_away(await start(in_flight, triton))
         began = asyncio.get_running_loop().time()
-        retry = asyncio.ensure_future(flights.fly(A, again, again.infer()))  # type: ignore[arg-type]
+        retry = asyncio.ensure_future(in_flight.run(A, again, again.infer()))  # type: ignore[arg-type]
         again.work.set_result("image")
         assert await retry == "image"
         assert triton.work.done() and asyncio.get_running_loop().time() - began > 0.05
         assert again.cancels == []
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())
 
@@ -137,14 +137,14 @@ def test_what_is_wanted_again_is_not_looked_for_any_more() -> None:
 
     async def play() -> None:
         counters = Counters()
-        flights, triton = Flights(counters), Triton(known_from=1000)
-        await go_away(await start(flights, triton))
-        retry = await start(flights, triton)
+        in_flight, triton = InFlight(counters), Triton(known_from=1000)
+        await go_away(await start(in_flight, triton))
+        retry = await start(in_flight, triton)
         await asyncio.sleep(0.5)
         assert len(triton.cancels) == 3, "none after the retry"
         triton.work.set_result("image")
         assert await retry == "image" and counters.in_flight == 0
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())
 
@@ -162,10 +162,10 @@ def test_a_request_is_looked_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyP
             return await super().control(model, *words, origin=origin)
 
     async def play() -> None:
-        flights, triton = Flights(Counters()), Busy(known_from=30)
-        await go_away(await start(flights, triton))
+        in_flight, triton = InFlight(Counters()), Busy(known_from=30)
+        await go_away(await start(in_flight, triton))
         await until(triton.work.done)
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())
 
@@ -174,7 +174,7 @@ def test_nobody_is_left_who_samples_for_nobody() -> None:
     """Somebody goes, comes back, and goes again: both of his requests are ended, whichever arrives first."""
 
     async def play() -> None:
-        flights, first, second = Flights(Counters()), Triton(known_from=1), Triton(known_from=1)
+        in_flight, first, second = InFlight(Counters()), Triton(known_from=1), Triton(known_from=1)
 
         async def control(model: str, *words: str, origin: Origin) -> dict[str, Any]:
             one = await Triton.control(first, model, *words, origin=origin)
@@ -182,11 +182,11 @@ def test_nobody_is_left_who_samples_for_nobody() -> None:
 
         triton: Any = SimpleNamespace(control=control)
         for one in (first, second):
-            task = asyncio.ensure_future(flights.fly(A, triton, one.infer()))
+            task = asyncio.ensure_future(in_flight.run(A, triton, one.infer()))
             await asyncio.sleep(0.01)
             await go_away(task)
         await until(lambda: first.work.done() and second.work.done())
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())
 
@@ -200,10 +200,10 @@ def test_work_that_ended_with_its_triton_needs_no_cancel() -> None:
             raise RefusedError("UNAVAILABLE", "the server is being restarted: retry after 1 s")
 
     async def play() -> None:
-        flights, triton = Flights(Counters()), Gone()
-        await go_away(await start(flights, triton))
+        in_flight, triton = InFlight(Counters()), Gone()
+        await go_away(await start(in_flight, triton))
         await asyncio.sleep(0.5)
         assert len(triton.cancels) == 3
-        await flights.close()
+        await in_flight.close()
 
     asyncio.run(play())

@@ -16,7 +16,7 @@ import pytest
 from made_up_triton import Front
 
 from id3pm.errors import ConfigError
-from id3pm.serving.gateway.access_log import Journal, note
+from id3pm.serving.gateway.access_log import AccessLog, note
 from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.gateway import GatewayOptions
 
@@ -61,23 +61,23 @@ def test_work_and_refusals_are_logged_with_id_and_caller_and_without_what_was_se
 
 def test_a_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     file = tmp_path / "access.log"
-    journal = Journal(str(file))
+    access_log = AccessLog(str(file))
     for name in ("before", "after"):
-        entry = journal.begin("http", "POST /", "127.0.0.1")
+        entry = access_log.begin("http", "POST /", "127.0.0.1")
         note(model="id3pm", id=name)
-        journal.end(entry, "200")
+        access_log.end(entry, "200")
         if name == "before":
             file.rename(tmp_path / "access.log.1")
-    journal.close()
+    access_log.close()
     assert [lines(tmp_path / name, 1)[0]["id"] for name in ("access.log.1", "access.log")] == ["before", "after"]
 
 
 def test_line_breaks_in_an_id_stay_inside_the_line(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path / "log"))
-    entry = journal.begin("grpc", "ModelInfer", "ipv4:127.0.0.1:1")
+    access_log = AccessLog(str(tmp_path / "log"))
+    entry = access_log.begin("grpc", "ModelInfer", "ipv4:127.0.0.1:1")
     note(model="id3pm", id='x\n{"caller": "root"}')
-    journal.end(entry, "OK")
-    journal.close()
+    access_log.end(entry, "OK")
+    access_log.close()
     assert [line["id"] for line in lines(tmp_path / "log", 1)] == ['x\n{"caller": "root"}']
 
 
@@ -123,14 +123,14 @@ def test_a_folder_that_has_gone_costs_lines_and_no_request_and_its_return_is_see
 
 def test_a_log_that_cannot_be_opened_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--access-log .*No such file"):
-        Journal(str(tmp_path / "missing" / "access.log"))
+        AccessLog(str(tmp_path / "missing" / "access.log"))
 
 
 def test_a_line_has_a_bound_whatever_a_request_says_of_itself(tmp_path: Path) -> None:
     file = tmp_path / "access.log"
-    journal = Journal(str(file))
-    entry = journal.begin("grpc", "ModelInfer", "ipv4:127.0.0.1:1")
+    access_log = AccessLog(str(file))
+    entry = access_log.begin("grpc", "ModelInfer", "ipv4:127.0.0.1:1")
     note(caller="studio", model="m" * 10_000_000, id="\U0001f600" * 256)
-    journal.end(entry, "NOT_FOUND")
-    journal.close()
+    access_log.end(entry, "NOT_FOUND")
+    access_log.close()
     assert len(file.read_bytes()) < 6_000

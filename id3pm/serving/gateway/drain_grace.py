@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from id3pm.serving.gateway.request import Asked
+from id3pm.serving.gateway.request import RequestInfo
 from id3pm.serving.protocol.wire import RequestKey
 
 PATIENCE_S = 2.0
@@ -13,7 +13,7 @@ PATIENCE_S = 2.0
 _FIRST, _SECOND = "denoiser_64", "super_resolution"
 
 
-class Sequels:
+class DrainGrace:
     """Knows whose 64 px image has just been answered, so that a server that drains lets the image be finished.
 
     Args:
@@ -24,14 +24,14 @@ class Sequels:
         self._clock = clock
         self._until: dict[RequestKey, float] = {}
 
-    def answered(self, owner: str, asked: Asked) -> None:
+    def answered(self, owner: str, asked: RequestInfo) -> None:
         """Work was answered with success."""
         now = self._clock()
         self._until = {name: until for name, until in self._until.items() if until > now}
         if asked.model == _FIRST and asked.control is None:
             self._until[RequestKey(owner, asked.id)] = now + PATIENCE_S
 
-    def include(self, owner: str, asked: Asked) -> bool:
+    def include(self, owner: str, asked: RequestInfo) -> bool:
         """Whether a request goes on with an image that was begun here; true once for each."""
         key = RequestKey(owner, asked.id)
         begun = asked.model == _SECOND and asked.control is None and key in self._until

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from stand_in_triton import StandInEngine, StandInRequest, control, good, state_of, wait_until
 
-from id3pm.serving.models import long_poll as watchers
+from id3pm.serving.models import long_poll as long_polls
 from id3pm.serving.models import stage_model as stage
 from id3pm.serving.models.diffusion_stages import DenoiserModel
 
@@ -139,7 +139,7 @@ def test_a_cancel_is_news(model: DenoiserModel, stepping: Stepping) -> None:
 def test_a_watch_without_news_is_answered_in_time(
     model: DenoiserModel, stepping: Stepping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchers, "MAX_WATCH_S", 0.2)
+    monkeypatch.setattr(long_polls, "MAX_WATCH_S", 0.2)
     model.accept(good(id="work"))
     start = time.monotonic()
     (row,) = state_of(watch(model, "work", "0"))["rows"]
@@ -149,7 +149,7 @@ def test_a_watch_without_news_is_answered_in_time(
 def test_too_many_watches_become_plain_polls(
     model: DenoiserModel, stepping: Stepping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchers, "MAX_WATCHERS", 1)
+    monkeypatch.setattr(long_polls, "MAX_WATCHERS", 1)
     model.accept(good(id="work"))
     first = watch(model, "work", "0")
     assert state_of(watch(model, "work", "0"))["rows"][0]["step"] == 0
@@ -197,7 +197,7 @@ def test_encoding_pictures_for_progress_holds_nobody_up(
     assert state_of(ping)["in_flight"] == 1 and not any(poll.responses for poll in polls)
     allowed.set()
     assert all(state_of(poll)["rows"][0]["preview_png"] for poll in polls)
-    assert set(threads) == {"watchers"}
+    assert set(threads) == {"long_polls"}
 
 
 def test_who_is_one_too_many_gets_no_picture(
@@ -207,7 +207,7 @@ def test_who_is_one_too_many_gets_no_picture(
     encoding: tuple[threading.Event, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watchers, "MAX_WATCHERS", 0)
+    monkeypatch.setattr(long_polls, "MAX_WATCHERS", 0)
     model.accept(good(id="work"))
     stepping.step()
     wait_until(lambda: engine.calls == 5)
@@ -220,6 +220,6 @@ def test_a_look_that_fails_does_not_end_the_thread_of_the_watchers(
 ) -> None:
     model.accept(good(id="work"))
     with monkeypatch.context() as broken:
-        broken.setattr(model._watchers, "_news", lambda request_id, after_step: 1 / 0)
+        broken.setattr(model._long_polls, "_news", lambda request_id, after_step: 1 / 0)
         assert state_of(watch(model, "work", "900"))["found"]
     assert state_of(watch(model, "nobody", "-1")) == {"id": "nobody", "found": False}

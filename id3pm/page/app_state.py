@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from id3pm.page import html, served, space
-from id3pm.page.kindness import Notice, PageError, kindly
 from id3pm.page.people import Person, Vector, Yardstick, measure, meet, sample_files
 from id3pm.page.runs import Run, Tile
 from id3pm.page.settings import MAX_SEED
+from id3pm.page.user_messages import Notice, PageError, kindly
 from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES
 from id3pm_client import AsyncClient, InvalidRequestError
 
@@ -26,7 +26,7 @@ _CLOSING_S = 10.0
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-class Desk:
+class AppState:
     """The page's connection to the service. Belongs to the event loop that first asks for its client.
 
     Attributes:

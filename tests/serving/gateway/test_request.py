@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import ANYBODY, MODELS, Access
 from id3pm.serving.gateway.json_body import MAX_PARTS, parse_object
-from id3pm.serving.gateway.request import Asked, Request, read_json, read_message
+from id3pm.serving.gateway.request import Request, RequestInfo, read_json, read_message
 from id3pm.serving.protocol.status import RefusedError
 
 SEED = {"name": "seed", "shape": [1, 1], "datatype": "INT64", "data": [1]}
@@ -40,7 +40,7 @@ def test_a_request_without_id_gets_one(body: bytes) -> None:
 
 def test_an_id_stays() -> None:
     request = read(b'{"id": "mine", "eta": 0.5}', model="id3pm", generate=True)
-    assert request.asked == Asked("id3pm", "mine") and request.message.id == "mine"
+    assert request.asked == RequestInfo("id3pm", "mine") and request.message.id == "mine"
 
 
 def test_json_and_binary_tensors_become_the_same_message() -> None:
@@ -58,7 +58,7 @@ def test_a_message_without_id_gets_one_and_keeps_the_rest() -> None:
     message.raw_input_contents.append(bytes(8))
     request = read_message(message.SerializeToString())
     request.check(ANYBODY)
-    assert request.asked == Asked("id3pm", request.message.id) and len(request.message.id) == 32
+    assert request.asked == RequestInfo("id3pm", request.message.id) and len(request.message.id) == 32
     request.message.id = ""
     assert request.message == message
 
@@ -196,7 +196,7 @@ def test_a_second_control_input_cannot_hide_behind_the_first() -> None:
 
 def test_an_unknown_model_is_named_with_those_that_are_served() -> None:
     with pytest.raises(RefusedError, match=r"model 'x' is not served; there are id3pm, .*super_resolution"):
-        Asked("x", "1").check(ANYBODY)
+        RequestInfo("x", "1").check(ANYBODY)
 
 
 @pytest.mark.parametrize(

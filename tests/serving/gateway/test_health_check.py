@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from id3pm.errors import ServerError
-from id3pm.serving.launcher import health_check as checkup_module
+from id3pm.serving.launcher import health_check as health_check_module
 from id3pm.serving.launcher import supervisor as supervisor_module
 from id3pm.serving.launcher.control import ExhaustedError, control, refuses
 from id3pm.serving.launcher.health import Health
-from id3pm.serving.launcher.health_check import Checkup, Patience, ProbeTimeoutError, hung_thread
+from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, ProbeTimeoutError, hung_thread
 from id3pm.serving.launcher.supervisor import MAX_FAILED_STARTS, Supervisor
 
 IDLE: dict[str, Any] = {
@@ -34,7 +34,7 @@ IDLE: dict[str, Any] = {
     "answer_age_ms": 0,
     "draining": False,
 }
-QUICK = Patience(interval_s=0.02, backoff_s=0.01)
+QUICK = HealthCheckSettings(interval_s=0.02, backoff_s=0.01)
 
 
 class MadeUpServer:
@@ -86,8 +86,8 @@ class MadeUpServer:
         return "last words"
 
 
-def look(server: MadeUpServer, patience: Patience = QUICK) -> Checkup:
-    return Checkup(server, patience)  # type: ignore[arg-type]
+def look(server: MadeUpServer, health_check_settings: HealthCheckSettings = QUICK) -> HealthCheck:
+    return HealthCheck(server, health_check_settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -102,96 +102,96 @@ def look(server: MadeUpServer, patience: Patience = QUICK) -> Checkup:
     ],
 )
 def test_a_scheduler_hangs_after_three_seconds_and_five_of_its_steps(state: dict[str, Any], hangs: bool) -> None:
-    found = hung_thread({"waiting": 0, "paused": 0, **state}, Patience())
+    found = hung_thread({"waiting": 0, "paused": 0, **state}, HealthCheckSettings())
     assert (found is not None and found[0] == "the scheduler") == hangs
 
 
 def test_a_stage_that_drains_on_foreign_orders_is_found() -> None:
     server = MadeUpServer()
-    checkup = look(server)
+    health_check = look(server)
     server.state = {**IDLE, "draining": True}
-    assert checkup.fault() == "denoiser_64 takes no new requests, though nobody of this service told it so"
+    assert health_check.fault() == "denoiser_64 takes no new requests, though nobody of this service told it so"
 
 
 @pytest.mark.parametrize("kind", ["waiting", "paused"])
 def test_a_scheduler_that_died_idle_is_found_when_rows_wait_for_it(kind: str) -> None:
     server = MadeUpServer()
-    checkup = look(server)
+    health_check = look(server)
     server.state = {**IDLE, "loop_age_ms": 60_000}
-    assert checkup.fault() is None
+    assert health_check.fault() is None
     server.state[kind] = 2
-    assert checkup.fault() == (
+    assert health_check.fault() == (
         "the scheduler of denoiser_64 hangs: no sign of life for 60.0 s with 2 images at work or waiting"
     )
 
 
 def test_images_that_nobody_sends_are_a_fault() -> None:
     server = MadeUpServer()
-    checkup = look(server)
+    health_check = look(server)
     server.state = {**IDLE, "answer_age_ms": 3000}
-    assert checkup.fault() is None
+    assert health_check.fault() is None
     server.state["answer_age_ms"] = 3300
-    assert checkup.fault() == (
+    assert health_check.fault() == (
         "the answering thread of denoiser_64 hangs: an image has been waiting for 3.3 s to be sent"
     )
 
 
 def test_the_face_stage_is_asked_too_and_each_model_has_its_own_two_chances() -> None:
     server = MadeUpServer()
-    checkup = look(server)
+    health_check = look(server)
     server.silent = {"super_resolution"}
-    assert checkup.fault() is None
+    assert health_check.fault() is None
     server.silent = {"face_embedding"}
-    assert checkup.fault() is None, "one failed ping of each"
-    assert checkup.fault() == "face_embedding failed two pings: no answer"
+    assert health_check.fault() is None, "one failed ping of each"
+    assert health_check.fault() == "face_embedding failed two pings: no answer"
 
 
 def test_one_failed_ping_is_no_fault_two_are() -> None:
     server = MadeUpServer()
-    checkup = look(server)
+    health_check = look(server)
     server.state = None
-    assert checkup.fault() is None
+    assert health_check.fault() is None
     server.state = dict(IDLE)
-    assert checkup.fault() is None
+    assert health_check.fault() is None
     server.state = None
-    assert checkup.fault() is None
-    assert checkup.fault() == "denoiser_64 failed two pings: no answer"
+    assert health_check.fault() is None
+    assert health_check.fault() == "denoiser_64 failed two pings: no answer"
 
 
 @pytest.mark.parametrize("way", ["grpc", "metrics"])
 def test_a_way_in_that_is_closed_at_two_looks_is_a_fault(way: str) -> None:
     server = MadeUpServer()
-    checkup = look(server)
+    health_check = look(server)
     for closed in ({way: "no such file"}, {}, {way: "no such file"}):
         server.closed = closed
-        assert checkup.fault() is None
-    assert checkup.fault() == f"tritonserver takes no {way} connections: no such file"
-    checkup.close()
+        assert health_check.fault() is None
+    assert health_check.fault() == f"tritonserver takes no {way} connections: no such file"
+    health_check.close()
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 def test_no_room_for_another_file_is_no_fault_of_the_server(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The process table, a ping and a connection all need one."""
     server = MadeUpServer()
-    checkup = look(server)
+    health_check = look(server)
 
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(number, "too many open files")
 
     with monkeypatch.context() as patch:
         patch.setattr(MadeUpServer, "refused", full)
-        assert [checkup.fault() for _ in range(4)] == [None] * 4
+        assert [health_check.fault() for _ in range(4)] == [None] * 4
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", full)
-        checkup._stubs = {os.getpid(): "a model"}
-        assert [checkup.fault() for _ in range(4)] == [None] * 4
+        health_check._stubs = {os.getpid(): "a model"}
+        assert [health_check.fault() for _ in range(4)] == [None] * 4
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "connect", full)
         with pytest.raises(ExhaustedError):
             control("127.0.0.1:1", "denoiser_64", "ping")
         with pytest.raises(ExhaustedError):
             refuses("127.0.0.1:1")
-    checkup.close()
+    health_check.close()
 
 
 def test_an_address_says_why_it_takes_no_connections(tmp_path: Path) -> None:
@@ -203,16 +203,16 @@ def test_an_address_says_why_it_takes_no_connections(tmp_path: Path) -> None:
 def test_a_dead_server_and_a_dead_stub_are_faults_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     server = MadeUpServer()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stub:
-        monkeypatch.setattr(checkup_module, "stubs", lambda pid: {stub.pid: "denoiser_64"})
-        checkup = look(server)
-        assert checkup.fault() is None
+        monkeypatch.setattr(health_check_module, "stubs", lambda pid: {stub.pid: "denoiser_64"})
+        health_check = look(server)
+        assert health_check.fault() is None
         stub.kill()
         deadline = time.monotonic() + 5
-        while (fault := checkup.fault()) is None and time.monotonic() < deadline:
+        while (fault := health_check.fault()) is None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert fault == f"the Python process of denoiser_64 died (process {stub.pid})", "a zombie is dead"
     server.status = 1
-    assert checkup.fault() == "tritonserver died (exit status 1)"
+    assert health_check.fault() == "tritonserver died (exit status 1)"
 
 
 class Probes:
@@ -221,7 +221,7 @@ class Probes:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: ServerError | None = None
         self.sent = 0
-        monkeypatch.setattr(checkup_module, "probe", self._probe)
+        monkeypatch.setattr(health_check_module, "probe", self._probe)
 
     def _probe(self, server: Any, timeout_s: float) -> None:
         self.sent += 1
@@ -235,10 +235,12 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> Probes:
     return Probes(monkeypatch)
 
 
-def looks(checkup: Checkup, until: Callable[[], bool], between: Callable[[], None] = lambda: None) -> str | None:
+def looks(
+    health_check: HealthCheck, until: Callable[[], bool], between: Callable[[], None] = lambda: None
+) -> str | None:
     """Looks until something is true or wrong, and says what is wrong."""
     deadline = time.monotonic() + 10
-    while (fault := checkup.fault()) is None and not until():
+    while (fault := health_check.fault()) is None and not until():
         assert time.monotonic() < deadline
         between()
         time.sleep(0.01)
@@ -249,25 +251,25 @@ def looks(checkup: Checkup, until: Callable[[], bool], between: Callable[[], Non
 def test_an_idle_server_is_probed_and_a_busy_one_is_not_at_that_pace(probes: Probes, failing: bool) -> None:
     probes.error = ServerError("id3pm answered nonsense") if failing else None
     server = MadeUpServer()
-    checkup = look(server, Patience(probe_every_s=0.1))
+    health_check = look(server, HealthCheckSettings(probe_every_s=0.1))
     server.state = {**IDLE, "active": 1}
     for _ in range(10):
-        assert checkup.fault() is None
+        assert health_check.fault() is None
         time.sleep(0.02)
     assert not probes.sent
     server.state = dict(IDLE)
-    fault = looks(checkup, lambda: probes.sent == 2)
+    fault = looks(health_check, lambda: probes.sent == 2)
     assert fault == ("the probe failed: id3pm answered nonsense" if failing else None)
 
 
 def test_a_busy_server_is_probed_now_and_then(probes: Probes) -> None:
     server = MadeUpServer()
     server.state = {**IDLE, "active": 1}
-    checkup = look(server, Patience(busy_probe_every_s=0.2))
-    assert checkup.fault() is None and not probes.sent
-    assert looks(checkup, lambda: probes.sent == 2) is None
+    health_check = look(server, HealthCheckSettings(busy_probe_every_s=0.2))
+    assert health_check.fault() is None and not probes.sent
+    assert looks(health_check, lambda: probes.sent == 2) is None
     probes.error = ServerError("id3pm answered nonsense")
-    assert looks(checkup, lambda: False) == "the probe failed: id3pm answered nonsense"
+    assert looks(health_check, lambda: False) == "the probe failed: id3pm answered nonsense"
 
 
 @pytest.mark.parametrize("progress", [False, True])
@@ -280,8 +282,8 @@ def test_a_probe_that_must_wait_for_others_is_no_fault_while_they_make_steps(pro
         assert server.state is not None
         server.state["steps"] += progress
 
-    checkup = look(server, Patience(busy_probe_every_s=0.1))
-    fault = looks(checkup, lambda: probes.sent == 3, step)
+    health_check = look(server, HealthCheckSettings(busy_probe_every_s=0.1))
+    fault = looks(health_check, lambda: probes.sent == 3, step)
     assert fault == (None if progress else "the probe failed: id3pm gave no answer within 30 s")
 
 
@@ -292,9 +294,9 @@ def test_no_answer_in_time_is_told_from_an_error() -> None:
             manifests={"base": types.SimpleNamespace(unet=types.SimpleNamespace(identity_dim=4))},
         )
         with pytest.raises(ProbeTimeoutError, match="id3pm gave no answer within 0.2 s"):
-            checkup_module.probe(server, 0.2)  # type: ignore[arg-type]
+            health_check_module.probe(server, 0.2)  # type: ignore[arg-type]
     with pytest.raises(ServerError, match="refused") as caught:
-        checkup_module.probe(server, 0.2)  # type: ignore[arg-type]
+        health_check_module.probe(server, 0.2)  # type: ignore[arg-type]
     assert not isinstance(caught.value, ProbeTimeoutError)
 
 
