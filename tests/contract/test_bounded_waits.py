@@ -72,7 +72,6 @@ LIMITED_ELSEWHERE = {
     "id3pm/sampling/batch.py: draws.result()": "draws random numbers",
     "id3pm/sampling/wait_all.py: done.get()": "schedulers answer every request, at its deadline at the latest",
     "id3pm/training/demo_data.py: future.result()": "`wait` has said that it is done",
-    "id3pm/training/demo_data.py: wait(pending, return_when=FIRST_COMPLETED)": "makes pictures",
     # Not waits.
     "id3pm/serving/gateway/access_log.py: _current.get()": "a context variable",
     "id3pm/serving/gateway/http_server.py: self._upstreams.get()": "a property with a check",

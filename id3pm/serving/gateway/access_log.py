@@ -19,10 +19,9 @@ from typing import TextIO
 
 from id3pm.errors import ConfigError
 from id3pm.serving.gateway.metrics import Counters
+from id3pm.serving.protocol import limits
 
 STDERR = "-"
-MAX_MODEL = 64
-"""Characters of a model's name in a line."""
 
 
 @dataclasses.dataclass
@@ -47,7 +46,7 @@ def note(*, caller: str = "", model: str = "", id: str = "", bytes_in: int = 0) 
     entry = _current.get()
     if entry is not None:
         entry.caller, entry.id = caller or entry.caller, id or entry.id
-        entry.model = model[:MAX_MODEL] or entry.model  # a name that is not served may be as long as a body
+        entry.model = model[: limits.MAX_NAME] or entry.model  # a name that is not served may be as long as a body
         entry.bytes_in = bytes_in or entry.bytes_in
 
 
