@@ -126,7 +126,7 @@ def read_tokens(path: Path, accept: tuple[str, ...] = KINDS) -> Access:
         OSError: It cannot be read.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is not TOML: {error}") from error
     tables = content.get("caller")

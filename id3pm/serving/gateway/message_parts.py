@@ -19,6 +19,7 @@ class _Counter:
 
     def __init__(self) -> None:
         self.parts = 0
+        self.numbers = 0  # their bytes; a byte may become a number of eight
 
     def part(self) -> None:
         """One more.
@@ -31,6 +32,20 @@ class _Counter:
             raise RefusedError(
                 "INVALID_ARGUMENT",
                 f"the message has more than {MAX_MESSAGE_PARTS} fields: send tensors as raw_input_contents",
+            )
+
+    def add_numbers(self, size: int) -> None:
+        """So many bytes of numbers more.
+
+        Raises:
+            RefusedError: There are too many.
+        """
+        self.numbers += size
+        if self.numbers > MAX_NUMBERS * _LONGEST_NUMBER:
+            raise RefusedError(
+                "INVALID_ARGUMENT",
+                f"the inputs' contents have {self.numbers} bytes of numbers: at most {MAX_NUMBERS} numbers are allowed, "
+                "others as raw_input_contents",
             )
 
 
@@ -51,11 +66,8 @@ def check_parts(data: bytes) -> None:
 
 def _check_contents(data: bytes, start: int, end: int, counter: _Counter) -> None:
     for number, first, last in _fields(data, start, end, counter):
-        if number != _BYTES_CONTENTS and last - first > MAX_NUMBERS * _LONGEST_NUMBER:
-            raise RefusedError(
-                "INVALID_ARGUMENT",
-                f"an input's contents have {last - first} bytes of numbers: at most {MAX_NUMBERS} numbers are allowed",
-            )
+        if number != _BYTES_CONTENTS:
+            counter.add_numbers(last - first)
 
 
 def _fields(data: bytes, start: int, end: int, counter: _Counter) -> list[tuple[int, int, int]]:

@@ -109,5 +109,5 @@ def controlled(repository: Path) -> tuple[str, ...]:
     The face stage of a repository that was copied from an older version does not: such a one is served, and its face
     stage looked after by its process and the probe alone.
     """
-    takes = 'name: "control"' in (repository / FACE_MODEL / "config.pbtxt").read_text()
+    takes = 'name: "control"' in (repository / FACE_MODEL / "config.pbtxt").read_text(encoding="utf-8")
     return ((FACE_MODEL,) if takes else ()) + tuple(STAGE_MODELS.values())

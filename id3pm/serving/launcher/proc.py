@@ -29,6 +29,6 @@ def started(pid: int) -> str:
 def _status(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the program's name: the state is the first; empty where it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):  # anything else says nothing of the process
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,9 +14,11 @@ _PREFIX = "triton_python_backend_shm_region_"
 def regions_of(pid: int) -> set[str]:
     """Names of the regions that a process maps; empty where it has ended, or is another user's."""
     try:
-        return set(re.findall(rf"{_PREFIX}\S+", Path(f"/proc/{pid}/maps").read_text()))
+        maps = Path(f"/proc/{pid}/maps").read_bytes()  # paths of any bytes, which other users choose
     except OSError:
         return set()
+    names = {line.rpartition(b"/")[2].partition(b" ")[0].decode(errors="replace") for line in maps.splitlines()}
+    return {name for name in names if name.startswith(_PREFIX)}
 
 
 def remove_regions(names: Iterable[str], folder: Path = SHARED_MEMORY) -> None:

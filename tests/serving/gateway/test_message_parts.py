@@ -37,6 +37,10 @@ def test_numbers_that_grow_are_refused_and_raw_ones_are_not() -> None:
     many = bytes(MAX_NUMBERS * 10 + 1)
     with pytest.raises(RefusedError, match="bytes of numbers"):
         check_parts(nested(5, 5, 3, content=many))
+    parts = nested(5, content=nested(5, 3, content=many[: len(many) // 4]))
+    with pytest.raises(RefusedError, match="bytes of numbers"):
+        check_parts(5 * parts)
+    check_parts(3 * parts)
     check_parts(nested(7, content=many))
     check_parts(nested(5, 5, 8, content=many))
 
