@@ -44,8 +44,8 @@ class _Counter:
         if self.numbers > MAX_NUMBERS * _LONGEST_NUMBER:
             raise RefusedError(
                 "INVALID_ARGUMENT",
-                f"the inputs' contents have {self.numbers} bytes of numbers: at most {MAX_NUMBERS} numbers are allowed, "
-                "others as raw_input_contents",
+                f"the contents have {self.numbers} bytes of numbers: at most {MAX_NUMBERS} numbers are allowed, "
+                "others must be raw_input_contents",
             )
 
 
