@@ -18,6 +18,7 @@ from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.auth import Access
 from id3pm.serving.gateway.bodies import BodyReader
 from id3pm.serving.gateway.connections import Connections, Shares, raise_descriptor_limit
+from id3pm.serving.gateway.context import GatewayContext
 from id3pm.serving.gateway.drain_grace import DrainGrace
 from id3pm.serving.gateway.grpc_connections import GrpcConnections
 from id3pm.serving.gateway.grpc_server import RpcGateway
@@ -140,24 +141,23 @@ class Gateway:
 
     async def _serve(self) -> None:
         options, upstreams, in_flight = self._options, Upstreams(self._health), InFlight(self.counters)
-        access_log = self._access_log
         self._admission = admission = Admission(options.max_bodies, options.max_body)
-        parts = (
-            self._health,
-            upstreams,
-            in_flight,
-            self.counters,
-            options.access,
-            access_log,
-            admission,
-            self.drain_grace,
+        context = GatewayContext(
+            health=self._health,
+            upstreams=upstreams,
+            in_flight=in_flight,
+            counters=self.counters,
+            access=options.access,
+            access_log=self._access_log,
+            admission=admission,
+            drain_grace=self.drain_grace,
         )
         bodies = BodyReader(self.counters, options.max_body, options.body_s)
-        http = HttpGateway(*parts, bodies=bodies, write_s=options.write_s, allow_origins=options.allow_origins)
+        http = HttpGateway(context, bodies=bodies, write_s=options.write_s, allow_origins=options.allow_origins)
         connections = Connections(self._shares.grpc * 7 // 8)  # between two looks at them the library's own limit holds
         watch = GrpcConnections(self._ports["grpc-port"], connections)
         rpc = self._rpc_server()
-        methods = RpcGateway(*parts, connections, self._streams, body_s=options.body_s, write_s=options.write_s)
+        methods = RpcGateway(context, connections, self._streams, body_s=options.body_s, write_s=options.write_s)
         rpc.add_generic_rpc_handlers((methods,))
         listeners = [
             HttpListener(http.app(), self._shares.http, options.tls, self.counters),
@@ -179,7 +179,7 @@ class Gateway:
             await asyncio.gather(rpc.stop(limits.CLOSE_S), *(listener.close() for listener in listeners))
             await in_flight.close()
             await upstreams.close()
-            access_log.close()
+            self._access_log.close()
 
     def _rpc_server(self) -> grpc.aio.Server:
         idle_ms, first_ms = int(1e3 * limits.GRPC_IDLE_S), int(1e3 * limits.FIRST_REQUEST_S)

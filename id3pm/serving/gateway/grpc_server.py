@@ -17,20 +17,17 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway import grpc_health
-from id3pm.serving.gateway.access_log import AccessLog, note
-from id3pm.serving.gateway.admission import Admission, full
-from id3pm.serving.gateway.auth import Access, Caller
+from id3pm.serving.gateway.access_log import note
+from id3pm.serving.gateway.admission import full
+from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.connections import Connections
-from id3pm.serving.gateway.drain_grace import DrainGrace
+from id3pm.serving.gateway.context import GatewayContext
 from id3pm.serving.gateway.grpc_streams import Streams
-from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.message_parts import check_parts
-from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
 from id3pm.serving.gateway.request import parse_message, read_message
 from id3pm.serving.gateway.tensor_checks import check_version
-from id3pm.serving.gateway.upstream import SERVICE, Upstream, Upstreams
-from id3pm.serving.launcher.health import Health
+from id3pm.serving.gateway.upstream import SERVICE, Upstream
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError
 
@@ -51,28 +48,14 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     def __init__(
         self,
-        health: Health,
-        upstreams: Upstreams,
-        in_flight: InFlight,
-        counters: Counters,
-        access: Access,
-        access_log: AccessLog,
-        admission: Admission,
-        drain_grace: DrainGrace,
+        context: GatewayContext,
         connections: Connections,
         streams: Streams,
         *,
         body_s: float,
         write_s: float,
     ) -> None:
-        self._health = health
-        self._upstreams = upstreams
-        self._in_flight = in_flight
-        self._counters = counters
-        self._access = access
-        self._access_log = access_log
-        self._admission = admission
-        self._drain_grace = drain_grace
+        self._context = context
         self._connections = connections
         self._streams = streams
         self._watches = 0
@@ -102,7 +85,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         """Makes errors of `run` gRPC statuses, counts, and keeps the access log."""
 
         async def guarded(requests: Any, context: Any) -> None:
-            entry = self._access_log.begin("grpc", name, context.peer())
+            entry = self._context.access_log.begin("grpc", name, context.peer())
             code, message = "INTERNAL", ""
             try:
                 with self._connections.answering(context.peer()):
@@ -119,8 +102,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                     raise asyncio.CancelledError from error
                 message = _unforeseen(error)
             finally:
-                self._counters.count("grpc", code)
-                self._access_log.end(entry, code)
+                self._context.counters.count("grpc", code)
+                self._context.access_log.end(entry, code)
             if code != "OK":
                 await _abort(context, code, message)
 
@@ -130,18 +113,18 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         await context.write(service_pb2.ServerLiveResponse(live=True).SerializeToString())
 
     async def _ready(self, context: Any) -> None:
-        await context.write(service_pb2.ServerReadyResponse(ready=self._health.ready).SerializeToString())
+        await context.write(service_pb2.ServerReadyResponse(ready=self._context.health.ready).SerializeToString())
 
     async def _model_ready(self, context: Any) -> None:
-        async with self._admission.arrival(known=False):
+        async with self._context.admission.arrival(known=False):
             asked = parse_message(service_pb2.ModelReadyRequest, await self._question_of(context))
-        ready = self._health.ready and _is_served(asked)
+        ready = self._context.health.ready and _is_served(asked)
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
 
     async def _check(self, context: Any) -> None:
         """`grpc.health.v1.Health/Check`: needs no token, as other probes."""
         name = await self._probed(context)
-        if (status := grpc_health.status_of(name, self._health)) == grpc_health.SERVICE_UNKNOWN:
+        if (status := grpc_health.status_of(name, self._context.health)) == grpc_health.SERVICE_UNKNOWN:
             raise RefusedError("NOT_FOUND", f"there is no {name[:64]!r}; {grpc_health.NAMES}")
         await self._write(grpc_health.response(status), context)
 
@@ -154,35 +137,35 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         try:
             status = grpc_health.UNKNOWN
             while True:
-                status = await grpc_health.changed(name, self._health, status)
+                status = await grpc_health.changed(name, self._context.health, status)
                 await self._write(grpc_health.response(status), context)
         finally:
             self._watches -= 1
 
     async def _probed(self, context: Any) -> str:
-        async with self._admission.arrival(known=False):
+        async with self._context.admission.arrival(known=False):
             sent = await self._question_of(context)
         return str(parse_message(grpc_health.HealthCheckRequest, sent).service)
 
     def _question(self, name: str) -> Callable[[Any], Awaitable[None]]:
         async def ask(context: Any) -> None:
-            self._access.caller(_authorization(context))
-            upstream = self._upstreams.get(new_work=False)
-            async with self._admission.arrival(known=True):
+            self._context.access.caller(_authorization(context))
+            upstream = self._context.upstreams.get(new_work=False)
+            async with self._context.admission.arrival(known=True):
                 asked = parse_message(QUESTIONS[name], await self._question_of(context))
             if name != "ServerMetadata" and (name != "ModelStatistics" or asked.name):  # else of all models
                 check_version(asked.name, asked.version)
-            with self._admission.request(work=False):
+            with self._context.admission.request(work=False):
                 await self._write(await _call(upstream, name, asked.SerializeToString(), context), context)
 
         return ask
 
     async def _infer(self, context: Any) -> None:
-        caller = self._access.caller(_authorization(context))
-        self._upstreams.get(new_work=False)
+        caller = self._context.access.caller(_authorization(context))
+        self._context.upstreams.get(new_work=False)
         with contextlib.ExitStack() as held:
-            body = held.enter_context(self._admission.body())
-            async with self._admission.arrival(known=True):
+            body = held.enter_context(self._context.admission.body())
+            async with self._context.admission.arrival(known=True):
                 request = await self._message(context)
                 body.grow(_COPIES * len(request))
             await self._write(await self._answer(caller, request, context, held), context)
@@ -192,8 +175,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _stream(self, context: Any) -> None:
         """`ModelStreamInfer`: many requests on one stream, each with one answer, in their order, as from Triton."""
-        caller = self._access.caller(_authorization(context))
-        self._upstreams.get(new_work=False)
+        caller = self._context.access.caller(_authorization(context))
+        self._context.upstreams.get(new_work=False)
         answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
         places = asyncio.Semaphore(limits.MAX_ON_ONE_STREAM)
         unanswered: set[asyncio.Future[bytes]] = set()
@@ -208,7 +191,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             finally:
                 answers.put_nowait(None)
 
-        owner = caller.name if self._access.limited else _address(context)
+        owner = caller.name if self._context.access.limited else _address(context)
         with self._streams.open(owner) as stream:
             reader = asyncio.ensure_future(read())
             try:
@@ -226,12 +209,12 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _streamed(self, caller: Caller, request: bytes, context: Any) -> bytes:
         """The answer to one request of a stream. An error is an answer, too: the others on the stream go on."""
-        entry = self._access_log.begin("grpc", "ModelStreamInfer", context.peer())
+        entry = self._context.access_log.begin("grpc", "ModelStreamInfer", context.peer())
         code, message = "INTERNAL", ""
         response = service_pb2.ModelStreamInferResponse()
         try:
             with contextlib.ExitStack() as held:
-                held.enter_context(self._admission.body()).grow(_COPIES * len(request))
+                held.enter_context(self._context.admission.body()).grow(_COPIES * len(request))
                 response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
             code = "OK"
         except RefusedError as refusal:
@@ -242,8 +225,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         except Exception as error:  # as for other calls
             message = _unforeseen(error)
         finally:
-            self._counters.count("grpc", code)
-            self._access_log.end(entry, code)
+            self._context.counters.count("grpc", code)
+            self._context.access_log.end(entry, code)
         if code != "OK":
             response.error_message = message
             response.infer_response.id = entry.id
@@ -253,20 +236,20 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
         """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
         check_parts(request)
-        parsed = await self._admission.parsed(request, functools.partial(read_message, request))
+        parsed = await self._context.admission.parsed(request, functools.partial(read_message, request))
         asked = parsed.asked
         note(caller=caller.name, model=asked.model[:64], id=asked.id, bytes_in=len(request))
         parsed.check(caller)
         origin = origin_of(caller, *grpc_peer(context.peer()))
         origin.mark(parsed.message)
-        new_work = asked.control is None and not self._drain_grace.include(origin.owner, asked)
-        upstream = self._upstreams.get(new_work=new_work)
-        held.enter_context(self._admission.request(work=asked.control is None))
+        new_work = asked.control is None and not self._context.drain_grace.include(origin.owner, asked)
+        upstream = self._context.upstreams.get(new_work=new_work)
+        held.enter_context(self._context.admission.request(work=asked.control is None))
         work = upstream.infer_bytes(parsed.message, metadata=_trace(context))
         if asked.control is not None:
             return await work
-        answer = await self._in_flight.run(origin.key(asked.id), upstream, work, held)
-        self._drain_grace.answered(origin.owner, asked)
+        answer = await self._context.in_flight.run(origin.key(asked.id), upstream, work, held)
+        self._context.drain_grace.answered(origin.owner, asked)
         return answer
 
     async def _write(self, answer: bytes, context: Any) -> None:

@@ -11,22 +11,19 @@ from typing import Any
 
 from aiohttp import web
 
-from id3pm.serving.gateway.access_log import AccessLog, note
-from id3pm.serving.gateway.admission import Admission
-from id3pm.serving.gateway.auth import Access, Caller
+from id3pm.serving.gateway.access_log import note
+from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.bodies import BodyReader, gone
-from id3pm.serving.gateway.drain_grace import DrainGrace
+from id3pm.serving.gateway.context import GatewayContext
 from id3pm.serving.gateway.http_listener import connection_of
-from id3pm.serving.gateway.in_flight import InFlight
 from id3pm.serving.gateway.json_answer import generate_answer, infer_answer
 from id3pm.serving.gateway.json_body import parse_object
-from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin, origin_of
 from id3pm.serving.gateway.request import READ_CONTROL, Request, read_json
 from id3pm.serving.gateway.sse import EventStream, taken
 from id3pm.serving.gateway.tensor_checks import check_version, shown
-from id3pm.serving.gateway.upstream import HttpAnswer, Upstreams
-from id3pm.serving.launcher.health import Health, Phase
+from id3pm.serving.gateway.upstream import HttpAnswer
+from id3pm.serving.launcher.health import Phase
 from id3pm.serving.protocol.limits import MAX_SMALL_BODY
 from id3pm.serving.protocol.signatures import SIGNATURES
 from id3pm.serving.protocol.status import RefusedError, code_of
@@ -46,31 +43,17 @@ class HttpGateway:
 
     def __init__(
         self,
-        health: Health,
-        upstreams: Upstreams,
-        in_flight: InFlight,
-        counters: Counters,
-        access: Access,
-        access_log: AccessLog,
-        admission: Admission,
-        drain_grace: DrainGrace,
+        context: GatewayContext,
         *,
         bodies: BodyReader,
         write_s: float,
         allow_origins: Sequence[str] = (),
     ) -> None:
-        self._health = health
-        self._upstreams = upstreams
-        self._in_flight = in_flight
-        self._counters = counters
-        self._access = access
-        self._access_log = access_log
-        self._admission = admission
-        self._drain_grace = drain_grace
+        self._context = context
         self._bodies = bodies
         self._write_s = write_s
         self._origins = frozenset(allow_origins)
-        self._events = EventStream(upstreams, in_flight, write_s=write_s)
+        self._events = EventStream(context.upstreams, context.in_flight, write_s=write_s)
 
     def app(self) -> web.Application:
         """The application of the public port."""
@@ -101,7 +84,7 @@ class HttpGateway:
     @web.middleware
     async def _rules(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Makes every error one JSON object, counts, and keeps the access log."""
-        entry = self._access_log.begin("http", f"{request.method} {request.path[:128]}", request.remote or "")
+        entry = self._context.access_log.begin("http", f"{request.method} {request.path[:128]}", request.remote or "")
         outcome = str(_GONE)
         try:
             with connection_of(request).answering():
@@ -109,8 +92,8 @@ class HttpGateway:
             outcome = str(response.status)
             return response
         finally:
-            self._counters.count("http", outcome)
-            self._access_log.end(entry, outcome)
+            self._context.counters.count("http", outcome)
+            self._context.access_log.end(entry, outcome)
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
@@ -135,46 +118,46 @@ class HttpGateway:
 
     async def _ready(self, request: web.Request) -> web.Response:
         _check_path(request)
-        if not self._health.ready:
-            raise self._health.unavailable()
+        if not self._context.health.ready:
+            raise self._context.health.unavailable()
         return web.Response()
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         """Answers a question about the server or a model from Triton."""
-        self._access.caller(request.headers.get("Authorization"))
+        self._context.access.caller(request.headers.get("Authorization"))
         _check_path(request)
-        return _answer(await self._upstreams.get(new_work=False).get(request.path))
+        return _answer(await self._context.upstreams.get(new_work=False).get(request.path))
 
     async def _work(self, request: web.Request) -> web.Response:
         """`infer` and `generate`."""
-        caller = self._access.caller(request.headers.get("Authorization"))
+        caller = self._context.access.caller(request.headers.get("Authorization"))
         _check_path(request)
         model = request.match_info["model"]
         note(caller=caller.name, model=model)
         if model not in READ_CONTROL:  # else it depends on the body
             caller.require(model)
-        if self._health.phase is not Phase.DRAINING:  # else it depends on the body
-            self._upstreams.get()
+        if self._context.health.phase is not Phase.DRAINING:  # else it depends on the body
+            self._context.upstreams.get()
         with contextlib.ExitStack() as held:
             return await self._worked(request, caller, held)
 
     async def _worked(self, request: web.Request, caller: Caller, held: contextlib.ExitStack) -> web.Response:
-        body = await self._bodies.read(request, held.enter_context(self._admission.body()))
+        body = await self._bodies.read(request, held.enter_context(self._context.admission.body()))
         generate = request.path.endswith("/generate")
         read = functools.partial(_read, request, caller, body, generate=generate)
-        parsed = await self._admission.parsed(body, read, _text_of(body, request.headers.get(_HEADER_LENGTH)))
+        parsed = await self._context.admission.parsed(body, read, _text_of(body, request.headers.get(_HEADER_LENGTH)))
         del read, body  # as it was sent: nothing needs it any more
         asked, origin = parsed.asked, _origin(request, caller)
         origin.mark(parsed.message)
-        new_work = asked.control is None and not self._drain_grace.include(origin.owner, asked)
-        upstream = self._upstreams.get(new_work=new_work)
-        held.enter_context(self._admission.request(work=asked.control is None))
+        new_work = asked.control is None and not self._context.drain_grace.include(origin.owner, asked)
+        upstream = self._context.upstreams.get(new_work=new_work)
+        held.enter_context(self._context.admission.request(work=asked.control is None))
         trace = [(name, request.headers[name]) for name in _TRACE if name in request.headers]
         work = upstream.infer(parsed.message, metadata=trace)
         if asked.control is None:
-            work = self._in_flight.run(origin.key(asked.id), upstream, work, held)
+            work = self._context.in_flight.run(origin.key(asked.id), upstream, work, held)
         found = await work
-        self._drain_grace.answered(origin.owner, asked)
+        self._context.drain_grace.answered(origin.owner, asked)
         encode = functools.partial(_encoded, found, parsed.wanted, generate=generate)
         answer = encode() if found.ByteSize() <= MAX_SMALL_BODY else await asyncio.to_thread(encode)
         await taken(request, answer.prepare(request), self._write_s)
@@ -183,26 +166,26 @@ class HttpGateway:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: how an image comes into being."""
-        caller = self._access.caller(request.headers.get("Authorization"))
+        caller = self._context.access.caller(request.headers.get("Authorization"))
         model = request.match_info["model"]
         if model not in ("id3pm", "id3pm_photo"):
             raise RefusedError("NOT_FOUND", f"{model[:64]!r} has no generate_stream; id3pm and id3pm_photo have")
         note(caller=caller.name, model=model, bytes_in=request.content_length or 0)
         caller.require(model)
-        self._upstreams.get()
+        self._context.upstreams.get()
         with contextlib.ExitStack() as held:
-            body = await self._bodies.read(request, held.enter_context(self._admission.body()))
-            held.enter_context(self._admission.request(work=True))
-            document = await self._admission.parsed(body, functools.partial(parse_object, body), len(body))
+            body = await self._bodies.read(request, held.enter_context(self._context.admission.body()))
+            held.enter_context(self._context.admission.request(work=True))
+            document = await self._context.admission.parsed(body, functools.partial(parse_object, body), len(body))
             del body
             return await self._events.answer(request, _origin(request, caller), model, document, held)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
-            triton = await self._upstreams.get(new_work=False).metrics()
+            triton = await self._context.upstreams.get(new_work=False).metrics()
         except RefusedError:  # there is no Triton now; up says so
             triton = ""
-        return web.Response(text=triton + self._counters.text(self._health))
+        return web.Response(text=triton + self._context.counters.text(self._context.health))
 
     def _no_route(self, request: web.Request, error: web.HTTPException) -> web.Response:
         if error.status == 405 and isinstance(error, web.HTTPMethodNotAllowed):

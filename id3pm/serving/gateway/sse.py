@@ -87,7 +87,7 @@ class EventStream:
             origin: Who that is.
             model: `id3pm` or `id3pm_photo`.
             document: What was sent.
-            held: See `InFlight.fly`.
+            held: See `InFlight.run`.
 
         Raises:
             RefusedError: The request cannot be begun, or its first stage refused it.
@@ -96,7 +96,7 @@ class EventStream:
         note(id=stream.id)
         upstream = self._upstreams.get()
         events = Events()
-        story = asyncio.ensure_future(
+        streaming = asyncio.ensure_future(
             self._in_flight.run(origin.key(stream.id), upstream, _told(stream, upstream, events), held)
         )
         response = web.StreamResponse(
@@ -105,9 +105,9 @@ class EventStream:
         try:
             await self._write(request, response, events, stream.id)
         finally:
-            story.cancel()
+            streaming.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await story
+                await streaming
         return response
 
     async def _write(self, request: web.Request, response: web.StreamResponse, events: Events, request_id: str) -> None:
@@ -150,7 +150,7 @@ async def taken(request: web.Request, writing: Awaitable[Any], seconds: float) -
 
 
 async def _told(stream: StreamRequest, upstream: Upstream, events: Events) -> None:
-    """Tells the story into a queue; its last words are an error, or nothing, and the end."""
+    """Puts the events of the image into a queue; an error comes last, then the end."""
     try:
         await stream_image(stream, upstream, lambda name, data: events.put((name, data)))
     except RefusedError as refusal:
