@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from id3pm.attributes import encode
 from id3pm.config import SamplingOptions
-from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed
+from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed, drawn_seed
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
 from id3pm.errors import EngineError, InvalidInputError
@@ -134,13 +134,19 @@ class Pipeline:
         return self.face_stage.embed(photo, face)
 
     def generate(
-        self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: Attributes | None = None, **options: Any
+        self,
+        embeddings: ArrayLike,
+        seeds: int | Sequence[int] | None = None,
+        *,
+        attributes: Attributes | None = None,
+        **options: Any,
     ) -> Generated:
         """Generates one face per ID vector and seed; a single one of either goes with all of the other.
 
         Args:
             embeddings: ID vectors [N, D], or one of [D], as `embed` gives them.
-            seeds: One seed, or N of them, 0 .. 2^63 - 1.
+            seeds: One seed, or N of them, 0 .. 2^63 - 1; `None`: a random one for each ID vector, which the receipts
+                name.
             attributes: A vector [A] or names with values (`id3pm.attributes.encode`) for all images; or one per image:
                 [N, A], or a list of such dicts. `None` for unspecified.
             **options: `preset`, `steps`, `guidance_scale`, ..., `sr_sampler`, `sr_steps`, ...; what is left out
@@ -235,7 +241,11 @@ class Pipeline:
         return [self._receipt(request, sr) for request in self._requests(embeddings, seeds, base, attributes)]
 
     def _requests(
-        self, embeddings: ArrayLike, seeds: int | Sequence[int], options: SamplingOptions, attributes: Attributes | None
+        self,
+        embeddings: ArrayLike,
+        seeds: int | Sequence[int] | None,
+        options: SamplingOptions,
+        attributes: Attributes | None,
     ) -> list[SampleRequest]:
         vectors, seed_list = _paired(embeddings, seeds)
         attribute_rows = self._attribute_rows(attributes, len(vectors))
@@ -298,9 +308,11 @@ def _numbers(name: str, value: ArrayLike) -> NDArray[np.float32]:
         raise InvalidInputError(f"{name}: expected numbers") from error
 
 
-def _paired(embeddings: ArrayLike, seeds: int | Sequence[int]) -> tuple[NDArray[np.float32], list[int]]:
-    """ID vectors [N, D] and N seeds, a single one of either repeated."""
+def _paired(embeddings: ArrayLike, seeds: int | Sequence[int] | None) -> tuple[NDArray[np.float32], list[int]]:
+    """ID vectors [N, D] and N seeds, a single one of either repeated; random seeds where there are none."""
     vectors = np.atleast_2d(_numbers("embeddings", embeddings))
+    if seeds is None:
+        seeds = [drawn_seed() for _ in vectors]
     seed_list = [check_seed(seed) for seed in np.atleast_1d(np.asarray(seeds, dtype=object))]
     count = max(len(vectors), len(seed_list))
     if vectors.ndim != 2 or len(vectors) not in (1, count) or len(seed_list) not in (1, count) or not count:

@@ -50,6 +50,14 @@ def test_single_vector_goes_with_all_seeds_and_single_seed_with_all_vectors(pipe
     assert (by_vector.images[0] != by_vector.images[1]).any()
 
 
+def test_without_seeds_random_ones_are_drawn_and_named_by_the_receipts(pipeline: Pipeline) -> None:
+    made = pipeline.generate(VECTORS[:2])
+    seeds = [receipt["seed"] for receipt in made.receipts]
+    assert len(set(seeds)) == 2 and all(0 <= seed < 2**32 for seed in seeds)
+    np.testing.assert_array_equal(pipeline.generate(VECTORS[:2], seeds).images, made.images)
+    assert pipeline.generate(VECTORS[0]).receipts[0]["seed"] not in seeds
+
+
 def test_options_reach_their_stage(pipeline: Pipeline) -> None:
     plain = pipeline.generate(VECTORS[0], 1)
     other_sr = pipeline.generate(VECTORS[0], 1, sr_steps=5)

@@ -20,6 +20,7 @@ tests/golden, so a numpy release that changed its ziggurat would be noticed befo
 from __future__ import annotations
 
 import operator
+import secrets
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from id3pm.errors import InvalidInputError
 STAGE_BASE = 0
 STAGE_SR = 1
 MAX_DRAW = 2**64 - 1
+DRAWN_BITS = 32
+"""Of a random seed: short enough to be typed, and exact in JavaScript."""
 
 
 def noise(
@@ -58,6 +61,11 @@ def noise(
         raise ValueError(f"draw={draw!r}: must be between 0 and 2^64 - 1")
     philox = np.random.Philox(key=check_seed(seed) + (stage << 64), counter=draw << 192)
     return np.random.Generator(philox).standard_normal(shape, dtype=np.float32, out=out)
+
+
+def drawn_seed() -> int:
+    """A random seed, 0 .. 2^32 - 1, for an image of which none was given; its receipt names it."""
+    return secrets.randbits(DRAWN_BITS)
 
 
 def check_seed(seed: Any) -> int:

@@ -27,14 +27,14 @@ class UprightRule:
     """What a detector's scores say about the way up; measured for each kind.
 
     Attributes:
-        sure: A face that scores this much as it is stored, and less when turned by 30 degrees either way, is upright.
+        sure: A face that scores this much as it is stored, and less when turned by 30 degrees either way, is upright;
+            above 1 none is, and all turns are compared.
         lead: By how much less; negative where landmarks follow a face that is tilted so far.
         least: Least score at the best turn; below it, nothing is known.
         clear: A face that scores this much at its best turn is most likely upright there.
         close: By how much it must then exceed the scores at turns that are more than 45 degrees off.
         margin: The same of a face that scores less.
         tilt: Degrees up to which the landmarks follow a tilted face, so that alignment straightens it.
-        refuses: Whether a face is refused whose way up stays unclear; it is taken as it is stored otherwise.
     """
 
     sure: float
@@ -44,7 +44,6 @@ class UprightRule:
     close: float
     margin: float
     tilt: float
-    refuses: bool = True
 
 
 class FaceDetector(Protocol):

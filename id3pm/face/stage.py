@@ -257,7 +257,7 @@ class FaceStage:
         found = one_way_up(peaks, rule)
         if found is not None:
             return views[QUARTERS.index(found[0])], found[1].angle
-        if rule.refuses and any(view.face is not None for view in views):
+        if any(view.face is not None for view in views):
             raise NoFaceError(
                 f"a face was found in the {photo.shape[1]}x{photo.shape[0]} photo, but which way up it is could not be "
                 "told: turn the photo until the face is upright, and send one in which the face looks towards the "

@@ -65,6 +65,12 @@ class _Proof:
     type=click.Choice([str(key) for key in ATTRIBUTE_DIMS]),
     help=f"Attributes that --base takes: one of {_SETS} (1, 2, 3: the paper's Table 6; docs/control.md lists them).",
 )
+@click.option(
+    "--unit-id-vectors/--raw-id-vectors",
+    "l2_normalised",
+    default=None,
+    help="Trained on ID vectors of L2 norm 1, or as the FR model's network gives them [as the face models give them].",
+)
 @click.option("--name", help="Name of the bundle [as the folder in --out].")
 @click.option("--licence", required=True, help="Licence of the weights.")
 @click.option("--storage", type=click.Choice(["fp16", "fp32"]), default="fp32", show_default=True)
@@ -90,6 +96,7 @@ def convert_command(
     identity_dim: int | None,
     id_vector_model: str,
     attribute_set: str | None,
+    l2_normalised: bool | None,
     name: str | None,
     licence: str,
     storage: Storage,
@@ -128,6 +135,7 @@ def convert_command(
         sampling=base.sampling,
         sr_sampling=sr.sampling,
         licence=licence,
+        l2_normalised=l2_normalised,
     )
     base_tensors = _checked(base_file, base, _parse_renames(base_renames, "rename"))
     sr_tensors = _checked(sr_file, sr, _parse_renames(sr_renames, "sr-rename"))

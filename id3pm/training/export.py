@@ -43,6 +43,8 @@ class _Part:
     card: dict[str, Any]
     id_vectors: tuple[str, int, AttributeSet | None]
     """Their model and length, and the attribute set; only those of the base stage count."""
+    l2_normalised: bool | None = None
+    """See `Bundle`; of the base stage."""
 
 
 def export_bundle(
@@ -97,6 +99,7 @@ def export_bundle(
             "base": base.card,
             "sr": sr.card,
         },
+        l2_normalised=base.l2_normalised,
     )
     write_bundle(out, bundle, base.weights, sr.weights, storage=storage)
     write_card(out)
@@ -109,7 +112,7 @@ def _part(folder: Path, stage: StageName) -> _Part:
         unet, diffusion = (bundle.base, bundle.base_diffusion) if stage == "base" else (bundle.sr, bundle.sr_diffusion)
         card = bundle.training_card.get(stage, {})
         vectors = (bundle.id_vector_model, bundle.identity_dim, bundle.attribute_set)
-        return _Part(unet, diffusion, load_weights(folder, stage), card, vectors)
+        return _Part(unet, diffusion, load_weights(folder, stage), card, vectors, bundle.l2_normalised)
     state = _load(folder, stage)
     data = state.facts["data"]["description"]
     vectors = (data["id_vector_model"], data["identity_dim"], data.get("attribute_set"))

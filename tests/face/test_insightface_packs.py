@@ -13,6 +13,7 @@ from id3pm.face.align import ARCFACE_TEMPLATE, similarity_transform
 from id3pm.face.manifest import read_manifest
 from id3pm.face.scrfd import Scrfd
 from id3pm.face.stage import FaceStage
+from id3pm.formats.images import encode_png
 
 
 @pytest.fixture
@@ -73,6 +74,16 @@ def test_a_pack_becomes_a_face_stage(tmp_path, mxnet):
     )
     colour = (crop.reshape(-1, 3) - 127.5).mean(axis=0)
     np.testing.assert_allclose(found.embedding, colour / np.linalg.norm(colour), atol=5e-5)
+
+
+def test_a_face_of_a_pack_that_no_turn_favours_is_refused(tmp_path, pack):
+    folder, _ = face_models.build_face_models(tmp_path / "repository", f"insightface:{pack}")
+    stage = FaceStage.load(folder, threads=1)
+    image = scene((20, 20), (21, 20), (20, 21), (21, 21))
+    (found,) = stage.embed_images(image[None])
+    assert not isinstance(found, NoFaceError)
+    with pytest.raises(NoFaceError, match="which way up it is could not be told"):
+        stage.embed(encode_png(image))
 
 
 def test_an_up_to_date_pack_is_left_alone_and_a_changed_one_rebuilt(tmp_path, pack):

@@ -7,6 +7,7 @@ import pytest
 
 from id3pm.errors import NoFaceError
 from id3pm.face.detect import YuNet
+from id3pm.face.scrfd import Scrfd
 from id3pm.face.stage import FaceResult
 from id3pm.face.upright import Peak, crop_back, one_way_up, quarter_back, turned_crop
 from id3pm.formats.images import decode_photo, encode_png
@@ -88,6 +89,16 @@ def test_generated_pictures_are_taken_as_they_are(stage, portrait):
 def test_the_best_turn_counts_where_it_is_clear(peaks, expected):
     found = one_way_up([(quarter, Peak(0.0, score)) for quarter, score in peaks], RULE)
     assert (None if found is None else found[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [((0.8, 0.5, 0.72, 0.5), 0), ((0.7, 0.5, 0.81, 0.0), 180), ((0.8, 0.0, 0.79, 0.0), None), ((0.45, 0, 0, 0), None)],
+)
+def test_scrfd_compares_all_turns_and_needs_a_lead(scores, expected):
+    found = one_way_up([(90 * row, Peak(0.0, score)) for row, score in enumerate(scores)], Scrfd.upright_rule)
+    assert (None if found is None else found[0]) == expected
+    assert Scrfd.upright_rule.sure > 1.0, "its scores are not known well enough for the quick look"
 
 
 def test_a_tilted_face_seen_from_two_quarters_is_no_contradiction():

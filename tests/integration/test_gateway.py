@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 import queue
 import socket
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from id3pm.serving.service import Service
@@ -85,9 +87,11 @@ def test_a_stream_ends_with_the_image_of_the_ensemble(public: Any, embedding: np
 
 
 def test_a_stream_takes_a_photograph(public: Any) -> None:
-    photo = base64.b64encode((ROOT / "demo" / "astronaut.jpg").read_bytes()).decode()
-    body = {"photo": photo, "face": "largest", "seed": 3}
+    file = io.BytesIO()
+    Image.open(ROOT / "demo" / "people" / "03.png").convert("RGB").rotate(180).save(file, "PNG")
+    body = {"photo": base64.b64encode(file.getvalue()).decode(), "face": "largest", "seed": 3}
     events = stream(public, "id3pm_photo", body)
+    assert events[0] == ("face", {"faces": 1, "turned": 180})
     status, content = public.http("/v2/models/id3pm_photo_png/generate", body)
     assert status == 200 and events[-1][1]["png"] == json.loads(content)["png"]
 

@@ -98,6 +98,16 @@ def test_converted_bundle_holds_the_weights_and_the_configuration(convert: Conve
         assert all(np.array_equal(loaded[key], array) for key, array in weights(expected_shapes(config)).items())
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"), [((), None), (("--raw-id-vectors",), False), (("--unit-id-vectors",), True)]
+)
+def test_the_norm_of_id_vectors_is_said_or_left_to_the_face_models(
+    convert: Convert, tmp_path: Path, flags: tuple[str, ...], expected: bool | None
+) -> None:
+    assert convert(*flags).exit_code == 0
+    assert read_bundle(tmp_path / "bundle").l2_normalised is expected
+
+
 def test_fp16_storage_keeps_the_output_within_half_precision(convert: Convert, tmp_path: Path) -> None:
     assert convert("--storage=fp16").exit_code == 0
     arguments = {key: torch.from_numpy(array) for key, array in inputs(BASE).items()}

@@ -266,6 +266,13 @@ def test_a_run_is_blended_with_the_bundle_that_it_started_from(
         export_bundle(finished, bundle, tmp_path / "no", name="b", blend=bundle, **given)  # type: ignore[arg-type]
 
 
+def test_what_a_bundle_says_of_the_norm_of_id_vectors_stays(bundle: Path, tmp_path: Path) -> None:
+    file, options = bundle / "bundle.json", SamplingOptions()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "l2_normalised": False}))
+    export_bundle(bundle, bundle, tmp_path / "n", name="n", licence="MIT", sampling=options, sr_sampling=options)
+    assert read_bundle(tmp_path / "n").l2_normalised is False
+
+
 def test_a_bundle_of_another_network_is_refused(data: Path, bundle: Path, tmp_path: Path) -> None:
     other = dataclasses.replace(TINY_BASE, unet=dataclasses.replace(TINY_BASE.unet, num_channels=64))
     with pytest.raises(ConfigError, match="another base network"):

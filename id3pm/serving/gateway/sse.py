@@ -26,7 +26,7 @@ _PROGRESS = "progress"
 
 
 class Events:
-    """What is told and not written yet. Progress is merged for a slow reader: at most six events wait."""
+    """What is told and not written yet. Progress is merged for a slow reader: at most seven events wait."""
 
     def __init__(self) -> None:
         self.waiting: list[Any] = []

@@ -109,16 +109,17 @@ def read_stream_request(origin: Origin, model: str, document: Mapping[str, Any],
 
 
 async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> None:
-    """Runs the stages; `tell` gets the events `progress`, `image_64` and `image`.
+    """Runs the stages; `tell` gets the events `face` (of a photograph), `progress`, `image_64` and `image`.
 
     Raises:
         RefusedError: A stage answered with an error, or the request's time limit passed before one began.
     """
     embedding = [tensor for tensor in _inputs(stream.message) if tensor[0] == "embedding"]
     if not embedding:
-        face = _message(stream, FACE_MODEL, [], "embedding")
-        found = outputs(await _send(stream, face, stages))["embedding"]
-        embedding = [("embedding", "FP32", [1, len(found) // 4], found)]
+        face = _message(stream, FACE_MODEL, [], "embedding", "faces", "turned")
+        found = outputs(await _send(stream, face, stages))
+        embedding = [("embedding", "FP32", [1, len(found["embedding"]) // 4], found["embedding"])]
+        tell = _preceded(tell, "face", {name: _whole_number(found[name]) for name in ("faces", "turned")})
     first = _message(stream, STAGE_MODELS["base"], embedding, "image_64", "receipt_64")
     base = outputs(await _followed(stream, first, stages, tell))
     pixels = np.frombuffer(base["image_64"], dtype=np.uint8)
@@ -132,6 +133,22 @@ async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> Non
     second = _message(stream, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
     sr = outputs(await _followed(stream, second, stages, tell))
     tell("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
+
+
+def _preceded(tell: Tell, name: str, data: Mapping[str, Any]) -> Tell:
+    """Tells an event just before the next one: what fails until then is still a plain HTTP error."""
+    waiting = [(name, data)]
+
+    def told(name: str, data: Mapping[str, Any]) -> None:
+        while waiting:
+            tell(*waiting.pop())
+        tell(name, data)
+
+    return told
+
+
+def _whole_number(raw: bytes) -> int:
+    return int.from_bytes(raw, "little", signed=True)
 
 
 def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wanted: str) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-DRAWN_BITS = 32
-"""Short enough to be typed, and exact in JavaScript."""
+from id3pm.diffusion import noise
+
 _KEY = secrets.token_bytes(32)  # of this process, so that no id has a seed that others can know
 
 
@@ -18,6 +18,6 @@ def drawn_seed(request_id: str, row: int) -> int:
         row: Number of the image in the request.
     """
     if not request_id:
-        return secrets.randbits(DRAWN_BITS)
-    digest = hashlib.blake2b(f"{row}/{request_id}".encode(), key=_KEY, digest_size=DRAWN_BITS // 8)
+        return noise.drawn_seed()
+    digest = hashlib.blake2b(f"{row}/{request_id}".encode(), key=_KEY, digest_size=noise.DRAWN_BITS // 8)
     return int.from_bytes(digest.digest(), "little")

@@ -43,7 +43,9 @@ class FakeStages:
         if model in self.fails:
             raise self.fails[model]
         if model == "face_embedding":
-            return answer(embedding=np.ones(128, dtype="<f4").tobytes())
+            found = {"faces": np.array([2], "<i4"), "turned": np.array([-90], "<i4")}
+            wanted = {name: found[name].tobytes() for name in found if name in {out.name for out in message.outputs}}
+            return answer(embedding=np.ones(128, dtype="<f4").tobytes(), **wanted)
         for step in range(self.steps):
             await self._reach(model, step)
             await asyncio.sleep(self.step_s)

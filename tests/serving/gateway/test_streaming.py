@@ -80,6 +80,25 @@ def test_a_photograph_becomes_the_vector_that_is_sampled() -> None:
     ]
     assert stages.messages["denoiser_64"].raw_input_contents[0] == struct.pack("<128f", *[1.0] * 128)
     assert told[-1][0] == "image"
+    assert told[0] == ("face", {"faces": 2, "turned": -90}), "the first event, once"
+    assert [name for name, _ in told].count("face") == 1
+
+
+def test_a_vector_has_no_face_to_report() -> None:
+    assert "face" not in [name for name, _ in story({})[1]]
+
+
+def test_a_stage_that_refuses_before_its_first_step_is_the_only_thing_told() -> None:
+    told: list[str] = []
+
+    async def play() -> None:
+        stream = read_stream_request(Origin("a", "b"), "id3pm_photo", {"photo": "cGhvdG8=", "seed": 1}, "x")
+        stages = FakeStages(denoiser_64=RefusedError("RESOURCE_EXHAUSTED", "full"))
+        await stream_image(stream, stages, lambda name, data: told.append(name))
+
+    with pytest.raises(RefusedError, match="full"):
+        asyncio.run(play())
+    assert told == [], "it becomes a plain HTTP error"
 
 
 @pytest.mark.parametrize("model", ["face_embedding", "denoiser_64", "super_resolution"])
