@@ -72,6 +72,23 @@ def test_the_servers_python_is_this_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert all(path.resolve().exists() for path in backend.iterdir())
 
 
+@pytest.mark.parametrize("what", ["prefix", "base_prefix", "path"])
+def test_a_python_in_a_folder_that_tritons_python_cannot_read_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "prüf 模型"
+    folder.mkdir()
+    monkeypatch.setattr(sys, what, [*sys.path, str(folder)] if what == "path" else str(folder))
+    with pytest.raises(ServerError, match=r"prüf 模型: Triton's Python can only be started from folders .* ASCII"):
+        runtime.find_runtime()
+
+
+def test_a_python_in_a_folder_with_spaces_is_none_of_these(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "my models")])
+    (tmp_path / "my models").mkdir()
+    assert runtime.find_runtime().binary.exists()
+
+
 def test_numpy_2_is_refused_because_tensors_would_read_as_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     no_server_on_path(monkeypatch)
     version = importlib.metadata.version

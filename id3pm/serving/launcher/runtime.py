@@ -65,8 +65,9 @@ def find_runtime() -> TritonRuntime:
 
     Raises:
         MissingExtraError: There is neither.
-        ServerError: The wheel's server cannot work in this environment; the message says what to install.
+        ServerError: The server cannot work in this environment; the message says what to do.
     """
+    _require_ascii_paths(Path(__file__).parents[3], Path(sys.prefix), Path(sys.base_prefix), *map(Path, sys.path[1:]))
     if found := shutil.which("tritonserver"):
         return TritonRuntime(binary=Path(found), origin="tritonserver on PATH")
     spec = importlib.util.find_spec("pytriton")
@@ -98,6 +99,21 @@ def _stub(wheel: Path) -> Path:
 
 def _python_version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _require_ascii_paths(*folders: Path) -> None:
+    """Triton's Python starts without a locale: it dies over other letters, and Triton waits for it without end.
+
+    Raises:
+        ServerError: A folder that Python imports from has such letters.
+    """
+    for folder in folders:
+        if folder.exists() and not str(folder).isascii():
+            raise ServerError(
+                f"{folder}: Triton's Python can only be started from folders whose names are ASCII. Move the checkout, "
+                "its virtual environment and the Python under it to such a folder and install anew; model "
+                "repositories, bundles and photographs may lie anywhere"
+            )
 
 
 def _require_numpy_1() -> None:
