@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import MissingExtraError
 from id3pm.face.detect import FaceDetector, UprightRule
+from id3pm.installation import how_to_install
 
 QUARTERS = (0, 90, 180, 270)
 """Turns in which a whole photograph is searched for faces, in degrees counter-clockwise."""
@@ -191,5 +192,5 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("face detection needs OpenCV: pip install 'id3pm[face]'") from error
+        raise MissingExtraError(f"face detection needs OpenCV: {how_to_install('face')}") from error
     return cv2

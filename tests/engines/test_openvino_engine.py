@@ -109,7 +109,7 @@ def test_graph_of_another_architecture_is_refused(folder: Path, sr_folder: Path)
 
 def test_missing_openvino_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'id3pm\[openvino\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[openvino\]"):
         load_engine(folder)
 
 
