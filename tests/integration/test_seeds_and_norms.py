@@ -126,6 +126,11 @@ def test_a_vector_of_another_norm_is_refused_with_its_norm_and_the_rule(
     assert way(public, np.zeros_like(embedding)) == "", "no person in particular"
 
 
+def test_the_description_says_which_norm_holds(public: Any) -> None:
+    with Client(public.server.grpc_url) as client:
+        assert client.describe()["l2_normalised"] is True
+
+
 def test_the_pipeline_has_the_same_rule(unit_repository: Path, repository: Path, embedding: np.ndarray) -> None:
     with Pipeline.load(unit_repository, threads=1) as pipeline:
         with pytest.raises(InvalidInputError, match=r"has L2 norm 22: must be 1 \(within 0.01\)"):
