@@ -81,7 +81,7 @@ test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow
 
 fuzz: $(STAMP)  ## random JSON and protobuf against a running service; MINUTES=10
-	ID3PM_FUZZ_EXAMPLES=$$(( $(MINUTES) * 200 )) $(BIN)/python -m pytest --timeout 0 --durations 0 tests/integration/test_fuzz.py
+	ID3PM_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -rP --timeout 0 tests/integration/test_fuzz.py
 
 clean:  ## remove what was built (not the virtual environment)
 	rm -rf build out $(REPO)/*/1/engine .pytest_cache .mypy_cache .ruff_cache

@@ -6,16 +6,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import random
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import for_seconds, fuzz
 from hypothesis import strategies as st
 from PIL import Image
 from tritonclient.grpc import service_pb2
@@ -37,6 +37,7 @@ NAMES = [option.name for option in OPTIONS] + [
     "",
     "é",
 ]
+CALLERS_MISTAKE = ("INVALID_ARGUMENT", "PERMISSION_DENIED", "NOT_FOUND")
 PATHS = ["id3pm_png", "id3pm_photo_png"]
 ROOT_PATH = re.compile(r"(^|[\s'\"=(])/(usr|tmp|home|root|opt|work|proc|dev|var|etc)/")
 VALUE = re.compile(
@@ -48,14 +49,6 @@ RULE = re.compile(
     r"|is (not|no|damaged|truncated)|no (face|such)|damaged|does not|are not|unable to|should be|open here are|takes"
     r"|requires|out of bounds|invalid|between|unexpected|not served|unsupported|but got|unequal|no inference)\b",
     re.IGNORECASE,
-)
-EXAMPLES = os.environ.get("ID3PM_FUZZ_EXAMPLES")  # `make fuzz` sets it, for other examples at every run
-FUZZ = settings(
-    max_examples=int(EXAMPLES or 120),
-    deadline=None,
-    derandomize=EXAMPLES is None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 # Few steps, or many by accident: most requests break a rule, and those that do not should be short.
 SCALARS = (
@@ -103,15 +96,29 @@ def test_words_without_value_or_rule_are_seen() -> None:
             check_words(vague)
 
 
+def test_random_examples_end_by_the_clock() -> None:
+    seen = []
+
+    def example(number: int) -> None:
+        seen.append(number)
+        time.sleep(0.01)
+
+    began = time.monotonic()
+    for_seconds(example, lambda: 1.0, number=st.integers())()
+    assert time.monotonic() - began < 10 and 2 < len(seen) <= 101
+    failing = for_seconds(lambda number: check_words("no"), lambda: 60.0, number=st.integers())
+    with pytest.raises(AssertionError, match="names no value"):
+        failing()
+
+
 def check_error(status: int, content: bytes) -> None:
     document = json.loads(content)
     assert set(document) == {"error"} or set(document) == {"error", "code"}, document
-    assert status in (400, 403, 404, 413, 429, 503, 504), document
+    assert status in (400, 403, 404, 413), document  # one caller alone is never too much, and nothing here is a failure
     check_words(document["error"])
 
 
-@FUZZ
-@given(path=st.sampled_from(PATHS), body=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5))
+@fuzz(path=st.sampled_from(PATHS), body=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5))
 def test_json_of_any_content(public: Any, embedding: np.ndarray, path: str, body: dict[str, Any]) -> None:
     body = {"embedding": embedding.tolist(), "seed": 1, **body, "steps": 1, "sr_steps": 1} if "seed" in body else body
     status, content = public.http(f"/v2/models/{path}/generate", json.dumps(body).encode())
@@ -119,8 +126,7 @@ def test_json_of_any_content(public: Any, embedding: np.ndarray, path: str, body
         check_error(status, content)
 
 
-@FUZZ
-@given(data=st.binary(max_size=300), path=st.sampled_from(["infer", "generate", "generate_stream"]))
+@fuzz(data=st.binary(max_size=300), path=st.sampled_from(["infer", "generate", "generate_stream"]))
 def test_bodies_of_any_bytes(public: Any, data: bytes, path: str) -> None:
     status, content = public.http(f"/v2/models/id3pm/{path}", data)
     assert status != 200
@@ -144,8 +150,7 @@ OUTPUTS = st.fixed_dictionaries(
 )
 
 
-@FUZZ
-@given(
+@fuzz(
     model=st.sampled_from(["id3pm", "super_resolution", "face_embedding"]),
     inputs=st.lists(TENSORS, max_size=3),
     outputs=st.lists(OUTPUTS, max_size=2),
@@ -168,8 +173,7 @@ def test_what_made_triton_die(public: Any, embedding: np.ndarray) -> None:
     assert status == 400 and "no output has classes" in json.loads(content)["error"]
 
 
-@FUZZ
-@given(
+@fuzz(
     name=st.sampled_from([name for name in NAMES if name]),
     datatype=st.sampled_from(["FP32", "INT32", "INT64", "BYTES", "BOOL", "FP16", "UINT8", "NONSENSE"]),
     shape=st.lists(st.integers(-2, 20), max_size=4),
@@ -193,10 +197,7 @@ def test_tensors_of_any_kind(
         answer = stub.ModelInfer(request, timeout=30)
     except Exception as error:  # whatever class gRPC gives it
         code, message = error.code().name, error.details()  # type: ignore[attr-defined]
-        assert code in ("INVALID_ARGUMENT", "PERMISSION_DENIED", "NOT_FOUND", "INTERNAL", "UNAVAILABLE"), (
-            code,
-            message,
-        )
+        assert code in CALLERS_MISTAKE, (code, message)
         check_words(message)
     else:
         assert answer.outputs
@@ -242,8 +243,7 @@ MESSAGES = st.builds(
 )
 
 
-@FUZZ
-@given(
+@fuzz(
     message=MESSAGES, cut=st.integers(0, 40), flips=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3)
 )
 def test_messages_of_any_kind(public: Any, message: Any, cut: int, flips: list[tuple[int, int]]) -> None:
@@ -256,12 +256,11 @@ def test_messages_of_any_kind(public: Any, message: Any, cut: int, flips: list[t
     try:
         call(bytes(data), timeout=30)
     except grpc.RpcError as error:
-        assert error.code().name in ("INVALID_ARGUMENT", "PERMISSION_DENIED", "NOT_FOUND", "UNAVAILABLE"), error
+        assert error.code().name in CALLERS_MISTAKE, error
         check_words(error.details())
 
 
-@FUZZ
-@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["JPEG", "PNG", "WEBP"]), cut=st.booleans())
+@fuzz(seed=st.integers(0, 2**32), kind=st.sampled_from(["JPEG", "PNG", "WEBP"]), cut=st.booleans())
 def test_photographs_with_damage(public: Any, seed: int, kind: str, cut: bool) -> None:
     chance = random.Random(seed)
     pixels = np.random.Generator(np.random.Philox(seed)).integers(0, 255, (40, 50, 3), dtype=np.uint8)
