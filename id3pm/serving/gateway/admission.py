@@ -110,9 +110,12 @@ class Admission:
             work = asyncio.ensure_future(asyncio.to_thread(parse))
             try:
                 return await asyncio.shield(work)
+            except RefusedError as refusal:
+                raise refusal.with_traceback(None) from None  # whose frames would keep the body
             finally:
                 if not work.done():  # the caller has gone: what it started still takes its room
                     await asyncio.wait([work])
+                del work  # it has the error, whose traceback has this frame: a cycle would keep the body until a gc
                 self.held -= cost
         finally:
             self._parser.release()

@@ -55,8 +55,8 @@ class BodyReader:
             raise RefusedError(
                 "DEADLINE_EXCEEDED", f"the body was not there after {self._body_s:g} s, the time for one"
             ) from error
-        except RefusedError:
-            raise
+        except RefusedError as refusal:
+            raise refusal.with_traceback(None) from None  # whose frames, in a cycle with the task, would keep the body
         except Exception as error:
             if gone(request):  # an upload that broke off, which aiohttp tells in several ways
                 raise asyncio.CancelledError from error
