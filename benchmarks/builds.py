@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 import click
 
+from id3pm.engines.manifest import Target
+from id3pm.export import targets
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "export"))
-
-import targets  # noqa: E402
-
-from id3pm.engines.manifest import Target  # noqa: E402
 
 TIMEOUT_S = 1200.0
 

@@ -74,7 +74,7 @@ LIMITED_ELSEWHERE = {
     "id3pm/training/demo_data.py: future.result()": "`wait` has said that it is done",
     # Not waits.
     "id3pm/serving/gateway/access_log.py: _current.get()": "a context variable",
-    "id3pm/serving/gateway/http_server.py: self._upstreams.get()": "a property with a check",
+    "id3pm/serving/gateway/http_server.py: self._context.upstreams.get()": "a property with a check",
     "id3pm/serving/gateway/sse.py: self._upstreams.get()": "a property with a check",
 }
 

@@ -154,7 +154,7 @@ def test_bad_requests_are_refused_before_anything_is_generated(
 def test_missing_dlib_names_the_extra_and_the_way_around(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None if missing == "dlib" else SimpleNamespace(__version__="1"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"id3pm\[evaluate\].*--no-independent"):
+    with pytest.raises(MissingExtraError, match=r"\[evaluate\].*--no-independent"):
         DlibJudge(SimpleNamespace(id_vector_model="sface"), "key")  # type: ignore[arg-type]
 
 

@@ -27,7 +27,7 @@ SR = dataclasses.replace(tiny_engines.SR, low_res_size=64, image_size=128)  # no
 CONVERT = """
 import sys, types
 from pathlib import Path
-import half, to_onnx
+from id3pm.export.unet import mixed_precision as half, onnx_export as to_onnx
 from id3pm.export.engine_folder import ConversionJob
 bundle, graph = map(Path, sys.argv[1:])
 to_onnx.export_onnx(bundle, "base", graph)
@@ -38,7 +38,8 @@ return_value = half.convert(job, lambda _: None)
 BUILD = """
 import dataclasses, sys
 from pathlib import Path
-import tiny_engines, to_tensorrt
+import tiny_engines
+from id3pm.export.tensorrt import build_plan as to_tensorrt
 from id3pm.config import PAPER_BASE_64
 graph, gpu = Path(sys.argv[1]), sys.argv[2]
 manifest = tiny_engines.manifest_of(PAPER_BASE_64, graph, max_batch=1)

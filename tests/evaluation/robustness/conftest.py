@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.analysis.made_up_model import PEOPLE, MadeUpPipeline
 
 from id3pm.evaluation.robustness.portrait import Portrait, portrait_of
 from id3pm.face.stage import FaceStage
 from id3pm.formats.images import decode_photo
+from tests.evaluation.robustness.made_up_model import PEOPLE, MadeUpPipeline
 
 
 @pytest.fixture(scope="session")

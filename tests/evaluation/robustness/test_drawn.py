@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.analysis.made_up_model import flat_portrait
 
 from id3pm.evaluation.robustness import drawings as drawn
 from id3pm.evaluation.robustness.portrait import Portrait
 from id3pm.face.stage import FaceStage
+from tests.evaluation.robustness.made_up_model import flat_portrait
 
 DRAWINGS = (drawn.line_drawing, drawn.avatar, drawn.rendering)
 

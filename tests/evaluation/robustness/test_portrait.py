@@ -3,11 +3,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from tests.analysis.made_up_model import PEOPLE, flat_portrait
 
 from id3pm.errors import NoFaceError
 from id3pm.evaluation.robustness.portrait import AVERAGE_FACE, SIZE, Portrait, framed, portrait_of
 from id3pm.face.stage import FaceStage
+from tests.evaluation.robustness.made_up_model import PEOPLE, flat_portrait
 
 
 def astronaut() -> np.ndarray:

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tests.analysis.made_up_model import PEOPLE, MadeUpPipeline
 
 from id3pm.errors import Id3pmError, MissingExtraError
 from id3pm.evaluation.robustness.commands import analyse_command
 from id3pm.formats import datasets as shards
 from id3pm.formats.images import GENERATED_XMP, XMP_KEY
 from id3pm.pipeline import Pipeline
+from tests.evaluation.robustness.made_up_model import PEOPLE, MadeUpPipeline
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from tests.analysis.made_up_model import flat_portrait
 
 from id3pm.evaluation.robustness import light, noise, occlusion, style, warp
 from id3pm.evaluation.robustness.portrait import SIZE, Pixels, Portrait
 from id3pm.evaluation.robustness.variants import VARIANTS, variants_of
 from id3pm.face.stage import FaceStage
+from tests.evaluation.robustness.made_up_model import flat_portrait
 
 ALL = tuple(VARIANTS)
 
