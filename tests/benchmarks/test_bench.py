@@ -149,7 +149,9 @@ def test_quick_bench_measures_and_all_agree(tmp_path: Path) -> None:
     assert ours["psnr_db"] > 60  # guided-diffusion's loop and the scheduler's give the same images
     for row in (*rows.values(), ours):
         # Operations are counted as if convolutions were direct; Winograd's does 2.25 times fewer.
-        assert 0 < row["of_peak"] < 2.25 and row["ms_per_step"] > 0 and 0 < row["outside_unet"] < 1
+        assert row["ms_per_step"] > 0 and 0 < row["outside_unet"] < 1
+        if row["precision"] == "fp32" or "of_peak" in row:  # a processor without bf16 instructions has no peak of it
+            assert 0 < row["of_peak"] < 2.25
         assert row["speed_range"][0] <= row["speed"] <= row["speed_range"][1]
     # PyTorch is not in the process of our engine.
     assert 0.02 < ours["peak_rss_gib"] < 0.2 < rows["PyTorch eager fp32"]["peak_rss_gib"]
