@@ -30,6 +30,10 @@ CROP_FACES = 2.0
 """Side of a crop in longer sides of the face's box."""
 TIE = 0.02
 """Scores that differ by less may be those of the same face, seen from two quarters."""
+SAME = 45.0
+"""Turns of two quarters that differ by at most so many degrees are of the same face."""
+WIDE = 60.0
+"""The same where both score alike."""
 PATCH = 512
 """Largest side, in pixels, of the turned picture that a tilted face is cut out as."""
 PATCH_FACES = 2.5
@@ -170,22 +174,22 @@ def one_way_up(peaks: Sequence[tuple[int, Peak]], rule: UprightRule) -> tuple[in
         peaks: Quarter turns and peaks, the stored way first.
         rule: The detector's.
     """
-    highest, top = max(peaks, key=lambda item: item[1].score)
-
-    def same(quarter: int, peak: Peak) -> bool:
-        """Whether it may be the highest one's face, seen from a neighbouring quarter."""
-        return _apart(quarter + peak.angle, highest + top.angle) <= 45.0
-
-    others = max((peak.score for quarter, peak in peaks if not same(quarter, peak)), default=0.0)
-    margin = rule.close if top.score >= rule.clear else rule.margin
-    if top.score < max(rule.least, others + margin):
-        return None
-    seen = [item for item in peaks if same(*item) and item[1].score >= top.score - TIE]
-    return min(seen, key=lambda item: abs(item[1].angle))
+    top = max(peaks, key=lambda item: item[1].score)
+    # A face that scores alike over a wide range of turns shows its flanks in the neighbouring quarters: of equal
+    # scores near the highest, the one in the middle of its quarter is the face.
+    seen = [item for item in peaks if _apart(item, top) <= WIDE and item[1].score >= top[1].score - TIE]
+    chosen = min(seen, key=lambda item: abs(item[1].angle))
+    same = [item for item in peaks if _apart(item, chosen) <= SAME]
+    score = max(peak.score for _, peak in same)
+    others = max((item[1].score for item in peaks if item not in same), default=0.0)
+    margin = rule.close if score >= rule.clear else rule.margin
+    return chosen if score >= max(rule.least, others + margin) else None
 
 
-def _apart(first: float, second: float) -> float:
-    return abs((first - second + 180.0) % 360.0 - 180.0)
+def _apart(first: tuple[int, Peak], second: tuple[int, Peak]) -> float:
+    """Degrees between the turns of two peaks of the whole photograph."""
+    difference = first[0] + first[1].angle - second[0] - second[1].angle
+    return abs((difference + 180.0) % 360.0 - 180.0)
 
 
 def _opencv() -> Any:

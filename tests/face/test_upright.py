@@ -129,3 +129,11 @@ def _as_stored(face, shape, quarter):
     height, width = shape[:2]
     size = (width, height) if quarter % 180 else (height, width)
     return quarter_back(face, -quarter % 360, size)
+
+
+def test_a_face_that_scores_alike_over_many_turns_is_the_one_in_the_middle_of_its_quarter():
+    """Measured on a generated face of 256 px: its flanks scored highest in the neighbouring quarters."""
+    peaks = [(0, Peak(5.6, 0.912)), (90, Peak(-60.0, 0.908)), (180, Peak(5.0, 0.879)), (270, Peak(57.0, 0.914))]
+    assert one_way_up(peaks, RULE) == peaks[0]
+    opposite = [*peaks[:2], (180, Peak(5.0, 0.907)), peaks[3]]
+    assert one_way_up(opposite, RULE) is None, "standing on its head it would score as much"
