@@ -1,6 +1,6 @@
 """How this copy of the package was installed: where its checkout is, and which command adds an extra to it.
 
-The package is on no index, so `pip install 'id3pm[web]'` works for nobody; what works depends on the installation.
+The package is on no index, so `pip install 'id3pm[web]'` cannot work; what does depends on the installation.
 """
 
 from __future__ import annotations

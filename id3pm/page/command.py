@@ -28,7 +28,7 @@ from id3pm_client import AsyncClient, Client, ClientError, Retry
 
 DEFAULT_SERVER = "127.0.0.1:8001"
 MAX_UPLOAD = "64mb"  # beyond what the service takes, so that the page can say so kindly
-_RETRY = Retry(limit=3)  # somebody waits: say soon that the service is away
+_RETRY = Retry(limit=3)  # a visitor waits: say soon that the service is away
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 

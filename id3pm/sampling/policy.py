@@ -17,7 +17,7 @@ place in one line, on a clock that counts work: the place starts where all work 
 no earlier than what other callers begin now; it is due `STRETCH` times its work later. A caller's best row has its
 first place, the next row the second. So who sends a hundred requests delays another caller by what is at work, not by
 the ninety that wait. Nothing that a caller may choose moves a place forward: neither a deadline, nor a class above the
-usual one. A place that is overdue in seconds goes first, so that nobody starves; a caller's places fall due one after
+usual one. A place that is overdue in seconds goes first, so that none starves; a caller's places fall due one after
 the other, so that many of them are no shield.
 """
 

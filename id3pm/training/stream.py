@@ -24,7 +24,7 @@ from id3pm.training.gan import FaceGenerator
 from id3pm.training.presets import TrainConfig
 
 ATTEMPTS = 256  # candidates for one person; the filter accepts about 0.6 of them
-MEAN_PEOPLE = 64  # the first ones, of whom the mean vector is taken
+MEAN_PEOPLE = 64  # the first ones, for the mean vector
 AHEAD = 6  # steps that are ready before they are needed
 
 
@@ -65,7 +65,7 @@ class GeneratedPeople:
 
 
 def stream_batches(seed: int, faces: Path, config: TrainConfig) -> BatchesAhead:
-    """The batches of a run on people whom no other step has.
+    """The batches of a run on people that no other step has.
 
     Every training process makes the whole of each batch, so that their number does not change what is trained on. For
     many GPUs a stored data set is cheaper.

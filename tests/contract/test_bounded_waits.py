@@ -53,7 +53,7 @@ LIMITED_ELSEWHERE = {
     "id3pm/serving/gateway/grpc_server.py: answers.get()": "the reader of a stream puts `None` when it ends",
     "id3pm/serving/gateway/grpc_server.py: places.acquire()": "a place comes back with each answer on the same stream",
     "id3pm/serving/models/worker.py: self._jobs.get()": "a daemon thread; `close` puts `None`",
-    # Whoever calls these has a limit, or what they wait for has.
+    # The callers of these have a limit, or what they wait for has.
     "id3pm/serving/gateway/sse.py: self._some.wait()": "`EventStream` waits for an event at most for a heartbeat",
     "id3pm/serving/gateway/in_flight.py: asyncio.wait([self._cancels[key].task])": "a cancel ends within `_PATIENCE_S`",
     "id3pm/serving/gateway/in_flight.py: asyncio.gather(*(upstream.control(model, 'cancel', key.id, origin=origin) "

@@ -1,4 +1,4 @@
-"""Photographs that take long to decode cost their sender time, and nobody else."""
+"""Photographs that take long to decode cost time for their sender only."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class AsyncRequests(base.BaseClient[AsyncTransport]):
             await _end([task])
 
     async def _run_stage(self, streaming: Streaming[AsyncTransport]) -> AsyncGenerator[Event, None]:
-        """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""
+        """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
         self._begin()
         try:
             first = streaming.first()

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClientError as error:
         tell(f"id3pm-client: {error}")
         return _exit_code(error)
-    except BrokenPipeError:  # whoever reads stdout has enough
+    except BrokenPipeError:  # the reader of stdout has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -164,7 +164,7 @@ class SyncRequests(base.BaseClient[SyncTransport]):
             thread.join(timeout=ASK_TIMEOUT_S + GRACE_S)
 
     def _run_stage(self, streaming: Streaming[SyncTransport]) -> Generator[Event, None, None]:
-        """Both stages of a stream. Past the slots: whoever holds a stream may ask for other images meanwhile."""
+        """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
         self._check_open()
         try:
             first = streaming.first()
@@ -282,7 +282,7 @@ def _left_s(due: float) -> float:
 
 @atexit.register
 def _close_all() -> None:
-    """Ends all streams that are still open while the transports' threads run; later, nobody would answer them."""
+    """Ends all streams that are still open while the transports' threads run; later, no thread would answer them."""
     end = time.monotonic() + base.CANCEL_TIMEOUT_S
     for client in list(_OPEN):
         with contextlib.suppress(Exception):  # the interpreter ends, whatever a server says

@@ -130,10 +130,10 @@ def pairs_shown(
         people: Names.
         pairs: What is measured.
         count: How many are shown where none is asked for.
-        names: Whom the picture shows: from the first to the second, from the second to the third, and so on.
+        names: People of the picture: from the first to the second, from the second to the third, and so on.
 
     Raises:
-        click.BadParameter: There is nobody of a name, or a row would lead from a person to the same.
+        click.BadParameter: No person has a name, or a row would lead from a person to the same.
     """
     if len(names) < 2:
         return list(pairs), rows_shown([people[a] for a, _ in pairs], count, names)

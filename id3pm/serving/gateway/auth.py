@@ -46,7 +46,7 @@ class Caller:
 
     name: str
     may_send: tuple[str, ...]
-    owner: str = "anybody"
+    owner: str = "anyone"
 
     def require(self, model: str) -> None:
         """Checks that the caller may send what a model is made for.
@@ -60,7 +60,7 @@ class Caller:
             raise RefusedError("PERMISSION_DENIED", f"{self.name} may not send {what}, which {model} takes")
 
 
-ANYBODY = Caller("anybody", KINDS)
+ANYONE = Caller("anyone", KINDS)
 
 
 class Access:
@@ -94,7 +94,7 @@ class Access:
             RefusedError: No token, or one that nobody has.
         """
         if self._callers is None:
-            return self._within(ANYBODY)
+            return self._within(ANYONE)
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise RefusedError("UNAUTHENTICATED", "a token is needed: send the header authorization: Bearer TOKEN")
@@ -107,7 +107,7 @@ class Access:
     def _within(self, caller: Caller) -> Caller:
         if self.accept == KINDS:
             return caller
-        name = "callers of this service" if caller is ANYBODY else caller.name
+        name = "callers of this service" if caller is ANYONE else caller.name
         return dataclasses.replace(
             caller, name=name, may_send=tuple(kind for kind in caller.may_send if kind in self.accept)
         )

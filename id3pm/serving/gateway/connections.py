@@ -1,6 +1,6 @@
 """Limits of the connections of a public port, and which one is closed for the next.
 
-Whoever reaches a port can open connections before any token is asked for, and each takes a file descriptor. So there is
+A caller can open connections to a port before any token is asked for, and each takes a file descriptor. So there is
 a limit for each port, half of which one address may have; the connection that has waited longest makes room.
 """
 

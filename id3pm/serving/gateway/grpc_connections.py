@@ -19,7 +19,7 @@ _LOOK_S = 0.25
 class GrpcConnections:
     """Keeps a port's connections within `Connections`, some times a second.
 
-    Between two looks the library's own limit holds, which refuses whoever comes last.
+    Between two looks the library's own limit holds, which refuses the latest connection.
 
     Args:
         port: The port.

@@ -37,7 +37,7 @@ class HttpConnection(web.RequestHandler):
 
     A caller may close its half of the connection behind its request (`nc -N`) and still wait for the answer. One that
     has gone closes both halves, which looks the same until something is sent to it: an interim response, which every
-    HTTP/1.1 client skips. Its kernel then says that nobody is left, and the request ends as for any caller who goes.
+    HTTP/1.1 client skips. Its kernel then resets the connection, and the request ends as for any caller that leaves.
     """
 
     __slots__ = ("_connection", "_connections", "_first", "_detection_attempts", "answered")
@@ -235,7 +235,7 @@ class HttpListener:
                 sock,
                 **tls,
             )
-        except (OSError, ssl.SSLError, asyncio.TimeoutError):  # noqa: UP041 - no handshake: nobody to answer
+        except (OSError, ssl.SSLError, asyncio.TimeoutError):  # noqa: UP041 - no handshake: no answer is possible
             self.connections.forget(connection)
             sock.close()
 

@@ -34,7 +34,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         RefusedError: It is something else, or has too many parts.
     """
     parts = body.count(b",") + body.count(b"\\")
-    if parts > MAX_PARTS:  # nobody else is served while JSON is read
+    if parts > MAX_PARTS:  # no other request is served while JSON is read
         raise invalid(
             f"the JSON has {parts} commas and backslashes: at most {MAX_PARTS} are allowed; send tensors as binary"
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from tritonclient.grpc import service_pb2
 
-from id3pm.serving.gateway.auth import ANYBODY, Caller
+from id3pm.serving.gateway.auth import ANYONE, Caller
 from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
 
@@ -53,7 +53,7 @@ def origin_of(caller: Caller, host: str | None, port: int | None) -> Origin:
         host: The address it comes from, where that is known.
         port: The connection's, at that address.
     """
-    if caller.owner != ANYBODY.owner:
+    if caller.owner != ANYONE.owner:
         return Origin(caller.owner, caller.owner)
     try:
         address = ipaddress.ip_address(host or "")

@@ -51,7 +51,7 @@ def is_exhausted(error: BaseException) -> bool:
 
 
 def refuses(address: str, timeout_s: float = TIMEOUT_S) -> str | None:
-    """Why nobody can connect to an address; `None` where it takes connections.
+    """Why no client can connect to an address; `None` where it takes connections.
 
     Raises:
         ExhaustedError: There is no room to try.

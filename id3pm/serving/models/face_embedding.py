@@ -172,7 +172,7 @@ class FaceModel:
             reply.fail(error)
 
     def _check_awaited(self, request: PhotoRequest) -> None:
-        """Raises where nobody waits for a request any more."""
+        """Raises if no caller waits for a request any more."""
         if request.call.deadline is not None and request.call.deadline < time.monotonic():
             raise DeadlineError("the deadline passed before it was the photograph's turn")
         if request.ended or request.reply.abandoned:

@@ -31,7 +31,7 @@ class PhotoRequest:
         exact: Whether the files were looked at as a whole for that.
         arrived: `time.monotonic()` seconds.
         place: In the line of all callers, see `id3pm.sampling.policy`.
-        ended: Nobody waits for it any more.
+        ended: No caller waits for it any more.
     """
 
     call: InferenceRequest

@@ -210,7 +210,7 @@ class StageModel(abc.ABC):
     def _answer(self, registered: RegisteredRequest, outcome: Outcome) -> None:
         """Answers a request; runs in the answering thread."""
         try:
-            for request in registered.requests:  # after an error of one row, nobody waits for its siblings
+            for request in registered.requests:  # after an error of one row, no caller waits for its siblings
                 self._scheduler.cancel(request.id)
             if isinstance(outcome, Exception):
                 raise outcome

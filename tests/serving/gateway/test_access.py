@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from id3pm.errors import ConfigError
-from id3pm.serving.gateway.auth import ANYBODY, MODELS, Access, check_exposure, read_tokens
+from id3pm.serving.gateway.auth import ANYONE, MODELS, Access, check_exposure, read_tokens
 from id3pm.serving.protocol import served_models
 from id3pm.serving.protocol.status import RefusedError
 
@@ -58,7 +58,7 @@ def test_a_caller_may_send_what_the_file_says_and_nothing_else(access: Access) -
 
 def test_without_tokens_everybody_may_send_everything() -> None:
     caller = Access().caller(None)
-    assert caller is ANYBODY
+    assert caller is ANYONE
     for model in MODELS:
         caller.require(model)
 

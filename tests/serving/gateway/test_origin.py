@@ -1,4 +1,4 @@
-"""From whom a request comes, and how the stages hear of it."""
+"""The caller of a request, and how the stages are told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import service_pb2
 
-from id3pm.serving.gateway.auth import ANYBODY, read_tokens
+from id3pm.serving.gateway.auth import ANYONE, read_tokens
 from id3pm.serving.gateway.origin import Origin, grpc_peer, origin_of, refuse_reserved
 from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
@@ -63,9 +63,9 @@ def test_a_token_owns_its_ids_and_never_shows_itself(tmp_path: Path) -> None:
 def test_without_tokens_a_share_is_for_an_address_and_ids_are_for_all(
     one: tuple[str | None, int | None], other: tuple[str | None, int | None], same: bool
 ) -> None:
-    first, second = origin_of(ANYBODY, *one), origin_of(ANYBODY, *other)
+    first, second = origin_of(ANYONE, *one), origin_of(ANYONE, *other)
     assert (first.caller == second.caller) is same
-    assert first.owner == second.owner == ANYBODY.owner
+    assert first.owner == second.owner == ANYONE.owner
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tritonclient.grpc import service_pb2
 
-from id3pm.serving.gateway.auth import ANYBODY, MODELS, Access
+from id3pm.serving.gateway.auth import ANYONE, MODELS, Access
 from id3pm.serving.gateway.json_body import MAX_PARTS, parse_object
 from id3pm.serving.gateway.request import Request, RequestInfo, read_json, read_message
 from id3pm.serving.protocol.status import RefusedError
@@ -26,7 +26,7 @@ def read(body: bytes, length: str | None = None, *, model: str = "denoiser_64", 
 
 def refused(code: str, body: bytes, length: str | None = None, *, generate: bool = False) -> str:
     with pytest.raises(RefusedError) as caught:
-        read(body, length, generate=generate).check(ANYBODY)
+        read(body, length, generate=generate).check(ANYONE)
     assert caught.value.code == code
     return str(caught.value)
 
@@ -57,7 +57,7 @@ def test_a_message_without_id_gets_one_and_keeps_the_rest() -> None:
     message.inputs.add(name="seed", datatype="INT64", shape=[1, 1])
     message.raw_input_contents.append(bytes(8))
     request = read_message(message.SerializeToString())
-    request.check(ANYBODY)
+    request.check(ANYONE)
     assert request.asked == RequestInfo("id3pm", request.message.id) and len(request.message.id) == 32
     request.message.id = ""
     assert request.message == message
@@ -114,7 +114,7 @@ def control(*words: str, binary: bool = False, name: str = "control") -> tuple[b
 def test_questions_about_a_request_are_open(op: str, binary: bool) -> None:
     body, length = control(op, "x", binary=binary)
     request = read(body, length)
-    request.check(ANYBODY)
+    request.check(ANYONE)
     assert request.asked.control == op and request.message.inputs[-1].name == "control"
 
 
@@ -133,7 +133,7 @@ def test_draining_is_not_for_callers_whatever_the_form(op: str) -> None:
         else:
             tensor.contents.bytes_contents.extend([op.encode(), b""])
         with pytest.raises(RefusedError, match="open here are ping"):
-            read_message(message.SerializeToString()).check(ANYBODY)
+            read_message(message.SerializeToString()).check(ANYONE)
 
 
 @pytest.mark.parametrize("model", sorted(set(MODELS) - {"denoiser_64", "super_resolution", "face_embedding"}))
@@ -152,7 +152,7 @@ def test_where_nothing_reads_control_it_opens_nothing(model: str) -> None:
             request.check(other)
         assert caught.value.code == "PERMISSION_DENIED"
         with pytest.raises(RefusedError, match="'control' is unknown"):
-            request.check(ANYBODY)
+            request.check(ANYONE)
     with pytest.raises(RefusedError, match="'control' is unknown"):
         read(control("ping", "")[0], model=model)
 
@@ -170,7 +170,7 @@ def test_the_face_stage_takes_control_from_nobody(op: str) -> None:
     ]
     for request in requests:
         with pytest.raises(RefusedError, match="face_embedding takes none here") as caught:
-            request.check(ANYBODY)
+            request.check(ANYONE)
         assert caught.value.code == "PERMISSION_DENIED"
 
 
@@ -183,7 +183,7 @@ def test_a_name_that_triton_would_read_otherwise_is_refused(name: str) -> None:
     message = service_pb2.ModelInferRequest(model_name="denoiser_64")
     message.inputs.add(name=name, datatype="BYTES", shape=[1, 2])
     with pytest.raises(RefusedError, match="is unknown"):
-        read_message(message.SerializeToString()).check(ANYBODY)
+        read_message(message.SerializeToString()).check(ANYONE)
 
 
 def test_a_second_control_input_cannot_hide_behind_the_first() -> None:
@@ -196,7 +196,7 @@ def test_a_second_control_input_cannot_hide_behind_the_first() -> None:
 
 def test_an_unknown_model_is_named_with_those_that_are_served() -> None:
     with pytest.raises(RefusedError, match=r"model 'x' is not served; there are id3pm, .*super_resolution"):
-        RequestInfo("x", "1").check(ANYBODY)
+        RequestInfo("x", "1").check(ANYONE)
 
 
 @pytest.mark.parametrize(

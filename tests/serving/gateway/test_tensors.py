@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tritonclient.grpc import service_pb2
 
-from id3pm.serving.gateway.auth import ANYBODY
+from id3pm.serving.gateway.auth import ANYONE
 from id3pm.serving.gateway.request import read_json, read_message
 from id3pm.serving.protocol.status import RefusedError
 
@@ -19,7 +19,7 @@ SEED = {"name": "seed", "shape": [1, 1], "datatype": "INT64", "data": [1]}
 def refused(document: dict[str, Any], *, generate: bool = False, binary: bytes = b"") -> str:
     head = json.dumps(document).encode()
     with pytest.raises(RefusedError) as caught:
-        read_json("id3pm", "", head + binary, str(len(head)) if binary else None, generate=generate).check(ANYBODY)
+        read_json("id3pm", "", head + binary, str(len(head)) if binary else None, generate=generate).check(ANYONE)
     assert caught.value.code == "INVALID_ARGUMENT"
     return str(caught.value)
 
@@ -101,7 +101,7 @@ def test_values_are_checked_in_time_and_at_any_depth(depth: int) -> None:
         body = f'{{"id":"x","inputs":[{tensor}]}}'.encode()
         began = time.process_time()
         if words is None:
-            read_json("id3pm", "", body, None, generate=False).check(ANYBODY)
+            read_json("id3pm", "", body, None, generate=False).check(ANYONE)
         else:
             with pytest.raises(RefusedError, match=words):
                 read_json("id3pm", "", body, None, generate=False)
@@ -148,7 +148,7 @@ def test_a_value_of_another_type_is_refused_by_name(document: dict[str, Any], wo
 
 @pytest.mark.parametrize("tensor", [SEED, {**SEED, "data": [[1]]}])
 def test_what_is_as_it_says_passes(tensor: dict[str, Any]) -> None:
-    read_json("id3pm", "", json.dumps({"id": "x", "inputs": [tensor]}).encode(), None, generate=False).check(ANYBODY)
+    read_json("id3pm", "", json.dumps({"id": "x", "inputs": [tensor]}).encode(), None, generate=False).check(ANYONE)
 
 
 def test_outputs_by_classes_are_refused_over_both_protocols() -> None:
@@ -170,7 +170,7 @@ def seed(shape: tuple[int, ...] = (1, 1), raw: bytes | None = bytes(8)) -> Any:
 
 def message_refused(message: Any) -> str:
     with pytest.raises(RefusedError) as caught:
-        read_message(message.SerializeToString()).check(ANYBODY)
+        read_message(message.SerializeToString()).check(ANYONE)
     assert caught.value.code == "INVALID_ARGUMENT"
     return str(caught.value)
 
@@ -225,7 +225,7 @@ def test_typed_contents_are_checked_as_raw_ones_are() -> None:
     message = seed(raw=None)
     assert "has 0 elements: must be 1" in message_refused(message)
     message.inputs[0].contents.int64_contents.append(1)
-    read_message(message.SerializeToString()).check(ANYBODY)
+    read_message(message.SerializeToString()).check(ANYONE)
     message.inputs[0].contents.fp32_contents.append(1)
     assert "has fp32_contents: INT64 must be in int64_contents" in message_refused(message)
 
@@ -241,5 +241,5 @@ def test_a_version_that_is_not_served_is_refused() -> None:
     message = seed()
     message.model_version = "99"
     with pytest.raises(RefusedError, match="model id3pm has no version '99': send 1") as caught:
-        read_message(message.SerializeToString()).check(ANYBODY)
+        read_message(message.SerializeToString()).check(ANYONE)
     assert caught.value.code == "NOT_FOUND"
