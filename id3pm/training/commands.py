@@ -141,6 +141,11 @@ def measure_dataset_command(data: Path, workers: int) -> None:
 @click.option("--rollouts", type=click.IntRange(0), help="Images per step that the network itself is generating.")
 @click.option("--rollout-loss", type=click.FloatRange(0), help="Weight of their identity loss; else the preset's.")
 @click.option(
+    "--rollout-centring",
+    type=click.FloatRange(0, 1),
+    help="Share of that loss that compares vectors without their common mean.",
+)
+@click.option(
     "--altered-vectors", type=click.FloatRange(0, 1), help="Share of the rollouts with ID vectors that no image has."
 )
 @click.option("--identity-jitter", type=click.FloatRange(0), help="How much the identity loss's crops vary.")
@@ -169,6 +174,7 @@ def train_command(
     stream: int | None,
     rollouts: int | None,
     rollout_loss: float | None,
+    rollout_centring: float | None,
     altered_vectors: float | None,
     identity_jitter: float | None,
     faces: Path,
@@ -207,6 +213,7 @@ def train_command(
         "landmark_loss": landmark_loss,
         "rollouts": rollouts,
         "rollout_loss": rollout_loss,
+        "rollout_centring": rollout_centring,
         "altered_vectors": altered_vectors,
         "identity_jitter": identity_jitter,
     }

@@ -58,6 +58,7 @@ class RolloutDraws:
         noise: Standard normal, for this step of the sampler, float32 [R, 3, S, S].
         jitter: What this step's crops vary by, float32 [R, 2, 3]; see
             `id3pm.training.variation.jitter`.
+        mean: Mean of the data set's ID vectors, float32 [D].
         first: Number of the first row among the rows of all processes.
         world: From one row to the next, in those numbers.
         total: Rows of all processes.
@@ -68,6 +69,7 @@ class RolloutDraws:
     start: Tensor
     noise: Tensor
     jitter: Tensor
+    mean: Tensor
     first: int = 0
     world: int = 1
     total: int = 1
@@ -84,7 +86,7 @@ class RolloutDraws:
 
         start = self.start[:, rank::world].to(device)
         own = (rows(self.vectors), rows(self.alignments), start, rows(self.noise), rows(self.jitter))
-        return RolloutDraws(*own, first=rank, world=world, total=len(self.vectors))
+        return RolloutDraws(*own, self.mean.to(device), first=rank, world=world, total=len(self.vectors))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +226,7 @@ class FaceBatches:
             start,
             noise,
             torch.from_numpy(jitter(config.rollouts, config.identity_jitter, rng)),
+            torch.from_numpy(self._mean.astype(np.float32)),
             total=config.rollouts,
         )
 

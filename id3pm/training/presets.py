@@ -58,6 +58,8 @@ class TrainConfig:
         rollouts: Rows beside each batch, over all processes, that the network is generating; see
             `id3pm.training.rollouts`. They are taught by `rollout_loss` alone.
         rollout_loss: Weight of their identity loss.
+        rollout_centring: Share of it that compares vectors without their common mean; see
+            `id3pm.training.rollouts.Rollouts`.
         altered_vectors: Share of the rollouts whose ID vector no training image has; see
             `id3pm.training.variation.altered_vectors`.
         identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
@@ -92,6 +94,7 @@ class TrainConfig:
     identity_jitter: float = 0.0
     rollouts: int = 0
     rollout_loss: float = 0.0
+    rollout_centring: float = 0.0
     altered_vectors: float = 0.0
     identity_gain: float = 1.0
     attribute_set: AttributeSet | None = None
@@ -131,6 +134,9 @@ class TrainConfig:
             "without identity_loss or with attributes": (
                 self.rollouts == self.rollout_loss == 0
                 or (min(self.rollouts, self.rollout_loss, self.identity_loss) > 0 and self.unet.attribute_dim is None)
+            ),
+            f"rollout_centring={self.rollout_centring}: must be in [0, 1], and 0 without rollouts": (
+                self.rollout_centring == 0 or (0.0 < self.rollout_centring <= 1.0 and self.rollouts > 0)
             ),
             f"altered_vectors={self.altered_vectors}: must be in [0, 1], and 0 without rollouts": (
                 self.altered_vectors == 0 or (0.0 < self.altered_vectors <= 1.0 and self.rollouts > 0)

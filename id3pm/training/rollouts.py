@@ -43,13 +43,22 @@ class Rollouts:
         stage: Finds the faces in them.
         diffusion: The noising process.
         learn_sigma: The network has variance channels.
+        centring: Share of the loss that compares vectors after the data set's mean is subtracted from both. A cosine
+            of whole vectors also rises as an image comes nearer to what all faces share, which is no likeness.
     """
 
     def __init__(
-        self, identity_loss: IdentityLoss, stage: FaceStage, diffusion: DiffusionConfig, *, learn_sigma: bool
+        self,
+        identity_loss: IdentityLoss,
+        stage: FaceStage,
+        diffusion: DiffusionConfig,
+        *,
+        learn_sigma: bool,
+        centring: float = 0.0,
     ) -> None:
         self._identity_loss = identity_loss
         self._stage = stage
+        self._centring = centring
         self._plan = plan(diffusion, SAMPLING, learn_sigma)
         shares = 1.0 / self._plan.sqrt_recip_alphas_cumprod**2
         taught = np.flatnonzero((shares >= TAUGHT_SHARES[0]) & (shares <= TAUGHT_SHARES[1]))
@@ -122,7 +131,7 @@ class Rollouts:
         eps, eps_uncond = output[:, : x.shape[1]], unconditional[:, : x.shape[1]]
         guided = eps_uncond + SAMPLING.guidance_scale * (eps - eps_uncond)
         predicted = (a.view(-1, 1, 1, 1) * x - b.view(-1, 1, 1, 1) * guided).clamp(-1.0, 1.0)
-        loss = self._loss(predicted, 1.0 / a**2, active, draws.jitter[active])
+        loss = self._loss(predicted, 1.0 / a**2, active, draws)
         with torch.no_grad():
             images, _ = update(
                 x, output.detach(), rows, unconditional=unconditional, noise=draws.noise[active][rows.noise_rows]
@@ -133,16 +142,18 @@ class Rollouts:
         self._places[self._places > self._last] = NOT_BEGUN
         return everything
 
-    def _loss(self, predicted: Tensor, share: Tensor, active: NDArray[np.intp], jitter: Tensor) -> Tensor:
+    def _loss(self, predicted: Tensor, share: Tensor, active: NDArray[np.intp], draws: RolloutDraws) -> Tensor:
         """(1 - cosine similarity) sqrt(share): its gradient to eps is then as large at every time step."""
         if len(predicted) == 0:
             return predicted.sum(dim=(1, 2, 3))
         alignments = self._alignments(predicted.detach(), active)
-        moved = alignments[:, :, :2] @ jitter
+        moved = alignments[:, :, :2] @ draws.jitter[active]
         moved[:, :, 2] += alignments[:, :, 2]
         vectors = self._identity_loss.embed(predicted, moved)
-        similarity = torch.cosine_similarity(vectors, self._state["vectors"][active], dim=1)
-        return (1.0 - similarity) * share.sqrt()
+        wanted = self._state["vectors"][active]
+        whole = torch.cosine_similarity(vectors, wanted, dim=1)
+        centred = torch.cosine_similarity(vectors - draws.mean, wanted - draws.mean, dim=1)
+        return (1.0 - torch.lerp(whole, centred, self._centring)) * share.sqrt()
 
     def _alignments(self, predicted: Tensor, rows: NDArray[np.intp]) -> Tensor:
         """Where the faces are: found by the detector, else where training images have them."""

@@ -105,7 +105,9 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     rollouts = None
     if config.rollouts and judge is not None:
         stage = FaceStage.load(options.faces, threads=1)
-        rollouts = Rollouts(judge, stage, config.diffusion, learn_sigma=config.unet.learn_sigma)
+        rollouts = Rollouts(
+            judge, stage, config.diffusion, learn_sigma=config.unet.learn_sigma, centring=config.rollout_centring
+        )
     trainer = Trainer(config, batches, options.out, facts, accelerator, judge, landmarks, rollouts)
     if options.resume:
         trainer.resume(allow_data_change=options.allow_data_change)

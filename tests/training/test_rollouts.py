@@ -55,7 +55,9 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 def trainer(config: TrainConfig, folder: Path, judge: IdentityLoss, stage: FaceStage) -> Trainer:
-    rollouts = Rollouts(judge, stage, config.diffusion, learn_sigma=config.unet.learn_sigma)
+    rollouts = Rollouts(
+        judge, stage, config.diffusion, learn_sigma=config.unet.learn_sigma, centring=config.rollout_centring
+    )
     facts = {"data": {"images": 60}}
     return Trainer(config, FaceBatches(arrays(), config), folder, facts, Accelerator(cpu=True), judge, None, rollouts)
 
@@ -75,7 +77,9 @@ def test_rows_are_sampled_as_the_sampler_does(judge: IdentityLoss, stage: FaceSt
     alignments = torch.eye(3)[:2].expand(2, 2, 3)
     seen = []
     for step in range(20):
-        draws = RolloutDraws(vectors, alignments, start, noise[step % len(steps)], alignments, total=100)
+        draws = RolloutDraws(
+            vectors, alignments, start, noise[step % len(steps)], alignments, torch.zeros(128), total=100
+        )
         rollouts.begin(draws, step, network)
         if len(rollouts.active) == 0:
             break
@@ -124,7 +128,7 @@ def test_the_gradient_leads_to_the_identity(judge: IdentityLoss, stage: FaceStag
     vectors = torch.nn.functional.normalize(torch.randn(1, 128, generator=generator), dim=1)
     start = torch.randn(3, 1, 3, 64, 64, generator=generator)
     alignment = torch.tensor([[[0.5, 0.0, 4.0], [0.0, 0.5, 10.0]]])
-    draws = RolloutDraws(vectors, alignment, start, start[0], torch.eye(3)[None, :2], total=1)
+    draws = RolloutDraws(vectors, alignment, start, start[0], torch.eye(3)[None, :2], torch.zeros(128), total=1)
 
     def loss_of(output: torch.Tensor) -> torch.Tensor:
         rollouts = Rollouts(judge, stage, CONFIG.diffusion, learn_sigma=True)
