@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.judges import Judge
-from id3pm.evaluation.verification import Floats
+from id3pm.evaluation.verification.similarities import Floats
 from id3pm.face.framing import framed_face
 from id3pm.face.stage import MIN_FACE_SIZE, FaceStage
 from id3pm.formats.images import decode_photo

@@ -11,7 +11,7 @@ from id3pm.diffusion.samplers import plan
 from id3pm.engines.manifest import Manifest
 from id3pm.evaluation.identity.study import IdentityStudy
 from id3pm.evaluation.identity.targets import Baseline, Measurement, Targets
-from id3pm.evaluation.verification import Distribution
+from id3pm.evaluation.verification.similarities import Distribution
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS, Preset
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
 from id3pm.evaluation.identity.study import ALWAYS, Setting, SettingResult
 from id3pm.evaluation.identity.targets import Baseline, Measurement
-from id3pm.evaluation.verification import BINS, QUANTILES, Distribution, Floats
+from id3pm.evaluation.verification.similarities import BINS, QUANTILES, Distribution, Floats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from id3pm.diffusion.samplers import plan
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.identity.targets import Baseline, Measurement, Targets, View
 from id3pm.evaluation.judges import Judge
-from id3pm.evaluation.verification import Distribution, Floats, distribution
+from id3pm.evaluation.verification.similarities import Distribution, Floats, distribution
 from id3pm.pipeline import Pipeline
 
 CHUNK = 32  # images between two saves: an interruption costs at most these

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.judges import Judge
-from id3pm.evaluation.verification import (
+from id3pm.evaluation.verification.similarities import (
     Distribution,
     Floats,
     Verification,

@@ -24,7 +24,7 @@ from id3pm.errors import ConfigError, InvalidInputError
 from id3pm.evaluation.files import write_json
 from id3pm.evaluation.identity.targets import altered
 from id3pm.evaluation.judges import Judge
-from id3pm.evaluation.verification import folds_of, partners_of, verify
+from id3pm.evaluation.verification.similarities import folds_of, partners_of, verify
 from id3pm.face.manifest import PublishedThreshold
 
 SHIPPED = "thresholds.json"

@@ -21,7 +21,7 @@ from id3pm.diffusion.noise import STAGE_SR
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.evaluation.judges import Judge
-from id3pm.evaluation.verification import distribution
+from id3pm.evaluation.verification.similarities import distribution
 from id3pm.formats.bundle import read_bundle
 from id3pm.formats.images import area_reduce, decode_photo, to_chw, to_uint8
 from id3pm.sampling.batch import OnDone

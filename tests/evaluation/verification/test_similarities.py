@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.verification import best_threshold, distribution, folds_of, partners_of, verify
+from id3pm.evaluation.verification.similarities import best_threshold, distribution, folds_of, partners_of, verify
 
 FOLDS = np.arange(20) // 2  # two pairs of each kind in each of ten folds
 
