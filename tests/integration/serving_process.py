@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.serving.launcher.control import is_ready
-from id3pm.serving.launcher.proc import children
+from id3pm.serving.launcher.process import children
 
 SERVE = [sys.executable, "-c", "from id3pm.cli import main; main()", "serve"]
 

@@ -20,7 +20,7 @@ from serving_process import SERVE, Serving, free_ports, group_members, wait_unti
 from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving.launcher import temp_folders as scratch
 from id3pm.serving.launcher.control import control, is_ready
-from id3pm.serving.launcher.proc import children
+from id3pm.serving.launcher.process import children
 from id3pm.serving.launcher.shared_memory import SHARED_MEMORY, regions_of
 from id3pm.serving.launcher.triton_server import TritonServer
 

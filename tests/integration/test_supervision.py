@@ -17,7 +17,7 @@ import pytest
 from id3pm.serving.launcher.control import control
 from id3pm.serving.launcher.health import Phase
 from id3pm.serving.launcher.health_check import HealthCheckSettings, stubs
-from id3pm.serving.launcher.proc import runs
+from id3pm.serving.launcher.process import runs
 from id3pm.serving.launcher.shared_memory import SHARED_MEMORY, regions_of
 from id3pm.serving.service import Service
 

@@ -15,8 +15,7 @@ from id3pm.errors import FaceTooSmallError, ImageError, NoFaceError, SeveralFace
 from id3pm.face.stage import FaceResult
 from id3pm.serving.launcher.health_check import HealthCheckSettings, hung_thread
 from id3pm.serving.models import face_embedding as face
-from id3pm.serving.models import liveness as liveness
-from id3pm.serving.models import photo_queue
+from id3pm.serving.models import photo_queue, worker
 from id3pm.serving.models.face_embedding import FaceModel
 
 ARGS = {"model_repository": "nowhere", "model_version": "1", "model_name": "face_embedding"}
@@ -162,7 +161,7 @@ def test_work_that_goes_on_is_a_sign_of_life_however_long_it_takes(model: FaceMo
 
 
 def test_work_without_end_is_a_hang(model: FaceModel, faces: StandInFaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(liveness, "LONGEST_PART_S", 0.1)
+    monkeypatch.setattr(worker, "LONGEST_PART_S", 0.1)
     faces.works_s = 1.5
     model.answer(photograph(b"\xff1"))
     assert oldest_sign(model, 1.2) > 600

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from id3pm.serving.models.liveness import Liveness
+from id3pm.serving.models.worker import Liveness
 
 
 def test_who_has_never_begun_or_has_ended_gets_older() -> None:

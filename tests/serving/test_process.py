@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 
 from id3pm.serving.launcher import process as process_module
-from id3pm.serving.launcher.proc import children, runs
-from id3pm.serving.launcher.process import end_orphans, start_guarded
+from id3pm.serving.launcher.process import children, end_orphans, runs, start_guarded
 
 CONTAINER = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 LAUNCHER = """
 import os, sys, threading, time
-from id3pm.serving.launcher.proc import children
-from id3pm.serving.launcher.proc import runs
+from id3pm.serving.launcher.process import children
+from id3pm.serving.launcher.process import runs
 from id3pm.serving.launcher.process import end_orphans
 from id3pm.serving.launcher.process import start_guarded
 def start():

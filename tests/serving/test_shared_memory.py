@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from id3pm.serving.launcher.proc import runs, started
+from id3pm.serving.launcher.process import runs, started
 from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, remove_stale_regions
 
 PREFIX = "triton_python_backend_shm_region_"

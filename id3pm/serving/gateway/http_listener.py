@@ -12,17 +12,22 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from id3pm.serving.gateway.connections import Connection, Connections
 from id3pm.serving.gateway.metrics import Counters
-from id3pm.serving.gateway.protocol_log import ProtocolLog
 from id3pm.serving.gateway.tls import Tls
 from id3pm.serving.launcher.control import is_exhausted
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import code_of
+
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter
 
 logger = logging.getLogger(__name__)
 _BACKLOG = 128
@@ -150,7 +155,7 @@ class HttpListener:
         self.connections = Connections(most)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=limits.CLOSE_S)
         self._tls = tls
-        self._log = ProtocolLog(counters)
+        self._log = _ProtocolLog(counters)
         self._context: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: list[socket.socket] = []
@@ -244,6 +249,33 @@ class HttpListener:
         if time.monotonic() - self._said > _EXHAUSTED_LINE_S:
             self._said = time.monotonic()
             logger.error("no new connections for now: %s", error.strerror)
+
+
+class _ProtocolLog(_Adapter):
+    """Stands in for aiohttp's logger, which writes a traceback with the bytes that it could not read.
+
+    Whoever reaches the port can cause that before any token is asked for: they would fill the log, and with what they
+    like, or with what they did not want to be written anywhere.
+
+    Args:
+        counters: Count such requests.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        super().__init__(logging.getLogger(__name__), {})
+        self._counters = counters
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+        """Counts what is no HTTP; of anything else the log gets the kind of the error."""
+        if isinstance(exc_info, HttpProcessingError):
+            self._counters.count("http", "400")
+        else:
+            self.error(f"{msg} (%s)", *args, type(exc_info).__name__)
+
+    def debug(self, msg: object, *args: object, exc_info: Any = None, **kwargs: Any) -> None:
+        """The same for a connection whose first bytes are no HTTP."""
+        if isinstance(exc_info, HttpProcessingError):
+            self._counters.count("http", "400")
 
 
 def _shut(sock: socket.socket) -> None:

@@ -25,7 +25,7 @@ from id3pm.serving.gateway.tensor_checks import check_version, shown
 from id3pm.serving.gateway.upstream import HttpAnswer
 from id3pm.serving.launcher.health import Phase
 from id3pm.serving.protocol.limits import MAX_SMALL_BODY
-from id3pm.serving.protocol.signatures import SIGNATURES
+from id3pm.serving.protocol.served_models import SIGNATURES
 from id3pm.serving.protocol.status import RefusedError, code_of
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,7 @@ import numpy as np
 
 from id3pm.serving.gateway.json_body import ALL_BINARY, BINARY, BINARY_SIZE
 from id3pm.serving.gateway.upstream import texts
-from id3pm.serving.protocol.signatures import WIDTHS
-
-_DTYPES = {"FP32": "<f4", "INT32": "<i4", "INT64": "<i8", "UINT8": "|u1"}
+from id3pm.serving.protocol.served_models import DTYPES
 
 
 def infer_answer(response: Any, wanted: Mapping[str, Any]) -> tuple[bytes, int | None]:
@@ -59,7 +57,7 @@ def _head(response: Any) -> dict[str, Any]:
 
 
 def _values(datatype: str, raw: bytes) -> list[Any]:
-    if datatype not in WIDTHS:
+    if datatype not in DTYPES:
         return texts(raw)
-    values: list[Any] = np.frombuffer(raw, dtype=_DTYPES[datatype]).tolist()
+    values: list[Any] = np.frombuffer(raw, dtype=DTYPES[datatype]).tolist()
     return values

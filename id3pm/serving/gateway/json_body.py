@@ -19,12 +19,11 @@ from id3pm.serving.gateway.tensor_checks import (
     unknown,
 )
 from id3pm.serving.protocol.limits import MAX_DIMS, MAX_PARTS
-from id3pm.serving.protocol.signatures import SIGNATURES, Tensor
+from id3pm.serving.protocol.served_models import DTYPES, SIGNATURES, Tensor
 
 BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 _INT64 = 2**63
 _LARGEST = 10**300  # whole numbers beyond it are no floats; the stage refuses infinity
-_DTYPES = {"FP32": "<f4", "INT32": "<i4", "INT64": "<i8", "UINT8": "|u1"}
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -170,7 +169,7 @@ def _wrong(expected: Tensor, values: list[Any]) -> list[Any]:
     if not set(map(type, values)) <= kinds:
         return [next(value for value in values if type(value) not in kinds)]
     if values and kinds == {int}:
-        limits = np.iinfo(_DTYPES[expected.datatype])
+        limits = np.iinfo(DTYPES[expected.datatype])
         return [value for value in (min(values), max(values)) if not limits.min <= value <= limits.max][:1]
     return []
 
@@ -206,7 +205,7 @@ def _encoded(name: str, expected: Tensor, values: list[Any]) -> bytes:
     if expected.datatype == "FP32":
         with np.errstate(over="ignore"):  # what is too large becomes infinite, which the stage refuses
             return np.array([min(max(value, -_LARGEST), _LARGEST) for value in values], dtype="<f4").tobytes()
-    return np.array(values, dtype=_DTYPES[expected.datatype]).tobytes()
+    return np.array(values, dtype=DTYPES[expected.datatype]).tobytes()
 
 
 def _add_parameters(message: Any, parameters: Mapping[str, Any]) -> None:

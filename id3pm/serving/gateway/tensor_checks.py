@@ -22,8 +22,7 @@ from id3pm.serving.protocol.limits import (
     MAX_TIMEOUT_US,
 )
 from id3pm.serving.protocol.options import check_parameter_names
-from id3pm.serving.protocol.served_models import MAX_BATCH
-from id3pm.serving.protocol.signatures import SIGNATURES, VERSION, WIDTHS, Tensor
+from id3pm.serving.protocol.served_models import DTYPES, MAX_BATCH, SIGNATURES, VERSION, Tensor
 from id3pm.serving.protocol.status import RefusedError
 
 CLASSIFICATION = "classification"
@@ -231,10 +230,8 @@ def _check_raw(tensor: Any, raw: bytes, expected: Tensor, elements: int) -> None
                 f"{what}: {len(raw)} bytes were sent, of {found}: must be {elements}, each with its length "
                 f"in {_LENGTH} bytes before it"
             )
-    elif len(raw) != WIDTHS[expected.datatype] * elements:
-        raise invalid(
-            f"{what}: {len(raw)} bytes were sent: must be {WIDTHS[expected.datatype]} for each {expected.datatype}"
-        )
+    elif len(raw) != (width := DTYPES[expected.datatype].itemsize) * elements:
+        raise invalid(f"{what}: {len(raw)} bytes were sent: must be {width} for each {expected.datatype}")
 
 
 def _count_strings(raw: bytes, most: int) -> str | int:

@@ -14,7 +14,7 @@ from typing import Any
 from id3pm.errors import ServerError
 from id3pm.serving.launcher.control import ExhaustedError, connection_to, is_exhausted
 from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
-from id3pm.serving.launcher.proc import children, runs
+from id3pm.serving.launcher.process import children, runs
 from id3pm.serving.launcher.triton_server import WAYS_IN, TritonServer
 
 _STUB = "triton_python_backend_stub"

@@ -1,4 +1,4 @@
-"""A server process that ends with its parent, and the end of those left over."""
+"""Processes: a server that ends with its parent, the end of those left over, and what /proc says of any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from id3pm.serving.launcher.proc import started
 from id3pm.serving.launcher.shared_memory import regions_of, remove_regions
 
 # The shell becomes the server (`exec`), so its process id ($$) is the server's. Beside it in the same process group
@@ -83,3 +82,31 @@ def _is_orphan(process: Path) -> bool:
             launcher, _, since = value.partition(":")
             return launcher.isdecimal() and started(int(launcher)) != since
     return False
+
+
+def runs(pid: int) -> bool:
+    """Whether a process exists and is more than an entry that waits for its parent."""
+    return _status(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def children(pid: int) -> dict[int, list[str]]:
+    """The command lines of a process's children, by process id; empty where it has ended."""
+    found: dict[int, list[str]] = {}
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                found[child] = Path(f"/proc/{child}/cmdline").read_text(errors="replace").split("\0")
+    return found
+
+
+def started(pid: int) -> str:
+    """When a process started, in the kernel's ticks: with the process id it names one process for ever."""
+    return (_status(pid)[19:20] or [""])[0]
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the program's name: the state is the first; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):  # anything else says nothing of the process
+        return []

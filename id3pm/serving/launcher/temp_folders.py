@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from id3pm.serving.launcher.proc import started
+from id3pm.serving.launcher.process import started
 
 _PREFIX = "id3pm-serving-"
 _ENVIRONMENTS = Path("/tmp")  # whatever TMPDIR says: the Python backend of Triton has it in its code

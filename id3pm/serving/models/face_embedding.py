@@ -15,13 +15,12 @@ from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmErro
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.formats.photo_cost import decoding_s
 from id3pm.sampling.admission import DRAINING
-from id3pm.serving.models.liveness import Liveness
 from id3pm.serving.models.logs import log_to_triton, stop_logging
 from id3pm.serving.models.metrics import FaceMetrics
 from id3pm.serving.models.model_args import threads
 from id3pm.serving.models.photo_queue import PhotoQueue, PhotoRequest
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
-from id3pm.serving.models.worker import Worker
+from id3pm.serving.models.worker import Liveness, Worker
 from id3pm.serving.protocol.options import per_row
 from id3pm.serving.protocol.photo import photo_bytes
 from id3pm.serving.protocol.wire import (
@@ -44,7 +43,7 @@ GONE = "the caller cancelled the request or went away"
 MISJUDGED = 1.5
 """A request that is so many times as much work as it seemed waits again, behind what is less."""
 STEP_MS = 150.0
-"""What supervision is told of the time between two signs of life. It is not learned: see `liveness.py`."""
+"""What supervision is told of the time between two signs of life. It is not learned: see `Liveness`."""
 
 
 class FaceModel:

@@ -31,8 +31,7 @@ from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
 from id3pm.serving.models.long_poll import LongPolls, Watch
 from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
 from id3pm.serving.models.model_args import compute_lock, device_of, parameter, threads
-from id3pm.serving.models.pending import Outcome, PendingRows
-from id3pm.serving.models.request_registry import RegisteredRequest, RequestRegistry, content_of
+from id3pm.serving.models.request_registry import Outcome, PendingRows, RegisteredRequest, RequestRegistry, content_of
 from id3pm.serving.models.seeds import drawn_seed
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
 from id3pm.serving.models.worker import Worker

@@ -1,7 +1,7 @@
 """The served models in one table: inputs, outputs, and the steps of the ensembles.
 
-`pbtxt.py` writes each `config.pbtxt` from it, for the sizes of a bundle. Tests compare the client's idea of the wire
-with it.
+`pbtxt.py` writes each `config.pbtxt` from it, for the sizes of a bundle; the gateway checks requests against it
+(`SIGNATURES`). Tests compare the client's contract with it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,18 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from id3pm.serving.protocol.wire import OPTIONS, Stage
+import numpy as np
+
+from id3pm.serving.protocol.wire import DEADLINE_IN, OPTIONS, Stage
 
 MAX_BATCH = 16
 """Images of one request."""
+VERSION = "1"
+"""The one version of every model."""
+DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
+    {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "INT64": np.dtype("<i8"), "UINT8": np.dtype("|u1")}
+)
+"""Data types of numbers. Each element of the other type, BYTES, has its length in four bytes before it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +38,16 @@ class Tensor:
     name: str
     dtype: str
     dims: tuple[int | str, ...] = (1,)
+
+    @property
+    def datatype(self) -> str:
+        """Data type in the words of Triton's protocol: a key of `DTYPES`, or `BYTES`."""
+        return "BYTES" if self.dtype == "STRING" else self.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes for one image, behind the batch dimension; -1 is any, also where the bundle decides."""
+        return tuple(size if isinstance(size, int) else -1 for size in self.dims)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,3 +204,22 @@ MODELS: Mapping[str, ServedModel] = MappingProxyType(
         ),
     }
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """The tensors of a model for callers: without those that models of an ensemble pass on (`DEADLINE_IN`)."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+def _by_name(tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    return {tensor.name: tensor for tensor in tensors if tensor.name not in DEADLINE_IN}
+
+
+SIGNATURES: Mapping[str, Signature] = {
+    name: Signature(_by_name(model.inputs), _by_name(model.outputs))
+    for name, model in sorted(MODELS.items(), key=lambda entry: not entry[1].steps)
+}
+"""By model, the ensembles first; `control` of face_embedding is the supervisor's alone."""
