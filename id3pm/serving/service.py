@@ -11,7 +11,8 @@ from typing import Any
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.gateway.auth import Access, check_exposure, is_loopback
-from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
+from id3pm.serving.gateway.gateway import Gateway
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.endpoints import Endpoints
 from id3pm.serving.launcher.health import Health
 from id3pm.serving.launcher.health_check import HealthCheckSettings

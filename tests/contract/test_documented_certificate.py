@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from id3pm.serving.gateway.tls import Tls
+from id3pm.serving.gateway.options import Tls
 
 README = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
 

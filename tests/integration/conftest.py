@@ -27,7 +27,7 @@ from id3pm.attributes import AttributeSet
 from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
 from id3pm.export.repository import write_repository
-from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.service import Service

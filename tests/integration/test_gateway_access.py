@@ -20,8 +20,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from id3pm.serving.gateway.auth import read_tokens
-from id3pm.serving.gateway.gateway import GatewayOptions
-from id3pm.serving.gateway.tls import Tls
+from id3pm.serving.gateway.options import GatewayOptions, Tls
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.service import Service
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server

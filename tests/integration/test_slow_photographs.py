@@ -18,7 +18,7 @@ from PIL import Image
 
 from id3pm.formats.images import decode_photo
 from id3pm.serving.gateway.auth import read_tokens
-from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to, control
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_S
 from id3pm.serving.service import Service

@@ -17,7 +17,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from id3pm.serving.gateway.auth import read_tokens
-from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to, control
 from id3pm.serving.service import Service
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -22,12 +22,11 @@ from id3pm.serving.gateway.admission import full
 from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.connections import Connections
 from id3pm.serving.gateway.context import GatewayContext
-from id3pm.serving.gateway.grpc_streams import Streams
 from id3pm.serving.gateway.message_parts import check_parts
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
 from id3pm.serving.gateway.request import parse_message, read_message
 from id3pm.serving.gateway.tensor_checks import check_version
-from id3pm.serving.gateway.upstream import SERVICE, Upstream
+from id3pm.serving.gateway.upstream import SERVICE, Metadata, Upstream, trace_of
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError
 
@@ -39,29 +38,18 @@ QUESTIONS = {
     "ModelStatistics": service_pb2.ModelStatisticsRequest,
 }
 _COPIES = 2  # of a message: as it came, and as it is sent on
-_TRACE = ("traceparent", "tracestate")
 _END_S = 5.0  # for requests that were cancelled to end
 
 
 class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """Rules of the public gRPC port."""
 
-    def __init__(
-        self,
-        context: GatewayContext,
-        connections: Connections,
-        streams: Streams,
-        *,
-        body_s: float,
-        write_s: float,
-    ) -> None:
+    def __init__(self, context: GatewayContext, connections: Connections) -> None:
         self._context = context
         self._connections = connections
-        self._streams = streams
         self._watches = 0
-        self._body_s = body_s
-        self._write_s = write_s
-        methods: dict[str, Callable[[Any], Awaitable[None]]] = {
+        self._body_s, self._write_s = context.options.body_s, context.options.write_s
+        methods: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
             "ModelReady": self._model_ready,
@@ -81,33 +69,43 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             return self._probes.get(method)
         return self._handlers.get(method, self._closed) if service == SERVICE else None
 
-    def _guarded(self, name: str, run: Callable[[Any], Awaitable[None]]) -> Any:
+    def _guarded(self, name: str, run: Callable[[Any], Coroutine[Any, Any, None]]) -> Any:
         """Makes errors of `run` gRPC statuses, counts, and keeps the access log."""
 
         async def guarded(requests: Any, context: Any) -> None:
-            entry = self._context.access_log.begin("grpc", name, context.peer())
-            code, message = "INTERNAL", ""
-            try:
-                with self._connections.answering(context.peer()):
-                    await run(context)
-                code = "OK"
-            except RefusedError as refusal:
-                code, message = refusal.code, str(refusal)
-            except asyncio.CancelledError:
-                code = "CANCELLED"
-                raise
-            except Exception as error:  # whatever it is, the caller must hear of it, and without internals
-                if context.done():  # there is none any more, for which gRPC has errors of its own
-                    code = "CANCELLED"
-                    raise asyncio.CancelledError from error
-                message = _unforeseen(error)
-            finally:
-                self._context.counters.count("grpc", code)
-                self._context.access_log.end(entry, code)
+            with self._connections.answering(context.peer()):
+                _, code, message = await self._outcome(name, context, run(context))
             if code != "OK":
                 await _abort(context, code, message)
 
         return grpc.stream_stream_rpc_method_handler(guarded)
+
+    async def _outcome(self, name: str, context: Any, work: Coroutine[Any, Any, None]) -> tuple[str, str, str]:
+        """Answers a call, or one request of a stream; counts it, and keeps the access log.
+
+        Returns:
+            The request's id, its status, and its message where that is not OK.
+        """
+        entry = self._context.access_log.begin("grpc", name, context.peer())
+        code, message = "INTERNAL", ""
+        try:
+            await work
+            code = "OK"
+        except RefusedError as refusal:
+            code, message = refusal.code, str(refusal)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as error:  # whatever it is, the caller must hear of it, and without internals
+            if context.done():  # there is none any more, for which gRPC has errors of its own
+                code = "CANCELLED"
+                raise asyncio.CancelledError from error
+            logger.exception("a call failed")
+            message = f"internal error ({type(error).__name__}); the server's log says more"
+        finally:
+            self._context.counters.count("grpc", code)
+            self._context.access_log.end(entry, code)
+        return entry.id, code, message
 
     async def _live(self, context: Any) -> None:
         await context.write(service_pb2.ServerLiveResponse(live=True).SerializeToString())
@@ -147,9 +145,9 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             sent = await self._question_of(context)
         return str(parse_message(grpc_health.HealthCheckRequest, sent).service)
 
-    def _question(self, name: str) -> Callable[[Any], Awaitable[None]]:
+    def _question(self, name: str) -> Callable[[Any], Coroutine[Any, Any, None]]:
         async def ask(context: Any) -> None:
-            self._context.access.caller(_authorization(context))
+            self._context.options.access.caller(_authorization(context))
             upstream = self._context.upstreams.get(new_work=False)
             async with self._context.admission.arrival(known=True):
                 asked = parse_message(QUESTIONS[name], await self._question_of(context))
@@ -161,7 +159,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         return ask
 
     async def _infer(self, context: Any) -> None:
-        caller = self._context.access.caller(_authorization(context))
+        caller = self._context.options.access.caller(_authorization(context))
         self._context.upstreams.get(new_work=False)
         with contextlib.ExitStack() as held:
             body = held.enter_context(self._context.admission.body())
@@ -175,7 +173,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _stream(self, context: Any) -> None:
         """`ModelStreamInfer`: many requests on one stream, each with one answer, in their order, as from Triton."""
-        caller = self._context.access.caller(_authorization(context))
+        caller = self._context.options.access.caller(_authorization(context))
         self._context.upstreams.get(new_work=False)
         answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
         places = asyncio.Semaphore(limits.MAX_ON_ONE_STREAM)
@@ -191,8 +189,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             finally:
                 answers.put_nowait(None)
 
-        owner = caller.name if self._context.access.limited else _address(context)
-        with self._streams.open(owner) as stream:
+        owner = caller.name if self._context.options.access.limited else _address(context)
+        with self._context.streams.open(owner) as stream:
             reader = asyncio.ensure_future(read())
             try:
                 while (answer := await answers.get()) is not None:
@@ -209,27 +207,16 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _streamed(self, caller: Caller, request: bytes, context: Any) -> bytes:
         """The answer to one request of a stream. An error is an answer, too: the others on the stream go on."""
-        entry = self._context.access_log.begin("grpc", "ModelStreamInfer", context.peer())
-        code, message = "INTERNAL", ""
         response = service_pb2.ModelStreamInferResponse()
-        try:
+
+        async def answer() -> None:
             with contextlib.ExitStack() as held:
                 held.enter_context(self._context.admission.body()).grow(_COPIES * len(request))
                 response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
-            code = "OK"
-        except RefusedError as refusal:
-            code, message = refusal.code, str(refusal)
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except Exception as error:  # as for other calls
-            message = _unforeseen(error)
-        finally:
-            self._context.counters.count("grpc", code)
-            self._context.access_log.end(entry, code)
+
+        request_id, code, message = await self._outcome("ModelStreamInfer", context, answer())
         if code != "OK":
-            response.error_message = message
-            response.infer_response.id = entry.id
+            response.error_message, response.infer_response.id = message, request_id
         response.infer_response.parameters["triton_final_response"].bool_param = True
         return bytes(response.SerializeToString())
 
@@ -237,20 +224,9 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
         check_parts(request)
         parsed = await self._context.admission.parsed(request, functools.partial(read_message, request))
-        asked = parsed.asked
-        note(caller=caller.name, model=asked.model[:64], id=asked.id, bytes_in=len(request))
+        note(caller=caller.name, model=parsed.model[:64], id=parsed.id, bytes_in=len(request))
         parsed.check(caller)
-        origin = origin_of(caller, *grpc_peer(context.peer()))
-        origin.mark(parsed.message)
-        new_work = asked.control is None and not self._context.drain_grace.include(origin.owner, asked)
-        upstream = self._context.upstreams.get(new_work=new_work)
-        held.enter_context(self._context.admission.request(work=asked.control is None))
-        work = upstream.infer_bytes(parsed.message, metadata=_trace(context))
-        if asked.control is not None:
-            return await work
-        answer = await self._context.in_flight.run(origin.key(asked.id), upstream, work, held)
-        self._context.drain_grace.answered(origin.owner, asked)
-        return answer
+        return await self._context.infer(parsed, origin_of(caller, *grpc_peer(context.peer())), _trace(context), held)
 
     async def _write(self, answer: bytes, context: Any) -> None:
         try:
@@ -308,11 +284,6 @@ def _address(context: Any) -> str:
     return str(context.peer()).rpartition(":")[0]
 
 
-def _unforeseen(error: Exception) -> str:
-    logger.exception("a call failed")
-    return f"internal error ({type(error).__name__}); the server's log says more"
-
-
 def _is_served(asked: Any) -> bool:
     try:
         check_version(asked.name, asked.version)
@@ -337,5 +308,5 @@ def _authorization(context: Any) -> str | None:
     return None
 
 
-def _trace(context: Any) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in context.invocation_metadata() or () if name in _TRACE]
+def _trace(context: Any) -> Metadata:
+    return trace_of(context.invocation_metadata() or ())

@@ -19,7 +19,7 @@ from aiohttp.http import HttpProcessingError
 
 from id3pm.serving.gateway.connections import Connection, Connections
 from id3pm.serving.gateway.metrics import Counters
-from id3pm.serving.gateway.tls import Tls
+from id3pm.serving.gateway.options import Tls
 from id3pm.serving.launcher.control import is_exhausted
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import code_of

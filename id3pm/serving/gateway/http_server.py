@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.access_log import note
 from id3pm.serving.gateway.auth import Caller
@@ -22,7 +23,7 @@ from id3pm.serving.gateway.origin import Origin, origin_of
 from id3pm.serving.gateway.request import READ_CONTROL, Request, read_json
 from id3pm.serving.gateway.sse import EventStream, taken
 from id3pm.serving.gateway.tensor_checks import check_version, shown
-from id3pm.serving.gateway.upstream import HttpAnswer
+from id3pm.serving.gateway.upstream import HttpAnswer, trace_of
 from id3pm.serving.launcher.health import Phase
 from id3pm.serving.protocol.limits import MAX_SMALL_BODY
 from id3pm.serving.protocol.served_models import SIGNATURES
@@ -31,7 +32,6 @@ from id3pm.serving.protocol.status import RefusedError, code_of
 logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GONE = 499  # the caller closed the connection before the answer
-_TRACE = ("traceparent", "tracestate")
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _SENT_BACK = ("Content-Type", _HEADER_LENGTH)
 # Triton's other endpoints change the server or read what callers should not.
@@ -41,19 +41,12 @@ _CLOSED = ("/v2/repository", "/v2/systemsharedmemory", "/v2/cudasharedmemory", "
 class HttpGateway:
     """Routes and rules of the public HTTP port."""
 
-    def __init__(
-        self,
-        context: GatewayContext,
-        *,
-        bodies: BodyReader,
-        write_s: float,
-        allow_origins: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, context: GatewayContext) -> None:
         self._context = context
-        self._bodies = bodies
-        self._write_s = write_s
-        self._origins = frozenset(allow_origins)
-        self._events = EventStream(context.upstreams, context.in_flight, write_s=write_s)
+        self._write_s = context.options.write_s
+        self._bodies = BodyReader(context.counters, context.options.max_body, context.options.body_s)
+        self._origins = frozenset(context.options.allow_origins)
+        self._events = EventStream(context.upstreams, context.in_flight, write_s=self._write_s)
 
     def app(self) -> web.Application:
         """The application of the public port."""
@@ -124,13 +117,13 @@ class HttpGateway:
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         """Answers a question about the server or a model from Triton."""
-        self._context.access.caller(request.headers.get("Authorization"))
+        self._context.options.access.caller(request.headers.get("Authorization"))
         _check_path(request)
         return _answer(await self._context.upstreams.get(new_work=False).get(request.path))
 
     async def _work(self, request: web.Request) -> web.Response:
         """`infer` and `generate`."""
-        caller = self._context.access.caller(request.headers.get("Authorization"))
+        caller = self._context.options.access.caller(request.headers.get("Authorization"))
         _check_path(request)
         model = request.match_info["model"]
         note(caller=caller.name, model=model)
@@ -147,17 +140,10 @@ class HttpGateway:
         read = functools.partial(_read, request, caller, body, generate=generate)
         parsed = await self._context.admission.parsed(body, read, _text_of(body, request.headers.get(_HEADER_LENGTH)))
         del read, body  # as it was sent: nothing needs it any more
-        asked, origin = parsed.asked, _origin(request, caller)
-        origin.mark(parsed.message)
-        new_work = asked.control is None and not self._context.drain_grace.include(origin.owner, asked)
-        upstream = self._context.upstreams.get(new_work=new_work)
-        held.enter_context(self._context.admission.request(work=asked.control is None))
-        trace = [(name, request.headers[name]) for name in _TRACE if name in request.headers]
-        work = upstream.infer(parsed.message, metadata=trace)
-        if asked.control is None:
-            work = self._context.in_flight.run(origin.key(asked.id), upstream, work, held)
-        found = await work
-        self._context.drain_grace.answered(origin.owner, asked)
+        trace = trace_of(request.headers.items())
+        answered = await self._context.infer(parsed, _origin(request, caller), trace, held)
+        found = service_pb2.ModelInferResponse.FromString(answered)
+        del answered
         encode = functools.partial(_encoded, found, parsed.wanted, generate=generate)
         answer = encode() if found.ByteSize() <= MAX_SMALL_BODY else await asyncio.to_thread(encode)
         await taken(request, answer.prepare(request), self._write_s)
@@ -166,7 +152,7 @@ class HttpGateway:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: how an image comes into being."""
-        caller = self._context.access.caller(request.headers.get("Authorization"))
+        caller = self._context.options.access.caller(request.headers.get("Authorization"))
         model = request.match_info["model"]
         if model not in ("id3pm", "id3pm_photo"):
             raise RefusedError("NOT_FOUND", f"{model[:64]!r} has no generate_stream; id3pm and id3pm_photo have")
@@ -253,7 +239,7 @@ def _read(request: web.Request, caller: Caller, body: bytes, *, generate: bool) 
     """The body of `infer` or `generate`, read and checked."""
     model, version = request.match_info["model"], request.match_info.get("version", "")
     parsed = read_json(model, version, body, request.headers.get(_HEADER_LENGTH), generate=generate)
-    note(id=parsed.asked.id, bytes_in=len(body))
+    note(id=parsed.id, bytes_in=len(body))
     parsed.check(caller)
     return parsed
 

@@ -1,4 +1,4 @@
-"""Requests in flight: the callers that wait for each, and the end of those without a caller.
+"""Requests in flight: the callers that wait for each, the end of those without a caller, and the grace of a drain.
 
 Triton notices neither a closed HTTP connection nor, through ensembles, a cancelled gRPC call, so the stages are told.
 """
@@ -9,18 +9,21 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.origin import Origin
+from id3pm.serving.gateway.request import Request
 from id3pm.serving.gateway.upstream import Upstream
-from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
+from id3pm.serving.protocol.served_models import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.protocol.wire import RequestKey
 
 T = TypeVar("T")
 CANCELLED_MODELS = (FACE_MODEL, *STAGE_MODELS.values())
 _AGAIN_S, _SELDOM_S = 0.2, 1.0  # from one round of cancels to the next, at first and after a while
+GRACE_S = 2.0  # the second request of an image comes so soon after the answer to the first, or not at all
 _PATIENCE_S = 900.0  # longer than any queue; the work itself ends with its Triton process at the latest
 
 
@@ -34,6 +37,7 @@ class InFlight:
     """Counts who waits for every request. A stage joins equal requests of one id, so the last one to go cancels."""
 
     def __init__(self, counters: Counters) -> None:
+        self.drain_grace = DrainGrace()
         self._counters = counters
         self._callers: collections.Counter[RequestKey] = collections.Counter()
         self._cancels: dict[RequestKey, _Cancel] = {}
@@ -144,6 +148,36 @@ class InFlight:
             with contextlib.suppress(asyncio.TimeoutError):  # noqa: UP041 - another class before Python 3.11
                 await asyncio.wait_for(stop.wait(), pause_s)
             pause_s = min(2.0 * pause_s, _SELDOM_S)
+
+
+class DrainGrace:
+    """Lets the second stage of an image, which is asked for stage by stage, in while the service drains.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: dict[RequestKey, float] = {}
+
+    def answered(self, owner: str, request: Request) -> None:
+        """Work was answered with success."""
+        now = self._clock()
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        if request.model == STAGE_MODELS["base"] and request.control is None:
+            self._until[RequestKey(owner, request.id)] = now + GRACE_S
+
+    def include(self, owner: str, request: Request) -> bool:
+        """Whether a request goes on with an image that was begun here; true once for each."""
+        key = RequestKey(owner, request.id)
+        begun = request.model == STAGE_MODELS["sr"] and request.control is None and key in self._until
+        return begun and self._until.pop(key) > self._clock()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether any may still come; asked from any thread."""
+        return any(until > self._clock() for until in list(self._until.values()))
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

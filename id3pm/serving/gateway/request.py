@@ -11,8 +11,8 @@ from tritonclient.grpc import service_pb2
 from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.json_body import generate_message, infer_message, parse_object
 from id3pm.serving.gateway.tensor_checks import check_message, check_model, invalid, shown
-from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.protocol.limits import MAX_ID
+from id3pm.serving.protocol.served_models import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.protocol.status import RefusedError
 
 # The models whose input `control` callers may use. The face stage has one for the supervisor alone. Elsewhere the word
@@ -24,63 +24,50 @@ OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 
 
 @dataclasses.dataclass(frozen=True)
-class RequestInfo:
-    """The facts of one inference request.
-
-    Attributes:
-        model: A served model.
-        id: The request's id; never empty where it is work.
-        control: The operation of a control request, or `None` where the request is work.
-    """
-
-    model: str
-    id: str
-    control: str | None = None
-
-    def check(self, caller: Caller) -> None:
-        """Checks that `caller` may ask for this.
-
-        Raises:
-            RefusedError: The model is not served, or this is not open to the caller.
-        """
-        check_model(self.model)
-        if self.control is None or self.model not in CONTROLLED:
-            caller.require(self.model)
-        if self.control is None:
-            return
-        if self.model not in CONTROLLED:
-            raise RefusedError(
-                "PERMISSION_DENIED",
-                f"control: {self.model} takes none here; send it to {' or '.join(sorted(CONTROLLED))}",
-            )
-        if self.control not in OPEN_CONTROLS:
-            raise RefusedError(
-                "PERMISSION_DENIED", f"control {shown(self.control)}: open here are {', '.join(OPEN_CONTROLS)}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class Request:
     """An inference request that was read, and is to be checked.
 
     Attributes:
-        asked: Its facts.
         message: `ModelInferRequest`, with an id where it is work.
+        control: The operation of a control request, or `None` where the request is work.
         wanted: What the JSON of an HTTP `infer` says of its answer; empty otherwise.
     """
 
-    asked: RequestInfo
     message: Any
+    control: str | None = None
     wanted: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """The model that is asked."""
+        return str(self.message.model_name)
+
+    @property
+    def id(self) -> str:
+        """The request's id; never empty where it is work."""
+        return str(self.message.id)
 
     def check(self, caller: Caller) -> None:
         """Checks that the caller may ask for this, and all that the request says of itself.
 
         Raises:
-            RefusedError: See `RequestInfo.check` and `check_message`.
+            RefusedError: The model is not served, this is not open to the caller, or see `check_message`.
         """
-        self.asked.check(caller)
+        check_model(self.model)
+        if self.control is None or self.model not in CONTROLLED:
+            caller.require(self.model)
+        if self.control is not None:
+            self._check_control(self.control)
         check_message(self.message)
+
+    def _check_control(self, op: str) -> None:
+        if self.model not in CONTROLLED:
+            raise RefusedError(
+                "PERMISSION_DENIED",
+                f"control: {self.model} takes none here; send it to {' or '.join(sorted(CONTROLLED))}",
+            )
+        if op not in OPEN_CONTROLS:
+            raise RefusedError("PERMISSION_DENIED", f"control {shown(op)}: open here are {', '.join(OPEN_CONTROLS)}")
 
 
 def read_json(model: str, version: str, body: bytes, header_length: str | None, *, generate: bool) -> Request:
@@ -149,7 +136,7 @@ def _request(message: Any, wanted: dict[str, Any]) -> Request:
     control = _control(message) if message.model_name in READ_CONTROL else None
     if message.id == "" and control is None:
         message.id = uuid.uuid4().hex
-    return Request(RequestInfo(message.model_name, message.id, control), message, wanted)
+    return Request(message, control, wanted)
 
 
 def _header_length(header: str | None, size: int) -> int | None:

@@ -22,9 +22,8 @@ from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.request import checked_id
 from id3pm.serving.gateway.tensor_checks import check_message, invalid, shown
 from id3pm.serving.gateway.upstream import outputs, texts
-from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
-from id3pm.serving.protocol.served_models import SIGNATURES
+from id3pm.serving.protocol.served_models import FACE_MODEL, SIGNATURES, STAGE_MODELS
 from id3pm.serving.protocol.status import TOO_LATE, RefusedError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between questions that bring nothing new

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -28,6 +28,7 @@ from id3pm.serving.protocol.status import (
 
 Metadata = Sequence[tuple[str, str]]
 SERVICE = "inference.GRPCInferenceService"
+_TRACE = ("traceparent", "tracestate")
 logger = logging.getLogger(__name__)
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -177,6 +178,11 @@ class Upstream:
         """Closes all connections."""
         await self._session.close()
         await self.channel.close()
+
+
+def trace_of(headers: Iterable[tuple[str, Any]]) -> Metadata:
+    """The headers, or gRPC metadata, that name a caller's trace: they are sent along."""
+    return [(name.lower(), str(value)) for name, value in headers if name.lower() in _TRACE]
 
 
 def _bare(message: str, request_id: str) -> str:

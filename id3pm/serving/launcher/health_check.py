@@ -13,9 +13,9 @@ from typing import Any
 
 from id3pm.errors import ServerError
 from id3pm.serving.launcher.control import ExhaustedError, connection_to, is_exhausted
-from id3pm.serving.launcher.preflight import FACE_MODEL, STAGE_MODELS
 from id3pm.serving.launcher.process import children, runs
 from id3pm.serving.launcher.triton_server import WAYS_IN, TritonServer
+from id3pm.serving.protocol.served_models import FACE_MODEL, STAGE_MODELS
 
 _STUB = "triton_python_backend_stub"
 _UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes

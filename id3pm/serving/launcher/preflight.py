@@ -12,9 +12,8 @@ from pathlib import Path
 from id3pm.engines.manifest import BUILD_HINT, Manifest, engine_file, read_manifest
 from id3pm.errors import EngineError, ServerError
 from id3pm.face.manifest import read_manifest as read_face_manifest
+from id3pm.serving.protocol.served_models import FACE_MODEL, STAGE_MODELS
 
-STAGE_MODELS = {"base": "denoiser_64", "sr": "super_resolution"}
-FACE_MODEL = "face_embedding"
 _BUILD = re.compile(r"id3pm build(?:-faces)?(?![\w-])")
 
 
@@ -41,7 +40,7 @@ def check_engines(repository: Path) -> dict[str, Manifest]:
 
 
 def _check_engines(repository: Path) -> dict[str, Manifest]:
-    manifests = {}
+    manifests: dict[str, Manifest] = {}
     for stage, model in STAGE_MODELS.items():
         if not (repository / model / "config.pbtxt").is_file():
             raise ServerError(

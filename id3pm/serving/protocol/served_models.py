@@ -9,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from id3pm.serving.protocol.wire import DEADLINE_IN, OPTIONS, Stage
 
+STAGE_MODELS: Mapping[Stage, str] = MappingProxyType({"base": "denoiser_64", "sr": "super_resolution"})
+FACE_MODEL = "face_embedding"
 MAX_BATCH = 16
 """Images of one request."""
 VERSION = "1"
 """The one version of every model."""
-DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
+DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "INT64": np.dtype("<i8"), "UINT8": np.dtype("|u1")}
 )
 """Data types of numbers. Each element of the other type, BYTES, has its length in four bytes before it."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from made_up_triton import Front, MadeUpTriton
 
-from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
+from id3pm.serving.gateway.gateway import Gateway
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.launcher.preflight import check_ports
 

@@ -18,7 +18,7 @@ from made_up_triton import Front
 from id3pm.errors import ConfigError
 from id3pm.serving.gateway.access_log import AccessLog, note
 from id3pm.serving.gateway.auth import Access, Caller
-from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.gateway.options import GatewayOptions
 
 TOKEN = "t" * 20
 VECTOR = {"name": "embedding", "shape": [1, 2], "datatype": "FP32", "data": [0.123456, 0.5]}

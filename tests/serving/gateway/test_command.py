@@ -17,8 +17,7 @@ from id3pm.errors import ConfigError
 from id3pm.serving import command
 from id3pm.serving.command import _Signals, curl_command, serve_command
 from id3pm.serving.gateway.auth import Access, Caller
-from id3pm.serving.gateway.gateway import GatewayOptions
-from id3pm.serving.gateway.tls import Tls
+from id3pm.serving.gateway.options import GatewayOptions, Tls
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

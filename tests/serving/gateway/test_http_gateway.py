@@ -16,7 +16,7 @@ import pytest
 from made_up_triton import Front
 
 from id3pm.serving.gateway.auth import Access, Caller
-from id3pm.serving.gateway.gateway import GatewayOptions
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.protocol import limits
 
 INFER = "/v2/models/id3pm/infer"

@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import ANYONE, MODELS, Access
 from id3pm.serving.gateway.json_body import MAX_PARTS, parse_object
-from id3pm.serving.gateway.request import Request, RequestInfo, read_json, read_message
+from id3pm.serving.gateway.request import Request, read_json, read_message
 from id3pm.serving.protocol.status import RefusedError
 
 SEED = {"name": "seed", "shape": [1, 1], "datatype": "INT64", "data": [1]}
@@ -34,13 +34,13 @@ def refused(code: str, body: bytes, length: str | None = None, *, generate: bool
 @pytest.mark.parametrize("body", [b'{"seed": 1}', b' \n{"seed":1, "id": ""}', b"{}"])
 def test_a_request_without_id_gets_one(body: bytes) -> None:
     request = read(body, generate=True)
-    assert len(request.asked.id) == 32 and request.message.id == request.asked.id
+    assert len(request.id) == 32 and request.message.id == request.id
     assert [tensor.name for tensor in request.message.inputs] == (["seed"] if b"seed" in body else [])
 
 
 def test_an_id_stays() -> None:
     request = read(b'{"id": "mine", "eta": 0.5}', model="id3pm", generate=True)
-    assert request.asked == RequestInfo("id3pm", "mine") and request.message.id == "mine"
+    assert (request.model, request.id, request.control) == ("id3pm", "mine", None)
 
 
 def test_json_and_binary_tensors_become_the_same_message() -> None:
@@ -58,7 +58,7 @@ def test_a_message_without_id_gets_one_and_keeps_the_rest() -> None:
     message.raw_input_contents.append(bytes(8))
     request = read_message(message.SerializeToString())
     request.check(ANYONE)
-    assert request.asked == RequestInfo("id3pm", request.message.id) and len(request.message.id) == 32
+    assert (request.model, request.control) == ("id3pm", None) and len(request.id) == 32
     request.message.id = ""
     assert request.message == message
 
@@ -115,7 +115,7 @@ def test_questions_about_a_request_are_open(op: str, binary: bool) -> None:
     body, length = control(op, "x", binary=binary)
     request = read(body, length)
     request.check(ANYONE)
-    assert request.asked.control == op and request.message.inputs[-1].name == "control"
+    assert request.control == op and request.message.inputs[-1].name == "control"
 
 
 @pytest.mark.parametrize("op", ["drain", "", "DRAIN", "dr\u0000ain"])
@@ -147,7 +147,7 @@ def test_where_nothing_reads_control_it_opens_nothing(model: str) -> None:
         read(b'{"control": "ping"}', model=model, generate=True),
         read_message(message.SerializeToString()),
     ):
-        assert request.asked.control is None and len(request.asked.id) == 32, "it is work"
+        assert request.control is None and len(request.id) == 32, "it is work"
         with pytest.raises(RefusedError, match="callers of this service may not send") as caught:
             request.check(other)
         assert caught.value.code == "PERMISSION_DENIED"
@@ -196,7 +196,7 @@ def test_a_second_control_input_cannot_hide_behind_the_first() -> None:
 
 def test_an_unknown_model_is_named_with_those_that_are_served() -> None:
     with pytest.raises(RefusedError, match=r"model 'x' is not served; there are id3pm, .*super_resolution"):
-        RequestInfo("x", "1").check(ANYONE)
+        Request(service_pb2.ModelInferRequest(model_name="x", id="1")).check(ANYONE)
 
 
 @pytest.mark.parametrize(

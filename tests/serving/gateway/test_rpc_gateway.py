@@ -17,8 +17,9 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import KINDS, Access
 from id3pm.serving.gateway.auth import Caller as Known
-from id3pm.serving.gateway.gateway import Gateway, GatewayOptions
+from id3pm.serving.gateway.gateway import Gateway
 from id3pm.serving.gateway.grpc_server import RpcGateway
+from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.launcher.preflight import check_ports
 from id3pm.serving.protocol import limits
