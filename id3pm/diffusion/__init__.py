@@ -1,1 +1,1 @@
-"""Diffusion mathematics over the Python array API: schedules, noise, guidance and samplers, all of it per row."""
+"""Diffusion mathematics over the Python array API: schedules, noise, guidance and samplers. Every option is per row."""

@@ -1,4 +1,4 @@
-"""Classifier-free guidance, dynamic thresholding, and the vectors that mean "no condition"; everything per row.
+"""Classifier-free guidance, dynamic thresholding, and the null vectors of both conditions; every option is per row.
 
 The functions take numpy, torch or CuPy arrays and return the kind they are given.
 """
@@ -23,7 +23,7 @@ def column(values: NDArray[np.float32], like: Array) -> Array:
 
 
 def take_rows(array: Array, rows: NDArray[np.intp]) -> Array:
-    """`array[rows]` for ascending distinct rows; the array itself, not a copy, where that is all of them."""
+    """`array[rows]` for ascending distinct rows; the array itself, not a copy, if these are all rows."""
     if len(rows) == array.shape[0]:
         return array
     xp = array_namespace(array)
@@ -31,7 +31,7 @@ def take_rows(array: Array, rows: NDArray[np.intp]) -> Array:
 
 
 def put_rows(array: Array, rows: NDArray[np.intp], values: Array) -> Array:
-    """A copy of `array` with `values` in the given ascending distinct rows; `values` itself where that is all."""
+    """A copy of `array` with `values` in the given ascending distinct rows; `values` itself if these are all rows."""
     if len(rows) == array.shape[0]:
         return values
     xp = array_namespace(array)
@@ -77,7 +77,7 @@ def guide(eps_cond: Array, eps_uncond: Array | None, scale: NDArray[np.float32],
 
 
 def clip_x0(x0: Array, percentile: NDArray[np.floating[Any]]) -> Array:
-    """The predicted x_0 brought back into [-1, 1], each row in its own way.
+    """Clips the predicted x_0 to [-1, 1], each row by its own percentile.
 
     Percentile 0 clamps. A percentile p in (0, 1] is dynamic thresholding (Saharia et al. 2022, Imagen, section 2.3):
     s = max(quantile of |x_0| at p, 1), clamp to [-s, s], divide by s. The quantile interpolates linearly, as
@@ -106,12 +106,12 @@ def clip_x0(x0: Array, percentile: NDArray[np.floating[Any]]) -> Array:
 
 
 def make_consistent(x0: Array, low_res: Array, share: NDArray[np.float32]) -> Array:
-    """x_0 moved to where its area reduction is the small image it should be an enlargement of.
+    """Corrects x_0 so that its area reduction equals the small image.
 
     The range-null-space decomposition of Wang et al. (2023), "Zero-Shot Image Restoration Using Denoising Diffusion
     Null-Space Model" (DDNM), eq. 13, for A = mean over f x f pixels, whose pseudo-inverse repeats pixels:
-    x0 + share A^+ (y - A x0). What the network adds to the small image stays; what contradicts it, such as a drift of
-    colours, goes.
+    x0 + share A^+ (y - A x0). Detail that the network adds to the small image stays. Contradictions to it, such as a
+    drift of colours, are removed.
 
     Args:
         x0: float32 [N, C, f h, f w].

@@ -10,7 +10,7 @@ The n-th number of `noise(seed, stage, draw, shape)`, in C order, is the n-th ou
   (seed, stage, draw) ever share one.
 - numpy's float32 ziggurat turns the words into standard normal numbers.
 - Always computed on the CPU, and moved to the accelerator afterwards.
-- `shape` only cuts and folds one endless sequence: a larger shape begins with the same numbers.
+- `shape` only cuts and reshapes one endless sequence: a larger shape begins with the same numbers.
 
 Draw 0 of a stage is x_T. Draw k >= 1 is the noise that the k-th step adds (k = 1 is the noisiest step); a step that
 adds none leaves its draw unused. Nothing else (batch, neighbours, sampler, guidance) enters. The values are pinned by
@@ -33,7 +33,7 @@ STAGE_BASE = 0
 STAGE_SR = 1
 MAX_DRAW = 2**64 - 1
 DRAWN_BITS = 32
-"""Of a random seed: short enough to be typed, and exact in JavaScript."""
+"""Limit of random seeds: short enough to be typed, and exact in JavaScript."""
 
 
 def noise(
@@ -64,7 +64,7 @@ def noise(
 
 
 def drawn_seed() -> int:
-    """A random seed, 0 .. 2^32 - 1, for an image of which none was given; its receipt names it."""
+    """A random seed, 0 .. 2^32 - 1, for an image without a seed; its receipt names it."""
     return secrets.randbits(DRAWN_BITS)
 
 

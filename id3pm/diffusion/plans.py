@@ -40,7 +40,7 @@ class Coefficients:
     """The scalars of `update`: one per step in a `StepPlan`, one per row in `RowCoefficients`.
 
     Attributes:
-        timestep: What the U-Net is given, float32 (rescaled where the process says so).
+        timestep: Input of the U-Net, float32 (rescaled where the process says so).
         sqrt_recip_alphas_cumprod: a in x0 = a x - b eps.
         sqrt_recipm1_alphas_cumprod: b in x0 = a x - b eps.
         c_x: Factor of x.
@@ -51,7 +51,7 @@ class Coefficients:
         max_log_variance: log variance at interpolation +1, where the variance is learned.
         guidance_scale: s of classifier-free guidance.
         percentile: Of dynamic thresholding, float64; 0 clamps.
-        consistency: Share of the difference to the small image that x0 loses; 0 where there is none to agree with.
+        consistency: Share of the difference to the small image that is removed from x0; 0 without a small image.
         guided: The step needs the unconditional eps too: inside the guidance interval, and s is not 1.
         learned_variance: The noise's standard deviation comes from the U-Net's variance channels.
         needs_noise: The step adds noise.

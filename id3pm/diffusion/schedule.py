@@ -21,7 +21,7 @@ Float64Array = NDArray[np.float64]
 Respacing = int | str | Sequence[int]
 
 NOISIEST_LOGSNR = -6.0
-"""Of `logsnr` spacing: noisier time steps hold nothing of the image but its mean colour, amplified 20 times."""
+"""End of `logsnr` spacing: noisier timesteps hold only the mean colour of the image, amplified 20 times."""
 MAX_BETA = 0.999  # Nichol and Dhariwal (2021), section 3.2: no singularity at t = T
 
 
@@ -96,14 +96,14 @@ def space_logsnr(config: DiffusionConfig, count: int) -> tuple[int, ...]:
     """The training time steps whose log SNR, log(abar / (1 - abar)), is nearest to `count` equally spaced values.
 
     Lu et al. (2022) derive DPM-Solver for steps of equal length in half the log SNR. The noisiest value is
-    `NOISIEST_LOGSNR`: at the end of the cosine schedule log SNR falls to -20, where nothing is left to divide up.
+    `NOISIEST_LOGSNR`: at the end of the cosine schedule log SNR falls to -20, where the image has no signal left.
 
     Args:
         config: The training process.
         count: Number of time steps to keep, 1 .. T.
 
     Returns:
-        Ascending time steps in 0 .. T - 1, all different: where the training steps lie too far apart, the next ones.
+        Ascending time steps in 0 .. T - 1, all different: if training steps are too far apart, the next ones are taken.
     """
     kept = np.cumprod(1.0 - betas(config))
     log_snr = np.log(kept / (1.0 - kept))

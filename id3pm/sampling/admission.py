@@ -13,10 +13,10 @@ from id3pm.errors import DeadlineError, OverloadedError
 
 DRAINING = "this server is draining and takes no new requests: send it to another, or retry after 5 s"
 
-HOPELESS = 0.5  # of the expected time: estimates err, and who may be in time gets a chance
+HOPELESS = 0.5  # of the expected time: estimates err, and a request that may be in time gets a chance
 
 
-MOST = 2.0  # times a limit: so far those go beyond it who have less than their share
+MOST = 2.0  # times a limit: callers with less than their share may exceed it up to here
 
 
 class Load(NamedTuple):
@@ -25,7 +25,7 @@ class Load(NamedTuple):
     Attributes:
         rows: Images.
         backlog_s: Seconds of work.
-        callers: How many have any of it, with the one who comes.
+        callers: How many have any of it, the new one included.
     """
 
     rows: int
@@ -34,27 +34,28 @@ class Load(NamedTuple):
 
 
 def has_room(total: float, own: float, limit: float, callers: int) -> bool:
-    """Whether a caller may add to what is in flight: to the limit, or to its share of it where others fill that.
+    """Whether a caller may add work: up to the limit, or up to its share if others have reached the limit.
 
-    So a caller that takes all there is keeps no other one out.
+    So a caller that fills the queue keeps no other one out.
 
     Args:
-        total: What is in flight of all callers.
-        own: What is of this one.
+        total: Work in flight of all callers.
+        own: Work in flight of this one.
         limit: Most that one caller alone may have.
-        callers: How many have something in flight, this one with them.
+        callers: How many have work in flight, this one included.
     """
     return total <= limit or (own <= limit / callers and total <= MOST * limit)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much a scheduler takes on.
+    """How much work a scheduler accepts.
 
     Attributes:
         max_rows: Most rows that are sampled at a time.
         max_waiting: Most rows in flight behind those.
-        max_backlog_s: Most seconds of work that may be in flight when more comes. So an idle server takes any work.
+        max_backlog_s: Most seconds of work that may be in flight when a request arrives. So an idle server takes any
+            work.
     """
 
     max_rows: int
@@ -66,11 +67,11 @@ class Limits:
 
         Args:
             load: Of all callers.
-            own: Of the one who comes.
-            more: Rows that come.
+            own: Of the new caller.
+            more: New rows.
 
         Raises:
-            OverloadedError: They cannot.
+            OverloadedError: They exceed a limit.
         """
         most = self.max_rows + self.max_waiting
         if not has_room(load.rows + more, own.rows + more, most, load.callers):
@@ -95,7 +96,7 @@ def check_deadline(left_s: float, alone_s: float) -> None:
         alone_s: Expected seconds of all steps on an idle machine; 0 where that is not known.
 
     Raises:
-        DeadlineError: Hopeless.
+        DeadlineError: The deadline cannot be met.
     """
     if 0.0 < left_s < HOPELESS * alone_s:
         raise DeadlineError(

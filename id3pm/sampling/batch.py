@@ -24,13 +24,13 @@ OnDone = Callable[[Sample | Id3pmError], None]
 
 
 class Place(NamedTuple):
-    """A place in the line of all callers, on a clock that counts work; see `id3pm.sampling.policy`.
+    """A place in the queue of all callers, on a virtual clock that counts work; see `id3pm.sampling.policy`.
 
     Attributes:
         due: Earlier ones go first.
-        start: Where the caller's earlier work ends, or the line was.
+        start: Where the caller's earlier work ends, or the clock of the queue if that is later.
         end: Where the row's own work ends.
-        overdue: Monotonic seconds after which it goes before all that are not.
+        overdue: Monotonic seconds after which it precedes all places that are not overdue.
     """
 
     due: float
@@ -44,16 +44,16 @@ class Row:
     """One request on its way through a scheduler.
 
     Attributes:
-        request: What was asked for, validated.
+        request: The validated request.
         plan: Its steps.
         on_done: Takes the result, exactly once.
         submitted: Monotonic seconds of its arrival.
         due: Monotonic seconds at which it should be done; see `id3pm.sampling.policy`.
-        place: In the line of all callers; the policy exchanges those of a caller's rows.
+        place: In the queue of all callers; the policy exchanges the places of one caller's rows.
         deadline: Monotonic seconds after which the result is not wanted.
         order: Number of its arrival.
-        started: Monotonic seconds of its first step, or `None` while it waits for that.
-        active: It takes part in the current step; a row that has started and does not is paused.
+        started: Monotonic seconds of its first step, or `None` before it.
+        active: It takes part in the current step. A row that has started and is not active is paused.
         step: Steps made.
         evaluations_left: Rows that the U-Net still has to compute for it.
         x: x_t while it is paused, float32 [3, S, S]; `None` before its first step and while the batch holds it.
@@ -90,7 +90,7 @@ class RowBatch:
     """The active rows of one engine, at any mixture of time steps, samplers and guidance. One thread owns it.
 
     Its arrays are replaced at every step and never written to, so a row's `x0` may be read from any thread. A method
-    that raises leaves every row as it was, so that its step can be tried again, in this company or in another.
+    that raises leaves every row as it was, so that its step can be tried again, in this batch or in another.
     """
 
     def __init__(self, engine: Engine, stage: int) -> None:
@@ -112,7 +112,7 @@ class RowBatch:
         """Makes these the active rows. Others that were active pause, and go on from there when selected again."""
         wanted = {id(row) for row in rows}
         for row, x, x0 in zip(self.rows, self._x, self._x0, strict=True):
-            if id(row) not in wanted and not row.answered:  # copies: the stack would live as long as a part of it
+            if id(row) not in wanted and not row.answered:  # copies: a view would keep the whole stack in memory
                 row.x, row.x0 = x.copy(), (x0.copy() if row.step else None)
         self._keep([id(row) in wanted for row in self.rows])
         active = {id(row) for row in self.rows}
@@ -123,7 +123,7 @@ class RowBatch:
         if not rows:
             return
         x = [noise(r.request.seed, self._stage, 0, self._shape) if r.x is None else r.x for r in rows]
-        # before the first step there is no x0, and nothing reads what holds its place in the stack
+        # before the first step there is no x0; its placeholder in the stack is not read
         x0 = [start if row.x0 is None else row.x0 for row, start in zip(rows, x, strict=True)]
         conditions = {
             name: np.concatenate([stacked, np.stack([getattr(row.request, name) for row in rows])])
@@ -157,7 +157,7 @@ class RowBatch:
             return []
         coefficients = gather([row.plan for row in self.rows], [row.step for row in self.rows])
         guided, noisy = coefficients.guided_rows, coefficients.noise_rows
-        draws = self._helper.submit(self._draw, self._at(noisy))  # while the engine runs, which leaves Python alone
+        draws = self._helper.submit(self._draw, self._at(noisy))  # while the engine runs without the interpreter lock
         output = self._evaluate(self._inputs(coefficients.timestep, guided))
         computed()
         count = len(self.rows)
@@ -230,7 +230,7 @@ class RowBatch:
 def _sample(row: Row, image: FloatArray, now: float) -> Sample:
     started = row.submitted if row.started is None else row.started
     return Sample(
-        image=image.copy(),  # the stack it lies in would live as long as the image
+        image=image.copy(),  # a view would keep the whole stack in memory as long as the image
         steps=row.step,
         evaluations=row.plan.evaluations,
         waited_s=started - row.submitted,

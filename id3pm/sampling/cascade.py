@@ -18,7 +18,7 @@ from id3pm.sampling.scheduler import StepScheduler
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CascadeImages:
-    """What both stages made of one request: uint8 [64, 64, 3] and uint8 [256, 256, 3]."""
+    """The images of both stages for one request: uint8 [64, 64, 3] and uint8 [256, 256, 3]."""
 
     image_64: NDArray[np.uint8]
     image: NDArray[np.uint8]

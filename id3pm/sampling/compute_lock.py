@@ -1,11 +1,11 @@
 """The compute lock: stages that share a processor run one step at a time, the most urgent row first.
 
 On a CPU both stages are processes on the same cores. Without a lock they halve each other's speed, and a long request
-in one stage slows a short one in the other: the scheduling policy would end at the process's border. So a stage
+in one stage slows a short one in the other: the scheduling policy would hold within one process only. So a stage
 acquires the lock before each step, and releases it to the other one if a row that waits there is more urgent.
 
-After the engine a step needs one core only. The stage then yields the lock early, but not to a row that needs much more
-time than its own: short requests do not pay for throughput.
+After the engine call a step needs one core only. The stage then yields the lock early, but not to a row that needs
+much more time than its own: short requests do not pay for throughput.
 
 The lock changes when a step runs, never its result, and every wait has a limit. The kernel releases the lock of a
 process that dies; a process that hangs is not waited for longer than `TIMEOUT_S`.
@@ -32,14 +32,14 @@ POLL_S = 0.01
 TIMEOUT_S = 2.0
 """Longest wait for the lock."""
 FRESH_S = 0.1
-"""Older claims do not count: a waiting stage publishes its claim every `POLL_S`."""
+"""Age in seconds at which a claim expires: a waiting stage publishes its claim every `POLL_S`."""
 ALIKE = 2.0
-"""The lock is yielded early to a row that needs at most so many times the seconds of one's own."""
-_SLOT = struct.Struct("=ddd")  # a claim, and when it was made, `time.monotonic()`
+"""The lock is yielded early to a row that needs at most this many times the seconds of the row that yields."""
+_SLOT = struct.Struct("=ddd")  # a claim, and its time, `time.monotonic()`
 
 
 class Claim(NamedTuple):
-    """What a stage has to do.
+    """The work of a stage: how urgent and how long.
 
     Attributes:
         urgency: Of its best row; lower goes first.
@@ -60,16 +60,16 @@ class ComputeLock(Protocol):
         """Returns when this stage may run a step.
 
         Args:
-            claim: What the stage has to do at the moment. Asked again while waiting.
+            claim: The current work of the stage. Called again while waiting.
         """
         ...
 
     def yield_rest(self) -> None:
-        """The engine is done and the rest of the step needs one core: another stage may begin."""
+        """Yields the lock early: the engine is done and the rest of the step needs one core."""
         ...
 
     def release(self) -> None:
-        """Nothing to do: another stage may take the lock."""
+        """Releases the lock to other stages: this one has no work."""
         ...
 
     def close(self) -> None:

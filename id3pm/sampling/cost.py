@@ -14,12 +14,12 @@ from id3pm.engines.inputs import input_shapes
 
 EFFICIENT = 0.9  # of the throughput of the largest batch
 FIRST_GUESS_S = 0.1  # per row, until something has been measured
-_GAIN = 0.1  # of a measurement on the mean of its kind
-_FORGETTING = 0.98  # per measurement of another kind
-_LEAST_WEIGHT = 1e-3  # what was measured long ago still says where the line goes, if nothing else does
-_OUTLIER = 3.0  # a step that took longer than this times what was expected counts as this
-_LONGEST_WAIT = 5.0  # for a turn, in steps of one's own; a longer one is an accident
-_WARM_UP_S = 5.0  # no full batch is tried at start that would take longer
+_GAIN = 0.1  # weight of a measurement in the mean of its row count
+_FORGETTING = 0.98  # decay per measurement with another row count
+_LEAST_WEIGHT = 1e-3  # old measurements still define the line if there are no others
+_OUTLIER = 3.0  # a step counts for at most this many times its expected duration
+_LONGEST_WAIT = 5.0  # for the lock, in steps of the same stage; longer waits are outliers
+_WARM_UP_S = 5.0  # longest full batch that is measured at start
 
 
 @dataclasses.dataclass
@@ -34,7 +34,7 @@ class _Kind:
 class CostModel:
     """`a + b rows` seconds per step: a weighted least-squares line through the mean duration of each number of rows.
 
-    Recent kinds of steps count most. One thread may teach it while others ask.
+    Recent row counts have the most weight. One thread may add measurements while others read.
     """
 
     def __init__(self) -> None:
@@ -43,12 +43,12 @@ class CostModel:
         self._waiting = 0.0
 
     def observe(self, rows: int, seconds: float, waited_s: float = 0.0) -> None:
-        """Learns from a step that evaluated `rows` rows. A hiccup changes little, a lasting change soon all.
+        """Learns from a step that evaluated `rows` rows. An outlier changes little; a lasting change is learned soon.
 
         Args:
             rows: Rows of the U-Net's batch.
             seconds: How long the step took.
-            waited_s: How long it had to wait for its turn before.
+            waited_s: How long it waited for the compute lock before.
         """
         self._waiting += _GAIN * (min(waited_s / max(seconds, 1e-9), _LONGEST_WAIT) - self._waiting)
         kind = self._kinds.get(rows)
@@ -77,8 +77,8 @@ class CostModel:
     def enough(self, most: int) -> int:
         """The fewest rows at which a step gets `EFFICIENT` of the throughput that it has with `most` rows.
 
-        On a GPU that is most of them; on a CPU, where a row costs what it costs in any company, only a few. A step of
-        more would make everybody wait longer and finish nothing sooner. All of them, until two kinds of step are known.
+        On a GPU that is most of them; on a CPU, where a row costs the same in any batch, only a few. A larger step
+        would make all rows wait longer and finish none sooner. It is all of them until two row counts are known.
         """
         if len(self._kinds) < 2:
             return most
@@ -87,12 +87,12 @@ class CostModel:
         return max(1, min(most, math.ceil(a / slack - 1e-9))) if slack > 0.0 else most
 
     def service_s(self, steps: StepPlan, company: int = 1) -> float:
-        """Expected seconds of all steps of an image, sampled without a pause in a batch of `company` like it."""
+        """Expected seconds of all steps of an image, sampled without a pause in a batch of `company` similar rows."""
         guided = steps.evaluations - len(steps)
         return (len(steps) - guided) * self.step_s(company) + guided * self.step_s(2 * company)
 
     def work_s(self, evaluations: int, batch: int) -> float:
-        """Expected seconds for so many evaluations of one row, made in batches of `batch`, with the waits for turns."""
+        """Expected seconds for so many evaluations of one row in batches of `batch`, with the waits for the lock."""
         return evaluations * self.step_s(batch) / batch * (1.0 + self._waiting)
 
     def _fitted(self) -> tuple[float, float]:
@@ -116,7 +116,7 @@ class CostModel:
 
 
 def warm_up(engine: Engine, max_rows: int) -> CostModel:
-    """A cost model that knows the engine a little: from a call with one row, and one with a full batch.
+    """A cost model initialised from two engine calls: one row, and a full batch.
 
     The first calls also make the runtime allocate and compile what it needs.
 

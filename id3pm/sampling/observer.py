@@ -10,7 +10,7 @@ from id3pm.sampling.request import Sample
 
 
 class Observer:
-    """Ignores all it is told; a server overrides what it wants to know. Sampling waits for these methods."""
+    """Does nothing; a server overrides the methods that it needs. Sampling waits for these methods."""
 
     def stepped(self, rows: Sequence[Row]) -> None:
         """These rows have made a step; called from the scheduler's thread, after every step."""

@@ -39,11 +39,11 @@ OTHER_NAMES: Mapping[str, str] = {
     "face_embedding": "embedding",
     "image": "photo",
 }
-"""What other libraries (diffusers above all) call what is an option or an input here."""
+"""Names in other libraries (mainly diffusers) of options and inputs of this one."""
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """A hint for a message about an unknown name, `did you mean steps? `; empty where nothing is near."""
+    """A hint for a message about an unknown name, `did you mean steps? `; empty if no known name is similar."""
     name = name[:64]
     other = OTHER_NAMES.get(name.lower().replace("-", "_"))
     close = [other] if other in known else difflib.get_close_matches(name, known, n=1)
@@ -58,7 +58,7 @@ def both_stages(
     Args:
         base: Defaults of the 64 px stage.
         sr: Defaults of super-resolution.
-        given: What the caller asks for, by public name: the keys of `BASE_OPTIONS` and `SR_OPTIONS`, and
+        given: The caller's options by public name: the keys of `BASE_OPTIONS` and `SR_OPTIONS`, and
             `preset`, whose options take the place of the defaults.
 
     Raises:
@@ -71,11 +71,11 @@ def both_stages(
 
 
 def base_stage(base: SamplingOptions, given: Mapping[str, Any]) -> SamplingOptions:
-    """The options of the 64 px stage where no other follows.
+    """The options of the 64 px stage without super-resolution.
 
     Args:
         base: Defaults.
-        given: What the caller asks for: `preset` and the keys of `BASE_OPTIONS`.
+        given: The caller's options: `preset` and the keys of `BASE_OPTIONS`.
 
     Raises:
         InvalidOptionError: As for `both_stages`; options of super-resolution are unknown here.
@@ -105,7 +105,7 @@ def _with(defaults: SamplingOptions, given: Mapping[str, Any], names: Mapping[st
 
 
 def _plain(value: Any) -> Any:
-    """A number as it is after travelling over the wire: floats have passed through FP32, so both ways agree in bits."""
+    """A number as it is after the wire: floats are rounded to FP32, so in process and served agree in bits."""
     if isinstance(value, np.generic):
         value = value.item()
     return float(str(np.float32(value))) if isinstance(value, float) else value

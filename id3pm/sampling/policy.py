@@ -8,17 +8,17 @@ the others pause, or wait for their first step. A row is better than another of 
 3. among rows due at the same time, by arrival.
 
 A row is due at its deadline, or earlier: after `STRETCH` times as long as its own steps take in a full batch, and as
-many times again for each class that it stands behind the first. So 10 steps overtake 250 that arrived before, and
+many times again for each class below the first. So 10 steps overtake 250 that arrived before, and
 those finish too: whatever arrives later is due later in the end. Rows of one kind go in order of arrival, and are not
-paused for one another. Stages that share a processor take turns by the same order (`id3pm.sampling.compute_lock`).
+paused for one another. Stages that share a processor use the same order (`id3pm.sampling.compute_lock`).
 
-Between callers the machine is shared (after start-time fair queueing, Goyal et al. 1996). Every row brings its caller a
-place in one line, on a clock that counts work: the place starts where all work ends that the caller has in flight, and
-no earlier than what other callers begin now; it is due `STRETCH` times its work later. A caller's best row has its
-first place, the next row the second. So who sends a hundred requests delays another caller by what is at work, not by
-the ninety that wait. Nothing that a caller may choose moves a place forward: neither a deadline, nor a class above the
-usual one. A place that is overdue in seconds goes first, so that none starves; a caller's places fall due one after
-the other, so that many of them are no shield.
+Between callers the machine is shared (after start-time fair queueing, Goyal et al. 1996). Every row adds a place for
+its caller to one queue, on a virtual clock that counts work. The place starts where all work of the caller in flight
+ends, and no earlier than the places that other callers begin now. It is due `STRETCH` times its work later. A caller's
+best row has its first place, the next row the second. So a caller with a hundred requests delays another one by the
+rows being sampled, not by the ninety that wait. No option of a caller moves a place forward: neither a deadline, nor a
+class above the usual one. A place that is overdue in seconds goes first, so that none starves. A caller's places fall
+due one after the other, so many of them give no advantage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from id3pm.sampling.batch import Place, Row
 STRETCH = 10.0
 FIRST_CLASS = 0
 USUAL_CLASS = 1
-_CLASS_APART_S = 1e9  # longer than any machine is up, short enough for microseconds in a float
+_CLASS_APART_S = 1e9  # longer than any uptime, short enough for microseconds in a float
 
 
 def due_time(arrival: float, service_s: float, priority: int, deadline: float) -> float:
@@ -41,7 +41,7 @@ def due_time(arrival: float, service_s: float, priority: int, deadline: float) -
         arrival: Seconds of its arrival.
         service_s: Seconds that its steps take in a full batch; always the same for the same steps.
         priority: Its class.
-        deadline: Seconds after which it is not wanted; infinite for none.
+        deadline: Seconds after which the result is of no use; infinite for none.
     """
     return min(deadline, arrival + STRETCH * (1 + priority - FIRST_CLASS) * service_s)
 
@@ -54,14 +54,14 @@ def take_place(
     work_s: float,
     priority: int = USUAL_CLASS,
 ) -> Place:
-    """The place that a row brings its caller; computed once, when it arrives.
+    """The place of a new row in the queue of callers; computed once, when it arrives.
 
     Args:
         own: Places of the same caller's rows in flight.
-        clock: Where the line is: the latest start of what has been begun, or end of what has been done.
+        clock: Virtual time of the queue: the latest start of begun work, or end of finished work.
         now: `time.monotonic()` seconds.
         service_s: Seconds that its steps take in a full batch.
-        work_s: Seconds of the whole machine that it takes.
+        work_s: Its seconds of work on the whole machine.
         priority: Its class.
     """
     own = list(own)
@@ -72,11 +72,11 @@ def take_place(
 
 
 def standing(place: Place, priority: int, now: float) -> tuple[int, float]:
-    """Who goes first of several callers: the lowest.
+    """Sort key of a caller among several: lowest first.
 
     Args:
         place: The caller's first.
-        priority: Class of what it is used for.
+        priority: Class of the row that uses it.
         now: `time.monotonic()` seconds.
     """
     if place.overdue < now:
@@ -120,7 +120,7 @@ def urgency(row: Row, now: float) -> float:
 
 
 def _line(rows: Iterable[Row], now: float) -> list[Row]:
-    """All rows, the best first; a caller's places are handed to its rows anew, for a new row may go before old ones."""
+    """All rows, the best first; each caller's places are reassigned, because a new row may precede its older ones."""
     callers: dict[str, list[Row]] = {}
     for row in rows:
         callers.setdefault(row.request.caller, []).append(row)
@@ -134,5 +134,5 @@ def _line(rows: Iterable[Row], now: float) -> list[Row]:
 
 
 def _rank(row: Row, now: float) -> tuple[int, float, int]:
-    """Among the rows of one caller."""
+    """Sort key of a row among the rows of one caller."""
     return (FIRST_CLASS if row.due < now else row.request.priority, row.due, row.order)

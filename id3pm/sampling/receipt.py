@@ -50,14 +50,14 @@ def add_stage(
 
     Args:
         receipt: The receipt so far.
-        manifest: Of the engine that sampled.
+        manifest: Manifest of the engine that sampled.
         engine: The engine's description.
         options: The options that were used.
         attributes: The attribute vector of the request, if it had one.
     """
     used = to_json(options)
     if manifest.stage == "base":
-        del used["consistency"]  # an option of super-resolution alone
+        del used["consistency"]  # an option of super-resolution only
     stage = {
         "options": {**used, **({} if attributes is None else {"attributes": attributes.tolist()})},
         "engine_sha256": manifest.file_sha256,

@@ -1,7 +1,7 @@
 """The step scheduler: a thread that samples many requests together, one batched U-Net step at a time.
 
-Every iteration takes the rows that the policy chooses, at whatever step each of them is, through one evaluation of the
-U-Net. The others pause. No request waits for the end of another's loop.
+Every iteration runs one evaluation of the U-Net for the rows that the policy chooses, whatever step each of them is at.
+The others pause. No request waits for the end of another's loop.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ IDLE_BEAT_S = 1.0
 
 
 class StepScheduler:
-    """Samples requests of one stage on one engine, which it alone uses.
+    """Samples requests of one stage on one engine, which it owns.
 
-    Results do not depend on the company: equal requests give bit-identical images wherever the engine's rows are
+    Results do not depend on the batch: equal requests give bit-identical images wherever the engine's rows are
     independent of each other.
     """
 
@@ -59,9 +59,9 @@ class StepScheduler:
             stage: `STAGE_BASE` or `STAGE_SR` of the seed contract.
             max_rows: Most requests that are sampled at a time. Guided ones evaluate two rows.
             max_waiting: Most requests that wait behind those: bounds the memory.
-            max_backlog_s: Most seconds of work that may be in flight when a request comes: bounds the waiting.
-            cost: What is known of the engine already; see `warm_up`.
-            observer: Is told about the work.
+            max_backlog_s: Most seconds of work that may be in flight when a request arrives: bounds the waiting.
+            cost: Cost model of the engine; see `warm_up`.
+            observer: Called after each step and for each answer.
             compute_lock: Shared with the stages that compute on the same processor; closed with the scheduler.
         """
         self.engine = engine
@@ -69,8 +69,8 @@ class StepScheduler:
         self._max_rows = max_rows
         self._limits = Limits(max_rows, max_waiting, max_backlog_s)
         self._cost = cost or CostModel()
-        # Due times keep to what was known at the start: with a cost that is still learned, the later one of two equal
-        # requests could be due before the earlier one, by seconds, and so could all who come after.
+        # Due times use the cost that was known at the start: with a cost that is still learned, the later one of two
+        # equal requests could be due before the earlier one, by seconds, and so could all who come after.
         self._yardstick = copy.deepcopy(self._cost)
         self._observer = observer or Observer()
         self._compute_lock = compute_lock or NoComputeLock()
@@ -79,7 +79,7 @@ class StepScheduler:
         self._steps = 0
         self._in_flight: dict[str, Row] = {}  # waiting, active and paused, by request id
         self._arrivals = itertools.count()
-        self._clock = 0.0  # of the line of all callers, see the policy
+        self._clock = 0.0  # virtual time of the queue of callers, see the policy
         self._changed = threading.Condition()  # guards all fields but _batch, which belongs to the thread
         self._draining = self._closing = False
         self._beat = time.monotonic()
@@ -162,7 +162,7 @@ class StepScheduler:
         return row is not None and self._answer(row, CancelledError("the request was cancelled"))
 
     def progress(self, request_id: str, preview: bool = True) -> Progress | None:
-        """How far a request is, or `None` where none of this id is in flight."""
+        """Progress of a request, or `None` if none of this id is in flight."""
         with self._changed:
             row = self._in_flight.get(request_id)
         if row is None:
@@ -215,8 +215,8 @@ class StepScheduler:
                 waited_s = self._acquire_lock()
                 rows = self._choose()
                 left = self._step(rows, waited_s) if rows else []
-            except Exception as error:  # whatever it is, callers must hear of it, and the next request must be served
-                logger.exception("the scheduler failed; all that it had begun fails")
+            except Exception as error:  # any error: callers must get it, and the next request must be served
+                logger.exception("the scheduler failed; all requests that it had begun fail")
                 self._batch.clear()
                 left = [(row, _failure(row, error)) for row in self._rows() if row.started is not None]
             for row, outcome in left:
@@ -239,13 +239,13 @@ class StepScheduler:
                 self._answer(row, DeadlineError(f"the deadline passed at step {row.step} of {len(row.plan)}"))
 
     def _acquire_lock(self) -> float:
-        """Waits until this stage may compute, and says for how many seconds it did."""
+        """Waits until this stage may compute; returns the seconds waited."""
         start = time.perf_counter()
         self._compute_lock.acquire(self._claim)
         return time.perf_counter() - start
 
     def _claim(self) -> Claim:
-        """Of the best row, for the compute lock; evaluated while the loop waits, which shows liveness too."""
+        """Claim of the best row for the compute lock; evaluated while the loop waits, which also shows liveness."""
         with self._changed:
             self._beat = now = time.monotonic()
             row = best(self._in_flight.values(), now)
@@ -272,7 +272,7 @@ class StepScheduler:
     ) -> list[tuple[Row, Sample | EngineError]]:
         """One step of these rows. Where that raises, each row tries it once more, alone.
 
-        So only the guilty ones fail, and those only where it was not for lack of memory or the like.
+        So only faulty rows fail, and a passing cause such as lack of memory fails none.
 
         Returns:
             The rows that are done or have failed.
