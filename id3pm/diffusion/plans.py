@@ -102,6 +102,16 @@ class RowCoefficients(Coefficients):
         return np.flatnonzero(self.needs_noise)
 
     @functools.cached_property
+    def learned_rows(self) -> IndexArray:
+        """The rows that need noise of a learned variance, ascending."""
+        return np.flatnonzero(self.needs_noise & self.learned_variance)
+
+    @functools.cached_property
+    def thresholded_rows(self) -> IndexArray:
+        """The rows whose x0 is thresholded dynamically, ascending."""
+        return np.flatnonzero(self.percentile)
+
+    @functools.cached_property
     def multistep_rows(self) -> IndexArray:
         """The rows that use the previous step's x0, ascending."""
         return np.flatnonzero(self.c_prev)

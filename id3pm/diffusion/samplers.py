@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from array_api_compat import array_namespace
 
-from id3pm.diffusion.guidance import Array, add_rows, clip_x0, column, guide, make_consistent, put_rows, take_rows
+from id3pm.diffusion.guidance import clip_x0, guide, make_consistent
 from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
+from id3pm.diffusion.rows import Array, Columns, columns_beside
 
 __all__ = ["RowCoefficients", "StepPlan", "gather", "plan", "sample", "update"]
 
@@ -25,7 +26,7 @@ NoiseFn = Callable[[int, int], Array]
 def update(
     x: Array,
     model_output: Array,
-    rows: RowCoefficients,
+    rows: RowCoefficients | Columns,
     *,
     unconditional: Array | None = None,
     x0_prev: Array | None = None,
@@ -37,14 +38,14 @@ def update(
     Args:
         x: x_t, float32 [N, C, H, W].
         model_output: The U-Net's conditional output, float32 [N, C or 2C, H, W]: eps, then the variance channels.
-        rows: Each row's coefficients.
-        unconditional: The U-Net's unconditional output for `rows.guided_rows` alone, in that order, float32
+        rows: Each row's coefficients: on the host, from where they are copied to the device of `x`, or there already.
+        unconditional: The U-Net's unconditional output for the guided rows alone, in their order, float32
             [G, C or 2C, H, W]; its variance channels are ignored. `None` where no row is guided.
-        x0_prev: The x0 that each row's previous step returned, float32 [N, C, H, W]; read in `rows.multistep_rows`
-            alone, `None` where there are none.
-        noise: Standard normal numbers for `rows.noise_rows` alone, in that order, float32 [K, C, H, W]; `None` where
+        x0_prev: The x0 that each row's previous step returned, float32 [N, C, H, W]; read in the rows of multistep
+            samplers alone, `None` where there are none.
+        noise: Standard normal numbers for the noisy rows alone, in their order, float32 [K, C, H, W]; `None` where
             no row needs any.
-        low_res: The small images of super-resolution, float32 [N, C, h, w]; read in `rows.consistent_rows` alone,
+        low_res: The small images of super-resolution, float32 [N, C, h, w]; read in the rows with consistency alone,
             `None` where there are none.
 
     Returns:
@@ -53,59 +54,60 @@ def update(
     Raises:
         ValueError: Rows or channels are missing, or there are too many.
     """
+    of = rows if isinstance(rows, Columns) else columns_beside(rows, x)
     channels = x.shape[1]
-    eps = model_output[:, :channels]
-    eps_uncond = None if unconditional is None else unconditional[:, :channels]
-    eps = guide(eps, eps_uncond, rows.guidance_scale, rows.guided_rows)
-    x0 = column(rows.sqrt_recip_alphas_cumprod, x) * x
-    x0 -= column(rows.sqrt_recipm1_alphas_cumprod, x) * eps
-    x0 = clip_x0(x0, rows.percentile)
-    if len(some := rows.consistent_rows):
+    eps = model_output[:, :channels, ...]
+    eps_uncond = None if unconditional is None else unconditional[:, :channels, ...]
+    eps = guide(eps, eps_uncond, of.guidance_scale, of.guided)
+    x0 = of.a * x
+    x0 -= of.b * eps
+    x0 = clip_x0(x0, of.thresholds)
+    if len(of.consistent):
         if low_res is None:
-            raise ValueError(f"rows {some.tolist()} must agree with their small images: pass low_res")
-        agreed = make_consistent(take_rows(x0, some), take_rows(low_res, some), rows.consistency[some])
-        x0 = put_rows(x0, some, agreed)
-    x_next = column(rows.c_x, x) * x
-    x_next += column(rows.c_x0, x) * x0
+            some = of.consistent.rows.tolist()
+            raise ValueError(f"rows {some} must agree with their small images: pass low_res")
+        agreed = make_consistent(of.consistent.take(x0), of.consistent.take(low_res), of.consistency)
+        x0 = of.consistent.put(x0, agreed)
+    x_next = of.c_x * x
+    x_next += of.c_x0 * x0
     # Only the rows that ask for a term get it: even adding zero could turn -0.0 into 0.0, or carry a neighbour's NaN.
-    if len(some := rows.multistep_rows):
+    if len(of.multistep):
         if x0_prev is None:
-            raise ValueError(f"rows {some.tolist()} use the previous step's x0: pass x0_prev")
-        add_rows(x_next, some, column(rows.c_prev[some], x) * take_rows(x0_prev, some))
+            raise ValueError(f"rows {of.multistep.rows.tolist()} use the previous step's x0: pass x0_prev")
+        x_next = of.multistep.add(x_next, of.c_prev * of.multistep.take(x0_prev))
     given = 0 if noise is None else noise.shape[0]
-    if given != len(rows.noise_rows):
-        raise ValueError(f"{given} rows of noise for {len(rows.noise_rows)} noisy rows: give one for each, in order")
-    if noise is not None and len(some := rows.noise_rows):
-        add_rows(x_next, some, _noise_std(model_output, channels, rows) * noise)
+    if given != len(of.noisy):
+        raise ValueError(f"{given} rows of noise for {len(of.noisy)} noisy rows: give one for each, in order")
+    if noise is not None and len(of.noisy):
+        x_next = of.noisy.add(x_next, _noise_std(model_output, channels, of) * noise)
     return x_next, x0
 
 
-def _noise_std(model_output: Array, channels: int, rows: RowCoefficients) -> Array:
-    """Standard deviation of the noise of `rows.noise_rows`, [K, 1, 1, 1], or [K, C, H, W] where any is learned.
+def _noise_std(model_output: Array, channels: int, of: Columns) -> Array:
+    """Standard deviation of the noise of the noisy rows, [K, 1, 1, 1], or [K, C, H, W] where any is learned.
 
     Learned: exp of half of v max + (1 - v) min, the U-Net's v shifted from [-1, 1] to [0, 1] (Nichol and Dhariwal 2021,
     eq. 15).
     """
     xp = array_namespace(model_output)
-    fixed = column(rows.std[rows.noise_rows], model_output)
-    learned = np.flatnonzero(rows.learned_variance[rows.noise_rows])
-    if not len(learned):
-        return fixed
+    if not len(of.learned):
+        return of.std
     if model_output.shape[1] != 2 * channels:
         raise ValueError(
             f"model output has {model_output.shape[1]} channels: learned variance needs {2 * channels} (eps, variance)"
         )
-    some = rows.noise_rows[learned]
-    fraction = take_rows(model_output[:, channels:], some) + 1
-    fraction /= 2
-    low = 1 - fraction
-    low *= column(rows.min_log_variance[some], fraction)
-    fraction *= column(rows.max_log_variance[some], fraction)
+    fraction = of.learned.take(model_output[:, channels:, ...]) + 1.0
+    fraction /= 2.0
+    low = 1.0 - fraction
+    low *= of.min_log_variance
+    fraction *= of.max_log_variance
     fraction += low
     fraction *= 0.5
     std = xp.exp(fraction)
-    everywhere = (len(rows.noise_rows), *std.shape[1:])
-    return put_rows(xp.broadcast_to(fixed, everywhere), learned, std)
+    if of.learned_noisy.everything:
+        return std
+    everywhere = xp.broadcast_to(of.std, (len(of.noisy), *std.shape[1:]))
+    return of.learned_noisy.put(everywhere, std)
 
 
 def sample(
@@ -128,27 +130,25 @@ def sample(
         The images, float32 [N, C, H, W].
     """
     xp = array_namespace(x_start)
-    x, x0 = x_start, None
+    x, x0 = xp.asarray(x_start, copy=True), xp.zeros_like(x_start)
     for step in range(max(len(row_plan) for row_plan in plans)):
         active = np.flatnonzero([step < len(row_plan) for row_plan in plans])
         rows = gather([plans[row] for row in active], [step] * len(active))
-        x_active = take_rows(x, active)
+        x_active = x[active, ...]
         outputs = model(
-            xp.concat([x_active, take_rows(x_active, rows.guided_rows)]),
+            xp.concat([x_active, x_active[rows.guided_rows, ...]]),
             np.concatenate([rows.timestep, rows.timestep[rows.guided_rows]]),
             np.concatenate([active, active[rows.guided_rows]]),
             np.arange(len(active) + len(rows.guided_rows)) < len(active),
         )
         noise = [noise_fn(int(row), step + 1) for row in active[rows.noise_rows]]
-        x_next, x0_next = update(
+        x[active, ...], x0[active, ...] = update(
             x_active,
             outputs[: len(active)],
             rows,
             unconditional=outputs[len(active) :] if len(rows.guided_rows) else None,
-            x0_prev=None if x0 is None else take_rows(x0, active),
+            x0_prev=x0[active, ...],
             noise=xp.stack(noise) if noise else None,
-            low_res=None if low_res is None else take_rows(low_res, active),
+            low_res=None if low_res is None else low_res[active, ...],
         )
-        x = put_rows(x, active, x_next)
-        x0 = x0_next if x0 is None else put_rows(x0, active, x0_next)
     return x

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+import numpy as np
+from array_api_compat import array_namespace, device
 
-from id3pm.diffusion.guidance import column
 from tests.golden.diffusion_cases import denoiser
+
+
+def column(values: Any, like: Any) -> Any:
+    """Per-row scalars as float32 [N, 1, 1, 1] beside `like`."""
+    xp = array_namespace(like)
+    return xp.reshape(xp.asarray(np.asarray(values, np.float32), device=device(like)), (-1, 1, 1, 1))
 
 
 class FakeUNet:

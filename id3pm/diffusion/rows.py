@@ -1,0 +1,243 @@
+"""The coefficients of one step of a mixed batch, where its rows live: one copy to the device for all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_array
+from numpy.typing import NDArray
+
+from id3pm.diffusion.plans import IndexArray, RowCoefficients
+
+Array = Any  # numpy.ndarray, torch.Tensor, cupy.ndarray, or any other of the array API standard
+Copy = Callable[[NDArray[np.float32]], Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """Some rows of a batch, ascending and distinct.
+
+    Attributes:
+        rows: Their numbers, on the host, [K].
+        total: Rows of the batch.
+        index: Their numbers where the batch lives, [K]; not read where the subset is the whole batch.
+        merge: For every row of the batch its place in the batch followed by the subset, [N]; as `index`.
+    """
+
+    rows: IndexArray
+    total: int
+    index: Array
+    merge: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def everything(self) -> bool:
+        """Whether this is the whole batch."""
+        return len(self.rows) == self.total
+
+    def take(self, array: Array) -> Array:
+        """These rows of `array`; the array itself, not a copy, where that is all of them."""
+        return array if self.everything else array_namespace(array).take(array, self.index, axis=0)
+
+    def put(self, array: Array, values: Array) -> Array:
+        """A copy of `array` with `values` in these rows; `values` itself where that is all of them."""
+        if self.everything:
+            return values
+        if is_numpy_array(array):
+            copy = array.copy()
+            copy[self.rows] = values
+            return copy
+        xp = array_namespace(array)  # the standard has no assignment by index
+        return xp.take(xp.concat([array, values]), self.merge, axis=0)
+
+    def add(self, array: Array, values: Array) -> Array:
+        """`array` with `values` added to these rows alone; `array` is written to, or is a new one."""
+        if self.everything:
+            array += values
+            return array
+        if is_numpy_array(array):
+            array[self.rows] += values
+            return array
+        return self.put(array, self.take(array) + values)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Thresholds:
+    """Where the quantiles of dynamic thresholding lie in the sorted magnitudes of a row of `elements` numbers.
+
+    The quantile is `weight` of the way from element `lower` to element `upper`, as `numpy.quantile` has it.
+
+    Attributes:
+        subset: The rows that are thresholded.
+        places: (lower, upper, weight) of each, on the host.
+        lower: Where the batch lives, integers [K].
+        upper: The same.
+        weight: float32 [K, 1].
+    """
+
+    subset: Subset
+    places: Sequence[tuple[int, int, float]]
+    lower: Array
+    upper: Array
+    weight: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Columns:
+    """What `samplers.update` reads: factors as [N, 1, 1, 1], or [K, 1, 1, 1] for the K rows of a subset.
+
+    Attributes:
+        timestep: float32 [N].
+        a: sqrt(1 / abar), of all rows.
+        b: sqrt(1 / abar - 1), of all rows.
+        c_x: Of all rows.
+        c_x0: Of all rows.
+        guided: The rows that are guided; `guidance_scale` is theirs.
+        multistep: The rows that use the previous x0; `c_prev` is theirs.
+        noisy: The rows that noise is added to; `std` is theirs.
+        learned: The rows among them whose variance is learned; `min_log_variance`, `max_log_variance` are theirs.
+        learned_noisy: The same rows by their numbers in `noisy`.
+        consistent: The rows that must agree with their small image; `consistency` is theirs.
+        thresholds: Of dynamic thresholding; `None` where no row has one.
+    """
+
+    timestep: Array
+    a: Array
+    b: Array
+    c_x: Array
+    c_x0: Array
+    guided: Subset
+    guidance_scale: Array
+    multistep: Subset
+    c_prev: Array
+    noisy: Subset
+    std: Array
+    learned: Subset
+    learned_noisy: Subset
+    min_log_variance: Array
+    max_log_variance: Array
+    consistent: Subset
+    consistency: Array
+    thresholds: Thresholds | None
+
+
+class _Pack:
+    """Rows of float32 numbers, which become one array on the device. Integers up to 2^24 are exact in it."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._lines: list[NDArray[Any]] = []
+        self._packed: Array = None
+
+    def add(self, values: NDArray[Any]) -> int:
+        self._lines.append(values)
+        return len(self._lines) - 1
+
+    def copy(self, copy: Copy) -> None:
+        packed = np.zeros((len(self._lines), self._width), np.float32)
+        for line, values in zip(packed, self._lines, strict=True):
+            line[: len(values)] = values
+        self._packed = copy(packed)
+
+    def values(self, line: int) -> Array:
+        return self._packed[line, : len(self._lines[line])]
+
+    def column(self, line: int, rank: int = 4) -> Array:
+        values = self.values(line)
+        return array_namespace(values).reshape(values, (-1,) + (1,) * (rank - 1))
+
+    def integers(self, line: int) -> Array:
+        values = self.values(line)
+        if is_numpy_array(values):
+            return self._lines[line]
+        xp = array_namespace(values)
+        return xp.astype(values, xp.int64)
+
+
+def columns(rows: RowCoefficients, elements: int, copy: Copy) -> Columns:
+    """The coefficients of a step where its rows live.
+
+    Args:
+        rows: The coefficients on the host.
+        elements: Numbers of one image.
+        copy: Copies float32 [L, N] to the device; called once.
+    """
+    count = len(rows.timestep)
+    pack = _Pack(max(count, 1))
+    factors = {
+        "a": rows.sqrt_recip_alphas_cumprod,
+        "b": rows.sqrt_recipm1_alphas_cumprod,
+        "c_x": rows.c_x,
+        "c_x0": rows.c_x0,
+        "guidance_scale": rows.guidance_scale[rows.guided_rows],
+        "c_prev": rows.c_prev[rows.multistep_rows],
+        "std": rows.std[rows.noise_rows],
+        "min_log_variance": rows.min_log_variance[rows.learned_rows],
+        "max_log_variance": rows.max_log_variance[rows.learned_rows],
+        "consistency": rows.consistency[rows.consistent_rows],
+    }
+    noisy_learned = np.flatnonzero(rows.learned_variance[rows.noise_rows])
+    subsets = {
+        "guided": (rows.guided_rows, count),
+        "multistep": (rows.multistep_rows, count),
+        "noisy": (rows.noise_rows, count),
+        "learned": (rows.learned_rows, count),
+        "learned_noisy": (noisy_learned, len(rows.noise_rows)),
+        "consistent": (rows.consistent_rows, count),
+        "thresholded": (rows.thresholded_rows, count),
+    }
+    places = [_place(float(rows.percentile[row]), elements) for row in rows.thresholded_rows]
+    timestep = pack.add(rows.timestep)
+    lines = {name: pack.add(values) for name, values in factors.items()}
+    parts = {name: _add_subset(pack, some, total) for name, (some, total) in subsets.items()}
+    place_lines = [pack.add(np.array([place[part] for place in places])) for part in range(3)]
+    pack.copy(copy)
+    made = {
+        name: Subset(some, total, *(_whole(pack, line) for line in parts[name]))
+        for name, (some, total) in subsets.items()
+    }
+    thresholded = made.pop("thresholded")
+    thresholds = None
+    if places:
+        lower, upper = (pack.integers(line) for line in place_lines[:2])
+        weight = pack.column(place_lines[2], 2)
+        thresholds = Thresholds(subset=thresholded, places=places, lower=lower, upper=upper, weight=weight)
+    return Columns(
+        timestep=pack.values(timestep),
+        thresholds=thresholds,
+        **made,
+        **{name: pack.column(line) for name, line in lines.items()},
+    )
+
+
+def _add_subset(pack: _Pack, rows: IndexArray, total: int) -> tuple[int | None, int | None]:
+    """The lines of a subset's `index` and `merge`; none where nothing reads them."""
+    if len(rows) in (0, total):
+        return None, None
+    merge = np.arange(total)
+    merge[rows] = total + np.arange(len(rows))
+    return pack.add(rows), pack.add(merge)
+
+
+def _whole(pack: _Pack, line: int | None) -> Array:
+    return None if line is None else pack.integers(line)
+
+
+def _place(fraction: float, count: int) -> tuple[int, int, float]:
+    lower = math.floor(fraction * (count - 1))
+    return lower, min(lower + 1, count - 1), fraction * (count - 1) - lower
+
+
+def columns_beside(rows: RowCoefficients, x: Array) -> Columns:
+    """As `columns`, on the device of `x` [N, C, H, W]."""
+    xp, place = array_namespace(x), device(x)
+    elements = math.prod(x.shape[1:])
+    if is_numpy_array(x):
+        return columns(rows, elements, lambda packed: packed)
+    return columns(rows, elements, lambda packed: xp.asarray(packed, device=place))
