@@ -36,9 +36,10 @@ from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
 from id3pm.formats.bundle import load_weights, read_bundle, weights_hash
 from id3pm.formats.images import to_uint8
-from id3pm.sampling.batch import Row, RowBatch
+from id3pm.sampling.batch import RowBatch
 from id3pm.sampling.presets import PRESETS
 from id3pm.sampling.request import SampleRequest, validated
+from id3pm.sampling.row import Row
 from id3pm.unet.layers import timestep_embedding
 from id3pm.unet.model import UNet, load_unet
 
@@ -131,7 +132,7 @@ def sample(
         )
     done: list[Any] = []
     while batch.rows:
-        done += batch.step()
+        done += batch.collect(batch.step())
     return np.clip(np.stack([outcome.image for _, outcome in done]), -1.0, 1.0)
 
 

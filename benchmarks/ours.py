@@ -18,8 +18,9 @@ from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.inputs import EngineInputs
 from id3pm.engines.manifest import read_manifest
 from id3pm.pipeline import Pipeline
-from id3pm.sampling.batch import Row, RowBatch
+from id3pm.sampling.batch import RowBatch
 from id3pm.sampling.request import SampleRequest, validated
+from id3pm.sampling.row import Row
 
 
 class Ours:
@@ -50,7 +51,8 @@ class Ours:
             batch.add(Row(request=request, plan=self._plan, on_done=lambda _: None, submitted=0.0))
         done: list[Any] = []
         while batch.rows:
-            done += batch.step()
+            done += batch.collect(batch.step())
+        batch.close()
         return np.stack([outcome.image for _, outcome in done])
 
 
@@ -59,7 +61,8 @@ class _Timed:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.config, self.max_batch, self.description = engine.config, engine.max_batch, engine.description
+        self.config, self.max_batch, self.arrays = engine.config, engine.max_batch, engine.arrays
+        self.description = engine.description
         self.seconds = 0.0
 
     def run(self, inputs: EngineInputs) -> NDArray[np.float32]:

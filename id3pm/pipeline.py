@@ -26,7 +26,7 @@ from id3pm.errors import EngineError, InvalidInputError
 from id3pm.face.manifest import takes_unit_vectors
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.formats.bundle import Stage
-from id3pm.formats.images import to_chw, to_uint8
+from id3pm.formats.images import to_chw
 from id3pm.sampling.cascade import Cascade, CascadeImages
 from id3pm.sampling.options import base_stage, both_stages
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
@@ -182,7 +182,7 @@ class Pipeline:
         base = base_stage(self._base.manifest.sampling, options)
         requests = self._requests(embeddings, seeds, base, attributes)
         scheduler = self._cascade.base
-        return to_uint8(np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)]))
+        return np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)])
 
     def enlarge(self, images_64: NDArray[np.uint8], seeds: int | Sequence[int], **options: Any) -> NDArray[np.uint8]:
         """Super-resolution alone, of what `generate_64` made with these seeds.
@@ -207,7 +207,7 @@ class Pipeline:
             for index, (seed, low) in enumerate(zip(seed_list, to_chw(images_64), strict=True))
         ]
         scheduler = self._cascade.sr
-        return to_uint8(np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)]))
+        return np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)])
 
     def receipts(
         self,

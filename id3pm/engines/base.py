@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from id3pm.config import UNetConfig
-from id3pm.engines.inputs import EngineInputs, FloatArray
+from id3pm.engines.arrays import Array, Arrays
+from id3pm.engines.inputs import EngineInputs
 from id3pm.engines.manifest import CPU_TARGETS, Manifest, read_manifest, verify_engine_file
 from id3pm.engines.onnxruntime_cuda_engine import OnnxRuntimeCudaEngine
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -24,21 +25,25 @@ class Engine(Protocol):
     Attributes:
         config: The architecture, which says what `run` takes and returns.
         max_batch: Most rows of one call.
+        arrays: Where its inputs and its output live.
         description: Runtime, version and precision, for receipts and logs.
     """
 
     config: UNetConfig
     max_batch: int
+    arrays: Arrays
     description: str
 
-    def run(self, inputs: EngineInputs) -> FloatArray:
+    def run(self, inputs: EngineInputs) -> Array:
         """Evaluates the U-Net.
 
         Args:
-            inputs: Contiguous float32 arrays, named and shaped as `inputs.input_shapes` says, 1 to `max_batch` rows.
+            inputs: Contiguous float32 arrays of `arrays`, named and shaped as `inputs.input_shapes` says, 1 to
+                `max_batch` rows.
 
         Returns:
-            float32 [N, 3 or 6, S, S], contiguous, owned by the caller.
+            float32 [N, 3 or 6, S, S] of `arrays`, contiguous, owned by the caller. On a device it may still be
+            computing.
         """
         ...
 

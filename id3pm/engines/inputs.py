@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from array_api_compat import array_namespace, is_numpy_array
 from numpy.typing import NDArray
 
 from id3pm.config import UNetConfig
+from id3pm.engines.arrays import Array
 
 FloatArray = NDArray[np.float32]
-EngineInputs = dict[str, FloatArray]
+EngineInputs = dict[str, Array]
 OUTPUT_NAME = "model_output"
 
 
@@ -41,10 +43,11 @@ def assert_inputs(config: UNetConfig, max_batch: int, inputs: EngineInputs) -> i
 
     Requests are validated long before; a breach here is a bug of the caller, not of a user.
     """
-    rows = len(inputs["x"])
+    rows: int = inputs["x"].shape[0]
     assert 1 <= rows <= max_batch, f"{rows} rows in one engine call; the engine takes 1 to {max_batch}"
-    shapes = {name: array.shape for name, array in inputs.items()}
+    shapes = {name: tuple(array.shape) for name, array in inputs.items()}
     assert shapes == input_shapes(config, rows), f"engine inputs {shapes}, expected {input_shapes(config, rows)}"
     for name, array in inputs.items():
-        assert array.dtype == np.float32 and array.flags.c_contiguous, f"input {name}: need contiguous float32"
+        assert array.dtype == array_namespace(array).float32, f"input {name}: need float32"
+        assert not is_numpy_array(array) or array.flags.c_contiguous, f"input {name}: need contiguous memory"
     return rows

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from id3pm.config import UNetConfig
+from id3pm.engines.arrays import HOST
 from id3pm.engines.buckets import batch_buckets, bucket_of
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import Manifest
@@ -46,6 +47,7 @@ class OnnxRuntimeCudaEngine:
         """
         ort = import_onnxruntime()
         self.config = manifest.unet
+        self.arrays = HOST
         self.max_batch = manifest.max_batch
         self.description = f"onnxruntime {ort.__version__} CUDA {manifest.precision}"
         options = session_options(ort)

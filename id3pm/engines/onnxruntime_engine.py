@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from id3pm.config import UNetConfig
+from id3pm.engines.arrays import HOST
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import BUILD_HINT, Manifest
 from id3pm.engines.rows import RowWorkers
@@ -35,6 +36,7 @@ class OnnxRuntimeEngine:
         """
         ort = import_onnxruntime()
         self.config = manifest.unet
+        self.arrays = HOST
         self.max_batch = manifest.max_batch
         options = session_options(ort)
         self._workers = RowWorkers(threads)

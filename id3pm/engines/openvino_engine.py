@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from id3pm.engines.arrays import HOST
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import BUILD_HINT, Manifest
 from id3pm.engines.rows import RowWorkers
@@ -52,6 +53,7 @@ class OpenVINOEngine:
         """
         ov = _import_openvino()
         self.config = manifest.unet
+        self.arrays = HOST
         self.max_batch = manifest.max_batch
         version = ov.__version__.split("-")[0]
         self.description = f"OpenVINO {version} CPU {manifest.precision}"

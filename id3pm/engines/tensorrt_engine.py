@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from id3pm.engines.arrays import HOST
 from id3pm.engines.buckets import batch_buckets, bucket_of
 from id3pm.engines.cuda import Cuda
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
@@ -49,6 +50,7 @@ class TensorRTEngine:
                 says, or cannot be loaded.
         """
         self.config = manifest.unet
+        self.arrays = HOST
         self.max_batch = manifest.max_batch
         self._trt = import_runtime(manifest)
         self._cuda = Cuda(device_index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from id3pm.engines.arrays import HOST
 from id3pm.engines.inputs import EngineInputs, FloatArray, assert_inputs
 from id3pm.errors import MissingExtraError
 from id3pm.formats.bundle import Stage, load_weights, read_bundle
@@ -45,6 +46,7 @@ class TorchEngine:
         description = read_bundle(bundle)
         config = description.base if stage == "base" else description.sr
         self.config = config if image_size is None else config.at_size(image_size)
+        self.arrays = HOST
         self.max_batch = max_batch
         self.description = f"torch {torch.__version__} {device} fp32"
         self._torch = torch

@@ -10,8 +10,10 @@ import re
 import struct
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
@@ -40,6 +42,7 @@ _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # not the 0xff of com
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _WITHOUT_LENGTH = (0x01, 0xD8)  # TEM, and another start of image
 Watch = Callable[[], object]
+Array = Any  # numpy.ndarray, torch.Tensor, cupy.ndarray, or any other of the array API standard
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,15 +62,18 @@ def to_chw(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
 
 
-def to_uint8(x: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """What a person looks at: float32 [..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3].
+def to_uint8(x: Array) -> Array:
+    """What a person looks at: float32 [..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3], where `x` is.
 
-    Values outside are clipped and fractions are cut off, as guided-diffusion's sampling scripts do.
+    Values outside are clipped and fractions are cut off, as guided-diffusion's sampling scripts do. NaN becomes 0.
     """
     if x.ndim < 3 or x.shape[-3] != 3:
         raise ImageError(f"x is {x.shape}: need [..., 3, H, W]")
-    pixels = ((x + np.float32(1.0)) * np.float32(127.5)).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(pixels, -3, -1))
+    xp = array_namespace(x)
+    scaled = xp.clip((x + 1.0) * 127.5, min=0.0, max=255.0)
+    pixels = xp.astype(xp.where(xp.isnan(scaled), xp.zeros_like(scaled), scaled), xp.uint8)
+    moved = xp.moveaxis(pixels, -3, -1)
+    return xp.reshape(xp.reshape(moved, (-1,)), moved.shape)  # contiguous
 
 
 def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

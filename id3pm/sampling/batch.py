@@ -1,119 +1,96 @@
-"""The rows that are being sampled, stacked, and one step of all of them."""
+"""The rows that are being sampled, stacked where the engine computes, and one step of all of them."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from id3pm.diffusion.guidance import null_attributes, null_identity, take_rows
-from id3pm.diffusion.noise import noise
-from id3pm.diffusion.samplers import StepPlan, gather, update
+from id3pm.diffusion.guidance import null_attributes, null_identity
+from id3pm.diffusion.rows import Columns, Subset, columns
+from id3pm.diffusion.samplers import gather, update
+from id3pm.engines.arrays import Array, Timer
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs, FloatArray, input_shapes
-from id3pm.errors import EngineError, Id3pmError
-from id3pm.sampling.request import Sample, SampleRequest
+from id3pm.errors import EngineError
+from id3pm.formats.images import to_uint8
+from id3pm.sampling.noise_ahead import NoiseAhead
+from id3pm.sampling.request import Sample
+from id3pm.sampling.row import Row
 
-OnDone = Callable[[Sample | Id3pmError], None]
-
-
-class Place(NamedTuple):
-    """A place in the queue of all callers, on a virtual clock that counts work; see `id3pm.sampling.policy`.
-
-    Attributes:
-        due: Earlier ones go first.
-        start: Where the caller's earlier work ends, or the clock of the queue if that is later.
-        end: Where the row's own work ends.
-        overdue: Monotonic seconds after which it precedes all places that are not overdue.
-    """
-
-    due: float
-    start: float
-    end: float
-    overdue: float
+Left = list[tuple[Row, Sample | EngineError]]
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
-class Row:
-    """One request on its way through a scheduler.
+@dataclasses.dataclass(eq=False)
+class Step:
+    """A step that has been enqueued.
 
     Attributes:
-        request: The validated request.
-        plan: Its steps.
-        on_done: Takes the result, exactly once.
-        submitted: Monotonic seconds of its arrival.
-        due: Monotonic seconds at which it should be done; see `id3pm.sampling.policy`.
-        place: In the queue of all callers; the policy exchanges the places of one caller's rows.
-        deadline: Monotonic seconds after which the result is not wanted.
-        order: Number of its arrival.
-        started: Monotonic seconds of its first step, or `None` before it.
-        active: It takes part in the current step. A row that has started and is not active is paused.
-        step: Steps made.
-        evaluations_left: Rows that the U-Net still has to compute for it.
-        x: x_t while it is paused, float32 [3, S, S]; `None` before its first step and while the batch holds it.
-        x0: The latest prediction of the finished image, float32 [3, S, S], never written to again; `None` before one.
-        answered: `on_done` has been or is being called.
+        rows: Its rows; their `step` counts it.
+        number: Of each row, which of its steps this is, 0 for the first.
+        x0: The predicted images of all rows.
+        finite: Waits for one flag per evaluation: the U-Net's output was finite.
+        guided: Which rows have a second evaluation.
+        images: Waits for the finished images, uint8 [K, S, S, 3]; of the rows that have made their last step.
+        timer: How long the step took.
+        evaluations: Rows that the U-Net evaluated.
+        kept: Host memory from which copies to the device may still be under way.
     """
 
-    request: SampleRequest
-    plan: StepPlan
-    on_done: OnDone
-    submitted: float
-    due: float = math.inf
-    place: Place = Place(0.0, 0.0, 0.0, math.inf)
-    deadline: float = math.inf
-    order: int = 0
-    started: float | None = None
-    active: bool = False
-    step: int = 0
-    evaluations_left: int = dataclasses.field(init=False)
-    x: FloatArray | None = None
-    x0: FloatArray | None = None
-    answered: bool = False
-
-    def __post_init__(self) -> None:
-        self.evaluations_left = self.plan.evaluations
-
-    @property
-    def next_evaluations(self) -> int:
-        """Rows that the U-Net computes for its next step: two where that is guided."""
-        return 2 if self.plan.guided[self.step] else 1
+    rows: list[Row]
+    number: list[int]
+    x0: Array
+    finite: Callable[[], NDArray[np.bool_]]
+    guided: NDArray[np.intp]
+    images: Callable[[], NDArray[np.uint8]] | None
+    timer: Timer
+    evaluations: int
+    kept: list[FloatArray]
 
 
 class RowBatch:
     """The active rows of one engine, at any mixture of time steps, samplers and guidance. One thread owns it.
 
-    Its arrays are replaced at every step and never written to, so a row's `x0` may be read from any thread. A method
-    that raises leaves every row as it was, so that its step can be tried again, in this batch or in another.
+    x_t, x0 and conditions stay on the engine's device. A step moves the rows' coefficients and their noise there, and
+    one flag per evaluation back. Stacks are replaced at every step and never written to, so a row's `x0` may be read
+    from any thread. A method that raises leaves every row as it was, so that its step can be tried again, in this
+    company or in another.
     """
 
     def __init__(self, engine: Engine, stage: int) -> None:
         self._engine = engine
-        self._stage = stage
-        self._shape = input_shapes(engine.config, 0)["x"][1:]
-        self._helper = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"noise-{stage}")
+        self._arrays = engine.arrays
+        shapes = {name: shape[1:] for name, shape in input_shapes(engine.config, 0).items()}
+        self._shape = shapes.pop("x")
+        del shapes["timesteps"]
+        self._condition_shapes = shapes
+        self.noise = NoiseAhead(stage, self._shape, self._arrays.host, self._arrays.noise_threads)
+        self._nothing: dict[str, Array] = {}  # null conditions, of as many rows as have been needed
         self.clear()
 
     def clear(self) -> None:
         """Drops all rows."""
-        empty = {name: np.empty(s, np.float32) for name, s in input_shapes(self._engine.config, 0).items()}
-        del empty["timesteps"]
-        self._x = self._x0 = empty.pop("x")
-        self._conditions = empty
+        self._x: Array = None
+        self._x0: Array = None
+        self._conditions: dict[str, Array] = {}
         self.rows: list[Row] = []
+
+    def close(self) -> None:
+        """Ends the threads that draw noise."""
+        self.noise.close()
 
     def select(self, rows: Sequence[Row]) -> None:
         """Makes these the active rows. Others that were active pause, and go on from there when selected again."""
         wanted = {id(row) for row in rows}
-        for row, x, x0 in zip(self.rows, self._x, self._x0, strict=True):
-            if id(row) not in wanted and not row.answered:  # copies: a view would keep the whole stack in memory
-                row.x, row.x0 = x.copy(), (x0.copy() if row.step else None)
+        for place, row in enumerate(self.rows):
+            if id(row) not in wanted and not row.answered:  # copies: the stack would live as long as a part of it
+                xp = array_namespace(self._x)
+                x, x0 = (xp.asarray(stack[place, ...], copy=True) for stack in (self._x, self._x0))
+                row.paused = (x, x0)
         self._keep([id(row) in wanted for row in self.rows])
         active = {id(row) for row in self.rows}
         self.add(*(row for row in rows if id(row) not in active))
@@ -122,116 +99,165 @@ class RowBatch:
         """Adds rows: new ones begin with their noise, draw 0 of the seed contract; paused ones go on."""
         if not rows:
             return
-        x = [noise(r.request.seed, self._stage, 0, self._shape) if r.x is None else r.x for r in rows]
-        # before the first step there is no x0; its placeholder in the stack is not read
-        x0 = [start if row.x0 is None else row.x0 for row, start in zip(rows, x, strict=True)]
+        new = [row for row in rows if row.paused is None]
+        drawn = dict(zip(new, self._copied(self.noise.take(new, [0] * len(new))), strict=True))
+        # before the first step there is no x0, and nothing reads what holds its place in the stack
+        states = [(drawn[row], drawn[row]) if row.paused is None else row.paused for row in rows]
+        xp = array_namespace(states[0][0])
         conditions = {
-            name: np.concatenate([stacked, np.stack([getattr(row.request, name) for row in rows])])
-            for name, stacked in self._conditions.items()
+            name: self._arrays.from_host(np.stack([getattr(row.request, name) for row in rows]))
+            for name in self._condition_shapes
         }
-        self._x, self._x0 = np.concatenate([self._x, np.stack(x)]), np.concatenate([self._x0, np.stack(x0)])
-        self._conditions = conditions
+        x, x0 = (xp.stack([state[part] for state in states]) for part in range(2))
+        if self.rows:
+            x, x0 = xp.concat([self._x, x]), xp.concat([self._x0, x0])
+            conditions = {name: xp.concat([self._conditions[name], array]) for name, array in conditions.items()}
+        self._x, self._x0, self._conditions = x, x0, conditions
         self.rows.extend(rows)
         for row in rows:
-            row.x = None
+            row.paused, row.begun = None, True
+
+    def _copied(self, arrays: Sequence[FloatArray]) -> list[Array]:
+        return [self._arrays.from_host(array) for array in arrays]
 
     def _keep(self, kept: Sequence[bool]) -> None:
         """Drops the rows whose flag is false."""
         if all(kept):
             return
-        indices = np.flatnonzero(kept)
-        self._x, self._x0 = self._x[indices], self._x0[indices]
-        self._conditions = {name: stacked[indices] for name, stacked in self._conditions.items()}
-        self.rows = [self.rows[index] for index in indices]
+        self.rows = [row for row, stays in zip(self.rows, kept, strict=True) if stays]
+        if not self.rows:
+            self.clear()
+            return
+        xp = array_namespace(self._x)
+        # slices of runs: the standard's index arrays would be one more copy to the device
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
+        runs = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
-    def step(self, computed: Callable[[], None] = lambda: None) -> list[tuple[Row, Sample | EngineError]]:
-        """One step of every row: one U-Net evaluation of all of them, and of the guided ones without their condition.
+        def chosen(stack: Array) -> Array:
+            return xp.concat([stack[start:end, ...] for start, end in runs])
+
+        self._x, self._x0 = chosen(self._x), chosen(self._x0)
+        self._conditions = {name: chosen(stack) for name, stack in self._conditions.items()}
+
+    def step(self, computed: Callable[[], None] = lambda: None) -> Step:
+        """Enqueues one step of every row: one U-Net evaluation of each, and of the guided ones without condition.
+
+        Rows that this was the last step of leave the batch.
 
         Args:
-            computed: Called when the engine is done with it.
+            computed: Called when the engine is done with it, or has it enqueued.
 
-        Returns:
-            The rows that have left the batch: finished, or failed because their output was not finite.
+        Raises:
+            ValueError: There are no rows.
         """
         if not self.rows:
-            return []
-        coefficients = gather([row.plan for row in self.rows], [row.step for row in self.rows])
-        guided, noisy = coefficients.guided_rows, coefficients.noise_rows
-        draws = self._helper.submit(self._draw, self._at(noisy))  # while the engine runs without the interpreter lock
-        output = self._evaluate(self._inputs(coefficients.timestep, guided))
+            raise ValueError("no rows: select some first")
+        timer = self._arrays.timer()
+        rows, number = list(self.rows), [row.step for row in self.rows]
+        coefficients = gather([row.plan for row in rows], number)
+        packed: list[FloatArray] = []
+        of = columns(coefficients, int(np.prod(self._shape)), lambda array: self._packed(array, packed))
+        output = self._evaluate(self._inputs(of))
         computed()
-        count = len(self.rows)
-        finite = np.isfinite(output).reshape(len(output), -1).all(axis=1)
-        finite_rows = finite[:count].copy()
-        finite_rows[guided] &= finite[count:]
-        if not finite.all():  # such rows fail below; until then their numbers must not raise warnings
-            output = np.where(np.isfinite(output), output, np.float32(0.0))
-        self._x, self._x0 = update(
-            self._x,
-            output[:count],
-            coefficients,
-            unconditional=output[count:] if len(guided) else None,
-            x0_prev=self._x0,
-            noise=draws.result(),
-            low_res=self._conditions.get("low_res"),
-        )
-        for row, x0 in zip(self.rows, self._x0, strict=True):
-            row.step, row.x0, row.evaluations_left = row.step + 1, x0, row.evaluations_left - 1
-        for row in self._at(guided):
-            row.evaluations_left -= 1
-        return self._leave(finite_rows.tolist())
+        count, xp = len(rows), array_namespace(output)
+        finite = xp.all(xp.reshape(xp.isfinite(output), (output.shape[0], -1)), axis=1)
+        some = coefficients.noise_rows
+        draws = self.noise.take([rows[row] for row in some], [number[row] + 1 for row in some])
+        with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite fail in `collect`
+            x, x0 = update(
+                self._x,
+                output[:count, ...],
+                of,
+                unconditional=output[count:, ...] if len(of.guided) else None,
+                x0_prev=self._x0,
+                noise=xp.stack(self._copied(draws)) if draws else None,
+                low_res=self._conditions.get("low_res"),
+            )
+        last = [place for place, row in enumerate(rows) if number[place] + 1 == len(row.plan)]
+        images = self._arrays.to_host(to_uint8(xp.stack([x[place, ...] for place in last]))) if last else None
+        flags = self._arrays.to_host(finite)
+        timer.stop()
+        self._x, self._x0 = x, x0
+        for row, guided in zip(rows, coefficients.guided.tolist(), strict=True):
+            row.step, row.evaluations_left = row.step + 1, row.evaluations_left - 1 - int(guided)
+        self._keep([not row.finishing for row in rows])
+        for row in self.rows:
+            self.noise.prefetch(row)
+        evaluations = count + len(of.guided)
+        guided_rows = coefficients.guided_rows
+        return Step(rows, number, x0, flags, guided_rows, images, timer, evaluations, [*packed, *draws])
 
-    def _at(self, indices: NDArray[np.intp]) -> list[Row]:
-        return [self.rows[index] for index in indices]
+    def collect(self, step: Step) -> Left:
+        """Waits for a step.
 
-    def _draw(self, rows: Sequence[Row]) -> FloatArray | None:
-        """The noise that these rows' next step adds, [K, 3, S, S]; `None` for no rows."""
-        if not rows:
-            return None
-        draws = np.empty((len(rows), *self._shape), dtype=np.float32)
-        for row, out in zip(rows, draws, strict=True):
-            noise(row.request.seed, self._stage, row.step + 1, self._shape, out=out)
-        return draws
-
-    def _inputs(self, timesteps: FloatArray, guided: NDArray[np.intp]) -> EngineInputs:
-        """The conditional rows, and behind them the guided ones again with null conditions."""
-        stacked = {"x": self._x, "timesteps": timesteps, **self._conditions}
-        if not len(guided):
-            return stacked
-        repeated = {name: take_rows(array, guided) for name, array in stacked.items()}
-        if "identity" in repeated:
-            repeated["identity"] = null_identity(*repeated["identity"].shape)
-        if "attributes" in repeated:
-            repeated["attributes"] = null_attributes(*repeated["attributes"].shape)
-        return {name: np.concatenate([stacked[name], repeated[name]]) for name in stacked}
-
-    def _evaluate(self, inputs: EngineInputs) -> FloatArray:
-        """The U-Net's output for all rows, in as few engine calls as its largest batch allows."""
-        size = self._engine.max_batch
-        parts = [
-            self._engine.run({name: array[start : start + size] for name, array in inputs.items()})
-            for start in range(0, len(inputs["x"]), size)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _leave(self, finite: Sequence[bool]) -> list[tuple[Row, Sample | EngineError]]:
+        Returns:
+            The rows that have left: finished, or failed because their output was not finite.
+        """
+        count = len(step.rows)
+        flags = step.finite()
+        finite = flags[:count].copy()
+        finite[step.guided] &= flags[count:]
+        images = iter(() if step.images is None else step.images())
+        step.kept.clear()
         now = time.monotonic()
-        left: list[tuple[Row, Sample | EngineError]] = []
-        for row, x, is_finite in zip(self.rows, self._x, finite, strict=True):
-            if not is_finite:
-                left.append((row, EngineError(f"the U-Net's output at step {row.step} is not finite")))
-            elif row.step == len(row.plan):
-                left.append((row, _sample(row, x, now)))
-        gone = {id(row) for row, _ in left}
-        self._keep([id(row) not in gone for row in self.rows])
+        left: Left = []
+        for place, row in enumerate(step.rows):
+            number = step.number[place] + 1
+            row.made, row.x0 = number, step.x0[place, ...]
+            image = next(images) if number == len(row.plan) else None
+            if not finite[place]:
+                left.append((row, EngineError(f"the U-Net's output at step {number} is not finite")))
+            elif image is not None:
+                left.append((row, _sample(row, image, now)))
+        failed = {id(row) for row, outcome in left if isinstance(outcome, EngineError)}
+        self._keep([id(row) not in failed for row in self.rows])
         return left
 
+    def preview(self, row: Row) -> NDArray[np.uint8] | None:
+        """The image that step `made` predicted, uint8 [S, S, 3]; `None` before one. From any thread."""
+        return None if row.x0 is None else self._arrays.to_host(to_uint8(row.x0))()
 
-def _sample(row: Row, image: FloatArray, now: float) -> Sample:
+    def _packed(self, array: FloatArray, kept: list[FloatArray]) -> Array:
+        fast = self._arrays.host(array.shape)
+        fast[...] = array
+        kept.append(fast)
+        return self._arrays.from_host(fast)
+
+    def _inputs(self, of: Columns) -> EngineInputs:
+        """The conditional rows, and behind them the guided ones again with null conditions."""
+        stacked = {"x": self._x, "timesteps": of.timestep, **self._conditions}
+        if not len(of.guided):
+            return stacked
+        xp = array_namespace(self._x)
+        again = {name: self._without_condition(name, array, of.guided) for name, array in stacked.items()}
+        return {name: xp.concat([array, again[name]]) for name, array in stacked.items()}
+
+    def _without_condition(self, name: str, array: Array, guided: Subset) -> Array:
+        make = {"identity": null_identity, "attributes": null_attributes}.get(name)
+        if make is None:
+            return guided.take(array)
+        known = self._nothing.get(name)
+        if known is None or known.shape[0] < len(guided):
+            known = self._nothing[name] = self._arrays.from_host(make(len(guided), *self._condition_shapes[name]))
+        return known[: len(guided), ...]
+
+    def _evaluate(self, inputs: EngineInputs) -> Array:
+        """The U-Net's output for all rows, in as few engine calls as its largest batch allows."""
+        size, rows = self._engine.max_batch, inputs["x"].shape[0]
+        if rows <= size:
+            return self._engine.run(inputs)
+        parts = [
+            self._engine.run({name: array[start : min(start + size, rows), ...] for name, array in inputs.items()})
+            for start in range(0, rows, size)
+        ]
+        return array_namespace(parts[0]).concat(parts)
+
+
+def _sample(row: Row, image: NDArray[np.uint8], now: float) -> Sample:
     started = row.submitted if row.started is None else row.started
     return Sample(
-        image=image.copy(),  # a view would keep the whole stack in memory as long as the image
-        steps=row.step,
+        image=image,
+        steps=len(row.plan),
         evaluations=row.plan.evaluations,
         waited_s=started - row.submitted,
         sampled_s=now - started,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from id3pm.config import SamplingOptions
 from id3pm.errors import Id3pmError, InvalidInputError
-from id3pm.formats.images import to_chw, to_uint8
+from id3pm.formats.images import to_chw
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 
@@ -84,7 +84,7 @@ class Cascade:
         if isinstance(outcome, Id3pmError):
             self._finish(entry, outcome)
             return
-        image_64 = to_uint8(outcome.image)
+        image_64 = outcome.image
         request = dataclasses.replace(
             entry.request,
             options=entry.sr_options,
@@ -108,4 +108,4 @@ class Cascade:
             entry.on_done(outcome)
         else:
             assert image_64 is not None
-            entry.on_done(CascadeImages(image_64, to_uint8(outcome.image)))
+            entry.on_done(CascadeImages(image_64, outcome.image))

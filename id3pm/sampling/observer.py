@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from id3pm.errors import Id3pmError
-from id3pm.sampling.batch import Row
 from id3pm.sampling.request import Sample
+from id3pm.sampling.row import Row
 
 
 class Observer:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from id3pm.sampling.batch import Place, Row
+from id3pm.sampling.row import Place, Row
 
 STRETCH = 10.0
 FIRST_CLASS = 0
@@ -84,19 +84,20 @@ def standing(place: Place, priority: int, now: float) -> tuple[int, float]:
     return max(priority, USUAL_CLASS), place.due
 
 
-def choose(rows: Iterable[Row], max_rows: int, enough: int, now: float) -> list[Row]:
+def choose(rows: Iterable[Row], max_rows: int, enough: int, most: int, now: float) -> list[Row]:
     """The rows of the next step, the best first.
 
     Args:
         rows: All that are in flight.
         max_rows: Most that a step takes.
         enough: No further row is taken once the step has so many evaluations: guided rows need two.
+        most: Evaluations of one engine call; a second row does not make a step need two calls.
         now: `time.monotonic()` seconds.
     """
     chosen: list[Row] = []
     evaluations = 0
     for row in _line(rows, now)[:max_rows]:
-        if evaluations >= enough:
+        if evaluations >= enough or (chosen and evaluations + row.next_evaluations > most):
             break
         chosen.append(row)
         evaluations += row.next_evaluations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from id3pm.config import SamplingOptions, UNetConfig
 from id3pm.diffusion.guidance import null_attributes
@@ -46,14 +47,14 @@ class Sample:
     """A finished image.
 
     Attributes:
-        image: float32 [3, S, S], nominally in [-1, 1].
+        image: uint8 [S, S, 3].
         steps: Sampling steps that were made.
         evaluations: Rows that the U-Net evaluated: one per step, two where the step was guided.
         waited_s: Seconds between `submit` and the first step.
         sampled_s: Seconds between the first step and the last.
     """
 
-    image: FloatArray
+    image: NDArray[np.uint8]
     steps: int
     evaluations: int
     waited_s: float

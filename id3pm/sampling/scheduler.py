@@ -1,7 +1,10 @@
 """The step scheduler: a thread that samples many requests together, one batched U-Net step at a time.
 
-Every iteration runs one evaluation of the U-Net for the rows that the policy chooses, whatever step each of them is at.
-The others pause. No request waits for the end of another's loop.
+Every iteration takes the rows that the policy chooses, at whatever step each of them is, through one evaluation of the
+U-Net. The others pause. No request waits for the end of another's loop.
+
+On a device the loop runs one step ahead: the next step is chosen and enqueued while this one computes, and only then is
+this one's result read. So a row that is cancelled or fails still takes part in one step, and no later one.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from id3pm.engines.base import Engine
 from id3pm.errors import CancelledError, DeadlineError, DrainingError, EngineError, Id3pmError, InvalidInputError
 from id3pm.formats.images import to_uint8
 from id3pm.sampling.admission import DRAINING, Limits, Load, check_deadline
-from id3pm.sampling.batch import OnDone, Place, Row, RowBatch
+from id3pm.sampling.batch import Left, RowBatch, Step
 from id3pm.sampling.compute_lock import NOTHING, Claim, ComputeLock, NoComputeLock
 from id3pm.sampling.cost import CostModel
 from id3pm.sampling.observer import Observer
 from id3pm.sampling.policy import best, choose, due_time, take_place, urgency
 from id3pm.sampling.request import Sample, SampleRequest, validated
+from id3pm.sampling.row import OnDone, Place, Row
 from id3pm.sampling.status import Progress, Status
 
 logger = logging.getLogger(__name__)
@@ -75,6 +79,7 @@ class StepScheduler:
         self._observer = observer or Observer()
         self._compute_lock = compute_lock or NoComputeLock()
         self._batch = RowBatch(engine, stage)
+        self._enqueued: Step | None = None  # on the device, its result not read yet
         self._step_s = self._cost.step_s(1)
         self._steps = 0
         self._in_flight: dict[str, Row] = {}  # waiting, active and paused, by request id
@@ -120,6 +125,8 @@ class StepScheduler:
                 row.place = self._place(row)
                 self._in_flight[row.request.id] = row
             self._changed.notify_all()
+        for row in rows:
+            self._batch.noise.prefetch(row)
 
     def _row(self, request: SampleRequest, on_done: OnDone) -> Row:
         request = validated(request, self.engine.config)
@@ -167,9 +174,11 @@ class StepScheduler:
             row = self._in_flight.get(request_id)
         if row is None:
             return None
-        step, x0 = row.step, row.x0
-        picture = row.request.low_res if x0 is None else x0
-        return Progress(step, len(row.plan), to_uint8(picture) if preview and picture is not None else None)
+        step = row.made
+        picture = self._batch.preview(row) if preview else None
+        if picture is None and preview and row.request.low_res is not None:
+            picture = to_uint8(row.request.low_res)
+        return Progress(step, len(row.plan), picture)
 
     def status(self) -> Status:
         """A snapshot."""
@@ -214,14 +223,16 @@ class StepScheduler:
                 self._expire()
                 waited_s = self._acquire_lock()
                 rows = self._choose()
-                left = self._step(rows, waited_s) if rows else []
-            except Exception as error:  # any error: callers must get it, and the next request must be served
-                logger.exception("the scheduler failed; all requests that it had begun fail")
+                left = self._advance(rows, waited_s) if rows else self._finish()
+            except Exception as error:  # whatever it is, callers must hear of it, and the next request must be served
+                logger.exception("the scheduler failed; all that it had begun fails")
+                self._enqueued = None
                 self._batch.clear()
                 left = [(row, _failure(row, error)) for row in self._rows() if row.started is not None]
             for row, outcome in left:
                 self._answer(row, outcome)
         self._compute_lock.close()
+        self._batch.close()
 
     def _await_work(self) -> bool:
         with self._changed:
@@ -248,17 +259,21 @@ class StepScheduler:
         """Claim of the best row for the compute lock; evaluated while the loop waits, which also shows liveness."""
         with self._changed:
             self._beat = now = time.monotonic()
-            row = best(self._in_flight.values(), now)
+            row = best(self._unfinished(), now)
             if row is None:
                 return NOTHING
             return Claim(urgency(row, now), row.evaluations_left * self._cost.step_s(1))
+
+    def _unfinished(self) -> list[Row]:
+        """The rows in flight that need a further step."""
+        return [row for row in self._in_flight.values() if not row.finishing]
 
     def _choose(self) -> list[Row]:
         """The rows of the next step, as the policy says."""
         with self._changed:
             now = time.monotonic()
             enough = self._cost.enough(2 * self._max_rows)
-            chosen = choose(self._in_flight.values(), self._max_rows, enough, now)
+            chosen = choose(self._unfinished(), self._max_rows, enough, self.engine.max_batch, now)
             for row in self._in_flight.values():
                 row.active = False
             for row in chosen:
@@ -267,33 +282,52 @@ class StepScheduler:
                 self._clock = max(self._clock, row.place.start)
         return chosen
 
-    def _step(
-        self, rows: Sequence[Row], waited_s: float = 0.0, last_try: bool = False
-    ) -> list[tuple[Row, Sample | EngineError]]:
-        """One step of these rows. Where that raises, each row tries it once more, alone.
+    def _advance(self, rows: Sequence[Row], waited_s: float) -> Left:
+        """Enqueues a step of these rows, and reads the result of the one before; on the CPU of this one.
 
-        So only faulty rows fail, and a passing cause such as lack of memory fails none.
+        Where that raises, each row tries it once more, alone. So only the guilty ones fail, and those only where it was
+        not for lack of memory or the like.
 
         Returns:
             The rows that are done or have failed.
         """
-        evaluations = sum(row.next_evaluations for row in rows)
-        self._beat, self._step_s = time.monotonic(), self._cost.step_s(evaluations)
-        start = time.perf_counter()
         try:
-            self._batch.select(rows)
-            left = self._batch.step(self._compute_lock.yield_rest)
+            step = self._enqueue(rows)
         except Exception as error:
-            if last_try:
-                logger.exception("request %r failed at step %d", rows[0].request.id, rows[0].step)
-                return [(rows[0], _failure(rows[0], error))]
             for row in rows:
                 why = type(error).__name__
                 logger.warning("request %r tries step %d again, alone: it failed (%s)", row.request.id, row.step, why)
-            return [outcome for row in rows if not row.answered for outcome in self._step([row], last_try=True)]
+            left = self._finish()
+            for row in rows:
+                left += [] if row.answered else self._try_alone(row)
+            return left
+        before, self._enqueued = self._enqueued, step
+        left = [] if before is None else self._collect(before, waited_s)
+        return left if self.engine.arrays.ahead else left + self._finish(waited_s)
+
+    def _try_alone(self, row: Row) -> Left:
+        try:
+            return self._collect(self._enqueue([row]), 0.0)
+        except Exception as error:
+            logger.exception("request %r failed at step %d", row.request.id, row.step)
+            return [(row, _failure(row, error))]
+
+    def _enqueue(self, rows: Sequence[Row]) -> Step:
+        self._beat = time.monotonic()
+        self._step_s = self._cost.step_s(sum(row.next_evaluations for row in rows))
+        self._batch.select(rows)
+        return self._batch.step(self._compute_lock.yield_rest)
+
+    def _finish(self, waited_s: float = 0.0) -> Left:
+        """Reads the result of what is enqueued."""
+        step, self._enqueued = self._enqueued, None
+        return [] if step is None else self._collect(step, waited_s)
+
+    def _collect(self, step: Step, waited_s: float) -> Left:
+        left = self._batch.collect(step)
         self._steps += 1
-        self._cost.observe(evaluations, time.perf_counter() - start, waited_s)
-        self._observer.stepped(rows)
+        self._cost.observe(step.evaluations, step.timer.seconds(), waited_s)
+        self._observer.stepped(step.rows)
         return left
 
     def _rows(self) -> list[Row]:
@@ -309,6 +343,7 @@ class StepScheduler:
             if isinstance(outcome, Sample):
                 self._clock = max(self._clock, row.place.end)
             del self._in_flight[row.request.id]
+        self._batch.noise.drop(row)
         try:
             self._observer.ended(row, outcome)
             row.on_done(outcome)

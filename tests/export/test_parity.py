@@ -10,6 +10,7 @@ import tiny_engines
 from PIL import Image
 from rich.console import Console
 
+from id3pm.engines.arrays import HOST, Arrays
 from id3pm.engines.inputs import EngineInputs, FloatArray, output_shape
 from id3pm.engines.manifest import Manifest
 from id3pm.export.parity import compare as parity
@@ -24,6 +25,7 @@ class NumpyEngine:
 
     description = "numpy"
     max_batch = 4
+    arrays: Arrays = HOST
     config = tiny_engines.BASE
 
     def __init__(self, fault: str = "", size: float = 0.0) -> None:

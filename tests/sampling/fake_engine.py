@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
+from id3pm.engines.arrays import HOST, Arrays
 from id3pm.engines.inputs import EngineInputs, FloatArray, assert_inputs
 from id3pm.errors import Id3pmError
 from id3pm.sampling.cost import CostModel
+from id3pm.sampling.observer import Observer
 from id3pm.sampling.request import Sample, SampleRequest
+from id3pm.sampling.row import Row
+from id3pm.sampling.scheduler import StepScheduler
 
 CONFIG = UNetConfig(
     image_size=8, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), identity_dim=4
@@ -36,6 +40,7 @@ class FakeEngine:
     def __init__(self, config: UNetConfig = CONFIG, max_batch: int = 64, *, held: bool = False) -> None:
         self.config = config
         self.max_batch = max_batch
+        self.arrays: Arrays = HOST
         self.description = "fake"
         self.calls: list[int] = []
         self.seen: list[float] = []
@@ -77,6 +82,21 @@ class KnownCost(CostModel):
 
     def step_s(self, rows: float) -> float:
         return float(rows)
+
+
+class LastImages(Observer):
+    """Every row's latest x0: after the last step the image, before it is rounded to 8 bits."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, FloatArray] = {}
+
+    def stepped(self, rows: Sequence[Row]) -> None:
+        self.images |= {row.request.id: row.x0 for row in rows if row.x0 is not None}
+
+
+def last_image(scheduler: StepScheduler, name: str) -> FloatArray:
+    assert isinstance(scheduler._observer, LastImages)
+    return scheduler._observer.images[name]
 
 
 class Inbox:

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_engines
-from fake_engine import DIFFUSION, FakeEngine, request, wait_until
+from fake_engine import DIFFUSION, FakeEngine, LastImages, last_image, request, wait_until
+from numpy.typing import NDArray
 
 from id3pm.config import SamplingOptions, UNetConfig
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.engines.base import load_engine
 from id3pm.engines.inputs import EngineInputs, FloatArray
 from id3pm.errors import CancelledError, EngineError, Id3pmError, InvalidInputError, OverloadedError
-from id3pm.formats.images import to_chw, to_uint8
+from id3pm.formats.images import to_chw
 from id3pm.sampling.cascade import Cascade, CascadeImages
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
@@ -72,7 +73,7 @@ def chain() -> Iterator[Chain]:
     chain.close()
 
 
-def run_alone(scheduler: StepScheduler, one: SampleRequest) -> FloatArray:
+def run_alone(scheduler: StepScheduler, one: SampleRequest) -> NDArray[np.uint8]:
     outcomes: list[Sample | Id3pmError] = []
     scheduler.submit(one, outcomes.append)
     wait_until(lambda: bool(outcomes))
@@ -89,10 +90,10 @@ def test_cascade_is_both_stages_with_a_uint8_image_between(base_folder: Path, sr
     wait_until(lambda: bool(outcomes))
     images = outcomes[0]
     assert isinstance(images, CascadeImages)
-    image_64 = to_uint8(run_alone(base, first))
+    image_64 = run_alone(base, first)
     second = SampleRequest(id="b", seed=5, options=tiny_engines.SR_SAMPLING, low_res=to_chw(image_64))
     np.testing.assert_array_equal(images.image_64, image_64)
-    np.testing.assert_array_equal(images.image, to_uint8(run_alone(sr, second)))
+    np.testing.assert_array_equal(images.image, run_alone(sr, second))
     assert images.image_64.shape == (16, 16, 3) and images.image.shape == (32, 32, 3)
     assert base.close() and sr.close()
 
@@ -166,7 +167,7 @@ def test_cancel_between_the_stages_is_not_lost() -> None:
 def test_a_consistent_enlargement_reduces_to_its_small_image() -> None:
     rng = np.random.default_rng(0)
     images = rng.uniform(-0.5, 0.5, (2, 3, 8, 8)).astype(np.float32)
-    scheduler = StepScheduler(FakeUpsampler(), DIFFUSION, STAGE_SR)
+    scheduler = StepScheduler(FakeUpsampler(), DIFFUSION, STAGE_SR, observer=LastImages())
     outcomes: dict[str, Sample | Id3pmError] = {}
     for name, image, share in (("loose", images[0], 0.0), ("kept", images[1], 1.0)):
         options = dataclasses.replace(SR_OPTIONS, consistency=share)
@@ -175,7 +176,6 @@ def test_a_consistent_enlargement_reduces_to_its_small_image() -> None:
     wait_until(lambda: len(outcomes) == 2)
     scheduler.close()
     for (name, holds), image in zip((("loose", False), ("kept", True)), images, strict=True):
-        sample = outcomes[name]
-        assert isinstance(sample, Sample)
-        reduced = sample.image.reshape(3, 8, 2, 8, 2).mean(axis=(2, 4))
+        assert isinstance(outcomes[name], Sample)
+        reduced = last_image(scheduler, name).reshape(3, 8, 2, 8, 2).mean(axis=(2, 4))
         assert np.allclose(reduced, image, atol=1e-5) == holds, name

@@ -12,8 +12,8 @@ from id3pm.diffusion.noise import STAGE_BASE
 from id3pm.diffusion.samplers import plan
 from id3pm.errors import OverloadedError
 from id3pm.sampling.admission import MOST, has_room
-from id3pm.sampling.batch import Row
 from id3pm.sampling.policy import STRETCH, choose, due_time, take_place
+from id3pm.sampling.row import Row
 from id3pm.sampling.scheduler import StepScheduler
 
 
@@ -47,7 +47,7 @@ class Machine:
 
     def run(self, seconds: int) -> None:
         for _ in range(seconds):
-            chosen = choose(self.rows, self.max_rows, 2 * self.max_rows, self.now)
+            chosen = choose(self.rows, self.max_rows, 2 * self.max_rows, 64, self.now)
             self.now += 1.0
             for row in self.rows:
                 self.pauses += row.active and row not in chosen

@@ -9,8 +9,8 @@ import pytest
 from fake_engine import DIFFUSION, PLAIN, request
 
 from id3pm.diffusion.samplers import plan
-from id3pm.sampling.batch import Row
 from id3pm.sampling.policy import STRETCH, choose, due_time
+from id3pm.sampling.row import Row
 
 
 class Machine:
@@ -37,7 +37,7 @@ class Machine:
         self._order += 1
 
     def second(self) -> list[str]:
-        chosen = choose(self.rows.values(), self.max_rows, 2 * self.max_rows, self.now)
+        chosen = choose(self.rows.values(), self.max_rows, 2 * self.max_rows, 64, self.now)
         self.now += 1.0
         for row in self.rows.values():
             self.pauses += row.active and row not in chosen
@@ -116,10 +116,10 @@ def test_a_step_takes_no_more_rows_than_make_the_engine_efficient() -> None:
     for index in range(6):
         machine.arrive(f"{index}", steps=5)
     rows = list(machine.rows.values())
-    assert len(choose(rows, max_rows=8, enough=16, now=0.0)) == 6
-    assert [row.request.id for row in choose(rows, max_rows=8, enough=3, now=0.0)] == ["0", "1", "2"]
-    assert len(choose(rows, max_rows=2, enough=3, now=0.0)) == 2
+    assert len(choose(rows, max_rows=8, enough=16, most=64, now=0.0)) == 6
+    assert [row.request.id for row in choose(rows, max_rows=8, enough=3, most=64, now=0.0)] == ["0", "1", "2"]
+    assert len(choose(rows, max_rows=2, enough=3, most=64, now=0.0)) == 2
     guided = dataclasses.replace(PLAIN, guidance_scale=2.0, steps=5)
     for row in rows:
         row.plan = plan(DIFFUSION, guided, learn_sigma=True)
-    assert len(choose(rows, max_rows=8, enough=3, now=0.0)) == 2
+    assert len(choose(rows, max_rows=8, enough=3, most=64, now=0.0)) == 2

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
+from numpy.typing import NDArray
 
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE
 from id3pm.engines.inputs import EngineInputs, FloatArray
 from id3pm.errors import EngineError, OverloadedError
-from id3pm.sampling import batch
+from id3pm.sampling import noise_ahead
 from id3pm.sampling.scheduler import StepScheduler
 
 # One of each sampler: x0 of the step before, noise, and guidance must all survive a pause.
@@ -53,7 +54,7 @@ def let(engine: FakeEngine, calls: int) -> None:
     wait_until(lambda: len(engine.calls) == made + calls)
 
 
-def alone(name: str, seed: int, options: SamplingOptions) -> FloatArray:
+def alone(name: str, seed: int, options: SamplingOptions) -> NDArray[np.uint8]:
     scheduler, inbox = StepScheduler(FakeEngine(), DIFFUSION, STAGE_BASE), Inbox()
     scheduler.submit(request(name, seed=seed, options=options), inbox.receiver(name))
     image = inbox.sample(name).image
@@ -156,7 +157,7 @@ def test_a_deadline_can_be_extended_for_somebody_else(engine: FakeEngine, schedu
 
 
 def test_row_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = batch.noise
+    real = noise_ahead.noise
 
     def noise(seed: int, *arguments: object, **more: object) -> FloatArray:
         if seed == 13:
@@ -164,7 +165,7 @@ def test_row_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.MonkeyPatch
         return real(seed, *arguments, **more)  # type: ignore[arg-type]
 
     expected = [alone(str(seed), seed, PLAIN) for seed in (1, 2)]
-    monkeypatch.setattr(batch, "noise", noise)
+    monkeypatch.setattr(noise_ahead, "noise", noise)
     engine = FakeEngine(held=True)
     scheduler, inbox = scheduler_of(engine, 4), Inbox()
     scheduler.submit_all([(request(str(seed), seed=seed), inbox.receiver(str(seed))) for seed in (1, 13, 2)])

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from id3pm.config import UNetConfig
+from id3pm.engines.arrays import HOST
 from id3pm.engines.inputs import EngineInputs
 
 UNET = UNetConfig(
@@ -133,7 +134,7 @@ class StandInRequest:
 class StandInEngine:
     """Counts, waits for permission, and fails when told to."""
 
-    config, max_batch, description = UNET, 8, "stand-in"
+    config, max_batch, arrays, description = UNET, 8, HOST, "stand-in"
 
     def __init__(self) -> None:
         self.error: Exception | None = None

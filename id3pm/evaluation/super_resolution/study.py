@@ -23,9 +23,9 @@ from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification.similarities import distribution
 from id3pm.formats.bundle import read_bundle
-from id3pm.formats.images import area_reduce, decode_photo, to_chw, to_uint8
-from id3pm.sampling.batch import OnDone
+from id3pm.formats.images import area_reduce, decode_photo, to_chw
 from id3pm.sampling.request import Sample, SampleRequest
+from id3pm.sampling.row import OnDone
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.sampling.wait_all import collect
 
@@ -119,7 +119,7 @@ def enlarge(bundle: Path, truth: NDArray[np.uint8], options: SamplingOptions, on
     finally:
         if scheduler.close():
             engine.close()
-    return Enlarged(low, lanczos(low, size), to_uint8(np.stack([sample.image for sample in samples])), truth)
+    return Enlarged(low, lanczos(low, size), np.stack([sample.image for sample in samples]), truth)
 
 
 def lanczos(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.config import UNetConfig
+from id3pm.engines.arrays import Arrays
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs, FloatArray
 from id3pm.engines.torch_engine import TorchEngine
@@ -51,6 +52,7 @@ class Recorder:
     def __init__(self, engine: Engine) -> None:
         self.config: UNetConfig = engine.config
         self.max_batch: int = engine.max_batch
+        self.arrays: Arrays = engine.arrays
         self.description: str = engine.description
         self.calls: list[EngineInputs] = []
         self._engine = engine

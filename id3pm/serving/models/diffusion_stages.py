@@ -10,7 +10,7 @@ import numpy as np
 
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.errors import InvalidInputError, InvalidOptionError
-from id3pm.formats.images import encode_png, to_chw, to_uint8
+from id3pm.formats.images import encode_png, to_chw
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt, parse_receipt
 from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.serving.models.stage_model import StageModel
@@ -65,7 +65,7 @@ class DenoiserModel(StageModel):
         """See `StageModel`."""
         made: dict[str, Array] = {}
         if "image_64" in call.wanted:
-            made["image_64"] = np.stack([to_uint8(sample.image) for sample in samples])
+            made["image_64"] = np.stack([sample.image for sample in samples])
         if "receipt_64" in call.wanted:
             made["receipt_64"] = strings([json.dumps(self._receipt(request)) for request in requests])
         return made
@@ -122,7 +122,7 @@ class SuperResolutionModel(StageModel):
         self, call: InferenceRequest, requests: Sequence[SampleRequest], samples: Sequence[Sample]
     ) -> dict[str, Array]:
         """See `StageModel`."""
-        images = [to_uint8(sample.image) for sample in samples]
+        images = [sample.image for sample in samples]
         receipts = [json.dumps(self._receipt(call, index, request)) for index, request in enumerate(requests)]
         made: dict[str, Array] = {}
         if "image" in call.wanted:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from id3pm.config import UNetConfig
+from id3pm.engines.arrays import Arrays
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs
 from id3pm.errors import (
@@ -27,8 +28,8 @@ from id3pm.errors import (
     OverloadedError,
     SeveralFacesError,
 )
-from id3pm.sampling.batch import Row
 from id3pm.sampling.request import Sample
+from id3pm.sampling.row import Row
 from id3pm.sampling.status import Status
 from id3pm.serving.protocol.wire import Array
 
@@ -265,13 +266,14 @@ class MeteredEngine:
         self._metrics = metrics
         self.config: UNetConfig = engine.config
         self.max_batch: int = engine.max_batch
+        self.arrays: Arrays = engine.arrays
         self.description: str = engine.description
 
     def run(self, inputs: EngineInputs) -> Array:
         """As the engine itself; counts rows and seconds."""
         start = time.perf_counter()
-        output = self._engine.run(inputs)
-        self._metrics.engine_call(len(output), self.max_batch, time.perf_counter() - start)
+        output: Array = self._engine.run(inputs)
+        self._metrics.engine_call(output.shape[0], self.max_batch, time.perf_counter() - start)
         return output
 
     def close(self) -> None:

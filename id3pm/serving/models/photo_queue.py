@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from id3pm.errors import OverloadedError
 from id3pm.sampling.admission import has_room
-from id3pm.sampling.batch import Place
 from id3pm.sampling.policy import USUAL_CLASS, standing, take_place
+from id3pm.sampling.row import Place
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTO_S, MAX_WAITING_PHOTOS
 from id3pm.serving.protocol.wire import RequestKey

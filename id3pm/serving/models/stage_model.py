@@ -21,11 +21,11 @@ from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
 from id3pm.face.manifest import takes_unit_vectors
 from id3pm.formats.images import encode_png
-from id3pm.sampling.batch import Row as SampledRow
 from id3pm.sampling.cost import warm_up
 from id3pm.sampling.observer import Observer
 from id3pm.sampling.presets import PRESETS
 from id3pm.sampling.request import Sample, SampleRequest
+from id3pm.sampling.row import Row as SampledRow
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
 from id3pm.serving.models.long_poll import LongPolls, Watch

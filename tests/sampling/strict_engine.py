@@ -1,0 +1,100 @@
+"""A device that is not the CPU's: `array-api-strict` raises where anything sneaks through the host.
+
+Copies are counted. Nothing computes before somebody waits for it, as on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_strict as xp
+import numpy as np
+from fake_engine import POISON, FakeEngine
+from numpy.typing import NDArray
+
+from id3pm.engines.arrays import Array, HostTimer
+from id3pm.engines.inputs import EngineInputs, assert_inputs
+
+DEVICE = xp.Device("device1")
+
+
+class StrictArrays:
+    """`Arrays` of a device that only its own methods can copy to and from.
+
+    Attributes:
+        to_device: Bytes of every copy to the device.
+        from_device: Bytes of every copy from it.
+        waits: Copies from it that have been waited for.
+    """
+
+    ahead = 1
+    noise_threads = 2
+
+    def __init__(self) -> None:
+        self.to_device: list[int] = []
+        self.from_device: list[int] = []
+        self.waits = 0
+
+    def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return np.empty(shape, np.float32)
+
+    def from_host(self, array: NDArray[np.float32]) -> Array:
+        self.to_device.append(array.nbytes)
+        return xp.asarray(array.copy(), device=DEVICE)
+
+    def to_host(self, array: Array) -> Callable[[], NDArray[Any]]:
+        assert array.device == DEVICE
+        self.from_device.append(array._array.nbytes)
+
+        def wait() -> NDArray[Any]:
+            self.waits += 1
+            copy: NDArray[Any] = array._array.copy()
+            return copy
+
+        return wait
+
+    def timer(self) -> HostTimer:
+        return HostTimer()
+
+
+class StrictEngine(FakeEngine):
+    """`FakeEngine` on that device."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.strict = self.arrays = StrictArrays()
+
+    def run(self, inputs: EngineInputs) -> Array:
+        self.calls.append(assert_inputs(self.config, self.max_batch, inputs))
+        self.entered.release()
+        assert self._allowed is None or self._allowed.acquire(timeout=10.0)
+        if self.error is not None:
+            raise self.error
+        assert all(array.device == DEVICE for array in inputs.values())
+        mix = inputs["x"] * 0.5
+        if "identity" in inputs:
+            level = xp.sum(inputs["identity"], axis=1) * 0.01
+            mix = mix + xp.reshape(level, (-1, 1, 1, 1))
+        mix = mix + xp.reshape(inputs["timesteps"] * 0.001, (-1, 1, 1, 1))
+        if "low_res" in inputs:
+            factor = mix.shape[2] // inputs["low_res"].shape[2]
+            mix = mix + xp.repeat(xp.repeat(inputs["low_res"], factor, axis=2), factor, axis=3)
+        output = xp.concat([xp.tanh(mix), xp.sin(mix)], axis=1)
+        if "identity" in inputs:
+            bad = xp.reshape(inputs["identity"][:, 0] == POISON, (-1, 1, 1, 1))
+            output = xp.where(bad, xp.full_like(output, xp.nan), output)
+        return output
+
+
+class HostEngine(StrictEngine):
+    """The same arithmetic on numpy arrays: what the device's images are compared with."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        FakeEngine.__init__(self, *arguments, **more)
+        self.strict = StrictArrays()
+        self._device = StrictArrays()
+
+    def run(self, inputs: EngineInputs) -> Array:
+        output = super().run({name: self._device.from_host(array) for name, array in inputs.items()})
+        return output._array

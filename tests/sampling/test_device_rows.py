@@ -1,0 +1,199 @@
+"""Rows on a device: the images of the host, no copy beyond the budget, a loop that runs one step ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+from fake_engine import CONFIG, DIFFUSION, POISON, FakeEngine, Inbox, request, wait_until
+from strict_engine import HostEngine, StrictEngine
+
+from id3pm.config import SamplingOptions
+from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
+from id3pm.errors import CancelledError, EngineError
+from id3pm.sampling.request import SampleRequest
+from id3pm.sampling.scheduler import StepScheduler
+
+KINDS = [
+    SamplingOptions(sampler="ddpm", steps=9, guidance_scale=2.0, dynamic_threshold=0.9),
+    SamplingOptions(sampler="ddim", steps=5, guidance_scale=1.0, eta=1.0),
+    SamplingOptions(sampler="dpmpp_2m", steps=7, guidance_scale=3.0, guidance_low=20, guidance_high=70),
+    SamplingOptions(sampler="ddpm", steps=3, guidance_scale=1.0),
+    SamplingOptions(sampler="dpmpp_2m", steps=4, guidance_scale=1.0, dynamic_threshold=0.5),
+]
+UPSAMPLER = dataclasses.replace(CONFIG, identity_dim=None, image_size=16, low_res_size=8)
+
+
+def images(engine: FakeEngine, requests: list[SampleRequest], stage: int, max_rows: int) -> list[np.ndarray]:
+    scheduler, inbox = StepScheduler(engine, DIFFUSION, stage, max_rows=max_rows), Inbox()
+    scheduler.submit_all([(one, inbox.receiver(one.id)) for one in requests])
+    made = [inbox.sample(one.id).image for one in requests]
+    assert scheduler.close()
+    return made
+
+
+@pytest.mark.parametrize("max_rows", [2, 5])
+def test_the_device_gives_the_images_of_the_host(max_rows: int) -> None:
+    requests = [request(str(n), seed=n, options=options, identity=0.1 * n) for n, options in enumerate(KINDS)]
+    for stage, config, those in (
+        (STAGE_BASE, CONFIG, requests),
+        (
+            STAGE_SR,
+            UPSAMPLER,
+            [
+                SampleRequest(
+                    id=str(n),
+                    seed=n,
+                    options=SamplingOptions(steps=3 + n, guidance_scale=1.0, consistency=0.5 * n),
+                    low_res=np.random.default_rng(n).uniform(-1, 1, (3, 8, 8)).astype(np.float32),
+                )
+                for n in range(3)
+            ],
+        ),
+    ):
+        on_host = images(HostEngine(config), those, stage, max_rows)
+        on_device = images(StrictEngine(config), those, stage, max_rows)
+        for host, device in zip(on_host, on_device, strict=True):
+            np.testing.assert_array_equal(device, host)
+
+
+def test_a_step_moves_coefficients_noise_and_flags() -> None:
+    """64 numbers a row at the most, 4 bytes of noise per pixel and channel, one flag per evaluation back."""
+    engine, rows, steps = StrictEngine(), 8, 6
+    options = SamplingOptions(sampler="ddpm", steps=steps, guidance_scale=2.0, dynamic_threshold=0.9)
+    images(engine, [request(str(n), seed=n, options=options) for n in range(rows)], STAGE_BASE, rows)
+    moved, pixels = engine.strict, 3 * 8 * 8
+    noise = [size for size in moved.to_device if size == 4 * pixels]
+    assert len(noise) == rows * steps, "x_T, and every step's noise but the last's"
+    packed = [size for size in moved.to_device if size != 4 * pixels]
+    assert sum(packed) <= steps * rows * 64 * 4 + rows * 2 * 4 * 4, "identity and its null vector come once"
+    assert sum(moved.from_device) == steps * 2 * rows + rows * pixels
+
+
+def test_the_next_step_is_enqueued_before_the_result_of_this_one_is_read() -> None:
+    engine, inbox = StrictEngine(held=True), Inbox()
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE)
+    scheduler.submit(request("a", options=SamplingOptions(steps=4, guidance_scale=1.0)), inbox.receiver("a"))
+    for step in range(4):
+        wait_until(lambda step=step: len(engine.calls) == step + 1)  # type: ignore[misc]
+        assert engine.strict.waits == max(0, step - 1)
+        progress = scheduler.progress("a", preview=False)
+        assert progress is not None and progress.step == max(0, step - 1), "what the host has heard of"
+        engine.let(1)
+    assert inbox.sample("a").steps == 4
+    assert scheduler.close()
+
+
+def test_a_preview_is_of_the_step_that_progress_names() -> None:
+    engine, inbox = StrictEngine(held=True), Inbox()
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE)
+    options = SamplingOptions(sampler="ddim", steps=5, guidance_scale=1.0)
+    scheduler.submit(request("a", seed=4, options=options), inbox.receiver("a"))
+    seen = {}
+    for step in range(5):
+        wait_until(lambda step=step: len(engine.calls) == step + 1)  # type: ignore[misc]
+        progress = scheduler.progress("a")
+        assert progress is not None
+        seen[progress.step] = progress.preview
+        engine.let(1)
+    inbox.sample("a")
+    assert scheduler.close()
+    assert seen[0] is None and set(seen) == {0, 1, 2, 3}
+    shorter = HostEngine(held=True)
+    scheduler = StepScheduler(shorter, DIFFUSION, STAGE_BASE)
+    scheduler.submit(request("a", seed=4, options=options), inbox.receiver("again"))
+    for step in range(4):
+        wait_until(lambda step=step: len(shorter.calls) == step + 1)  # type: ignore[misc]
+        progress = scheduler.progress("a")
+        assert progress is not None and progress.step == step
+        if step:
+            np.testing.assert_array_equal(progress.preview, seen[step])
+        shorter.let(1)
+    shorter.let(9)
+    inbox.sample("again")
+    assert scheduler.close()
+
+
+def test_a_cancelled_row_takes_part_in_no_step_after_the_one_that_is_enqueued() -> None:
+    engine, inbox = StrictEngine(held=True), Inbox()
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE)
+    for name in ("stays", "goes"):
+        scheduler.submit(request(name, options=SamplingOptions(steps=8, guidance_scale=1.0)), inbox.receiver(name))
+    wait_until(lambda: bool(engine.calls))
+    engine.let(3)
+    wait_until(lambda: len(engine.calls) == 4)
+    scheduler.cancel("goes")
+    assert isinstance(inbox.outcome("goes"), CancelledError)
+    engine.let(100)
+    inbox.sample("stays")
+    assert scheduler.close()
+    assert set(engine.calls[5:]) == {1}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_row_that_is_not_finite_fails_alone_a_step_later(steps: int) -> None:
+    engine, inbox = StrictEngine(), Inbox()
+    options = SamplingOptions(steps=steps, guidance_scale=2.0)
+    good = images(StrictEngine(), [request("good", options=options)], STAGE_BASE, 4)[0]
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE)
+    rows = {"good": 1.0, "bad": POISON}
+    scheduler.submit_all(
+        [(request(name, options=options, identity=value), inbox.receiver(name)) for name, value in rows.items()]
+    )
+    assert "step 1 is not finite" in str(inbox.error("bad"))
+    np.testing.assert_array_equal(inbox.sample("good").image, good)
+    assert scheduler.close()
+
+
+def test_a_step_that_fails_is_tried_again_alone_and_what_was_enqueued_is_not_lost() -> None:
+    engine, inbox = StrictEngine(held=True), Inbox()
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE)
+    short, long = (SamplingOptions(steps=count, guidance_scale=1.0) for count in (2, 6))
+    scheduler.submit_all(
+        [
+            (request("short", options=short), inbox.receiver("short")),
+            (request("long", options=long), inbox.receiver("long")),
+        ]
+    )
+    wait_until(lambda: bool(engine.calls))
+    engine.let(2)
+    wait_until(lambda: len(engine.calls) == 3)  # the last step of the short one is enqueued, not read
+    engine.error = MemoryError()
+    engine.let(1)
+    wait_until(lambda: len(engine.calls) == 4)
+    engine.error = None
+    engine.let(100)
+    assert inbox.sample("short").steps == 2 and inbox.sample("long").steps == 6
+    np.testing.assert_array_equal(
+        inbox.sample("long").image, images(HostEngine(), [request("long", options=long)], STAGE_BASE, 1)[0]
+    )
+    assert scheduler.close()
+
+
+def test_a_device_that_fails_when_it_is_waited_for_ends_what_had_begun_and_nothing_else() -> None:
+    engine, inbox = StrictEngine(), Inbox()
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE)
+    to_host = engine.strict.to_host
+
+    def broken(array: object) -> object:
+        def wait() -> object:
+            engine.strict.to_host = to_host  # type: ignore[method-assign]
+            raise RuntimeError("an illegal memory access was encountered")
+
+        return wait
+
+    engine.strict.to_host = broken  # type: ignore[method-assign, assignment]
+    scheduler.submit(request("a"), inbox.receiver("a"))
+    error = inbox.error("a")
+    assert isinstance(error, EngineError) and "illegal" not in str(error)
+    scheduler.submit(request("b"), inbox.receiver("b"))
+    inbox.sample("b")
+    assert scheduler.close()
+
+
+def test_no_thread_outlives_its_scheduler() -> None:
+    before = set(threading.enumerate())
+    images(StrictEngine(), [request(str(n), seed=n) for n in range(4)], STAGE_BASE, 4)
+    wait_until(lambda: set(threading.enumerate()) <= before)
