@@ -123,7 +123,8 @@ def _numpy_quantile(values: NDArray[np.float32], place: tuple[int, int, float]) 
     ascending = np.partition(large, (lower - below, upper - below))
     # Slices, not elements: numpy's float32 scalars become float64 when they meet a Python float, arrays do not.
     low, high = (ascending[at - below : at - below + 1] for at in (lower, upper))
-    return low + (high - low) * weight
+    quantile: NDArray[np.float32] = low + (high - low) * weight
+    return quantile
 
 
 def null_identity(count: int, identity_dim: int) -> NDArray[np.float32]:

@@ -61,7 +61,8 @@ def generate(
         [plan(diffusion, options, unet.config.learn_sigma)] * len(seeds),
         lambda row, draw: noise(seeds[row], stage, draw, shape),
     )
-    return to_uint8(x)
+    pixels: NDArray[np.uint8] = to_uint8(x)
+    return pixels
 
 
 def base_grid(unet: UNet, config: TrainConfig, targets: dict[str, NDArray[np.generic]]) -> NDArray[np.uint8]:

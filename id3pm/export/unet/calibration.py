@@ -60,7 +60,8 @@ class Recorder:
     def run(self, inputs: EngineInputs) -> FloatArray:
         """See `Engine.run`."""
         self.calls.append(inputs)
-        return self._engine.run(inputs)
+        output: FloatArray = self._engine.run(inputs)
+        return output
 
     def close(self) -> None:
         """Leaves the other engine open."""
