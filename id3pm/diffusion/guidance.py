@@ -39,7 +39,7 @@ def guide(eps_cond: Array, eps_uncond: Array | None, scale: Array, rows: Subset)
 
 
 def clip_x0(x0: Array, thresholds: Thresholds | None) -> Array:
-    """The predicted x_0 brought back into [-1, 1], each row in its own way.
+    """Clips the predicted x_0 to [-1, 1], each row in its own way.
 
     A row without a threshold is clamped. Dynamic thresholding (Saharia et al. 2022, Imagen, section 2.3) at percentile
     p: s = max(quantile of |x_0| at p, 1), clamp to [-s, s], divide by s. The quantile interpolates linearly, as
@@ -68,7 +68,7 @@ def clip_x0(x0: Array, thresholds: Thresholds | None) -> Array:
 
 
 def make_consistent(x0: Array, low_res: Array, share: Array) -> Array:
-    """x_0 moved to where its area reduction is the small image it should be an enlargement of.
+    """Corrects x_0 so that its area reduction equals the small image.
 
     The range-null-space decomposition of Wang et al. (2023), "Zero-Shot Image Restoration Using Denoising Diffusion
     Null-Space Model" (DDNM), eq. 13, for A = mean over f x f pixels, whose pseudo-inverse repeats pixels:

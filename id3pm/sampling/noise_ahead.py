@@ -14,6 +14,7 @@ from id3pm.diffusion.noise import noise
 from id3pm.sampling.row import Row
 
 FloatArray = NDArray[np.float32]
+TIMEOUT_S = 60.0  # a draw takes milliseconds
 LIMIT_BYTES = 64 << 20
 """Of drawn noise that no step has taken yet; beyond it nothing is drawn ahead."""
 
@@ -58,7 +59,7 @@ class NoiseAhead:
                 if (row, draw) not in self._draws:
                     self._submit(row, draw)
             futures = [self._draws.pop((row, draw)) for row, draw in zip(rows, draws, strict=True)]
-        return [future.result() for future in futures]
+        return [future.result(TIMEOUT_S) for future in futures]
 
     def drop(self, row: Row) -> None:
         """Forgets what was drawn for a row that has ended."""

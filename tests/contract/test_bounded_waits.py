@@ -69,7 +69,6 @@ LIMITED_ELSEWHERE = {
     # Results of functions of this process that compute, for whose time there is no rule.
     "id3pm/engines/openvino_engine.py: aside.submit(start).result()": "loads a library",
     "id3pm/engines/openvino_engine.py: self._beside.get()": "there are as many requests as threads",
-    "id3pm/sampling/batch.py: draws.result()": "draws random numbers",
     "id3pm/sampling/wait_all.py: done.get()": "schedulers answer every request, at its deadline at the latest",
     "id3pm/training/demo_data.py: future.result()": "`wait` has said that it is done",
     # Not waits.

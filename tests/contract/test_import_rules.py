@@ -91,7 +91,7 @@ FOUNDATION_MAY_IMPORT = {
     "installation": set(),
     "config": {"id3pm"},
     "attributes": {"id3pm", "numpy"},
-    "formats": {"id3pm", "click", "numpy", "PIL", "safetensors"},
+    "formats": {"id3pm", "array_api_compat", "click", "numpy", "PIL", "safetensors"},
 }
 
 
