@@ -145,7 +145,7 @@ class DiffusionConfig:
     """The noising process a U-Net was trained with; it always predicts eps.
 
     Attributes:
-        diffusion_steps: T, the number of training time steps.
+        diffusion_steps: T, the number of training timesteps.
         noise_schedule: `cosine` (Nichol and Dhariwal 2021) or `linear` (Ho et al. 2020).
         rescale_timesteps: Give the U-Net t * 1000 / T instead of t, as guided-diffusion can.
     """
@@ -165,13 +165,13 @@ class SamplingOptions:
     Attributes:
         sampler: `ddpm` (respaced ancestral sampling with the learned variance), `ddim` or `dpmpp_2m`.
         steps: Evaluations of the U-Net; T is respaced to this many (paper: 250). A single step gives no face: it keeps
-            time step 0 alone, as guided-diffusion's respacing does, and so takes the noise for a finished image.
-        spacing: Which time steps these are: `uniform` in t (guided-diffusion's) or in `logsnr`; see
+            timestep 0 alone, as guided-diffusion's respacing does, and so takes the noise for a finished image.
+        spacing: Which timesteps these are: `uniform` in t (guided-diffusion's) or in `logsnr`; see
             `id3pm.diffusion.schedule.space_logsnr`.
         guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u), 1 .. 10; 1 switches it off (paper: 2;
             1 .. 3 in its tables, up to 5 in Fig. 4).
-        guidance_low: First training time step (inclusive) at which guidance is on.
-        guidance_high: Last training time step (inclusive) at which guidance is on.
+        guidance_low: First training timestep (inclusive) at which guidance is on.
+        guidance_high: Last training timestep (inclusive) at which guidance is on.
         dynamic_threshold: Imagen's percentile in (0, 1] for x0 (paper: 0.99); 0 clips x0 to [-1, 1] instead.
         eta: Noise of `ddim`, 0 (deterministic) .. 1; must be 0 for the other samplers.
         consistency: Super-resolution alone: how far every x0 is moved to where its reduction is the small image, 0

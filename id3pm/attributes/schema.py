@@ -18,10 +18,10 @@ The paper names the attributes, not their scaling. Ours: every field is divided 
 [0, 1] (head pose: [-1, 1]). 0 is a valid value everywhere, so "no attributes" is the vector of -1 (supplement, footnote
 1). The paper recommends set 1, which says least about the identity.
 
-The set `landmarks` is not the paper's: it holds what `id3pm.face.measures` reads off the landmarks of a picture, so a
-training set needs no metadata and the effect of each field can be measured. Its values are scaled from their range to
-[0, 4], which spreads them over about 1, what a layer is initialised for, and each of its fields may be left unspecified
-(-1) by itself, because its networks are trained with that.
+The set `landmarks` is not the paper's: it holds what `id3pm.face.measures` computes from the landmarks of a picture,
+so a training set needs no metadata and the effect of each field can be measured. Its values are scaled from their
+range to [0, 4]. Their spread is then about 1, which suits the initialisation of a layer. Each of its fields may be left
+unspecified (-1) by itself, because its networks are trained with that.
 
 Signs of the head pose, in the picture: positive roll turns the face clockwise, positive yaw turns it to the picture's
 right (the paper describes an FFHQ face of yaw -21.9 as turned to the left), positive pitch turns it up.
@@ -40,10 +40,10 @@ from numpy.typing import NDArray
 from id3pm.errors import InvalidInputError
 
 NULL_VALUE = -1.0
-"""Every number of the vector that means "no attributes"."""
+"""Value of every element of the vector that means "no attributes"."""
 
 AttributeSet = int | Literal["landmarks"]
-"""1, 2 and 3 of Table 6, or the name of a set of ours."""
+"""1, 2 and 3 of Table 6, or the name of a set of this package."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Field:
     """One number of an attribute vector.
 
     Attributes:
-        name: Its name in friendly dicts.
+        name: Its key in dicts of attributes.
         group: The row of Table 6 it belongs to.
-        ffhq: Where FFHQ's `faceAttributes` has it: keys from the outside in; empty where it has not.
+        ffhq: Its path of keys in FFHQ's `faceAttributes`; empty if it is not there.
         low: Smallest allowed value, in `unit`.
         high: Largest allowed value.
         scale: The vector holds (value - offset) / scale.
         offset: See `scale`.
         unit: `degrees`, `years`, or empty for a share of 1.
         mirrored: The value changes its sign where the picture is flipped left to right.
-        default: Value where it is not given; `None` leaves it unspecified in a set of `FREE_SETS`, else it is needed.
+        default: Value where it is not given; `None` leaves it unspecified in a set of `FREE_SETS`, else it is required.
     """
 
     name: str
@@ -126,7 +126,7 @@ LANDMARK_FIELDS = (
     _measured_pose("pitch", 25.0),
     *(Field(name, "expression", scale=0.25, default=None) for name in ("mouth_open", "smile", "eyes_open", "brows")),
 )
-"""Set `landmarks`; the expressions run from the least (0) to the most (1) that is seen in the demo set."""
+"""Set `landmarks`; the expressions run from the least (0) to the most (1) in the demo set."""
 
 _SET_1 = ("emotion", "head pose")
 _SET_2 = (*_SET_1, "glasses", "makeup", "occlusions")
@@ -174,7 +174,8 @@ def null_vector(attribute_set: int | str) -> NDArray[np.float32]:
 
 
 def describe_fields(attribute_set: int | str | None) -> list[dict[str, Any]]:
-    """What a client may ask for, one JSON object per field: name, group, low, high, unit, default, free, needed.
+    """The attributes of a set for clients, one JSON object per field: name, group, low, high, unit, default, free,
+    needed.
 
     Where any field is given, one that is not is left unspecified if it is `free`; else it takes its `default`. Of the
     `needed` fields of a group at least one must be given then.

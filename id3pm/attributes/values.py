@@ -51,8 +51,8 @@ def parse_values(text: str) -> dict[str, Any]:
 def encode(values: Mapping[str, Any], attribute_set: int | str) -> NDArray[np.float32]:
     """An attribute vector from names and values.
 
-    What is not given, or is `None`: in a set of `FREE_SETS` it is unspecified (-1). In the paper's sets it is 0, and
-    the emotions' rest, what they lack to 1, is neutral; age, hair and gender have no neutral value: with set 3, the
+    A field that is missing or `None` is unspecified (-1) in a set of `FREE_SETS`. In the paper's sets it is 0, and
+    the rest of the emotions to 1 is neutral; age, hair and gender have no neutral value: with set 3, the
     first and last and at least one hair field must be given.
 
     Args:
@@ -156,7 +156,7 @@ def emotion_name(word: str) -> str:
     """The emotion that a word means: `happy` -> `happiness`.
 
     Raises:
-        InvalidInputError: It means none.
+        InvalidInputError: The word is unknown.
     """
     name = EMOTION_WORDS.get(word.strip().lower(), word.strip().lower())
     if name not in EMOTIONS:
@@ -174,7 +174,7 @@ def checked_number(field: Field, value: Any) -> float:
     """A value of a field as a number.
 
     Raises:
-        InvalidInputError: It is none, or outside the field's range.
+        InvalidInputError: It is not a number, or outside the field's range.
     """
     if field.name == "gender" and isinstance(value, str):
         if value not in GENDERS:
@@ -182,7 +182,7 @@ def checked_number(field: Field, value: Any) -> float:
         return float(GENDERS.index(value))
     if (
         not isinstance(value, (int, float, np.integer, np.floating, np.bool_)) or not field.low <= value <= field.high
-    ):  # NaN lies in no range
+    ):  # NaN is in no range
         unit = f" {field.unit}" if field.unit else ""
         raise InvalidInputError(f"{field.name}={value!r}: must be a number from {field.low:g} to {field.high:g}{unit}")
     return float(value)

@@ -10,8 +10,8 @@ With eps the (guided) output of the U-Net, one step of every sampler here is
     ddim      guided-diffusion's `ddim_sample` with eta: Song et al. (2020), eq. 12, eps re-derived from the clipped x0
     dpmpp_2m  DPM-Solver++(2M) of Lu et al. (2022), algorithm 2, midpoint; the last step goes to x0. Equal to diffusers'
               DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint",
-              final_sigmas_type="zero"), all else at its defaults, with `set_timesteps(timesteps=...)` given the time
-              steps of `space_timesteps` (noisiest first), and x0 clipped as its `thresholding` does
+              final_sigmas_type="zero"), all else at its defaults, with `set_timesteps(timesteps=...)` given
+              the timesteps of `space_timesteps` (noisiest first), and x0 clipped as its `thresholding` does
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) -
 
     Args:
         config: The process that the U-Net was trained with.
-        options: How to sample. The guidance interval is in training time steps, before any rescaling.
+        options: How to sample. The guidance interval is in training timesteps, before any rescaling.
         learn_sigma: The U-Net has variance channels.
 
     Raises:

@@ -1,6 +1,6 @@
 """One step of a mixed batch (`update`), and the plain loop over all steps (`sample`).
 
-Every row brings its own coefficients (`plans.gather`), so one batch may mix samplers, step counts, time steps, guidance
+Every row brings its own coefficients (`plans.gather`), so one batch may mix samplers, step counts, timesteps, guidance
 and thresholds. All arithmetic is float32, elementwise or within a row. Nothing is summed across rows: given
 bit-identical U-Net outputs, a row's result is bit-identical in any batch.
 """

@@ -49,16 +49,16 @@ def betas(config: DiffusionConfig) -> Float64Array:
 
 
 def space_timesteps(diffusion_steps: int, respacing: Respacing) -> tuple[int, ...]:
-    """The training time steps that a shorter process keeps, ascending; equal to guided-diffusion's function.
+    """The training timesteps that a shorter process keeps, ascending; equal to guided-diffusion's function.
 
     Args:
-        diffusion_steps: T, the number of training time steps.
+        diffusion_steps: T, the number of training timesteps.
         respacing: How many steps to keep in each of k equal sections of 0..T-1, cleanest section first: a number (one
             section), a sequence of numbers, or text such as `"250"` or `"10,20,30"`. `"ddim50"` keeps 50 steps an equal
             integer stride apart, as in the DDIM paper.
 
     Returns:
-        Ascending time steps in 0..T-1. A section of one step keeps its first (cleanest) time step.
+        Ascending timesteps in 0..T-1. A section of one step keeps its first (cleanest) timestep.
 
     Raises:
         InvalidOptionError: The text is not one of these forms, a section has too few steps or a negative count,
@@ -93,17 +93,17 @@ def space_timesteps(diffusion_steps: int, respacing: Respacing) -> tuple[int, ..
 
 
 def space_logsnr(config: DiffusionConfig, count: int) -> tuple[int, ...]:
-    """The training time steps whose log SNR, log(abar / (1 - abar)), is nearest to `count` equally spaced values.
+    """The training timesteps whose log SNR, log(abar / (1 - abar)), is nearest to `count` equally spaced values.
 
     Lu et al. (2022) derive DPM-Solver for steps of equal length in half the log SNR. The noisiest value is
     `NOISIEST_LOGSNR`: at the end of the cosine schedule log SNR falls to -20, where the image has no signal left.
 
     Args:
         config: The training process.
-        count: Number of time steps to keep, 1 .. T.
+        count: Number of timesteps to keep, 1 .. T.
 
     Returns:
-        Ascending time steps in 0 .. T - 1, all different: if training steps are too far apart, the next ones are taken.
+        Ascending timesteps in 0 .. T - 1, all different: if training steps are too far apart, the next ones are taken.
     """
     kept = np.cumprod(1.0 - betas(config))
     log_snr = np.log(kept / (1.0 - kept))
@@ -140,7 +140,7 @@ class Schedule:
     """One (respaced) diffusion process. All arrays are read-only float64 [n], index 0 the cleanest step.
 
     Attributes:
-        timesteps: The training time steps that are kept, ascending.
+        timesteps: The training timesteps that are kept, ascending.
         diffusion_steps: T of the training process.
         rescale_timesteps: Whether the U-Net gets t * 1000 / T.
         betas: beta of the respaced process: 1 - abar[i] / abar[i - 1].
@@ -219,12 +219,12 @@ class Schedule:
 
 
 def respaced_schedule(config: DiffusionConfig, respacing: Respacing, spacing: SpacingName = "uniform") -> Schedule:
-    """The process that keeps some of the time steps; cached.
+    """The process that keeps some of the timesteps; cached.
 
     Args:
         config: The training process.
         respacing: What `space_timesteps` takes; with `logsnr` spacing a number.
-        spacing: `uniform`: the time steps of `space_timesteps(T, respacing)`; `logsnr`: those of `space_logsnr`.
+        spacing: `uniform`: the timesteps of `space_timesteps(T, respacing)`; `logsnr`: those of `space_logsnr`.
 
     `respaced_schedule(config, config.diffusion_steps)` is the training process itself, as guided-diffusion trains it.
 

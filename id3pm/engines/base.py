@@ -1,4 +1,4 @@
-"""The one interface of all engines, and the loader that picks the runtime from an engine folder's manifest."""
+"""The interface of all engines, and the loader that picks the runtime from an engine folder's manifest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Engine(Protocol):
 
 
 def load_engine(folder: str | Path, device: str = "cpu", threads: int | None = None) -> Engine:
-    """Loads the engine that lies in a folder, after checking its manifest, its hash and the runtime.
+    """Loads the engine in a folder, after checking its manifest, its hash and the runtime.
 
     Args:
         folder: An engine folder as `id3pm build` leaves it.

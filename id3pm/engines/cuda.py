@@ -1,4 +1,4 @@
-"""The CUDA runtime calls that an engine of its own needs, through NVIDIA's `cuda.bindings`, with errors raised."""
+"""The CUDA runtime calls that the TensorRT engine needs, through NVIDIA's `cuda.bindings`, with errors raised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from id3pm.installation import how_to_install
 
 
 class Cuda:
-    """One device and one stream on it. The caller says `use()` in every thread before anything else."""
+    """One device and one stream on it. The caller calls `use()` in every thread first."""
 
     def __init__(self, device_index: int) -> None:
         """Picks a device and makes a stream (not the default one, on which no graph can be captured).
@@ -35,7 +35,7 @@ class Cuda:
         return results[0] if results else None
 
     def use(self) -> None:
-        """Makes the device the calling thread's."""
+        """Makes this the current device of the calling thread."""
         self._call("cudaSetDevice", self._device_index)
 
     def capability(self) -> str:
@@ -68,17 +68,17 @@ class Cuda:
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
 
     def synchronize(self) -> None:
-        """Waits for all that was enqueued."""
+        """Waits until everything enqueued is done."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def begin_capture(self) -> None:
-        """What is enqueued from here on is recorded, not executed. Other threads' calls do not disturb it."""
+        """Begins a capture: enqueued calls are recorded, not executed. Calls of other threads do not disturb it."""
         self._call(
             "cudaStreamBeginCapture", self.stream, self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         )
 
     def end_capture(self) -> Any:
-        """The executable graph of what was recorded.
+        """Ends the capture; returns the executable graph.
 
         Raises:
             EngineError: Something was enqueued that cannot be recorded; the stream can be used as before.
@@ -88,7 +88,7 @@ class Cuda:
             executable = self._call("cudaGraphInstantiate", graph, 0)
             self._call("cudaGraphDestroy", graph)
         except EngineError:
-            self._api.cudaGetLastError()  # forgets it: it would surface in the next call
+            self._api.cudaGetLastError()  # clears the error, which the next call would return
             raise
         return executable
 

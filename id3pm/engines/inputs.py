@@ -17,7 +17,7 @@ OUTPUT_NAME = "model_output"
 def input_shapes(config: UNetConfig, rows: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the float32 inputs that a U-Net of this configuration takes, in graph order.
 
-    `x` [N, 3, S, S] is x_t and `timesteps` [N] the training time steps (rescaled where the diffusion says so);
+    `x` [N, 3, S, S] is x_t and `timesteps` [N] the training timesteps (rescaled where the diffusion says so);
     `identity` [N, D], `attributes` [N, A] and `low_res` [N, 3, s, s] exist where the configuration has them.
     """
     shapes: dict[str, tuple[int, ...]] = {
@@ -41,7 +41,7 @@ def output_shape(config: UNetConfig, rows: int) -> tuple[int, ...]:
 def assert_inputs(config: UNetConfig, max_batch: int, inputs: EngineInputs) -> int:
     """The number of rows, after asserting that `inputs` are what the engine was built for.
 
-    Requests are validated long before; a breach here is a bug of the caller, not of a user.
+    Requests are validated long before; a wrong input here is a bug of the calling code, not of a user.
     """
     rows: int = inputs["x"].shape[0]
     assert 1 <= rows <= max_batch, f"{rows} rows in one engine call; the engine takes 1 to {max_batch}"

@@ -1,4 +1,4 @@
-"""`manifest.json`: what an engine was built from, for which runtime, and the proof that it equals the reference."""
+"""`manifest.json`: the sources of an engine, its runtime, and the proof that it equals the reference."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class OnnxNodes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Measured differences from the fp32 PyTorch model, and what was allowed.
+    """Measured differences from the fp32 PyTorch model, and their limits.
 
     Attributes:
-        forward: One entry per time step and condition that were compared; empty where the engine could not be run.
+        forward: One entry per timestep and condition that were compared; empty where the engine could not be run.
         trajectory: The comparison over a whole sampling trajectory with the same noise.
         thresholds: The largest differences that the build accepts.
         batch_invariant: Whether a row's result has the same bits in any batch; `None` where that was not measured.
-        graph: The same comparisons of the graph that the engine was built from, and by what it was evaluated; empty
-            where the engine itself was measured. It proves the graph, not the runtime that executes the engine.
+        graph: The same comparisons of the graph that the engine was built from, and the evaluator; empty if the engine
+            itself was measured. It proves the graph, not the runtime that executes the engine.
     """
 
     forward: list[dict[str, Any]]
@@ -66,13 +66,13 @@ class Parity:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a server must know about an engine; the JSON object of `manifest.json`.
+    """Everything that a server needs to know about an engine; the JSON object of `manifest.json`.
 
     Attributes:
         schema_version: Version of this format.
         stage: `base` (64 px) or `sr`.
         target: The runtime the engine was built for, one of `Target`.
-        precision: Of weights and matrix work, such as `fp32`.
+        precision: Precision of weights and matrix products, such as `fp32`.
         max_batch: Most rows of one engine call.
         file: Name of the engine file in the same folder.
         file_sha256: `engine_sha256` of that file.
@@ -84,12 +84,12 @@ class Manifest:
         attribute_set: Number or name of the attribute set, or `None`.
         opset: ONNX opset of the exported graph.
         onnx: Size of the graph.
-        versions: Name of each library that took part in the build, and its version.
+        versions: Name and version of each library used in the build.
         device: What the engine runs on: `cpu`, `cuda`, or the compute capability of a TensorRT engine (`sm86`).
         parity: Proof of equality.
         built_at: UTC time in ISO 8601.
-        conversion: What was done to the exported fp32 graph to reach `precision`; empty for `fp32`.
-        l2_normalised: As the bundle says it: see `id3pm.formats.bundle.Bundle`.
+        conversion: Changes to the exported fp32 graph to reach `precision`; empty for `fp32`.
+        l2_normalised: The bundle's value: see `id3pm.formats.bundle.Bundle`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -168,7 +168,7 @@ def verify_engine_file(folder: Path, manifest: Manifest) -> Path:
 
     Raises:
         EngineMissingError: The file is not there.
-        EngineError: Its content is not what was built.
+        EngineError: Its content has another hash.
     """
     path = engine_file(folder, manifest)
     if (found := engine_sha256(path)) != manifest.file_sha256:

@@ -2,8 +2,8 @@
 
 onnxruntime records a graph when a run names an id (`gpu_graph_id`) for the first time, and replays it afterwards. A
 replay reads and writes the addresses that were recorded, so every bucket has tensors of its own, bound once; a call
-copies its rows into those of the smallest bucket that holds them. What the bucket has beyond them computes on
-left-overs and is not looked at.
+copies its rows into those of the smallest bucket that holds them. The other rows of the bucket compute on old data and
+are ignored.
 
 Buffers, binding, padding and the fall-back are tested on the CPU device, for which onnxruntime runs the same code. The
 CUDA provider itself has never been executed by this project's tests, which have no GPU.
@@ -100,7 +100,7 @@ class BoundBatch:
         )
         self._binding.bind_ortvalue_output(OUTPUT_NAME, self._output)
         self._options = ort.RunOptions()
-        self._options.add_run_config_entry("gpu_graph_id", str(rows))  # 0 is onnxruntime's own
+        self._options.add_run_config_entry("gpu_graph_id", str(rows))  # onnxruntime reserves 0
 
     def run(self, inputs: EngineInputs) -> FloatArray:
         """The outputs of rows, of which there may be fewer than the batch has."""
@@ -113,7 +113,7 @@ class BoundBatch:
         return output
 
     def execute(self) -> None:
-        """Runs the session on what the tensors hold."""
+        """Runs the session on the current content of the tensors."""
         self._session.run_with_iobinding(self._binding, self._options)
 
 
@@ -128,8 +128,8 @@ def provider_options(device_index: int, *, cuda_graphs: bool = True) -> dict[str
     """Options of the CUDA provider."""
     return {
         "device_id": device_index,
-        "arena_extend_strategy": "kSameAsRequested",  # the default doubles: 2 GB asked, 4 GB taken
-        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE times kernels: at the next start others may win
+        "arena_extend_strategy": "kSameAsRequested",  # the default doubles the arena: a request of 2 GB takes 4 GB
+        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE times kernels, so the next start might choose others
         "use_tf32": 0,  # fp32 means fp32
         "enable_cuda_graph": int(cuda_graphs),
     }

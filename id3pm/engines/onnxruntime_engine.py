@@ -1,4 +1,4 @@
-"""ONNX graphs under onnxruntime on the CPU, and what `onnxruntime_cuda_engine` shares with it."""
+"""ONNX graphs under onnxruntime on the CPU, and the code shared with `onnxruntime_cuda_engine`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def session_options(ort: Any) -> Any:
 def open_session(
     ort: Any, path: Path, config: UNetConfig, options: Any, provider: str, provider_options: dict[str, Any]
 ) -> Any:
-    """An `onnxruntime.InferenceSession` over a graph that takes what the architecture says.
+    """An `onnxruntime.InferenceSession` over a graph, whose inputs are checked against the architecture.
 
     Raises:
         EngineError: The runtime lacks the execution provider or cannot start it, or cannot load the graph.

@@ -1,8 +1,8 @@
-"""ONNX graphs under OpenVINO, on CPUs whose bf16 instructions (AMX, AVX-512) they are for.
+"""ONNX graphs under OpenVINO, for CPUs with bf16 instructions (AMX, AVX-512).
 
-OpenVINO applies one inference precision to a whole graph, and in bf16 a time step of 999 is 1000: the embedding of time
-and identity would be wrong. So the graph is cut in two where vectors become images. Everything on vectors (the
-embeddings and what each block makes of them) runs in fp32, everything on images in bf16, in which kernels still add up
+OpenVINO applies one inference precision to a whole graph, and in bf16 a timestep of 999 is 1000: the embedding of time
+and identity would be wrong. So the graph is cut in two where vectors become images. Operations on vectors (the
+embeddings, and the scales and shifts of each block) run in fp32, operations on images in bf16. Kernels still accumulate
 norms and softmax in fp32.
 """
 
@@ -24,7 +24,7 @@ from id3pm.errors import EngineError, MissingExtraError
 from id3pm.installation import how_to_install
 
 IMAGE_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
-"""By precision of the engine: that of everything on images but the convolutions that an int8 graph quantises."""
+"""OpenVINO precision of the image part by precision of the engine; an int8 graph also quantises convolutions."""
 CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 VECTOR_RANK = 2
 """Tensors of up to this rank that depend on an input are vectors, [N] or [N, D]; the others are images and tokens."""
@@ -35,8 +35,8 @@ class OpenVINOEngine:
 
     The image model is compiled for one row, whose kernels are faster than those for any number, and evaluates the rows
     of a call side by side, one on each thread. Where that would leave half of the threads or more without work, the
-    last rows take turns on all threads, in a second compilation (which costs its weights once more). A row's result
-    does not depend on the other rows of the call.
+    last rows run one after the other on all threads, in a second compilation (which costs its weights once more). A
+    row's result does not depend on the other rows of the call.
     """
 
     def __init__(self, path: Path, manifest: Manifest, threads: int | None = None) -> None:
@@ -72,7 +72,7 @@ class OpenVINOEngine:
             count = self._workers.count
             self._vectors = core.compile_model(vectors, "CPU", _options("f32", count)).create_infer_request()
             self._alone = core.compile_model(images, "CPU", _options(images_in, count)).create_infer_request()
-            self._beside: queue.SimpleQueue[Any] = queue.SimpleQueue()  # requests that are free
+            self._beside: queue.SimpleQueue[Any] = queue.SimpleQueue()  # free infer requests
             if count > 1:
                 model = core.compile_model(images, "CPU", _options(images_in, count, streams=count))
                 for _ in range(count):
@@ -116,7 +116,7 @@ class OpenVINOEngine:
 
 
 def _left_over(rows: int, threads: int) -> int:
-    """The rows at the end of a call that take turns on all threads, because too few are left to go side by side."""
+    """Rows at the end of a call that run one by one on all threads, because too few are left to run side by side."""
     if threads == 1:
         return rows
     left = rows % threads
@@ -124,7 +124,7 @@ def _left_over(rows: int, threads: int) -> int:
 
 
 def why_no_bf16() -> str | None:
-    """Why bf16 cannot be computed here; `None` if it can.
+    """The reason why bf16 cannot be computed here; `None` if it can.
 
     Without such instructions OpenVINO would compute in fp32 and be slow.
 
@@ -142,7 +142,7 @@ def _core() -> Any:
 
     OpenVINO gives the thread that starts its CPU plugin a stack for signal handlers of its own, too small for what
     the dynamic linker saves there on processors with AMX: Python's handler of the next SIGINT or SIGTERM would end in a
-    segmentation fault. The main thread, to which signals go, must therefore not be the one.
+    segmentation fault. Signals go to the main thread, so another thread must start the plugin.
     """
 
     def start() -> Any:
@@ -174,7 +174,7 @@ def _options(precision: str, threads: int, streams: int = 1) -> dict[str, Any]:
 def _cut(ov: Any, graph: Any) -> tuple[Any, Any]:
     """The graph as two: from the vector inputs to the last vectors, and from those and the image inputs to the output.
 
-    A vector that crosses is an output of the first and an input of the second, under the same name.
+    A vector that passes from the first to the second has the same name in both.
     """
     vectors = {node for node in graph.get_parameters() if _is_vector(node.output(0))}
     for node in graph.get_ordered_ops():

@@ -1,7 +1,7 @@
 """Runs the rows of a call one by one, one core each: faster on a CPU than one batch.
 
-A batch of images falls out of the caches between two layers, one image does not, and threads that share no work need
-not wait for each other. A row's bits cannot depend on its company either.
+A batch of images does not fit into the caches between two layers, but one image does, and threads that share no work do
+not wait for each other. A row's bits also cannot depend on the other rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """TensorRT plans, from the data-centre `tensorrt` module or from `tensorrt_rtx` (TensorRT for RTX): one code path.
 
 All memory stays on the device: inputs and output of `max_batch` rows, and one workspace for all batch buckets, of which
-one runs at a time. A call copies its rows in, runs the smallest bucket that holds them, and copies its rows out; what
-the bucket has beyond them computes on left-overs and is not looked at. Every bucket is one CUDA graph: `tensorrt_rtx`
+one runs at a time. A call copies its rows in, runs the smallest bucket that holds them, and copies its rows out.
+The other rows of the bucket compute on old data and are ignored. Every bucket is one CUDA graph: `tensorrt_rtx`
 records it by itself, for `tensorrt` it is recorded here.
 
 No plan has ever been executed by this project's tests, which have no GPU: the checks are tested for real, the rest
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 MODULES = ("tensorrt", "tensorrt_rtx")
 REBUILD = "run on this machine: id3pm build --target tensorrt --gpu current"
 KERNEL_CACHE = "kernels.rtx_cache"
-"""Beside the plan: what `tensorrt_rtx` compiled on this machine, so that it need not on the next start."""
+"""File beside the plan with the kernels that `tensorrt_rtx` compiled on this machine, for the next start."""
 
 
 class TensorRTEngine:
@@ -93,7 +93,7 @@ class TensorRTEngine:
         return context
 
     def _warm_up(self) -> None:
-        """Compiles, sets up and records what the first runs of every bucket would."""
+        """Runs every bucket, so that it is compiled, set up and recorded before the first request."""
         for rows in self._buckets * 2:  # the first run sets up; tensorrt_rtx records its graph in the second
             self._execute(rows)
             self._cuda.synchronize()
@@ -126,7 +126,7 @@ class TensorRTEngine:
     def run(self, inputs: EngineInputs) -> FloatArray:
         """Evaluates the U-Net; see `Engine.run`."""
         rows = assert_inputs(self.config, self.max_batch, inputs)
-        self._cuda.use()  # the current device belongs to a thread, and the loader's is not the scheduler's
+        self._cuda.use()  # the current device is per thread, and the scheduler runs in another thread than the loader
         for name, array in inputs.items():
             self._cuda.copy_in(self._buffers[name], array)
         self._execute(bucket_of(rows, self._buckets))
@@ -171,7 +171,7 @@ class _KernelCache:
         config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Writes the file if there is something new. A folder that cannot be written costs time, not correctness."""
+        """Writes the file if it has changed. If the folder is not writable, later starts compile again."""
         content = bytes(self._cache.serialize())
         if content == self._before:
             return
@@ -218,7 +218,7 @@ def deserialise(trt: Any, runtime: Any, path: Path) -> Any:
     """The plan in a file, as an engine on the current device.
 
     Raises:
-        EngineError: TensorRT refuses it; the message says why, where it tells.
+        EngineError: TensorRT refuses it; the message gives its reason, if any.
     """
     content = path.read_bytes()
     reasons = ""
@@ -238,7 +238,7 @@ def check_plan(trt: Any, plan: Any, manifest: Manifest) -> None:
     """Refuses a plan whose tensors or batch sizes are not those of its manifest.
 
     Raises:
-        EngineError: Something differs; the message says what is and what should be.
+        EngineError: Something differs; the message has the actual and the expected values.
     """
     shapes = {**input_shapes(manifest.unet, 1), OUTPUT_NAME: output_shape(manifest.unet, 1)}
     wanted = {name: ("FLOAT", (-1, *shape[1:])) for name, shape in shapes.items()}

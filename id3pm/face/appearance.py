@@ -1,9 +1,9 @@
 """Appearance labels (skin, hair, ...) from the pixels of a face and five landmarks.
 
-Crude, and meant to be: no further network, the same for photographs, the training set and generated faces, so a change
-of an ID vector can be followed into the picture. Places on the face are given in its own frame: from the middle between
-the eyes, x in distances between the eyes towards the person's left, y in distances from the eyes to the mouth,
-downwards.
+The labels are crude on purpose. They need no further network and are the same for photographs, the training set and
+generated faces, so the effect of a change of an ID vector can be measured in the picture. Places on the face are given
+in its own frame: from the middle between the eyes, x in distances between the eyes towards the person's left, y in
+distances from the eyes to the mouth, downwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from id3pm.face.detect import DETECTION_SIZE
 Floats = NDArray[np.float64]
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 PATCH = 0.09
-"""Half the side of the square that is looked at around a place, in distances between the eyes."""
+"""Half the side of the square that is measured around a place, in distances between the eyes."""
 SAMPLES = 5  # along its side
 CHEEKS = ((-0.45, 0.55), (0.45, 0.55))
 FOREHEAD = ((0.0, -0.45),)
@@ -76,10 +76,10 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Something that is measured on a face.
+    """A quantity that is measured on a face.
 
     Attributes:
-        text: What it is, with its unit.
+        text: Description, with its unit.
         low: What a small value looks like.
         high: What a large value looks like.
         measure: A face -> float64 [N].

@@ -1,7 +1,7 @@
 """Face detection: the detector protocol, non-maximum suppression, and YuNet.
 
 YuNet: Wu, Peng, Yu, "YuNet: A tiny millisecond-level face detector", Machine Intelligence Research 2023; OpenCV Zoo's
-2023mar weights. The decoding equals OpenCV's `cv2.FaceDetectorYN`, which the tests use as a live oracle.
+2023mar weights. The decoding equals OpenCV's `cv2.FaceDetectorYN`, with which the tests compare it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Right and left are the person's, so the right eye is the left one in the picture
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UprightRule:
-    """What a detector's scores say about the way up; measured for each kind.
+    """Rule that decides from a detector's scores which way up a face is; measured for each detector.
 
     Attributes:
         sure: A face that scores this much as it is stored, and less when turned by 30 degrees either way, is upright;
             above 1 none is, and all turns are compared.
         lead: By how much less; negative where landmarks follow a face that is tilted so far.
-        least: Least score at the best turn; below it, nothing is known.
+        least: Least score at the best turn; below it, the way up is unknown.
         clear: A face that scores this much at its best turn is most likely upright there.
         close: By how much it must then exceed the scores at turns that are more than 45 degrees off.
         margin: The same of a face that scores less.
@@ -50,9 +50,9 @@ class FaceDetector(Protocol):
     """Finds faces in RGB pictures.
 
     Attributes:
-        at_own_size: It searches all sizes itself, and its published results are those on pictures at their own size;
-            others want pictures scaled to where faces are of the size they know best.
-        upright_rule: How its scores tell which way up a face is.
+        at_own_size: It searches all scales itself, and its published results are for pictures at their own size. Other
+            detectors need pictures scaled so that faces have the size of their training.
+        upright_rule: How its scores decide which way up a face is.
     """
 
     at_own_size: bool

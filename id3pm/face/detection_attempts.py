@@ -1,4 +1,4 @@
-"""What a detector gets to see of a photograph: one attempt after the other, until a face is found."""
+"""Detection attempts: the scales and frames at which a detector searches a photograph, until a face is found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Look(Protocol):
     """One attempt at finding a face."""
 
     def frame(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture [H, W, 3] as the detector gets to see it."""
+        """The picture [H, W, 3] as input of the detector."""
         ...
 
     def to_photo(self, faces: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -61,7 +61,7 @@ class Scaled:
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """The picture in the upper left corner of a black square, as large as it fits: what insightface's detector sees.
+    """The picture in the upper left corner of a black square, as large as it fits, as insightface's detector sees it.
 
     As its `detect` does it: the longer side becomes `size` in small pictures too, the shorter one is cut down to whole
     pixels, sampling is bilinear and averages nothing, and coordinates are divided by the scale of the height.
@@ -96,7 +96,7 @@ def detection_attempts(longer_side: int, at_own_size: bool, detection_size: int 
     """Attempts in order; the next one is made only for pictures in which no face was found so far.
 
     Where the FR model's manifest gives a `detection_size`, the first attempt is a `Square` of that size. With a
-    detector that wants pictures at their own size it is just that, up to `OWN_SIZE` pixels. For others:
+    detector that works at the picture's own size it is that size, up to `OWN_SIZE` pixels. For others:
 
     1. Pictures up to 256 px, as the two diffusion stages make them, at 192 px: a 64 px face is too small for the
        detector, and its 64 px and 256 px versions should be aligned alike. Others as they are, at most 640 px.

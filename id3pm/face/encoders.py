@@ -46,11 +46,11 @@ class FaceEncoder(Protocol):
 
 
 class OnnxEncoder:
-    """An FR network as an ONNX graph with one image input and one vector output (SFace, ArcFace and their kin).
+    """An FR network as an ONNX graph with one image input and one vector output (SFace, ArcFace and similar ones).
 
     Args:
         model: The ONNX file; input [N, 3, H, W] or [1, 3, H, W].
-        preprocessing: What it is fed, and what becomes of its answer.
+        preprocessing: Preparation of its input, and normalisation of its output.
         threads: See `id3pm.face.runtime.open_session`.
 
     Raises:
@@ -78,7 +78,7 @@ class OnnxEncoder:
         vectors = self._run(pixels)
         if self._preprocessing.flip_average:
             vectors = (vectors + self._run(np.ascontiguousarray(pixels[..., ::-1]))) / 2
-        units = unit(vectors)  # in any case: a vector without direction is an error
+        units = unit(vectors)  # also without normalisation: a zero vector is an error
         return units if self._preprocessing.l2_normalise else vectors
 
     def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

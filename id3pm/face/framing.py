@@ -1,4 +1,4 @@
-"""Framing: from a photograph to a square picture with the face at one place."""
+"""Framing: from a photograph to a square picture with the face at a fixed place."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Dense face landmarks: MediaPipe's Face Mesh under OpenVINO.
 
 Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. The network is the file
-`face_landmark.tflite` of the PyPI wheel `mediapipe` (Apache-2.0); of that wheel nothing else is used, and nothing of it
-is imported, so it may be installed without the packages it asks for.
+`face_landmark.tflite` of the PyPI wheel `mediapipe` (Apache-2.0); nothing else of that wheel is used or imported, so it
+may be installed without its dependencies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from id3pm.installation import how_to_install
 
 POINTS = 468
 CROP = 192  # side of the network's input in pixels
-BATCH = 32  # faces in one call: more is no faster
+BATCH = 32  # faces in one call; more are no faster
 MODEL = "modules/face_landmark/face_landmark.tflite"
 INSTALL = f"{how_to_install('attributes')} && pip install --no-deps mediapipe==0.10.21"
 FIRST_LOOK = np.array([[66.0, 78.0], [126.0, 78.0], [96.0, 112.0], [72.0, 138.0], [120.0, 138.0]])
@@ -32,7 +32,7 @@ RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners
 class FaceMesh:
     """The landmark network.
 
-    Every face is looked at twice: the first crop follows the detector's five landmarks, the second the landmarks found
+    Every face is measured twice: the first crop follows the detector's five landmarks, the second the landmarks found
     in the first. So the result depends little on the detector.
 
     Args:
@@ -76,7 +76,7 @@ class FaceMesh:
 
         Returns:
             float64 [N, 468, 3]: x, y in pixels of the picture, z in the same unit, smaller is nearer to the viewer; and
-            float64 [N]: how sure the network is that it saw a face, 0 .. 1.
+            float64 [N]: confidence of the network that it saw a face, 0 .. 1.
 
         Raises:
             InvalidInputError: The shapes do not fit.

@@ -20,11 +20,11 @@ HOW_TO_BUILD = "build the face models with id3pm build-faces"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PublishedThreshold:
-    """From which similarity on an FR model's authors take two pictures for one person.
+    """Threshold of similarity from which the FR model's authors take two pictures for one person.
 
     Attributes:
-        cosine: Of the two ID vectors, -1 .. 1.
-        source: Who says so, and what it was measured on.
+        cosine: Cosine of the two ID vectors, -1 .. 1.
+        source: Publication, and the data it was measured on.
     """
 
     cosine: float
@@ -47,13 +47,13 @@ class FaceManifest:
             does it; see `id3pm.face.detection_attempts.Square`. `None` leaves the size to the detector's kind.
         encoder_file: The ONNX file of the encoder: crops in, ID vectors out.
         encoder_sha256: Hash of that file.
-        preprocessing: What the encoder is fed, and what becomes of its answer.
+        preprocessing: Preparation of the encoder's input, and normalisation of its output.
         published_threshold: The FR model's own threshold, where its authors published one.
         source: Where the models come from, with versions.
-        source_sha256: Hash over the source files; what makes a rebuild unnecessary.
+        source_sha256: Hash over the source files; if it is unchanged, no rebuild is needed.
         licence: Licence of the weights.
         recipe: Version of the export or clean-up that was applied; 0 for files taken as they are.
-        deviations: What differs from the published method, a sentence each.
+        deviations: Differences from the published method, a sentence each.
         schema_version: Version of this file's form.
     """
 
@@ -116,12 +116,12 @@ def read_manifest(folder: Path) -> FaceManifest:
 
 
 def takes_unit_vectors(said: bool | None, id_vector_model: str, folder: Path) -> bool:
-    """Whether a network must be given ID vectors of L2 norm 1: it saw no others, and draws strangers from others.
+    """Whether a network takes only ID vectors of L2 norm 1: trained on these alone, it makes strangers from others.
 
     Args:
-        said: What its bundle says of that, or `None` where it says nothing.
+        said: The bundle's `l2_normalised`, or `None`.
         id_vector_model: The FR model of the vectors that it takes.
-        folder: The face engine folder beside it; what its vectors are like decides where the bundle says nothing.
+        folder: The face engine folder beside it; the norm of its vectors decides if the bundle has no value.
 
     Raises:
         EngineError: The face models are damaged.
@@ -136,7 +136,7 @@ def takes_unit_vectors(said: bool | None, id_vector_model: str, folder: Path) ->
 
 
 def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest of the first form (one detector file; RGB crops of 112x112 for all) in the present one."""
+    """Converts a manifest of schema 1 (one detector file; RGB crops of 112x112 for all) to the present schema."""
     old = dict(data)
     if missing := [name for name in _ONLY_IN_VERSION_1 if not isinstance(old.get(name), (str, int, float))]:
         raise ConfigError(f"FaceManifest of schema_version 1 needs {', '.join(missing)}")

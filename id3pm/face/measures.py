@@ -38,7 +38,7 @@ _MIDDLE = {
 }
 """Landmarks of the middle, and where they lie on the reference head: y, z."""
 RIGID = [index for pair in _PAIRS for index in pair] + list(_MIDDLE)
-"""Landmarks that no expression moves much."""
+"""Landmarks that expressions hardly move."""
 REFERENCE = np.array(
     [point for x, y, z in _PAIRS.values() for point in ((-x, y, z), (x, y, z))]
     + [(0.0, y, z) for y, z in _MIDDLE.values()]
@@ -56,8 +56,9 @@ EYE_CORNERS = [33, 133, 263, 362]
 RANGES = {"mouth_open": (0.0, 0.30), "smile": (0.30, 0.85), "eyes_open": (0.20, 0.43), "brows": (0.19, 0.34)}
 """What 0 and 1 mean, in distances between the eyes' outer corners: about the 1st and the 99th of 100 generated faces.
 
-Smile is the width of the mouth plus three times the height of its corners above the upper lip: either alone also says
-how far the mouth is open, their sum does not. Eyes: height by width. Brows: their height above the corners of the eyes.
+Smile is the width of the mouth plus three times the height of its corners above the upper lip: each alone also depends
+on how far the mouth is open, their sum does not. Eyes: height by width. Brows: their height above the corners of the
+eyes.
 """
 
 

@@ -22,10 +22,10 @@ ID_VECTOR_MODELS: Mapping[str, str] = MappingProxyType(
 
 
 def require_id_vector_model(name: str) -> None:
-    """Refuses a name that no FR model of this package has.
+    """Refuses an unknown name of an FR model.
 
     Raises:
-        InvalidInputError: It is none; the message lists the forms that are.
+        InvalidInputError: The name is unknown; the message lists the valid forms.
     """
     kind, colon, rest = name.partition(":")
     needed = ID_VECTOR_MODELS.get(kind)

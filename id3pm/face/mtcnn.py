@@ -2,8 +2,8 @@
 
 Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional networks", IEEE SPL 2016.
 Every step is facenet-pytorch's `detect_face`, down to its rounding, since a box that moves by a pixel moves the ID
-vector; golden values from it are in the tests. Three networks look at the picture: P-Net at every place and size, R-Net
-and O-Net at what the one before let pass.
+vector; golden values from it are in the tests. Three networks search the picture: P-Net at every place and size, R-Net
+and O-Net in the boxes that the network before accepted.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ TEMPLATES: Mapping[str, tuple[tuple[int, int], NDArray[np.float64]]] = types.Map
         "arcface-112x96": ((112, 96), ARCFACE_TEMPLATE - (8.0, 0.0)),
     }
 )
-"""Named alignments: (height, width) of the crop, and where the five landmarks lie in it."""
+"""Named alignments: (height, width) of the crop, and the positions of the five landmarks in it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class Preprocessing:
         channel_order: Of the network's input.
         mean: Subtracted from the pixels, 0..255: one number, or one per channel in `channel_order`.
         std: The difference is then divided by this: one number, or one per channel.
-        flip_average: The network sees the crop and its mirror image, and the mean of both answers counts.
+        flip_average: The network gets the crop and its mirror image, and the mean of both outputs is used.
         l2_normalise: Scale ID vectors to L2 norm 1. FR models are trained on the angle alone, so the norm carries no
-            identity; off is for generators that were trained on the network's answers as they are.
+            identity; off is for generators that were trained on the raw output of the network.
     """
 
     input_size: tuple[int, ...] = (112, 112)

@@ -31,7 +31,7 @@ class Scrfd:
     ANCHORS = 2
     at_own_size = False
     # Its weights have not been measured here, so no score is trusted alone (`sure` is above 1): all four quarter turns
-    # are compared, and a face that no turn favours is refused.
+    # are compared, and a face without a clearly best turn is refused.
     upright_rule = UprightRule(sure=2.0, lead=0.0, least=0.5, clear=1.0, close=0.03, margin=0.03, tilt=30.0)
 
     def __init__(

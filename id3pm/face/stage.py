@@ -79,13 +79,13 @@ class _View:
 
     @property
     def face(self) -> NDArray[np.float32] | None:
-        """The largest face, where it is large enough to be used."""
+        """The largest face, if it is large enough to be used."""
         face = _largest(self.faces) if len(self.faces) else None
         return None if face is None or min(face[2:4]) < MIN_FACE_SIZE else face
 
 
-def _nobody() -> None:
-    """Takes signs of life of which nobody wants to know."""
+def _no_op() -> None:
+    """The default of `alive`: does nothing."""
 
 
 class FaceStage:
@@ -134,7 +134,7 @@ class FaceStage:
         """Length D of the ID vectors."""
         return self._encoder.identity_dim
 
-    def embed(self, photo: bytes, policy: FacePolicy = "largest", alive: Callable[[], object] = _nobody) -> FaceResult:
+    def embed(self, photo: bytes, policy: FacePolicy = "largest", alive: Callable[[], object] = _no_op) -> FaceResult:
         """The face in one photo.
 
         Args:
@@ -165,9 +165,9 @@ class FaceStage:
         return self._result(view, vector, crop_back(straight, matrix), tilt)
 
     def embed_images(
-        self, images: NDArray[np.uint8], policy: FacePolicy = "largest", alive: Callable[[], object] = _nobody
+        self, images: NDArray[np.uint8], policy: FacePolicy = "largest", alive: Callable[[], object] = _no_op
     ) -> list[FaceResult | FaceError]:
-        """The faces in a batch of upright pictures; what is wrong with one does not stop the others.
+        """The faces in a batch of upright pictures; an error in one does not stop the others.
 
         Generated images are upright: unlike `embed`, this looks for no turn.
 
@@ -209,7 +209,7 @@ class FaceStage:
         batches = [self._encoder.encode_batch(np.stack(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
         return np.concatenate([np.empty((0, self.identity_dim), np.float32), *batches])
 
-    def detect(self, images: NDArray[np.uint8], alive: Callable[[], object] = _nobody) -> list[NDArray[np.float32]]:
+    def detect(self, images: NDArray[np.uint8], alive: Callable[[], object] = _no_op) -> list[NDArray[np.float32]]:
         """All faces in a batch of decoded pictures.
 
         Args:
@@ -238,7 +238,7 @@ class FaceStage:
         """The quarter turn in which the face is upright, and by how many degrees it is tilted there.
 
         Raises:
-            NoFaceError: There is a face, and which way up it is cannot be told.
+            NoFaceError: There is a face, but it is not clear which way up it is.
         """
         rule, peaks, views = self._detector.upright_rule, [], []
         for quarter in QUARTERS:
@@ -279,7 +279,7 @@ class FaceStage:
 
     @staticmethod
     def _result(view: _View, vector: NDArray[np.float32], face: NDArray[np.float32], tilt: float) -> FaceResult:
-        """What is said of a face [15] in a turned photo, in pixels of the photo as it was stored."""
+        """The result for a face [15] in a turned photo, in pixels of the photo as it was stored."""
         size = view.size[::-1] if view.quarter % 180 else view.size
         turned = 180 - round(180 - view.quarter - tilt) % 360
         return FaceResult(vector, quarter_back(face, view.quarter, size), len(view.faces), turned)
@@ -291,7 +291,7 @@ class FaceStage:
 def _choose(
     faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int], attempts: Sequence[Look]
 ) -> NDArray[np.float32] | FaceError:
-    """The face [15] that the policy takes, or why none can be taken."""
+    """The face [15] that the policy takes, or the error why none can be taken."""
     height, width = size
     if not len(faces):
         tried = ", ".join(map(str, attempts))
@@ -312,7 +312,7 @@ def _choose(
 
 
 def _crop_advice(size: tuple[int, int]) -> str:
-    """What helps where faces may be too small in what the detector sees: large and long pictures."""
+    """Advice for large and long pictures, in which faces may be too small for the detector."""
     longer, shorter = max(size), min(size)
     small = longer > LARGE or longer > LONG * shorter
     return ", and crop a large or wide one (a panorama, a group) to the person's head and shoulders" if small else ""

@@ -1,8 +1,8 @@
-"""Which way up the face in a photograph is: the turn at which the detector scores it highest.
+"""Finds which way up the face in a photograph is: the turn at which the detector scores it highest.
 
-Detectors find faces that lie on their side or stand on their head too, and put the landmarks where an upright face has
-them: the ID vector is then a stranger's. Their scores tell the turns apart, most clearly in a crop in which the face
-has a fixed size. docs/face_models.md has the measurements behind the numbers here.
+Detectors also find faces on their side or upside down, and place the landmarks as if the face were upright: the ID
+vector is then a stranger's. Their scores distinguish the turns, most clearly in a crop in which the face has a fixed
+size. docs/face_models.md has the measurements behind the numbers here.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Peak:
 
 
 def is_upright(detector: FaceDetector, image: NDArray[np.uint8], face: NDArray[np.float32], rule: UprightRule) -> bool:
-    """Whether the quick look, three crops, leaves no doubt.
+    """Whether the quick check, three crops, shows an upright face without doubt.
 
     Args:
-        detector: Whose face it is.
+        detector: The detector that found the face.
         image: uint8 [H, W, 3], RGB.
         face: A detection [15] in its pixels.
         rule: The detector's.
@@ -175,7 +175,7 @@ def one_way_up(peaks: Sequence[tuple[int, Peak]], rule: UprightRule) -> tuple[in
         rule: The detector's.
     """
     top = max(peaks, key=lambda item: item[1].score)
-    # A face that scores alike over a wide range of turns shows its flanks in the neighbouring quarters: of equal
+    # A face with similar scores over a wide range of turns also has high scores in the neighbouring quarters: of equal
     # scores near the highest, the one in the middle of its quarter is the face.
     seen = [item for item in peaks if _apart(item, top) <= WIDE and item[1].score >= top[1].score - TIE]
     chosen = min(seen, key=lambda item: abs(item[1].angle))

@@ -1,6 +1,6 @@
 """A bundle: one folder that is one deployable model.
 
-    bundle.json          what the model is (`Bundle`), and the sha256 of the two weight files
+    bundle.json          description of the model (`Bundle`), and the sha256 of the two weight files
     base.safetensors     weights of the 64 px stage, by guided-diffusion's parameter names
     sr.safetensors       weights of the super-resolution stage
     latent/              optional: pca.npz and directions.npz of its ID vectors (`id3pm.idspace`)
@@ -48,7 +48,7 @@ ATTRIBUTE_DIMS = {number: len(fields) for number, fields in ATTRIBUTE_SETS.items
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """Everything about a model but its weights.
+    """Everything about a model except its weights.
 
     Attributes:
         name: Short name, shown in receipts and status messages.
@@ -63,7 +63,7 @@ class Bundle:
         sampling: Default sampling options of the base stage.
         sr_sampling: Default sampling options of the super-resolution stage.
         licence: Licence of the weights, as an SPDX identifier or in words.
-        training_card: What is known about data and training; free-form JSON.
+        training_card: Facts about data and training; free-form JSON.
         l2_normalised: Whether it was trained on ID vectors of L2 norm 1, which are the only ones then taken; false for
             vectors as the FR model's network gives them. `None`: as the face models beside the engines give them.
         schema_version: Version of this file format.
@@ -145,7 +145,7 @@ def load_weights(path: str | os.PathLike[str], stage: Stage) -> dict[str, npt.ND
 
 
 def weights_hash(path: str | os.PathLike[str], stage: Stage) -> str:
-    """sha256 (hex) of a stage's weight file as it lies on disk.
+    """sha256 (hex) of a stage's weight file on disk.
 
     Raises:
         BundleError: The file is missing.
@@ -154,7 +154,7 @@ def weights_hash(path: str | os.PathLike[str], stage: Stage) -> str:
 
 
 def verify(path: str | os.PathLike[str]) -> Bundle:
-    """Checks the whole bundle: description, weights (recorded hashes, finite numbers), what `latent/` is for.
+    """Checks the whole bundle: description, weights (recorded hashes, finite numbers), the FR model of `latent/`.
 
     Raises:
         BundleError: Something is missing or damaged; the message says which file.
@@ -167,7 +167,7 @@ def verify(path: str | os.PathLike[str]) -> Bundle:
 
 
 def latent_file(path: str | os.PathLike[str], kind: Latent) -> Path | None:
-    """A bundle's principal axes or custom directions, or `None` where it has none.
+    """A bundle's principal axes or custom directions, or `None` if it has none.
 
     Args:
         path: The bundle's folder.
@@ -201,9 +201,9 @@ def write_bundle(
     *,
     storage: Storage = "fp32",
 ) -> None:
-    """Writes a bundle; what is there before is replaced only once all new files are complete.
+    """Writes a bundle; an old one is replaced only after all new files are complete.
 
-    `bundle.json` goes away first and comes back last, so an interrupted write never looks like a bundle.
+    `bundle.json` is removed first and written last, so an interrupted write never looks like a bundle.
 
     Args:
         path: The folder; made if it does not exist.
@@ -224,7 +224,7 @@ def write_bundle(
             save_file({key: _stored(stage, key, tensor, storage) for key, tensor in tensors.items()}, file)
             hashes[stage] = file_sha256(file)
         _write_description(new, bundle, hashes)
-        for stage in STAGES:  # safetensors writes for the owner's eyes only; the other file follows the umask
+        for stage in STAGES:  # safetensors makes files that only the owner can read; the other file follows the umask
             shutil.copymode(new / CONFIG_FILE, new / weights_file(stage))
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         for name in (*map(weights_file, STAGES), CONFIG_FILE):

@@ -13,7 +13,7 @@
     attributes.json          how attributes were measured afterwards, where they were (`id3pm measure-dataset`)
     attributes_00000.npz     attributes, index: as above, of shard 0
 
-A shard is written whole or not at all, so whatever lies there is complete and is not made again.
+A shard is written whole or not at all, so an existing shard is complete and is not made again.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def shard_sizes(folder: Path) -> dict[int, tuple[int, bool]]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """The arrays of a shard, each read when it is asked for; what is wrong with the file names it."""
+    """The arrays of a shard, each read on first use; errors name the file."""
     try:
         # numpy leaves a file open that it opened itself and could not read.
         with path.open("rb") as file, np.load(file) as shard:
@@ -105,15 +105,15 @@ def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
 
 
 def begin(folder: Path, description: Mapping[str, Any], name: str = DESCRIPTION_FILE) -> None:
-    """Creates the data set's folder, or checks that what lies there was made in the same way.
+    """Creates the data set's folder, or checks that an existing one was made in the same way.
 
     Args:
         folder: The data set's.
         description: How it is made.
-        name: The file that says so; `MEASURED_FILE` for measured attributes.
+        name: File of the description; `MEASURED_FILE` for measured attributes.
 
     Raises:
-        InvalidInputError: Another description lies there: mixing two data sets would go unnoticed.
+        InvalidInputError: The folder has another description; mixing two data sets would go unnoticed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / name

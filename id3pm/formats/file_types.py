@@ -1,4 +1,4 @@
-"""What kind of file some bytes are, by their beginning; for messages about files that are no photographs."""
+"""File types by their first bytes, for messages about files that are not photographs."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def file_type(data: bytes) -> str | None:
 
 
 def _of_brands(data: bytes) -> str:
-    """AVIF files name HEIF's general brands too, so their own go first, wherever they stand."""
+    """AVIF files also list HEIF's general brands, so AVIF's own are checked first, in any position."""
     length = min(int.from_bytes(data[:4], "big"), 256)
     brands = {data[8:12], *(data[start : start + 4] for start in range(16, length, 4))}
     return next((name for name, own in _BRANDS.items() if brands.intersection(own)), "video")
 
 
 def how_to_convert(data: bytes) -> str:
-    """What such a file is and what to do: the second half of a message."""
+    """The file type and what to do, as the second half of a message."""
     name = file_type(data)
     if name is None:
         return "is not a JPEG, PNG or WebP file"

@@ -1,4 +1,4 @@
-"""Pictures: uint8 [H, W, 3] <-> float32 [3, H, W] in [-1, 1], and safe decoding of what users send.
+"""Pictures: uint8 [H, W, 3] <-> float32 [3, H, W] in [-1, 1], and safe decoding of files from users.
 
 The only place where this package converts between the two.
 """
@@ -23,9 +23,9 @@ from id3pm.formats.file_types import how_to_convert
 MAX_PIXELS = 40_000_000
 """Largest photo that is decoded: 40 megapixels, 120 MB as RGB. Cameras of today stay below it."""
 MAX_SCANS = 64
-"""Most passes over the picture in a JPEG. Encoders make 10; each costs a decoder time, however few bytes it has."""
+"""Most passes over the picture in a JPEG. Encoders make 10; each one takes decoding time, however few bytes it has."""
 MAX_DECODING_S = 8.0
-"""Longest time of a processor for decoding a photo; 40 megapixels take some 2 s in the slowest usual format."""
+"""Longest processor time for decoding a photo; 40 megapixels take some 2 s in the slowest usual format."""
 XMP_KEY = "XML:com.adobe.xmp"
 """The PNG text chunk that holds XMP metadata."""
 GENERATED_XMP = (
@@ -35,7 +35,7 @@ GENERATED_XMP = (
     ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
     '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
 )
-"""Says that a model made the picture: IPTC Photo Metadata Standard, Digital Source Type."""
+"""Metadata of generated pictures: IPTC Photo Metadata Standard, Digital Source Type."""
 _EXIF_ORIENTATION = 0x0112
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # not the 0xff of compressed data, nor restart markers
@@ -55,7 +55,7 @@ _TURNS = {
 
 
 def to_chw(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a U-Net takes: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [-1, 1] (x / 127.5 - 1)."""
+    """Pictures as input of a U-Net: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [-1, 1] (x / 127.5 - 1)."""
     if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] != 3:
         raise ImageError(f"images are {images.dtype} {images.shape}: need uint8 [..., H, W, 3]")
     scaled = images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
@@ -63,7 +63,7 @@ def to_chw(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def to_uint8(x: Array) -> Array:
-    """What a person looks at: float32 [..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3], where `x` is.
+    """Pictures for display: float32 [..., 3, H, W] in [-1, 1] -> uint8 [..., H, W, 3], where `x` is.
 
     Values outside are clipped and fractions are cut off, as guided-diffusion's sampling scripts do. NaN becomes 0.
     """
@@ -77,7 +77,7 @@ def to_uint8(x: Array) -> Array:
 
 
 def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Means of blocks of factor x factor pixels, as uint8, which is what the first stage hands over."""
+    """Means of blocks of factor x factor pixels, as uint8, the format that the first stage passes on."""
     count, height, width, _ = images.shape
     blocks = images.reshape(count, height // factor, factor, width // factor, factor, 3)
     means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32)
@@ -85,7 +85,7 @@ def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, alive: Watch | None = None) -> NDArray[np.uint8]:
-    """A photo as a person sees it.
+    """Decodes a photo to RGB, as a viewer shows it.
 
     JPEG, PNG and WebP; the first frame of animations; EXIF orientation applied; transparency on white; 16-bit depth,
     palettes, grey and CMYK converted to 8-bit RGB. Colour profiles are ignored. The size is read from the header and
@@ -94,8 +94,7 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, alive: Watch | None 
     Args:
         data: The file's content.
         max_pixels: Largest allowed width x height.
-        alive: Called again and again while the work goes on. Parts without a call take two seconds at most, on
-            a processor of its own.
+        alive: Called repeatedly during the work, at most two seconds apart on an idle processor.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -146,7 +145,7 @@ def png_info(text: Mapping[str, str] | None = None, *, generated: bool = False) 
 
 
 class _WatchedFile(io.BytesIO):
-    """A photo from which Pillow reads a piece, decodes it, reads the next: who decodes is heard of at every piece."""
+    """A file that Pillow reads and decodes piece by piece; `alive` is called at every piece."""
 
     def __init__(self, data: bytes, watch: Watch) -> None:
         super().__init__(data)
@@ -159,14 +158,14 @@ class _WatchedFile(io.BytesIO):
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """Pillow's, which looks for the resolution in the whole EXIF block: see `_orientation`."""
+    """Pillow's plug-in without its search of the whole EXIF block for the resolution: see `_orientation`."""
 
     def _read_dpi_from_exif(self) -> None:
-        """Nobody asks for it here."""
+        """Not needed here, so the EXIF block is not read."""
 
 
 def _limited(alive: Watch | None) -> Watch:
-    """What is to be called while this thread decodes one photo; it raises when that has taken too long."""
+    """The function to call while this thread decodes one photo; it raises when decoding takes too long."""
     end = time.thread_time() + MAX_DECODING_S
 
     def watch() -> None:
@@ -227,7 +226,7 @@ def _check_scans(scans: int) -> None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height from a WebP header. Pillow's plug-in allocates the canvas before it can be asked."""
+    """Width and height from a WebP header. Pillow's plug-in allocates the canvas before the size can be checked."""
     kind, body = data[12:16], data[20:30]
     if len(body) < 10 or kind not in (b"VP8 ", b"VP8L", b"VP8X"):
         raise ImageError("the photo's header is damaged: no size where WebP has it")
@@ -250,7 +249,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 (upright) .. 8, or else XMP's; a photo whose block cannot be read is taken as it is stored.
 
-    Pillow's `getexif` would copy the content of every field; where thousands of fields name the same bytes, a file of
+    Pillow's `getexif` would copy the content of every field; if thousands of fields refer to the same bytes, a file of
     17 KB becomes gigabytes.
     """
     exif = image.info.get("exif")

@@ -1,4 +1,4 @@
-"""JSON that a person may have written: an error names the file, the line and what stands there."""
+"""Reads JSON that may be written by hand: errors name the file, the line and the text there."""
 
 from __future__ import annotations
 

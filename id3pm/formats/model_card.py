@@ -1,7 +1,7 @@
 """MODEL_CARD.md of a bundle.
 
-Fields after Mitchell et al., "Model Cards for Model Reporting", 2019, and Hugging Face's card template. What
-`bundle.json` knows stands between marks and is written anew from it; everything else is the author's, and is kept.
+Fields after Mitchell et al., "Model Cards for Model Reporting", 2019, and Hugging Face's card template. Text between
+marks is rewritten from `bundle.json`; all other text is the author's and is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from id3pm.formats.bundle import STAGES, Bundle, read_bundle, weights_hash
 CARD_FILE = "MODEL_CARD.md"
 TEMPLATE = "model_card.md"
 TO_DO = "**To be filled in:**"
-"""How a new card begins a paragraph that only the author can write."""
+"""Beginning of a paragraph that only the author can write."""
 _SIZES = {"base": "the 64 px network", "sr": "super-resolution"}
 
 
@@ -54,7 +54,7 @@ def is_current(folder: Path) -> bool:
 
 
 def card_text(folder: Path) -> str:
-    """The card as it should be: the one that is there, or a new one, with what the bundle knows put in.
+    """The current card: the existing one or a new one, with the fields of the bundle filled in.
 
     Raises:
         BundleError: There is no readable bundle.
@@ -77,7 +77,7 @@ def card_text(folder: Path) -> str:
 
 
 def to_fill_in(folder: Path) -> int:
-    """How many paragraphs of a bundle's card wait for their author."""
+    """How many paragraphs of a bundle's card the author still has to write."""
     return (folder / CARD_FILE).read_text(encoding="utf-8").count(TO_DO)
 
 
@@ -101,7 +101,7 @@ def _new(bundle: Bundle) -> str:
 
 
 def _replaced(text: str, name: str, lines: Sequence[str]) -> str:
-    """The card with something else between two marks; an author who took the marks away wants it so."""
+    """The card with new text between two marks; a card without the marks is left as it is."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
@@ -214,17 +214,15 @@ def _identity(found: Mapping[str, Any]) -> list[str]:
     for setting in found["settings"]:
         label = f"{setting['sampler']}, {setting['steps']} steps, guidance {setting['guidance_scale']:g}"
         if setting.get("guidance_low", 0) > 0:
-            label += f" at time steps {setting['guidance_low']} .. {setting['guidance_high']}"
+            label += f" at timesteps {setting['guidance_low']} .. {setting['guidance_high']}"
         opinions = (setting[judge] for judge in judges)
         shown = (
             (_number(one["similarity"]), _percent(one["verification"]), _percent(one["no_face"])) for one in opinions
         )
         rows.append((label, *(part for three in shown for part in three)))
     heads = tuple(f"{judge}: {what}" for judge in judges for what in ("similarity", "verification", "no face"))
-    seen = [
-        f"{judge} {'gave the ID vectors' if found['yardsticks'][judge]['seen_in_training'] else 'training never saw'}"
-        for judge in judges
-    ]
+    roles = {True: "gave the ID vectors", False: "was not used in training"}
+    seen = [f"{judge} {roles[bool(found['yardsticks'][judge]['seen_in_training'])]}" for judge in judges]
     subject = found["subject"]
     intro = (
         f"Identity of {found['identities']} people held out from training ({subject['size']} px images, "
@@ -262,7 +260,7 @@ _TOLD: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
 
 
 def _told(tell: Callable[[Mapping[str, Any]], list[str]], card: Mapping[str, Any]) -> list[str]:
-    """What a training card says; it is free-form JSON, and only ours is known to have a form."""
+    """Reads a training card, which is free-form JSON; only the form of this package is known."""
     try:
         return tell(card)
     except (AttributeError, KeyError, TypeError, ValueError):

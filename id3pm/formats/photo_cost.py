@@ -1,7 +1,7 @@
-"""Estimates from its header how long a photograph takes to decode.
+"""Estimates the decoding time of a photograph from its header.
 
-The constants are seconds of one core of a server of 2023, measured on photographs of 1 to 40 megapixels. What counts is
-their ratio: who uses the guess learns how fast its own machine is.
+The constants are seconds of one core of a server of 2023, measured on photographs of 1 to 40 megapixels. Only
+their ratio matters: the user of the estimate learns the speed of its own machine.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from id3pm.formats.images import MAX_DECODING_S, MAX_PIXELS, MAX_SCANS
 FIXED_S = 0.03
 """Finding and encoding the face, whatever the size of the photograph."""
 LOOKED_AT = 256 * 1024
-"""Bytes from the beginning that are looked at; metadata and thumbnails of cameras come before the size."""
+"""Bytes from the beginning that are read; metadata and thumbnails of cameras come before the size."""
 COUNTED = 2**20
-"""Bytes in which passes over a JPEG are counted; many passes in few bytes are what takes long."""
+"""Bytes in which passes over a JPEG are counted; many passes in few bytes take long."""
 _BYTE_S = 9e-9
 _JPEG_PIXEL_S, _SCAN_PIXEL_S = 14e-9, 2.2e-9  # the latter for every pass over the picture after the first
 _PNG_PIXEL_S, _WEBP_PIXEL_S = 55e-9, 45e-9
-_USUAL_SCANS = 10  # of a progressive JPEG whose bytes are not all there
+_USUAL_SCANS = 10  # of a progressive JPEG that is not read to its end
 _SEGMENTS = 4096
 _SOI, _SOS = 0xD8, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -33,10 +33,10 @@ def decoding_s(photo: bytes, *, whole: bool = False) -> float:
     """Expected seconds for a photograph, as it comes with a request: a file's bytes, base64 text, or a `data:` URL.
 
     Takes a millisecond or two. Text is read as far as `LOOKED_AT`, and the passes of a JPEG are counted as far as
-    `COUNTED`; those behind are noticed where the whole file is looked at.
+    `COUNTED`; later ones are counted only with `whole`.
 
     Args:
-        photo: What was sent.
+        photo: The bytes or text that was sent.
         whole: Count to the end: 0.1 s for the largest file.
     """
     head = photo[:LOOKED_AT]
@@ -47,7 +47,7 @@ def decoding_s(photo: bytes, *, whole: bool = False) -> float:
 
 
 def _decoded(text: bytes) -> bytes:
-    """The beginning of a file from that of its base64 text; empty where it is none."""
+    """The beginning of a file from that of its base64 text; empty if it is not base64."""
     coded = _SPACES.sub(b"", text.partition(b",")[2] if text.startswith(b"data:") else text)
     try:
         return base64.b64decode(coded[: len(coded) // 4 * 4], validate=True)
@@ -56,7 +56,7 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _seconds(head: bytes, size: int, scans: int | None) -> float:
-    pixels, pixel_s = 0, 0.0  # no picture: refused before anything is decoded
+    pixels, pixel_s = 0, 0.0  # not a picture: refused before decoding
     if head.startswith(b"\xff\xd8"):
         pixels, pixel_s = _jpeg(head, scans)
     elif head.startswith(b"\x89PNG"):
@@ -89,7 +89,7 @@ def _jpeg(head: bytes, scans: int | None) -> tuple[int, float]:
             at += 1
         else:
             at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
-    return MAX_PIXELS, _JPEG_PIXEL_S  # metadata without an end: taken for a large one
+    return MAX_PIXELS, _JPEG_PIXEL_S  # metadata without an end: assumed to be a large photograph
 
 
 def _webp_pixels(head: bytes) -> int:

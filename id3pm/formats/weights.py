@@ -1,4 +1,4 @@
-"""Weights in safetensors files, read as float32 whatever number format they are stored in; needs no torch."""
+"""Reads safetensors files of any number format as float32, without torch."""
 
 from __future__ import annotations
 
@@ -55,10 +55,11 @@ def read_weights(file: Path) -> dict[str, Float32Array]:
     """All tensors of a safetensors file as float32, by name.
 
     Raises:
-        BundleError: It is no such file, a tensor is stored in another format than `FORMATS`, or holds NaN or infinity.
+        BundleError: It is not a safetensors file, a tensor is stored in another format than `FORMATS`, or holds NaN or
+            infinity.
     """
     try:
-        with safe_open(file, framework="np") as opened:  # checks the header and where every tensor lies
+        with safe_open(file, framework="np") as opened:  # checks the header and the position of every tensor
             names = list(opened.keys())
     except OSError as error:
         raise BundleError(f"{file.name} cannot be read: {error.strerror or error}") from error
@@ -83,7 +84,7 @@ def _read(file: Path, start: int, name: str, entry: Mapping[str, Any]) -> Float3
 
 
 def not_finite(tensors: Mapping[str, NDArray[Any]]) -> str | None:
-    """What to say about the first tensor that holds NaN or infinity, or `None` where all numbers are finite."""
+    """The error text for the first tensor that holds NaN or infinity, or `None` if all numbers are finite."""
     for name, tensor in tensors.items():
         count = tensor.size - int(np.isfinite(tensor).sum())
         if count:

@@ -1,1 +1,1 @@
-"""The page of `id3pm page`: people, settings, runs and their history; `app` alone knows Gradio."""
+"""The page of `id3pm page`: people, settings, runs and their history."""

@@ -1,4 +1,4 @@
-"""What the page knows besides each visitor's own: the service, the sample people, and which runs are under way."""
+"""Shared state of the page: the service, the sample people, and the runs in progress."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ STRIP = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class AppState:
-    """The page's connection to the service. Belongs to the event loop that first asks for its client.
+    """The page's connection to the service. Belongs to the event loop that first uses its client.
 
     Attributes:
         pictures: Name and data URI of each sample person.
-        yardstick: What similarities mean; `None` until the service has answered.
-        space: Where ID vectors can be moved.
+        yardstick: Scale of similarities; `None` until the service has answered.
+        space: Axes and directions of ID vectors.
     """
 
     def __init__(self, connect: Callable[[], AsyncClient], latent: Path) -> None:
@@ -60,7 +60,7 @@ class AppState:
 
     @property
     def client(self) -> AsyncClient:
-        """The client, made when first asked for: it belongs to the event loop of whoever asks."""
+        """The client, made on first use: it belongs to the event loop of that call."""
         if self._client is None:
             self._loop = asyncio.get_running_loop()
             self._loop.set_exception_handler(_hush(self._loop.get_exception_handler()))
@@ -70,7 +70,7 @@ class AppState:
     def close(self) -> None:
         """Stops all runs and closes the connection; called from outside the event loop, which still runs.
 
-        What does not end within ten seconds is left: the service ends it when the connection breaks.
+        Runs that do not end within ten seconds are left: the service ends them when the connection breaks.
         """
         if self._client is not None and self._loop is not None:
             closing = asyncio.run_coroutine_threadsafe(self._close(self._client), self._loop)
@@ -82,7 +82,7 @@ class AppState:
         await client.close()
 
     async def greet(self) -> tuple[str, Notice | None, served.Served]:
-        """A page has been opened: the light in its head, what is wrong if anything is, and what is served."""
+        """Answers an opened page: status in its head, a problem if there is one, and the served bundle."""
         try:
             about = await served.ask(self.client)
             if self.yardstick is None or about != self._about:
@@ -127,7 +127,7 @@ class AppState:
         return await meet(self.client, self.pictures[number][0], self._files[number].read_bytes())
 
     async def visitor(self, data: bytes) -> Person:
-        """The person in a photograph that was dropped.
+        """The person in an uploaded photograph.
 
         Raises:
             PageError: It is too large.
@@ -144,12 +144,12 @@ class AppState:
     def target(
         self, first: Person | None, second: Person | None, t: float, walk: Sequence[float]
     ) -> tuple[Vector, str]:
-        """The ID vector to ask for, and what to call it.
+        """The ID vector of a request, and its label.
 
         Args:
-            first: Who was chosen.
-            second: Whom to blend them with, if anybody.
-            t: How much of the second one, 0 .. 1.
+            first: The chosen person.
+            second: Second person of a blend, or `None`.
+            t: Share of the second person, 0 .. 1.
             walk: How far each slider of `space` was moved.
 
         Raises:
@@ -187,8 +187,8 @@ class AppState:
         """A run for a visitor; an earlier one of theirs is stopped.
 
         Args:
-            visitor: Whose it is.
-            tiles: What to make.
+            visitor: The visitor.
+            tiles: The pictures to make.
             options: Sampling options.
             attributes: Attribute to value, for those that the visitor touched.
             every: Steps between two previews.
@@ -200,7 +200,7 @@ class AppState:
         return self._runs[visitor]
 
     async def stop(self, visitor: str) -> None:
-        """Stops a visitor's run, if there is one; returns when the service has let go of it."""
+        """Stops a visitor's run, if there is one; returns when the service has stopped it."""
         run = self._runs.pop(visitor, None)
         if run is not None:
             await run.stop()

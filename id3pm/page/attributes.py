@@ -58,7 +58,7 @@ class _Sliders:
             step=step,
             label=field.label,
             buttons=[],  # a reset would move it without asking
-            interactive=True,  # Gradio, which guesses, takes some that are outputs too for mere displays
+            interactive=True,  # Gradio would guess that some elements, which are outputs too, are displays only
             elem_id=f"attribute-{field.name}",
             elem_classes="id-value",
         )
@@ -72,7 +72,7 @@ class _Sliders:
         return slider
 
     def _free(self, field: Field) -> list[Any]:
-        """A slider with a box that is ticked where its value is asked for; else the page shows it as free."""
+        """A slider with a checkbox, ticked if its value is requested; else the page shows it as free."""
         with gr.Row(elem_classes="id-attribute"):
             box = gr.Checkbox(
                 False,
@@ -96,11 +96,11 @@ class _Sliders:
         return [box, slider]
 
     def _with(self, field: Field, value: Any, chosen: dict[str, float]) -> tuple[Any, ...]:
-        """What is asked for once a slider stands somewhere; an empty field of numbers will be 0 when it is left."""
+        """The requested attributes after a slider has moved; an empty number field becomes 0."""
         asked = {**chosen, field.name: field.within(float(value or 0))}
         return asked, html.asked_line(self._about, asked)
 
 
 def _untouched(field: Field) -> list[Any]:
-    """Values of what `_Sliders` shows for a field that nobody has touched."""
+    """Values of the elements of `_Sliders` for an untouched field."""
     return [False, field.start] if field.free else [field.start]

@@ -1,9 +1,9 @@
 """`id3pm page`: a web page for people who do not program, beside a running service.
 
-    id3pm page --server 127.0.0.1:8001      # beside a service that runs
+    id3pm page --server 127.0.0.1:8001      # for a running service
     id3pm page --repository triton_repo     # starts one, and stops it at the end
 
-The page is a client like any other: it meets the service on the wire only.
+The page uses the service over the wire only, like any other client.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from id3pm.serving.gateway.auth import is_loopback
 from id3pm_client import AsyncClient, Client, ClientError, Retry
 
 DEFAULT_SERVER = "127.0.0.1:8001"
-MAX_UPLOAD = "64mb"  # beyond what the service takes, so that the page can say so kindly
-_RETRY = Retry(limit=3)  # a visitor waits: say soon that the service is away
+MAX_UPLOAD = "64mb"  # more than the service takes, so that the page can give its own message
+_RETRY = Retry(limit=3)  # a visitor waits: report soon that the service is unreachable
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -71,14 +71,14 @@ def page_command(
     }
     url = server or DEFAULT_SERVER
     try:
-        Client(url, **security).close()  # what is wrong with the settings should be said now
+        Client(url, **security).close()  # report wrong settings at once
         _run(url, security, repository, latent, host, port)
     except ClientError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _run(url: str, security: dict[str, Any], repository: Path | None, latent: Path, host: str, port: int) -> None:
-    """The page, and the service where it has its own, until Ctrl-C."""
+    """Runs the page, and its own service if it has one, until Ctrl-C."""
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C too: a shell's background jobs would ignore it
             stack.callback(signal.signal, number, signal.signal(number, _interrupt))
@@ -108,7 +108,7 @@ def _service(repository: Path) -> Iterator[str]:
 
 
 def _no_proxy_to(host: str) -> None:
-    """Gradio asks its own page whether it has started, over HTTP: a proxy of the environment must not stand between."""
+    """Excludes this machine from proxies: Gradio checks over HTTP whether its own page has started."""
     for name in ("no_proxy", "NO_PROXY"):
         hosts = [os.environ.get(name, ""), "localhost", "127.0.0.1", "::1", host]
         os.environ[name] = ",".join(dict.fromkeys(entry for entry in hosts if entry))
@@ -121,8 +121,8 @@ def _page(connect: Callable[[], AsyncClient], latent: Path, host: str, port: int
     Raises:
         MissingExtraError: Gradio is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="id3pm-page-") as uploads:  # for this user's eyes only
-        # Gradio reads these when it is imported: no calls home, and dropped files go where they are deleted.
+    with tempfile.TemporaryDirectory(prefix="id3pm-page-") as uploads:  # readable by this user only
+        # Gradio reads these when it is imported: no analytics, and uploads go to the folder that is emptied.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")
         try:
             from id3pm.page import app

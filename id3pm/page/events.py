@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Any
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""No veil over an element that waits, for the page tells its progress itself; and no interface for programs."""
+"""No overlay on a waiting element, because the page shows its own progress; and no API for programs."""

@@ -13,7 +13,7 @@ from id3pm.page.user_messages import Notice, PageError, kindly
 from id3pm_client import AsyncClient, GeneratedImage, ReplayError
 
 KEPT = 48
-"""Pictures of a visit that are kept, in memory alone; the oldest goes first."""
+"""Number of pictures kept for a visit, in memory only; the oldest is dropped first."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Entry:
 
     Attributes:
         number: Which picture of the visit, from 1.
-        label: Whose face it is meant to be.
+        label: The person or blend that it shows.
         vector: ID vector it was made from, float32 `[D]`: what a replay needs beside the receipt.
         image: The picture with its receipt.
         likeness: Cosine to `vector`, or `None` where no face is found.
@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def receipt_json(self) -> str:
-        """The receipt, as people read it."""
+        """The receipt as indented JSON."""
         return json.dumps(self.image.receipt, indent=2)
 
     @property
@@ -60,7 +60,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What came of making a picture again.
+    """Result of making a picture again.
 
     Attributes:
         notice: The answer in words.

@@ -1,4 +1,4 @@
-"""Fragments of the page. All text is escaped here; pictures are data URIs, so nothing of them is kept in files."""
+"""Fragments of the page. All text is escaped here; pictures are data URIs, so they are not stored in files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHOWN = 28  # characters of a value in a table of differences
 
 
 def data_uri(image: Image.Image, kind: Literal["PNG", "WEBP"] = "PNG") -> str:
-    """A picture as a URI; WEBP for what is looked at once, it is a tenth of the size."""
+    """A picture as a URI; WEBP for previews, at a tenth of the size."""
     file = io.BytesIO()
     if kind == "PNG":
         image.save(file, "PNG", compress_level=1)
@@ -45,7 +45,7 @@ def data_uri(image: Image.Image, kind: Literal["PNG", "WEBP"] = "PNG") -> str:
 
 
 def status(ready: bool, text: str) -> str:
-    """The light in the page's head."""
+    """The status in the page's head."""
     return f'<span class="id-pill {"id-ready" if ready else "id-away"}" role="status">{escape(text)}</span>'
 
 
@@ -77,7 +77,7 @@ def samples(pictures: Sequence[tuple[str, str]], chosen: str | None) -> str:
 
 
 def person_card(person: Person | None) -> str:
-    """Who has been chosen, as the detector saw them."""
+    """The chosen person, as the detector found them."""
     if person is None:
         return '<div class="id-person id-nobody">No person is chosen yet.</div>'
     faces = "One face found" if person.faces == 1 else f"{person.faces} faces found; the largest is taken"
@@ -101,7 +101,7 @@ def _remarks(person: Person) -> str:
 
 
 def asked_line(about: Served, chosen: Mapping[str, float]) -> str:
-    """Which attributes are asked for, and what the others are then.
+    """The requested attributes, and the values of the others.
 
     Args:
         about: What is served.
@@ -121,7 +121,7 @@ def asked_line(about: Served, chosen: Mapping[str, float]) -> str:
 
 
 def empty_stage() -> str:
-    """What is there before the first picture."""
+    """The placeholder before the first picture."""
     panes = "".join(f'<figure><div class="id-blank">{size}</div></figure>' for size in ("64 px", "256 px"))
     return (
         f'<div class="id-stage id-two">{panes}</div>'
@@ -131,7 +131,7 @@ def empty_stage() -> str:
 
 
 def stage(run: Run, yardstick: Yardstick | None) -> str:
-    """A run, whatever it has come to."""
+    """A run in any state."""
     messages = "".join(notice(message) for message in run.notices)
     if len(run.tiles) > 1:
         tiles = "".join(_tile(tile, yardstick) for tile in run.tiles)
@@ -211,7 +211,7 @@ def _figure(uri: str | None, caption: str, kind: str, below: str = "") -> str:
 
 
 def _line(run: Run, yardstick: Yardstick | None) -> str:
-    """What happens now, or what came out."""
+    """The progress of a run, or its result."""
     if not run.ended:
         done = sum(tile.progress for tile in run.tiles) / len(run.tiles)
         return f'<p class="id-line" role="status">{escape(_doing(run))}</p>{_bar(done)}'

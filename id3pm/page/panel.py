@@ -21,7 +21,7 @@ _GUIDANCE = (
 
 
 class Panel:
-    """Quality, seed and what lies behind them.
+    """Quality, seed and the settings behind them.
 
     Attributes:
         controls: All of them, in the order of the fields of `Settings`.
@@ -82,7 +82,7 @@ class Panel:
 def _fine_settings() -> list[Any]:
     return [
         gr.Dropdown(["ddpm", "ddim", "dpmpp_2m"], value=_START.sampler, label="Sampler", elem_id="sampler"),
-        gr.Dropdown(["uniform", "logsnr"], value=_START.spacing, label="Spacing of the time steps"),
+        gr.Dropdown(["uniform", "logsnr"], value=_START.spacing, label="Spacing of the timesteps"),
         gr.Slider(0, 1, _START.eta, step=0.05, label="Fresh noise at each step (eta)", info="For the sampler ddim."),
         gr.Slider(
             0,
@@ -92,16 +92,16 @@ def _fine_settings() -> list[Any]:
             label="Dynamic threshold (percentile)",
             info="Keeps strong guidance from bleaching the picture; 0 switches it off.",
         ),
-        gr.Slider(0, ALL_STEPS, _START.guidance_low, step=10, label="Guidance from time step"),
+        gr.Slider(0, ALL_STEPS, _START.guidance_low, step=10, label="Guidance from timestep"),
         gr.Slider(
-            0, ALL_STEPS, _START.guidance_high, step=10, label="Guidance up to time step", info="1000 is pure noise."
+            0, ALL_STEPS, _START.guidance_high, step=10, label="Guidance up to timestep", info="1000 is pure noise."
         ),
         gr.Slider(2, 250, _START.sr_steps, step=1, label="Steps of the enlargement to 256 px", elem_id="sr-steps"),
     ]
 
 
 def _follow(quality: str, seed: float | None) -> list[Any]:
-    """A quality has been chosen: the sliders go where it has them, or away."""
+    """After the choice of a quality: sets the sliders to its values, or hides them."""
     own = quality == BUNDLE
     start = dataclasses.asdict(Settings.of_preset(quality, int(seed or 0)))
     del start["quality"], start["seed"]

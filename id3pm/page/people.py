@@ -1,4 +1,4 @@
-"""People to choose from: samples, and photographs that a visitor drops."""
+"""People to choose from: samples, and uploaded photographs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Person:
     """A face with its ID vector.
 
     Attributes:
-        name: How the page calls them.
+        name: Name on the page.
         vector: ID vector, float32 `[D]`.
         face: The face as the detector found it, RGB.
         faces: How many faces the picture shows.
@@ -45,7 +45,7 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class Yardstick:
-    """What a similarity means under this face-recognition model, measured on the sample people.
+    """Scale of similarities under this face-recognition model, measured on the sample people.
 
     Attributes:
         strangers: Mean cosine between the ID vectors of different people.
@@ -60,7 +60,7 @@ class Yardstick:
         return (similarity - self.strangers) / (self.same - self.strangers)
 
     def words(self, similarity: float) -> str:
-        """What was measured: where a similarity lies between two different people and two pictures of one."""
+        """Describes a similarity on the scale from two different people to two pictures of one."""
         share = 100 * self.share(similarity)
         if share <= 0:
             return "no more than between two different people"

@@ -1,4 +1,4 @@
-"""Making pictures while somebody looks on: one or several at once, told step by step, stopped by one button."""
+"""Runs: one or several pictures made at once, with progress at each step, stopped by one button."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from id3pm.page.people import Vector, similarity
 from id3pm.page.user_messages import Notice, kindly
 from id3pm_client import AsyncClient, GeneratedImage, Image64, InvalidRequestError, Progress
 
-_END_S = 5.0  # for runs that were stopped to tell the service so
-_FRAME_S = 0.07  # least time between two looks: a browser shows no more
+_END_S = 5.0  # for stopped runs to cancel their requests
+_FRAME_S = 0.07  # least time between two updates: a browser shows no more
 _SHARE = {"denoiser_64": (0.0, 0.6), "super_resolution": (0.6, 1.0)}  # of the progress bar
 
 
 @dataclasses.dataclass(eq=False)
 class Tile:
-    """One picture of a run, and how far it is.
+    """One picture of a run, and its progress.
 
     Attributes:
-        label: Whose face it is meant to be.
-        caption: What tells it from its neighbours.
-        vector: ID vector that is asked for, float32 `[D]`.
+        label: The person or blend that it shows.
+        caption: What distinguishes it from the other pictures.
+        vector: Requested ID vector, float32 `[D]`.
         seed: Its seed.
         stage: The stage that works on it; empty before the first step.
         step: Steps of that stage so far.
         steps: Steps of that stage in all.
-        small: The 64 px image, or what it looks like from here.
+        small: The 64 px image, or its preview.
         large: The same of the 256 px image.
         result: The finished image.
         likeness: Cosine between the ID vector of the result and `vector`; `None` where no face is found in it.
         notice: Why it failed.
-        ended: Nothing more comes: finished, failed or stopped.
+        ended: Finished, failed or stopped.
     """
 
     label: str
@@ -70,7 +70,7 @@ class Run:
 
     Attributes:
         tiles: The pictures, in the order of the page.
-        stopped: Whether somebody pressed Stop.
+        stopped: Whether Stop was pressed.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Run:
 
         Args:
             client: Makes the pictures.
-            tiles: What to make.
+            tiles: The pictures to make.
             options: Sampling options of all of them.
             preview_every: Steps between two previews.
         """
@@ -101,12 +101,12 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether all pictures have ended."""
         return all(tile.ended for tile in self.tiles)
 
     @property
     def notices(self) -> list[Notice]:
-        """What went wrong, each thing once."""
+        """The errors, each once."""
         return list({tile.notice.title: tile.notice for tile in self.tiles if tile.notice is not None}.values())
 
     async def watch(self) -> AsyncGenerator[None, None]:

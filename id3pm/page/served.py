@@ -1,4 +1,4 @@
-"""What the service serves: reads `client.describe()`."""
+"""The served bundle: reads `client.describe()`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from id3pm_client import AsyncClient
 
 _COMMON = {"age": 30.0}
-"""Where a slider stands whose field has no default and whose middle is rare."""
+"""Start values of sliders for fields without a default whose middle value is rare."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Field:
 
     Attributes:
         name: Its key in `attributes={...}`.
-        group: What the panel shows it under, such as `head pose`.
+        group: Its heading in the panel, such as `head pose`.
         low: Least value.
         high: Greatest value.
         unit: Such as `degrees`; may be empty.
-        start: Where the slider stands before it is touched: the default, where there is one.
-        free: Left out, it is unspecified, whatever else is asked for; else it takes its default.
-        needed: Where anything is asked for, at least one field of its group must be.
+        start: Start value of the slider: the default, if there is one.
+        free: It is unspecified if left out, whatever else is requested; else it takes its default.
+        needed: If any attribute is requested, at least one field of its group must be.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Served:
         return any(field.free for field in self.attributes)
 
     def asked(self, chosen: Mapping[str, float]) -> dict[str, float]:
-        """What a request says: what was chosen, and beside it what the service then needs, as its sliders stand.
+        """Attributes of a request: the chosen ones, and those that the service then needs, by their sliders.
 
         Args:
             chosen: Attribute to value, for those that were touched; those of another bundle are left out.
@@ -92,7 +92,7 @@ class Served:
 
 
 async def ask(client: AsyncClient) -> Served:
-    """What the service says.
+    """Asks the service.
 
     Raises:
         ClientError: The service does not answer.

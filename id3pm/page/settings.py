@@ -18,7 +18,7 @@ QUALITIES: Mapping[str, str] = {
     BUNDLE: "Model's own",
 }
 """Names of the presets on the page. `bundle` is no preset: nothing is sent, and the served bundle decides."""
-ALL_STEPS = 1000  # training time steps; an interval that ends here has no end
+ALL_STEPS = 1000  # training timesteps; an interval that ends here has no end
 MAX_SEED = 2**53 - 1
 """Greatest seed of the page: greater ones, which the service takes, a browser would round."""
 _DICE = 2**31
@@ -37,7 +37,7 @@ class Settings:
         spacing: `uniform` or `logsnr`.
         eta: Noise of ddim; without effect on the other samplers.
         dynamic_threshold: Percentile, 0 is off.
-        guidance_low: First training time step with guidance.
+        guidance_low: First training timestep with guidance.
         guidance_high: Last one; `ALL_STEPS` is no end.
         sr_steps: Steps of super-resolution.
     """
@@ -56,7 +56,7 @@ class Settings:
 
     @classmethod
     def of_preset(cls, quality: str, seed: int) -> Settings:
-        """Where the sliders stand when a quality has been chosen; those of `balanced` for the bundle's own."""
+        """Values of the sliders for each quality; those of `balanced` for the bundle's own."""
         preset = _preset("balanced" if quality == BUNDLE else quality)
         values: dict[str, Any] = dataclasses.asdict(preset.base)
         values["guidance_high"] = min(values["guidance_high"], ALL_STEPS)
@@ -85,7 +85,7 @@ class Settings:
         return cls(**checked)
 
     def options(self) -> dict[str, Any]:
-        """Options for the client: the preset, and beside it what has been moved since it was chosen.
+        """Options for the client: the preset, and the values changed since it was chosen.
 
         Raises:
             PageError: The guidance interval is empty.
@@ -94,7 +94,7 @@ class Settings:
             return {}
         if self.guidance_low > self.guidance_high:
             raise PageError(
-                f"The guidance would begin at time step {self.guidance_low}, after its end at {self.guidance_high}.",
+                f"The guidance would begin at timestep {self.guidance_low}, after its end at {self.guidance_high}.",
                 "Please move the two sliders past each other.",
             )
         there, start = dataclasses.asdict(self), dataclasses.asdict(Settings.of_preset(self.quality, self.seed))
@@ -105,7 +105,7 @@ class Settings:
 
     @property
     def preview_every(self) -> int:
-        """Steps between two previews: about 25 of them are a smooth enough film."""
+        """Steps between two previews: about 25 of them look smooth."""
         return 1 if self.quality == BUNDLE else max(1, self.steps // 25)
 
 

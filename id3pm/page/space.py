@@ -15,21 +15,21 @@ from id3pm_client import InvalidRequestError
 from id3pm_client.latent import Directions, Pca, slerp
 
 SHOWN_AXES = 5
-"""The first axes say most about a face; more sliders than these would only confuse."""
+"""Number of axes with a slider; the first ones change a face most."""
 FARTHEST = 5.0
 """Standard deviations; the sheets of the documentation go as far."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Slider:
-    """One way to move: a principal axis or a custom direction.
+    """One slider: a principal axis or a custom direction.
 
     Attributes:
-        name: For the page's elements.
-        label: What it is called.
-        help: What its ends mean.
-        limit: It goes from -limit to limit.
-        step: Its finest move.
+        name: Name of the page's element.
+        label: Label on the page.
+        help: Meaning of its ends.
+        limit: Its range is -limit to limit.
+        step: Its smallest step.
         id_vector_model: The FR model whose vectors it moves.
         move: Vector and amount -> vector.
     """
@@ -59,7 +59,7 @@ def blend(a: Vector, b: Vector, t: float) -> Vector:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What a bundle knows about the space of its ID vectors; either part may be missing.
+    """Axes and directions of a bundle's ID vectors; either may be missing.
 
     Attributes:
         axes: Principal axes.
@@ -71,7 +71,7 @@ class Space:
 
     @classmethod
     def load(cls, folder: Path) -> Space:
-        """What lies in a bundle's `latent` folder, which need not exist.
+        """Reads a bundle's `latent` folder, which need not exist.
 
         Raises:
             InvalidRequestError: A file is damaged.

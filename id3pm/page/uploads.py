@@ -1,4 +1,4 @@
-"""Dropped files: read once, deleted at once."""
+"""Uploaded files: read once, deleted at once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from id3pm.page.user_messages import PageError
 
 
 def take(file: Any, folder: Path) -> bytes:
-    """Content of a dropped file, which is deleted.
+    """Reads and deletes an uploaded file.
 
     Args:
-        file: What the browser says of it; its `path` comes from there, so it is checked.
-        folder: The one folder that dropped files lie in, at any depth.
+        file: The browser's description of it; its `path` is not trusted, so it is checked.
+        folder: The one folder for uploads, at any depth.
 
     Raises:
         PageError: It is not there.

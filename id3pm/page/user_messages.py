@@ -1,4 +1,4 @@
-"""What went wrong, in words for somebody who does not program: what happened, and what to do now."""
+"""Errors as messages for users who do not program: what happened, and what to do now."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Notice:
     Attributes:
         title: What happened, in a sentence.
         advice: What to do about it.
-        detail: The message of the server or of the client, for whoever looks after them; may be empty.
+        detail: The message of the server or of the client, for the operator; may be empty.
         kind: `problem`, or `note` where nothing is wrong.
     """
 
@@ -40,7 +40,7 @@ class Notice:
 
 
 class PageError(Exception):
-    """Something that the page itself refuses; it carries its notice."""
+    """An error of the page itself; it carries its notice."""
 
     def __init__(self, title: str, advice: str) -> None:
         super().__init__(f"{title} {advice}")
@@ -75,7 +75,7 @@ _PHOTO: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def kindly(error: Exception) -> Notice:
-    """The notice for an error; one that nobody foresaw goes to the log with its traceback."""
+    """The notice for an error; an unexpected one goes to the log with its traceback."""
     if isinstance(error, PageError):
         return error.notice
     detail = str(error)

@@ -1,4 +1,4 @@
-"""The pictures of each browser tab, kept in memory while it may come back: a reload is the same visit."""
+"""Visits: the pictures of each browser tab, kept in memory so that a reload shows them again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from id3pm.page.history import History
 
 KEPT = 32
-"""Visits in memory; the one that was away longest goes first."""
+"""Number of visits in memory; the one that was unused longest is dropped first."""
 FORGOTTEN_AFTER_S = 3600.0
 NAME = """() => {
   let name = sessionStorage.getItem('id3pm-visit');

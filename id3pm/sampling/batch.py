@@ -53,7 +53,7 @@ class Step:
 
 
 class RowBatch:
-    """The active rows of one engine, at any mixture of time steps, samplers and guidance. One thread owns it.
+    """The active rows of one engine, at any mixture of timesteps, samplers and guidance. One thread owns it.
 
     x_t, x0 and conditions stay on the engine's device. A step moves the rows' coefficients and their noise there, and
     one flag per evaluation back. Stacks are replaced at every step and never written to, so a row's `x0` may be read

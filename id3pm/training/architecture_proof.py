@@ -1,7 +1,7 @@
-"""Which of the networks that its shapes fit a checkpoint is: tried on pictures, or compared with a stored output.
+"""Finds the architecture of a checkpoint among those of equal shapes: by pictures, or by a stored output.
 
 The right network predicts the noise of a noisy picture better than any other that the weights fit. All candidates see
-the same pictures under the same noise, and their errors are compared picture by picture: so few pictures tell small
+the same pictures under the same noise, and their errors are compared picture by picture: so few pictures show small
 differences. The ID vector is left out: with the null vector no face-recognition model is needed.
 """
 
@@ -26,13 +26,13 @@ from id3pm.training.candidates import Candidate, attention_and_groups, others, t
 from id3pm.unet.model import UNet
 
 ROUNDS = (8, 16, 32, 64)
-"""Pictures that two networks are compared on: more, the more alike they are."""
+"""Numbers of pictures on which two networks are compared: the more similar they are, the more pictures."""
 Z_LIMIT, FIRST_Z_LIMIT = 3.0, 5.0
 """Mean difference, in standard errors, that decides; after the first few pictures it takes more."""
 SAME_ERROR = 0.002
-"""Relative difference of errors that is none: more pictures are not worth their time."""
+"""Relative difference of errors that counts as none: more pictures are not worth their time."""
 DENOISES = 0.5
-"""Mean squared error of the predicted noise from which on a network is said to denoise nothing; 1 predicts nothing."""
+"""Mean squared error of the predicted noise above which a network does not denoise; 1 is no prediction."""
 LOGSNR = (4.0, -8.0)
 """Range of noise levels: nearly clean to nearly noise."""
 PASSES = 4
@@ -45,14 +45,14 @@ Progress = Callable[[Iterable[Candidate]], Iterable[Candidate]]
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a trial found.
+    """The result of a trial.
 
     Attributes:
-        best: The network that fits best: the given one, unless another is better beyond doubt.
+        best: The network that fits best: the given one, unless another is clearly better.
         tried: Networks tried.
-        error: Of the best one: mean squared error of the predicted noise, or relative error of the stored output.
+        error: Error of the best one: mean squared error of the predicted noise, or relative error of the stored output.
         given_error: The same of the given one.
-        undecided: Networks that could not be told from the best one.
+        undecided: Networks that do not differ measurably from the best one.
         conclusive: Whether anything can be concluded: the best one denoises.
     """
 
@@ -80,7 +80,7 @@ def try_on_pictures(
         weights: Array by name.
         given: The network as it was described.
         pictures: uint8 [N, S, S, 3], S as `trial_size` says; the first 64 are used, fewer are used again.
-        progress: Passes candidates on, and shows how far it is.
+        progress: Yields the candidates and shows progress.
     """
     trial = _Trial(weights, given, pictures)
     best, seen = given, [given]
@@ -122,7 +122,7 @@ class _Trial:
         self._errors: dict[Candidate, NDArray[np.float64]] = {}
 
     def compare(self, candidate: Candidate, best: Candidate) -> int:
-        """-1 where the candidate is better, 1 where it is worse, 0 where all pictures cannot tell."""
+        """-1 if the candidate is better, 1 if it is worse, 0 if all pictures do not decide."""
         for count in ROUNDS:
             ratios = np.log(self._first(candidate, count)) - np.log(self._first(best, count))
             spread = float(ratios.std(ddof=1)) / math.sqrt(count)
@@ -162,7 +162,7 @@ def read_output(file: Path) -> dict[str, NDArray[np.float32]]:
     """A stored forward pass: `x`, `timesteps`, what else the network takes, and `output`, from an .npz file.
 
     Raises:
-        InvalidInputError: It is no such file, or has other arrays.
+        InvalidInputError: It is not such a file, or has other arrays.
     """
     try:
         with file.open("rb") as opened, np.load(opened) as arrays:

@@ -1,7 +1,7 @@
-"""The networks that a checkpoint's names and shapes fit: what they leave open, as data.
+"""The networks that fit a checkpoint's names and shapes, and the fields in which they differ.
 
 Heads and the order of q, k, v only rearrange one matrix; groups have no weights of their own; and a noising process has
-none at all. So a wrong value is silently another network.
+none at all. So a wrong value gives another network without any error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEAD_CHANNELS = (16, 32, 64, 128)
 NORM_GROUPS = (32, 16, 8, 4)
 DIFFUSION_STEPS = (1000, 4000)
 SAME_TIMESTEP = 2.0
-"""Two noising processes are one where they tell the network the same time for the same noise, give or take this."""
+"""Two noising processes count as equal if their timesteps for the same noise differ by no more than this."""
 LOGSNR_GRID = np.linspace(6.0, -6.0, 25)
 
 
@@ -37,7 +37,7 @@ class Candidate:
     diffusion: DiffusionConfig
 
     def left_open(self) -> dict[str, object]:
-        """The fields that names and shapes of the weights do not tell, with their values here."""
+        """The fields that names and shapes of the weights do not determine, with their values here."""
         unet = self.unet
         heads = {"num_head_channels": unet.num_head_channels}
         if unet.num_head_channels is None:
@@ -56,7 +56,7 @@ class Candidate:
         }
 
     def unlike(self, other: Candidate) -> str:
-        """What is otherwise here than in another, as `name=value, name=value`."""
+        """The fields that differ from another network, as `name=value, name=value`."""
         others = other.left_open()
         return named({name: value for name, value in self.left_open().items() if others.get(name) != value})
 
@@ -92,7 +92,7 @@ def attention_heads(unet: UNetConfig) -> tuple[int, ...]:
 
 
 def told_timesteps(diffusion: DiffusionConfig, logsnr: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a network is told of images with these logarithms of the signal-to-noise ratio, [N], between time steps."""
+    """Timesteps, interpolated, of images with these logarithms of the signal-to-noise ratio, [N]."""
     alphas_cumprod = np.cumprod(1.0 - betas(diffusion))
     noise = np.log1p(-alphas_cumprod) - np.log(alphas_cumprod)  # -logsnr, ascending with t
     t = np.interp(-logsnr, noise, np.arange(diffusion.diffusion_steps))

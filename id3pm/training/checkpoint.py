@@ -1,4 +1,4 @@
-"""Training checkpoints: everything a run needs to go on, in one file that is replaced whole."""
+"""Training checkpoints: everything that a run needs to resume, in one file that is replaced whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Checkpoint:
         ema: Averaged weights by name.
         scaler: State of fp16's gradient scaler; empty without one.
         rollouts: `id3pm.training.rollouts.Rollouts.state_dict`; empty without.
-        facts: What the training card needs: data set, hardware, seconds of training so far.
+        facts: Facts for the training card: data set, hardware, seconds of training so far.
     """
 
     config: TrainConfig
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 def require_none(folder: Path) -> None:
-    """Refuses a folder that holds a run already: its checkpoint, perhaps of days, would be replaced.
+    """Refuses a folder that already has a run: its checkpoint, perhaps of days, would be replaced.
 
     Raises:
         CheckpointError: There is a checkpoint.
@@ -80,7 +80,7 @@ def load(folder: Path) -> Checkpoint:
     """The newest checkpoint of a run, on the CPU; runs no code from the file.
 
     Raises:
-        CheckpointError: There is none, it is not one of ours, or its weights hold NaN or infinity.
+        CheckpointError: There is none, it is not from this package, or its weights hold NaN or infinity.
     """
     file = folder / FILE_NAME
     if not file.is_file():
@@ -96,7 +96,7 @@ def load(folder: Path) -> Checkpoint:
 
 
 def _not_finite(checkpoint: Checkpoint) -> str | None:
-    """What is wrong with the weights or their average; `None` where all numbers are finite."""
+    """Error text for weights or their average; `None` if all numbers are finite."""
     for tensors in (checkpoint.model, checkpoint.ema):
         for name, tensor in tensors.items():
             if problem := not_finite({name: tensor.detach().float().cpu().numpy()}):

@@ -44,7 +44,7 @@ StageName = Literal["base", "sr"]
 
 @dataclass(frozen=True)
 class _Proof:
-    """How `--no-proof`, `--pictures` and `--base-output` or `--sr-output` want a stage proven."""
+    """How a stage is proven: `--no-proof`, `--pictures` and `--base-output` or `--sr-output`."""
 
     wanted: bool
     pictures: Path | None
@@ -193,11 +193,11 @@ def _checked(file: Path, stage: StageConfig, rename: Mapping[str, str]) -> dict[
 
 
 def _proven(stage: StageName, config: StageConfig, weights: Weights, proof: _Proof) -> str:
-    """Proves what the shapes leave open, as far as that can be; returns what was found, for the training card.
+    """Checks the fields that shapes leave open, as far as possible; returns the result for the training card.
 
     Raises:
         CheckpointError: The weights belong to another network of the same shapes.
-        InvalidInputError: There is nothing to try them on.
+        InvalidInputError: There are no pictures to check them on.
     """
     given = Candidate(config.unet, config.diffusion)
     click.echo(f"{stage}: the shapes leave open {named(given.left_open())}")
@@ -229,7 +229,7 @@ def _proven(stage: StageName, config: StageConfig, weights: Weights, proof: _Pro
 
 
 def _beside(verdict: Verdict) -> str:
-    """How the best network stands beside the others that were tried."""
+    """How the best network compares with the others that were tried."""
     text = (
         f"better than {verdict.tried - len(verdict.undecided)} other networks of these shapes"
         if verdict.tried

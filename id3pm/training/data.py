@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step): that is all a run needs to resume exactly where it stopped.
+"""Batches as a pure function of (seed, step), so that a run resumes exactly where it stopped.
 
 The whole batch's randomness is drawn in one place, in one order, on the CPU; each process then takes its share of rows.
 So the number of processes does not change what is trained on.
@@ -26,7 +26,7 @@ from id3pm.training.presets import TrainConfig
 from id3pm.training.variation import altered_vectors, composed, jitter
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
 
-ORDER_STREAM, ROW_STREAM, ROLLOUT_STREAM, JITTER_STREAM = 0, 1, 3, 4  # second key word of Philox: what for
+ORDER_STREAM, ROW_STREAM, ROLLOUT_STREAM, JITTER_STREAM = 0, 1, 3, 4  # second key word of Philox: the purpose
 TILTED = 0.5  # share of the images whose roll is given
 SEED_LIMIT = np.iinfo(np.int64).max
 ROLLOUT_STARTS = 3  # draws of noise that a rollout begins with
@@ -34,7 +34,7 @@ ROLLOUT_STARTS = 3  # draws of noise that a rollout begins with
 
 @dataclasses.dataclass(frozen=True)
 class Faces:
-    """Images of people, as a batch shows them.
+    """Images of people in a batch.
 
     Attributes:
         images: uint8 [N, S, S, 3], RGB.
@@ -49,14 +49,14 @@ class Faces:
 
 @dataclasses.dataclass(frozen=True)
 class RolloutDraws:
-    """What one step's rollouts need (`id3pm.training.rollouts`); for some rows of all, or all.
+    """Input of the rollouts of one step (`id3pm.training.rollouts`); for some rows of all, or all.
 
     Attributes:
         vectors: ID vectors of people who begin now, float32 [R, D].
         alignments: As of `Batch`, of those people's images, float32 [R, 2, 3].
-        start: Standard normal, what they begin with and what the first steps add, float32 [K, R, 3, S, S].
+        start: Standard normal, their initial noise and the noise of the first steps, float32 [K, R, 3, S, S].
         noise: Standard normal, for this step of the sampler, float32 [R, 3, S, S].
-        jitter: What this step's crops vary by, float32 [R, 2, 3]; see
+        jitter: Variation of this step's crops, float32 [R, 2, 3]; see
             `id3pm.training.variation.jitter`.
         mean: Mean of the data set's ID vectors, float32 [D].
         first: Number of the first row among the rows of all processes.
@@ -249,7 +249,7 @@ class FaceBatches:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Images and landmarks, some turned to another roll, which is written into `attributes`.
 
-        Only where the network is told: a face whose roll is left free stands as it stood.
+        Only if the roll is given to the network: a face with a free roll is not rotated.
         """
         assert self._config.attribute_set is not None  # TrainConfig sees to it
         position, field = next(
@@ -315,7 +315,7 @@ class SuperResolutionBatches:
 def turned(
     image: NDArray[np.uint8], points: NDArray[np.float64], degrees: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """An image [S, S, 3] and points [K, 2] in it, turned clockwise about its middle; corners mirror what is inside."""
+    """An image [S, S, 3] and points [K, 2] in it, turned clockwise about its middle; corners mirror the picture."""
     middle = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
     matrix = cv2.getRotationMatrix2D(middle, -degrees, 1.0)
     size = (image.shape[1], image.shape[0])
@@ -332,8 +332,8 @@ def drop_conditions(vectors: NDArray[np.float32], rate: float, null: float, rng:
 def drop_fields(vectors: NDArray[np.float32], rate: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Leaves a random part of the attribute fields unspecified, with probability `rate` for each row.
 
-    Every field of such a row stays with the row's own probability, drawn from 0 .. 1: so any number of fields from none
-    to all is equally likely to stay.
+    Every field of such a row is kept with the row's own probability, drawn from 0 .. 1: so every number of fields from
+    none to all is equally likely.
     """
     chosen = rng.random((len(vectors), 1)) < rate
     gone = rng.random(vectors.shape) < rng.random((len(vectors), 1))

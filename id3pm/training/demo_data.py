@@ -1,8 +1,9 @@
 """The embedded training set: generated faces that a detector accepts, with the ID vectors of a real FR model.
 
-Candidate number i is a function of (seed, i): its latent is Philox(seed, i). Shard k holds what the filter keeps of
-candidates k * shard_size .. (k + 1) * shard_size - 1, so shards can be made in any order, by any number of processes,
-and again after an interruption, with the same result. The last shard of a set is cut to the number of faces asked for.
+Candidate number i is a function of (seed, i): its latent is Philox(seed, i). Shard k holds the faces that the filter
+keeps of candidates k * shard_size .. (k + 1) * shard_size - 1, so shards can be made in any order, by any number of
+processes, and again after an interruption, with the same result. The last shard of a set is cut to the number of faces
+asked for.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class DemoJob:
     held_out_only: bool = False
 
     def description(self) -> dict[str, Any]:
-        """What dataset.json says."""
+        """The content of dataset.json."""
         manifest = read_manifest(self.faces)
         return {
             "kind": "demo",
@@ -73,7 +74,7 @@ class DemoJob:
 
 
 def make_demo_dataset(job: DemoJob, count: int, workers: int = 1) -> int:
-    """Adds faces until `count` lie in the folder; what is there already is kept.
+    """Adds faces until the folder has `count`; existing ones are kept.
 
     The last shard is cut where the count is reached, and made whole when the set grows.
 
@@ -143,7 +144,7 @@ def _chunks(job: DemoJob, whole: set[int]) -> Iterator[tuple[int, bool, NDArray[
 def _in_order(
     pool: Executor, job: DemoJob, chunks: Iterator[tuple[int, bool, NDArray[np.int64]]], ahead: int
 ) -> Iterator[tuple[int, bool, _Chunk]]:
-    """What becomes of chunks, in their order; `ahead` of them are worked on at a time."""
+    """Results of chunks, in their order; `ahead` of them are worked on at a time."""
     pending: collections.deque[tuple[int, bool, Future[_Chunk]]] = collections.deque()
     for number, last, candidates in chunks:
         pending.append((number, last, pool.submit(make_chunk, job, candidates)))
@@ -153,7 +154,7 @@ def _in_order(
 
 
 def make_chunk(job: DemoJob, candidates: NDArray[np.int64]) -> _Chunk:
-    """What the filter keeps of some candidates; on one core."""
+    """The faces that the filter keeps of some candidates; on one core."""
     torch.set_num_threads(1)  # this process is one of several
     generator, embedder = _tools(job.faces)
     pixels = generator.sample(job.seed, candidates.tolist())
@@ -163,12 +164,12 @@ def make_chunk(job: DemoJob, candidates: NDArray[np.int64]) -> _Chunk:
 
 @functools.lru_cache(maxsize=1)
 def _tools(faces: Path) -> tuple[FaceGenerator, Embedder]:
-    """What a process needs for every chunk."""
+    """The networks of a process, for every chunk."""
     return FaceGenerator(), Embedder(faces, threads=1)
 
 
 def _write(job: DemoJob, number: int, parts: Sequence[_Chunk], *, complete: bool) -> None:
-    # What was measured on a shard that was cut is of fewer faces.
+    # Measurements of a shard that was cut are of fewer faces.
     shards.measured_path(job.folder, shards.shard_path(job.folder, number)).unlink(missing_ok=True)
     shards.write_shard(
         job.folder,

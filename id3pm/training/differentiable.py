@@ -1,7 +1,7 @@
 """An FR network's ONNX graph as a PyTorch module, so that gradients reach its input.
 
-FR networks are plain chains of convolutions: a handful of operators, each one line here. (Converters from PyPI bring
-torchvision along.)
+FR networks are plain chains of convolutions with few operators, each one line here. (Converters from PyPI require
+torchvision.)
 """
 
 from __future__ import annotations
@@ -136,4 +136,4 @@ OPERATORS: Mapping[str, Callable[..., Tensor]] = {
     "Relu": lambda attributes, x: x.relu(),
     "Sub": lambda attributes, a, b: a - b,
 }
-"""What an operator does: (its attributes, its inputs) -> its output, as the ONNX operator of that name."""
+"""Implementations by operator: (attributes, inputs) -> output, as the ONNX operator of that name."""

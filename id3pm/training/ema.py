@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights: what is sampled from and exported."""
+"""The exponential moving average of the weights, which is used for samples and for the bundle."""
 
 from __future__ import annotations
 

@@ -47,10 +47,10 @@ class Embedded:
     """Faces that passed the filter.
 
     Attributes:
-        rows: int64 [K], which of the given pictures they are.
+        rows: int64 [K], their positions among the given pictures.
         vectors: ID vectors, float32 [K, D], as `id3pm.face.stage.FaceResult.embedding`.
         flipped_vectors: ID vectors of the mirrored pictures, float32 [K, D]: a network that sees flipped images must
-            see the vectors that belong to them. Empty where they were not asked for.
+            see the vectors that belong to them. Empty if they were not requested.
         detections: float32 [K, 15], see `id3pm.face.detect.DETECTION_SIZE`.
     """
 
@@ -87,7 +87,7 @@ class Embedder:
 
         Args:
             images: uint8 [N, H, W, 3], RGB.
-            face_filter: What to keep.
+            face_filter: Which faces to keep.
             mirror: Embed the mirrored pictures, too; else `flipped_vectors` is empty, [0, D].
         """
         width = images.shape[2]

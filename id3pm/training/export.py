@@ -1,6 +1,6 @@
-"""EMA weights of a base run and a super-resolution run -> a bundle with its training card.
+"""Makes a bundle with its training card from the EMA weights of a base run and a super-resolution run.
 
-Either may come from a bundle instead, as it is: who has trained one stage on need not have the other's run.
+Either may come unchanged from a bundle instead: the run of the other stage is not needed then.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from id3pm.training.session import HISTORY_FILE
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Part:
-    """One stage of a bundle to be."""
+    """One stage of the new bundle."""
 
     unet: UNetConfig
     diffusion: DiffusionConfig
@@ -72,7 +72,7 @@ def export_bundle(
         sr_sampling: Default options of the super-resolution stage.
         storage: Number format of the matrices in the files.
         blend: The bundle that the base run started from: its weights stay in part.
-        blend_share: Of the run in the base stage's weights, 0 .. 1, where `blend` is given.
+        blend_share: Share of the run in the base stage's weights, 0 .. 1, where `blend` is given.
 
     Raises:
         CheckpointError: A run has no checkpoint.
@@ -123,8 +123,8 @@ def _part(folder: Path, stage: StageName) -> _Part:
 def _blended(run: _Part, bundle: Path, share: float) -> _Part:
     """Weights between those that a run started from and its own.
 
-    Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", CVPR 2022: on the way from one to the other, a network
-    gains most of what it was tuned for before it loses what it could.
+    Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", CVPR 2022: between the two, a network has
+    most of the gain of fine-tuning before it loses its earlier abilities.
     """
     start = _part(bundle, "base")
     if (start.unet, start.diffusion) != (run.unet, run.diffusion):
@@ -140,7 +140,7 @@ def _blended(run: _Part, bundle: Path, share: float) -> _Part:
 
 
 def training_card(state: Checkpoint, run: Path) -> dict[str, Any]:
-    """What was trained, on what, for how long, with what loss, and how that differs from the paper.
+    """The training card of a stage: network, data, duration, loss, and deviations from the paper.
 
     Args:
         state: The run's checkpoint.

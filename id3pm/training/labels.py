@@ -19,13 +19,13 @@ HELD_OUT = {"training": False, "validation": True}
 
 
 class Split:
-    """FFHQ's own division, 60 000 faces to train and 10 000 to validate, from `ffhq-dataset-v2.json`.
+    """FFHQ's own split, 60 000 faces to train and 10 000 to validate, from `ffhq-dataset-v2.json`.
 
     Args:
         file: A JSON object: number of the picture -> {"category": "training" or "validation", ...}.
 
     Raises:
-        InvalidInputError: It is not that.
+        InvalidInputError: The file has another form.
     """
 
     def __init__(self, file: Path) -> None:

@@ -1,8 +1,8 @@
-"""An optional loss that the paper does not have: how far the predicted face is from the attributes that were asked for.
+"""Landmark loss, not in the paper: the distance of the predicted face from the requested attributes.
 
 It does for attribute set `landmarks` what `id3pm.training.identity_loss` does for the ID vector: denoising alone takes
-hundreds of thousands of images to teach a network that a number means the turn of the head; the landmarks of what it
-predicts say so in thousands.
+hundreds of thousands of images to teach a network that a number means the turn of the head. The landmarks of its
+predictions teach it in thousands.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from id3pm.training.landmark_network import LandmarkNetwork
 from id3pm.unet.model import NULL_ATTRIBUTES
 
 TELLING_SHARES = (0.01, 0.9)
-"""Of the image in the noisy image; lower than for identity, because pose is decided where most is noise still."""
+"""Shares of the image in the noisy image; lower than for identity, because pose is decided at high noise."""
 FIELD_WEIGHTS = {"roll": 8.0, "yaw": 4.0, "pitch": 2.0}
-"""Of fields that do not count once: turning, left or right above all, breaks the symmetry of what the network knows,
-and is learned last; tilted are only those faces of the demo set that training turns."""
+"""Weights other than 1. Turning the head, mainly left or right, breaks the symmetry of what the network has learned,
+and is learned last. Only those faces of the demo set are tilted that training rotates."""
 
 
 class LandmarkLoss(nn.Module):
-    """Measures predicted images as `id3pm.face.measures` does, differentiably, and compares with what was asked for.
+    """Measures predicted images as `id3pm.face.measures` does, differentiably, and compares them with the requested
+    attributes.
 
     Args:
         model: See `LandmarkNetwork`.
-        resting: Values that count as asked for where a field is left free, in its unit.
+        resting: Values that count as requested if a field is left free, in its unit.
 
     Raises:
         MissingExtraError, EngineError: See `LandmarkNetwork`.
@@ -109,12 +110,12 @@ class LandmarkLoss(nn.Module):
         }
 
     def forward(self, predicted_x0: Tensor, alignments: Tensor, attributes: Tensor, image_share: Tensor) -> Tensor:
-        """Distance from the attributes asked for, times the square root of the image's share, [N].
+        """Distance from the requested attributes, times the square root of the image's share, [N].
 
         That is the mean over the fields that are given or have a resting value, weighted by `FIELD_WEIGHTS`.
 
-        0 for rows without any, and for those outside `TELLING_SHARES`. The root makes a step of the noise
-        prediction count alike at all shares.
+        0 for rows without any, and for those outside `TELLING_SHARES`. The root gives a step of the noise
+        prediction the same weight at all shares.
 
         Args:
             predicted_x0: [N, 3, S, S]; values beyond [-1, 1] are clipped, as the samplers do.

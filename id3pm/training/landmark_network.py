@@ -1,7 +1,7 @@
 """The landmark network of `id3pm.face.landmarks` in PyTorch, so that it has a gradient.
 
-OpenVINO reads the file; its graph, of a dozen kinds of operations, is then carried out by PyTorch. What depends on
-constants alone (unpacked and transposed weights) is worked out once.
+OpenVINO reads the file; PyTorch then executes its graph, of a dozen kinds of operations. Constant parts (unpacked and
+transposed weights) are computed once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LandmarkNetwork(nn.Module):
 
     Raises:
         MissingExtraError: OpenVINO or the wheel is not installed.
-        EngineError: The graph has an operation that is not known here.
+        EngineError: The graph has an unknown operation.
     """
 
     def __init__(self, model: Path | None = None) -> None:

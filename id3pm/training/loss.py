@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from id3pm.config import DiffusionConfig
 from id3pm.diffusion.schedule import respaced_schedule
 
-LARGEST_WEIGHT = 100.0  # of a time step, at the noisy end
+LARGEST_WEIGHT = 100.0  # of a timestep, at the noisy end
 LEVELS = 255.0  # neighbouring pixel values are 2 / 255 apart in [-1, 1]
 
 

@@ -1,7 +1,7 @@
 """Measures the attributes of a data set on its images: attribute set `landmarks`.
 
-They lie in files beside the shards, so the shards stay as they are, and a set that has grown is measured where it is
-new.
+They are stored in files beside the shards, so the shards do not change, and only the new part of a grown set is
+measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from id3pm.formats.hashing import file_sha256
 
 ATTRIBUTE_SET = "landmarks"
 MIN_SCORE = 0.5
-"""Least certainty of the landmark network; a face below it gets the vector that means "no attributes"."""
+"""Least confidence of the landmark network; a face below it gets the vector that means "no attributes"."""
 
 
 def measure_dataset(folder: Path, workers: int = 1) -> tuple[int, int]:

@@ -15,14 +15,14 @@ SOURCES = {
     "skimage": ("data/astronaut.png", "data/chelsea.png", "data/coffee.png", "data/rocket.jpg"),
     "matplotlib": ("mpl-data/sample_data/*.jpg",),
 }
-"""Files (or patterns) by package, all free of copyright or CC0: colour photographs, large against a training crop."""
+"""Files (or patterns) by package, all free of copyright or CC0: colour photographs, larger than a training crop."""
 SCALES = (1, 2, 3)
 
 
 def packaged_photographs(least_size: int) -> list[NDArray[np.uint8]]:
     """The photographs of the packages that are installed, each at full, half and third size, uint8 [H, W, 3].
 
-    Reduced copies are sharp to the last pixel, as generated images are; photographs at full size seldom are.
+    Reduced copies are sharp to the last pixel, as generated images are; photographs at full size are often not.
 
     Args:
         least_size: Copies with a side shorter than this are left out.

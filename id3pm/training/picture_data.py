@@ -1,4 +1,4 @@
-"""A training set from pictures: crops, and the ID vectors of any FR model of the face room."""
+"""A training set from pictures: crops, and their ID vectors by any FR model."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PictureJob:
 
 @dataclasses.dataclass(frozen=True)
 class PictureReport:
-    """How it went: pictures `kept`, and `skipped` (listed with reasons in skipped.tsv)."""
+    """Numbers of pictures `kept`, and `skipped` (listed with reasons in skipped.tsv)."""
 
     kept: int
     skipped: int
@@ -104,7 +104,7 @@ def _make_shard(job: PictureJob, embedder: Embedder, number: int, indices: range
 def _report_skipped(job: PictureJob, indices: range, skipped: dict[int, str]) -> None:
     """Writes a line for each skipped picture of a shard, in place of those of an earlier run; before the shard itself.
 
-    So the lines and the pictures kept are together as many as there are pictures, whenever a run was interrupted.
+    So every picture is either kept or listed, even after an interruption.
     """
     file = job.folder / SKIPPED_FILE
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
@@ -122,7 +122,7 @@ def _one_line(text: str) -> str:
 def _decoded(
     job: PictureJob, indices: range, skipped: dict[int, str], bar: Any
 ) -> Iterator[dict[int, NDArray[np.uint8]]]:
-    """Pictures by number, in groups that fit into memory; what cannot be decoded goes to `skipped`."""
+    """Pictures by number, in groups that fit into memory; those that cannot be decoded go to `skipped`."""
     group: dict[int, NDArray[np.uint8]] = {}
     for index in indices:
         bar.update()

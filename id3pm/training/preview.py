@@ -100,7 +100,7 @@ def tile(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def save_picture(file: Path, image: NDArray[np.uint8], scale: int) -> None:
-    """A PNG, enlarged `scale` times so that 64 px faces can be judged; it says that a model made it."""
+    """A PNG, enlarged `scale` times so that 64 px faces can be judged; its metadata say that it was generated."""
     picture = Image.fromarray(image)
     picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
     file.write_bytes(encode_png(np.asarray(picture), generated=True))
@@ -108,7 +108,7 @@ def save_picture(file: Path, image: NDArray[np.uint8], scale: int) -> None:
 
 def loss_curve(history: Path, file: Path) -> None:
     """The losses of `history.jsonl` over the steps, on a logarithmic scale."""
-    import matplotlib.figure  # slow to import, and only wanted here
+    import matplotlib.figure  # slow to import, and only needed here
 
     lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout="constrained")

@@ -39,7 +39,7 @@ HISTORY_FILE = "history.jsonl"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """How a sitting goes; of these only `start_from` changes what is learned.
+    """Options of one session; of these only `start_from` changes the result of training.
 
     Attributes:
         data: Folder of the training set.
@@ -54,7 +54,7 @@ class SessionOptions:
         threads: CPU threads of each process; `None` for PyTorch's choice.
         cpu: Train on the CPU even where there is a GPU.
         faces: Face engine folder; for the identity loss and the stream.
-        stream: Train on generated people, none of them twice, instead of the training half of `data`: the seed of
+        stream: Train on generated people that never repeat, instead of the training half of `data`: the seed of
             `id3pm.training.stream.GeneratedPeople`. `data` then gives the held-out faces of the pictures.
     """
 
@@ -100,7 +100,7 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
         data, batches = _stream(config, options, options.stream)
     facts = {"data": data, "hardware": _hardware(accelerator)}
     judge = identity_loss(options.faces, options.data) if config.identity_loss else None
-    # Faces are tilted only where their roll is given; -1, which leaves it free, is next to what means the utmost left.
+    # Faces are tilted only if their roll is given; -1, which leaves it free, is next to the value for furthest left.
     landmarks = LandmarkLoss(resting={"roll": 0.0} if config.tilt else None) if config.landmark_loss else None
     rollouts = None
     if config.rollouts and judge is not None:

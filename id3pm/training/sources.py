@@ -1,6 +1,6 @@
 """Sources of pictures: a folder, webdataset tar files, or parquet tables; numbered, readable at random.
 
-A picture's number is its place in the sorted source, so it stays the same in every run over the same files.
+A picture's number is its position in the sorted source, so it stays the same in every run over the same files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from id3pm.installation import how_to_install
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"})
 OTHER_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".tif", ".tiff"})
-"""Pictures that cannot be read: counted and reported, not passed over."""
+"""Pictures that cannot be read: counted and reported, not ignored."""
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes")
 
 
@@ -32,20 +32,20 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What to call a picture in reports; its `stems` are what metadata files call it."""
+        """Name of a picture in reports; metadata files use its `stems`."""
         ...
 
     def read(self, index: int) -> bytes:
         """The encoded picture.
 
         Raises:
-            ImageError: There is none in this place.
+            ImageError: There is none at this position.
             OSError: It cannot be read.
         """
         ...
 
     def metadata(self, index: int) -> bytes | None:
-        """The JSON file that lies beside the picture, if one does."""
+        """The JSON file beside the picture, if there is one."""
         ...
 
 
@@ -205,7 +205,7 @@ def _metadata(path: PurePosixPath, texts: Mapping[PurePosixPath, Sequence[Place]
 
 
 def stems(name: str) -> tuple[str, ...]:
-    """What files beside a picture may be called: its name without the ending, and its webdataset key.
+    """Possible names of files beside a picture: its name without the ending, and its webdataset key.
 
     `IMG.2023.01.png` -> `IMG.2023.01`, `IMG`; `00042.png` -> `00042`.
     """
@@ -257,7 +257,7 @@ class ParquetSource:
         self._names = [file.name for file in files]
         self._column = column
         self._starts: list[int] = [0, *itertools.accumulate(counts)]
-        # Rows are read in order: the newest row group is all that is worth keeping.
+        # Rows are read in order, so only the newest row group is kept.
         self._group = functools.lru_cache(maxsize=1)(self._read_group)
 
     def __len__(self) -> int:

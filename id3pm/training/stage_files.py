@@ -1,4 +1,4 @@
-"""The JSON that `id3pm convert` takes for a stage; its keys are those of bundle.json."""
+"""The JSON description of a stage for `id3pm convert`, with the keys of bundle.json."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _form(stage: Literal["base", "sr"]) -> str:
 
 
 def _renamed(message: str, stage: Literal["base", "sr"]) -> str:
-    """A message about a `StageConfig` in the words of the file."""
+    """A message about a `StageConfig` with the keys of the file."""
     for name, key in zip(("unet", "diffusion", "sampling"), KEYS[stage], strict=True):
         if message.startswith(f"{name}: "):
             return f"{key}: {message.removeprefix(f'{name}: ')}"

@@ -1,8 +1,8 @@
-"""A stream of generated people beside training: no person twice, none stored, each a function of (seed, number).
+"""A stream of generated people for training: none repeats, none is stored, each is a function of (seed, number).
 
-The pictures are those of `id3pm.training.demo_data`: what the detector accepts of the generator's faces. Person n is
+The pictures are those of `id3pm.training.demo_data`: generated faces that the detector accepts. Person n is
 the first accepted one of the candidates Philox(seed, 256 n), Philox(seed, 256 n + 1), ... So any step can be made by
-itself, and a resumed run goes on with the people that an uninterrupted one would have seen.
+itself, and a resumed run continues with the same people as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from id3pm.training.gan import FaceGenerator
 from id3pm.training.presets import TrainConfig
 
 ATTEMPTS = 256  # candidates for one person; the filter accepts about 0.6 of them
-MEAN_PEOPLE = 64  # the first ones, for the mean vector
+MEAN_PEOPLE = 64  # the first people, for the mean vector
 AHEAD = 6  # steps that are ready before they are needed
 
 
@@ -32,7 +32,7 @@ class GeneratedPeople:
     """The generator, the detector and the FR model, in this process.
 
     Args:
-        seed: Which people. The held-out people of a demo data set are of its seed: choose another one.
+        seed: Seed of the people. The held-out people of a demo data set use its seed: choose another one.
         faces: Face engine folder.
     """
 
@@ -93,7 +93,7 @@ class BatchesAhead:
         self._ahead: Iterator[Batch] | None = None
 
     def at(self, step: int) -> Batch:
-        """See `Batches.at`. Steps in order are made ahead of time; a step out of order starts anew from there."""
+        """See `Batches.at`. Steps in order are made ahead of time; a step out of order restarts the process there."""
         if self._ahead is None or step != self._next:
             loader = DataLoader(
                 self._made,

@@ -23,7 +23,7 @@ __all__ = ["check_keys", "expected_shapes", "read_checkpoint", "read_plain"]
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 AVERAGE_COUNTER = "n_averaged"
-"""What `torch.optim.swa_utils.AveragedModel` adds to the state dict of the network that it averages."""
+"""Key that `torch.optim.swa_utils.AveragedModel` adds to the state dict of the network that it averages."""
 
 
 def read_plain(path: str | os.PathLike[str]) -> Any:
@@ -40,7 +40,7 @@ def read_plain(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {file.name!r}") from None
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
-        # torch's own texts are about its internals, or advise to let the file run its code.
+        # torch's own messages are about its internals, or advise to let the file run its code.
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
                 f"{file.name} holds Python objects ({found[1]}), which only code from the file could restore: it is "
@@ -58,13 +58,13 @@ def read_checkpoint(
 ) -> Arrays:
     """The tensors of a checkpoint as float32 (fp16, bf16 and fp8 are converted).
 
-    The names that wrappers add to every key (`id3pm.unet.keys.WRAPPERS`: DDP, FSDP, `torch.compile`) are taken off.
+    The names that wrappers add to every key (`id3pm.unet.keys.WRAPPERS`: DDP, FSDP, `torch.compile`) are removed.
 
     Args:
         path: The `.pt` file.
         rename: New key prefix by old one, for checkpoints that name a layer otherwise, e.g.
             `{"id_embed.": "identity_embed."}`; a new one may be empty.
-        report: Called with a line for each thing that was taken off.
+        report: Called with a line for each part that was removed.
 
     Raises:
         CheckpointError: The file is missing or damaged, holds anything but tensors of finite numbers, or a prefix of

@@ -1,4 +1,4 @@
-"""The keys of a checkpoint: what wrappers add to them, and whether they are those that an architecture needs."""
+"""The keys of a checkpoint: removes parts that wrappers add, and compares them with those of an architecture."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_field_that_no_request_may_have_is_named(name: str, value: Any, words:
 
 
 def test_an_empty_guidance_interval_is_refused() -> None:
-    with pytest.raises(PageError, match="begin at time step 600, after its end at 500"):
+    with pytest.raises(PageError, match="begin at timestep 600, after its end at 500"):
         changed("fast", guidance_low=600, guidance_high=500)
 
 

@@ -2,7 +2,7 @@
 
 Three questions, asked of the built engine through the loader that the server uses:
 
-1. Forward: the same output at time steps from clean to pure noise, with the condition and with the null vector?
+1. Forward: the same output at timesteps from clean to pure noise, with the condition and with the null vector?
 2. Rows: the same bits for a row, whatever batch and position it is in?
 3. Trajectory: the same image at the end of a whole sampling loop with the same noise, and the same person in it?
 """
@@ -80,7 +80,7 @@ def compare(
 def _compare_forward(
     reference: Engine, engine: Engine, diffusion: DiffusionConfig
 ) -> tuple[list[dict[str, Any]], bool]:
-    """One entry per time step and condition, and whether all batch sizes gave the same bits."""
+    """One entry per timestep and condition, and whether all batch sizes gave the same bits."""
     rows = forward_rows(reference.config, diffusion)
     names, inputs = zip(*rows, strict=True)
     stacked = {name: np.stack([row[name] for row in inputs]) for name in inputs[0]}
