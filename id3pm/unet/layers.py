@@ -19,10 +19,10 @@ MAX_PERIOD = 10_000.0  # longest wavelength of the time embedding (Vaswani et al
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding of timesteps: cosines, then sines, of t * 10000^(-i / (dim // 2)).
+    """Sinusoidal embedding of time steps: cosines, then sines, of t * 10000^(-i / (dim // 2)).
 
     Args:
-        timesteps: [N], integers or floats (fractional where timesteps are rescaled).
+        timesteps: [N], integers or floats (fractional where time steps are rescaled).
         dim: Width of the embedding; an odd one ends in a zero.
 
     Returns:

@@ -50,7 +50,7 @@ def dead_leaves(seed: int, size: int) -> NDArray[np.float32]:
 
 
 def forward_rows(config: UNetConfig, diffusion: DiffusionConfig) -> list[tuple[tuple[float, str], Row]]:
-    """Noised pictures: ((timestep, condition), inputs without batch axis)."""
+    """Noised pictures: ((time step, condition), inputs without batch axis)."""
     schedule = respaced_schedule(diffusion, diffusion.diffusion_steps)
     rows = []
     for number, fraction in enumerate(TIMESTEPS):
