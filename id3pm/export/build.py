@@ -5,12 +5,10 @@
 
 `python export/build_engines.py` is the same in a checkout.
 
-For the 64 px and the super-resolution stage: PyTorch -> fp32 ONNX -> the precision asked for (-> TensorRT), then the
-parity gate (`parity.py`), then
-<repository>/<model>/1/engine/{model.onnx or model.plan, manifest.json}. A stage that misses a threshold prints the
-table, leaves the engine in place as it was, and ends the program with exit code 1. The face models come first:
-they compare the identity of the images.
-Engines that are up to date are left alone.
+For the 64 px and the super-resolution stage: PyTorch -> fp32 ONNX -> the requested precision (-> TensorRT), then the
+parity gate (`id3pm.export.parity`), then <repository>/<model>/1/engine/{model.onnx or model.plan, manifest.json}. If a
+stage misses a threshold, the program prints the table, keeps the old engine and exits with code 1. The face models
+come first, because they compare the identity of the images. Engines that are up to date are not rebuilt.
 """
 
 from __future__ import annotations
@@ -104,7 +102,7 @@ def main(
         sizes = {"base": bundle.base.image_size, "sr": bundle.sr.image_size}
         for file in write_repository(repository, sizes):
             console.print(f"{file}: was edited, kept as it is; delete it to get this version's", soft_wrap=True)
-        if stage in ("face", "all"):  # first: they judge the others
+        if stage in ("face", "all"):  # first: they compare the images of the other engines
             ensure_face_models(console, repository, bundle, face_model)
         for name in STAGES:
             if stage in (name, "all"):
@@ -142,10 +140,10 @@ def default_bundle() -> Path:
 def ensure_engine(
     console: Console, bundle_path: Path, repository: Path, spec: EngineSpec, *, force: bool, allow_unverified: bool
 ) -> None:
-    """Builds, verifies and installs one stage's engine, unless the one in place is what `spec` asks for.
+    """Builds, verifies and installs one stage's engine, unless the one in place fits `spec`.
 
     Raises:
-        ParityError: The engine is not equal to the reference; the one in place was left as it was.
+        ParityError: The engine is not equal to the reference; the one in place was kept.
         Id3pmError: The bundle is damaged, a library is missing, or the engine cannot be built or verified here.
     """
     folder = engine_folder.engine_folder(repository, spec.stage)
@@ -185,7 +183,7 @@ def ensure_engine(
 def build(
     bundle_path: Path, repository: Path, staging: Path, spec: EngineSpec, limits: dict[str, Any], progress: Progress
 ) -> Manifest:
-    """Writes the graph into `staging`; returns its manifest as if it were the engine, parity still to be measured."""
+    """Writes the graph into `staging`; returns its manifest as if it were the engine, without parity."""
     bundle = read_bundle(bundle_path)
     graph = staging / "model.onnx"
     winograd = spec.target == "onnx-cpu" and spec.precision == "fp32"

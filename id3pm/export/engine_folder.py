@@ -1,6 +1,6 @@
-"""An engine's folder: whether it is up to date, and the atomic exchange for a new one.
+"""An engine's folder: whether it is up to date, and its atomic replacement.
 
-Nothing here imports a heavy library: looking is fast.
+This module imports no heavy library, so the check is fast.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ RECIPE_FILES = ("unet/onnx_export.py", "unet/onnx_operators.py", "unet/onnx_modu
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """Everything that decides what an engine is; the fields are those of its `Manifest`.
+    """Everything that determines an engine; the fields are those of its `Manifest`.
 
     Attributes:
         stage: `base` or `sr`.
         target: Runtime.
-        precision: Of weights and matrix work.
+        precision: Precision of weights and matrix products.
         max_batch: Most rows of one call.
         device: `cpu`, `cuda` or a compute capability.
         bundle: Name and hashes of the bundle.
-        versions: Of libraries and of the recipe (a hash of the code that writes the graph).
+        versions: Versions of libraries and of the recipe (a hash of the code that writes the graph).
     """
 
     stage: Stage
@@ -54,17 +54,17 @@ class EngineSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionJob:
-    """What a precision's converter (`targets.Precision.converter`) is given.
+    """Input of a precision's converter (`targets.Precision.converter`).
 
     Its module has `convert(job, report) -> dict[str, Any]`: rewrites `graph` (and the external weights beside it) in
-    place, keeping names and shapes of inputs and outputs and fp32 at both ends, and returns what a reader of the
-    manifest should know about it (`Manifest.conversion`).
+    place, keeping names and shapes of inputs and outputs and fp32 at both ends, and returns its description for the
+    manifest (`Manifest.conversion`).
 
     Attributes:
         graph: The exported fp32 graph, `model.onnx` in a folder of its own.
         bundle: Folder of the bundle.
-        repository: The Triton model repository, in which a face engine may lie.
-        spec: What is built.
+        repository: The Triton model repository, which may have a face engine.
+        spec: The engine to build.
     """
 
     graph: Path
@@ -74,7 +74,7 @@ class ConversionJob:
 
 
 def engine_folder(repository: Path, stage: Stage) -> Path:
-    """Where the stage's Triton model looks for its engine."""
+    """The engine folder of the stage's Triton model."""
     return repository / MODELS[stage] / "1" / "engine"
 
 
@@ -92,7 +92,7 @@ def bundle_reference(path: Path, bundle: Bundle, stage: Stage) -> BundleReferenc
 
 
 def versions(target: Target, precision: str) -> dict[str, str]:
-    """Versions of all that takes part in a build, read from package metadata without importing anything.
+    """Versions of everything used in a build, read from package metadata without importing anything.
 
     Raises:
         MissingExtraError: A library is not installed.
@@ -121,13 +121,13 @@ def _recipe_hash(recipe: list[str]) -> str:
 
 
 def why_stale(folder: Path, spec: EngineSpec, limits: dict[str, Any], *, allow_unverified: bool) -> str | None:
-    """Why the engine in a folder is not what `spec` asks for; `None` if it is, and is intact and verified.
+    """The reason why the engine in a folder does not fit `spec`; `None` if it fits, is intact and verified.
 
     Args:
         folder: The engine folder.
-        spec: What is wanted.
-        limits: The thresholds that its parity must have been held to.
-        allow_unverified: An engine whose parity was not measured counts, too.
+        spec: The wanted engine.
+        limits: The thresholds of its parity gate.
+        allow_unverified: Accept an engine without measured parity.
     """
     try:
         manifest = read_manifest(folder)
@@ -150,7 +150,7 @@ def why_stale(folder: Path, spec: EngineSpec, limits: dict[str, Any], *, allow_u
 
 @contextlib.contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, to build in; gone afterwards unless `install` has moved it.
+    """An empty folder beside `folder`, to build in; it is removed afterwards unless `install` has moved it.
 
     Raises:
         OSError: The repository cannot be written.
@@ -164,7 +164,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 
 def install(staging: Path, folder: Path) -> None:
-    """Puts a finished engine in the place of the old one, which comes back if that fails."""
+    """Replaces the old engine by a finished one; on failure the old one is restored."""
     staging.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
     if not folder.exists():
         staging.rename(folder)

@@ -1,7 +1,7 @@
 """The files of a Triton model repository, written from the package: configurations and `model.py`, no engines.
 
-A file that is written says so in its first line, with a hash of the rest. So an older version's file is renewed, and
-one that was edited (deploy/README.md says which settings are for editing) is left alone.
+The first line of a written file has a hash of the rest. So an older version's file is renewed, and a file that was
+edited (deploy/README.md lists the settings for that) is kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_repository(repository: Path, sizes: Mapping[str, int] | None = None) -
             files for 64 and 256 px.
 
     Returns:
-        Files that differ from the package's and were left alone, because they were edited.
+        Files that differ from the package's and were kept, because they were edited.
     """
     kept = []
     for name, text in repository_files(sizes or SIZES):
@@ -44,7 +44,7 @@ def write_repository(repository: Path, sizes: Mapping[str, int] | None = None) -
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_marked(text), encoding="utf-8")
     for model in MODELS:
-        (repository / model / "1").mkdir(parents=True, exist_ok=True)  # Triton wants it, even of an ensemble
+        (repository / model / "1").mkdir(parents=True, exist_ok=True)  # Triton requires it, even for an ensemble
     return kept
 
 
@@ -61,7 +61,7 @@ def _marked(text: str) -> str:
 
 
 def _is_edited(found: str, text: str) -> bool:
-    """Whether a file is neither as some version wrote it, nor a bare copy of this one's."""
+    """Whether a file was edited: it is neither the output of any version, nor a copy of this version's file."""
     marked = _MARKED.match(found)
     if marked is None:
         return found != text

@@ -21,13 +21,13 @@ TENSORRT_MODULES = ("tensorrt_rtx", "tensorrt")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Precision:
-    """How a graph of one precision comes about.
+    """How a graph of one precision is made.
 
     Attributes:
         converter: Module of `id3pm.export` whose `convert(job, report)` rewrites the exported fp32 graph; `None` where
-            the exported graph is what is built. It is imported when it is used.
+            the exported graph is used unchanged. It is imported on use.
         recipe: Files of this folder that decide what the converter writes; part of the engine's recipe hash.
-        why_not: `None` if it can be built, else why not.
+        why_not: The reason why it cannot be built; `None` if it can.
     """
 
     converter: str | None = None
@@ -37,12 +37,12 @@ class Precision:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetInfo:
-    """What is known about a target.
+    """Properties of a target.
 
     Attributes:
         file: Name of the engine file.
-        device: What `load_engine` runs it on.
-        precisions: Every precision that has a name here, available or not.
+        device: The device for `load_engine`.
+        precisions: Every precision by name, available or not.
     """
 
     file: str
@@ -116,13 +116,13 @@ def runtime(target: str, precision: str) -> Target:
 
 
 def require_available(target: Target, precision: str, gpu: str | None) -> str:
-    """Refuses what cannot be built, before any work is done.
+    """Refuses a combination that cannot be built, before any work is done.
 
     Returns:
         The device to build for: `cpu`, `cuda`, or the compute capability that `gpu` names.
 
     Raises:
-        EngineError: The combination is not available; the message says why and what is.
+        EngineError: The combination is not available; the message says why, and lists the available ones.
     """
     reason = TARGETS[target].precisions[precision].why_not
     if reason is not None:

@@ -79,7 +79,7 @@ def samples(pictures: Sequence[tuple[str, str]], chosen: str | None) -> str:
 def person_card(person: Person | None) -> str:
     """The chosen person, as the detector found them."""
     if person is None:
-        return '<div class="id-person id-nobody">No person is chosen yet.</div>'
+        return '<div class="id-person id-empty">No person is chosen yet.</div>'
     faces = "One face found" if person.faces == 1 else f"{person.faces} faces found; the largest is taken"
     return (
         f'<div class="id-person"><img src="{data_uri(person.face)}" alt="the detected face"><div>'

@@ -1,1 +1,1 @@
-"""Face-recognition models as ONNX, with a manifest that says how faces are prepared."""
+"""Face-recognition models as ONNX, with a manifest of their preprocessing."""

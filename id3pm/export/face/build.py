@@ -7,9 +7,8 @@
     id3pm build-faces --model onnx:PATH.json                 # any ONNX file, by a description
 
 `python export/face_models.py` is the same in a checkout. docs/face_models.md says where the weights are. Nothing is
-downloaded. A folder that is up to date is left alone. Graphs
-that were rewritten or exported are compared with their originals; a difference leaves the old folder as it was and
-exits non-zero.
+downloaded. A folder that is up to date is not rebuilt. Graphs that were rewritten or exported are compared with their
+originals. If they differ, the old folder is kept and the exit code is not 0.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def build_face_models(repository: Path, model: str = "sface") -> tuple[Path, boo
 
     Raises:
         EngineMissingError: The source files are not there.
-        EngineError: They are not what they should be.
+        EngineError: They are damaged or of another kind.
         CheckpointError: The same, of a PyTorch checkpoint.
         ParityError: A rewritten graph differs from the original.
         MissingExtraError: A package that is needed is not installed.
@@ -80,14 +79,14 @@ def _run_once(folder: Path) -> None:
     """Runs the whole face stage, from the files' check to the ID vector, on a sample picture.
 
     Raises:
-        EngineError: It cannot be run; the message has the runtime's reason.
+        EngineError: It cannot be run; the message has the reason of the runtime.
     """
     stage = FaceStage.load(folder, threads=None)
     picture = decode_photo(PHOTOGRAPH.read_bytes())
     height, width = picture.shape[:2]
     try:
         (faces,) = stage.detect(picture[None])
-        # A detector that sees no face in this picture may be a made-up one; the FR model is run all the same.
+        # A stand-in detector may find no face in this picture; the FR model is run anyway.
         face = faces[0] if len(faces) else np.array([0, 0, width, height, *_LANDMARKS * width, 1], np.float32)
         stage.encode([picture], [face])
     except Id3pmError:
@@ -107,7 +106,7 @@ def find_source(model: str) -> FaceSource:
 
 
 def vectors_of(model: str) -> str:
-    """What bundles and manifests call the ID vectors of a model that is named as `build_face_models` takes it.
+    """The `id_vector_model` of a model name that `build_face_models` takes.
 
     Raises:
         EngineError: No such kind of model, or the description of an ONNX file breaks a rule.

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _ALLOWED = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor"), ("torch", "Size")}
 _COUNTERS = ".num_batches_tracked"
-"""Of batch norms; older checkpoints have none, and inference needs none."""
+"""Counter of batch norms; older checkpoints lack it, and inference does not need it."""
 
 
 class _Inert:
-    """What stands for every object that is not a tensor: nothing is imported or run for it."""
+    """Placeholder for every object that is not a tensor: nothing is imported or run for it."""
 
     def __new__(cls, *args: object, **kwargs: object) -> _Inert:
         return super().__new__(cls)
@@ -62,8 +62,8 @@ def _load(file: Any, **kwargs: Any) -> Any:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by key: those under `state_dict` where there is one.
 
-    Training runs store configurations, optimisers and callbacks beside the weights. Such objects are passed over, never
-    imported: a file from a stranger cannot run code.
+    Training runs store configurations, optimisers and callbacks beside the weights. Such objects are skipped, never
+    imported, so an untrusted file cannot run code.
 
     Raises:
         CheckpointError: The file is missing, damaged, or has no state dict.
@@ -78,7 +78,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     reader = types.SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="inert")
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
-    except Exception as error:  # pickle's machine fails in as many ways as there are damaged files
+    except Exception as error:  # pickle raises many classes of errors on damaged files
         size = path.stat().st_size
         raise CheckpointError(
             f"{path.name} ({size} bytes) is no PyTorch checkpoint, or is damaged: copy it again"
@@ -93,8 +93,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], prefix: str, 
     """Gives a network its weights, and refuses if they are not exactly those that it has.
 
     Args:
-        network: Gets the weights.
-        state: Of `read_state_dict`. `module.` before every key, which data parallelism puts there, is dropped.
+        network: The network.
+        state: From `read_state_dict`. `module.` before every key, which data parallelism puts there, is dropped.
         prefix: Where keys begin with it, they are the network's (without it), and others belong to something else.
         unused: Prefixes of keys that belong to the training head.
 

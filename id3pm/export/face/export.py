@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 PARITY_LIMIT = 2e-5
-"""Largest allowed difference from the original: fp32 rounding in another order (seen: 3e-6)."""
+"""Largest allowed difference from the original: fp32 rounding in another order (measured: 3e-6)."""
 INPUT = "input"  # as face_trace.py calls it
 
 
 def export_network(
     network: nn.Module, path: Path, size: tuple[int, int], outputs: Sequence[str], any_size: bool = False
 ) -> None:
-    """Writes a network with one picture as input, and refuses what does not compute the same as the module.
+    """Writes a network with one picture as input, and checks that the graph computes the same as the module.
 
     Args:
         network: In evaluation mode; takes float32 [N, 3, H, W].

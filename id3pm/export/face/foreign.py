@@ -1,4 +1,4 @@
-"""Foreign ONNX files as the face stage runs them: one file, float32 in."""
+"""Converts foreign ONNX files for the face stage: one file, float32 input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from id3pm.errors import EngineError, EngineMissingError
 from id3pm.export.face.export import import_onnx
 
 MOST_BYTES = 2**31 - 1
-"""Largest ONNX file with its weights inside: protobuf has no larger messages."""
+"""Largest ONNX file with its weights inside, the limit of protobuf messages."""
 
 
 def outside_files(network: Path) -> tuple[Path, ...]:
@@ -77,7 +77,7 @@ def _is_float32(value: Any, model: Any) -> bool:
 
 
 def _cast_input(model: Any, value: Any, name: str) -> None:
-    """Makes an input float32, and a Cast of it what the network had."""
+    """Makes an input float32, followed by a Cast to the type that the network has."""
     onnx = import_onnx()
     kinds = onnx.TensorProto
     kind = value.type.tensor_type.elem_type

@@ -9,10 +9,10 @@ import numpy as np
 
 
 def fold_constants(model: Any) -> None:
-    """Replaces every node that has only constant inputs by its value, and drops what nothing uses.
+    """Replaces every node that has only constant inputs by its value, and drops unused ones.
 
     Block-quantised weights (DequantizeLinear and Reshape over int8 constants) become plain fp32. The values are those
-    that the quantised graph computes with; onnxruntime would compute them anew in every run (SFace 37 instead of 29 ms
+    that the quantised graph computes with; onnxruntime would compute them again in every run (SFace 37 instead of 29 ms
     a face), and refuses YuNet's outright.
     """
     import onnx
@@ -64,7 +64,7 @@ def rewrite_prelu(model: Any) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
     for node in graph.node:
-        if node.op_type != "PRelu" or len(constants[node.input[1]].dims) < 3:  # those behind matrices are cheap
+        if node.op_type != "PRelu" or len(constants[node.input[1]].dims) < 3:  # those after matrix products are cheap
             nodes.append(node)
             continue
         source, output = node.input[0], node.output[0]
@@ -87,7 +87,8 @@ def rewrite_prelu(model: Any) -> None:
 def set_interface(model: Any, inputs: Mapping[str, Sequence[int | str]]) -> None:
     """Keeps only the named inputs, with these dimensions; the first axis of every output becomes `N`.
 
-    The exporter listed weights as inputs too, with which onnxruntime folds nothing. Shapes of intermediate values are
+    The exporter listed weights as inputs too, with which onnxruntime does not fold constants. Shapes of intermediate
+    values are
     dropped: they were those of one picture of one size.
     """
     graph = model.graph

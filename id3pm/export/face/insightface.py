@@ -1,4 +1,4 @@
-"""insightface model packs for the face engine folder: `--model insightface:PATH`, their files as they are."""
+"""insightface model packs for the face engine folder, unchanged: `--model insightface:PATH`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from id3pm.formats.hashing import file_sha256
 
 INSIGHTFACE = "insightface:"
 RECIPE = 1
-"""Version of what manifests say; the files are taken as they are."""
+"""Version of the manifests; the files are not changed."""
 DETECTION_SIZE = 640
-"""Side in pixels of what the detector sees: the default of insightface's `FaceAnalysis.prepare` up to version 1.0."""
+"""Side in pixels of the detector's input: the default of insightface's `FaceAnalysis.prepare` up to version 1.0."""
 PREPROCESSING = Preprocessing(mean=127.5, std=127.5, antialias=False)
 DEVIATIONS = (
     "detection: at 640x640 alone, as insightface up to 1.0; later ones, without a det_size, look at 128x128 too and "
@@ -55,7 +55,7 @@ def vectors_of(pack: Path) -> str:
 
 
 def _pack_files(pack: Path) -> tuple[Path, Path]:
-    """Detector and recogniser of an insightface model pack, told apart by their inputs and outputs."""
+    """Detector and recogniser of an insightface model pack, distinguished by their inputs and outputs."""
     if not pack.is_dir():
         raise EngineMissingError(
             f"there is no folder {pack}: download the model pack {pack.name} from insightface's releases and unpack it "
@@ -96,7 +96,8 @@ def _build(files: Sequence[Path], folder: Path, source_sha256: str) -> FaceManif
     for file in files:
         copy_network(file, folder / file.name)
     encoder = _load(files[1])
-    # As insightface decides: old exports from MXNet begin with (x - 127.5) / 128 inside the graph, others want it done.
+    # As insightface decides: old exports from MXNet begin with (x - 127.5) / 128 inside the graph, others need it done
+    # before.
     normalises = {"Sub", "Mul"} <= {node.op_type for node in encoder.node[:8]}
     return FaceManifest(
         id_vector_model=vectors_of(files[0].parent),

@@ -1,6 +1,6 @@
 """Any ONNX FR model, by a small JSON file: `--model onnx:PATH.json`.
 
-The file says what `OnnxModel` says; a key that it does not know is an error. docs/face_models.md has an example.
+The file has the fields of `OnnxModel`; an unknown key is an error. docs/face_models.md has an example.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class OnnxModel:
 
     Attributes:
         name: Of the ID vectors, which bundles call `onnx:NAME`: letters, digits, `.`, `_` and `-`.
-        file: The ONNX file, beside the JSON file; one input [N or 1, 3, H, W], one output [N, D]. Weights may lie in
+        file: The ONNX file, beside the JSON file; one input [N or 1, 3, H, W], one output [N, D]. Weights may be in
             other files of its folder.
         detector: `mtcnn`, or `yunet`, which finds landmarks of the same five kinds but no boxes that `box` could take.
-        preprocessing: See `id3pm.face.preprocessing.Preprocessing`; what is left out takes its default.
+        preprocessing: See `id3pm.face.preprocessing.Preprocessing`; missing keys take their defaults.
         licence: Licence of the weights.
-        source: Where they come from.
+        source: Origin of the weights.
     """
 
     name: str

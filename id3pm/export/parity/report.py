@@ -9,7 +9,7 @@ from id3pm.engines.manifest import Parity
 
 
 def misses(parity: Parity) -> list[str]:
-    """What exceeds the thresholds, in words; empty if the engine passed. NaN never passes."""
+    """The missed thresholds, in words; empty if the engine passed. NaN never passes."""
     found = []
     limit = parity.thresholds["relative_error"]
     worst = _worst([row["relative_error"] for row in parity.forward])
@@ -28,7 +28,7 @@ def misses(parity: Parity) -> list[str]:
 
 
 def table(title: str, parity: Parity) -> Table:
-    """The measurements beside their limits, for a terminal."""
+    """The measurements and their limits as a table for a terminal."""
     limits = parity.thresholds
     grid = Table("comparison", "max abs error", "relative error", "limit", "", title=title, title_justify="left")
     for row in parity.forward:

@@ -11,13 +11,13 @@ from id3pm.engines.manifest import CPU_TARGETS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """What the gate accepts.
+    """Limits of the gate.
 
     Attributes:
         relative_error: Largest L2 error of a row's output, relative to its L2 norm.
         psnr_db: Lowest PSNR of a final image, in dB.
         identity_cosine: Lowest cosine similarity of the ID vectors of a final 64 px image and the reference's.
-        batch_invariant: Whether rows must be bit-identical in every batch, or it is merely recorded if they are.
+        batch_invariant: Whether rows must be bit-identical in every batch, or only recorded whether they are.
     """
 
     relative_error: float

@@ -1,8 +1,8 @@
 """Emulates a half-precision graph on a CPU: fp32 arithmetic, every result rounded to half.
 
 onnxruntime's CPU provider runs fp16 graphs in fp32 and drops the casts between two operators: nothing is rounded and
-nothing overflows, so it proves nothing. Here every operator of the graph stays, computes in fp32 on operands that are
-exact in half precision, and its result is rounded: what tensor cores do, which accumulate in fp32. GPUs that fuse
+nothing overflows, so it proves nothing. Here every operator is kept, computes in fp32 on operands that are exact in
+half precision, and its result is rounded, as on tensor cores, which accumulate in fp32. GPUs that fuse
 operators round less often, so the errors measured here are not too small.
 """
 
@@ -17,7 +17,7 @@ from id3pm.export.unet.onnx_export import save
 
 
 def evaluable(graph: Path, folder: Path, precision: str) -> tuple[Path, str]:
-    """A graph that onnxruntime's CPU provider evaluates as `precision` means it.
+    """A graph that onnxruntime's CPU provider evaluates with the rounding of `precision`.
 
     Args:
         graph: The graph an engine is built from.

@@ -38,7 +38,7 @@ def _tower(inside: int, *layers: tuple[int, Kernel, Kernel]) -> nn.Module:
 
 
 def _stack(layers: Iterable[nn.Module]) -> nn.Module:
-    """One layer as itself, several as a sequence: what decides whether a key has an index."""
+    """One layer as itself, several as a sequence: so keys have an index only for several."""
     modules = list(layers)
     return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
 
@@ -125,7 +125,7 @@ def _mixed_7a() -> nn.Module:
 
 
 class InceptionResnetV1(nn.Module):
-    """160x160 RGB crops to ID vectors. The training head (`logits`) is no part of it.
+    """160x160 RGB crops to ID vectors. The training head (`logits`) is not part of it.
 
     Args:
         units: Residual blocks of each size; the published weights have the default.

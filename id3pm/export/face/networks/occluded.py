@@ -16,7 +16,7 @@ FEATURES = 512 * 7 * 6
 GRID = 5
 """`p5` in the name of the published weights: occlusions are rectangles of a 5x5 grid."""
 PATTERNS = (GRID * (GRID + 1) // 2) ** 2 + 1
-"""All rectangles of the grid, and none: what the training head tells apart."""
+"""Classes of the training head: all rectangles of the grid, and none."""
 
 
 class ImprovedResidual(nn.Module):
