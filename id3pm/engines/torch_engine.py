@@ -1,18 +1,29 @@
-"""The fp32 PyTorch U-Net of a bundle as an engine: the reference of the parity gate."""
+"""The PyTorch U-Net of a bundle as an engine: in fp32 on the CPU the reference of the parity gate; on a GPU a peer.
+
+On a GPU inputs and output stay there, and every batch bucket is one CUDA graph.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from id3pm.engines.arrays import HOST
-from id3pm.engines.inputs import EngineInputs, FloatArray, assert_inputs
+from id3pm.engines.arrays import HOST, Array, Arrays
+from id3pm.engines.buckets import batch_buckets, bucket_of
+from id3pm.engines.inputs import EngineInputs, assert_inputs, input_shapes
 from id3pm.errors import MissingExtraError
 from id3pm.formats.bundle import Stage, load_weights, read_bundle
 from id3pm.installation import how_to_install
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TorchPrecision = Literal["fp32", "fp16", "bf16"]
+
 
 class TorchEngine:
-    """An `Engine` over a bundle's weights in eager PyTorch, on the CPU by default."""
+    """An `Engine` over a bundle's weights in PyTorch, on the CPU by default."""
 
     def __init__(
         self,
@@ -21,6 +32,8 @@ class TorchEngine:
         max_batch: int = 16,
         device: str = "cpu",
         image_size: int | None = None,
+        precision: TorchPrecision = "fp32",
+        arrays: Arrays | None = None,
     ) -> None:
         """Builds the U-Net of one stage.
 
@@ -31,6 +44,8 @@ class TorchEngine:
             device: A torch device.
             image_size: Run the convolutional network at another size than it is deployed with, in pixels; see
                 `UNetConfig.at_size`.
+            precision: Of the convolutions between the first layers and the last; see `UNet.convert`.
+            arrays: Where inputs and output live; `None`: in host memory for the CPU, else on the device.
 
         Raises:
             MissingExtraError: torch is not installed.
@@ -40,32 +55,73 @@ class TorchEngine:
         try:
             import torch
 
+            from id3pm.engines.torch_arrays import TorchArrays
             from id3pm.unet.model import load_unet
         except ImportError as error:
             raise MissingExtraError(f"torch is not installed; run: {how_to_install('export')}") from error
         description = read_bundle(bundle)
         config = description.base if stage == "base" else description.sr
         self.config = config if image_size is None else config.at_size(image_size)
-        self.arrays = HOST
         self.max_batch = max_batch
-        self.description = f"torch {torch.__version__} {device} fp32"
+        self.arrays: Arrays = arrays or (HOST if device == "cpu" else TorchArrays(device))
+        self.description = f"torch {torch.__version__} {device} {precision}"
         self._torch = torch
-        self._device = device
-        self._unet = load_unet(self.config, load_weights(bundle, stage)).to(device)
+        self._device = torch.device(device)
+        unet = load_unet(self.config, load_weights(bundle, stage)).to(self._device)
+        half = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        if half is not None:
+            unet.convert(half)
+        if self._device.type == "cuda":
+            unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._unet = unet
+        self._graphs: dict[int, Callable[[dict[str, Tensor]], Tensor]] = {}
+        if self._device.type == "cuda":
+            with torch.inference_mode():
+                for rows in batch_buckets(max_batch):
+                    self._graphs[rows] = self._record(rows)
 
     @property
     def parameters(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self._unet.parameters())
 
-    def run(self, inputs: EngineInputs) -> FloatArray:
+    def run(self, inputs: EngineInputs) -> Array:
         """Evaluates the U-Net; see `Engine.run`."""
-        assert_inputs(self.config, self.max_batch, inputs)
+        rows = assert_inputs(self.config, self.max_batch, inputs)
         with self._torch.inference_mode():
-            tensors = {name: self._torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
-            output: FloatArray = self._unet(**tensors).float().cpu().contiguous().numpy()
-        return output
+            if self.arrays is HOST:
+                tensors = {name: self._torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
+                return self._unet(**tensors).float().cpu().contiguous().numpy()
+            if not self._graphs:
+                return self._unet(**inputs).float().contiguous()
+            return self._graphs[bucket_of(rows, list(self._graphs))](inputs)
+
+    def _record(self, rows: int) -> Callable[[dict[str, Any]], Any]:
+        """One batch size as a CUDA graph; what it has beyond a call's rows computes on left-overs."""
+        torch = self._torch
+        given = {
+            name: torch.zeros(shape, device=self._device) for name, shape in input_shapes(self.config, rows).items()
+        }
+        aside = torch.cuda.Stream(self._device)
+        aside.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # the first runs choose kernels and allocate
+                self._unet(**given)
+        torch.cuda.current_stream(self._device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._unet(**given).float().contiguous()
+
+        def replay(inputs: dict[str, Any]) -> Any:
+            used = inputs["x"].shape[0]
+            for name, array in inputs.items():
+                given[name][:used].copy_(array)
+            graph.replay()
+            return output[:used].clone()
+
+        return replay
 
     def close(self) -> None:
         """Drops the weights."""
+        self._graphs.clear()
         del self._unet

@@ -50,6 +50,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = gradient_checkpointing
+        self.dtype = torch.float32
         emb_channels = 4 * config.num_channels
         self.time_embed = embedding_mlp(config.num_channels, emb_channels)
         self.identity_embed = None if config.identity_dim is None else embedding_mlp(config.identity_dim, emb_channels)
@@ -132,7 +133,7 @@ class UNet(nn.Module):
             emb = emb + self.identity_embed(identity)
         if self.attribute_embed is not None:
             emb = emb + self.attribute_embed(attributes)
-        h = self._with_low_res(x, low_res)
+        h = self._with_low_res(x, low_res).to(self.dtype)
         skips = []
         for block in self.input_blocks:
             h = self._run(block, h, emb)
@@ -140,7 +141,21 @@ class UNet(nn.Module):
         h = self._run(self.middle_block, h, emb)
         for block in self.output_blocks:
             h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out(h)  # type: ignore[no-any-return]
+        return self.out(h.float())  # type: ignore[no-any-return]
+
+    def convert(self, dtype: torch.dtype) -> None:
+        """Keeps the convolutions between the embeddings and the last layer in half precision, as `use_fp16` does.
+
+        Norms, embeddings and the last convolution stay in fp32, as guided-diffusion's `convert_module_to_f16` has it.
+
+        Args:
+            dtype: `torch.float16` or `torch.bfloat16`.
+        """
+        self.dtype = dtype
+        for part in (self.input_blocks, self.middle_block, self.output_blocks):
+            for module in part.modules():
+                if isinstance(module, nn.Conv1d | nn.Conv2d):
+                    module.to(dtype)
 
     def _with_low_res(self, x: Tensor, low_res: Tensor | None) -> Tensor:
         """The input of the first convolution: x_t, beside it the low-resolution image at the same size."""

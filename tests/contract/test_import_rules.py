@@ -59,7 +59,7 @@ ALLOWED = {
 HEAVY = {
     "torch": (
         "id3pm/unet",
-        "id3pm/engines/torch_engine.py",
+        "id3pm/engines/torch_",
         "id3pm/training",
         "id3pm/evaluation",
         "id3pm/export",

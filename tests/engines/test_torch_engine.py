@@ -10,7 +10,8 @@ import torch
 from tiny_bundle import write_tiny_bundle
 
 from id3pm.engines.inputs import input_shapes
-from id3pm.engines.torch_engine import TorchEngine
+from id3pm.engines.torch_arrays import TorchArrays
+from id3pm.engines.torch_engine import TorchEngine, TorchPrecision
 from id3pm.errors import BundleError, MissingExtraError
 from id3pm.formats.bundle import Stage
 
@@ -52,3 +53,29 @@ def test_network_runs_at_another_size(bundle_folder: Path) -> None:
     inputs = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(engine.config, 2).items()}
     assert inputs["low_res"].shape == (2, 3, 8, 8)
     assert engine.run(inputs).shape == (2, engine.config.out_channels, 16, 16)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("fp16", 2e-2), ("bf16", 2e-1)])
+def test_half_precision_keeps_embeddings_norms_and_the_last_layer(
+    bundle_folder: Path, precision: TorchPrecision, error: float
+) -> None:
+    exact, engine = TorchEngine(bundle_folder, "base"), TorchEngine(bundle_folder, "base", precision=precision)
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.standard_normal(s, dtype=np.float32) for name, s in input_shapes(engine.config, 2).items()}
+    expected, output = exact.run(inputs), engine.run(inputs)
+    assert output.dtype == np.float32
+    assert 0 < np.abs(output - expected).max() / np.abs(expected).max() < error
+    kinds = {(type(m).__name__, p.dtype) for m in engine._unet.modules() for p in m.parameters(recurse=False)}
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    assert ("Conv2d", half) in kinds
+    assert {dtype for name, dtype in kinds if not name.startswith("Conv")} == {torch.float32}
+    assert engine._unet.out[-1].weight.dtype == torch.float32
+
+
+def test_copies_of_torch_arrays_on_the_cpu_are_what_was_given() -> None:
+    arrays = TorchArrays("cpu")
+    memory = arrays.host((2, 3))
+    memory[...] = 7.0
+    tensor = arrays.from_host(memory)
+    np.testing.assert_array_equal(arrays.to_host(tensor * 2)(), np.full((2, 3), 14.0))
+    assert arrays.ahead == 0, "calls on the CPU wait for their result"

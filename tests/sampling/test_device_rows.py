@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_engines
 from fake_engine import CONFIG, DIFFUSION, POISON, FakeEngine, Inbox, request, wait_until
 from strict_engine import HostEngine, StrictEngine
+from tiny_bundle import write_tiny_bundle
 
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
+from id3pm.engines.arrays import HOST
+from id3pm.engines.inputs import input_shapes
+from id3pm.engines.torch_arrays import TorchArrays
+from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import CancelledError, EngineError
+from id3pm.formats.bundle import Stage
 from id3pm.sampling.request import SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 
@@ -23,7 +31,15 @@ KINDS = [
     SamplingOptions(sampler="ddpm", steps=3, guidance_scale=1.0),
     SamplingOptions(sampler="dpmpp_2m", steps=4, guidance_scale=1.0, dynamic_threshold=0.5),
 ]
+IMAGE_INPUTS = ("x", "timesteps")
 UPSAMPLER = dataclasses.replace(CONFIG, identity_dim=None, image_size=16, low_res_size=8)
+
+
+@pytest.fixture(scope="module")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(folder)
+    return folder
 
 
 def images(engine: FakeEngine, requests: list[SampleRequest], stage: int, max_rows: int) -> list[np.ndarray]:
@@ -197,3 +213,29 @@ def test_no_thread_outlives_its_scheduler() -> None:
     before = set(threading.enumerate())
     images(StrictEngine(), [request(str(n), seed=n) for n in range(4)], STAGE_BASE, 4)
     wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+@pytest.mark.parametrize("stage", ["base", "sr"])
+def test_rows_that_live_in_torch_give_the_images_of_rows_in_numpy(tiny_bundle: Path, stage: Stage) -> None:
+    images = []
+    for arrays in (HOST, TorchArrays("cpu")):
+        engine = TorchEngine(tiny_bundle, stage, arrays=arrays)
+        scheduler, inbox = StepScheduler(engine, tiny_engines.BASE_DIFFUSION, 0, max_rows=3), Inbox()
+        for seed, sampler in enumerate(("ddpm", "ddim", "dpmpp_2m")):
+            shapes = {name: shape[1:] for name, shape in input_shapes(engine.config, 1).items()}
+            conditional = "identity" in shapes
+            options = SamplingOptions(
+                sampler=sampler,  # type: ignore[arg-type]
+                steps=3 + seed,
+                guidance_scale=2.0 if conditional else 1.0,
+                dynamic_threshold=0.9 * (seed == 1),
+            )
+            rng = np.random.default_rng(seed)
+            given = {
+                n: rng.uniform(-1, 1, s).astype(np.float32) for n, s in shapes.items() if n not in ("x", "timesteps")
+            }
+            request = SampleRequest(id=str(seed), seed=seed, options=options, **given)
+            scheduler.submit(request, inbox.receiver(str(seed)))
+        images.append(np.stack([inbox.sample(str(seed)).image for seed in range(3)]).astype(int))
+        assert scheduler.close()
+    assert np.abs(images[0] - images[1]).max() <= 1, "the last bits of exp and tanh differ"
