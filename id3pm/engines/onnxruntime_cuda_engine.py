@@ -57,8 +57,7 @@ class OnnxRuntimeCudaEngine:
             # A graph with a single node that CUDA has no kernel for cannot be recorded; it may still run.
             plain = provider_options(device_index, cuda_graphs=False)
             self._session = open_session(ort, path, self.config, options, PROVIDER, plain)
-            self.description += " without CUDA graphs"
-            logger.warning("%s: %s", self.description, error.__cause__ or error)
+            logger.warning("%s without CUDA graphs: %s", self.description, error.__cause__ or error)
         self._buckets = bind_buckets(ort, self._session, self.config, self.max_batch, "cuda", device_index)
         for bucket in self._buckets.values():
             bucket.execute()

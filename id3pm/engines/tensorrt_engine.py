@@ -105,8 +105,7 @@ class TensorRTEngine:
                 self._graphs[rows] = self._record(context)
         except EngineError as error:
             self._drop_graphs()
-            self.description += " without CUDA graphs"
-            logger.warning("%s: %s", self.description, error)
+            logger.warning("%s without CUDA graphs: %s", self.description, error)
 
     def _record(self, context: Any) -> Any:
         self._cuda.begin_capture()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 
 import numpy as np
 
@@ -135,7 +134,9 @@ def warm_up(engine: Engine, max_rows: int) -> CostModel:
 
 
 def _call_s(engine: Engine, rows: int) -> float:
-    inputs = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(engine.config, rows).items()}
-    start = time.perf_counter()
+    arrays, shapes = engine.arrays, input_shapes(engine.config, rows)
+    inputs = {name: arrays.from_host(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+    timer = arrays.timer()
     engine.run(inputs)
-    return time.perf_counter() - start
+    timer.stop()
+    return timer.seconds()

@@ -11,8 +11,8 @@ import pytest
 from fake_engine import DIFFUSION, PLAIN, FakeEngine
 
 from id3pm.diffusion.samplers import plan
+from id3pm.engines import arrays
 from id3pm.engines.inputs import EngineInputs, FloatArray
-from id3pm.sampling import cost
 from id3pm.sampling.cost import FIRST_GUESS_S, CostModel, warm_up
 
 
@@ -79,7 +79,7 @@ class Clocked(FakeEngine):
 
 def test_warm_up_gives_a_first_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Clocked(max_batch=8)
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: engine.now))
+    monkeypatch.setattr(arrays, "time", SimpleNamespace(perf_counter=lambda: engine.now))
     model = warm_up(engine, max_rows=16)
     assert engine.calls == [1, 1, 8]
     assert model.step_s(4) == pytest.approx(0.5)
@@ -87,7 +87,7 @@ def test_warm_up_gives_a_first_guess(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_warm_up_of_a_slow_engine_stays_short(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, ticks = FakeEngine(), itertools.count()
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    monkeypatch.setattr(arrays, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
     model = warm_up(engine, max_rows=16)
     assert engine.calls == [1, 1]
     assert model.step_s(16) == pytest.approx(16.0)

@@ -194,6 +194,21 @@ def test_an_engine_runs_where_it_was_built_for(kind: str, device_id: str, target
     assert model_args.device_of(args, target) == device
 
 
+@pytest.mark.parametrize(
+    ("group", "count"),
+    [({"kind": "KIND_GPU", "count": 1, "gpus": [0, 1]}, 2), ({"kind": "KIND_CPU", "count": 3, "gpus": []}, 3)],
+)
+def test_a_second_instance_of_a_stage_is_refused(group: dict[str, object], count: int) -> None:
+    args = {"model_name": "denoiser_64", "model_config": json.dumps({"instance_group": [group]})}
+    with pytest.raises(ConfigError, match=f"denoiser_64 would have {count} instances.*CUDA_VISIBLE_DEVICES"):
+        model_args.require_one_instance(args)
+
+
+@pytest.mark.parametrize("group", [{"kind": "KIND_GPU", "count": 1, "gpus": [1]}, {"kind": "KIND_CPU", "count": 1}])
+def test_one_instance_is_served(group: dict[str, object]) -> None:
+    model_args.require_one_instance({"model_name": "x", "model_config": json.dumps({"instance_group": [group]})})
+
+
 def wanting_deadline(**more: Any) -> StandInRequest:
     request = good(rows=2, **more)
     request.wanted = ["image_64", "deadline_64"]

@@ -28,6 +28,23 @@ def device_of(args: Mapping[str, str], target: str) -> str:
     return f"cuda:{args['model_instance_device_id'] if args['model_instance_kind'] == 'GPU' else 0}"
 
 
+def require_one_instance(args: Mapping[str, str]) -> None:
+    """Refuses a second instance of a stage: cancel, progress and supervision would reach one of the two only.
+
+    Triton makes an instance for each GPU that it sees.
+
+    Raises:
+        ConfigError: The model has more than one instance.
+    """
+    groups = json.loads(args["model_config"]).get("instance_group", [])
+    count = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", []))) for group in groups)
+    if count > 1:
+        raise ConfigError(
+            f"{args['model_name']} would have {count} instances, and a control request reaches only one of them; run "
+            "one server per GPU, each with its own CUDA_VISIBLE_DEVICES"
+        )
+
+
 def threads() -> int | None:
     """CPU threads per engine, from the environment; `None` (unset) is all cores.
 

@@ -30,7 +30,7 @@ from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
 from id3pm.serving.models.long_poll import LongPolls, Watch
 from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
-from id3pm.serving.models.model_args import compute_lock, device_of, parameter, threads
+from id3pm.serving.models.model_args import compute_lock, device_of, parameter, require_one_instance, threads
 from id3pm.serving.models.request_registry import Outcome, PendingRows, RegisteredRequest, RequestRegistry, content_of
 from id3pm.serving.models.seeds import drawn_seed
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
@@ -77,6 +77,7 @@ class StageModel(abc.ABC):
         self._pb = pb
         self._log = log_to_triton(pb)
         limit_strings(pb)
+        require_one_instance(args)
         folder = Path(args["model_repository"]) / args["model_version"] / "engine"
         self.manifest = read_manifest(folder)
         if self.manifest.stage != self.stage:
