@@ -1,4 +1,4 @@
-"""The coefficients of one step of a mixed batch, where its rows live: one copy to the device for all of them."""
+"""The coefficients of one step of a mixed batch, on the device of its rows: one copy for all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Subset:
     Attributes:
         rows: Their numbers, on the host, [K].
         total: Rows of the batch.
-        index: Their numbers where the batch lives, [K]; not read where the subset is the whole batch.
+        index: Their numbers on the device of the batch, [K]; not read where the subset is the whole batch.
         merge: For every row of the batch its place in the batch followed by the subset, [N]; as `index`.
     """
 
@@ -76,7 +76,7 @@ class Thresholds:
     Attributes:
         subset: The rows that are thresholded.
         places: (lower, upper, weight) of each, on the host.
-        lower: Where the batch lives, integers [K].
+        lower: Integers [K], on the device of the batch.
         upper: The same.
         weight: float32 [K, 1].
     """
@@ -161,7 +161,7 @@ class _Pack:
 
 
 def columns(rows: RowCoefficients, elements: int, copy: Copy) -> Columns:
-    """The coefficients of a step where its rows live.
+    """The coefficients of a step on the device of its rows.
 
     Args:
         rows: The coefficients on the host.

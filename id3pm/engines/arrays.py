@@ -1,4 +1,4 @@
-"""Where an engine's rows live: host memory for CPU engines, device memory for the others.
+"""The memory of an engine's rows: host memory for CPU engines, device memory for the others.
 
 The sampler's arithmetic is written over the array API standard and runs wherever its arrays are. What crosses between
 host and device goes through the methods here.

@@ -25,7 +25,7 @@ class Engine(Protocol):
     Attributes:
         config: The architecture, which says what `run` takes and returns.
         max_batch: Most rows of one call.
-        arrays: Where its inputs and its output live.
+        arrays: Memory of its inputs and its output.
         description: Runtime, version and precision, for receipts and logs.
     """
 

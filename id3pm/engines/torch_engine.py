@@ -45,7 +45,7 @@ class TorchEngine:
             image_size: Run the convolutional network at another size than it is deployed with, in pixels; see
                 `UNetConfig.at_size`.
             precision: Of the convolutions between the first layers and the last; see `UNet.convert`.
-            arrays: Where inputs and output live; `None`: in host memory for the CPU, else on the device.
+            arrays: Memory of inputs and output; `None`: in host memory for the CPU, else on the device.
 
         Raises:
             MissingExtraError: torch is not installed.

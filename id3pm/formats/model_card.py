@@ -152,7 +152,7 @@ def _data(card: Mapping[str, Any]) -> list[str]:
             source = about.get("source", about.get("kind", "not recorded"))
             rows.append((_SIZES[stage], str(source), f"{data.get('images', 0):,}", f"{about.get('image_size', '')} px"))
     if not rows:
-        return [f"{TO_DO} `bundle.json` does not know what the networks were trained on."]
+        return [f"{TO_DO} `bundle.json` does not say what the networks were trained on."]
     return _table(("", "source", "faces", "size"), rows)
 
 
@@ -176,7 +176,7 @@ def _training(card: Mapping[str, Any]) -> list[str]:
                 )
             )
     if not rows:
-        return [f"{TO_DO} `bundle.json` does not know how the networks were trained."]
+        return [f"{TO_DO} `bundle.json` does not say how the networks were trained."]
     return _table(("", "images seen", "batch", "learning rate", "weights", "departs from the paper in"), rows)
 
 
@@ -189,7 +189,7 @@ def _compute(card: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"- {_SIZES[stage]}: {last} took {found['training_seconds'] / 3600:.1f} h on {found['hardware']}"
             )
-    return lines or [f"{TO_DO} `bundle.json` does not know how long the training took, and on what."]
+    return lines or [f"{TO_DO} `bundle.json` does not say how long the training took, and on what."]
 
 
 def _figures(card: Mapping[str, Any]) -> list[str]:

@@ -151,7 +151,7 @@ class Run:
             assert tile.result is not None
             tile.likeness = await self._likeness(tile.result, tile.vector)
         except asyncio.CancelledError:
-            pass  # by `stop`, or because the page was left: the stream has told the service
+            pass  # by `stop`, or because the page was closed: the stream has cancelled the request
         except Exception as error:  # one picture's failure is shown in its place, the others go on
             tile.notice = kindly(error)
         finally:

@@ -25,7 +25,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class Visits:
-    """The histories by the names that browsers gave their visits. A browser that knows a name sees its pictures.
+    """The histories by the names that browsers gave their visits. A browser with that name can see its pictures.
 
     Args:
         clock: Seconds that never go back.

@@ -87,7 +87,7 @@ class RowBatch:
         """Makes these the active rows. Others that were active pause, and go on from there when selected again."""
         wanted = {id(row) for row in rows}
         for place, row in enumerate(self.rows):
-            if id(row) not in wanted and not row.answered:  # copies: the stack would live as long as a part of it
+            if id(row) not in wanted and not row.answered:  # copies: a view would keep the whole stack in memory
                 xp = array_namespace(self._x)
                 x, x0 = (xp.asarray(stack[place, ...], copy=True) for stack in (self._x, self._x0))
                 row.paused = (x, x0)

@@ -30,7 +30,7 @@ class DifferentiableGraph(nn.Module):
         model: An ONNX file with one input and one output.
 
     Raises:
-        EngineError: The graph has an operator (or a form of one) that `OPERATORS` does not know.
+        EngineError: The graph has an operator (or a form of one) that is not in `OPERATORS`.
     """
 
     def __init__(self, model: Path) -> None:

@@ -43,7 +43,7 @@ class HybridLoss(nn.Module):
         super().__init__()
         self.learn_sigma = learn_sigma
         self.steps = diffusion.diffusion_steps
-        # The U-Net is told t * 1000 / T where the configuration asks for it, as guided-diffusion's `_scale_timesteps`.
+        # The U-Net gets t * 1000 / T if the configuration says so, as guided-diffusion's `_scale_timesteps`.
         self.timestep_scale = 1000.0 / self.steps if diffusion.rescale_timesteps else 1.0
         schedule = respaced_schedule(diffusion, diffusion.diffusion_steps)
         snr = schedule.alphas_cumprod / (1.0 - schedule.alphas_cumprod)
@@ -76,7 +76,7 @@ class HybridLoss(nn.Module):
         return self.get_buffer("sqrt_alphas_cumprod")[t] ** 2
 
     def timesteps(self, t: Tensor) -> Tensor:
-        """What the U-Net is told, float32 [N]."""
+        """The timestep input of the U-Net, float32 [N]."""
         return t.float() * self.timestep_scale
 
     def forward(self, output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:

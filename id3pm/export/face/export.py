@@ -36,7 +36,7 @@ def export_network(
 
     Raises:
         MissingExtraError: onnx is not installed.
-        EngineError: The network has a layer that the exporter does not know.
+        EngineError: The network has a layer that the exporter does not support.
         ParityError: The graph's outputs differ from the module's.
     """
     onnx = import_onnx()
