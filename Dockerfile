@@ -4,7 +4,7 @@
 #   docker build -t id3pm --build-arg RUNTIME=onnxruntime-gpu .   # or onnxruntime, openvino, tensorrt==10.11.0.33
 #   docker run --rm --init --gpus all --shm-size=256m -p 127.0.0.1:8000-8002:8000-8002 id3pm
 #
-# Everybody who reaches the published ports may use the service. To publish them to others, give callers tokens (and TLS):
+# All clients that reach the published ports may use the service. To publish them to others, give callers tokens (and TLS):
 #   docker run ... -v $PWD/tokens.toml:/tokens.toml:ro -p 8000-8001:8000-8001 id3pm --tokens /tokens.toml
 #
 # Written against the documentation of the base image (Ubuntu 24.04, Python 3.12); not built by our CI, which has no Docker.
@@ -13,7 +13,7 @@ FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}
 
 # What runs the engines; openvino for those of --precision bf16 and int8 on a CPU. A TensorRT plan loads only in the version that built it: name that one.
 ARG RUNTIME=onnxruntime
-# The base image's Python belongs to Ubuntu; in a container, nobody else needs it.
+# The base image's Python belongs to Ubuntu; in a container, nothing else needs it.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /opt/id3pm
@@ -39,5 +39,5 @@ HEALTHCHECK --start-period=5m --interval=10s --timeout=5s \
 # Docker's SIGTERM must leave time for work in flight: docker stop --time 75. The base image's own entry point chooses the
 # CUDA libraries that suit the driver, then becomes the command. With TLS, give --health-cmd a probe of your own.
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "id3pm", "serve", "--host", "0.0.0.0"]
-# Inside the container all addresses are the container's: what is published, and to whom, is decided outside.
+# Inside the container all addresses are the container's: what is published, and for which clients, is decided outside.
 CMD ["--insecure"]

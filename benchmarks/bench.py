@@ -1,4 +1,4 @@
-"""`make bench`: sampling speed of our engines and their peers, side by side in one run, each in a process of its own.
+"""`make bench`: sampling speed of our engines and of PyTorch and diffusers, each in a process of its own.
 
     python benchmarks/bench.py                    # the demo bundle, an 18 M-parameter network, presets, Triton
     python benchmarks/bench.py --full-size        # and the paper's base network: 10 GB of memory

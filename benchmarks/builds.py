@@ -1,4 +1,4 @@
-"""Our engines: every target and precision of `id3pm.export.targets` that this CPU runs, built and proven."""
+"""Builds our engines: every target and precision of `id3pm.export.targets` that this CPU runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs that lie on their side, stand on their head or show a tilted face: which ID vectors come of them?
+"""ID vectors of turned and tilted photographs, compared with those of the upright ones.
 
     python benchmarks/face_turns.py                 # the portraits of the demo and a photograph, at 24 tilts
     python benchmarks/face_turns.py --faces 200     # GAN faces besides, unfiltered, at six tilts

@@ -1,4 +1,4 @@
-"""`id3pm`: what goes wrong is one line on stderr and an exit status, never a traceback."""
+"""`id3pm`: an error is one line on stderr and an exit status, never a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model repository whose engines can be told to be slow or to fail; production has no such hook."""
+"""A model repository with engines that can be made slow or failing, for fault tests only."""
 
 from __future__ import annotations
 

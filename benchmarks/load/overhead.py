@@ -1,4 +1,4 @@
-"""Cost of serving: images a second beside the same engines in process, steps after a cancel, memory of the server."""
+"""Cost of serving: images a second against the same engines in process, steps after a cancel, memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Asks a Prometheus every query of id3pm.json: is it valid, and does it find anything?
+"""Sends every query of id3pm.json to a Prometheus; reports invalid queries and empty panels.
 
     python deploy/grafana/check_dashboard.py http://localhost:9090
 
-For an operator whose panels are empty. A panel of what has not happened, such as errors, is empty on a healthy server.
+Use it to find the cause of empty panels. A panel of events that have not happened, such as errors, is empty on a
+healthy server.
 The exit status is 1 where a query is refused.
 """
 

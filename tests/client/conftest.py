@@ -1,4 +1,4 @@
-"""A server that never leaves the process: one script of answers, spoken to by both clients through their transports."""
+"""An in-process server with scripted answers, for both clients through their transports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of calls whose client is closed, before them or under them; for both clients."""
+"""Calls of a client that is closed before or during them; for both clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way to a server: proxies, ports that speak something else, and event loops one after the other."""
+"""Connections to a server: proxies, ports of other protocols, and consecutive event loops."""
 
 from __future__ import annotations
 

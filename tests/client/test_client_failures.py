@@ -1,4 +1,4 @@
-"""Retries, deadlines, cancellation: what both clients promise when things go wrong."""
+"""Retries, deadlines and cancellation of both clients."""
 
 from __future__ import annotations
 

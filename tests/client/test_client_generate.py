@@ -1,4 +1,4 @@
-"""What `generate` sends, and what its answers become; for both clients."""
+"""Requests and results of `generate`; for both clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's ID-vector space; that its numbers are the library's is tests/contract's business."""
+"""The client's ID-vector space; tests/contract compares its numbers with the library's."""
 
 from __future__ import annotations
 

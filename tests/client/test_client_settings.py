@@ -1,4 +1,4 @@
-"""Settings of a client, and its end."""
+"""Settings and closing of a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream yields, asks for and stops; for both clients."""
+"""Events, requests and cancellation of a stream; for both clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cut that nobody announces ends a call long before its deadline."""
+"""A connection that dies without notice ends a call long before its deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the project itself sends stays on this machine, so no proxy of the environment may stand between."""
+"""Local connections of the project use no proxy of the environment."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_output_is_the_torch_modules_but_for_rounding_at_every_time_step(engine:
         expected = tiny_engines.random_unet(engine.config)(**tensors).numpy()
     assert output.dtype == np.float32 and output.flags.c_contiguous
     errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(output, expected, strict=True)]
-    assert 1e-4 < max(errors) < 1.5e-2  # a time step rounded to bf16 alone costs more than this
+    assert 1e-4 < max(errors) < 1.5e-2  # a timestep rounded to bf16 alone costs more than this
 
 
 @needs_bf16

@@ -72,7 +72,7 @@ def condition_shapes(config: UNetConfig) -> dict[str, tuple[int, ...]]:
 
 
 def inputs(config: UNetConfig, batch: int = BATCH) -> dict[str, np.ndarray]:
-    """x_t, fractional time steps and what else the network takes; the last of several rows has the null conditions."""
+    """x_t, fractional timesteps and what else the network takes; the last of several rows has the null conditions."""
     size = config.image_size
     arrays = {
         "x": 2 * uniform("x", (batch, 3, size, size)),

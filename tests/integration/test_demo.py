@@ -1,4 +1,4 @@
-"""The README's first command on the shipped bundle: real weights, real engines, a portrait of nobody, a real server."""
+"""The README's first command on the shipped bundle: real weights, engines and server, and a synthetic portrait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: previews, downloads, replays, kind errors, and a Stop that reaches the server."""
+"""The page in a real browser: previews, downloads, replays, error messages, and Stop."""
 
 from __future__ import annotations
 

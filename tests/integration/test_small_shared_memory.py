@@ -1,4 +1,4 @@
-"""With a small /dev/shm, as containers have, a photograph that finds no room in it is told to come back."""
+"""With a small /dev/shm, as in containers, a photograph without room in it gets a retry hint."""
 
 from __future__ import annotations
 

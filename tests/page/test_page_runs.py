@@ -1,4 +1,4 @@
-"""Runs, their history and the app_state, with a service that never leaves the process."""
+"""Runs, their history and the app_state, with an in-process service."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A device that is not the CPU's: `array-api-strict` raises where anything sneaks through the host.
 
-Copies are counted. Nothing computes before somebody waits for it, as on a GPU.
+Copies are counted. Nothing computes before its result is read, as on a GPU.
 """
 
 from __future__ import annotations

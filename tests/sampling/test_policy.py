@@ -1,4 +1,4 @@
-"""The scheduling policy in numbers, without threads: a machine whose steps take one second is played through."""
+"""The scheduling policy without threads, on a simulated machine with steps of one second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promise: equal requests give bit-identical images in any company, on a real U-Net under onnxruntime."""
+"""Equal requests give bit-identical images in any batch, on a real U-Net under onnxruntime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage model between stand-ins."""
+"""A stage model with stand-ins for Triton and the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thread that works is told from one that waits, whatever it is busy with."""
+"""Liveness: a working thread is distinguished from a hung one."""
 
 from __future__ import annotations
 

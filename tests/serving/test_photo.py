@@ -1,4 +1,4 @@
-"""Photographs as they travel: bytes, and the many spellings of base64."""
+"""Photographs on the wire: bytes, and the variants of base64."""
 
 from __future__ import annotations
 

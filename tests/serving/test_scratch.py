@@ -1,4 +1,4 @@
-"""Folders of servers that were killed are removed, and no others."""
+"""Folders of killed servers are removed, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How options travel: as tensors or parameters, checked against one table."""
+"""Options on the wire: as tensors or parameters, checked against one table."""
 
 from __future__ import annotations
 

@@ -12,12 +12,13 @@ _EVERY_S = 10.0
 
 
 class Bar:
-    """A progress bar: redrawn in place on a terminal; elsewhere, in a log say, a line now and then. Thread-safe.
+    """A progress bar: redrawn in place on a terminal; elsewhere, such as in a log, a line from time to time.
+    Thread-safe.
 
         [###############---------------] 4/8 images, 2.1/s, 2 s left; step 12/50 of denoiser_64
 
     Args:
-        total: What there is to do, in `unit`; 0 where there is nothing to count, and `unit` is all that is shown.
+        total: Amount of work in `unit`; 0 if there is nothing to count, and only `unit` is shown.
         unit: Word for it, in the plural.
         file: Where to write, or `None` for stderr.
     """
@@ -52,14 +53,14 @@ class Bar:
             self._ended = over
 
     def note(self, text: str) -> None:
-        """Shows a text behind the numbers: what is waited for, or how far the next one is."""
+        """Shows a text after the numbers: the reason for waiting, or the progress of the next one."""
         with self._lock:
             self._note = text
             self._draw(urgent=bool(text) and not self._noted)
             self._noted = text
 
     def clear(self) -> None:
-        """Takes the line away, so that something else can be written."""
+        """Clears the line, so that other text can be written."""
         with self._lock:
             if self._width:
                 self._file.write(f"\r{' ' * self._width}\r")

@@ -19,7 +19,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Security:
-    """What all servers of a client have in common.
+    """Security settings of all servers of a client.
 
     Attributes:
         ssl: Encrypt the connection.
@@ -60,11 +60,11 @@ class Security:
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
-    """One server and how to talk to it.
+    """Address and security of one server.
 
     Attributes:
         url: `host:port` of its gRPC endpoint.
-        security: What goes for all servers of a client.
+        security: Settings of all servers of a client.
     """
 
     url: str = DEFAULT_URL
@@ -89,7 +89,7 @@ class Connection:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What is sent with every request; gRPC wants lower-case names."""
+        """Metadata of every request; gRPC requires lower-case names."""
         headers = {name.lower(): value for name, value in self.security.headers.items()}
         if self.security.token is not None:
             headers["authorization"] = f"Bearer {self.security.token}"
@@ -112,7 +112,7 @@ def as_urls(value: object) -> list[str]:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether what is sent to `host:port` stays on this machine."""
+    """Whether `host:port` is on this machine."""
     host = url.rpartition(":")[0].strip("[]")
     if host == "localhost" or url.startswith(UNIX):
         return True

@@ -17,7 +17,7 @@ _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
 def is_local(url: str) -> bool:
-    """Whether a server is on this machine, where no proxy can lead."""
+    """Whether a server is on this machine, which no proxy can reach."""
     host = _host(url)
     if is_loopback(url) or host.endswith(".localhost"):
         return True
@@ -27,7 +27,7 @@ def is_local(url: str) -> bool:
 
 
 def proxy_note(url: str) -> str:
-    """For messages about a server that cannot be reached: the proxy that gRPC takes to it; empty without one.
+    """Text for messages about an unreachable server: the proxy that gRPC uses for it; empty without one.
 
     Args:
         url: `host:port` of the server's gRPC endpoint.

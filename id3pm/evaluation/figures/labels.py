@@ -1,4 +1,4 @@
-"""Labels measured on generated faces: from their pixels, or from dense landmarks where those are installed."""
+"""Labels measured on generated faces: from their pixels, or from dense landmarks if those are installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from id3pm.face.measures import measure as measure_landmarks
 
 Floats = NDArray[np.float64]
 MIN_SCORE = 0.5
-"""Least certainty of the landmark network that a face is one."""
+"""Least confidence of the landmark network."""
 UNITS = {field.name: field.unit or "share of the range seen" for field in fields_of("landmarks")}
 
 
@@ -24,7 +24,7 @@ class Labels:
     """Measures labels by the names that directions have.
 
     Args:
-        names: What will be asked for; the landmark network is loaded only if one of them needs it.
+        names: The labels that will be used; the landmark network is loaded only if one of them needs it.
         threads: CPU threads; `None` for all cores.
     """
 
@@ -39,7 +39,7 @@ class Labels:
         self.names = (*LABELS, *wanted)
 
     def text(self, name: str) -> str:
-        """What a label is, with its unit."""
+        """Description of a label, with its unit."""
         return LABELS[name].text if name in LABELS else f"{name.replace('_', ' ')}, {UNITS[name]}"
 
     def measure(self, images: NDArray[np.uint8], detections: NDArray[np.floating[Any]]) -> dict[str, Floats]:

@@ -1,4 +1,4 @@
-"""What the sampling presets cost and what they change: speed, identity, and agreement with `paper`."""
+"""Comparison of the sampling presets: speed, identity, and agreement with `paper`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Robustness of a face-recognition model, seen through its ID vectors: `id3pm analyse` (paper, section 5)."""
+"""Robustness of a face-recognition model, measured through its ID vectors: `id3pm analyse` (paper, section 5)."""

@@ -76,7 +76,7 @@ VARIANTS: Mapping[str, Mapping[str, Make]] = MappingProxyType(
 
 STYLE = "style"
 ORIGINAL, PHOTOGRAPHS, MEAN = "original", "photographs", "mean"
-"""Families that are not made: the portrait itself, other photographs of the person, the mean of all ID vectors."""
+"""Families that are not generated: the portrait itself, other photographs of the person, the mean of all ID vectors."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,8 +85,8 @@ class Picture:
 
     Attributes:
         family: One of `VARIANTS`, or `ORIGINAL`, `PHOTOGRAPHS`, `MEAN`.
-        label: What was done.
-        image: uint8 [SIZE, SIZE, 3]; `None` for the mean, of which there is no picture.
+        label: Name of the change.
+        image: uint8 [SIZE, SIZE, 3]; `None` for the mean, which has no picture.
     """
 
     family: str

@@ -1,8 +1,8 @@
 """Pose and expression by warping: approximations that need no second photograph.
 
-A pose is the rotation of a relief over the picture, a smooth head with a nose on it, seen from straight ahead. What
-turns into view does not exist in the picture, and what turns out of view is squeezed instead of hidden, so rotations
-stay within 30 degrees. An expression moves mouth and brows. Photographs of the same person show the real thing.
+A pose is the rotation of a relief over the picture, a smooth head with a nose on it, seen from straight ahead. Parts
+that turn into view are missing in the picture, and parts that turn out of view are squeezed instead of hidden, so
+rotations stay within 30 degrees. An expression moves mouth and brows. Real poses need photographs of the same person.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from id3pm.evaluation.robustness.portrait import SIZE, Floats, Pixels, Portrait
 
 Field = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Where something goes: face coordinates [..., 2] -> how far it moves, in face coordinates [..., 2]."""
+"""Displacement field: face coordinates [..., 2] -> displacement in face coordinates [..., 2]."""
 
 ROUNDS = 20  # of the inversion; each leaves at most 9/10 of the error, most of them far less
 HEAD, HEAD_WIDTH, HEAD_HEIGHT, HEAD_MIDDLE = 1.1, 0.85, 1.25, 0.45

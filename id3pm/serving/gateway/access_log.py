@@ -26,7 +26,7 @@ STDERR = "-"
 
 @dataclasses.dataclass
 class Entry:
-    """What is known of a request so far."""
+    """Known facts about a request."""
 
     transport: str
     method: str
@@ -42,7 +42,7 @@ _current: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("entry",
 
 
 def note(*, caller: str = "", model: str = "", id: str = "", bytes_in: int = 0) -> None:
-    """Adds what was learned about the request that this task answers."""
+    """Adds facts about the request that this task answers."""
     entry = _current.get()
     if entry is not None:
         entry.caller, entry.id = caller or entry.caller, id or entry.id
@@ -51,7 +51,7 @@ def note(*, caller: str = "", model: str = "", id: str = "", bytes_in: int = 0) 
 
 
 class _Raising(logging.Handler):
-    """Raises what goes wrong, instead of printing it on stderr."""
+    """Raises errors instead of printing them on stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         """See `logging.Handler`."""
@@ -71,12 +71,12 @@ class _File(_Raising, logging.handlers.WatchedFileHandler):
 class AccessLog:
     """Writes the access log.
 
-    A line that cannot be written is dropped and counted: neither a full disk nor a folder that has gone hurts the
-    request that it tells of.
+    A line that cannot be written is dropped and counted: neither a full disk nor a missing folder fails the
+    request.
 
     Args:
-        file: Where to: a path, `STDERR`, or `None` for no log. A file that was moved away is opened anew.
-        counters: Count what is dropped.
+        file: A path, `STDERR`, or `None` for no log. A file that was moved away is opened anew.
+        counters: Count dropped lines.
 
     Raises:
         ConfigError: The file cannot be opened.
@@ -100,7 +100,7 @@ class AccessLog:
         return entry
 
     def end(self, entry: Entry, outcome: str) -> None:
-        """Writes an entry, unless nothing was asked for: probes of health and metrics that went well.
+        """Writes an entry, except for successful probes of health and metrics.
 
         Args:
             entry: See `begin`.

@@ -17,7 +17,7 @@ from id3pm.serving.launcher.health import Health
 
 
 class GatewayContext:
-    """What belongs to the gateway's event loop.
+    """The objects of the gateway's event loop.
 
     Attributes:
         counters: Metrics.
@@ -28,7 +28,7 @@ class GatewayContext:
         streams: Open gRPC streams.
 
     Args:
-        options: See there.
+        options: Options of the gateway.
         health: Of the Triton process.
     """
 
@@ -48,8 +48,8 @@ class GatewayContext:
         Args:
             request: A checked one.
             origin: Where it comes from.
-            metadata: What is sent along.
-            held: Gets what the request occupies until its answer is written; see `InFlight.run`.
+            metadata: Metadata to send.
+            held: Exit stack of the request's resources until its answer is written; see `InFlight.run`.
 
         Raises:
             RefusedError: No new work is taken, too much is in flight, or Triton or the model answered with an error.

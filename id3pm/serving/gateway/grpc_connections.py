@@ -1,4 +1,4 @@
-"""Connections of the gRPC port, which the library accepts by itself: found among the file descriptors."""
+"""Connections of the gRPC port, found among the file descriptors, because the library accepts them itself."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LOOK_S = 0.25
 
 
 class GrpcConnections:
-    """Keeps a port's connections within `Connections`, some times a second.
+    """Keeps a port's connections within `Connections`, several times a second.
 
-    Between two looks the library's own limit holds, which refuses the latest connection.
+    Between two checks the library's own limit holds, which refuses the latest connection.
 
     Args:
         port: The port.
@@ -32,14 +32,14 @@ class GrpcConnections:
         self._known: dict[tuple[int, int], Connection | None] = {}  # by descriptor and inode; None is another socket
 
     async def run(self) -> None:
-        """Looks until it is cancelled."""
+        """Checks until it is cancelled."""
         while True:
-            with contextlib.suppress(OSError):  # no descriptor left to look with, so the next look may find one
+            with contextlib.suppress(OSError):  # no free descriptor for the check; the next one may have one
                 self.look()
             await asyncio.sleep(_LOOK_S)
 
     def look(self) -> None:
-        """Counts what is new, and forgets what is closed."""
+        """Counts new connections, and forgets closed ones."""
         found: set[tuple[int, int]] = set()
         for name in os.listdir(_DESCRIPTORS):
             with contextlib.suppress(OSError):  # closed meanwhile

@@ -15,7 +15,7 @@ from id3pm.serving.launcher.health import Health
 
 SERVICE = "grpc.health.v1.Health"
 LIVE = "live"
-"""The name under which a liveness probe asks: served as long as the process runs."""
+"""Service name for a liveness probe: served as long as the process runs."""
 UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
 NAMES = f"services are empty (all), {LIVE}, {', '.join(MODELS)}"
 _LOOK_S = 0.25
@@ -58,7 +58,7 @@ def status_of(service: str, health: Health) -> int:
 
     Args:
         service: Empty or Triton's service for the whole, the name of a model, or `LIVE`.
-        health: What is known of Triton.
+        health: Health of Triton.
     """
     if service == LIVE:
         return SERVING

@@ -1,4 +1,4 @@
-"""The gateway's metrics, behind Triton's."""
+"""The gateway's metrics, which are appended to Triton's."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ class Tls:
     key: Path
 
     def context(self) -> ssl.SSLContext:
-        """For HTTP.
+        """The TLS context for HTTP.
 
         Raises:
-            ConfigError: The files are no certificate with its key, or the key is encrypted.
+            ConfigError: The files are not a certificate with its key, or the key is encrypted.
         """
 
-        def pass_phrase() -> str:  # asked only where one is needed; without this, OpenSSL asks the terminal
+        def pass_phrase() -> str:  # for an encrypted key; else OpenSSL would prompt on the terminal
             raise ConfigError("--tls-key is encrypted: give one without a pass phrase")
 
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -44,14 +44,14 @@ class Tls:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GatewayOptions:
-    """What an operator decides.
+    """Options of the operator.
 
     Attributes:
         max_body: Bytes of a request body or gRPC message.
         max_bodies: Bytes of all bodies in flight.
         body_s: Seconds for a body to arrive.
-        write_s: Seconds for a caller to take what it is sent.
-        access: Who may send what.
+        write_s: Seconds for a caller to read its answer.
+        access: Callers and the data that each may send.
         tls: Certificate and key for HTTP and gRPC, or `None` for plain text.
         allow_origins: Origins of web pages that browsers let send requests; `*` is all.
         access_log: File of the access log, `-` for stderr, or `None` for none.
@@ -67,7 +67,7 @@ class GatewayOptions:
     access_log: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises `ConfigError` where a number has no meaning."""
+        """Raises `ConfigError` for a number outside its range."""
         for name, least, most in (
             ("max_body", 1024, 2**31 - 1),  # gRPC counts in 32 bits
             ("max_bodies", 1024, 2**40),

@@ -1,4 +1,4 @@
-"""The protocol of the gRPC port as a descriptor set, for tools that ask servers for it by reflection, as grpcurl does.
+"""The protocol of the gRPC port as a descriptor set, for tools such as grpcurl, because the server has no reflection.
 
 `python -m id3pm.serving.gateway.protoset > id3pm.protoset` writes it.
 """

@@ -1,1 +1,1 @@
-"""Starts a Triton server, checks its health, ends it."""
+"""Starts, supervises and stops a Triton server."""

@@ -1,4 +1,4 @@
-"""Processes: a server that ends with its parent, the end of those left over, and what /proc says of any."""
+"""Processes: a server that ends with its parent, the end of left-over servers, and facts from /proc."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def end_orphans() -> list[int]:
     """Kills the servers whose launcher is gone, and removes their shared memory.
 
     The guard of a server does this too; it may have been killed with the launcher. Servers of another PID namespace, as
-    of a container, are left to those inside: their launchers' process ids mean nothing here.
+    of a container, are not touched: process ids of their launchers are not valid here.
 
     Returns:
         The process ids.
@@ -85,7 +85,7 @@ def _is_orphan(process: Path) -> bool:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process exists and is more than an entry that waits for its parent."""
+    """Whether a process exists and is not a zombie."""
     return _status(pid)[:1] not in ([], ["Z"], ["X"])
 
 
@@ -100,7 +100,7 @@ def children(pid: int) -> dict[int, list[str]]:
 
 
 def started(pid: int) -> str:
-    """When a process started, in the kernel's ticks: with the process id it names one process for ever."""
+    """When a process started, in the kernel's ticks: together with the process id it identifies one process."""
     return (_status(pid)[19:20] or [""])[0]
 
 
@@ -108,5 +108,5 @@ def _status(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the program's name: the state is the first; empty where it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):  # anything else says nothing of the process
+    except (FileNotFoundError, ProcessLookupError):  # other errors say nothing about the process
         return []

@@ -14,7 +14,7 @@ _PREFIX = "triton_python_backend_shm_region_"
 def regions_of(pid: int) -> set[str]:
     """Names of the regions that a process maps; empty where it has ended, or is another user's."""
     try:
-        maps = Path(f"/proc/{pid}/maps").read_bytes()  # paths of any bytes, which other users choose
+        maps = Path(f"/proc/{pid}/maps").read_bytes()  # paths may have any bytes; other users choose them
     except OSError:
         return set()
     names = {line.rpartition(b"/")[2].partition(b" ")[0].decode(errors="replace") for line in maps.splitlines()}
@@ -22,7 +22,7 @@ def regions_of(pid: int) -> set[str]:
 
 
 def remove_regions(names: Iterable[str], folder: Path = SHARED_MEMORY) -> None:
-    """Removes regions, if they are still there; those who map them keep what they have."""
+    """Removes regions, if they still exist; processes that map them keep their content."""
     for name in names:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             (folder / name).unlink()

@@ -60,12 +60,12 @@ def threads() -> int | None:
 
 
 def compute_lock(target: str, stage: int, stages: int) -> ComputeLock:
-    """The lock that a stage shares with the others on a CPU, where the launcher named a file for it.
+    """The lock that a stage shares with the others on a CPU, if the launcher named a file for it.
 
-    Where there is no space for the file the stages serve without it: slower for short requests, not wrong.
+    If there is no space for the file, the stages run without it: slower for short requests, but correct.
 
     Args:
-        target: What the engine was built for.
+        target: Target of the engine.
         stage: Number of the stage, from 0.
         stages: How many there are.
     """

@@ -11,9 +11,9 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 Job = Callable[[], object]
 LEAST_S = 0.005
-"""Time of a processor that is taken for work: more than a thread needs for looking at a clock now and then."""
+"""Processor time that counts as work: more than a thread uses to read a clock now and then."""
 LONGEST_PART_S = 20.0
-"""Time of a processor that one part of the work may take: what takes longer is taken to turn in circles."""
+"""Most processor time of one part of the work: a longer part counts as an endless loop."""
 
 
 class Worker:
@@ -33,7 +33,7 @@ class Worker:
         self._thread.start()
 
     def put(self, job: Job) -> None:
-        """Adds a job. What it raises is logged, and the next one is done."""
+        """Adds a job. Its exceptions are logged, and the next job runs."""
         with self._lock:
             if not self._waiting:
                 self._since = time.monotonic()
@@ -58,7 +58,7 @@ class Worker:
             self._since = time.monotonic()
 
     def close(self, timeout_s: float = 30.0) -> bool:
-        """Does what there is, then ends the thread; false where that takes longer than `timeout_s` seconds."""
+        """Finishes all jobs, then ends the thread; false if that takes longer than `timeout_s` seconds."""
         self._jobs.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -76,10 +76,10 @@ class Worker:
 
 
 class Liveness:
-    """Signs of life of one thread: those it gives itself, and the time of a processor that it gets.
+    """Liveness of one thread: its own signals, and the processor time that it gets.
 
-    A large photograph is decoded within a few calls. How long they last depends on who else wants the processors, so
-    their duration alone says nothing; but who works gets time of a processor, and who hangs gets none.
+    A large photograph is decoded within a few calls. Their duration depends on other load, so it
+    does not show whether the thread hangs. But a working thread gets processor time, and a hung one gets none.
     """
 
     def __init__(self) -> None:

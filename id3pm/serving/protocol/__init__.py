@@ -1,1 +1,1 @@
-"""The wire: tensor names, options, statuses."""
+"""The wire protocol: tensor names, options, limits, statuses."""

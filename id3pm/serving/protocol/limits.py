@@ -21,10 +21,10 @@ class Limit:
 
     Attributes:
         value: The limit.
-        unit: Of the value; empty for a number of things.
+        unit: Unit of the value; empty for a count.
         meaning: What is limited.
-        beyond: What happens beyond it.
-        option: What changes it, if anything.
+        beyond: Result of exceeding it.
+        option: Command-line option that changes it, if any.
     """
 
     value: float
@@ -34,7 +34,7 @@ class Limit:
     option: str = ""
 
     def shown(self) -> str:
-        """The limit with its unit, for people."""
+        """The limit with its unit, for the documentation."""
         if self.unit != "bytes":
             number = f"{self.value:.0f}" if self.value == int(self.value) else f"{self.value:g}"
             return f"{number} {self.unit}".rstrip()

@@ -1,4 +1,4 @@
-"""Who is compared with whom, what is generated from what, and what the summary makes of it."""
+"""Comparisons, generated images and summary of the study."""
 
 from __future__ import annotations
 

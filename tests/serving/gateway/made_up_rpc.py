@@ -1,4 +1,4 @@
-"""A Triton that is made up, over gRPC; the gateway before it; and callers that misbehave."""
+"""A stand-in for Triton over gRPC, with a gateway in front of it, and callers that misbehave."""
 
 from __future__ import annotations
 

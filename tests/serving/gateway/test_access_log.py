@@ -1,4 +1,4 @@
-"""The access log: who asked for what, and how it ended; nothing that was sent."""
+"""The access log: caller, request and outcome; no content of requests."""
 
 from __future__ import annotations
 

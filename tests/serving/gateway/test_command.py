@@ -1,4 +1,4 @@
-"""`id3pm serve` refuses options that an operator cannot have meant, before it starts anything."""
+"""`id3pm serve` refuses invalid options before it starts a process."""
 
 from __future__ import annotations
 

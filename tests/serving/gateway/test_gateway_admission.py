@@ -1,4 +1,4 @@
-"""Bodies are let go of as soon as they are refused; nothing waits for the garbage collector."""
+"""Refused bodies are freed at once, not by the garbage collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gRPC message is not parsed where it would become many times its size."""
+"""A gRPC message that would become many times its size is not parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The caller of a request, and how the stages are told."""
+"""The origin of a request, and how it is passed to the stages."""
 
 from __future__ import annotations
 

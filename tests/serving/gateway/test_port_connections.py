@@ -1,4 +1,4 @@
-"""Which connection makes room for the next, and how many there are; which stream ends for another."""
+"""Limits of connections and streams, and which one is closed for a new one."""
 
 from __future__ import annotations
 
