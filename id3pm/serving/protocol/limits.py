@@ -60,14 +60,16 @@ def _limit(value: Number, unit: str, meaning: str, beyond: str, option: str = ""
 
 _heading("Bodies")
 MAX_BODY = _limit(64 * _MIB, "bytes", "an HTTP body, unpacked, or a gRPC message", "413", "--max-body")
-MAX_BODIES = _limit(_GIB, "bytes", "all bodies in flight, with what parsing makes of them", "429", "--max-bodies")
-MAX_SMALL_BODY = _limit(256 * _KIB, "bytes", "a body that is parsed at once; larger ones one at a time", "a thread")
-PARSE_S = _limit(30.0, "s", "a large body waits for its turn to be parsed", "429")
+MAX_BODIES = _limit(_GIB, "bytes", "all bodies in flight, with the memory of their parsing", "429", "--max-bodies")
+MAX_SMALL_BODY = _limit(
+    256 * _KIB, "bytes", "a body that is parsed in the event loop; larger ones one at a time", "parsed in a thread"
+)
+PARSE_S = _limit(30.0, "s", "a large body waits to be parsed", "429")
 BODY_S = _limit(120.0, "s", "arrival of a body", "408")
-WRITE_S = _limit(60.0, "s", "a caller takes nothing of its answer", "connection closed")
-TURN_S = _limit(5.0, "s", "a gRPC message waits for its place to arrive", "429")
-SOON_S = _limit(2.0, "s", "a gRPC message arrives while others wait for its place", "429")
-# What reading JSON takes its time for; forty 64 px images have so many.
+WRITE_S = _limit(60.0, "s", "a caller reads nothing of its answer", "connection closed")
+TURN_S = _limit(5.0, "s", "a gRPC message waits for a place", "429")
+SOON_S = _limit(2.0, "s", "a gRPC message arrives while others wait for a place", "429")
+# They determine the time to parse JSON; forty 64 px images have this many.
 MAX_PARTS = _limit(2**19, "", "commas and backslashes of JSON", "400")
 MAX_MESSAGE_PARTS = _limit(4096, "", "fields of a gRPC message, those of its inputs included", "400")
 MAX_QUESTION = _limit(64 * _KIB, "bytes", "a gRPC message that asks for no work", "413")
@@ -87,18 +89,22 @@ MAX_TIMEOUT_US = _limit(10**12, "us", "a request's `timeout`", "400")
 MAX_MESSAGE = _limit(1500, "", "characters of an error's text", "cut")
 
 _heading("Requests")
-# More than both stages keep waiting.
+# More than the queues of both stages.
 MAX_WORK = _limit(512, "", "requests for work in flight", "429")
 MAX_QUESTIONS = _limit(1024, "", "questions in flight", "429")
 MAX_CALLS = _limit(4096, "", "gRPC calls open", "RESOURCE_EXHAUSTED")
 MAX_CALLS_OF_ONE = _limit(512, "", "gRPC calls open on one connection", "the caller's library waits")
-# Each may hold one message that is on its way.
-MAX_STREAMS = _limit(32, "", "gRPC streams open", "the longest idle one is ended; where none is, 429")
-MAX_STREAMS_OF_ONE = _limit(24, "", "of one caller, without tokens of one address", "the same, of its own")
+# Each may hold one arriving message.
+MAX_STREAMS = _limit(32, "", "gRPC streams open", "the longest idle one is ended; if none is idle, 429")
+MAX_STREAMS_OF_ONE = _limit(
+    24, "", "gRPC streams of one caller, without tokens of one address", "the same, among its own"
+)
 STREAM_IDLE_S = _limit(600.0, "s", "a gRPC stream without a request", "ended with DEADLINE_EXCEEDED")
 MAX_HEALTH_WATCHES = _limit(128, "", "`grpc.health.v1.Health/Watch` open", "429")
 MAX_ON_ONE_STREAM = _limit(64, "", "unanswered requests of one gRPC stream", "the next is not read")
-MAX_WATCHERS = _limit(256, "", "`watch` and `progress` that wait, of a stage", "answered at once, without pictures")
+MAX_WATCHERS = _limit(
+    256, "", "waiting `watch` and `progress` requests of a stage", "answered at once, without pictures"
+)
 MAX_WATCH_S = _limit(5.0, "s", "a `watch` without a new step", "answered")
 # Well below the minute after which proxies close a silent connection.
 HEARTBEAT_S = _limit(10.0, "s", "silence of an event stream", "a comment line is sent")
@@ -109,28 +115,28 @@ _heading("Photographs")
 MAX_PHOTO_BYTES = _limit(32 * _MIB, "bytes", "a photograph's file", "400")
 _limit(MAX_PIXELS, "", "pixels of a photograph", "400")
 _limit(MAX_SCANS, "", "passes over the picture in a JPEG; encoders make 10", "400")
-_limit(MAX_DECODING_S, "s", "a processor decodes a photograph; 40 megapixels take 2 s", "400")
+_limit(MAX_DECODING_S, "s", "processor time to decode a photograph; 40 megapixels take 2 s", "400")
 MAX_WAITING_PHOTOS = _limit(256, "", "requests with photographs that wait", "503")
 MAX_WAITING_PHOTO_BYTES = _limit(256 * _MIB, "bytes", "photographs that wait", "503")
-MAX_WAITING_PHOTO_S = _limit(30.0, "s", "work that the photographs in flight are expected to make", "503")
+MAX_WAITING_PHOTO_S = _limit(30.0, "s", "expected work of the photographs in flight", "503")
 
 _heading("Connections")
 MAX_HTTP_CONNECTIONS = _limit(4096, "", "HTTP connections, half of them from one address", "see below the table")
 MAX_GRPC_CONNECTIONS = _limit(1024, "", "gRPC connections, half of them from one address", "the same")
 MAX_METRICS_CONNECTIONS = _limit(64, "", "connections to the metrics, half of them from one address", "the same")
 FIRST_REQUEST_S = _limit(10.0, "s", "handshake and first request of a connection", "closed")
-GRPC_IDLE_S = _limit(600.0, "s", "a gRPC connection without a call", "closed; clients open another by themselves")
+GRPC_IDLE_S = _limit(600.0, "s", "a gRPC connection without a call", "closed; clients reconnect automatically")
 KEEPALIVE_S = _limit(75.0, "s", "an HTTP connection between two requests", "closed")
-PING_S = _limit(20.0, "s", "silence of a gRPC connection with calls", "asked for a sign of life")
-PONG_S = _limit(10.0, "s", "answer to that", "closed")
+PING_S = _limit(20.0, "s", "silence of a gRPC connection with calls", "a keepalive ping is sent")
+PONG_S = _limit(10.0, "s", "answer to that ping", "closed")
 
-_heading("Supervision and the end")
+_heading("Supervision and shutdown")
 MAX_DESCRIPTORS = _limit(16_384, "", "file descriptors, where `ulimit -Hn` allows so many", "fewer connections")
 MIN_DESCRIPTORS = _limit(256, "", "fewest file descriptors", "no start")
 RESERVED_DESCRIPTORS = _limit(192, "", "file descriptors that no connection gets", "kept for supervision")
 MAX_FAILED_STARTS = _limit(5, "", "failed starts of Triton in a row", "exit status 1")
-DRAIN_S = _limit(60.0, "s", "work in flight after SIGTERM", "broken off", "--drain-timeout")
-EXIT_S = _limit(6.0, "s", "Triton's own end after that", "killed")
+DRAIN_S = _limit(60.0, "s", "work in flight after SIGTERM", "cancelled", "--drain-timeout")
+EXIT_S = _limit(6.0, "s", "shutdown of Triton after that", "killed")
 CLOSE_S = _limit(1.0, "s", "closing of the connections after that", "cut")
 
 
