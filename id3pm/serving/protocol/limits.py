@@ -142,7 +142,7 @@ CLOSE_S = _limit(1.0, "s", "closing of the connections after that", "cut")
 
 def markdown() -> str:
     """The table for deploy/README.md."""
-    lines = ["| limit | of | beyond it | option |", "|---|---|---|---|"]
+    lines = ["| limit | applies to | if exceeded | option |", "|---|---|---|---|"]
     for heading, rows in LIMITS.items():
         lines.append(f"| **{heading}** | | | |")
         for row in rows:
