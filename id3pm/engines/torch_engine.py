@@ -5,9 +5,9 @@ On a GPU inputs and output stay there, and every batch bucket is one CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from id3pm.engines.arrays import HOST, Array, Arrays
 from id3pm.engines.buckets import batch_buckets, bucket_of
@@ -19,11 +19,107 @@ from id3pm.installation import how_to_install
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from id3pm.unet.model import UNet
+
 TorchPrecision = Literal["fp32", "fp16", "bf16"]
 
 
-class TorchEngine:
-    """An `Engine` over a bundle's weights in PyTorch, on the CPU by default."""
+class UNetEngine:
+    """An `Engine` over a PyTorch U-Net."""
+
+    def __init__(
+        self,
+        unet: UNet,
+        max_batch: int = 16,
+        device: str = "cpu",
+        precision: TorchPrecision = "fp32",
+        arrays: Arrays | None = None,
+        buckets: Sequence[int] | None = None,
+    ) -> None:
+        """Moves the network to a device, and records a CUDA graph for every bucket where that is a GPU.
+
+        Args:
+            unet: The network; it is changed.
+            max_batch: Most rows of one call.
+            device: A torch device.
+            precision: Of the convolutions between the first layers and the last; see `UNet.convert`.
+            arrays: Where inputs and output live; `None`: in host memory for the CPU, else on the device.
+            buckets: Batch sizes for which a graph is recorded, `max_batch` among them; `None`: `batch_buckets`.
+        """
+        import torch
+
+        from id3pm.engines.torch_arrays import TorchArrays
+
+        self._torch = torch
+        self._device = torch.device(device)
+        self.config = unet.config
+        self.max_batch = max_batch
+        self.arrays: Arrays = arrays or (HOST if device == "cpu" else TorchArrays(device))
+        self.description = f"torch {torch.__version__} {device} {precision}"
+        self._unet = unet.to(self._device)
+        half = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        if half is not None:
+            self._unet.convert(half)
+        self._graphs: dict[int, Callable[[dict[str, Tensor]], Tensor]] = {}
+        if self._device.type == "cuda":
+            self._unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            with torch.inference_mode():
+                self._graphs = {rows: self._record(rows) for rows in buckets or batch_buckets(max_batch)}
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self._unet.parameters())
+
+    def run(self, inputs: EngineInputs) -> Array:
+        """Evaluates the U-Net; see `Engine.run`."""
+        rows = assert_inputs(self.config, self.max_batch, inputs)
+        with self._torch.inference_mode():
+            if self.arrays is not HOST:
+                return self._evaluate(inputs, rows)
+            tensors = {name: self._torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
+            return self._evaluate(tensors, rows).cpu().numpy()
+
+    def _evaluate(self, tensors: dict[str, Tensor], rows: int) -> Tensor:
+        if self._graphs:
+            return self._graphs[bucket_of(rows, list(self._graphs))](tensors)
+        output: Tensor = self._unet(**tensors).float().contiguous()
+        return output
+
+    def _record(self, rows: int) -> Callable[[dict[str, Tensor]], Tensor]:
+        """One batch size as a CUDA graph; the rows beyond a call's own compute on left-overs."""
+        torch = self._torch
+        given = {
+            name: torch.zeros(shape, device=self._device) for name, shape in input_shapes(self.config, rows).items()
+        }
+        aside = torch.cuda.Stream(self._device)
+        aside.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # the first runs choose kernels and allocate
+                self._unet(**given)
+        torch.cuda.current_stream(self._device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._unet(**given).float().contiguous()
+
+        def replay(inputs: dict[str, Tensor]) -> Tensor:
+            used = inputs["x"].shape[0]
+            for name, tensor in inputs.items():
+                given[name][:used].copy_(tensor)
+            graph.replay()
+            made: Tensor = output[:used].clone()
+            return made
+
+        return replay
+
+    def close(self) -> None:
+        """Drops the graphs and the weights."""
+        self._graphs.clear()
+        del self._unet
+
+
+class TorchEngine(UNetEngine):
+    """A `UNetEngine` over a bundle's weights, on the CPU by default."""
 
     def __init__(
         self,
@@ -44,8 +140,8 @@ class TorchEngine:
             device: A torch device.
             image_size: Run the convolutional network at another size than it is deployed with, in pixels; see
                 `UNetConfig.at_size`.
-            precision: Of the convolutions between the first layers and the last; see `UNet.convert`.
-            arrays: Memory of inputs and output; `None`: in host memory for the CPU, else on the device.
+            precision: See `UNetEngine`.
+            arrays: See `UNetEngine`.
 
         Raises:
             MissingExtraError: torch is not installed.
@@ -53,75 +149,13 @@ class TorchEngine:
             ConfigError: The network does not exist at this image size.
         """
         try:
-            import torch
+            import torch  # noqa: F401
 
-            from id3pm.engines.torch_arrays import TorchArrays
             from id3pm.unet.model import load_unet
         except ImportError as error:
             raise MissingExtraError(f"torch is not installed; run: {how_to_install('export')}") from error
         description = read_bundle(bundle)
         config = description.base if stage == "base" else description.sr
-        self.config = config if image_size is None else config.at_size(image_size)
-        self.max_batch = max_batch
-        self.arrays: Arrays = arrays or (HOST if device == "cpu" else TorchArrays(device))
-        self.description = f"torch {torch.__version__} {device} {precision}"
-        self._torch = torch
-        self._device = torch.device(device)
-        unet = load_unet(self.config, load_weights(bundle, stage)).to(self._device)
-        half = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        if half is not None:
-            unet.convert(half)
-        if self._device.type == "cuda":
-            unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._unet = unet
-        self._graphs: dict[int, Callable[[dict[str, Tensor]], Tensor]] = {}
-        if self._device.type == "cuda":
-            with torch.inference_mode():
-                for rows in batch_buckets(max_batch):
-                    self._graphs[rows] = self._record(rows)
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return sum(parameter.numel() for parameter in self._unet.parameters())
-
-    def run(self, inputs: EngineInputs) -> Array:
-        """Evaluates the U-Net; see `Engine.run`."""
-        rows = assert_inputs(self.config, self.max_batch, inputs)
-        with self._torch.inference_mode():
-            if self.arrays is HOST:
-                tensors = {name: self._torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
-                return self._unet(**tensors).float().cpu().contiguous().numpy()
-            if not self._graphs:
-                return self._unet(**inputs).float().contiguous()
-            return self._graphs[bucket_of(rows, list(self._graphs))](inputs)
-
-    def _record(self, rows: int) -> Callable[[dict[str, Any]], Any]:
-        """One batch size as a CUDA graph; what it has beyond a call's rows computes on left-overs."""
-        torch = self._torch
-        given = {
-            name: torch.zeros(shape, device=self._device) for name, shape in input_shapes(self.config, rows).items()
-        }
-        aside = torch.cuda.Stream(self._device)
-        aside.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(aside):
-            for _ in range(3):  # the first runs choose kernels and allocate
-                self._unet(**given)
-        torch.cuda.current_stream(self._device).wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self._unet(**given).float().contiguous()
-
-        def replay(inputs: dict[str, Any]) -> Any:
-            used = inputs["x"].shape[0]
-            for name, array in inputs.items():
-                given[name][:used].copy_(array)
-            graph.replay()
-            return output[:used].clone()
-
-        return replay
-
-    def close(self) -> None:
-        """Drops the weights."""
-        self._graphs.clear()
-        del self._unet
+        config = config if image_size is None else config.at_size(image_size)
+        unet = load_unet(config, load_weights(bundle, stage))
+        super().__init__(unet, max_batch, device, precision, arrays)
