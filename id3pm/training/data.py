@@ -6,6 +6,7 @@ So the number of processes does not change what is trained on.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from id3pm.training.presets import TrainConfig
 from id3pm.training.variation import altered_vectors, composed, jitter
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
 
+BATCH_LIMIT_S = 600.0  # a batch takes far less
 ORDER_STREAM, ROW_STREAM, ROLLOUT_STREAM, JITTER_STREAM = 0, 1, 3, 4  # second key word of Philox: the purpose
 TILTED = 0.5  # share of the images whose roll is given
 SEED_LIMIT = np.iinfo(np.int64).max
@@ -121,6 +123,13 @@ class Batch:
         rollouts = None if self.rollouts is None else self.rollouts.share(rank, world, device)
         return Batch(rows(self.x0), rows(self.noise), rows(self.t), conditions, alignments, rollouts)
 
+    def pinned(self) -> Batch:
+        """The same in pinned memory, from which copies to a GPU run beside its work."""
+        alignments = None if self.alignments is None else self.alignments.pin_memory()
+        conditions = {name: value.pin_memory() for name, value in self.conditions.items()}
+        x0, noise, t = (tensor.pin_memory() for tensor in (self.x0, self.noise, self.t))
+        return dataclasses.replace(self, x0=x0, noise=noise, t=t, conditions=conditions, alignments=alignments)
+
 
 class Batches(Protocol):
     """A source of batches."""
@@ -128,6 +137,32 @@ class Batches(Protocol):
     def at(self, step: int) -> Batch:
         """The batch of optimiser step `step` (0, 1, ...)."""
         ...
+
+
+class BatchesBeside:
+    """Batches that a thread makes, in pinned memory, while a GPU trains on the one before.
+
+    Args:
+        made: Where they come from.
+        pin: Whether their memory is pinned; false where there is no GPU.
+    """
+
+    def __init__(self, made: Batches, *, pin: bool = True) -> None:
+        self._made, self._pin = made, pin
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: tuple[int, concurrent.futures.Future[Batch]] | None = None
+
+    def at(self, step: int) -> Batch:
+        """See `Batches.at`."""
+        if self._next is None or self._next[0] != step:
+            self._next = (step, self._pool.submit(self._make, step))
+        batch = self._next[1].result(BATCH_LIMIT_S)
+        self._next = (step + 1, self._pool.submit(self._make, step + 1))
+        return batch
+
+    def _make(self, step: int) -> Batch:
+        batch = self._made.at(step)
+        return batch.pinned() if self._pin else batch
 
 
 def step_rng(seed: int, stream: int, counter: int) -> np.random.Generator:

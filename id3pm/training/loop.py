@@ -22,7 +22,7 @@ from id3pm.training.ema import Ema
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
-from id3pm.training.presets import TrainConfig
+from id3pm.training.presets import EXECUTION, TrainConfig
 from id3pm.training.rollouts import Rollouts
 from id3pm.unet.model import NULL_IDENTITY, UNet, build_unet
 
@@ -96,6 +96,7 @@ class Trainer:
             )
         self._rollouts = rollouts
         unet = build(config).train()
+        unet.gradient_checkpointing = config.gradient_checkpointing
         # What convolutions in bf16 are fastest with. PyTorch's annotations do not know this form of `to`.
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # AdamW with weight decay 0, as the paper's code base; fused: one kernel for all tensors.
@@ -111,7 +112,7 @@ class Trainer:
     @property
     def unet(self) -> UNet:
         """The network as it is now (not the average)."""
-        unwrapped: UNet = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
+        unwrapped: UNet = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False, keep_torch_compile=False)
         return unwrapped
 
     def ema_weights(self) -> dict[str, Tensor]:
@@ -122,23 +123,34 @@ class Trainer:
         """One optimiser step; the losses of this process's rows, averaged."""
         started = time.perf_counter()
         config, accelerator = self.config, self._accelerator
-        batch = self._batches.at(self.step).share(
-            accelerator.process_index, accelerator.num_processes, accelerator.device
-        )
+        batch = self._batches.at(self.step)
         # Dropout inside the network draws from torch's global generator: it, too, follows from the step.
         torch.manual_seed(int(step_rng(config.seed, DROPOUT_STREAM, self.step).integers(2**62)))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step) * group.get("speed", 1.0)
-        terms = self._terms(batch)
-        accelerator.backward(terms["loss"].mean())
+        losses = self._backward(batch)
         if config.grad_clip is not None:
             accelerator.clip_grad_norm_(self._model.parameters(), config.grad_clip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._ema.update(self.unet.named_parameters())
         self.step += 1
-        losses = {name: float(value.detach().mean()) for name, value in terms.items()}
         self.seconds += time.perf_counter() - started
+        return losses
+
+    def _backward(self, batch: Batch) -> Losses:
+        """The gradients of this process's rows, in `accumulation` passes of equally many; the losses, averaged."""
+        accelerator, parts = self._accelerator, self.config.accumulation
+        rank, world = accelerator.process_index, accelerator.num_processes
+        losses: Losses = {}
+        for part in range(parts):
+            rows = batch.share(rank + world * part, world * parts, accelerator.device)
+            alone = accelerator.no_sync(self._model) if part + 1 < parts else contextlib.nullcontext()
+            with alone:  # the processes exchange their gradients once, with the last part
+                terms = self._terms(rows)
+                accelerator.backward(terms["loss"].mean() / parts)
+            for name, value in terms.items():
+                losses[name] = losses.get(name, 0.0) + float(value.detach().mean()) / parts
         return losses
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -276,7 +288,7 @@ class Trainer:
         """
         state = checkpoints.load(self._folder)
         for name, value in vars(self.config).items():
-            if (saved := getattr(state.config, name)) != value and name not in ("total_steps", "precision"):
+            if (saved := getattr(state.config, name)) != value and name not in ("total_steps", "precision", *EXECUTION):
                 raise CheckpointError(
                     f"the checkpoint was trained with {name}={saved!r}, asked for is {value!r}: use another folder"
                 )

@@ -68,6 +68,8 @@ class TrainConfig:
         attribute_speed: Factor on the learning rate of the layers that embed the attributes, where the rest of the
             network has been trained before.
         seed: Of everything random: initial weights, order of images, flips, time steps, noise, dropout.
+        accumulation: Passes that a step's images are divided into: less memory, the same step.
+        gradient_checkpointing: See `id3pm.unet.model.UNet`.
         precision: Mixed precision: bf16 or fp16 autocast, or none.
     """
 
@@ -100,6 +102,8 @@ class TrainConfig:
     attribute_set: AttributeSet | None = None
     attribute_speed: float = 1.0
     seed: int = 0
+    accumulation: int = 1
+    gradient_checkpointing: bool = False
     precision: Precision = "fp16"
 
     def __post_init__(self) -> None:
@@ -107,6 +111,11 @@ class TrainConfig:
         rules = {
             f"batch_size={self.batch_size}, total_steps={self.total_steps}: must be at least 1": (
                 min(self.batch_size, self.total_steps) >= 1
+            ),
+            f"accumulation={self.accumulation}: must divide batch_size={self.batch_size}, and be 1 with rollouts": (
+                self.accumulation >= 1
+                and self.batch_size % self.accumulation == 0
+                and (self.accumulation == 1 or self.rollouts == 0)
             ),
             f"learning_rate={self.learning_rate}: must be positive": self.learning_rate > 0,
             f"warmup_steps={self.warmup_steps}: must be 0 or more": self.warmup_steps >= 0,
@@ -246,11 +255,16 @@ PRESETS: Mapping[tuple[str, str], TrainConfig] = types.MappingProxyType(
 )
 
 
+EXECUTION = ("accumulation", "gradient_checkpointing")
+"""Fields that change how a step is computed, and none of its results but for rounding."""
+
+
 def deviations(config: TrainConfig) -> dict[str, object]:
     """What a run does otherwise than the paper: `{field: its value}`, for the training card."""
     paper = PRESETS["paper", config.stage]
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
-        if field.name not in ("unet", "diffusion", "seed") and getattr(config, field.name) != getattr(paper, field.name)
+        if field.name not in ("unet", "diffusion", "seed", *EXECUTION)
+        and getattr(config, field.name) != getattr(paper, field.name)
     }

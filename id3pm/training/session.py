@@ -24,7 +24,7 @@ from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.images import area_reduce
 from id3pm.training import checkpoint, preview
-from id3pm.training.data import Batches, FaceBatches, SuperResolutionBatches
+from id3pm.training.data import Batches, BatchesBeside, FaceBatches, SuperResolutionBatches
 from id3pm.training.demo_data import DemoJob
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
@@ -56,6 +56,7 @@ class SessionOptions:
         faces: Face engine folder; for the identity loss and the stream.
         stream: Train on generated people that never repeat, instead of the training half of `data`: the seed of
             `id3pm.training.stream.GeneratedPeople`. `data` then gives the held-out faces of the pictures.
+        compile: Compile the network with `torch.compile`; minutes at the start.
     """
 
     data: Path
@@ -71,6 +72,7 @@ class SessionOptions:
     cpu: bool = False
     faces: Path = Path("triton_repo/face_embedding/1/engine")
     stream: int | None = None
+    compile: bool = False
 
 
 def train(config: TrainConfig, options: SessionOptions) -> int:
@@ -91,11 +93,15 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
         checkpoint.require_none(options.out)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    accelerator = Accelerator(cpu=options.cpu, mixed_precision=config.precision)
+    accelerator = Accelerator(
+        cpu=options.cpu, mixed_precision=config.precision, dynamo_backend="inductor" if options.compile else None
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     if options.stream is None:
         arrays = shards.load(options.data, "train")
         data, batches = _data_facts(options.data, arrays), make_batches(config, arrays)
+        if accelerator.device.type == "cuda":
+            batches = BatchesBeside(batches)
     else:
         data, batches = _stream(config, options, options.stream)
     facts = {"data": data, "hardware": _hardware(accelerator)}

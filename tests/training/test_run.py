@@ -19,6 +19,7 @@ from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
 from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import load_weights, read_bundle, verify, weights_hash, write_bundle
 from id3pm.training import checkpoint
+from id3pm.training.data import BatchesBeside, FaceBatches
 from id3pm.training.export import export_bundle
 from id3pm.training.loop import build, learning_rate
 from id3pm.training.presets import PRESETS, TrainConfig, deviations
@@ -362,3 +363,33 @@ def test_a_base_model_trains_on_attributes_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(train_command, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert checkpoint.load(tmp_path / "run").config.unet.attribute_dim == 11
+
+
+@pytest.mark.parametrize("changes", [{"accumulation": 4}, {"gradient_checkpointing": True}])
+def test_how_a_step_is_computed_does_not_change_it(data: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    plain = dataclasses.replace(TINY_BASE, unet=dataclasses.replace(TINY_BASE.unet, dropout=0.0), total_steps=3)
+    run(plain, data, tmp_path / "plain")
+    run(dataclasses.replace(plain, **changes), data, tmp_path / "other")  # type: ignore[arg-type]
+    expected, made = (checkpoint.load(tmp_path / name).model for name in ("plain", "other"))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(made[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
+        for name in ("plain", "other")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert run(dataclasses.replace(plain, total_steps=4), data, tmp_path / "other", resume=True) == 4
+    assert not set(changes) & set(deviations(dataclasses.replace(plain, **changes)))  # type: ignore[arg-type]
+
+
+def test_passes_must_divide_the_batch() -> None:
+    with pytest.raises(ConfigError, match="accumulation=3: must divide batch_size=8"):
+        dataclasses.replace(TINY_BASE, accumulation=3)
+
+
+def test_batches_made_beside_are_the_same_in_and_out_of_order() -> None:
+    plain = FaceBatches(face_arrays(), TINY_BASE)
+    beside = BatchesBeside(plain, pin=False)
+    for step in (0, 1, 2, 5, 6, 1):
+        expected, made = plain.at(step), beside.at(step)
+        assert torch.equal(expected.x0, made.x0) and torch.equal(expected.noise, made.noise)
