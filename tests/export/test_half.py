@@ -222,6 +222,7 @@ def trained_ranges(config: UNetConfig) -> UNet:
     return unet
 
 
+@pytest.mark.slow
 def test_fp16_has_no_infinities_at_the_papers_width(tmp_path: Path) -> None:
     """192 to 768 channels, three heads; fewer levels and blocks than the paper's, whose size is a slow test's."""
     unet = trained_ranges(NARROW_DEEP)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tiny_bundle import write_tiny_bundle
 
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import Manifest, Target, engine_sha256, read_manifest, write_manifest
@@ -27,15 +26,13 @@ STAGES = {"base": "denoiser_64", "sr": "super_resolution"}
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    write_tiny_bundle(folder)
-    return folder
+def bundle(exported_bundle: Path) -> Path:
+    return exported_bundle
 
 
 @pytest.fixture(scope="module")
 def repository(tiny_repository: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny engines in int8; that of super-resolution has external weights."""
+    """The tiny engines in int8, calibrated on fewer rows; that of super-resolution has external weights."""
     repository = tmp_path_factory.mktemp("int8")
     for stage in STAGES.values():
         folder = Path(shutil.copytree(tiny_repository / stage / "1" / "engine", repository / stage / "1" / "engine"))

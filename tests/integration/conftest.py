@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import tritonclient.grpc
+from made_once import made_once
 from onnx import numpy_helper
 from tritonclient.utils import np_to_triton_dtype
 
@@ -135,15 +136,16 @@ def tiny_engine(
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(face_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository of this checkout with stand-in networks and the real face models."""
-    folder = tmp_path_factory.mktemp("serving") / "triton_repo"
-    write_repository(folder)
-    tiny_engine(folder / "denoiser_64/1/engine", "base", BASE_GRAPH, BASE, PAPER_BASE_DIFFUSION, BASE_SAMPLING)
-    tiny_engine(folder / "super_resolution/1/engine", "sr", SR_GRAPH, SR, PAPER_SR_DIFFUSION, SR_SAMPLING)
-    program = [sys.executable, str(ROOT / "export" / "face_models.py"), "--repository", str(folder)]
-    subprocess.run(program, check=True, timeout=120, capture_output=True)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_repository(folder)
+        tiny_engine(folder / "denoiser_64/1/engine", "base", BASE_GRAPH, BASE, PAPER_BASE_DIFFUSION, BASE_SAMPLING)
+        tiny_engine(folder / "super_resolution/1/engine", "sr", SR_GRAPH, SR, PAPER_SR_DIFFUSION, SR_SAMPLING)
+        shutil.copytree(face_folder, folder / "face_embedding/1/engine")
+
+    return made_once(tmp_path_factory, "triton_repo", make)
 
 
 @pytest.fixture(scope="session")
@@ -193,9 +195,7 @@ def build() -> Callable[[Path], subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def built(build: Callable[[Path], subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository of this checkout with the shipped bundle's engines; read-only for tests."""
-    folder = tmp_path_factory.mktemp("demo") / "triton_repo"
-    build(folder)
-    return folder
+    return made_once(tmp_path_factory, "demo", build)
 
 
 @pytest.fixture(scope="session")
@@ -317,3 +317,16 @@ def public(service: Service, wire_to: Callable[[Any], Any]) -> Iterator[Any]:
     connection = wire_to(service)
     yield connection
     connection.grpc.close()
+
+
+@pytest.fixture(scope="module")
+def neighbour(embedding: np.ndarray) -> dict[str, np.ndarray]:
+    """A request of hundreds of steps."""
+    return {"embedding": embedding[None], "seed": np.array([[7]]), "steps": np.array([[500]], dtype=np.int32)}
+
+
+@pytest.fixture(scope="module")
+def alone(public: Any, neighbour: dict[str, np.ndarray]) -> np.ndarray:
+    """Its image, while nothing else is asked for."""
+    image: np.ndarray = public.infer("id3pm", ["image"], **neighbour)["image"]
+    return image

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-EXAMPLES = 120
+EXAMPLES = 60
 MINUTES = os.environ.get("ID3PM_FUZZ_MINUTES")  # `make fuzz` sets it
 _SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 _kinds = 0

@@ -111,8 +111,6 @@ def test_a_stream_shows_the_image_in_the_making(public: Any, embedding: np.ndarr
     ("body", "reason"),
     [
         ({"seed": -1}, "seed=-1: must be between 0 and"),
-        ({"seed": 2**70}, "must be between 0 and"),
-        ({"seed": 1, "steps": "many"}, "steps='many': must be a whole number"),
         ({"seed": 1, "stepz": 5}, "did you mean steps?"),
         ({"seed": 1, "sr_steps": 5000}, "sr_steps=5000"),
     ],

@@ -89,7 +89,7 @@ def test_a_short_soak_of_the_whole_service_loses_nothing_and_leaks_no_images(
         [SHORT, LONG, BAD],
         known_seeds=KNOWN_SEEDS,
         rate=8.0,
-        seconds=24.0,
+        seconds=16.0,
         seed=0,
         # In so short a time the stages are still filling their memory of recent answers, up to 200 KB each: 5800 MB/h.
         # A leak of as much, one image, in every request comes on top.
@@ -97,7 +97,7 @@ def test_a_short_soak_of_the_whole_service_loses_nothing_and_leaks_no_images(
     )
     everything = results["summary"]["kinds"]["all"]
     assert not (everything["unexpected"] or everything["wrong"] or results["left_in_flight"]), results["summary"]
-    assert everything["images"] > 100 and everything["outcomes"]["invalid"] > 5
+    assert everything["images"] > 60 and everything["outcomes"]["invalid"] > 3
     assert results["verdict"] != "growing", results["fits"]
     measured = {label.split(" (")[0] for sample in results["samples"] for label in sample["parts_mb"]}
     assert {"id3pm", "tritonserver", "denoiser_64", "super_resolution", "face_embedding"} <= measured
@@ -106,7 +106,7 @@ def test_a_short_soak_of_the_whole_service_loses_nothing_and_leaks_no_images(
             sum(mb for label, mb in sample["parts_mb"].items() if label.startswith(f"{program} ("))
             for sample in (results["samples"][len(results["samples"]) // 4], results["samples"][-1])
         )
-        assert last - first < 5.0, f"{program}: {first:.1f} -> {last:.1f} MB in 18 s"
+        assert last - first < 5.0, f"{program}: {first:.1f} -> {last:.1f} MB in 12 s"
 
 
 def test_faults_lose_nothing(

@@ -78,13 +78,17 @@ def test_one_stop_sent_twice_is_still_one_stop_and_a_later_one_hurries(serving: 
     assert {status for status, _ in answers} & {0, 503}, "nobody was told that the work was not done"
 
 
-def test_a_server_that_dies_is_replaced_and_the_reason_is_said(serving: Serving) -> None:
+def test_a_server_that_dies_is_replaced_and_one_whose_launcher_is_killed_goes_with_it(serving: Serving) -> None:
     first = serving.tritonserver()
     os.killpg(first, signal.SIGKILL)
     wait_until(lambda: "ready again after" in serving.said)
     assert "tritonserver died (exit status -9)" in serving.said
-    assert serving.ready() and serving.tritonserver() != first
+    group = serving.tritonserver()
+    assert serving.ready() and group != first
     assert serving.process.poll() is None
+    assert len(regions_of(group)) == 3, "one per Python model"
+    serving.process.kill()
+    wait_until(lambda: group_members(group) == [])
 
 
 def test_a_server_that_cannot_be_started_again_ends_the_command_with_the_reason(copied: Path) -> None:
@@ -100,14 +104,9 @@ def test_a_server_that_cannot_be_started_again_ends_the_command_with_the_reason(
         serving.process.wait(timeout=10)
 
 
-def test_a_launcher_that_is_killed_takes_the_server_with_it(serving: Serving) -> None:
-    group = serving.tritonserver()
-    assert len(regions_of(group)) == 3, "one per Python model"
-    serving.process.kill()
-    wait_until(lambda: group_members(group) == [])
-
-
-def test_a_server_whose_launcher_and_guard_were_killed_is_ended_by_the_next_start(repository: Path) -> None:
+def test_a_server_whose_launcher_and_guard_were_killed_is_ended_by_the_next_start_and_no_memory_stays(
+    repository: Path,
+) -> None:
     serving = Serving(repository)
     group, regions = serving.tritonserver(), regions_of(serving.tritonserver())
     (guard,) = (pid for pid in group_members(group) if "trap" in Path(f"/proc/{pid}/cmdline").read_text())
@@ -120,23 +119,11 @@ def test_a_server_whose_launcher_and_guard_were_killed_is_ended_by_the_next_star
         assert server.pid != group
         wait_until(lambda: group_members(group) == [])
         assert regions and not any((SHARED_MEMORY / name).exists() for name in regions)
-
-
-def test_a_killed_server_leaves_no_shared_memory(repository: Path) -> None:
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60) as server:
         regions = regions_of(server.pid)
         assert regions and all((SHARED_MEMORY / name).exists() for name in regions)
         assert server.pid in scratch._backends(), "else folders of running servers would be taken for left behind"
         server.kill()
-    assert not any((SHARED_MEMORY / name).exists() for name in regions)
-
-
-def test_what_serve_prints_says_where_and_what(serving: Serving) -> None:
-    assert f"http://127.0.0.1:{serving.http_port}" in serving.said
-    for word in ("id3pm_photo", "bundle tiny", "onnx-cpu fp32", "sface, 128 numbers", "curl"):
-        assert word in serving.said
-    serving.process.send_signal(signal.SIGINT)
-    assert serving.end() == 0, serving.said
+    assert not any((SHARED_MEMORY / name).exists() for name in regions), "a killed server leaves none"
 
 
 @pytest.fixture(params=["open", "tokens and TLS"])
@@ -160,6 +147,8 @@ def shown(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> I
 
 def test_the_command_that_serve_prints_makes_a_face_or_says_why_not(shown: tuple[Serving, str], tmp_path: Path) -> None:
     serving, command = shown
+    for word in ("id3pm_photo", "bundle tiny", "onnx-cpu fp32", "sface, 128 numbers", f"127.0.0.1:{serving.http_port}"):
+        assert word in serving.said
     face, photo = tmp_path / "face.png", tmp_path / "photo.jpg"
 
     def run(token: str = TOKEN) -> subprocess.CompletedProcess[str]:
@@ -181,8 +170,8 @@ def test_the_command_that_serve_prints_makes_a_face_or_says_why_not(shown: tuple
     Image.new("RGB", (256, 256)).save(photo, "PNG")
     faceless = run()
     assert faceless.returncode == 1 and "no face" in faceless.stderr and faceless.stderr.count("\n") == 1, faceless
-    serving.process.send_signal(signal.SIGTERM)
-    assert serving.end() == 0
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.end() == 0, serving.said
     gone = run()
     assert gone.returncode == 1 and gone.stderr.startswith("curl: (7)") and gone.stderr.count("\n") == 1, gone
     assert face.read_bytes() == good, "what had been made is kept"

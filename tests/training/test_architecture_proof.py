@@ -38,6 +38,12 @@ TINY = UNetConfig(
 )
 
 
+@pytest.fixture(scope="module")
+def faces() -> np.ndarray:
+    """Generated faces, uint8 [16, 64, 64, 3]."""
+    return FaceGenerator().sample(0, range(16))
+
+
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer candidates, so that the tests are quick."""
@@ -52,24 +58,21 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     ("unet", "diffusion", "named"),
     [
         ({}, {}, ""),
-        ({"use_new_attention_order": False}, {}, "use_new_attention_order=true"),
         ({"norm_groups": 32}, {}, "norm_groups=8"),
-        ({}, {"noise_schedule": "linear"}, "noise_schedule=cosine"),
         (
             {"use_new_attention_order": False},
             {"noise_schedule": "linear"},
             "use_new_attention_order=true, noise_schedule=cosine",
         ),
     ],
-    ids=["right", "order", "groups", "schedule", "order and schedule"],
+    ids=["right", "groups", "order and schedule"],
 )
 def test_the_demo_bundles_own_network_is_found(
-    unet: dict[str, object], diffusion: dict[str, object], named: str
+    faces: np.ndarray, unet: dict[str, object], diffusion: dict[str, object], named: str
 ) -> None:
     bundle = read_bundle(DEMO)
     right = Candidate(bundle.base, bundle.base_diffusion)
     given = Candidate(replace(bundle.base, **unet), replace(bundle.base_diffusion, **diffusion))  # type: ignore[arg-type]
-    faces = FaceGenerator().sample(0, range(16))
     verdict = try_on_pictures(load_weights(DEMO, "base"), given, faces, silent)
     assert verdict.conclusive and verdict.best.same_network(right)
     assert verdict.best.unlike(given) == named
@@ -94,9 +97,8 @@ def test_convert_names_the_right_network_and_writes_nothing(tmp_path: Path) -> N
     assert isinstance(refused.exception, CheckpointError), refused.output
     assert "with use_new_attention_order=true instead of use_new_attention_order=false" in str(refused.exception)
     assert not (tmp_path / "out").exists()
-    assert convert("--no-proof").exit_code == 0
     description["base"]["use_new_attention_order"] = True
-    result = convert("--force")
+    result = convert()
     assert result.exit_code == 0, (result.output, result.exception)
     assert (
         "base: the shapes leave open num_head_channels=32, use_new_attention_order=true, norm_groups=8" in result.output
@@ -105,10 +107,10 @@ def test_convert_names_the_right_network_and_writes_nothing(tmp_path: Path) -> N
     assert read_bundle(tmp_path / "out").training_card["architecture"]["base"].startswith("proven: error of the")
 
 
-def test_weights_that_denoise_nothing_prove_nothing() -> None:
+def test_weights_that_denoise_nothing_prove_nothing(faces: np.ndarray) -> None:
     given = Candidate(TINY, DiffusionConfig())
-    faces = squares(list(FaceGenerator().sample(0, range(8))), trial_size(TINY))
-    assert not try_on_pictures(weights(expected_shapes(TINY)), given, faces, silent).conclusive
+    small = squares(list(faces[:8]), trial_size(TINY))
+    assert not try_on_pictures(weights(expected_shapes(TINY)), given, small, silent).conclusive
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ CONFIG = dataclasses.replace(
     rollouts=3,
     rollout_loss=0.05,
     altered_vectors=0.5,
-    batch_size=4,
+    batch_size=2,
     total_steps=7,
 )
 
