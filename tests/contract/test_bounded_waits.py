@@ -7,6 +7,7 @@ statements, none of which waits. A wait that is limited by something else stands
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def _is_limited(call: ast.Call) -> bool:
 MODULES = ("asyncio", "futures", "wait")  # or its function by name
 
 
+@functools.cache
 def found(package: str) -> dict[str, int]:
     return {
         f"{path.relative_to(ROOT)}: {ast.unparse(call)}": call.lineno

@@ -86,9 +86,9 @@ def test_progress_and_previews_come_while_the_work_goes_on(client: Client, embed
     """Beside the work of another stream, which is left when this one is done."""
     with closing(client.stream(-embedding, 1, preview_every=0, **LONG[STAGES[1]])) as other:
         next(event for event in other if isinstance(event, Progress) and event.stage == STAGES[1])
-        events = list(client.stream(embedding, 5, preview_every=20, **{**OPTIONS, "sr_steps": 250}))
+        events = list(client.stream(embedding, 5, preview_every=10, **{**OPTIONS, "sr_steps": 120}))
     told = [event for event in events if isinstance(event, Progress) and event.stage == STAGES[1]]
-    assert len(told) >= 4, "of 250 steps"
+    assert len(told) >= 4, "of 120 steps"
     assert any(event.preview is not None for event in told)
     check(events)
     assert until(lambda: idle(client), 2.0)
@@ -100,7 +100,7 @@ def test_async_streams_of_photographs_run_side_by_side(server: Any, client: Clie
 
     async def several() -> list[list[Any]]:
         async with AsyncClient(server.grpc_url, timeout_s=60) as asynchronous:
-            return await asyncio.gather(*(stream(asynchronous, seed) for seed in range(3)))
+            return await asyncio.gather(*(stream(asynchronous, seed) for seed in range(2)))
 
     for seed, events in enumerate(asyncio.run(several())):
         assert same(check(events), client.generate_from_photo(PHOTO, seed, **OPTIONS))

@@ -154,12 +154,18 @@ def test_work_stops_when_the_caller_of_a_stage_gives_up(wire: Any, embedding: np
 
 @pytest.mark.parametrize("model", ["denoiser_64", "id3pm"])
 def test_a_deadline_ends_the_work(wire: Any, embedding: np.ndarray, model: str) -> None:
-    start = time.monotonic()
-    long_request(wire, embedding, model="denoiser_64")()
-    too_little = int(0.6 * (time.monotonic() - start) * 1e6)  # but not hopeless
-    with pytest.raises(InferenceServerException, match="the deadline passed at step") as caught:
-        long_request(wire, embedding, model=model, timeout_us=too_little)()
-    assert caught.value.status() == "StatusCode.UNAVAILABLE"
+    late: InferenceServerException | None = None
+    for _ in range(5):  # where another job slows the first of the two down, the second is in time
+        start = time.monotonic()
+        long_request(wire, embedding, model="denoiser_64")()
+        too_little = int(0.6 * (time.monotonic() - start) * 1e6)  # but not hopeless
+        try:
+            long_request(wire, embedding, model=model, timeout_us=too_little)()
+        except InferenceServerException as error:
+            late = error
+            break
+    assert late is not None and "the deadline passed at step" in late.message()
+    assert late.status() == "StatusCode.UNAVAILABLE"
     assert wire.control("denoiser_64", "ping")["active"] == 0
 
 
