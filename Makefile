@@ -73,9 +73,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP)  # servers under test have the machine to themselves
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow" --ignore tests/integration -n 2 --dist loadfile
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow" tests/integration
+unit: $(STAMP)  # files are dealt out to two processes; a folder that takes long to make is made once for both
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore tests/integration -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" tests/integration -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow

@@ -219,7 +219,7 @@ def _add_parameters(message: Any, parameters: Mapping[str, Any]) -> None:
             value = str(value)
         kind = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}.get(type(value))
         if kind is None:
-            raise invalid(f"{name[:64]}={shown(value)}: must be a number, text or a list")
+            raise invalid(f"parameter {shown(name[:64])}={shown(value)}: must be a number, text or a list")
         setattr(message.parameters[name], kind, value)
 
 

@@ -132,6 +132,7 @@ def test_messages_show_the_beginning_of_what_is_large_or_deep() -> None:
         ({"preset": "\ud800"}, "preset='\\ud800': must be Unicode"),
         ({"attributes": {"yaw": -20}}, "attributes={'yaw': -20}: must be numbers; attribute_values takes them by name"),
         ({"parameters": 5}, "parameters=5: must be an object"),
+        ({"": {}}, "parameter ''={}: must be a number, text or a list"),
         ({"seed": 1, "parameters": {"seed": 1}}, "seed is sent twice"),
         ({"seed": 1, "steps\0": 5}, "the name 'steps\\x00': must be printable"),
         ({"seed": 1, "x-a": "3\0x"}, "x-a='3\\x00x': must not have a NUL"),
