@@ -8,6 +8,7 @@ TORCH  ?= torch==2.13.0
 BUNDLE ?= bundles/demo
 MINUTES ?= 10
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
 # The page shows the demo bundle with attributes, unless a bundle is named.
@@ -28,10 +29,10 @@ help:  ## what can be made
 $(STAMP): pyproject.toml client/pyproject.toml deploy/system-packages.sh
 	sh deploy/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy<2"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e client -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0 \
-	  mediapipe==0.10.21
+	$(PIP) "$(TORCH)" "numpy<2"
+	$(PIP) -e client -e ".[dev]"
+	$(PIP) --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0 mediapipe==0.10.21
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compileall.log 2>&1 || true  # pip would take one core
 	touch $@
 
 setup: $(STAMP)  ## virtual environment with everything

@@ -21,6 +21,7 @@ import pytest
 import tritonclient.grpc
 from made_once import made_once
 from onnx import numpy_helper
+from services import running
 from tritonclient.utils import np_to_triton_dtype
 
 import screenshots
@@ -302,13 +303,8 @@ def wire_to() -> Callable[[Any], Wire]:
 def service(repository: Path) -> Iterator[Service]:
     """The whole service with small bodies; some modules have one of their own."""
     options = GatewayOptions(max_body=MAX_BODY)
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(repository, options=options, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+    with running(repository, options=options) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from services import idle, same
+from waiting import wait_until
 
 from id3pm_client import (
     AsyncClient,
@@ -42,29 +43,6 @@ LONG: dict[str, dict[str, Any]] = {
 def client(server: Any) -> Iterator[Client]:
     with Client(server.grpc_url, timeout_s=60) as made:
         yield made
-
-
-def same(first: GeneratedImage, second: GeneratedImage) -> bool:
-    assert first.image_64 is not None and second.image_64 is not None
-    return (
-        first.seed == second.seed
-        and first.receipt == second.receipt
-        and first.image.tobytes() == second.image.tobytes()
-        and first.image_64.tobytes() == second.image_64.tobytes()
-    )
-
-
-def until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def idle(client: Client) -> bool:
-    return all(status["active"] == status["waiting"] == 0 for status in client.ping().values())
 
 
 def test_an_image_is_the_same_alone_and_in_a_batch(client: Client, embedding: np.ndarray) -> None:
@@ -167,7 +145,7 @@ def test_a_bad_photograph_is_an_invalid_request(client: Client, photo: Any, mess
 def test_a_deadline_stops_the_work_of_either_stage(client: Client, embedding: np.ndarray, stage: str) -> None:
     with pytest.raises(DeadlineExceededError, match="no answer within 0.4 s"):
         client.generate(embedding, 1, timeout_s=0.4, **LONG[stage])
-    assert until(lambda: idle(client), 0.5)
+    wait_until(lambda: idle(client), 0.5)
 
 
 @pytest.mark.parametrize("stage", LONG)
@@ -184,7 +162,7 @@ def test_a_cancelled_task_stops_the_work_of_either_stage(
                 await task
 
     asyncio.run(cancel_when_busy())
-    assert until(lambda: idle(client), 0.5)
+    wait_until(lambda: idle(client), 0.5)
 
 
 class Spy:
@@ -209,7 +187,7 @@ def test_what_another_cancels_is_told_and_stops_its_neighbours(
     spy = Spy(server)
 
     def cancel_one() -> None:
-        assert until(lambda: client.ping()["denoiser_64"]["in_flight"] == 2, 10)
+        wait_until(lambda: client.ping()["denoiser_64"]["in_flight"] == 2, 10)
         assert wire.control("denoiser_64", "cancel", spy.ids[8])["found"]
 
     with Client(transport=spy) as other, ThreadPoolExecutor(1) as pool:
@@ -219,7 +197,7 @@ def test_what_another_cancels_is_told_and_stops_its_neighbours(
         cancelling.result()
     assert caught.value.index == 1
     assert caught.value.request_id == spy.ids[8]
-    assert until(lambda: idle(client), 0.5)
+    wait_until(lambda: idle(client), 0.5)
 
 
 def test_a_batch_over_several_servers_is_the_same_though_one_is_down(
@@ -270,7 +248,7 @@ def test_a_deadline_that_no_server_can_meet_is_refused_once(client: Client, wire
     before = wire.metrics().get(rejected, 0)
     with pytest.raises(DeadlineExceededError, match="no answer within 0.2 s; the server: the deadline cannot be met"):
         client.generate(embedding, 1, timeout_s=0.2, **LONG["denoiser_64"])
-    assert until(lambda: wire.metrics().get(rejected, 0) > before, 2)
+    wait_until(lambda: wire.metrics().get(rejected, 0) > before, 2)
     assert wire.metrics()[rejected] == before + 1, "not sent again"
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from services import idle, same
+from waiting import wait_until
 
 from id3pm_client import AsyncClient, Client, GeneratedImage, Image64, InvalidRequestError, Progress, Retry
 from id3pm_client._cli import main
@@ -34,28 +35,6 @@ LONG: dict[str, dict[str, Any]] = {
 def client(server: Any) -> Iterator[Client]:
     with Client(server.grpc_url, timeout_s=60) as made:
         yield made
-
-
-def same(first: GeneratedImage, second: GeneratedImage) -> bool:
-    assert first.image_64 is not None and second.image_64 is not None
-    return (
-        first.receipt == second.receipt
-        and first.image.tobytes() == second.image.tobytes()
-        and first.image_64.tobytes() == second.image_64.tobytes()
-    )
-
-
-def until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def idle(client: Client) -> bool:
-    return all(status["active"] == status["waiting"] == 0 for status in client.ping().values())
 
 
 def check(events: list[Any]) -> GeneratedImage:
@@ -91,7 +70,7 @@ def test_progress_and_previews_come_while_the_work_goes_on(client: Client, embed
     assert len(told) >= 4, "of 120 steps"
     assert any(event.preview is not None for event in told)
     check(events)
-    assert until(lambda: idle(client), 2.0)
+    wait_until(lambda: idle(client), 2.0)
 
 
 def test_async_streams_of_photographs_run_side_by_side(server: Any, client: Client) -> None:
@@ -111,7 +90,7 @@ def test_leaving_a_stream_stops_the_work_of_either_stage(client: Client, embeddi
     for event in client.stream(embedding, 5, **LONG[stage]):
         if isinstance(event, Progress) and event.stage == stage and event.step >= 2:
             break
-    assert until(lambda: idle(client), 1.0)
+    wait_until(lambda: idle(client), 1.0)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -124,7 +103,7 @@ def test_leaving_an_async_stream_does_so_too(server: Any, client: Client, embedd
                         break
 
     asyncio.run(leave())
-    assert until(lambda: idle(client), 1.0)
+    wait_until(lambda: idle(client), 1.0)
 
 
 def test_what_only_the_server_knows_is_raised_by_the_stream(client: Client, embedding: np.ndarray) -> None:
@@ -209,7 +188,7 @@ def test_a_cut_connection_loses_nothing_and_does_nothing_twice(
         return sum(value for name, value in wire.metrics().items() if "steps_total" in name and "denoiser" in name)
 
     def cut_when_busy() -> None:
-        assert until(lambda: client.ping()["denoiser_64"]["active"] >= 1, 10)
+        wait_until(lambda: client.ping()["denoiser_64"]["active"] >= 1, 10)
         cable.cut()
 
     before = steps()

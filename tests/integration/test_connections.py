@@ -18,8 +18,9 @@ from typing import Any
 
 import grpc
 import pytest
-from serving_process import Serving, wait_until
+from serving_process import Serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_until
 
 from id3pm.serving.gateway.grpc_health import NOT_SERVING, SERVING, HealthCheckRequest, HealthCheckResponse
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tritonclient.utils import InferenceServerException
+from waiting import wait_until
 
 pytestmark = pytest.mark.server
 STAGES = ["denoiser_64", "super_resolution"]
@@ -23,13 +24,6 @@ def long_request(
     """Sends a request of some seconds; returns the function that waits for its answer."""
     inputs = {"embedding": embedding[None], "seed": np.array([[1]]), "steps": np.array([[steps]], dtype=np.int32)}
     return wire.start(model, ["image_64" if model == "denoiser_64" else "image"], id=id, **{**inputs, **more})
-
-
-def wait_until(condition: Any, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services import service_on
 
-from id3pm.serving.service import Service
 from id3pm_client import Client, GeneratedImage
 
 pytestmark = pytest.mark.server
 
 
 def test_an_image_that_is_followed_is_finished_while_the_service_stops(repository: Path, embedding: np.ndarray) -> None:
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    service = Service(repository, threads=1, start_timeout_s=60, drain_timeout_s=20, **ports)
+    service = service_on(repository, drain_timeout_s=20)
     stopped: list[bool] = []
     stopping = threading.Thread(target=lambda: stopped.append(service.stop()))
     try:

@@ -7,15 +7,15 @@ import json
 import re
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from services import service_on
+from waiting import wait_until
 
 from id3pm.serving.launcher.health_check import HealthCheckSettings
-from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 # Appended to the 64 px stage's model.py: while a file lies beside it, every engine call does what the file says.
@@ -62,16 +62,7 @@ class Faulty:
         self.said: list[str] = []
         # Steps of these networks take no time, and stages may not say so.
         patience = HealthCheckSettings(loop_steps=0.0, probe_every_s=probe_every_s)
-        ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-        self.service = Service(
-            copy,
-            threads=1,
-            start_timeout_s=60,
-            drain_timeout_s=1,
-            health_check_settings=patience,
-            report=self.said.append,
-            **ports,
-        )
+        self.service = service_on(copy, drain_timeout_s=1, health_check_settings=patience, report=self.said.append)
 
     def generate(self, id: str = "mine") -> tuple[int, Any]:
         connection = http.client.HTTPConnection(self.service.http_url, timeout=60)
@@ -91,13 +82,6 @@ def faulty(repository: Path, tmp_path: Path) -> Iterator[Faulty]:
             yield made
     finally:
         made.service.kill()
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_a_scheduler_that_hangs_is_found_within_five_seconds_and_its_request_can_be_sent_again(faulty: Faulty) -> None:

@@ -19,6 +19,7 @@ import tritonclient.grpc
 import tritonclient.http
 from PIL import Image
 from tritonclient.utils import InferenceServerException
+from waiting import wait_until
 
 from id3pm.serving.service import Service
 from id3pm_client import Client, DeadlineExceededError
@@ -33,13 +34,6 @@ def private(service: Service, wire_to: Callable[[Any], Any]) -> Iterator[Any]:
     connection = wire_to(service.server)
     yield connection
     connection.grpc.close()
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def seed(number: int) -> np.ndarray:

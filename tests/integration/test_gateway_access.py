@@ -17,9 +17,9 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc
+from services import access_of, running
 from tritonclient.utils import InferenceServerException
 
-from id3pm.serving.gateway.auth import read_tokens
 from id3pm.serving.gateway.options import GatewayOptions, Tls
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.service import Service
@@ -50,18 +50,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 
 
 @pytest.fixture(scope="module")
-def service(repository: Path, certificate: Tls) -> Iterator[Service]:
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(TOKENS)
-        file.flush()
-        options = GatewayOptions(access=read_tokens(Path(file.name)), tls=certificate)
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(repository, options=options, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+def service(repository: Path, certificate: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    access = access_of(tmp_path_factory.mktemp("tokens"), TOKENS)
+    with running(repository, options=GatewayOptions(access=access, tls=certificate)) as service:
+        yield service
 
 
 @pytest.fixture

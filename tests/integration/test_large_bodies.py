@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services import running
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.protocol.limits import MAX_BODY
@@ -26,13 +27,8 @@ EMPTY = b"\0\0\0\0"
 @pytest.fixture(scope="module")
 def service(repository: Any) -> Iterator[Service]:
     """With the limits that it has in production."""
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(repository, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+    with running(repository) as service:
+        yield service
 
 
 class Pulse:

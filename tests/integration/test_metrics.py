@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tritonclient.utils import InferenceServerException
+from waiting import wait_until
 
 from id3pm.serving.launcher.triton_server import TritonServer
 
@@ -43,13 +43,6 @@ def inputs(embedding: np.ndarray, rows: int = 1, steps: int = STEPS) -> dict[str
         "seed": np.arange(rows, dtype=np.int64)[:, None],
         "steps": np.full((rows, 1), steps, np.int32),
     }
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services import service_on
 
 from id3pm.serving.gateway.options import GatewayOptions
-from id3pm.serving.service import Service
 
 pytestmark = pytest.mark.server
 PHOTO = Path(__file__).parents[2] / "demo/people/03.png"
@@ -38,17 +38,7 @@ def test_nothing_that_shows_a_person_is_written_or_logged(
     monkeypatch.chdir(working)
     before = files_in(repository)
     lines: list[str] = []
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    service = Service(
-        repository,
-        options=GatewayOptions(),
-        threads=1,
-        start_timeout_s=60,
-        drain_timeout_s=5,
-        on_log=lines.append,
-        report=lines.append,
-        **ports,
-    )
+    service = service_on(repository, options=GatewayOptions(), on_log=lines.append, report=lines.append)
     photo = PHOTO.read_bytes()
     secrets: list[bytes] = [photo[-200:-160], base64.b64encode(photo)[-240:-200], *shown(embedding)]
     try:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from services import running
 
 from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION
 from id3pm.export.repository import write_repository
@@ -46,13 +47,8 @@ def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     sr = dataclasses.replace(SR, image_size=128, low_res_size=32)
     tiny_engine(folder / "denoiser_64/1/engine", "base", at(BASE_GRAPH), base, PAPER_BASE_DIFFUSION, BASE_SAMPLING)
     tiny_engine(folder / "super_resolution/1/engine", "sr", at(SR_GRAPH), sr, PAPER_SR_DIFFUSION, SR_SAMPLING)
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(folder, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+    with running(folder) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from services import running
 from tritonclient.utils import InferenceServerException
 
 from id3pm.engines.manifest import read_manifest, write_manifest
@@ -37,13 +38,8 @@ def unit_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def service(unit_repository: Path) -> Iterator[Service]:
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(unit_repository, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+    with running(unit_repository) as service:
+        yield service
 
 
 def generate(public: Any, **body: Any) -> tuple[np.ndarray, dict[str, Any]]:

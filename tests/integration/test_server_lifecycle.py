@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from serving_process import SERVE, Serving, free_ports, group_members, wait_until
+from serving_process import SERVE, Serving, free_ports, group_members
+from waiting import wait_until
 
 from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving.launcher import temp_folders as scratch

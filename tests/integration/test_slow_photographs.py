@@ -7,17 +7,17 @@ import contextlib
 import io
 import json
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from services import access_of, running
+from waiting import wait_until
 
 from id3pm.formats.images import decode_photo
-from id3pm.serving.gateway.auth import read_tokens
 from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to, control
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_S
@@ -46,18 +46,10 @@ SLOW = slow_jpeg(4500)
 
 
 @pytest.fixture(scope="module")
-def service(repository: Path) -> Iterator[Service]:
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(TOKENS)
-        file.flush()
-        options = GatewayOptions(access=read_tokens(Path(file.name)))
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(repository, options=options, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    options = GatewayOptions(access=access_of(tmp_path_factory.mktemp("tokens"), TOKENS))
+    with running(repository, options=options) as service:
+        yield service
 
 
 def post(service: Service, token: str, photo: bytes, model: str = "id3pm_photo_png") -> tuple[int, Any]:
@@ -79,13 +71,6 @@ def bearer(token: str) -> dict[str, str]:
 
 def state(service: Service) -> dict[str, Any]:
     return control(service.server.http_url, "face_embedding", "ping")
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -115,27 +100,27 @@ def test_photographs_of_callers_who_have_left_are_dropped_and_their_decoding_sto
     decode_photo(SLOW)
     one_s = time.monotonic() - began
     with connections_that_leave(service, 5):
-        until(lambda: state(service)["in_flight"] == 5)
+        wait_until(lambda: state(service)["in_flight"] == 5, WAIT_S)
     left = time.monotonic()
-    until(lambda: state(service)["in_flight"] == 0)
+    wait_until(lambda: state(service)["in_flight"] == 0, WAIT_S)
     assert time.monotonic() - left < 1.0 + 2.0 * one_s, "five of them would take longer"
     assert embedding_of(service, HONEST.read_bytes()) == known
 
 
 def test_an_honest_photograph_overtakes_slow_ones(service: Service) -> None:
     with connections_that_leave(service, 6):
-        until(lambda: state(service)["in_flight"] == 6)
+        wait_until(lambda: state(service)["in_flight"] == 6, WAIT_S)
         status, answer = post(service, OTHER, HONEST.read_bytes())
         assert status == 200 and len(answer["png"]) > 1000
         assert state(service)["in_flight"] >= 3
-    until(lambda: state(service)["in_flight"] == 0)
+    wait_until(lambda: state(service)["in_flight"] == 0, WAIT_S)
 
 
 def test_work_that_photographs_would_make_is_bounded_and_others_keep_their_share(service: Service) -> None:
     with connections_that_leave(service, 60):
-        until(lambda: state(service)["backlog_s"] > 0.9 * MAX_WAITING_PHOTO_S)
+        wait_until(lambda: state(service)["backlog_s"] > 0.9 * MAX_WAITING_PHOTO_S, WAIT_S)
         time.sleep(0.2)  # what is on its way finds the queue full
         status, answer = post(service, HOG, SLOW, "face_embedding")
         assert status == 503 and "s of work: retry after" in answer["error"]
         embedding_of(service, HONEST.read_bytes())
-    until(lambda: state(service)["in_flight"] == 0)
+    wait_until(lambda: state(service)["in_flight"] == 0, WAIT_S)

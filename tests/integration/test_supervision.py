@@ -8,11 +8,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from services import running
+from waiting import wait_until
 
 from id3pm.serving.launcher.control import control
 from id3pm.serving.launcher.health import Phase
@@ -35,28 +37,14 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def service(repository: Path, said: list[str]) -> Iterator[Service]:
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(repository, threads=1, start_timeout_s=60, drain_timeout_s=5, report=said.append, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+    with running(repository, report=said.append) as service:
+        yield service
 
 
 @pytest.fixture(autouse=True)
 def ready_again(service: Service) -> Iterator[None]:
     yield
     wait_until(lambda: service.health.ready, START_S)
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float) -> float:
-    """Seconds until a condition holds."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, "waited in vain"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def http_(service: Service, path: str, body: Any = None) -> tuple[int, dict[str, str], Any]:
@@ -209,12 +197,9 @@ def test_a_busy_service_is_left_alone(service: Service, said: list[str]) -> None
 
 
 def test_an_idle_service_is_probed(repository: Path) -> None:
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     said: list[str] = []
     patience = HealthCheckSettings(interval_s=0.1, probe_every_s=0.3)
-    with Service(
-        repository, threads=1, start_timeout_s=60, health_check_settings=patience, report=said.append, **ports
-    ) as probed:
+    with running(repository, health_check_settings=patience, report=said.append) as probed:
         images = 'id3pm_images_total{model="super_resolution"} '
 
         def made() -> float:

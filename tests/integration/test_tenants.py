@@ -5,18 +5,17 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import queue
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc
+from services import access_of, running
 from tritonclient.utils import InferenceServerException
+from waiting import wait_until
 
-from id3pm.serving.gateway.auth import read_tokens
 from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to, control
 from id3pm.serving.service import Service
@@ -33,18 +32,10 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def service(repository: Path) -> Iterator[Service]:
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(TOKENS)
-        file.flush()
-        options = GatewayOptions(access=read_tokens(Path(file.name)))
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    running = Service(repository, options=options, threads=1, start_timeout_s=60, drain_timeout_s=5, **ports)
-    try:
-        with running:
-            yield running
-    finally:
-        running.kill()
+def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    options = GatewayOptions(access=access_of(tmp_path_factory.mktemp("tokens"), TOKENS))
+    with running(repository, options=options) as service:
+        yield service
 
 
 class Tenant:
@@ -156,7 +147,7 @@ class Tenant:
     def start(self, way: str, id: str, seed: int, steps: int = LONG) -> concurrent.futures.Future[bytes]:
         """Begins an image, and returns when the 64 px stage has it."""
         image = self.pool.submit(getattr(self, way), id, seed, steps)
-        until(lambda: image.done() or self.ask_unary("denoiser_64", "progress", id)["found"])
+        wait_until(lambda: image.done() or self.ask_unary("denoiser_64", "progress", id)["found"], WAIT_S)
         assert not image.done(), image.exception()
         return image
 
@@ -195,13 +186,6 @@ def png_of(text: str) -> bytes:
 def words_tensor(words: tuple[str, ...]) -> Any:
     array = np.array([words], dtype=object)
     return tritonclient.grpc.InferInput("control", list(array.shape), "BYTES").set_data_from_numpy(array)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def metric(service: Service, name: str) -> float:
@@ -243,7 +227,7 @@ def busy(alice: Tenant) -> Iterator[None]:
         request_id="busy",
         headers=alice._headers,
     )
-    until(lambda: alice.ask_unary("denoiser_64", "progress", "busy")["found"])
+    wait_until(lambda: alice.ask_unary("denoiser_64", "progress", "busy")["found"], WAIT_S)
     yield
     alice.ask_unary("denoiser_64", "cancel", "busy")
     ended.get(timeout=WAIT_S)
@@ -305,9 +289,9 @@ def test_who_leaves_ends_no_work_of_another(alice: Tenant, bob: Tenant, service:
     gone = tritonclient.grpc.InferenceServerClient(service.grpc_url)
     tensors = bob._tensors(4, LONG)[0]
     call = gone.async_infer("id3pm_png", tensors, lambda result, error: None, request_id="shared", headers=bob._headers)
-    until(lambda: bob.ask_unary("denoiser_64", "progress", "shared")["found"])
+    wait_until(lambda: bob.ask_unary("denoiser_64", "progress", "shared")["found"], WAIT_S)
     call.cancel()
-    until(lambda: not bob.ask_unary("denoiser_64", "progress", "shared")["found"])
+    wait_until(lambda: not bob.ask_unary("denoiser_64", "progress", "shared")["found"], WAIT_S)
     gone.close()
     assert not mine.done() and alice.ask_unary("denoiser_64", "progress", "shared")["found"]
     assert alice.ask_unary("denoiser_64", "cancel", "shared")["found"]

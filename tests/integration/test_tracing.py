@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from id3pm.serving.service import Service
+from services import running
+from waiting import wait_until
 
 pytestmark = pytest.mark.server
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -34,16 +33,12 @@ def test_every_request_is_traced_when_asked(repository: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
-        ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-        with Service(repository, threads=1, start_timeout_s=60, trace_url=url, **ports) as service:
+        with running(repository, trace_url=url) as service:
             connection = http.client.HTTPConnection(service.http_url, timeout=60)
             body = json.dumps({"embedding": [0.1] * 128, "seed": 1})
             headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
             connection.request("POST", "/v2/models/id3pm_png/generate", body, headers)
             assert connection.getresponse().status == 200
             connection.close()
-            deadline = time.monotonic() + 20
-            while not any(TRACE.encode() in span and b"super_resolution" in span for span in spans):
-                assert time.monotonic() < deadline, "no spans came"
-                time.sleep(0.05)
+            wait_until(lambda: any(TRACE.encode() in span and b"super_resolution" in span for span in spans), 20.0)
         collector.shutdown()

@@ -152,11 +152,3 @@ def request(
         deadline=deadline,
         priority=priority,
     )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for something that another thread brings about."""
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        time.sleep(0.001)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_engines
-from fake_engine import DIFFUSION, FakeEngine, LastImages, last_image, request, wait_until
+from fake_engine import DIFFUSION, FakeEngine, LastImages, last_image, request
 from numpy.typing import NDArray
+from waiting import wait_until
 
 from id3pm.config import SamplingOptions, UNetConfig
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
+from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request
+from waiting import wait_until
 
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.sampling import compute_lock as lock_module

@@ -6,7 +6,8 @@ import dataclasses
 import random
 
 import pytest
-from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
+from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request
+from waiting import wait_until
 
 from id3pm.diffusion.noise import STAGE_BASE
 from id3pm.diffusion.samplers import plan

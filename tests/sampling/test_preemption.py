@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
+from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request
 from numpy.typing import NDArray
+from waiting import wait_until
 
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE

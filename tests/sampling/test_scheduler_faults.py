@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from fake_engine import DIFFUSION, POISON, FakeEngine, Inbox, request, wait_until
+from fake_engine import DIFFUSION, POISON, FakeEngine, Inbox, request
+from waiting import wait_until
 
 from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE

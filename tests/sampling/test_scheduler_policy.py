@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request, wait_until
+from fake_engine import DIFFUSION, PLAIN, FakeEngine, Inbox, KnownCost, request
+from waiting import wait_until
 
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE

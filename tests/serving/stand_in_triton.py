@@ -167,11 +167,3 @@ def control(*words: str) -> StandInRequest:
 def state_of(request: StandInRequest) -> dict[str, Any]:
     """The answer to a control request."""
     return json.loads(request.response().outputs["status"][0, 0])
-
-
-def wait_until(condition: Any) -> None:
-    """Waits for something that another thread brings about."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        time.sleep(0.001)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stand_in_triton import StandInRequest, StandInTriton, control, state_of, wait_until
+from stand_in_triton import StandInRequest, StandInTriton, control, state_of
+from waiting import wait_until
 
 from id3pm.errors import FaceTooSmallError, ImageError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult

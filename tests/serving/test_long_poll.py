@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from stand_in_triton import StandInEngine, StandInRequest, control, good, state_of, wait_until
+from stand_in_triton import StandInEngine, StandInRequest, control, good, state_of
+from waiting import wait_until
 
 from id3pm.serving.models import long_poll as long_polls
 from id3pm.serving.models import stage_model as stage

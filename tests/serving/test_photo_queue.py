@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stand_in_triton import StandInRequest, StandInTriton, control, state_of, wait_until
+from stand_in_triton import StandInRequest, StandInTriton, control, state_of
 from test_face_model import ARGS, StandInFaces, photograph
+from waiting import wait_until
 
 from id3pm.face.stage import FaceResult
 from id3pm.serving.models import face_embedding as face

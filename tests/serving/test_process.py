@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from id3pm.serving.launcher import process as process_module
 from id3pm.serving.launcher.process import children, end_orphans, runs, start_guarded
@@ -33,13 +33,6 @@ thread.start()
 thread.join()  # the thread that started the server has ended; the process lives on
 time.sleep(60)
 """
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("program", [SLEEPER, ["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"]])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from stand_in_triton import StandInEngine, StandInRequest, StandInTriton, control, good, state_of, wait_until
+from stand_in_triton import StandInEngine, StandInRequest, StandInTriton, control, good, state_of
+from waiting import wait_until
 
 from id3pm.serving.models.diffusion_stages import DenoiserModel
 

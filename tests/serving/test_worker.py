@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from stand_in_triton import wait_until
+from waiting import wait_until
 
 from id3pm.serving.models.worker import Worker
 

@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 from made_up_rpc import Caller, MadeUpRpc, by_id, message, status_of
 from tritonclient.grpc import service_pb2
+from waiting import wait_until
 
 from id3pm.serving.gateway.auth import KINDS, Access
 from id3pm.serving.gateway.auth import Caller as Known
@@ -70,13 +71,6 @@ def front(open_front: Callable[[GatewayOptions], Front]) -> Front:
     return open_front(GatewayOptions())
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def test_a_refused_request_is_answered_alone_and_its_stream_goes_on(front: Front) -> None:
     requests = [
         message("slow-1"),
@@ -127,7 +121,7 @@ def test_a_drain_lets_the_work_on_a_stream_end_and_refuses_what_is_new(front: Fr
     sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
     answers = front.caller.stream(iter(sent.get, None))
     sent.put(message("for ever"))
-    until(lambda: front.triton.seen)
+    wait_until(lambda: front.triton.seen)
     front.health.drains()
     sent.put(message("new"))
     time.sleep(0.2)
@@ -143,10 +137,10 @@ def test_who_leaves_a_stream_leaves_all_its_work(front: Front) -> None:
     answers = front.caller.stream(iter(sent.get, None))
     for name in ("for ever 1", "for ever 2"):
         sent.put(message(name))
-    until(lambda: len(front.triton.seen) == 2)
+    wait_until(lambda: len(front.triton.seen) == 2)
     sent.put(message("bad", model="other"))
     answers.cancel()
-    until(lambda: {words[1] for words in front.triton.cancels} == {"for ever 1", "for ever 2"})
+    wait_until(lambda: {words[1] for words in front.triton.cancels} == {"for ever 1", "for ever 2"})
     assert front.gateway.counters.disconnects == 2 and front.gateway.counters.in_flight == 0
     sent.put(None)
 
@@ -184,7 +178,7 @@ def test_slow_senders_take_no_more_memory_than_is_allowed(
     assert code == "RESOURCE_EXHAUSTED" and "retry after 1 s" in text
     for call in slow:
         call.cancel()
-    until(lambda: status_of(lambda: front.caller.infer(message("a")))[0] == "OK")
+    wait_until(lambda: status_of(lambda: front.caller.infer(message("a")))[0] == "OK")
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelReady"])
@@ -238,11 +232,11 @@ def test_who_leaves_at_once_leaves_no_room_for_more(open_front: Callable[[Gatewa
         asked = message(f"for ever {number}", size=900_000)
         code, _ = status_of(lambda asked=asked: front.caller.infer(asked, timeout_s=0.5))
         assert code == "DEADLINE_EXCEEDED"
-    until(lambda: front.gateway.counters.disconnects == 2)
+    wait_until(lambda: front.gateway.counters.disconnects == 2)
     code, text = status_of(lambda: front.caller.infer(message("one more", size=900_000)))
     assert code == "RESOURCE_EXHAUSTED" and "the bodies of all requests" in text
     front.triton.released.set_result(None)
-    until(lambda: status_of(lambda: front.caller.infer(message("one more", size=900_000)))[0] == "OK")
+    wait_until(lambda: status_of(lambda: front.caller.infer(message("one more", size=900_000)))[0] == "OK")
 
 
 def test_streams_are_counted(open_front: Callable[[GatewayOptions], Front], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +256,7 @@ def test_streams_are_counted(open_front: Callable[[GatewayOptions], Front], monk
     for stream in opened:
         stream.cancel()
         ended.put(None)
-    until(lambda: status_of(lambda: list(front.caller.stream(iter(())))) == ("OK", ""))
+    wait_until(lambda: status_of(lambda: list(front.caller.stream(iter(())))) == ("OK", ""))
 
 
 def test_who_takes_no_answers_is_cut_off_and_asked_no_more(
