@@ -82,8 +82,9 @@ def run(folder: Path, environment: Path, variables: dict[str, str]) -> Run:
 def built(folder: Path, run: Run) -> Path:
     """A new model repository with engines of a tiny bundle."""
     bundle = write_tiny_bundle(folder / "tiny")
-    base = dataclasses.replace(bundle.base, identity_dim=128)  # SFace's
-    bundle = dataclasses.replace(bundle, identity_dim=128, base=base)
+    small = {"channel_mult": (1,), "attention_resolutions": ()}  # what takes long to export grows with the layers
+    base = dataclasses.replace(bundle.base, identity_dim=128, **small)  # SFace's
+    bundle = dataclasses.replace(bundle, identity_dim=128, base=base, sr=dataclasses.replace(bundle.sr, **small))
     weights = [
         {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config).state_dict().items()}
         for config in (bundle.base, bundle.sr)
