@@ -89,6 +89,14 @@ def test_report_has_numbers_tables_and_pictures(pipeline: ColorPipeline, tmp_pat
     assert not list((tmp_path / "out").glob(".*"))
 
 
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take seconds."""
+    for slow in ("plot_identity", "plot_faces"):
+        monkeypatch.setattr(commands.reports, slow, lambda *arguments: None)
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_guidance_intervals_are_a_series_with_their_cost(pipeline: ColorPipeline, tmp_path: Path) -> None:
     intervals = ["--interval", "200-799", "--interval", "0-499"]
     result = run(tmp_path, "--guidance", "2", "--steps", "10,20", "--at-steps", "10", *intervals)
@@ -116,11 +124,8 @@ def test_presets_are_compared_with_the_papers(pipeline: ColorPipeline, tmp_path:
     assert " 1.0x | 1.000 |" in rows[0] and " -1.000 |" in rows[1]
 
 
-def test_finished_settings_are_reported_before_the_last_is_done(
-    pipeline: ColorPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for slow in ("plot_identity", "plot_faces"):
-        monkeypatch.setattr(commands.reports, slow, lambda *arguments: None)
+@pytest.mark.usefixtures("no_plots")
+def test_finished_settings_are_reported_before_the_last_is_done(pipeline: ColorPipeline, tmp_path: Path) -> None:
     pipeline.fail_at = 1
     assert isinstance(
         run(tmp_path, "--guidance", "1,2", "--steps", "25").exception, SystemExit | KeyboardInterrupt | Exception

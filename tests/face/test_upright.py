@@ -29,7 +29,7 @@ def test_an_upright_portrait_has_the_vector_that_it_always_had(stage, file):
 
 
 @pytest.mark.parametrize("quarter", [90, 180, -90])
-@pytest.mark.parametrize("file", PORTRAITS, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [PORTRAITS[0], PORTRAITS[4], PORTRAITS[-1]], ids=lambda file: file.name)
 def test_a_portrait_on_its_side_or_head_has_the_vector_of_the_upright_one(stage, file, quarter):
     image = decode_photo(file.read_bytes())
     (upright,) = stage.embed_images(image[None])
@@ -39,7 +39,7 @@ def test_a_portrait_on_its_side_or_head_has_the_vector_of_the_upright_one(stage,
     np.testing.assert_allclose(result.detection, _as_stored(upright.detection, image.shape, quarter), atol=1e-3)
 
 
-@pytest.mark.parametrize("degrees", [-135, -45, -30, 20, 30, 45, 120])
+@pytest.mark.parametrize("degrees", [-135, -45, 20, 120])
 @pytest.mark.parametrize("file", [PORTRAITS[4], PORTRAITS[-1]], ids=lambda file: file.name)
 def test_a_tilted_face_is_the_same_person(stage, file, degrees):
     image = decode_photo(file.read_bytes())

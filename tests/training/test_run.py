@@ -47,6 +47,13 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def sr_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sr")
+    assert run(TINY_SR, data, out) == 3
+    return out
+
+
 def test_interrupted_and_resumed_run_ends_with_the_same_bits(data: Path, finished: Path, tmp_path: Path) -> None:
     assert run(dataclasses.replace(TINY_BASE, total_steps=2), data, tmp_path) == 2
     assert run(TINY_BASE, data, tmp_path, resume=True) == 6
@@ -139,13 +146,12 @@ def test_a_finished_run_is_not_overwritten_by_mistake(data: Path, finished: Path
     assert checkpoint.load(finished).step == 6
 
 
-def test_super_resolution_trains_on_crops_and_exports_at_full_size(data: Path, finished: Path, tmp_path: Path) -> None:
-    assert run(TINY_SR, data, tmp_path / "sr") == 3
-    assert (tmp_path / "sr/full_size_0000003.png").exists()
+def test_super_resolution_trains_on_crops_and_exports_at_full_size(
+    finished: Path, sr_run: Path, tmp_path: Path
+) -> None:
+    assert (sr_run / "full_size_0000003.png").exists()
     options = SamplingOptions(sampler="dpmpp_2m", steps=10)
-    export_bundle(
-        finished, tmp_path / "sr", tmp_path / "b", name="t", licence="MIT", sampling=options, sr_sampling=options
-    )
+    export_bundle(finished, sr_run, tmp_path / "b", name="t", licence="MIT", sampling=options, sr_sampling=options)
     verify(tmp_path / "b")
     bundle = read_bundle(tmp_path / "b")
     assert bundle.sr.image_size == 64 and bundle.base == TINY_BASE.unet and bundle.id_vector_model == "none"
@@ -161,15 +167,19 @@ def test_super_resolution_trains_on_crops_and_exports_at_full_size(data: Path, f
     load_unet(bundle.sr, load_weights(tmp_path / "b", "sr"))
 
 
-@pytest.fixture
-def bundle(data: Path, finished: Path, tmp_path: Path) -> Path:
-    sr, out, options = tmp_path / "sr", tmp_path / "bundle", SamplingOptions()
-    run(TINY_SR, data, sr)
-    export_bundle(finished, sr, out, name="first", licence="MIT", sampling=options, sr_sampling=options, storage="fp32")
+@pytest.fixture(scope="module")
+def bundle(finished: Path, sr_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of both finished runs; read-only for tests."""
+    out, options = tmp_path_factory.mktemp("bundle") / "bundle", SamplingOptions()
+    export_bundle(
+        finished, sr_run, out, name="first", licence="MIT", sampling=options, sr_sampling=options, storage="fp32"
+    )
     return out
 
 
-def test_a_new_run_starts_from_the_weights_of_a_bundle_and_says_so(data: Path, bundle: Path, tmp_path: Path) -> None:
+def test_a_new_run_starts_from_the_weights_of_a_bundle_and_says_so(
+    data: Path, bundle: Path, sr_run: Path, tmp_path: Path
+) -> None:
     out, config = tmp_path / "second", dataclasses.replace(TINY_BASE, seed=1, total_steps=2)
     assert run(config, data, out, start_from=bundle, max_minutes=0.0) == 0
     for name, array in load_weights(bundle, "base").items():
@@ -177,9 +187,7 @@ def test_a_new_run_starts_from_the_weights_of_a_bundle_and_says_so(data: Path, b
         assert np.array_equal(state.model[name].numpy(), array) and np.array_equal(state.ema[name].numpy(), array)
     assert run(config, data, out, resume=True) == 2
     options = SamplingOptions()
-    export_bundle(
-        out, tmp_path / "sr", tmp_path / "b2", name="second", licence="MIT", sampling=options, sr_sampling=options
-    )
+    export_bundle(out, sr_run, tmp_path / "b2", name="second", licence="MIT", sampling=options, sr_sampling=options)
     card = read_bundle(tmp_path / "b2").training_card["base"]
     assert card["images_seen"] == 16
     assert card["started_from"] == {
@@ -268,9 +276,10 @@ def test_a_run_is_blended_with_the_bundle_that_it_started_from(
 
 
 def test_what_a_bundle_says_of_the_norm_of_id_vectors_stays(bundle: Path, tmp_path: Path) -> None:
-    file, options = bundle / "bundle.json", SamplingOptions()
+    raw = Path(shutil.copytree(bundle, tmp_path / "raw"))
+    file, options = raw / "bundle.json", SamplingOptions()
     file.write_text(json.dumps({**json.loads(file.read_text()), "l2_normalised": False}))
-    export_bundle(bundle, bundle, tmp_path / "n", name="n", licence="MIT", sampling=options, sr_sampling=options)
+    export_bundle(raw, raw, tmp_path / "n", name="n", licence="MIT", sampling=options, sr_sampling=options)
     assert read_bundle(tmp_path / "n").l2_normalised is False
 
 

@@ -114,7 +114,9 @@ def test_without_thresholds_there_are_angles_but_no_verdicts(repository: Path, t
     assert 'class="open"' in page and 'class="same"' not in re.sub(r"<p.*?</p>", "", page, flags=re.S)
 
 
-def test_two_models_stand_below_each_other(repository: Path, tmp_path: Path) -> None:
+def test_two_models_stand_below_each_other_and_one_is_told_with_its_published_threshold(
+    repository: Path, tmp_path: Path
+) -> None:
     shutil.copytree(repository, tmp_path / "second")
     asked = (PEOPLE / "03.png", "--family", "expression", "--no-independent", "--out", tmp_path)
     analyse(repository, "--repository", tmp_path / "second", *asked)
@@ -123,6 +125,11 @@ def test_two_models_stand_below_each_other(repository: Path, tmp_path: Path) -> 
     analyse(repository, *asked[:-1], tmp_path / "one")
     with Image.open(tmp_path / "03.png") as two, Image.open(tmp_path / "one/03.png") as one:
         assert two.height - one.height > 112  # a row of generated images more
+    numbers = json.loads((tmp_path / "one/analysis.json").read_text())
+    assert numbers["thresholds"][0]["published"]["cosine"] == 0.363
+    assert all(line["recognised_published"] is not None for line in numbers["summary"])
+    page = (tmp_path / "one/report.html").read_text()
+    assert "in brackets by the published one" in page and "LFW, accuracy 99.60" in page and "sface, published" in page
 
 
 def test_drawings_of_the_person_are_compared_with_the_person(repository: Path, tmp_path: Path) -> None:
@@ -133,15 +140,6 @@ def test_drawings_of_the_person_are_compared_with_the_person(repository: Path, t
     (person,) = json.loads((tmp_path / "analysis.json").read_text())["subjects"]
     last = person["pictures"][-1]  # and no mean: only drawings were shown
     assert (last["family"], last["label"]) == ("style", "oil on canvas") and last["sface"]["drift"] > 30
-
-
-def test_the_published_threshold_is_reported(repository: Path, tmp_path: Path) -> None:
-    analyse(repository, PEOPLE / "03.png", "--family", "expression", "--no-independent", "--out", tmp_path)
-    numbers = json.loads((tmp_path / "analysis.json").read_text())
-    assert numbers["thresholds"][0]["published"]["cosine"] == 0.363
-    assert all(line["recognised_published"] is not None for line in numbers["summary"])
-    page = (tmp_path / "report.html").read_text()
-    assert "in brackets by the published one" in page and "LFW, accuracy 99.60" in page and "sface, published" in page
 
 
 def test_a_missing_library_is_noticed_before_the_work(
