@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_engines
-from fake_engine import CONFIG, DIFFUSION, POISON, FakeEngine, Inbox, request, wait_until
+from fake_engine import CONFIG, DIFFUSION, POISON, FakeEngine, Inbox, request
 from strict_engine import HostEngine, StrictEngine
 from tiny_bundle import write_tiny_bundle
+from waiting import wait_until
 
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
