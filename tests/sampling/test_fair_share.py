@@ -91,11 +91,11 @@ def test_callers_with_queues_get_the_same_share(hogs: int) -> None:
 
 def test_a_share_is_counted_in_work_and_not_in_requests() -> None:
     machine = Machine()
-    for index in range(80):
+    for index in range(50):
         machine.arrive("long", f"long {index}", steps=50)
-    for index in range(800):
+    for index in range(500):
         machine.arrive("short", f"short {index}", steps=5)
-    machine.run(4000)
+    machine.run(2500)
     work = {
         caller: sum(steps for name in machine.finished if name.startswith(caller))
         for caller, steps in (("long", 50), ("short", 5))
