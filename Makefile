@@ -9,6 +9,8 @@ BUNDLE ?= bundles/demo
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Two processes, a file at a time, in the order of tests/conftest.py.
+SHARE  := -n 2 --dist loadfile --no-loadscope-reorder
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
 # The page shows the demo bundle with attributes, unless a bundle is named.
@@ -74,9 +76,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP)  # files are dealt out to two processes; a folder that takes long to make is made once for both
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore tests/integration -n 2 --dist loadfile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" tests/integration -n 2 --dist loadfile
+unit: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --ignore tests/integration $(SHARE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" tests/integration $(SHARE)
 
 test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow

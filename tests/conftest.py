@@ -8,6 +8,30 @@ from pathlib import Path
 import pytest
 from made_once import made_once
 
+LONG = (
+    "export/test_build_engines.py",
+    "documentation/test_blocks_run.py",
+    "training/test_architecture_proof.py",
+    "training/test_stream.py",
+    "training/test_run.py",
+    "training/test_rollouts.py",
+    "evaluation/test_evaluate_command.py",
+    "export/test_published_faces.py",
+    "integration/test_wheel.py",
+    "integration/test_page.py",
+    "integration/test_server_lifecycle.py",
+    "integration/test_page_controls.py",
+    "integration/test_supervision.py",
+    "integration/test_load_on_server.py",
+    "integration/test_connections.py",
+)
+"""Files that take longest, in the order in which `make test` deals them out: none is left to one process at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    items.sort(key=lambda item: next((at for at, name in enumerate(LONG) if item.path.match(name)), len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:

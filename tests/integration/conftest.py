@@ -299,9 +299,9 @@ def wire_to() -> Callable[[Any], Wire]:
     return Wire
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(repository: Path) -> Iterator[Service]:
-    """The whole service with small bodies; some modules have one of their own."""
+    """The whole service with small bodies; modules that need other settings have one of their own."""
     options = GatewayOptions(max_body=MAX_BODY)
     with running(repository, options=options) as service:
         yield service
