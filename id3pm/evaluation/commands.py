@@ -27,6 +27,7 @@ from id3pm.evaluation.identity.targets import load_targets
 from id3pm.evaluation.judges import Judge, StageJudge
 from id3pm.evaluation.super_resolution.report import write_super_resolution_report
 from id3pm.evaluation.super_resolution.study import compare, enlarge, held_out_photographs, photograph_crops
+from id3pm.evaluation.verification.command import verification_command
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
@@ -73,6 +74,7 @@ def evaluate_group() -> None:
 
 
 evaluate_group.add_command(card_command)
+evaluate_group.add_command(verification_command)
 
 
 @evaluate_group.command("identity")

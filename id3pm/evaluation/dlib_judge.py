@@ -57,11 +57,20 @@ class DlibJudge:
         for row, faces in enumerate(self._stage.detect(images)):
             if len(faces):
                 largest = faces[np.argmax(faces[:, 2] * faces[:, 3])]
-                vectors[row] = self._network.compute_face_descriptor(self._chip(images[row], largest))
+                vectors[row] = self.describe(self.chip(images[row], largest))
         return vectors
 
-    def _chip(self, image: NDArray[np.uint8], face: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The aligned face, uint8 [150, 150, 3]."""
+    def describe(self, chip: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The vector of an aligned face, float32 [128], as the network gives it."""
+        return np.array(self._network.compute_face_descriptor(chip), np.float32)
+
+    def chip(self, image: NDArray[np.uint8], face: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The aligned face, uint8 [150, 150, 3].
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            face: A detection, float32 [15] in its pixels.
+        """
         height, width = image.shape[:2]
         scale = max(LEAST_SIDE / max(height, width), 1.0)
         size = (round(width * scale), round(height * scale))

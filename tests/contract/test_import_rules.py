@@ -45,7 +45,7 @@ ALLOWED = {
     "evaluation/super_resolution": LIBRARY | {"evaluation", "evaluation/verification"},
     "evaluation/figures": LIBRARY | {"evaluation"},
     "evaluation/robustness": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/verification"},
-    "evaluation/verification": LIBRARY | {"evaluation"},
+    "evaluation/verification": LIBRARY | {"evaluation", "evaluation/identity"},
     "serving/protocol": CORE,
     "serving/models": CORE | {"serving/protocol"},
     "serving/model_repository": {"serving/models"},

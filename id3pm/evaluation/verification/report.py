@@ -1,0 +1,92 @@
+"""The report on verification: JSON for programs, a table laid out as Table 5 of the paper's supplement."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from id3pm.evaluation.files import SCHEMA, write_json, write_text
+from id3pm.evaluation.verification.pairs import PairSet
+from id3pm.evaluation.verification.protocol import PROTOCOLS, Accuracy
+from id3pm.evaluation.verification.study import Replace, Row
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerificationReport:
+    """All that `id3pm evaluate verification` found so far.
+
+    Attributes:
+        subject: What was evaluated: bundle, engine, image size.
+        protocol: A name of `PROTOCOLS`.
+        replaced: Which picture of each pair a generated one takes the place of.
+        models: Names of the FR models, the training one first.
+        sets: The sets, as far as they were used.
+        whole: Pairs of each set as it was read.
+        rows: Real images first.
+        asked: Number of rows that were asked for.
+    """
+
+    subject: dict[str, Any]
+    protocol: str
+    replaced: Replace
+    models: Sequence[str]
+    sets: Sequence[PairSet]
+    whole: Sequence[int]
+    rows: Sequence[Row]
+    asked: int
+
+
+def write_verification_report(folder: Path, report: VerificationReport) -> None:
+    """Writes verification.json and verification.md; what was there before is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        "schema": SCHEMA,
+        "subject": report.subject,
+        "protocol": report.protocol,
+        "replaced": report.replaced,
+        "models": list(report.models),
+        "sets": [
+            {"name": pairs.name, "pairs": len(pairs.same), "of": whole, "pictures": len(pairs.pictures)}
+            for pairs, whole in zip(report.sets, report.whole, strict=True)
+        ],
+        "rows": [dataclasses.asdict(row) for row in report.rows],
+        "asked": report.asked,
+    }
+    write_json(folder / "verification.json", data)
+    write_text(folder / "verification.md", verification_markdown(report))
+
+
+def verification_markdown(report: VerificationReport) -> str:
+    """The report as a table."""
+    heads = [f"{pairs.name}: {model}" for pairs in report.sets for model in report.models]
+    used = ", ".join(
+        f"{pairs.name} {len(pairs.same)} of {whole} pairs"
+        for pairs, whole in zip(report.sets, report.whole, strict=True)
+    )
+    lines = [
+        "# Verification",
+        "",
+        ", ".join(f"{name} {value}" for name, value in report.subject.items()),
+        "",
+        f"Protocol `{report.protocol}`: {PROTOCOLS[report.protocol].text}; ten folds, accuracy ± standard deviation "
+        f"of the folds. In the rows below the real images, the {report.replaced} picture of each pair is replaced by a "
+        "face generated from its ID vector. A pair without a face that can be detected, in either picture, is a wrong "
+        f"decision (in brackets: how many). {report.models[0]} gave the ID vectors.",
+        "",
+        f"{used}. {len(report.rows)} of {report.asked} rows done.",
+        "",
+        f"| images | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 1) + "|",
+        *(
+            f"| {row.label} | {' | '.join(_cell(one) for of_set in row.accuracies for one in of_set)} |"
+            for row in report.rows
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: Accuracy) -> str:
+    undecided = f" ({found.undecided})" if found.undecided else ""
+    return f"{found.mean:.2%} ± {found.std:.2%}{undecided}"
