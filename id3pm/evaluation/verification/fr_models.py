@@ -28,10 +28,13 @@ class PairModel(Protocol):
     Attributes:
         name: For reports.
         key: What its vectors depend on.
+        centred: Whether cosines mean something only after a mean vector was subtracted, as with models that were
+            trained on Euclidean distances.
     """
 
     name: str
     key: str
+    centred: bool
 
     def views(self, images: Sequence[NDArray[np.uint8]], aligned: bool) -> NDArray[np.float32]:
         """Vectors of the main face in each picture.
@@ -58,6 +61,8 @@ class StageModel:
         EngineError: A file is damaged or does not fit.
     """
 
+    centred = False
+
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         folder = folder / ENGINE_FOLDER if (folder / ENGINE_FOLDER).is_dir() else folder
         self.manifest: FaceManifest = read_manifest(folder)
@@ -73,22 +78,33 @@ class StageModel:
 
     def views(self, images: Sequence[NDArray[np.uint8]], aligned: bool) -> NDArray[np.float32]:
         """See `PairModel.views`."""
-        if aligned and self._preprocessing.alignment == ALIGNED:
-            crops: list[NDArray[np.uint8] | None] = [
-                _of_size(image, self._preprocessing.input_size) for image in images
-            ]
-        else:
-            crops = [
-                None if face is None else self._preprocessing.crop(image, face)
-                for image, face in zip(images, map(self.main_face, images), strict=True)
-            ]
-        found = [row for row, crop in enumerate(crops) if crop is not None]
         views = np.full((len(images), 2, self.stage.identity_dim), np.nan, np.float32)
+        found, crops = self._crops(images, aligned)
         if found:
-            batch = np.stack([crop for crop in crops if crop is not None])
-            views[found, 0] = self._encoder.encode_batch(batch)
-            views[found, 1] = self._encoder.encode_batch(np.ascontiguousarray(batch[:, :, ::-1]))
+            views[found, 0] = self._encoder.encode_batch(crops)
+            views[found, 1] = self._encoder.encode_batch(np.ascontiguousarray(crops[:, :, ::-1]))
         return views
+
+    def embed(self, images: Sequence[NDArray[np.uint8]], aligned: bool = False) -> NDArray[np.float32]:
+        """ID vectors of pictures, [N, D], as the face stage gives them; arguments and NaN as in `views`."""
+        if self.manifest.preprocessing.flip_average:
+            return self.id_vectors(self.views(images, aligned))
+        vectors = np.full((len(images), 1, self.stage.identity_dim), np.nan, np.float32)
+        found, crops = self._crops(images, aligned)
+        if found:
+            vectors[found, 0] = self._encoder.encode_batch(crops)
+        return self.id_vectors(vectors)
+
+    def _crops(self, images: Sequence[NDArray[np.uint8]], aligned: bool) -> tuple[list[int], NDArray[np.uint8]]:
+        """Which pictures have a face, and those faces, aligned: uint8 [F, H, W, 3]."""
+        crops: dict[int, NDArray[np.uint8]] = {}
+        if aligned and self._preprocessing.alignment == ALIGNED:
+            crops = {row: _of_size(image, self._preprocessing.input_size) for row, image in enumerate(images)}
+        else:
+            for row, image in enumerate(images):
+                if (face := self.main_face(image)) is not None:
+                    crops[row] = self._preprocessing.crop(image, face)
+        return list(crops), np.stack(list(crops.values())) if crops else np.empty((0, 1, 1, 3), np.uint8)
 
     def id_vectors(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
         """The ID vectors [N, D] of pictures with these views, as the face stage would give them."""
@@ -100,7 +116,7 @@ class StageModel:
 
     def main_face(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """The face that a picture of a data set is about; see `main_face`."""
-        return main_face(self.stage.detect(image[None])[0], image.shape[:2])
+        return main_face(self.stage.detect(image[None])[0], (image.shape[0], image.shape[1]))
 
 
 class DlibModel:
@@ -109,6 +125,8 @@ class DlibModel:
     Args:
         faces: Finds the faces.
     """
+
+    centred = True
 
     def __init__(self, faces: StageModel) -> None:
         self._judge = DlibJudge(faces.stage, faces.models_key)

@@ -110,7 +110,8 @@ def _right(distances: Floats, same: NDArray[np.bool_], thresholds: Floats = THRE
 def _concatenated(views: Floats) -> Floats:
     """FaceNet's embeddings have L2 norm 1 by themselves; those of other models are scaled to it."""
     unit = views / np.linalg.norm(views, axis=-1, keepdims=True)
-    return unit.reshape(*views.shape[:-2], -1)
+    joined: Floats = unit.reshape(*views.shape[:-2], -1)
+    return joined
 
 
 def _summed(views: Floats) -> Floats:
