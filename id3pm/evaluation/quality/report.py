@@ -1,0 +1,99 @@
+"""The report on quality: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from id3pm.evaluation.files import SCHEMA, write_json, write_text
+from id3pm.evaluation.quality.distances import NEIGHBOUR
+from id3pm.evaluation.quality.study import FeatureNetwork, QualityRow
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QualityReport:
+    """All that `id3pm evaluate quality` found so far.
+
+    Attributes:
+        subject: What was evaluated: bundle, engine, data.
+        network: What looked at the images.
+        people: People of the diversity table.
+        seeds: Images of each.
+        rows: Real images first.
+        asked: Number of rows that were asked for.
+        notes: What was left out, and why.
+    """
+
+    subject: dict[str, Any]
+    network: FeatureNetwork
+    people: int
+    seeds: int
+    rows: Sequence[QualityRow]
+    asked: int
+    notes: Sequence[str]
+
+
+def write_quality_report(folder: Path, report: QualityReport) -> None:
+    """Writes quality.json and quality.md; what was there before is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        "schema": SCHEMA,
+        "subject": report.subject,
+        "features": report.network.name,
+        "people": report.people,
+        "seeds": report.seeds,
+        "rows": [dataclasses.asdict(row) for row in report.rows],
+        "asked": report.asked,
+        "notes": list(report.notes),
+    }
+    write_json(folder / "quality.json", data)
+    write_text(folder / "quality.md", quality_markdown(report))
+
+
+def quality_markdown(report: QualityReport) -> str:
+    """The report as tables."""
+    network, count = report.network, report.rows[0].quality.count
+    frechet, kernel = (f"{name}, {network.name}" for name in (network.frechet_name, network.kernel_name))
+    lines = [
+        "# Quality and diversity",
+        "",
+        ", ".join(f"{name} {value}" for name, value in report.subject.items()),
+        "",
+        f"One 64 px image of each of {count} held-out people, against the real images of the same people. The row of "
+        f"real images is the floor: those of {count} others. Distances depend on the number of images: compare equal "
+        f"numbers alone. Precision and recall: k = {NEIGHBOUR}, radii as Kynkaanniemi et al. 2019. "
+        f"{len(report.rows)} of {report.asked} rows done.",
+        "",
+        f"| images | {frechet} | {kernel} x 1000 | precision | recall |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row.label} | {row.quality.frechet:.3f} | {1000 * row.quality.kernel:.3f} ± "
+            f"{1000 * row.quality.kernel_std:.3f} | {row.quality.precision:.3f} | {row.quality.recall:.3f} |"
+            for row in report.rows
+        ),
+    ]
+    measured = [row for row in report.rows if row.diversity]
+    if measured:
+        names = list(measured[0].diversity)
+        lines += [
+            "",
+            "## Diversity",
+            "",
+            f"{report.seeds} images of each of {report.people} people; mean over people with its 95 % interval. "
+            f"Means over pairs of images. Feature distance: cosine distance of {network.name}'s features, not LPIPS. "
+            "Pose in degrees, expression in shares of what faces show; dlib's in units of its own.",
+            "",
+            f"| images | {' | '.join(names)} |",
+            "|---" * (len(names) + 1) + "|",
+            *(f"| {row.label} | {' | '.join(_spread(row, name) for name in names)} |" for row in measured),
+        ]
+    return "\n".join([*lines, *(f"\n{note}" for note in report.notes)]) + "\n"
+
+
+def _spread(row: QualityRow, name: str) -> str:
+    if name not in row.diversity:
+        return "no face"
+    mean, low, high = row.diversity[name]
+    return f"{mean:.3f} ({low:.3f} .. {high:.3f})"

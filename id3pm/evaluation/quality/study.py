@@ -1,0 +1,195 @@
+"""Quality and diversity by guidance scale: Table 4 of the paper's supplement and the main paper's diversity table.
+
+One image of each held-out person is compared with the real images of the same people, as in the paper; some people
+are shown with several seeds. The floor is what real images of other people score against the same reference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.errors import InvalidInputError
+from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.judges import Judge
+from id3pm.evaluation.quality.distances import Quality, quality
+from id3pm.evaluation.quality.diversity import Look, diversity
+from id3pm.formats import datasets
+from id3pm.pipeline import Pipeline
+
+CHUNK = 32  # images between two saves
+OnImages = Callable[[int], object]
+
+
+class FeatureNetwork(Protocol):
+    """What looks at images.
+
+    Attributes:
+        name: For reports.
+        key: What its features depend on.
+        frechet_name: What the Frechet distance of its features is called.
+        kernel_name: The same of the kernel distance.
+    """
+
+    name: str
+    key: str
+    frechet_name: str
+    kernel_name: str
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Of uint8 [N, H, W, 3], RGB: float32 [N, D]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """Held-out people, and others.
+
+    Attributes:
+        reference: Real images of the people, uint8 [N, S, S, 3].
+        vectors: Their ID vectors, float32 [N, D].
+        others: Real images of other people, uint8 [N, S, S, 3].
+    """
+
+    reference: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
+    others: NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class QualityRow:
+    """One kind of images.
+
+    Attributes:
+        label: `Real images`, or the guidance scale.
+        guidance_scale: `None` for real images.
+        quality: Against the reference.
+        diversity: By measure its mean over people, and a 95 % interval; empty for real images, one per person.
+    """
+
+    label: str
+    guidance_scale: float | None
+    quality: Quality
+    diversity: dict[str, tuple[float, float, float]]
+
+
+def load_faces(folder: Path, id_vector_model: str, count: int) -> Faces:
+    """People of a data set's test split: the first `count`, and as others the next `count`.
+
+    Raises:
+        InvalidInputError: It has ID vectors of another model, or holds out fewer people.
+    """
+    found = datasets.describe(folder).get("id_vector_model")
+    if found != id_vector_model:
+        raise InvalidInputError(f"the data set has ID vectors of {found}: this bundle takes those of {id_vector_model}")
+    split = datasets.load(folder, "test")
+    if len(split["index"]) < 2 * count:
+        raise InvalidInputError(
+            f"{count} images need {2 * count} held-out people, half of them for the floor: the data set holds out "
+            f"{len(split['index'])}"
+        )
+    return Faces(split["images"][:count], split["vectors"][:count], split["images"][count : 2 * count])
+
+
+class QualityStudy:
+    """One bundle and one feature network; images and features are kept, so an interrupted study goes on.
+
+    Args:
+        pipeline: Generates.
+        faces: People and reference.
+        network: Looks at images.
+        judges: FR models for the ID distance.
+        look: For pose and expression; `None` leaves them out.
+        cache: Where images and features are kept.
+        people: How many people are shown with several seeds.
+        seeds: With how many.
+        sampling: Sampling options but for the guidance scale.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        faces: Faces,
+        network: FeatureNetwork,
+        judges: Sequence[Judge],
+        look: Look | None,
+        cache: Cache,
+        people: int,
+        seeds: int,
+        sampling: Mapping[str, Any],
+    ) -> None:
+        self._pipeline = pipeline
+        self._faces = faces
+        self._network = network
+        self._judges = judges
+        self._look = look
+        self._cache = cache
+        self._people = people
+        self._seeds = seeds
+        self._sampling = dict(sampling)
+
+    @property
+    def images_per_row(self) -> int:
+        """How many images one guidance scale needs."""
+        return len(self._faces.vectors) + self._people * self._seeds
+
+    def real(self) -> QualityRow:
+        """The floor: real images of others against the reference."""
+        return QualityRow("Real images", None, quality(self._real(self._faces.others), self._reference()), {})
+
+    def generated(self, guidance_scale: float, on_images: OnImages = lambda count: None) -> QualityRow:
+        """One guidance scale.
+
+        Args:
+            guidance_scale: See `id3pm.config.SamplingOptions`.
+            on_images: Called with the number of images whenever some are done.
+        """
+        options = {**self._sampling, "guidance_scale": guidance_scale}
+        count = len(self._faces.vectors)
+        _, features, _ = self._made(self._faces.vectors, list(range(count)), options, on_images)
+        repeated = np.repeat(self._faces.vectors[: self._people], self._seeds, axis=0)
+        seeds = list(range(self._seeds)) * self._people
+        images, seen, vectors = self._made(repeated, seeds, options, on_images)
+        shape = (self._people, self._seeds)
+        spread = diversity(
+            images.reshape(*shape, *images.shape[1:]),
+            seen.reshape(*shape, -1),
+            {name: each.reshape(*shape, -1) for name, each in vectors.items()},
+            self._look,
+        )
+        return QualityRow(f"guidance {guidance_scale:g}", guidance_scale, quality(features, self._reference()), spread)
+
+    def _reference(self) -> NDArray[np.float32]:
+        return self._real(self._faces.reference)
+
+    def _real(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        digest = hashlib.sha256(images.tobytes()).hexdigest()
+        return self._cache.array(
+            {"features": self._network.key, "images": digest}, lambda: self._network.features(images)
+        )
+
+    def _made(
+        self, vectors: NDArray[np.float32], seeds: Sequence[int], options: Mapping[str, Any], on_images: OnImages
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        """Images, their features, and their vectors by FR model."""
+        images, features = [], []
+        found: dict[str, list[NDArray[np.float32]]] = {judge.name: [] for judge in self._judges}
+        for start in range(0, len(vectors), CHUNK):
+            some, chunk = vectors[start : start + CHUNK], list(seeds[start : start + CHUNK])
+            key = self._pipeline.receipts(some, chunk, super_resolution=False, **options)
+            made = self._cache.array(key, lambda v=some, s=chunk: self._pipeline.generate_64(v, s, **options))  # type: ignore[misc]
+            images.append(made)
+            features_key = {"features": self._network.key, "images": key}
+            features.append(self._cache.array(features_key, functools.partial(self._network.features, made)))
+            for judge in self._judges:
+                judge_key = {"judge": judge.key, "images": key}
+                found[judge.name].append(self._cache.array(judge_key, functools.partial(judge.embed, made)))
+            on_images(len(made))
+        return np.concatenate(images), np.concatenate(features), {k: np.concatenate(v) for k, v in found.items()}

@@ -1,0 +1,110 @@
+"""`id3pm evaluate quality` with made-up people: tables, floor, diversity, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from made_up_people import ColorJudge, ColorPipeline, write_people
+from numpy.typing import NDArray
+
+from id3pm.errors import MissingExtraError
+from id3pm.evaluation.commands import evaluate_group
+from id3pm.evaluation.quality import command
+from id3pm.evaluation.quality import diversity as module
+from id3pm.evaluation.quality.diversity import diversity
+
+
+class ColorNetwork:
+    """The mean colour as features."""
+
+    name, key = "colour", "colour"
+    frechet_name, kernel_name = "Frechet distance", "kernel distance"
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return images.mean(axis=(1, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
+    fake = ColorPipeline()
+    monkeypatch.setattr(command.Pipeline, "load", lambda repository, threads: fake)
+    monkeypatch.setattr(command, "EfficientNetLite0", ColorNetwork)
+    monkeypatch.setattr(command, "StageJudge", lambda stage, key: ColorJudge())
+    monkeypatch.setattr(command, "_models_key", lambda repository: "models")
+    monkeypatch.setattr(command, "landmark_look", lambda stage, threads, notes: notes.append("no landmarks"))
+    return fake
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    if not (folder / "data").exists():
+        write_people(folder / "data", 60)
+    common = ["--data", str(folder / "data"), "--out", str(folder / "out"), "--people", "3", "--seeds", "2"]
+    return CliRunner().invoke(evaluate_group, ["quality", *common, *arguments], standalone_mode=False)
+
+
+def test_table_has_the_floor_and_a_row_per_guidance_scale(pipeline: ColorPipeline, tmp_path: Path) -> None:
+    result = run(tmp_path, "--count", "30", "--guidance", "1,2")
+    assert result.exit_code == 0, result.exception
+    found = json.loads((tmp_path / "out/quality.json").read_text())
+    real, opposite, same = found["rows"]
+    assert same["quality"]["frechet"] == pytest.approx(0.0, abs=1e-3)  # at guidance 2 the person's own picture
+    assert same["quality"]["precision"] == same["quality"]["recall"] == 1.0
+    assert opposite["quality"]["frechet"] > 1.0 and real["quality"]["frechet"] > 1.0
+    assert real["quality"]["count"] == 30 and real["diversity"] == {}
+    assert same["diversity"]["feature distance"] == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+    assert found["notes"] == ["no landmarks"]
+    table = (tmp_path / "out/quality.md").read_text()
+    assert "| images | Frechet distance, colour |" in table and "FID" not in table
+    assert "| images | feature distance | ID distance (color) |" in table
+    made = pipeline.made
+    assert run(tmp_path, "--count", "30", "--guidance", "2").exit_code == 0 and pipeline.made == made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--count", "31"],
+            "31 images need 62 held-out people, half of them for the floor: the data set holds out 60",
+        ),
+        (["--guidance", "one"], "--guidance one: give numbers separated by commas"),
+        (["--guidance", "99"], "guidance_scale=99"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_generated(
+    pipeline: ColorPipeline, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = run(tmp_path, *arguments)
+    assert message in str(result.exception) and pipeline.made == 0
+
+
+def test_diversity_is_measured_within_each_person() -> None:
+    images = np.zeros((2, 3, 4, 4, 3), np.uint8)
+    angles = np.radians([[0.0, 0.0, 0.0], [0.0, 60.0, 120.0]])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+    yaw = np.array([5.0, 5.0, 5.0, -10.0, 0.0, np.nan])
+
+    def look(rows: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+        assert len(rows) == 6
+        return {"yaw": yaw, "smile": np.full(6, np.nan)}
+
+    found = diversity(images, vectors, {"sface": vectors}, look)
+    assert found["ID distance (sface)"][0] == pytest.approx((0.0 + (0.5 + 0.5 + 1.5) / 3) / 2)
+    assert found["pose distance"][0] == pytest.approx((0.0 + 10.0) / 2)
+    assert np.isnan(found["expression distance"][0])
+
+
+def test_missing_landmarks_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(threads: int | None) -> Any:
+        raise MissingExtraError("face landmarks need OpenVINO")
+
+    monkeypatch.setattr(module, "FaceMesh", missing)
+    notes: list[str] = []
+    assert module.landmark_look(SimpleNamespace(), 1, notes) is None  # type: ignore[arg-type]
+    assert notes == ["pose and expression were not measured: face landmarks need OpenVINO"]
