@@ -66,7 +66,6 @@ class FaceGenerator:
         self._net.load_state_dict({key.removeprefix("main."): value for key, value in state.items()})
         self._net.eval()
 
-    @torch.inference_mode()
     def sample(self, seed: int, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Faces, uint8 [N, 64, 64, 3], RGB.
 
@@ -74,8 +73,12 @@ class FaceGenerator:
             seed: See `latents`.
             indices: See `latents`.
         """
-        z = torch.from_numpy(latents(seed, indices))[:, :, None, None]
-        images = (self._net(z) + 1.0) * 127.5
+        return self.images(latents(seed, indices))
+
+    @torch.inference_mode()
+    def images(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Faces of latents z [N, 100], uint8 [N, 64, 64, 3], RGB."""
+        images = (self._net(torch.from_numpy(z)[:, :, None, None]) + 1.0) * 127.5
         pixels: NDArray[np.uint8] = images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
         return np.ascontiguousarray(pixels)
 
