@@ -1,0 +1,87 @@
+"""Makes the study: one page that needs no server, and the key that says which picture is whose."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from id3pm.errors import InvalidInputError, MissingExtraError
+from id3pm.evaluation.files import write_json, write_text
+from id3pm.evaluation.identity.photographs import SUFFIXES
+from id3pm.formats.images import decode_photo, encode_png
+from id3pm.installation import how_to_install
+
+TARGETS = "targets"
+SCHEMA = 1
+QUESTIONS = (
+    {"id": "identity", "text": "Which picture shows the person best?", "target": True},
+    {"id": "realism", "text": "Which picture looks most like a photograph?", "target": False},
+)
+PAGE, KEY = "study.html", "study_key.json"
+
+
+def make_study(folder: Path, out: Path, title: str) -> tuple[int, list[str]]:
+    """Writes the page and the key.
+
+    Args:
+        folder: Has `targets/NAME.png` and, for every method, `METHOD/NAME.png` of the same names.
+        out: Gets study.html, which goes to the participants, and study_key.json, which does not: the page names no
+            method, and the order of the pictures is drawn anew for every participant.
+        title: Of the page.
+
+    Returns:
+        Number of targets, and the names of the methods.
+
+    Raises:
+        InvalidInputError: A picture is missing, or there are fewer than two methods.
+        ImageError: A picture cannot be decoded.
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError(f"the study needs jinja2: {how_to_install('evaluate')}") from error
+    targets = _pictures(folder / TARGETS)
+    methods = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name != TARGETS)
+    if len(methods) < 2 or not targets:
+        raise InvalidInputError(
+            f"{folder} has {len(targets)} pictures in {TARGETS} and {len(methods)} other folders: need targets, and a "
+            "folder for each of two methods or more"
+        )
+    study: dict[str, Any] = {"schema": SCHEMA, "id": secrets.token_hex(8), "questions": QUESTIONS, "items": []}
+    key: dict[str, Any] = {"schema": SCHEMA, "study": study["id"], "methods": methods, "items": {}}
+    for name, file in targets.items():
+        candidates, owners = [], {}
+        for method in methods:
+            found = _pictures(folder / method).get(name)
+            if found is None:
+                raise InvalidInputError(f"{method} has no picture {name}, which {TARGETS} has")
+            token = secrets.token_hex(8)
+            candidates.append({"id": token, "image": _data_uri(found)})
+            owners[token] = method
+        # Sorted by tokens, so that no order in the file gives a method away.
+        candidates.sort(key=lambda each: each["id"])
+        item = secrets.token_hex(8)
+        study["items"].append({"id": item, "target": _data_uri(file), "candidates": candidates})
+        key["items"][item] = {"name": name, "candidates": owners}
+    source = resources.files("id3pm.evaluation.user_study").joinpath("page.html.j2").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / PAGE, template.render(title=title, study=study))
+    write_json(out / KEY, key)
+    return len(targets), methods
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by name without suffix."""
+    if not folder.is_dir():
+        return {}
+    return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES}
+
+
+def _data_uri(file: Path) -> str:
+    """The picture alone, written anew: metadata would tell who made it."""
+    return "data:image/png;base64," + base64.b64encode(encode_png(decode_photo(file.read_bytes()))).decode()
