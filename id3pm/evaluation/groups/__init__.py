@@ -1,0 +1,1 @@
+"""Identity kept by groups of people: where a bundle works worse than elsewhere."""
