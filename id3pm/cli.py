@@ -52,6 +52,11 @@ COMMANDS = {
     "sheet": Command(
         "id3pm.evaluation.figures.commands:sheet_group", "pictures of what a control does, measured", "face"
     ),
+    "study": Command(
+        "id3pm.evaluation.user_study.command:study_group",
+        "a user study: make its page, collect the answers",
+        "evaluate",
+    ),
     "train": Command(_TRAINING + "train_command", "train the 64 px model or the super-resolution model", "train"),
 }
 

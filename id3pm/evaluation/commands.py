@@ -16,15 +16,18 @@ from id3pm.config import SamplerName, SamplingOptions, SpacingName
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation import files
+from id3pm.evaluation.baselines.command import baselines_command
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.card import SHORT, card_command
 from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.groups.command import groups_command
 from id3pm.evaluation.identity import report as reports
 from id3pm.evaluation.identity.photographs import likenesses, named_pictures, people_of, summary
 from id3pm.evaluation.identity.presets import measure_preset, presets_markdown, seconds_by_preset
 from id3pm.evaluation.identity.study import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
 from id3pm.evaluation.identity.targets import load_targets
 from id3pm.evaluation.judges import Judge, StageJudge
+from id3pm.evaluation.quality.command import quality_command
 from id3pm.evaluation.super_resolution.report import write_super_resolution_report
 from id3pm.evaluation.super_resolution.study import compare, enlarge, held_out_photographs, photograph_crops
 from id3pm.evaluation.verification.command import verification_command
@@ -74,6 +77,9 @@ def evaluate_group() -> None:
 
 
 evaluate_group.add_command(card_command)
+evaluate_group.add_command(baselines_command)
+evaluate_group.add_command(groups_command)
+evaluate_group.add_command(quality_command)
 evaluate_group.add_command(verification_command)
 
 

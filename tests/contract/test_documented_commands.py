@@ -25,6 +25,7 @@ PAGES = (
     "client/README.md",
     "demo/README.md",
     "docs/analysis.md",
+    "docs/evaluation.md",
     "docs/face_models.md",
     "docs/convert.md",
     "docs/training.md",

@@ -40,11 +40,19 @@ ALLOWED = {
     "export/tensorrt": CORE | {"export"},
     "export/parity": CORE,
     "export/face": CORE | {"export"},
-    "evaluation": LIBRARY | {"evaluation/identity", "evaluation/super_resolution", "evaluation/verification"},
+    "evaluation": LIBRARY
+    | {"evaluation/identity", "evaluation/super_resolution", "evaluation/verification", "evaluation/quality"}
+    | {"evaluation/baselines", "evaluation/groups"},
+    # The GAN of the embedded data set is what GAN search searches.
+    "evaluation/baselines": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/verification", "training"},
     "evaluation/identity": LIBRARY | {"evaluation", "evaluation/verification"},
     "evaluation/super_resolution": LIBRARY | {"evaluation", "evaluation/verification"},
     "evaluation/figures": LIBRARY | {"evaluation"},
     "evaluation/robustness": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/verification"},
+    "evaluation/groups": LIBRARY
+    | {"evaluation", "evaluation/identity", "evaluation/figures", "evaluation/verification"},
+    "evaluation/user_study": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/figures"},
+    "evaluation/quality": LIBRARY | {"evaluation", "evaluation/figures"},
     "evaluation/verification": LIBRARY | {"evaluation", "evaluation/identity"},
     "serving/protocol": CORE,
     "serving/models": CORE | {"serving/protocol"},

@@ -90,7 +90,8 @@ def blobs(random: np.random.Generator, cosine: float, count: int = BATCH) -> NDA
     pixels = np.linspace(0.0, SIDE, SIDE)[None]
     across, down = (np.exp(-((pixels - centre) ** 2) / (2.0 * variance)) for centre in (x, y))
     one = amplitude[:, None, None] * down[:, :, None] * across[:, None, :]
-    return (one + one[:, :, ::-1]).astype(np.float32)
+    mirrored: NDArray[np.float32] = (one + one[:, :, ::-1]).astype(np.float32)
+    return mirrored
 
 
 def _picture(grey: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -114,7 +114,8 @@ class BaselineStudy:
         Returns:
             What was found, and the images [N, seeds, H, W, 3], target by target.
         """
-        images, numbers = [], []
+        images: list[NDArray[np.uint8]] = []
+        numbers: list[tuple[float, float]] = []
         for vector in targets.vectors:
             found, spent = zip(
                 *(self._made(method, vector, budget, seed, on_queries) for seed in range(self._seeds)), strict=True

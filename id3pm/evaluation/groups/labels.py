@@ -42,7 +42,7 @@ def groups_of(data: Path, count: int, labels: Path | None, name: str) -> list[st
         return thirds((split["images"][:count] @ LUMA).mean(axis=(1, 2)))
     attribute_set = datasets.describe(data).get("attribute_set")
     fields = [] if attribute_set is None else [field.name for field in fields_of(attribute_set)]
-    if name not in fields or "attributes" not in split:
+    if attribute_set is None or name not in fields or "attributes" not in split:
         known = ", ".join([BRIGHTNESS, *fields])
         raise InvalidInputError(f"--by {name}: this data set has {known}; or give --labels")
     decoded = [decode(vector, attribute_set) for vector in split["attributes"][:count]]

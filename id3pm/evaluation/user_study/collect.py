@@ -61,16 +61,19 @@ def collect(key_file: Path, answer_files: Sequence[Path]) -> list[QuestionResult
         raise InvalidInputError(f"{key_file.name} is no key of a study: give study_key.json of id3pm study make")
     if not answer_files:
         raise InvalidInputError("no answers: give the files that participants saved")
-    ranks, seen = [], {}
+    ranks: list[Floats] = []
+    seen: dict[str, str] = {}
     for file in answer_files:
         answers = _json(file)
         ranks.append(_ranks(file.name, answers, key))
         participant = answers.get("participant")
-        if not isinstance(participant, str) or participant in seen:
-            raise InvalidInputError(f"{file.name} is of participant {participant!r:.40}, as {seen.get(participant)}")
+        if not isinstance(participant, str):
+            raise InvalidInputError(f"{file.name} names no participant: answers are saved with one")
+        if participant in seen:
+            raise InvalidInputError(f"{file.name} is of participant {participant!r:.40}, as {seen[participant]}")
         seen[participant] = file.name
     by_question = np.stack(ranks)  # participants, questions, methods
-    return [_result(question["id"], methods, by_question[:, row]) for row, question in enumerate(QUESTIONS)]
+    return [_result(str(question["id"]), methods, by_question[:, row]) for row, question in enumerate(QUESTIONS)]
 
 
 def table(results: Sequence[QuestionResult]) -> str:
