@@ -59,7 +59,7 @@ def test_table_has_a_row_for_real_images_and_one_per_guidance_scale(pipeline: Co
     real, opposite, same, nobody = [[one["mean"] for one in row["accuracies"][0]] for row in found["rows"]]
     assert real == same == [1.0, 1.0]
     assert max(opposite) < 0.6 and nobody == [0.0, 0.0]
-    assert found["sets"] == [{"name": "data", "pairs": 80, "of": 80, "pictures": 40}]
+    assert found["sets"] == [{"name": "data", "pairs": 80, "of": 80, "pictures": 80}]
     assert [one["undecided"] for one in found["rows"][3]["accuracies"][0]] == [80, 80]
     table = (tmp_path / "out/verification.md").read_text()
     assert "| images | data: sface | data: independent |" in table
