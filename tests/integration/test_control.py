@@ -186,10 +186,3 @@ def test_a_hopeless_deadline_is_refused_at_once(wire: Any, embedding: np.ndarray
     with pytest.raises(InferenceServerException, match="the deadline cannot be met: .* are left, and the steps alone"):
         long_request(wire, embedding, timeout_us=100_000)()
     assert wire.metrics()['id3pm_engine_rows_total{model="denoiser_64"}'] == before
-
-
-def test_http_generate_takes_a_deadline_too(wire: Any, embedding: np.ndarray) -> None:
-    inputs = {"embedding": embedding.tolist(), "seed": 1, "steps": 1000, "timeout": 200_000}
-    status, body = wire.http("/v2/models/id3pm_png/generate", inputs)
-    assert status == 400  # Triton's generate endpoint knows one status for all errors of a model
-    assert b"the deadline cannot be met" in body
