@@ -1,4 +1,4 @@
-"""dlib's ResNet (Davis King, 2017; public domain) as a judge that training never saw.
+"""dlib's ResNet (Davis King, 2017; public domain) as a judge that was not used in training.
 
 It shares no data, loss, landmarks or alignment with the models of the face stage; only the rectangle in which to look
 for the face comes from there, because dlib's own detectors miss one in five 64 px faces.
@@ -76,7 +76,7 @@ class DlibJudge:
         size = (round(width * scale), round(height * scale))
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         x, y, w, h = (face[:4] * scale).tolist()
-        # dlib's detectors, on which its landmark model was trained, draw squares.
+        # dlib's detectors, with which its landmark model was trained, give squares.
         center_x, center_y, half = x + w / 2, y + h / 2, (w * h) ** 0.5 / 2
         box = self._dlib.rectangle(
             int(center_x - half), int(center_y - half), int(center_x + half), int(center_y + half)

@@ -1,4 +1,4 @@
-"""Whatever is sent: an error that names the value and the rule, no path of the server, and the server goes on."""
+"""Bad requests: the error names the value and the rule, has no path of the server, and the server continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client against what the real stages know of requests by their ids: watching them, joining them."""
+"""The client and the request registry of the real stages: watching and joining requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages that share a processor: one step at a time, the most urgent first, and nobody waits for ever."""
+"""The compute lock: one step at a time, the most urgent first, and every wait has a limit."""
 
 from __future__ import annotations
 

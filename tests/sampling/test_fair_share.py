@@ -1,4 +1,4 @@
-"""Callers share the machine: played through in numbers, and with the scheduler's queue."""
+"""Callers share the machine: simulated in numbers, and with the scheduler's queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that pause for others go on as if nothing had been; rows that fail, fail alone."""
+"""Paused rows give unchanged images; rows that fail, fail alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong stays with the rows it concerns; the loop lives on."""
+"""An error fails only the rows concerned; the loop continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is sampled when, who is turned away, and how a scheduler ends."""
+"""Order of sampling, refused requests, and the end of a scheduler."""
 
 from __future__ import annotations
 

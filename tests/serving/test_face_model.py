@@ -1,4 +1,4 @@
-"""The face stage's model: a photograph at work holds up nobody who only asks how it is going."""
+"""The face stage's model: a photograph in progress does not delay control requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request id stands for one piece of work: sent again, it joins, or gets the same answer; it is not done twice."""
+"""A request that is sent again under its id joins or gets the same answer; no work is done twice."""
 
 from __future__ import annotations
 

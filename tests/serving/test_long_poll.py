@@ -1,4 +1,4 @@
-"""Long polls: answered as soon as there is something new, without holding up anybody else."""
+"""Long polls: answered as soon as there is news, without delaying other requests."""
 
 from __future__ import annotations
 

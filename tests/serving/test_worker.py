@@ -1,4 +1,4 @@
-"""A thread that does one job after the other, and shows when it hangs."""
+"""The worker thread: jobs in order, and detection of a hang."""
 
 from __future__ import annotations
 

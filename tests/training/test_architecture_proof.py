@@ -1,4 +1,4 @@
-"""What shapes leave open is found out: on the shipped bundle's weights, and by a stored output."""
+"""Fields that shapes leave open are found by pictures or by a stored output."""
 
 from __future__ import annotations
 
