@@ -303,7 +303,7 @@ ASYNC_CALLS: dict[str, Use] = {
 
 
 class Silent(FakeAsyncTransport):
-    """Answers nothing, not even questions, until it is closed; `reached` once somebody waits."""
+    """Answers nothing, not even questions, until it is closed; `reached` once a call waits."""
 
     def __init__(self, server: FakeServer) -> None:
         super().__init__(server)

@@ -72,7 +72,7 @@ def test_previews_come_every_so_many_steps(client: Any, server: FakeServer, ever
     assert sorted(seen) == steps
     assert all(preview.getpixel((0, 0)) == (step, step, step) for step, preview in seen.items())
     asked = [after + 1 for model, _, after, wanted in server.watches if wanted == "1" and model == STAGES[0]]
-    assert [step for step in asked if step < 4] == steps, "a preview that nobody wants is not made"
+    assert [step for step in asked if step < 4] == steps, "an unwanted preview is not made"
 
 
 def test_a_photograph_is_analysed_first(client: Any, server: FakeServer) -> None:

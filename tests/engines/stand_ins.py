@@ -165,7 +165,7 @@ class FakeContext:
         rows = self.plan.batches[self.profile]
         self.plan.computed.append(rows)
         x, timesteps = (self._array(name, self.shapes[name]) for name in ("x", "timesteps"))
-        assert np.isfinite(x).all()  # rows that nobody has written yet are zero
+        assert np.isfinite(x).all()  # rows that have not been written are zero
         eps = x * 2 + timesteps[:, None, None, None]
         output = self._array(OUTPUT_NAME, (rows, 6, *x.shape[2:]))
         output[:] = np.concatenate([eps, np.full_like(eps, rows)], axis=1)

@@ -47,7 +47,7 @@ def write_people(folder: Path, count: int, id_vector_model: str = "sface") -> ND
 
 
 class ColorJudge:
-    """Reads the ID vector off the colour; black pictures show nobody. Counts the pictures it has seen."""
+    """Reads the ID vector off the colour; black pictures show no face. Counts the pictures it has seen."""
 
     def __init__(self, independent: bool = False, centred: bool = False) -> None:
         self.name = self.key = "independent" if independent else "color"
@@ -62,7 +62,7 @@ class ColorJudge:
 
 
 class ColorPipeline:
-    """At guidance 2 the picture of the person, at 1 that of its opposite, at 3 nobody. Counts what it has made.
+    """At guidance 2 the picture of the person, at 1 that of its opposite, at 3 no face. Counts what it has made.
 
     The preset `balanced` makes the opposite, too, the others the person.
     """

@@ -67,7 +67,7 @@ def test_crops_are_spread_over_large_enough_photographs() -> None:
 
 
 class Brightness:
-    """A judge for which the mean brightness is the person; black pictures show nobody."""
+    """A judge for which the mean brightness is the person; black pictures show no face."""
 
     name, key, independent, centred = "brightness", "1", False, False
 

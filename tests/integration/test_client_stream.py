@@ -24,7 +24,7 @@ PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 # The stand-in networks take 1 ms a step: with so many, some are seen.
 OPTIONS: dict[str, Any] = {"steps": 300, "sampler": "ddim", "eta": 0.5, "sr_steps": 60, "sr_sampler": "ddpm"}
 STAGES = ("denoiser_64", "super_resolution")
-# Each keeps one stage busy for many seconds if nobody stops it.
+# Each keeps one stage busy for many seconds unless it is stopped.
 LONG: dict[str, dict[str, Any]] = {
     "denoiser_64": {"steps": 1000, "sampler": "ddpm"},
     "super_resolution": {"steps": 1, "sr_steps": 1000, "sr_sampler": "ddpm"},

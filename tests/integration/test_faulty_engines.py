@@ -33,7 +33,7 @@ def run(self, inputs):
     return _run(self, inputs)
 MeteredEngine.run = run
 """
-# A thread that ends, as by an error that nobody foresaw: the scheduler's while idle, or the one that answers.
+# A thread that ends, as by an unexpected error: the scheduler's while idle, or the one that answers.
 DEATHS = """
 
 from id3pm.sampling.scheduler import StepScheduler

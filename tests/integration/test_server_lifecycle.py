@@ -76,7 +76,7 @@ def test_one_stop_sent_twice_is_still_one_stop_and_a_later_one_hurries(serving: 
     assert "a second signal came before all work was finished" in serving.said
     for thread in threads:
         thread.join(timeout=30)
-    assert {status for status, _ in answers} & {0, 503}, "nobody was told that the work was not done"
+    assert {status for status, _ in answers} & {0, 503}, "no caller learned that the work was not done"
 
 
 def test_a_server_that_dies_is_replaced_and_one_whose_launcher_is_killed_goes_with_it(serving: Serving) -> None:

@@ -101,7 +101,7 @@ def test_a_killed_stub_is_replaced_and_the_same_request_gives_the_same_image(
 
 @pytest.mark.parametrize("victim", ["denoiser_64", "tritonserver"])
 def test_a_request_that_was_in_flight_can_be_sent_again_under_its_id(service: Service, victim: str) -> None:
-    """Without help it would hang: Triton tells nobody when a stub dies."""
+    """Without help it would hang: Triton does not report a dead stub."""
     image = ask(service, 900, "alone")[2]["png"]
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(ask(service, 900, f"mine-{victim}")), daemon=True)
@@ -127,7 +127,7 @@ def test_what_hangs_is_replaced(service: Service, victim: str) -> None:
 
 
 def test_a_face_stage_that_hangs_is_replaced_under_load_too(service: Service) -> None:
-    """Its absence hurts nobody who sends vectors, so their requests never show it."""
+    """Requests with vectors do not need it, so they never show its absence."""
     restarts, stop = service.health.restarts, threading.Event()
 
     def load() -> None:

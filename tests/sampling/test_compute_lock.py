@@ -97,7 +97,7 @@ def test_the_lock_is_yielded_early_to_rows_that_need_no_much_longer(
     first.yield_rest()  # it does not hold the lock: nothing to yield
     first.acquire(lambda: Claim(5.0, 1.0))
     first.yield_rest()
-    assert not second._lock(), "nobody waits for it"
+    assert not second._lock(), "no stage waits for it"
     waiter = in_thread(lambda: second.acquire(lambda: Claim(9.0, left_s)))
     wait_until(lambda: first._best_other().urgency == 9.0)
     first.yield_rest()

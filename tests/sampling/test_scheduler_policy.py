@@ -114,7 +114,7 @@ def test_equal_requests_enter_in_order_of_arrival(single: Bench) -> None:
 
 
 def test_equal_requests_keep_their_order_while_the_engine_turns_out_to_be_faster() -> None:
-    """Each step of the long request teaches that steps are cheap; nobody who comes later is due earlier for that."""
+    """Each step of the long request teaches that steps are cheap; no later request is due earlier for that."""
     cost = CostModel()
     cost.observe(1, 10.0)  # what a busy start may measure
     engine = FakeEngine(held=True)

@@ -94,7 +94,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def test_a_server_of_a_container_is_not_judged_from_outside() -> None:
-    """Inside, its launcher has another process id, which outside belongs to a stranger or to nobody."""
+    """Inside, its launcher has another process id, which outside belongs to another process or to none."""
     try:
         subprocess.run([*CONTAINER, "true"], check=True, capture_output=True, timeout=10)
     except (OSError, subprocess.CalledProcessError) as error:

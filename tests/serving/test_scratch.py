@@ -90,7 +90,7 @@ def test_what_the_python_backend_of_killed_servers_left_is_removed(
 
 
 def test_in_a_folder_that_containers_share_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its servers may be in another PID namespace, where nobody sees them."""
+    """Its servers may be in another PID namespace, where they are not visible."""
     folder = environment(tmp_path, "theirs", 1e8)
     monkeypatch.setattr(scratch, "_INIT_NAMESPACE", 1)
     assert scratch._private(Path("/")) and not scratch._private(Path("/proc")), "another file system is another's, too"

@@ -1,1 +1,1 @@
-"""Older ways to invert an FR model, reimplemented from their published maths, beside ID3PM on the same targets."""
+"""Older methods to invert an FR model, reimplemented and compared with ID3PM on the same targets."""

@@ -1,4 +1,4 @@
-"""The black box that search methods ask: pictures in, similarities out, every picture counted."""
+"""The black-box FR model of search methods: pictures in, similarities out, with a count of queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report on baselines: JSON for programs, a table and a sheet of faces for people."""
+"""The report on baselines: JSON, a table and a sheet of faces."""
 
 from __future__ import annotations
 

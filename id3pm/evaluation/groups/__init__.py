@@ -1,1 +1,1 @@
-"""Identity kept by groups of people: where a bundle works worse than elsewhere."""
+"""Identity kept by groups of people: finds groups for which a bundle works worse."""

@@ -1,4 +1,4 @@
-"""Similarity of generated faces to their targets by group, with intervals: Fig. 9 of the supplement, counted."""
+"""Similarity of generated faces to their targets by group, with intervals (Fig. 9 of the supplement)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much the images of one person differ from seed to seed: pose, expression, features, ID vectors.
+"""Diversity of the images of one person over seeds: pose, expression, features, ID vectors.
 
 As the diversity table of Kansy et al. 2023: distances within the pairs of each person's images, mean over people.
 """

@@ -1,4 +1,4 @@
-"""The report on quality: JSON for programs, tables for people."""
+"""The report on quality: JSON and tables."""
 
 from __future__ import annotations
 

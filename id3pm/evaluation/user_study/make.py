@@ -1,4 +1,4 @@
-"""Makes the study: one page that needs no server, and the key that says which picture is whose."""
+"""Makes the study: one page that needs no server, and the key from pictures to methods."""
 
 from __future__ import annotations
 

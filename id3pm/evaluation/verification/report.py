@@ -1,4 +1,4 @@
-"""The report on verification: JSON for programs, a table laid out as Table 5 of the paper's supplement."""
+"""The report on verification: JSON and a table in the layout of Table 5 of the paper's supplement."""
 
 from __future__ import annotations
 

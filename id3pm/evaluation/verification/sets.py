@@ -1,4 +1,4 @@
-"""Which sets of pairs a command takes, and the pairs of a data set of this package."""
+"""The sets of pairs of a command, and the pairs of a data set of this package."""
 
 from __future__ import annotations
 
