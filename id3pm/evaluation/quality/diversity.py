@@ -45,8 +45,9 @@ def diversity(
     if look is not None:
         people, seeds = images.shape[:2]
         seen = look(images.reshape(people * seeds, *images.shape[2:]))
-        for witness in ("", "dlib "):
-            for group, fields in (("pose", POSE), ("expression", EXPRESSION)):
+        # dlib's roll is in degrees, its other fields are not: in one distance it would hide them.
+        for witness, pose in (("", POSE), ("dlib ", POSE[:2])):
+            for group, fields in (("pose", pose), ("expression", EXPRESSION)):
                 names = [witness + field for field in fields if witness + field in seen]
                 if names:
                     values = np.stack([seen[name].reshape(people, seeds) for name in names])

@@ -83,7 +83,7 @@ def quality_markdown(report: QualityReport) -> str:
             "",
             f"{report.seeds} images of each of {report.people} people; mean over people with its 95 % interval. "
             f"Means over pairs of images. Feature distance: cosine distance of {network.name}'s features, not LPIPS. "
-            "Pose in degrees, expression in shares of what faces show; dlib's in units of its own.",
+            "Pose in degrees, expression in shares of what faces show; dlib's (yaw and pitch) in units of its own.",
             "",
             f"| images | {' | '.join(names)} |",
             "|---" * (len(names) + 1) + "|",

@@ -129,8 +129,9 @@ def verification_command(
             options = {**sampling, "guidance_scale": scale}
             rows.append(study.generated(f"guidance {scale:g}", options, functools.partial(bar.advance, task)))
             report()
-            if scale == guidance[0] and not full:
-                bar.console.print(_estimate(time.perf_counter() - started, sets, whole, len(guidance)), soft_wrap=True)
+            seconds = time.perf_counter() - started
+            if scale == guidance[0] and not full and seconds >= 1.0:  # else it was kept from an earlier run
+                bar.console.print(_estimate(seconds, sets, whole, len(guidance)), soft_wrap=True)
     click.echo((out / "verification.md").read_text(encoding="utf-8"))
 
 
