@@ -129,7 +129,7 @@ def test_a_thread_that_died_is_found_when_work_waits_for_it(repository: Path, tm
             if thread == "scheduler":  # one more request, whose end the loop does not survive
                 faulty.generate("last")
             answers: list[tuple[int, Any]] = []
-            waiting = threading.Thread(target=lambda to=answers: to.append(faulty.generate()), daemon=True)
+            waiting = threading.Thread(target=lambda to=answers, id=thread: to.append(faulty.generate(id)), daemon=True)
             waiting.start()
             wait_until(lambda: faulty.said, 6.0)
             faulty.switch.unlink()
@@ -137,4 +137,4 @@ def test_a_thread_that_died_is_found_when_work_waits_for_it(repository: Path, tm
             assert answers[0][0] == 503 and "retry after" in answers[0][1]["error"]
             assert faulty.said[0].startswith(f"{words} of denoiser_64 hangs")
             faulty.repaired()
-            assert faulty.generate()[1]["png"] == image
+            assert faulty.generate(thread)[1]["png"] == image
