@@ -9,7 +9,6 @@ import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from id3pm.errors import ConfigError
 from id3pm.serving.protocol.status import RefusedError
@@ -138,7 +137,7 @@ def read_tokens(path: Path, accept: tuple[str, ...] = KINDS) -> Access:
     return Access(callers, accept)
 
 
-def _caller(where: str, table: Any) -> tuple[bytes, Caller]:
+def _caller(where: str, table: object) -> tuple[bytes, Caller]:
     if not isinstance(table, dict) or set(table) != {"name", "token", "may_send"}:
         keys = ", ".join(table) if isinstance(table, dict) else "no table"
         raise ConfigError(f"{where} has {keys}: needs exactly name, token and may_send")

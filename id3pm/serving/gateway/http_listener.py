@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -192,7 +192,7 @@ class HttpListener:
             sock.close()
         await self._runner.cleanup()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -265,14 +265,14 @@ class _ProtocolLog(_Adapter):
         super().__init__(logging.getLogger(__name__), {})
         self._counters = counters
 
-    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+    def exception(self, msg: object, *args: object, exc_info: object = True, **kwargs: object) -> None:
         """Counts what is no HTTP; of anything else the log gets the kind of the error."""
         if isinstance(exc_info, HttpProcessingError):
             self._counters.count("http", "400")
         else:
             self.error(f"{msg} (%s)", *args, type(exc_info).__name__)
 
-    def debug(self, msg: object, *args: object, exc_info: Any = None, **kwargs: Any) -> None:
+    def debug(self, msg: object, *args: object, exc_info: object = None, **kwargs: object) -> None:
         """The same for a connection whose first bytes are no HTTP."""
         if isinstance(exc_info, HttpProcessingError):
             self._counters.count("http", "400")

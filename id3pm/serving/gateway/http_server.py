@@ -16,6 +16,7 @@ from id3pm.serving.gateway.access_log import note
 from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.bodies import BodyReader, gone
 from id3pm.serving.gateway.context import GatewayContext
+from id3pm.serving.gateway.grpc_types import InferResponse
 from id3pm.serving.gateway.http_listener import connection_of
 from id3pm.serving.gateway.json_answer import generate_answer, infer_answer
 from id3pm.serving.gateway.json_body import parse_object
@@ -244,7 +245,7 @@ def _read(request: web.Request, caller: Caller, body: bytes, *, generate: bool) 
     return parsed
 
 
-def _encoded(response: Any, wanted: dict[str, Any], *, generate: bool) -> web.Response:
+def _encoded(response: InferResponse, wanted: dict[str, Any], *, generate: bool) -> web.Response:
     """The answer to `infer` or `generate`."""
     if generate:
         return web.Response(body=generate_answer(response), content_type="application/json")

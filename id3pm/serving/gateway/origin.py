@@ -10,9 +10,8 @@ import ipaddress
 import urllib.parse
 from collections.abc import Iterable
 
-from tritonclient.grpc import service_pb2
-
 from id3pm.serving.gateway.auth import ANYONE, Caller
+from id3pm.serving.gateway.grpc_types import InferRequest
 from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
 
@@ -35,7 +34,7 @@ class Origin:
         """A request of this origin."""
         return RequestKey(self.owner, request_id)
 
-    def mark(self, message: service_pb2.ModelInferRequest) -> None:
+    def mark(self, message: InferRequest) -> None:
         """Writes it into a request, as parameters that only the gateway may send."""
         for name, value in ((OWNER, self.owner), (CALLER, self.caller)):
             message.parameters[name].string_param = value

@@ -9,6 +9,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import Caller
+from id3pm.serving.gateway.grpc_types import InferRequest
 from id3pm.serving.gateway.json_body import generate_message, infer_message, parse_object
 from id3pm.serving.gateway.tensor_checks import check_message, check_model, invalid, shown
 from id3pm.serving.protocol.limits import MAX_ID
@@ -33,19 +34,19 @@ class Request:
         wanted: What the JSON of an HTTP `infer` says of its answer; empty otherwise.
     """
 
-    message: Any
+    message: InferRequest
     control: str | None = None
     wanted: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def model(self) -> str:
         """The model that is asked."""
-        return str(self.message.model_name)
+        return self.message.model_name
 
     @property
     def id(self) -> str:
         """The request's id; never empty where it is work."""
-        return str(self.message.id)
+        return self.message.id
 
     def check(self, caller: Caller) -> None:
         """Checks that the caller may ask for this, and all that the request says of itself.
@@ -117,7 +118,7 @@ def parse_message(kind: Any, data: bytes) -> Any:
         raise invalid(f"the message is no {kind.DESCRIPTOR.full_name}: must be one") from error
 
 
-def checked_id(sent: Any) -> str:
+def checked_id(sent: object) -> str:
     """A request id as sent.
 
     Raises:
@@ -132,7 +133,7 @@ def checked_id(sent: Any) -> str:
     return sent
 
 
-def _request(message: Any, wanted: dict[str, Any]) -> Request:
+def _request(message: InferRequest, wanted: dict[str, Any]) -> Request:
     control = _control(message) if message.model_name in READ_CONTROL else None
     if message.id == "" and control is None:
         message.id = uuid.uuid4().hex
@@ -147,7 +148,7 @@ def _header_length(header: str | None, size: int) -> int | None:
     return int(header)
 
 
-def _control(message: Any) -> str | None:
+def _control(message: InferRequest) -> str | None:
     """The operation of a control request; `None` where the message is work."""
     found = []
     for index, tensor in enumerate(message.inputs):

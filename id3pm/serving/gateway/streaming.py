@@ -17,6 +17,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from id3pm.formats.images import encode_png
+from id3pm.serving.gateway.grpc_types import InferRequest, InferResponse
 from id3pm.serving.gateway.json_body import add_input, generate_message
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.request import checked_id
@@ -33,14 +34,14 @@ _SOURCES = {
     "id3pm": ("embedding", "a list of numbers"),
     "id3pm_photo": ("photo", "the base64 text of a JPEG, PNG or WebP file"),
 }
-Tell = Callable[[str, Mapping[str, Any]], None]
+Tell = Callable[[str, Mapping[str, object]], None]
 Tensor = tuple[str, str, Iterable[int], bytes]  # name, data type, shape, bytes
 
 
 class Stages(Protocol):
     """What is needed of an `Upstream`."""
 
-    async def infer(self, message: Any, timeout_s: float | None = None) -> Any:
+    async def infer(self, message: InferRequest, timeout_s: float | None = None) -> InferResponse:
         """Sends a `ModelInferRequest`."""
 
     async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
@@ -59,14 +60,14 @@ class StreamRequest(NamedTuple):
     """
 
     origin: Origin
-    message: Any
+    message: InferRequest
     preview_every: int
     deadline: float | None
 
     @property
     def id(self) -> str:
         """The request's id."""
-        return str(self.message.id)
+        return self.message.id
 
     def left_s(self, model: str) -> float | None:
         """Seconds until the deadline.
@@ -82,7 +83,7 @@ class StreamRequest(NamedTuple):
         return left_s
 
 
-def read_stream_request(origin: Origin, model: str, document: Mapping[str, Any], new_id: str) -> StreamRequest:
+def read_stream_request(origin: Origin, model: str, document: Mapping[str, object], new_id: str) -> StreamRequest:
     """Checks a body as that of `generate` is checked.
 
     Args:
@@ -134,11 +135,11 @@ async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> Non
     tell("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
 
 
-def _preceded(tell: Tell, name: str, data: Mapping[str, Any]) -> Tell:
+def _preceded(tell: Tell, name: str, data: Mapping[str, object]) -> Tell:
     """Tells an event just before the next one: what fails until then is still a plain HTTP error."""
     waiting = [(name, data)]
 
-    def told(name: str, data: Mapping[str, Any]) -> None:
+    def told(name: str, data: Mapping[str, object]) -> None:
         while waiting:
             tell(*waiting.pop())
         tell(name, data)
@@ -150,9 +151,9 @@ def _whole_number(raw: bytes) -> int:
     return int.from_bytes(raw, "little", signed=True)
 
 
-def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wanted: str) -> Any:
+def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wanted: str) -> InferRequest:
     """The request to one stage: these inputs, and those of the whole request that the stage takes."""
-    message = service_pb2.ModelInferRequest(model_name=model, id=stream.id)
+    message: InferRequest = service_pb2.ModelInferRequest(model_name=model, id=stream.id)
     given = {tensor[0]: tensor for tensor in inputs}
     passed_on = [
         tensor for tensor in _inputs(stream.message) if tensor[0] in SIGNATURES[model].inputs and tensor[0] not in given
@@ -168,7 +169,7 @@ def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wante
     return message
 
 
-async def _send(stream: StreamRequest, message: Any, stages: Stages) -> Any:
+async def _send(stream: StreamRequest, message: InferRequest, stages: Stages) -> InferResponse:
     """Sends a request to a stage with what is left of the time limit, which counts once for all stages."""
     left_s = stream.left_s(message.model_name)
     if left_s is None:
@@ -177,14 +178,14 @@ async def _send(stream: StreamRequest, message: Any, stages: Stages) -> Any:
     return await stages.infer(message, left_s + _GRACE_S)
 
 
-def _inputs(message: Any) -> list[Tensor]:
+def _inputs(message: InferRequest) -> list[Tensor]:
     return [
         (tensor.name, tensor.datatype, tensor.shape, raw)
         for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
     ]
 
 
-async def _followed(stream: StreamRequest, message: Any, stages: Stages, tell: Tell) -> Any:
+async def _followed(stream: StreamRequest, message: InferRequest, stages: Stages, tell: Tell) -> InferResponse:
     """Runs one stage while its steps are told."""
     follower = asyncio.ensure_future(_follow(message.model_name, stream, stages, tell))
     try:

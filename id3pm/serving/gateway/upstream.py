@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from id3pm.serving.gateway.grpc_types import InferRequest, InferResponse
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.launcher.control import UNIX
 from id3pm.serving.launcher.health import Addresses, Health
@@ -113,7 +114,9 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
 
-    async def infer_bytes(self, message: Any, timeout_s: float | None = None, metadata: Metadata = ()) -> bytes:
+    async def infer_bytes(
+        self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> bytes:
         """Sends a `ModelInferRequest`; gives the bytes of the `ModelInferResponse`.
 
         Args:
@@ -129,9 +132,12 @@ class Upstream:
         except grpc.aio.AioRpcError as error:
             raise self.refusal(error, message.id) from error
 
-    async def infer(self, message: Any, timeout_s: float | None = None, metadata: Metadata = ()) -> Any:
+    async def infer(
+        self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> InferResponse:
         """As `infer_bytes`; gives the `ModelInferResponse`."""
-        return service_pb2.ModelInferResponse.FromString(await self.infer_bytes(message, timeout_s, metadata))
+        response: InferResponse = service_pb2.ModelInferResponse.FromString(await self.infer_bytes(message, timeout_s))
+        return response
 
     async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
         """Sends a control request to a stage.
@@ -180,7 +186,7 @@ class Upstream:
         await self.channel.close()
 
 
-def trace_of(headers: Iterable[tuple[str, Any]]) -> Metadata:
+def trace_of(headers: Iterable[tuple[str, object]]) -> Metadata:
     """The headers, or gRPC metadata, that name a caller's trace: they are sent along."""
     return [(name.lower(), str(value)) for name, value in headers if name.lower() in _TRACE]
 
@@ -252,7 +258,7 @@ class Upstreams:
             await asyncio.wait(self._closing, timeout=_CONTROL_S)
 
 
-def outputs(response: Any) -> dict[str, bytes]:
+def outputs(response: InferResponse) -> dict[str, bytes]:
     """The raw bytes of every output tensor of a `ModelInferResponse`."""
     return {tensor.name: raw for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
 

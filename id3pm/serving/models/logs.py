@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+
+from id3pm.serving.models.triton_types import Backend, BackendLogger
 
 PACKAGE = "id3pm"
 
@@ -16,7 +17,7 @@ class TritonLogHandler(logging.Handler):
         logger: `triton_python_backend_utils.Logger`.
     """
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: BackendLogger) -> None:
         super().__init__()
         self._logger = logger
 
@@ -48,7 +49,7 @@ class Outlet:
         self._write = write
         self._on_drop = on_drop
 
-    def __call__(self, *words: Any, **style: Any) -> None:
+    def __call__(self, *words: object, **style: object) -> None:
         """Passes it on."""
         try:
             self._write(*words, **style)
@@ -56,7 +57,7 @@ class Outlet:
             self._on_drop()
 
 
-def log_to_triton(pb: Any) -> TritonLogHandler:
+def log_to_triton(pb: Backend) -> TritonLogHandler:
     """Sends what this package logs, from INFO up, to Triton.
 
     Args:

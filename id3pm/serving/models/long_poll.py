@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from id3pm.sampling.admission import has_room
 from id3pm.serving.models.triton_backend import Reply
@@ -49,7 +48,7 @@ class LongPolls:
     """
 
     def __init__(
-        self, news: Callable[[RequestKey, int], bool], state: Callable[[RequestKey, bool], dict[str, Any]]
+        self, news: Callable[[RequestKey, int], bool], state: Callable[[RequestKey, bool], dict[str, object]]
     ) -> None:
         self._news = news
         self._state = state
@@ -119,7 +118,7 @@ class LongPolls:
             return True
 
     def _answer(self, ready: Sequence[Watch]) -> None:
-        states: dict[tuple[RequestKey, bool], dict[str, Any]] = {}  # a picture is encoded once for all who follow it
+        states: dict[tuple[RequestKey, bool], dict[str, object]] = {}  # a picture is encoded once for all who follow it
         for watch in ready:
             key = (watch.request, watch.preview)
             try:

@@ -1,7 +1,4 @@
-"""Access to Triton's Python backend: reads a request, answers it exactly once.
-
-The backend's module `triton_python_backend_utils` exists only inside a Triton stub, so it is handed in as `pb`.
-"""
+"""Reads a request of Triton's Python backend, and answers it exactly once."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import numpy as np
 
 from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmError, InvalidInputError, OverloadedError
 from id3pm.serving.models.logs import shown
+from id3pm.serving.models.triton_types import Backend, BackendRequest, BackendTensor
 from id3pm.serving.protocol.limits import (
     MAX_ID,
     MAX_NUMBERS,
@@ -57,7 +55,7 @@ class InferenceRequest:
 
     id: str
     tensors: Mapping[str, Array]
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     wanted: frozenset[str]
     deadline: float | None
     owner: str | None = None
@@ -84,7 +82,7 @@ class InferenceRequest:
         return self.tensors[name]
 
 
-def read_request(request: Any) -> InferenceRequest:
+def read_request(request: BackendRequest) -> InferenceRequest:
     """A request of the Python backend.
 
     Raises:
@@ -120,7 +118,7 @@ def read_request(request: Any) -> InferenceRequest:
     )
 
 
-def _copied(tensor: Any) -> Array:
+def _copied(tensor: BackendTensor) -> Array:
     """A tensor's content, unless it is larger than any that has a meaning here."""
     array = tensor.as_numpy()
     kind, most = ("strings", MAX_STRINGS) if array.dtype == object else ("numbers", MAX_NUMBERS)
@@ -132,12 +130,12 @@ def _copied(tensor: Any) -> Array:
 class _TooMany(np.ndarray[Any, Any]):
     """Stands for more strings than are read: takes any shape, to be refused for its size by `read_request`."""
 
-    def reshape(self, *shape: Any, **order: Any) -> Any:
+    def reshape(self, *shape: Any, **order: object) -> Array:
         """As many empty strings as wanted, which take no memory."""
         return np.broadcast_to(np.array(b"", dtype=object), *shape)
 
 
-def limit_strings(pb: Any) -> None:
+def limit_strings(pb: Backend) -> None:
     """Makes Triton's Python backend read no more than `MAX_STRINGS` strings of an input tensor.
 
     It reads them one by one before `execute` sees a request, some microseconds each: 64 MiB of empty strings would take
@@ -173,7 +171,7 @@ class Reply:
         own: Outputs beside those that all who wait for the same work get.
     """
 
-    def __init__(self, pb: Any, request: Any) -> None:
+    def __init__(self, pb: Backend, request: BackendRequest) -> None:
         self.id: str = request.request_id()
         self.own: dict[str, Array] = {}
         self._pb = pb
@@ -204,7 +202,7 @@ class Reply:
         triton_error = self._pb.TritonError(message, getattr(self._pb.TritonError, code))
         self._finish(self._pb.InferenceResponse(error=triton_error))
 
-    def _finish(self, response: Any) -> None:
+    def _finish(self, response: object) -> None:
         with self._lock:
             if self._sent:
                 return
