@@ -220,7 +220,7 @@ class Pipeline:
     ) -> list[Receipt]:
         """The receipts of what `generate` (or `generate_64`) would make, without making it.
 
-        Equal receipts mean equal images, so a caller can tell whether he has an image already.
+        Equal receipts mean equal images, so a caller can tell whether it has an image already.
 
         Args:
             embeddings: See `generate`.

@@ -67,7 +67,7 @@ class _Number(click.FloatRange):
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8000, help="HTTP; 0 takes a free port.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics; 0 takes a free port.")
-@click.option("--tokens", type=_FILE, help="TOML file of callers with their tokens; without it nobody needs one.")
+@click.option("--tokens", type=_FILE, help="TOML file of callers with their tokens; without it no token is needed.")
 @click.option(
     "--accept",
     type=click.Choice(list(_ACCEPT)),

@@ -161,11 +161,11 @@ class Service(Endpoints):
 
     @property
     def warning(self) -> str | None:
-        """What an operator should know about these options, if anything."""
+        """A warning about these options for the operator, if there is one."""
         if is_loopback(self.host):
             return None
         if not self.options.access.limited:
-            return f"everybody who reaches {self.host} can use this service"
+            return f"every machine that reaches {self.host} can use this service"
         if self.options.tls is None:
             return "tokens, photographs and ID vectors travel unencrypted: give --tls-certificate and --tls-key"
         return None

@@ -135,7 +135,7 @@ class Admission:
 
 
 class _Places:
-    """So many messages may be on their way at a time."""
+    """Places for messages that are on their way; each message takes one."""
 
     def __init__(self, number: int) -> None:
         self._free = asyncio.Semaphore(number)
@@ -180,7 +180,7 @@ class _Places:
 
 
 class Body:
-    """The part of one request."""
+    """The bytes of one request's body."""
 
     def __init__(self, admission: Admission) -> None:
         self.size = 0

@@ -35,12 +35,12 @@ MODELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Somebody who may send requests.
+    """A caller that may send requests.
 
     Attributes:
         name: For the log.
         may_send: Some of `KINDS`.
-        owner: Whose the ids of its requests are (`id3pm.serving.protocol.wire.OWNER`); all without a token are one.
+        owner: Owner of its request ids (`id3pm.serving.protocol.wire.OWNER`); without tokens, one for all callers.
     """
 
     name: str
@@ -63,10 +63,10 @@ ANYONE = Caller("anyone", KINDS)
 
 
 class Access:
-    """The callers by token, or everybody where there are no tokens.
+    """The callers by token; without tokens, every caller is let in.
 
     Args:
-        callers: Tokens and whose they are; `None` where nobody needs one.
+        callers: Tokens with their callers; `None` where no token is needed.
         accept: Some of `KINDS`: what the service takes at all, whatever a caller may send.
     """
 
@@ -90,7 +90,7 @@ class Access:
             authorization: The header, or gRPC metadata, of this name: `Bearer TOKEN`.
 
         Raises:
-            RefusedError: No token, or one that nobody has.
+            RefusedError: There is no token, or an unknown one.
         """
         if self._callers is None:
             return self._within(ANYONE)
@@ -157,10 +157,10 @@ def _owner(token: str) -> str:
 
 
 def check_exposure(host: str, access: Access, *, insecure: bool) -> None:
-    """Refuses to serve whoever comes by from other machines.
+    """Refuses to serve other machines without tokens, unless this is allowed explicitly.
 
     Raises:
-        ConfigError: `host` is more than this machine, nobody needs a token, and nobody said that this is meant.
+        ConfigError: Other machines reach `host`, no token is needed, and `insecure` is not set.
     """
     if access.limited or insecure or is_loopback(host):
         return

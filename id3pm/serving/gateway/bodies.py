@@ -20,7 +20,7 @@ _WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 
 
 class BodyReader:
-    """Reads bodies.
+    """Reads bodies of HTTP requests.
 
     Args:
         counters: Count what is refused.

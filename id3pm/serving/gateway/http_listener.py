@@ -254,8 +254,8 @@ class HttpListener:
 class _ProtocolLog(_Adapter):
     """Stands in for aiohttp's logger, which writes a traceback with the bytes that it could not read.
 
-    Whoever reaches the port can cause that before any token is asked for: they would fill the log, and with what they
-    like, or with what they did not want to be written anywhere.
+    Any caller can cause that before a token is checked, and so fill the log, with text of its choice or with data that
+    must not be logged.
 
     Args:
         counters: Count such requests.

@@ -1,4 +1,4 @@
-"""The public HTTP port: the part of Triton's protocol that callers need, and nothing else."""
+"""The public HTTP port: an allow-list of Triton's HTTP endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON bodies of HTTP requests as the `ModelInferRequest` that they mean: one reader, so one meaning."""
+"""Translates JSON bodies of HTTP requests into `ModelInferRequest` messages."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class Origin:
     """Where a request comes from.
 
     Attributes:
-        owner: Whose its id is.
-        caller: Whose share of the machine it takes.
+        owner: Owner of its id.
+        caller: The caller that its share of the machine is counted to.
     """
 
     owner: str
@@ -43,9 +43,8 @@ class Origin:
 def origin_of(caller: Caller, host: str | None, port: int | None) -> Origin:
     """The origin of a request.
 
-    Who needs a token has a share of the machine by it. Where nobody does, a share is for each address (for IPv6 each
-    network, whose addresses are for one host to choose); on this machine, where all have one address, it is for each
-    connection.
+    With tokens, each token has a share of the machine. Without, each address has one (for IPv6 each network: one host
+    may use all addresses of a network); on this machine, where all callers have one address, each connection has one.
 
     Args:
         caller: Who sends it.

@@ -1,4 +1,4 @@
-"""What a request asks for, read and checked before Triton sees it; one without an id gets one."""
+"""Inference requests, read and checked before Triton gets them; a request without an id gets one."""
 
 from __future__ import annotations
 

@@ -32,14 +32,14 @@ Event = tuple[str, Mapping[str, object]] | RefusedError | type[_End]
 
 
 class Events:
-    """What is told and not written yet. Progress is merged for a slow reader: at most seven events wait."""
+    """Events that are not written yet. Progress is merged for a slow reader: at most seven events wait."""
 
     def __init__(self) -> None:
         self.waiting: list[Event] = []
         self._some = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Adds one; of steps nobody has read only the last remains, with the newest preview of them all."""
+        """Adds an event; of progress that was not read only the last step remains, with the newest preview."""
         last = self.waiting[-1] if self.waiting else None
         if isinstance(event, tuple) and isinstance(last, tuple) and event[0] == last[0] == _PROGRESS:
             event = (_PROGRESS, {**last[1], **event[1]})
@@ -62,8 +62,8 @@ class EventStream:
     Args:
         upstreams: Where the stages are.
         in_flight: All requests on their way.
-        heartbeat_s: Seconds of silence before a sign of life.
-        write_s: Seconds after which a reader who takes nothing counts as gone.
+        heartbeat_s: Seconds of silence before a comment line is sent.
+        write_s: Seconds after which a reader that takes nothing counts as gone.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class EventStream:
         """Streams until the image is there. What fails before the first event is a plain HTTP error.
 
         Args:
-            request: Whom to answer.
-            origin: Who that is.
+            request: The HTTP request.
+            origin: Its caller.
             model: `id3pm` or `id3pm_photo`.
             document: What was sent.
             held: See `InFlight.run`.

@@ -1,4 +1,4 @@
-"""Streams one image: the stages one after the other, each followed step by step.
+"""Streams one image: requests the stages one after the other, and reports each step.
 
 The stages get what the ensembles give them, so the image is the same, bit for bit.
 """

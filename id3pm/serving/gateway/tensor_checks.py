@@ -1,4 +1,4 @@
-"""Checks of a `ModelInferRequest`, the same on every way in; Triton trusts what a request says of itself."""
+"""Checks of a `ModelInferRequest`, the same for HTTP and gRPC: Triton trusts names, types and shapes as sent."""
 
 from __future__ import annotations
 

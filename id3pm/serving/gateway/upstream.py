@@ -145,7 +145,7 @@ class Upstream:
         Args:
             model: The stage's model.
             words: Operation, request id and what else it takes.
-            origin: Whose request it is about, and who asks.
+            origin: Owner of the request that it is about, and the caller.
 
         Raises:
             RefusedError: It was answered with an error.
@@ -161,7 +161,7 @@ class Upstream:
         return answer
 
     def refusal(self, error: grpc.aio.AioRpcError, request_id: str = "") -> RefusedError:
-        """What a caller gets to read of a gRPC error, of a request with this id."""
+        """The error for the caller, from a gRPC error of a request with this id."""
         return self._refusal(error.code().name, _bare(error.details() or "", request_id))
 
     def _refusal(self, code: str, message: str) -> RefusedError:

@@ -6,7 +6,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Endpoints:
-    """What has an HTTP, a gRPC and a metrics port.
+    """A server with an HTTP, a gRPC and a metrics port.
 
     Attributes:
         host: Address to listen on.

@@ -22,12 +22,12 @@ _UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HealthCheckSettings:
-    """How long what may be seen; the defaults find every fault within 5 s.
+    """Times of the health checks; the defaults find every fault within 5 s.
 
     Attributes:
         interval_s: From one look to the next.
         ping_s: Longest time for a stage to answer; two failures in a row are a fault.
-        loop_s: Longest time without a sign of life from a scheduler with work, or from who answers, beside
+        loop_s: Longest time without progress of a scheduler with work, or of the answering thread, beside
             `loop_steps` of its steps.
         loop_steps: See `loop_s`.
         probe_every_s: From one small request to the next, when there is no other work.
@@ -100,7 +100,7 @@ class HealthCheck:
             if (hung := hung_thread(state, self._settings)) is not None:
                 return f"{hung[0]} of {model} hangs: {hung[1]}"
             if state["draining"]:  # supervision ends before the service lets its stages drain
-                return f"{model} takes no new requests, though nobody of this service told it so"
+                return f"{model} takes no new requests, though this service did not tell it so"
             busy = busy or rows_of(state) > 0
             self._steps[model] = state.get("steps", 0)
         if busy and self._probe is None:

@@ -64,7 +64,7 @@ class Supervisor:
         Returns:
             Whether all work was finished.
         """
-        restarting = self._health.addresses is None  # so whoever had work there knows that it was lost
+        restarting = self._health.addresses is None  # so its callers know that their work was lost
         self._end_thread()
         if self._aborted or self.failure is not None:
             return False
@@ -93,7 +93,7 @@ class Supervisor:
         self._stopping.set()
         self._health.suspicion.set()
         if self._thread.is_alive():
-            if self._health.addresses is None:  # a start is under way, which nobody needs any more
+            if self._health.addresses is None:  # a start is under way, which is not needed any more
                 self.server.abort()
             self._thread.join(timeout=_JOIN_S)
 

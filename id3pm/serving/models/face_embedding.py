@@ -35,14 +35,14 @@ from id3pm.serving.protocol.wire import (
 logger = logging.getLogger(__name__)
 CONTROL_OPS = ("ping", "cancel", "drain")
 SWEEP_S = 0.25
-"""From one look for callers who have left to the next: asking takes 70 us for each."""
+"""Seconds from one check for callers that have left to the next: it takes 70 us for each."""
 LEAST_WORK_S = 1e-3
 """Of a request without photographs, which is refused."""
 GONE = "the caller cancelled the request or went away"
 MISJUDGED = 1.5
-"""A request that is so many times as much work as it seemed waits again, behind what is less."""
+"""A request that is so many times as much work as estimated waits again, behind smaller ones."""
 STEP_MS = 150.0
-"""What supervision is told of the time between two signs of life. It is not learned: see `Liveness`."""
+"""Milliseconds between two signs of life, as the health check gets them. Not learned: see `Liveness`."""
 
 
 class FaceModel(BackendModel):
@@ -111,7 +111,7 @@ class FaceModel(BackendModel):
         self._worker.put(self._work)
 
     def _sweep(self) -> None:
-        """Ends what waits for callers who have left, as far as Triton knows them: those of direct gRPC calls."""
+        """Ends requests whose callers have left, as far as Triton knows: those of direct gRPC calls."""
         now = time.monotonic()
         if now - self._swept > SWEEP_S:
             self._swept = now
@@ -136,7 +136,7 @@ class FaceModel(BackendModel):
             began = time.monotonic()
             outputs = self._outputs(request)
             taken_s = time.monotonic() - began
-            self._metrics.done()  # before the answer, so that its receiver finds himself counted
+            self._metrics.done()  # before the answer, so that its receiver finds it counted
             request.reply.send(outputs)
         except Exception as error:  # whatever it is, the caller must hear of it
             self._fail(request.reply, error)

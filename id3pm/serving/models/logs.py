@@ -36,9 +36,9 @@ class TritonLogHandler(logging.Handler):
 
 
 class Outlet:
-    """Passes on what people should read. What cannot be written is dropped and counted: no work stops for it.
+    """Passes on lines for the operator. A line that cannot be written is dropped and counted: no work stops for it.
 
-    A disk may be full, and stderr closed or a pipe that nobody reads; rich ends the thread where it finds one broken.
+    A disk may be full, and stderr closed or a pipe without a reader; rich ends the thread where it finds one broken.
 
     Args:
         write: Takes it; whatever it raises is swallowed.
@@ -50,7 +50,7 @@ class Outlet:
         self._on_drop = on_drop
 
     def __call__(self, *words: object, **style: object) -> None:
-        """Passes it on."""
+        """Passes a line on."""
         try:
             self._write(*words, **style)
         except (Exception, SystemExit):

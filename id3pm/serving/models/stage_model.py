@@ -61,7 +61,7 @@ def drawn_seed(request_id: str, row: int) -> int:
 
 
 class _StageObserver(Observer):
-    """Takes what the scheduler tells to the metrics, and wakes those who watch."""
+    """Passes the scheduler's events to the metrics, and wakes the long polls."""
 
     def __init__(self, metrics: StageMetrics, long_polls: LongPolls) -> None:
         self._metrics = metrics
@@ -89,7 +89,7 @@ class StageModel(BackendModel):
     """One diffusion stage behind Triton.
 
     `execute` only checks and enqueues; the scheduler's thread samples; one more thread turns samples into answers, and
-    one answers those who watch, so that encoding pictures never delays a step.
+    one answers long polls, so that encoding pictures never delays a step.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
@@ -175,7 +175,7 @@ class StageModel(BackendModel):
         super().close()
 
     def _enqueue(self, call: InferenceRequest, reply: Reply) -> None:
-        if "deadline_64" in call.wanted:  # each caller's own, also where he gets what was made for another
+        if "deadline_64" in call.wanted:  # each caller's own, also where it gets the answer of another request
             reply.own["deadline_64"] = passed_on(call.deadline, call.rows)
         serial = next(self._serial)
         name = call.id or f"anonymous-{serial}"
@@ -267,7 +267,7 @@ class StageModel(BackendModel):
     def _send(self, replies: Sequence[Reply], outputs: Mapping[str, Array]) -> None:
         for _ in replies:
             self._metrics.done()
-        self._metrics.flush()  # before the answer, so that its receiver finds himself counted
+        self._metrics.flush()  # before the answer, so that its receiver finds it counted
         for reply in replies:
             try:
                 reply.send(outputs)

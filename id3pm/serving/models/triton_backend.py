@@ -48,9 +48,9 @@ class InferenceRequest:
         tensors: Input tensors by name, each [rows, ...].
         parameters: Request parameters by name, JSON scalars.
         wanted: Names of the outputs that were asked for.
-        deadline: `time.monotonic()` seconds after which nobody waits for the answer, or `None`.
-        owner: Whose the id is; `None` where the gateway did not say it. See `id3pm.serving.protocol.wire.OWNER`.
-        caller: Whose share of the machine it takes.
+        deadline: `time.monotonic()` seconds after which no caller waits for the answer, or `None`.
+        owner: Owner of the id; `None` where the gateway did not name it. See `id3pm.serving.protocol.wire.OWNER`.
+        caller: The caller that its share of the machine is counted to.
     """
 
     id: str
@@ -168,7 +168,7 @@ class Reply:
 
     Attributes:
         id: What the sender called the request.
-        own: Outputs beside those that all who wait for the same work get.
+        own: Outputs of this caller alone, beside those that all callers of the same work get.
     """
 
     def __init__(self, pb: Backend, request: BackendRequest) -> None:
@@ -216,7 +216,7 @@ def code_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """Triton's error code for an exception, and the text that its sender gets to read (never a path or a traceback)."""
+    """Triton's error code for an exception, and its text for the caller (never a path or a traceback)."""
     code = code_of(error)
     if isinstance(error, Id3pmError):
         return code, cut(str(error))

@@ -58,8 +58,8 @@ class Step:
     """One step of an ensemble; the inputs of its model are mapped by name.
 
     Attributes:
-        model: Whose.
-        outputs: What the next steps or the caller take of its outputs.
+        model: The model.
+        outputs: Its outputs that the next steps or the caller take.
         renamed: Input of this model -> another name for the output of an earlier step.
     """
 

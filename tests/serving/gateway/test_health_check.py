@@ -110,7 +110,7 @@ def test_a_stage_that_drains_on_foreign_orders_is_found() -> None:
     server = MadeUpServer()
     health_check = look(server)
     server.state = {**IDLE, "draining": True}
-    assert health_check.fault() == "denoiser_64 takes no new requests, though nobody of this service told it so"
+    assert health_check.fault() == "denoiser_64 takes no new requests, though this service did not tell it so"
 
 
 @pytest.mark.parametrize("kind", ["waiting", "paused"])
