@@ -19,8 +19,7 @@ from rich.table import Table
 from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.auth import KINDS, Access, read_tokens
 from id3pm.serving.gateway.options import GatewayOptions, Tls
-from id3pm.serving.launcher.triton_log import is_error
-from id3pm.serving.models.logs import Outlet
+from id3pm.serving.launcher.triton_log import Outlet, is_error
 from id3pm.serving.protocol.limits import DRAIN_S, MAX_BODIES, MAX_BODY
 from id3pm.serving.service import Service
 

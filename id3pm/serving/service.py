@@ -18,8 +18,8 @@ from id3pm.serving.launcher.health import Health
 from id3pm.serving.launcher.health_check import HealthCheckSettings
 from id3pm.serving.launcher.preflight import check_engines, check_ports
 from id3pm.serving.launcher.supervisor import Supervisor
+from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer
-from id3pm.serving.models.logs import Outlet
 from id3pm.serving.protocol.limits import DRAIN_S
 
 _POLL_S = 0.05

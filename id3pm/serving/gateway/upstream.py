@@ -90,14 +90,7 @@ class Upstream:
         Raises:
             RefusedError: Triton answered with an error, cannot be reached, or went away meanwhile.
         """
-        try:
-            async with self._session.get(_url(self.addresses.http, path)) as answer:
-                content = await answer.read()
-                if answer.status >= 400:
-                    raise self._refusal(code_of(answer.status), _error_of(content))
-                return HttpAnswer(answer.status, answer.headers, content)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._health.unavailable() from error
+        return await self._get(self._session, self.addresses.http, path)
 
     async def metrics(self) -> str:
         """Triton's own `/metrics`.
@@ -105,14 +98,19 @@ class Upstream:
         Raises:
             RefusedError: As `get`.
         """
+        async with _session(self.addresses.metrics) as session:
+            return (await self._get(session, self.addresses.metrics, "/metrics")).body.decode()
+
+    async def _get(self, session: aiohttp.ClientSession, address: str, path: str) -> HttpAnswer:
+        host = "localhost" if address.startswith(UNIX) else address
         try:
-            async with (
-                _session(self.addresses.metrics) as session,
-                session.get(_url(self.addresses.metrics, "/metrics")) as answer,
-            ):
-                return await answer.text()
+            async with session.get(f"http://{host}{path}") as answer:
+                content = await answer.read()
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
+        if answer.status >= 400:
+            raise self._refusal(code_of(answer.status), _error_of(content))
+        return HttpAnswer(answer.status, answer.headers, content)
 
     async def infer_bytes(
         self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
@@ -222,10 +220,6 @@ def _session(address: str) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None),
         skip_auto_headers=("User-Agent", "Accept-Encoding"),
     )
-
-
-def _url(address: str, path: str) -> str:
-    return f"http://{'localhost' if address.startswith(UNIX) else address}{path}"
 
 
 class Upstreams:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from id3pm.errors import Id3pmError, ServerError
 from id3pm.serving.launcher.health import Addresses, Health, Phase
 from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, probe
+from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer
-from id3pm.serving.models.logs import Outlet
 from id3pm.serving.protocol.limits import MAX_FAILED_STARTS
 
 _JOIN_S = 5.0  # a look takes less, unless something hangs that ends with this process

@@ -27,8 +27,7 @@ from id3pm.serving.launcher.process import end_orphans, start_guarded
 from id3pm.serving.launcher.runtime import TritonRuntime, find_runtime
 from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, remove_stale_regions
 from id3pm.serving.launcher.temp_folders import remove_stale_environments, remove_stale_folders, scratch_folder
-from id3pm.serving.launcher.triton_log import last_words
-from id3pm.serving.models.logs import Outlet
+from id3pm.serving.launcher.triton_log import Outlet, last_words
 from id3pm.serving.models.model_args import COMPUTE_LOCK_VARIABLE, THREADS_VARIABLE
 from id3pm.serving.protocol.limits import DRAIN_S, EXIT_S
 

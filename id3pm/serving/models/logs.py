@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from id3pm.serving.models.triton_types import Backend, BackendLogger
 
@@ -33,28 +32,6 @@ class TritonLogHandler(logging.Handler):
                 self._logger.log_info(message)
         except Exception:
             self.handleError(record)
-
-
-class Outlet:
-    """Passes on lines for the operator. A line that cannot be written is dropped and counted: no work stops for it.
-
-    A disk may be full, and stderr closed or a pipe without a reader; rich ends the thread where it finds one broken.
-
-    Args:
-        write: Takes it; whatever it raises is swallowed.
-        on_drop: Called for everything that is dropped.
-    """
-
-    def __init__(self, write: Callable[..., object], on_drop: Callable[[], object] = lambda: None) -> None:
-        self._write = write
-        self._on_drop = on_drop
-
-    def __call__(self, *words: object, **style: object) -> None:
-        """Passes a line on."""
-        try:
-            self._write(*words, **style)
-        except (Exception, SystemExit):
-            self._on_drop()
 
 
 def log_to_triton(pb: Backend) -> TritonLogHandler:

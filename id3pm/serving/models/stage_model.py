@@ -47,19 +47,6 @@ _SEED_KEY = secrets.token_bytes(32)  # of this process, so that no id has a seed
 _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight
 
 
-def drawn_seed(request_id: str, row: int) -> int:
-    """A random seed, 0 .. 2^32 - 1; the same for the same id, so that a request which comes again is still equal.
-
-    Args:
-        request_id: The request's id; empty where it has none.
-        row: Number of the image in the request.
-    """
-    if not request_id:
-        return noise.drawn_seed()
-    digest = hashlib.blake2b(f"{row}/{request_id}".encode(), key=_SEED_KEY, digest_size=noise.DRAWN_BITS // 8)
-    return int.from_bytes(digest.digest(), "little")
-
-
 class _StageObserver(Observer):
     """Passes the scheduler's events to the metrics, and wakes the long polls."""
 
@@ -146,12 +133,17 @@ class StageModel(BackendModel):
         """
 
     def seed_of(self, call: InferenceRequest, row: int) -> int:
-        """The seed of an image for which none was sent.
+        """The seed of an image for which none was sent: random, 0 .. 2^32 - 1.
+
+        It is the same for the same id, so that a request which comes again is still equal.
 
         Raises:
             InvalidInputError: An input that decides it breaks a rule.
         """
-        return drawn_seed(call.id, row)
+        if not call.id:
+            return noise.drawn_seed()
+        digest = hashlib.blake2b(f"{row}/{call.id}".encode(), key=_SEED_KEY, digest_size=noise.DRAWN_BITS // 8)
+        return int.from_bytes(digest.digest(), "little")
 
     @abc.abstractmethod
     def outputs(
