@@ -13,10 +13,10 @@ from id3pm.errors import ServerError
 from id3pm.serving.gateway.auth import Access, check_exposure, is_loopback
 from id3pm.serving.gateway.gateway import Gateway
 from id3pm.serving.gateway.options import GatewayOptions
-from id3pm.serving.launcher.endpoints import Endpoints
+from id3pm.serving.launcher.endpoints import Endpoints, check_ports
 from id3pm.serving.launcher.health import Health
 from id3pm.serving.launcher.health_check import HealthCheckSettings
-from id3pm.serving.launcher.preflight import check_engines, check_ports
+from id3pm.serving.launcher.preflight import check_engines
 from id3pm.serving.launcher.supervisor import Supervisor
 from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer

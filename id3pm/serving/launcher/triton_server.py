@@ -21,8 +21,8 @@ from typing import Any
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, control, is_ready, refuses
-from id3pm.serving.launcher.endpoints import Endpoints
-from id3pm.serving.launcher.preflight import check_engines, check_ports, controlled, with_repository
+from id3pm.serving.launcher.endpoints import Endpoints, check_ports
+from id3pm.serving.launcher.preflight import check_engines, controlled, with_repository
 from id3pm.serving.launcher.process import end_orphans, start_guarded
 from id3pm.serving.launcher.runtime import TritonRuntime, find_runtime
 from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, remove_stale_regions
