@@ -268,7 +268,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             ) from error
         if message is grpc.aio.EOF:
             raise RefusedError("INVALID_ARGUMENT", "there is no message in this call")
-        return bytes(message)
+        return message
 
 
 async def _abort(context: CallContext, code: str, message: str) -> None:

@@ -23,7 +23,7 @@ class CallContext(Protocol):
     def invocation_metadata(self) -> Iterable[tuple[str, str]] | None:
         """Names in lower case, with their values."""
 
-    async def read(self) -> object:
+    async def read(self) -> bytes:
         """The next message, or `grpc.aio.EOF`."""
 
     async def write(self, message: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
 
 import numpy as np
 from tritonclient.grpc import service_pb2
@@ -152,7 +153,7 @@ def _add_tensor(message: InferRequest, tensor: Mapping[str, object], binary: byt
             left = len(binary) - offset
             raise invalid(f"{what}: {BINARY_SIZE}={shown(size)}: must be a number of bytes, at most {left} are left")
         add_input(message, name, datatype, shape, binary[offset : offset + size])
-        return int(size)
+        return size
     values = list(leaves(tensor["data"]))
     for wrong in _wrong(inputs[name], values):
         raise invalid(f"{what} has {shown(wrong)} among its data: {_rule(inputs[name])}")
@@ -162,7 +163,7 @@ def _add_tensor(message: InferRequest, tensor: Mapping[str, object], binary: byt
     return 0
 
 
-def _wrong(expected: Tensor, values: list[object]) -> list[object]:
+def _wrong(expected: Tensor, values: list[Any]) -> list[object]:
     """The first value that no tensor of this type can hold, if there is one. There may be half a million of them."""
     by_type: dict[str, set[type]] = {"BYTES": {str}, "FP32": {int, float}}
     kinds = by_type.get(expected.datatype, {int})
@@ -194,11 +195,11 @@ def _flat(name: str, value: object) -> tuple[list[int], list[object]]:
         if len(sizes) > 1 or len(shape) == MAX_DIMS:
             raise invalid(f"{name}={shown(value)}: lists within it must have one length, in at most {MAX_DIMS} levels")
         shape += sizes
-        level = [element for entry in level for element in entry]
+        level = [element for entry in level if isinstance(entry, list) for element in entry]
     return shape or [1], level
 
 
-def _encoded(name: str, expected: Tensor, values: list[object]) -> bytes:
+def _encoded(name: str, expected: Tensor, values: list[Any]) -> bytes:
     """The bytes of a tensor, little-endian."""
     if expected.datatype == "BYTES":
         return b"".join(len(data).to_bytes(4, "little") + data for data in (_utf8(name, text) for text in values))
@@ -231,7 +232,7 @@ def _utf8(name: str, text: str) -> bytes:
         raise invalid(f"{name}={shown(text)}: must be Unicode, but has half of a character") from None
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < _INT64
 
 

@@ -27,7 +27,7 @@ class _End:
     """The last event of a stream."""
 
 
-Event = tuple[str, Mapping[str, object]] | RefusedError | type[_End]
+Event = tuple[str, Mapping[str, object]] | RefusedError | _End
 """A name with its data, an error, or the end."""
 
 
@@ -130,7 +130,7 @@ class EventStream:
             if not response.prepared:
                 response.headers["X-Request-Id"] = request_id
                 await response.prepare(request)
-            if event is _End:
+            if isinstance(event, _End):
                 await response.write_eof()
                 return
             if event is None:
@@ -165,7 +165,7 @@ async def _told(stream: StreamRequest, upstream: Upstream, events: Events) -> No
         logger.exception("a stream failed")
         events.put(RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more"))
     finally:
-        events.put(_End)
+        events.put(_End())
 
 
 def _event(name: str, data: Mapping[str, object]) -> bytes:
