@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from id3pm.errors import ConfigError
+from id3pm.serving.protocol.served_models import SIGNATURES
 from id3pm.serving.protocol.status import RefusedError
 
 if sys.version_info >= (3, 11):
@@ -21,16 +22,11 @@ else:
 KINDS = ("photo", "vector")
 MIN_TOKEN = 16
 _OWNER_KEY = secrets.token_bytes(32)
-# What a request to a model is made from; super_resolution takes neither a photograph nor an ID vector.
 MODELS = {
-    "id3pm": "vector",
-    "id3pm_png": "vector",
-    "denoiser_64": "vector",
-    "id3pm_photo": "photo",
-    "id3pm_photo_png": "photo",
-    "face_embedding": "photo",
-    "super_resolution": None,
+    name: "photo" if "photo" in signature.inputs else "vector" if "embedding" in signature.inputs else None
+    for name, signature in SIGNATURES.items()
 }
+"""What a request to a model is made from; super_resolution takes neither a photograph nor an ID vector."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,10 +164,10 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         caller = self._context.options.access.caller(_authorization(context))
         self._context.upstreams.get(new_work=False)
         with contextlib.ExitStack() as held:
-            body = held.enter_context(self._context.admission.body())
+            grow = held.enter_context(self._context.admission.body())
             async with self._context.admission.arrival(known=True):
                 request = await self._message(context)
-                body.grow(_COPIES * len(request))
+                grow(_COPIES * len(request))
             await self._write(await self._answer(caller, request, context, held), context)
 
     async def _refuse(self, context: CallContext) -> None:
@@ -213,7 +213,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
         async def answer() -> None:
             with contextlib.ExitStack() as held:
-                held.enter_context(self._context.admission.body()).grow(_COPIES * len(request))
+                held.enter_context(self._context.admission.body())(_COPIES * len(request))
                 response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
 
         request_id, code, message = await self._outcome("ModelStreamInfer", context, answer())

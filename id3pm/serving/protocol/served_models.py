@@ -73,7 +73,7 @@ class ServedModel:
     """One model of the repository. Every input is optional: the model itself answers what is missing.
 
     Attributes:
-        comment: Lines at the head of its `config.pbtxt`.
+        comment: Lines at the head of its `config.pbtxt`; the first says what the model does.
         inputs: Of the model.
         outputs: Of the model.
         steps: Of an ensemble; empty for a model with a Python backend.
