@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
@@ -22,7 +22,19 @@ from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.protocol.limits import DRAIN_S
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
 _POLL_S = 0.05
+
+
+class TritonArguments(TypedDict, total=False):
+    """More arguments of `TritonServer`."""
+
+    threads: int | None
+    start_timeout_s: float
+    trace_url: str | None
+    on_log: Callable[[str], None] | None
 
 
 class Service(Endpoints):
@@ -41,7 +53,7 @@ class Service(Endpoints):
         drain_timeout_s: Seconds that work in flight gets to finish when the service is stopped.
         report: Gets a line for people about every fault and repair; called from a thread.
         health_check_settings: When Triton counts as faulty.
-        triton: More arguments of `TritonServer`.
+        **triton: More arguments of `TritonServer`.
     """
 
     def __init__(
@@ -57,7 +69,7 @@ class Service(Endpoints):
         drain_timeout_s: float = DRAIN_S,
         report: Callable[[str], None] = lambda line: None,
         health_check_settings: HealthCheckSettings | None = None,
-        **triton: Any,
+        **triton: Unpack[TritonArguments],
     ) -> None:
         super().__init__(host, http_port, grpc_port, metrics_port)
         self.health = Health()
@@ -68,8 +80,8 @@ class Service(Endpoints):
         if self.options.tls is not None:
             self.options.tls.context()  # a wrong certificate should fail here, not when the engines are loaded
 
-        if triton.get("on_log") is not None:
-            triton["on_log"] = Outlet(triton["on_log"], self.health.drops_line)
+        if (on_log := triton.get("on_log")) is not None:
+            triton["on_log"] = Outlet(on_log, self.health.drops_line)
 
         def make() -> TritonServer:
             return TritonServer(self._repository, drain_timeout_s=drain_timeout_s, private=True, **triton)
