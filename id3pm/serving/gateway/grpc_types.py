@@ -1,7 +1,8 @@
-"""Types of gRPC's objects, which have none of their own: the context of a call, and the messages of Triton's protocol.
+"""Types of gRPC's objects: the context of a call, and the messages of Triton's protocol as the gateway uses them.
 
-The message classes are those of `tritonclient.grpc.service_pb2`; here is what the gateway uses of them.
+The message classes are those of `tritonclient.grpc.service_pb2`, which has no types.
 """
+# ruff: noqa: D102, D105, N802 - methods and names are the libraries'
 
 from __future__ import annotations
 
@@ -12,32 +13,20 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class CallContext(Protocol):
-    """`grpc.aio.ServicerContext` of a call whose messages are bytes."""
+    """`grpc.aio.ServicerContext` of a call with messages of bytes; `read` also gives `grpc.aio.EOF`."""
 
-    def peer(self) -> str:
-        """The other end: `ipv4:ADDRESS:PORT`."""
-
-    def done(self) -> bool:
-        """Whether the call has ended."""
-
-    def invocation_metadata(self) -> Iterable[tuple[str, str]] | None:
-        """Names in lower case, with their values."""
-
-    async def read(self) -> bytes:
-        """The next message, or `grpc.aio.EOF`."""
-
-    async def write(self, message: bytes) -> None:
-        """Sends a message."""
-
-    async def abort(self, code: object, details: str) -> None:
-        """Ends the call with a status; always raises."""
+    def peer(self) -> str: ...
+    def done(self) -> bool: ...
+    def invocation_metadata(self) -> Iterable[tuple[str, str]] | None: ...
+    async def read(self) -> bytes: ...
+    async def write(self, message: bytes) -> None: ...
+    async def abort(self, code: object, details: str) -> None: ...
 
 
 class Message(Protocol):
     """Any protocol-buffers message."""
 
-    def SerializeToString(self) -> bytes:  # noqa: N802 - the library's name
-        """As it goes over the wire."""
+    def SerializeToString(self) -> bytes: ...
 
 
 class NamedModel(Message, Protocol):
@@ -48,31 +37,24 @@ class NamedModel(Message, Protocol):
 
 
 class Repeated(Protocol[T_co]):
-    """A repeated field of messages."""
+    """A repeated field of messages; `add` appends one."""
 
-    def add(self, **fields: object) -> T_co:
-        """Appends a message."""
-
+    def add(self, **fields: object) -> T_co: ...
     def __iter__(self) -> Iterator[T_co]: ...
-
     def __len__(self) -> int: ...
-
     def __getitem__(self, index: int) -> T_co: ...
 
 
 class Parameter(Protocol):
-    """`InferParameter`: one of these fields is set."""
+    """`InferParameter`: one of these fields is set, and `WhichOneof` names it."""
 
     bool_param: bool
     int64_param: int
     string_param: str
     double_param: float
 
-    def WhichOneof(self, name: str) -> str | None:  # noqa: N802 - the library's name
-        """The field that is set."""
-
-    def CopyFrom(self, other: Parameter) -> None:  # noqa: N802 - the library's name
-        """Takes the value of another."""
+    def WhichOneof(self, name: str) -> str | None: ...
+    def CopyFrom(self, other: Parameter) -> None: ...
 
 
 class Field(Protocol):
@@ -86,8 +68,7 @@ class TensorContents(Protocol):
 
     bytes_contents: list[bytes]
 
-    def ListFields(self) -> Sequence[tuple[Field, object]]:  # noqa: N802 - the library's name
-        """The fields that are set."""
+    def ListFields(self) -> Sequence[tuple[Field, object]]: ...
 
 
 class InferTensor(Protocol):
@@ -99,8 +80,7 @@ class InferTensor(Protocol):
     parameters: Mapping[str, Parameter]
     contents: TensorContents
 
-    def HasField(self, name: str) -> bool:  # noqa: N802 - the library's name
-        """Whether a field is set."""
+    def HasField(self, name: str) -> bool: ...
 
 
 class InferRequest(Message, Protocol):
@@ -121,9 +101,7 @@ class InferResponse(Message, Protocol):
     model_name: str
     model_version: str
     id: str
-    parameters: Mapping[str, Parameter]
     outputs: Repeated[InferTensor]
     raw_output_contents: Sequence[bytes]
 
-    def ByteSize(self) -> int:  # noqa: N802 - the library's name
-        """Bytes over the wire."""
+    def ByteSize(self) -> int: ...

@@ -1,7 +1,9 @@
 """Types of Triton's Python backend: the parts of `triton_python_backend_utils` that the models use.
 
-The module exists only inside a Triton stub, so it is handed to the models as a `Backend`.
+The module exists only inside a Triton stub, so it is handed to the models as a `Backend`. Its documentation:
+https://github.com/triton-inference-server/python_backend
 """
+# ruff: noqa: D102, N802 - methods and names are Triton's
 
 from __future__ import annotations
 
@@ -12,80 +14,53 @@ from id3pm.serving.protocol.wire import Array
 
 
 class BackendTensor(Protocol):
-    """`pb_utils.Tensor`."""
+    """`pb_utils.Tensor`; strings are objects."""
 
-    def name(self) -> str:
-        """Name on the wire."""
-
-    def as_numpy(self) -> Array:
-        """A view of Triton's memory; strings are objects."""
+    def name(self) -> str: ...
+    def as_numpy(self) -> Array: ...
 
 
 class ResponseSender(Protocol):
-    """Answers one request, from any thread."""
+    """Answers one request with an `InferenceResponse`, from any thread."""
 
-    def is_cancelled(self) -> bool:
-        """Whether the caller has gone or cancelled."""
-
-    def send(self, response: object, flags: int) -> None:
-        """Sends an `InferenceResponse`."""
+    def is_cancelled(self) -> bool: ...
+    def send(self, response: object, flags: int) -> None: ...
 
 
 class BackendRequest(Protocol):
-    """`pb_utils.InferenceRequest`; its memory is gone when `execute` returns."""
+    """`pb_utils.InferenceRequest`; its memory is gone when `execute` returns.
 
-    def request_id(self) -> str:
-        """What the sender called it; may be empty."""
+    The parameters are a JSON object of scalars, or nothing; the timeout is in microseconds, 0 for none.
+    """
 
-    def parameters(self) -> str:
-        """A JSON object of scalars, or nothing."""
-
-    def timeout(self) -> int:
-        """Microseconds; 0 is none."""
-
-    def inputs(self) -> Sequence[BackendTensor]:
-        """The tensors that were sent."""
-
-    def requested_output_names(self) -> Sequence[str]:
-        """The outputs that were asked for."""
-
-    def get_response_sender(self) -> ResponseSender:
-        """What answers it."""
+    def request_id(self) -> str: ...
+    def parameters(self) -> str: ...
+    def timeout(self) -> int: ...
+    def inputs(self) -> Sequence[BackendTensor]: ...
+    def requested_output_names(self) -> Sequence[str]: ...
+    def get_response_sender(self) -> ResponseSender: ...
 
 
 class BackendMetric(Protocol):
-    """`pb_utils.Metric`: a counter, a gauge or a histogram."""
+    """`pb_utils.Metric`: a counter (`increment`), a gauge (`set`) or a histogram (`observe`)."""
 
-    def increment(self, value: float) -> None:
-        """Adds to a counter."""
-
-    def set(self, value: float) -> None:
-        """Sets a gauge."""
-
-    def observe(self, value: float) -> None:
-        """Adds a value to a histogram."""
+    def increment(self, value: float) -> None: ...
+    def set(self, value: float) -> None: ...
+    def observe(self, value: float) -> None: ...
 
 
 class BackendMetricFamily(Protocol):
     """`pb_utils.MetricFamily`: metrics of one name."""
 
-    def Metric(  # noqa: N802 - Triton's name
-        self, labels: Mapping[str, str], buckets: Sequence[float] | None = None
-    ) -> BackendMetric:
-        """One metric of the family."""
+    def Metric(self, labels: Mapping[str, str], buckets: Sequence[float] | None = None) -> BackendMetric: ...
 
 
 class BackendLogger(Protocol):
     """`pb_utils.Logger`."""
 
-    def log_info(self, message: str) -> None:
-        """Logs a line, as the next two."""
-
-    def log_warn(self, message: str) -> None:
-        """See `log_info`."""
-
-    def log_error(self, message: str) -> None:
-        """See `log_info`."""
+    def log_info(self, message: str) -> None: ...
+    def log_warn(self, message: str) -> None: ...
+    def log_error(self, message: str) -> None: ...
 
 
 class Backend(Protocol):
