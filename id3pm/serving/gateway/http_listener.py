@@ -97,11 +97,9 @@ class HttpConnection(web.RequestHandler):
         with self._connections.answering(self._connection.peer):
             yield
 
-    @contextlib.contextmanager
-    def uploading(self) -> Iterator[Callable[[], None]]:
+    def uploading(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Its body is on its way, which does not keep it open; gives what tells that more of it has come."""
-        with self._connections.uploading(self._connection.peer) as progress:
-            yield progress
+        return self._connections.uploading(self._connection.peer)
 
     def _first_is_due(self) -> None:
         if not self._connection.asked and self.transport is not None:

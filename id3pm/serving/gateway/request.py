@@ -71,22 +71,34 @@ class Request:
             raise RefusedError("PERMISSION_DENIED", f"control {shown(op)}: open here are {', '.join(OPEN_CONTROLS)}")
 
 
-def read_json(model: str, version: str, body: bytes, header_length: str | None, *, generate: bool) -> Request:
+def json_length(header: str | None, size: int) -> int:
+    """Bytes of JSON in a body of `size` bytes, by the header `Inference-Header-Content-Length` where it was sent.
+
+    Raises:
+        RefusedError: The header is no such number.
+    """
+    if header is None:
+        return size
+    if not (header.isascii() and header.isdecimal() and len(header) < 12) or not 0 < int(header) <= size:
+        raise invalid(f"Inference-Header-Content-Length={header[:64]!r}: must be 1 .. {size} (the body)")
+    return int(header)
+
+
+def read_json(model: str, version: str, body: bytes, length: int, *, generate: bool) -> Request:
     """An HTTP request for `infer` or `generate`.
 
     Args:
         model: The model in the path, a served one.
         version: The version in the path, or empty.
         body: The body: JSON, for `infer` perhaps with binary tensors behind it.
-        header_length: The header `Inference-Header-Content-Length`: bytes of JSON before binary tensors.
+        length: Bytes of JSON, before binary tensors.
         generate: Whether tensors are plain JSON keys.
 
     Raises:
         RefusedError: The body is not what the protocol says.
     """
-    length = _header_length(header_length, len(body))
-    document = parse_object(body if length is None else body[:length])
-    binary = b"" if length is None else bytes(body[length:])
+    document = parse_object(body if length == len(body) else body[:length])
+    binary = bytes(body[length:])
     if generate and binary:
         raise invalid(f"{len(binary)} bytes lie behind the JSON: generate takes no binary tensors, infer does")
     message = generate_message(model, document) if generate else infer_message(model, document, binary)
@@ -138,14 +150,6 @@ def _request(message: InferRequest, wanted: dict[str, Any]) -> Request:
     if message.id == "" and control is None:
         message.id = uuid.uuid4().hex
     return Request(message, control, wanted)
-
-
-def _header_length(header: str | None, size: int) -> int | None:
-    if header is None:
-        return None
-    if not (header.isascii() and header.isdecimal() and len(header) < 12) or not 0 < int(header) <= size:
-        raise invalid(f"Inference-Header-Content-Length={header[:64]!r}: must be 1 .. {size} (the body)")
-    return int(header)
 
 
 def _control(message: InferRequest) -> str | None:

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from tritonclient.grpc import service_pb2
@@ -22,7 +22,7 @@ from id3pm.serving.gateway.json_body import add_input, generate_message
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.request import checked_id
 from id3pm.serving.gateway.tensor_checks import check_message, invalid, shown
-from id3pm.serving.gateway.upstream import outputs, texts
+from id3pm.serving.gateway.upstream import Upstream, outputs, texts
 from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
 from id3pm.serving.protocol.served_models import FACE_MODEL, SIGNATURES, STAGE_MODELS
 from id3pm.serving.protocol.status import TOO_LATE, RefusedError
@@ -36,16 +36,6 @@ _SOURCES = {
 }
 Tell = Callable[[str, Mapping[str, object]], None]
 Tensor = tuple[str, str, Iterable[int], bytes]  # name, data type, shape, bytes
-
-
-class Stages(Protocol):
-    """What is needed of an `Upstream`."""
-
-    async def infer(self, message: InferRequest, timeout_s: float | None = None) -> InferResponse:
-        """Sends a `ModelInferRequest`."""
-
-    async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
-        """Sends a control request."""
 
 
 class StreamRequest(NamedTuple):
@@ -108,7 +98,7 @@ def read_stream_request(origin: Origin, model: str, document: Mapping[str, objec
     return StreamRequest(origin, message, every, time.monotonic() + limit_us / 1e6 if limit_us else None)
 
 
-async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> None:
+async def stream_image(stream: StreamRequest, upstream: Upstream, tell: Tell) -> None:
     """Runs the stages; `tell` gets the events `face` (of a photograph), `progress`, `image_64` and `image`.
 
     Raises:
@@ -117,11 +107,11 @@ async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> Non
     embedding = [tensor for tensor in _inputs(stream.message) if tensor[0] == "embedding"]
     if not embedding:
         face = _message(stream, FACE_MODEL, [], "embedding", "faces", "turned")
-        found = outputs(await _send(stream, face, stages))
+        found = outputs(await _send(stream, face, upstream))
         embedding = [("embedding", "FP32", [1, len(found["embedding"]) // 4], found["embedding"])]
         tell = _preceded(tell, "face", {name: _whole_number(found[name]) for name in ("faces", "turned")})
     first = _message(stream, STAGE_MODELS["base"], embedding, "image_64", "receipt_64")
-    base = outputs(await _followed(stream, first, stages, tell))
+    base = outputs(await _followed(stream, first, upstream, tell))
     pixels = np.frombuffer(base["image_64"], dtype=np.uint8)
     side = math.isqrt(len(pixels) // 3)
     receipt = texts(base["receipt_64"])[0]
@@ -131,7 +121,7 @@ async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> Non
     image = ("image_64", "UINT8", [1, side, side, 3], base["image_64"])
     so_far = ("receipt_64", "BYTES", [1, 1], base["receipt_64"])
     second = _message(stream, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
-    sr = outputs(await _followed(stream, second, stages, tell))
+    sr = outputs(await _followed(stream, second, upstream, tell))
     tell("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
 
 
@@ -169,13 +159,13 @@ def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wante
     return message
 
 
-async def _send(stream: StreamRequest, message: InferRequest, stages: Stages) -> InferResponse:
+async def _send(stream: StreamRequest, message: InferRequest, upstream: Upstream) -> InferResponse:
     """Sends a request to a stage with what is left of the time limit, which counts once for all stages."""
     left_s = stream.left_s(message.model_name)
     if left_s is None:
-        return await stages.infer(message)
+        return await upstream.infer(message)
     message.parameters[_TIMEOUT].int64_param = max(int(left_s * 1e6), 1)
-    return await stages.infer(message, left_s + _GRACE_S)
+    return await upstream.infer(message, left_s + _GRACE_S)
 
 
 def _inputs(message: InferRequest) -> list[Tensor]:
@@ -185,11 +175,11 @@ def _inputs(message: InferRequest) -> list[Tensor]:
     ]
 
 
-async def _followed(stream: StreamRequest, message: InferRequest, stages: Stages, tell: Tell) -> InferResponse:
+async def _followed(stream: StreamRequest, message: InferRequest, upstream: Upstream, tell: Tell) -> InferResponse:
     """Runs one stage while its steps are told."""
-    follower = asyncio.ensure_future(_follow(message.model_name, stream, stages, tell))
+    follower = asyncio.ensure_future(_follow(message.model_name, stream, upstream, tell))
     try:
-        return await _send(stream, message, stages)
+        return await _send(stream, message, upstream)
     finally:
         follower.cancel()
         await asyncio.wait([follower], timeout=1.0)  # it is only cancelled
@@ -201,7 +191,7 @@ async def _followed(stream: StreamRequest, message: InferRequest, stages: Stages
             raise error  # a refusal of the follower alone costs its caller no more than the progress
 
 
-async def _follow(model: str, stream: StreamRequest, stages: Stages, tell: Tell) -> None:
+async def _follow(model: str, stream: StreamRequest, upstream: Upstream, tell: Tell) -> None:
     """Tells every step of a stage until the request is over; `watch` answers as soon as there is a new one.
 
     It answers at once where the request has not arrived, is sampled and about to be answered, or too many watch.
@@ -210,7 +200,7 @@ async def _follow(model: str, stream: StreamRequest, stages: Stages, tell: Tell)
     every, pause_s = stream.preview_every, _FIRST_PAUSE_S
     while True:
         preview = every > 0 and step + 1 >= shown + every
-        answer = await stages.control(
+        answer = await upstream.control(
             model, "watch", stream.id, str(step), "1" if preview else "0", origin=stream.origin
         )
         if found and not answer["found"]:
