@@ -181,8 +181,7 @@ class Pipeline:
         """
         base = base_stage(self._base.manifest.sampling, options)
         requests = self._requests(embeddings, seeds, base, attributes)
-        scheduler = self._cascade.base
-        return np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)])
+        return _sampled(self._cascade.base, requests)
 
     def enlarge(self, images_64: NDArray[np.uint8], seeds: int | Sequence[int], **options: Any) -> NDArray[np.uint8]:
         """Super-resolution alone, of what `generate_64` made with these seeds.
@@ -206,8 +205,7 @@ class Pipeline:
             SampleRequest(id=f"{call}-{index}", seed=seed, options=sr, low_res=low)
             for index, (seed, low) in enumerate(zip(seed_list, to_chw(images_64), strict=True))
         ]
-        scheduler = self._cascade.sr
-        return np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)])
+        return _sampled(self._cascade.sr, requests)
 
     def receipts(
         self,
@@ -220,7 +218,7 @@ class Pipeline:
     ) -> list[Receipt]:
         """The receipts of what `generate` (or `generate_64`) would make, without making it.
 
-        Equal receipts mean equal images, so a caller can tell whether he has an image already.
+        Equal receipts mean equal images, so a caller can tell whether it has an image already.
 
         Args:
             embeddings: See `generate`.
@@ -298,6 +296,11 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _sampled(scheduler: StepScheduler, requests: Sequence[SampleRequest]) -> NDArray[np.uint8]:
+    """The images of one stage alone."""
+    return np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)])
 
 
 def _numbers(name: str, value: ArrayLike) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from id3pm.serving.launcher.control import is_ready
-from id3pm.serving.launcher.preflight import check_ports
+from id3pm.serving.launcher.endpoints import check_ports
 from id3pm.serving.launcher.process import start_guarded
 from id3pm.serving.launcher.runtime import find_runtime
 from id3pm.serving.launcher.shared_memory import regions_of, remove_regions

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from id3pm.serving.launcher.control import control, is_ready
-from id3pm.serving.launcher.preflight import check_ports
+from id3pm.serving.launcher.endpoints import check_ports
 
 HOST = "127.0.0.1"
 PORTS = ("http-port", "grpc-port", "metrics-port")

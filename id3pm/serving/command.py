@@ -19,9 +19,9 @@ from rich.table import Table
 from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.auth import KINDS, Access, read_tokens
 from id3pm.serving.gateway.options import GatewayOptions, Tls
-from id3pm.serving.launcher.triton_log import is_error
-from id3pm.serving.models.logs import Outlet
+from id3pm.serving.launcher.triton_log import Outlet, is_error
 from id3pm.serving.protocol.limits import DRAIN_S, MAX_BODIES, MAX_BODY
+from id3pm.serving.protocol.served_models import MODELS, SIGNATURES
 from id3pm.serving.service import Service
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -32,15 +32,6 @@ _POLL_S = 0.1
 _ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
 
 _ACCEPT = {"both": KINDS, "photographs": ("photo",), "vectors": ("vector",)}
-_MODELS = (
-    ("id3pm", "ID vector, seed -> faces at 256 px and 64 px, receipt"),
-    ("id3pm_photo", "photograph, seed -> faces, receipt, ID vector"),
-    ("id3pm_png", "ID vector, seed -> PNG as base64, for curl"),
-    ("id3pm_photo_png", "photograph as base64, seed -> PNG as base64, for curl"),
-    ("face_embedding", "photograph -> ID vector"),
-    ("denoiser_64", "one stage: ID vector, seed -> face at 64 px"),
-    ("super_resolution", "one stage: face at 64 px, seed -> face at 256 px"),
-)
 _CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 %s; printf '"}') |
   curl -sS %s/v2/models/id3pm_photo_png/generate -d @- |
   python3 -c 'import base64, json, sys; answer = json.loads(sys.stdin.read() or "{}")
@@ -67,7 +58,7 @@ class _Number(click.FloatRange):
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8000, help="HTTP; 0 takes a free port.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics; 0 takes a free port.")
-@click.option("--tokens", type=_FILE, help="TOML file of callers with their tokens; without it nobody needs one.")
+@click.option("--tokens", type=_FILE, help="TOML file of callers with their tokens; without it no token is needed.")
 @click.option(
     "--accept",
     type=click.Choice(list(_ACCEPT)),
@@ -263,8 +254,8 @@ def _overview(service: Service) -> Table:
     table = Table(title=f"id3pm serves on {_url(service)} and grpc://{service.grpc_url}", title_justify="left")
     table.add_column("model", style="bold", no_wrap=True)
     table.add_column("what it does")
-    for name, meaning in _MODELS:
-        table.add_row(name, meaning)
+    for name in SIGNATURES:
+        table.add_row(name, MODELS[name].comment[0])
     table.add_section()
     for stage, manifest in service.manifests.items():
         defaults = manifest.sampling

@@ -6,23 +6,35 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.gateway.auth import Access, check_exposure, is_loopback
 from id3pm.serving.gateway.gateway import Gateway
 from id3pm.serving.gateway.options import GatewayOptions
-from id3pm.serving.launcher.endpoints import Endpoints
+from id3pm.serving.launcher.endpoints import Endpoints, check_ports
 from id3pm.serving.launcher.health import Health
 from id3pm.serving.launcher.health_check import HealthCheckSettings
-from id3pm.serving.launcher.preflight import check_engines, check_ports
+from id3pm.serving.launcher.preflight import check_engines
 from id3pm.serving.launcher.supervisor import Supervisor
+from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer
-from id3pm.serving.models.logs import Outlet
 from id3pm.serving.protocol.limits import DRAIN_S
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
 _POLL_S = 0.05
+
+
+class TritonArguments(TypedDict, total=False):
+    """More arguments of `TritonServer`."""
+
+    threads: int | None
+    start_timeout_s: float
+    trace_url: str | None
+    on_log: Callable[[str], None] | None
 
 
 class Service(Endpoints):
@@ -41,7 +53,7 @@ class Service(Endpoints):
         drain_timeout_s: Seconds that work in flight gets to finish when the service is stopped.
         report: Gets a line for people about every fault and repair; called from a thread.
         health_check_settings: When Triton counts as faulty.
-        triton: More arguments of `TritonServer`.
+        **triton: More arguments of `TritonServer`.
     """
 
     def __init__(
@@ -57,7 +69,7 @@ class Service(Endpoints):
         drain_timeout_s: float = DRAIN_S,
         report: Callable[[str], None] = lambda line: None,
         health_check_settings: HealthCheckSettings | None = None,
-        **triton: Any,
+        **triton: Unpack[TritonArguments],
     ) -> None:
         super().__init__(host, http_port, grpc_port, metrics_port)
         self.health = Health()
@@ -68,8 +80,8 @@ class Service(Endpoints):
         if self.options.tls is not None:
             self.options.tls.context()  # a wrong certificate should fail here, not when the engines are loaded
 
-        if triton.get("on_log") is not None:
-            triton["on_log"] = Outlet(triton["on_log"], self.health.drops_line)
+        if (on_log := triton.get("on_log")) is not None:
+            triton["on_log"] = Outlet(on_log, self.health.drops_line)
 
         def make() -> TritonServer:
             return TritonServer(self._repository, drain_timeout_s=drain_timeout_s, private=True, **triton)
@@ -161,11 +173,11 @@ class Service(Endpoints):
 
     @property
     def warning(self) -> str | None:
-        """What an operator should know about these options, if anything."""
+        """A warning about these options for the operator, if there is one."""
         if is_loopback(self.host):
             return None
         if not self.options.access.limited:
-            return f"everybody who reaches {self.host} can use this service"
+            return f"every machine that reaches {self.host} can use this service"
         if self.options.tls is None:
             return "tokens, photographs and ID vectors travel unencrypted: give --tls-certificate and --tls-key"
         return None

@@ -14,7 +14,8 @@ import pytest
 from id3pm.errors import MissingExtraError, ServerError
 from id3pm.export.repository import write_repository
 from id3pm.serving.launcher import runtime
-from id3pm.serving.launcher.preflight import check_ports, controlled, with_repository
+from id3pm.serving.launcher.endpoints import check_ports
+from id3pm.serving.launcher.preflight import controlled, with_repository
 
 
 def test_zero_takes_free_ports_that_differ() -> None:

@@ -12,6 +12,8 @@ from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import TOO_MANY, RefusedError
 
 T = TypeVar("T")
+Grow = Callable[[int], None]
+"""Counts so many bytes of a body more."""
 _WIDE = 4  # bytes in which Python keeps every character of a text, where one of them needs so many
 
 
@@ -38,13 +40,22 @@ class Admission:
         self._arriving_unknown = _Places(4)
 
     @contextlib.contextmanager
-    def body(self) -> Iterator[Body]:
-        """Room for one body, from nothing to as much as is allowed."""
-        body = Body(self)
+    def body(self) -> Iterator[Grow]:
+        """Room for one body while it is open; gives what counts the bytes that arrive.
+
+        That raises `RefusedError` where all bodies together are too large.
+        """
+        held = 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            self.grow(size)
+            held += size
+
         try:
-            yield body
+            yield grow
         finally:
-            self.held -= body.size
+            self.held -= held
 
     @contextlib.contextmanager
     def request(self, *, work: bool) -> Iterator[None]:
@@ -135,7 +146,7 @@ class Admission:
 
 
 class _Places:
-    """So many messages may be on their way at a time."""
+    """Places for messages that are on their way; each message takes one."""
 
     def __init__(self, number: int) -> None:
         self._free = asyncio.Semaphore(number)
@@ -177,23 +188,6 @@ class _Places:
                         self._sent_away.add(task)
                         task.cancel()
                     break
-
-
-class Body:
-    """The part of one request."""
-
-    def __init__(self, admission: Admission) -> None:
-        self.size = 0
-        self._admission = admission
-
-    def grow(self, size: int) -> None:
-        """So many bytes more have arrived.
-
-        Raises:
-            RefusedError: All bodies together are too large.
-        """
-        self._admission.grow(size)
-        self.size += size
 
 
 def decoded_size(text: bytes) -> int:

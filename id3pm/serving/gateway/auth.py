@@ -9,9 +9,9 @@ import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from id3pm.errors import ConfigError
+from id3pm.serving.protocol.served_models import SIGNATURES
 from id3pm.serving.protocol.status import RefusedError
 
 if sys.version_info >= (3, 11):
@@ -22,26 +22,21 @@ else:
 KINDS = ("photo", "vector")
 MIN_TOKEN = 16
 _OWNER_KEY = secrets.token_bytes(32)
-# What a request to a model is made from; super_resolution takes neither a photograph nor an ID vector.
 MODELS = {
-    "id3pm": "vector",
-    "id3pm_png": "vector",
-    "denoiser_64": "vector",
-    "id3pm_photo": "photo",
-    "id3pm_photo_png": "photo",
-    "face_embedding": "photo",
-    "super_resolution": None,
+    name: "photo" if "photo" in signature.inputs else "vector" if "embedding" in signature.inputs else None
+    for name, signature in SIGNATURES.items()
 }
+"""What a request to a model is made from; super_resolution takes neither a photograph nor an ID vector."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Somebody who may send requests.
+    """A caller that may send requests.
 
     Attributes:
         name: For the log.
         may_send: Some of `KINDS`.
-        owner: Whose the ids of its requests are (`id3pm.serving.protocol.wire.OWNER`); all without a token are one.
+        owner: Owner of its request ids (`id3pm.serving.protocol.wire.OWNER`); without tokens, one for all callers.
     """
 
     name: str
@@ -64,10 +59,10 @@ ANYONE = Caller("anyone", KINDS)
 
 
 class Access:
-    """The callers by token, or everybody where there are no tokens.
+    """The callers by token; without tokens, every caller is let in.
 
     Args:
-        callers: Tokens and whose they are; `None` where nobody needs one.
+        callers: Tokens with their callers; `None` where no token is needed.
         accept: Some of `KINDS`: what the service takes at all, whatever a caller may send.
     """
 
@@ -91,7 +86,7 @@ class Access:
             authorization: The header, or gRPC metadata, of this name: `Bearer TOKEN`.
 
         Raises:
-            RefusedError: No token, or one that nobody has.
+            RefusedError: There is no token, or an unknown one.
         """
         if self._callers is None:
             return self._within(ANYONE)
@@ -138,7 +133,7 @@ def read_tokens(path: Path, accept: tuple[str, ...] = KINDS) -> Access:
     return Access(callers, accept)
 
 
-def _caller(where: str, table: Any) -> tuple[bytes, Caller]:
+def _caller(where: str, table: object) -> tuple[bytes, Caller]:
     if not isinstance(table, dict) or set(table) != {"name", "token", "may_send"}:
         keys = ", ".join(table) if isinstance(table, dict) else "no table"
         raise ConfigError(f"{where} has {keys}: needs exactly name, token and may_send")
@@ -158,10 +153,10 @@ def _owner(token: str) -> str:
 
 
 def check_exposure(host: str, access: Access, *, insecure: bool) -> None:
-    """Refuses to serve whoever comes by from other machines.
+    """Refuses to serve other machines without tokens, unless this is allowed explicitly.
 
     Raises:
-        ConfigError: `host` is more than this machine, nobody needs a token, and nobody said that this is meant.
+        ConfigError: Other machines reach `host`, no token is needed, and `insecure` is not set.
     """
     if access.limited or insecure or is_loopback(host):
         return

@@ -8,7 +8,7 @@ from typing import cast
 
 from aiohttp import web
 
-from id3pm.serving.gateway.admission import Body
+from id3pm.serving.gateway.admission import Grow
 from id3pm.serving.gateway.http_listener import connection_of
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.protocol.status import UNSUPPORTED_MEDIA, RefusedError
@@ -20,7 +20,7 @@ _WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 
 
 class BodyReader:
-    """Reads bodies.
+    """Reads bodies of HTTP requests.
 
     Args:
         counters: Count what is refused.
@@ -34,12 +34,12 @@ class BodyReader:
         self._body_s = body_s
         self._turn = asyncio.Lock()
 
-    async def read(self, request: web.Request, room: Body) -> bytes:
+    async def read(self, request: web.Request, grow: Grow) -> bytes:
         """The body of a request.
 
         Args:
             request: The request.
-            room: Counts the bytes; it refuses what is too much for all bodies together.
+            grow: Counts the bytes; it refuses what is too much for all bodies together.
 
         Raises:
             RefusedError: It is too large, too slow, or not packed as it says.
@@ -50,7 +50,7 @@ class BodyReader:
             raise self._too_large(f"{announced} bytes")
         unpacker = _unpacker(request)
         try:
-            return await asyncio.wait_for(self._read(request, room, unpacker), self._body_s)
+            return await asyncio.wait_for(self._read(request, grow, unpacker), self._body_s)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError(
                 "DEADLINE_EXCEEDED", f"the body was not there after {self._body_s:g} s, the time for one"
@@ -63,12 +63,12 @@ class BodyReader:
             why = "the body cannot be read: it is not sent as its headers say"
             raise RefusedError("INVALID_ARGUMENT", why) from error
 
-    async def _read(self, request: web.Request, room: Body, unpacker: _Unpacker | None) -> bytes:
+    async def _read(self, request: web.Request, grow: Grow, unpacker: _Unpacker | None) -> bytes:
         body = bytearray()
 
         def take(data: bytes) -> None:
             nonlocal body
-            room.grow(len(data))
+            grow(len(data))
             body += data
             if len(body) > self._max_body:
                 raise self._too_large(f"{len(body)} bytes and more")

@@ -13,7 +13,6 @@ import functools
 import resource
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from id3pm.errors import ServerError
 from id3pm.serving.protocol import limits
@@ -56,7 +55,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, peername: tuple[Any, ...], shut: Callable[[], object]) -> Connection | None:
+    def admit(self, peername: tuple[object, ...], shut: Callable[[], object]) -> Connection | None:
         """Counts a new connection; `None` where there is no room for it, and none that waits to make some.
 
         Args:
@@ -130,7 +129,7 @@ class Connections:
             connection.asked, connection.since = True, time.monotonic()
 
 
-def name_of(address: tuple[Any, ...]) -> tuple[str, str]:
+def name_of(address: tuple[object, ...]) -> tuple[str, str]:
     """The other end of a connection as gRPC writes it, and its address alone."""
     host, port = str(address[0]), address[1]
     return (f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"), host

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -153,7 +152,7 @@ class Gateway:
             raise ServerError(f"cannot listen on {address}: {error}") from error
 
 
-def _one_line(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _one_line(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """What goes wrong beside all requests, without a traceback, which callers could fill the log with."""
     error = context.get("exception")
     logger.error("%s (%s)", context.get("message"), type(error).__name__ if error is not None else "no error")

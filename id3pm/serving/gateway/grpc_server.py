@@ -22,6 +22,7 @@ from id3pm.serving.gateway.admission import full
 from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.connections import Connections
 from id3pm.serving.gateway.context import GatewayContext
+from id3pm.serving.gateway.grpc_types import CallContext, NamedModel
 from id3pm.serving.gateway.message_parts import check_parts
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
 from id3pm.serving.gateway.request import parse_message, read_message
@@ -37,6 +38,7 @@ QUESTIONS = {
     "ModelConfig": service_pb2.ModelConfigRequest,
     "ModelStatistics": service_pb2.ModelStatisticsRequest,
 }
+Call = Callable[[CallContext], Coroutine[Any, Any, None]]
 _COPIES = 2  # of a message: as it came, and as it is sent on
 _END_S = 5.0  # for requests that were cancelled to end
 
@@ -49,7 +51,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         self._connections = connections
         self._watches = 0
         self._body_s, self._write_s = context.options.body_s, context.options.write_s
-        methods: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
+        methods: dict[str, Call] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
             "ModelReady": self._model_ready,
@@ -62,17 +64,17 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         probes = {"Check": self._check, "Watch": self._watch}
         self._probes = {name: self._guarded(f"Health/{name}", run) for name, run in probes.items()}
 
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; `None` is UNIMPLEMENTED."""
         service, _, method = details.method.removeprefix("/").partition("/")
         if service == grpc_health.SERVICE:
             return self._probes.get(method)
         return self._handlers.get(method, self._closed) if service == SERVICE else None
 
-    def _guarded(self, name: str, run: Callable[[Any], Coroutine[Any, Any, None]]) -> Any:
+    def _guarded(self, name: str, run: Call) -> grpc.RpcMethodHandler:
         """Makes errors of `run` gRPC statuses, counts, and keeps the access log."""
 
-        async def guarded(requests: Any, context: Any) -> None:
+        async def guarded(requests: object, context: CallContext) -> None:
             with self._connections.answering(context.peer()):
                 _, code, message = await self._outcome(name, context, run(context))
             if code != "OK":
@@ -80,7 +82,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
         return grpc.stream_stream_rpc_method_handler(guarded)
 
-    async def _outcome(self, name: str, context: Any, work: Coroutine[Any, Any, None]) -> tuple[str, str, str]:
+    async def _outcome(self, name: str, context: CallContext, work: Coroutine[Any, Any, None]) -> tuple[str, str, str]:
         """Answers a call, or one request of a stream; counts it, and keeps the access log.
 
         Returns:
@@ -107,26 +109,26 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             self._context.access_log.end(entry, code)
         return entry.id, code, message
 
-    async def _live(self, context: Any) -> None:
+    async def _live(self, context: CallContext) -> None:
         await context.write(service_pb2.ServerLiveResponse(live=True).SerializeToString())
 
-    async def _ready(self, context: Any) -> None:
+    async def _ready(self, context: CallContext) -> None:
         await context.write(service_pb2.ServerReadyResponse(ready=self._context.health.ready).SerializeToString())
 
-    async def _model_ready(self, context: Any) -> None:
+    async def _model_ready(self, context: CallContext) -> None:
         async with self._context.admission.arrival(known=False):
             asked = parse_message(service_pb2.ModelReadyRequest, await self._question_of(context))
         ready = self._context.health.ready and _is_served(asked)
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
 
-    async def _check(self, context: Any) -> None:
+    async def _check(self, context: CallContext) -> None:
         """`grpc.health.v1.Health/Check`: needs no token, as other probes."""
         name = await self._probed(context)
         if (status := grpc_health.status_of(name, self._context.health)) == grpc_health.SERVICE_UNKNOWN:
             raise RefusedError("NOT_FOUND", f"there is no {name[:64]!r}; {grpc_health.NAMES}")
         await self._write(grpc_health.response(status), context)
 
-    async def _watch(self, context: Any) -> None:
+    async def _watch(self, context: CallContext) -> None:
         """`grpc.health.v1.Health/Watch`: every change until the caller goes or the service ends."""
         name = await self._probed(context)
         if self._watches >= limits.MAX_HEALTH_WATCHES:
@@ -140,13 +142,13 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         finally:
             self._watches -= 1
 
-    async def _probed(self, context: Any) -> str:
+    async def _probed(self, context: CallContext) -> str:
         async with self._context.admission.arrival(known=False):
             sent = await self._question_of(context)
         return str(parse_message(grpc_health.HealthCheckRequest, sent).service)
 
-    def _question(self, name: str) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        async def ask(context: Any) -> None:
+    def _question(self, name: str) -> Call:
+        async def ask(context: CallContext) -> None:
             self._context.options.access.caller(_authorization(context))
             upstream = self._context.upstreams.get(new_work=False)
             async with self._context.admission.arrival(known=True):
@@ -158,20 +160,20 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
         return ask
 
-    async def _infer(self, context: Any) -> None:
+    async def _infer(self, context: CallContext) -> None:
         caller = self._context.options.access.caller(_authorization(context))
         self._context.upstreams.get(new_work=False)
         with contextlib.ExitStack() as held:
-            body = held.enter_context(self._context.admission.body())
+            grow = held.enter_context(self._context.admission.body())
             async with self._context.admission.arrival(known=True):
                 request = await self._message(context)
-                body.grow(_COPIES * len(request))
+                grow(_COPIES * len(request))
             await self._write(await self._answer(caller, request, context, held), context)
 
-    async def _refuse(self, context: Any) -> None:
+    async def _refuse(self, context: CallContext) -> None:
         raise RefusedError("PERMISSION_DENIED", "this method is closed on this server")
 
-    async def _stream(self, context: Any) -> None:
+    async def _stream(self, context: CallContext) -> None:
         """`ModelStreamInfer`: many requests on one stream, each with one answer, in their order, as from Triton."""
         caller = self._context.options.access.caller(_authorization(context))
         self._context.upstreams.get(new_work=False)
@@ -205,13 +207,13 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                     task.cancel()
                 await asyncio.wait(rest, timeout=_END_S)
 
-    async def _streamed(self, caller: Caller, request: bytes, context: Any) -> bytes:
+    async def _streamed(self, caller: Caller, request: bytes, context: CallContext) -> bytes:
         """The answer to one request of a stream. An error is an answer, too: the others on the stream go on."""
         response = service_pb2.ModelStreamInferResponse()
 
         async def answer() -> None:
             with contextlib.ExitStack() as held:
-                held.enter_context(self._context.admission.body()).grow(_COPIES * len(request))
+                held.enter_context(self._context.admission.body())(_COPIES * len(request))
                 response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
 
         request_id, code, message = await self._outcome("ModelStreamInfer", context, answer())
@@ -220,7 +222,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         response.infer_response.parameters["triton_final_response"].bool_param = True
         return bytes(response.SerializeToString())
 
-    async def _answer(self, caller: Caller, request: bytes, context: Any, held: contextlib.ExitStack) -> bytes:
+    async def _answer(self, caller: Caller, request: bytes, context: CallContext, held: contextlib.ExitStack) -> bytes:
         """Triton's answer to a `ModelInferRequest`, which counts as in flight while `held` is open."""
         check_parts(request)
         parsed = await self._context.admission.parsed(request, functools.partial(read_message, request))
@@ -228,7 +230,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         parsed.check(caller)
         return await self._context.infer(parsed, origin_of(caller, *grpc_peer(context.peer())), _trace(context), held)
 
-    async def _write(self, answer: bytes, context: Any) -> None:
+    async def _write(self, answer: bytes, context: CallContext) -> None:
         try:
             await asyncio.wait_for(context.write(answer), self._write_s)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
@@ -239,7 +241,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 raise asyncio.CancelledError from error
             raise
 
-    async def _question_of(self, context: Any) -> bytes:
+    async def _question_of(self, context: CallContext) -> bytes:
         """The message of a call that asks for no work.
 
         Raises:
@@ -252,7 +254,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             )
         return message
 
-    async def _message(self, context: Any) -> bytes:
+    async def _message(self, context: CallContext) -> bytes:
         """The message of a unary call.
 
         Raises:
@@ -266,10 +268,10 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             ) from error
         if message is grpc.aio.EOF:
             raise RefusedError("INVALID_ARGUMENT", "there is no message in this call")
-        return bytes(message)
+        return message
 
 
-async def _abort(context: Any, code: str, message: str) -> None:
+async def _abort(context: CallContext, code: str, message: str) -> None:
     """Ends a call with a status, unless its caller has gone meanwhile."""
     try:
         await context.abort(grpc.StatusCode[code], message)
@@ -279,12 +281,12 @@ async def _abort(context: Any, code: str, message: str) -> None:
         raise
 
 
-def _address(context: Any) -> str:
+def _address(context: CallContext) -> str:
     """The caller's address, without its port."""
     return str(context.peer()).rpartition(":")[0]
 
 
-def _is_served(asked: Any) -> bool:
+def _is_served(asked: NamedModel) -> bool:
     try:
         check_version(asked.name, asked.version)
     except RefusedError:
@@ -292,7 +294,7 @@ def _is_served(asked: Any) -> bool:
     return True
 
 
-async def _call(upstream: Upstream, method: str, request: bytes, context: Any) -> bytes:
+async def _call(upstream: Upstream, method: str, request: bytes, context: CallContext) -> bytes:
     """One unary call to Triton."""
     try:
         answer = await upstream.channel.unary_unary(f"/{SERVICE}/{method}")(request, metadata=_trace(context))
@@ -301,12 +303,12 @@ async def _call(upstream: Upstream, method: str, request: bytes, context: Any) -
     return bytes(answer)
 
 
-def _authorization(context: Any) -> str | None:
+def _authorization(context: CallContext) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == "authorization":
             return str(value)
     return None
 
 
-def _trace(context: Any) -> Metadata:
+def _trace(context: CallContext) -> Metadata:
     return trace_of(context.invocation_metadata() or ())

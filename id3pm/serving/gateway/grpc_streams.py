@@ -18,7 +18,7 @@ class Stream:
     """One open stream.
 
     Attributes:
-        owner: Whose it is: a caller's name, or an address.
+        owner: The caller's name, or its address.
         ended: Why it must end, or `None`.
     """
 
@@ -82,7 +82,7 @@ class Streams:
         """A stream while it is open.
 
         Args:
-            owner: Whose it is.
+            owner: The caller's name, or its address.
 
         Raises:
             RefusedError: There are too many, and all of them are at work; or this one was ended to make room.

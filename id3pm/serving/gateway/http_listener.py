@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -97,11 +97,9 @@ class HttpConnection(web.RequestHandler):
         with self._connections.answering(self._connection.peer):
             yield
 
-    @contextlib.contextmanager
-    def uploading(self) -> Iterator[Callable[[], None]]:
+    def uploading(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Its body is on its way, which does not keep it open; gives what tells that more of it has come."""
-        with self._connections.uploading(self._connection.peer) as progress:
-            yield progress
+        return self._connections.uploading(self._connection.peer)
 
     def _first_is_due(self) -> None:
         if not self._connection.asked and self.transport is not None:
@@ -192,7 +190,7 @@ class HttpListener:
             sock.close()
         await self._runner.cleanup()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -254,8 +252,8 @@ class HttpListener:
 class _ProtocolLog(_Adapter):
     """Stands in for aiohttp's logger, which writes a traceback with the bytes that it could not read.
 
-    Whoever reaches the port can cause that before any token is asked for: they would fill the log, and with what they
-    like, or with what they did not want to be written anywhere.
+    Any caller can cause that before a token is checked, and so fill the log, with text of its choice or with data that
+    must not be logged.
 
     Args:
         counters: Count such requests.
@@ -265,14 +263,14 @@ class _ProtocolLog(_Adapter):
         super().__init__(logging.getLogger(__name__), {})
         self._counters = counters
 
-    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+    def exception(self, msg: object, *args: object, exc_info: object = True, **kwargs: object) -> None:
         """Counts what is no HTTP; of anything else the log gets the kind of the error."""
         if isinstance(exc_info, HttpProcessingError):
             self._counters.count("http", "400")
         else:
             self.error(f"{msg} (%s)", *args, type(exc_info).__name__)
 
-    def debug(self, msg: object, *args: object, exc_info: Any = None, **kwargs: Any) -> None:
+    def debug(self, msg: object, *args: object, exc_info: object = None, **kwargs: object) -> None:
         """The same for a connection whose first bytes are no HTTP."""
         if isinstance(exc_info, HttpProcessingError):
             self._counters.count("http", "400")

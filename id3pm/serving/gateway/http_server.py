@@ -1,4 +1,4 @@
-"""The public HTTP port: the part of Triton's protocol that callers need, and nothing else."""
+"""The public HTTP port: an allow-list of Triton's HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from id3pm.serving.gateway.access_log import note
 from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.bodies import BodyReader, gone
 from id3pm.serving.gateway.context import GatewayContext
+from id3pm.serving.gateway.grpc_types import InferResponse
 from id3pm.serving.gateway.http_listener import connection_of
 from id3pm.serving.gateway.json_answer import generate_answer, infer_answer
 from id3pm.serving.gateway.json_body import parse_object
 from id3pm.serving.gateway.origin import Origin, origin_of
-from id3pm.serving.gateway.request import READ_CONTROL, Request, read_json
+from id3pm.serving.gateway.request import READ_CONTROL, Request, json_length, read_json
 from id3pm.serving.gateway.sse import EventStream, taken
 from id3pm.serving.gateway.tensor_checks import check_version, shown
 from id3pm.serving.gateway.upstream import HttpAnswer, trace_of
@@ -137,8 +138,9 @@ class HttpGateway:
     async def _worked(self, request: web.Request, caller: Caller, held: contextlib.ExitStack) -> web.Response:
         body = await self._bodies.read(request, held.enter_context(self._context.admission.body()))
         generate = request.path.endswith("/generate")
-        read = functools.partial(_read, request, caller, body, generate=generate)
-        parsed = await self._context.admission.parsed(body, read, _text_of(body, request.headers.get(_HEADER_LENGTH)))
+        length = json_length(request.headers.get(_HEADER_LENGTH), len(body))
+        read = functools.partial(_read, request, caller, body, length, generate=generate)
+        parsed = await self._context.admission.parsed(body, read, length)
         del read, body  # as it was sent: nothing needs it any more
         trace = trace_of(request.headers.items())
         answered = await self._context.infer(parsed, _origin(request, caller), trace, held)
@@ -223,28 +225,22 @@ def _origin(request: web.Request, caller: Caller) -> Origin:
     return origin_of(caller, *(peer[:2] if peer else (None, None)))
 
 
-def _text_of(body: bytes, header_length: str | None) -> int:
-    """So many bytes of a body are JSON, if it is what its header says."""
-    known = header_length is not None and header_length.isascii() and header_length.isdecimal()
-    return min(int(header_length[:12]), len(body)) if known and header_length is not None else len(body)
-
-
 def _check_path(request: web.Request) -> None:
     """Refuses a path with a model, or a version of one, that is not served."""
     if "model" in request.match_info:
         check_version(request.match_info["model"], request.match_info.get("version", ""))
 
 
-def _read(request: web.Request, caller: Caller, body: bytes, *, generate: bool) -> Request:
+def _read(request: web.Request, caller: Caller, body: bytes, length: int, *, generate: bool) -> Request:
     """The body of `infer` or `generate`, read and checked."""
     model, version = request.match_info["model"], request.match_info.get("version", "")
-    parsed = read_json(model, version, body, request.headers.get(_HEADER_LENGTH), generate=generate)
+    parsed = read_json(model, version, body, length, generate=generate)
     note(id=parsed.id, bytes_in=len(body))
     parsed.check(caller)
     return parsed
 
 
-def _encoded(response: Any, wanted: dict[str, Any], *, generate: bool) -> web.Response:
+def _encoded(response: InferResponse, wanted: dict[str, Any], *, generate: bool) -> web.Response:
     """The answer to `infer` or `generate`."""
     if generate:
         return web.Response(body=generate_answer(response), content_type="application/json")

@@ -30,11 +30,11 @@ _PATIENCE_S = 900.0  # longer than any queue; the work itself ends with its Trit
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Cancel:
     task: asyncio.Task[None]
-    stop: asyncio.Event  # the work has ended, or somebody asks for it again
+    stop: asyncio.Event  # the work has ended, or it is requested again
 
 
 class InFlight:
-    """Counts who waits for every request. A stage joins equal requests of one id, so the last one to go cancels."""
+    """Counts the callers that wait for each request. A stage joins equal requests of one id: the last to go cancels."""
 
     def __init__(self, counters: Counters) -> None:
         self.drain_grace = DrainGrace()
@@ -93,7 +93,7 @@ class InFlight:
             key: The request, with its owner.
             upstream: Where it is sent.
             work: Sends it, and gives its answer.
-            held: What the request occupies. Where the caller goes, it is taken from him and kept until the work ends.
+            held: What the request occupies. Where the caller goes, it is kept until the work ends.
         """
         try:
             await self.enter(key)
@@ -117,7 +117,7 @@ class InFlight:
         return answer
 
     async def close(self) -> None:
-        """Waits for no more cancels."""
+        """Stops cancelling."""
         tasks = [cancel.task for cancel in self._cancels.values()]
         for task in tasks:
             task.cancel()
@@ -182,4 +182,4 @@ class DrainGrace:
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
-        task.exception()  # nobody is left to hear of it
+        task.exception()  # no caller is left to get it

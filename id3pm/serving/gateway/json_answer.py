@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from id3pm.serving.gateway.grpc_types import InferResponse
 from id3pm.serving.gateway.json_body import ALL_BINARY, BINARY, BINARY_SIZE
 from id3pm.serving.gateway.upstream import texts
 from id3pm.serving.protocol.served_models import DTYPES
 
 
-def infer_answer(response: Any, wanted: Mapping[str, Any]) -> tuple[bytes, int | None]:
+def infer_answer(response: InferResponse, wanted: Mapping[str, Any]) -> tuple[bytes, int | None]:
     """The answer to an `infer` request.
 
     Args:
@@ -39,7 +40,7 @@ def infer_answer(response: Any, wanted: Mapping[str, Any]) -> tuple[bytes, int |
     return b"".join([head, *behind]), len(head) if behind else None
 
 
-def generate_answer(response: Any) -> bytes:
+def generate_answer(response: InferResponse) -> bytes:
     """The answer to a `generate` request: each output by name, a single element as itself, several as a flat list."""
     answer = _head(response)
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
@@ -48,7 +49,7 @@ def generate_answer(response: Any) -> bytes:
     return json.dumps(answer).encode()
 
 
-def _head(response: Any) -> dict[str, Any]:
+def _head(response: InferResponse) -> dict[str, object]:
     return {
         "model_name": response.model_name,
         "model_version": response.model_version,

@@ -1,14 +1,15 @@
-"""JSON bodies of HTTP requests as the `ModelInferRequest` that they mean: one reader, so one meaning."""
+"""Translates JSON bodies of HTTP requests into `ModelInferRequest` messages."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from id3pm.serving.gateway.grpc_types import InferRequest
 from id3pm.serving.gateway.tensor_checks import (
     CLASSIFICATION,
     check_shape,
@@ -26,7 +27,7 @@ _INT64 = 2**63
 _LARGEST = 10**300  # whole numbers beyond it are no floats; the stage refuses infinity
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes) -> dict[str, object]:
     """A JSON object (RFC 8259: UTF-8) without repeated keys.
 
     Raises:
@@ -48,7 +49,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) < len(pairs):
         raise invalid(f"a JSON key is repeated, one of {shown(list(made))}")
@@ -58,7 +59,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def infer_message(model: str, document: Mapping[str, Any], binary: bytes) -> Any:
+def infer_message(model: str, document: Mapping[str, object], binary: bytes) -> InferRequest:
     """The message of an `infer` request.
 
     Args:
@@ -70,7 +71,7 @@ def infer_message(model: str, document: Mapping[str, Any], binary: bytes) -> Any
         RefusedError: It is not what the protocol says.
     """
     _check_keys("key", document, ("id", "parameters", "inputs", "outputs"))
-    message = service_pb2.ModelInferRequest(model_name=model)
+    message: InferRequest = service_pb2.ModelInferRequest(model_name=model)
     parameters = {**_dict("parameters", document.get("parameters", {}))}
     parameters.pop(ALL_BINARY, None)  # for the answer's encoder
     _add_parameters(message, parameters)
@@ -88,7 +89,7 @@ def infer_message(model: str, document: Mapping[str, Any], binary: bytes) -> Any
     return message
 
 
-def generate_message(model: str, document: Mapping[str, Any]) -> Any:
+def generate_message(model: str, document: Mapping[str, object]) -> InferRequest:
     """The message of a `generate` request, whose inputs and parameters are plain keys; null is as good as left out.
 
     A whole number that is too large for its tensor goes as a parameter, so that the stage can refuse it by its own
@@ -106,7 +107,7 @@ def generate_message(model: str, document: Mapping[str, Any]) -> Any:
     if both := sorted(set(values) & set(further)):
         raise invalid(f"{both[0]} is sent twice, also among parameters: send it once")
     given = {name: value for name, value in {**values, **further}.items() if value is not None}
-    message = service_pb2.ModelInferRequest(model_name=model)
+    message: InferRequest = service_pb2.ModelInferRequest(model_name=model)
     inputs, parameters = SIGNATURES[model].inputs, {}
     for name, value in given.items():
         if name not in inputs or _too_large(inputs[name], value):
@@ -122,13 +123,13 @@ def generate_message(model: str, document: Mapping[str, Any]) -> Any:
     return message
 
 
-def add_input(message: Any, name: str, datatype: str, shape: Iterable[int], raw: bytes) -> None:
+def add_input(message: InferRequest, name: str, datatype: str, shape: Iterable[int], raw: bytes) -> None:
     """Adds an input tensor, its content as raw bytes."""
     message.inputs.add(name=name, datatype=datatype, shape=shape)
     message.raw_input_contents.append(raw)
 
 
-def _add_tensor(message: Any, tensor: Mapping[str, Any], binary: bytes, offset: int) -> int:
+def _add_tensor(message: InferRequest, tensor: Mapping[str, object], binary: bytes, offset: int) -> int:
     """Adds an input of an `infer` request; gives the bytes that it took of `binary`, from `offset` on."""
     _check_keys("key of an input", tensor, ("name", "shape", "datatype", "parameters", "data"))
     name = _name("input", tensor)
@@ -152,7 +153,7 @@ def _add_tensor(message: Any, tensor: Mapping[str, Any], binary: bytes, offset: 
             left = len(binary) - offset
             raise invalid(f"{what}: {BINARY_SIZE}={shown(size)}: must be a number of bytes, at most {left} are left")
         add_input(message, name, datatype, shape, binary[offset : offset + size])
-        return int(size)
+        return size
     values = list(leaves(tensor["data"]))
     for wrong in _wrong(inputs[name], values):
         raise invalid(f"{what} has {shown(wrong)} among its data: {_rule(inputs[name])}")
@@ -162,7 +163,7 @@ def _add_tensor(message: Any, tensor: Mapping[str, Any], binary: bytes, offset: 
     return 0
 
 
-def _wrong(expected: Tensor, values: list[Any]) -> list[Any]:
+def _wrong(expected: Tensor, values: list[Any]) -> list[object]:
     """The first value that no tensor of this type can hold, if there is one. There may be half a million of them."""
     by_type: dict[str, set[type]] = {"BYTES": {str}, "FP32": {int, float}}
     kinds = by_type.get(expected.datatype, {int})
@@ -181,11 +182,11 @@ def _rule(expected: Tensor) -> str:
     return f"must be {kind.get(expected.datatype, f'a whole number ({expected.datatype})')}"
 
 
-def _too_large(expected: Tensor, value: Any) -> bool:
+def _too_large(expected: Tensor, value: object) -> bool:
     return expected.datatype in ("INT32", "INT64") and type(value) is int and bool(_wrong(expected, [value]))
 
 
-def _flat(name: str, value: Any) -> tuple[list[int], list[Any]]:
+def _flat(name: str, value: object) -> tuple[list[int], list[object]]:
     """Shape and elements of nested lists; a value that is no list is one element."""
     shape: list[int] = []
     level = [value]
@@ -194,7 +195,7 @@ def _flat(name: str, value: Any) -> tuple[list[int], list[Any]]:
         if len(sizes) > 1 or len(shape) == MAX_DIMS:
             raise invalid(f"{name}={shown(value)}: lists within it must have one length, in at most {MAX_DIMS} levels")
         shape += sizes
-        level = [element for entry in level for element in entry]
+        level = [element for entry in level if isinstance(entry, list) for element in entry]
     return shape or [1], level
 
 
@@ -208,7 +209,7 @@ def _encoded(name: str, expected: Tensor, values: list[Any]) -> bytes:
     return np.array(values, dtype=DTYPES[expected.datatype]).tobytes()
 
 
-def _add_parameters(message: Any, parameters: Mapping[str, Any]) -> None:
+def _add_parameters(message: InferRequest, parameters: Mapping[str, object]) -> None:
     for name, value in parameters.items():
         _utf8("the name of a parameter", name)
         if isinstance(value, str):
@@ -231,11 +232,11 @@ def _utf8(name: str, text: str) -> bytes:
         raise invalid(f"{name}={shown(text)}: must be Unicode, but has half of a character") from None
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < _INT64
 
 
-def _name(kind: str, entry: Mapping[str, Any]) -> str:
+def _name(kind: str, entry: Mapping[str, object]) -> str:
     name = entry.get("name")
     if not isinstance(name, str):
         raise invalid(f"the name of an {kind} is {shown(name)}: must be text")
@@ -243,19 +244,19 @@ def _name(kind: str, entry: Mapping[str, Any]) -> str:
     return name
 
 
-def _check_keys(kind: str, entry: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def _check_keys(kind: str, entry: Mapping[str, object], known: tuple[str, ...]) -> None:
     for key in entry:
         if key not in known:
             raise unknown(kind, key, known)
 
 
-def _dict(name: str, sent: Any) -> dict[str, Any]:
+def _dict(name: str, sent: object) -> dict[str, object]:
     if not isinstance(sent, dict):
         raise invalid(f"{name}={shown(sent)}: must be an object")
     return sent
 
 
-def _dicts(name: str, sent: Any) -> list[dict[str, Any]]:
+def _dicts(name: str, sent: object) -> list[dict[str, object]]:
     if not isinstance(sent, list) or not all(isinstance(entry, dict) for entry in sent):
         raise invalid(f"{name}: must be a list of objects")
     return sent

@@ -1,4 +1,4 @@
-"""How many fields a gRPC message has, counted before it is parsed: an empty one takes two bytes, and then a hundred.
+"""Counts the fields of a gRPC message before it is parsed: an empty field takes two bytes, and a hundred once parsed.
 
 Sixty-four megabytes of empty inputs would become three gigabytes. https://protobuf.dev/programming-guides/encoding/
 """
@@ -15,7 +15,7 @@ _LONGEST_NUMBER = 10  # bytes
 
 
 class _Counter:
-    """Counts over all levels."""
+    """Counts fields, and bytes of numbers, over all levels."""
 
     def __init__(self) -> None:
         self.parts = 0

@@ -10,9 +10,8 @@ import ipaddress
 import urllib.parse
 from collections.abc import Iterable
 
-from tritonclient.grpc import service_pb2
-
 from id3pm.serving.gateway.auth import ANYONE, Caller
+from id3pm.serving.gateway.grpc_types import InferRequest
 from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
 
@@ -24,8 +23,8 @@ class Origin:
     """Where a request comes from.
 
     Attributes:
-        owner: Whose its id is.
-        caller: Whose share of the machine it takes.
+        owner: Owner of its id.
+        caller: The caller that its share of the machine is counted to.
     """
 
     owner: str
@@ -35,7 +34,7 @@ class Origin:
         """A request of this origin."""
         return RequestKey(self.owner, request_id)
 
-    def mark(self, message: service_pb2.ModelInferRequest) -> None:
+    def mark(self, message: InferRequest) -> None:
         """Writes it into a request, as parameters that only the gateway may send."""
         for name, value in ((OWNER, self.owner), (CALLER, self.caller)):
             message.parameters[name].string_param = value
@@ -44,9 +43,8 @@ class Origin:
 def origin_of(caller: Caller, host: str | None, port: int | None) -> Origin:
     """The origin of a request.
 
-    Who needs a token has a share of the machine by it. Where nobody does, a share is for each address (for IPv6 each
-    network, whose addresses are for one host to choose); on this machine, where all have one address, it is for each
-    connection.
+    With tokens, each token has a share of the machine. Without, each address has one (for IPv6 each network: one host
+    may use all addresses of a network); on this machine, where all callers have one address, each connection has one.
 
     Args:
         caller: Who sends it.

@@ -1,4 +1,4 @@
-"""What a request asks for, read and checked before Triton sees it; one without an id gets one."""
+"""Inference requests, read and checked before Triton gets them; a request without an id gets one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import Caller
+from id3pm.serving.gateway.grpc_types import InferRequest
 from id3pm.serving.gateway.json_body import generate_message, infer_message, parse_object
 from id3pm.serving.gateway.tensor_checks import check_message, check_model, invalid, shown
 from id3pm.serving.protocol.limits import MAX_ID
@@ -33,19 +34,19 @@ class Request:
         wanted: What the JSON of an HTTP `infer` says of its answer; empty otherwise.
     """
 
-    message: Any
+    message: InferRequest
     control: str | None = None
     wanted: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def model(self) -> str:
         """The model that is asked."""
-        return str(self.message.model_name)
+        return self.message.model_name
 
     @property
     def id(self) -> str:
         """The request's id; never empty where it is work."""
-        return str(self.message.id)
+        return self.message.id
 
     def check(self, caller: Caller) -> None:
         """Checks that the caller may ask for this, and all that the request says of itself.
@@ -70,22 +71,34 @@ class Request:
             raise RefusedError("PERMISSION_DENIED", f"control {shown(op)}: open here are {', '.join(OPEN_CONTROLS)}")
 
 
-def read_json(model: str, version: str, body: bytes, header_length: str | None, *, generate: bool) -> Request:
+def json_length(header: str | None, size: int) -> int:
+    """Bytes of JSON in a body of `size` bytes, by the header `Inference-Header-Content-Length` where it was sent.
+
+    Raises:
+        RefusedError: The header is no such number.
+    """
+    if header is None:
+        return size
+    if not (header.isascii() and header.isdecimal() and len(header) < 12) or not 0 < int(header) <= size:
+        raise invalid(f"Inference-Header-Content-Length={header[:64]!r}: must be 1 .. {size} (the body)")
+    return int(header)
+
+
+def read_json(model: str, version: str, body: bytes, length: int, *, generate: bool) -> Request:
     """An HTTP request for `infer` or `generate`.
 
     Args:
         model: The model in the path, a served one.
         version: The version in the path, or empty.
         body: The body: JSON, for `infer` perhaps with binary tensors behind it.
-        header_length: The header `Inference-Header-Content-Length`: bytes of JSON before binary tensors.
+        length: Bytes of JSON, before binary tensors.
         generate: Whether tensors are plain JSON keys.
 
     Raises:
         RefusedError: The body is not what the protocol says.
     """
-    length = _header_length(header_length, len(body))
-    document = parse_object(body if length is None else body[:length])
-    binary = b"" if length is None else bytes(body[length:])
+    document = parse_object(body if length == len(body) else body[:length])
+    binary = bytes(body[length:])
     if generate and binary:
         raise invalid(f"{len(binary)} bytes lie behind the JSON: generate takes no binary tensors, infer does")
     message = generate_message(model, document) if generate else infer_message(model, document, binary)
@@ -117,7 +130,7 @@ def parse_message(kind: Any, data: bytes) -> Any:
         raise invalid(f"the message is no {kind.DESCRIPTOR.full_name}: must be one") from error
 
 
-def checked_id(sent: Any) -> str:
+def checked_id(sent: object) -> str:
     """A request id as sent.
 
     Raises:
@@ -132,22 +145,14 @@ def checked_id(sent: Any) -> str:
     return sent
 
 
-def _request(message: Any, wanted: dict[str, Any]) -> Request:
+def _request(message: InferRequest, wanted: dict[str, Any]) -> Request:
     control = _control(message) if message.model_name in READ_CONTROL else None
     if message.id == "" and control is None:
         message.id = uuid.uuid4().hex
     return Request(message, control, wanted)
 
 
-def _header_length(header: str | None, size: int) -> int | None:
-    if header is None:
-        return None
-    if not (header.isascii() and header.isdecimal() and len(header) < 12) or not 0 < int(header) <= size:
-        raise invalid(f"Inference-Header-Content-Length={header[:64]!r}: must be 1 .. {size} (the body)")
-    return int(header)
-
-
-def _control(message: Any) -> str | None:
+def _control(message: InferRequest) -> str | None:
     """The operation of a control request; `None` where the message is work."""
     found = []
     for index, tensor in enumerate(message.inputs):

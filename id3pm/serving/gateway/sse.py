@@ -8,7 +8,6 @@ import json
 import logging
 import uuid
 from collections.abc import Awaitable, Mapping
-from typing import Any
 
 from aiohttp import web
 
@@ -21,19 +20,26 @@ from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError
 
 logger = logging.getLogger(__name__)
-_END = object()
 _PROGRESS = "progress"
 
 
+class _End:
+    """The last event of a stream."""
+
+
+Event = tuple[str, Mapping[str, object]] | RefusedError | _End
+"""A name with its data, an error, or the end."""
+
+
 class Events:
-    """What is told and not written yet. Progress is merged for a slow reader: at most seven events wait."""
+    """Events that are not written yet. Progress is merged for a slow reader: at most seven events wait."""
 
     def __init__(self) -> None:
-        self.waiting: list[Any] = []
+        self.waiting: list[Event] = []
         self._some = asyncio.Event()
 
-    def put(self, event: Any) -> None:
-        """Adds one; of steps nobody has read only the last remains, with the newest preview of them all."""
+    def put(self, event: Event) -> None:
+        """Adds an event; of progress that was not read only the last step remains, with the newest preview."""
         last = self.waiting[-1] if self.waiting else None
         if isinstance(event, tuple) and isinstance(last, tuple) and event[0] == last[0] == _PROGRESS:
             event = (_PROGRESS, {**last[1], **event[1]})
@@ -41,7 +47,7 @@ class Events:
         self.waiting.append(event)
         self._some.set()
 
-    async def get(self) -> Any:
+    async def get(self) -> Event:
         """The next one."""
         await self._some.wait()
         event = self.waiting.pop(0)
@@ -56,8 +62,8 @@ class EventStream:
     Args:
         upstreams: Where the stages are.
         in_flight: All requests on their way.
-        heartbeat_s: Seconds of silence before a sign of life.
-        write_s: Seconds after which a reader who takes nothing counts as gone.
+        heartbeat_s: Seconds of silence before a comment line is sent.
+        write_s: Seconds after which a reader that takes nothing counts as gone.
     """
 
     def __init__(
@@ -77,14 +83,14 @@ class EventStream:
         request: web.Request,
         origin: Origin,
         model: str,
-        document: dict[str, Any],
+        document: dict[str, object],
         held: contextlib.ExitStack | None = None,
     ) -> web.StreamResponse:
         """Streams until the image is there. What fails before the first event is a plain HTTP error.
 
         Args:
-            request: Whom to answer.
-            origin: Who that is.
+            request: The HTTP request.
+            origin: Its caller.
             model: `id3pm` or `id3pm_photo`.
             document: What was sent.
             held: See `InFlight.run`.
@@ -124,7 +130,7 @@ class EventStream:
             if not response.prepared:
                 response.headers["X-Request-Id"] = request_id
                 await response.prepare(request)
-            if event is _END:
+            if isinstance(event, _End):
                 await response.write_eof()
                 return
             if event is None:
@@ -135,7 +141,7 @@ class EventStream:
                 await write(_event(*event))
 
 
-async def taken(request: web.Request, writing: Awaitable[Any], seconds: float) -> None:
+async def taken(request: web.Request, writing: Awaitable[object], seconds: float) -> None:
     """Waits for what is written to the sender of `request`; who does not take it in time counts as gone.
 
     Raises:
@@ -159,8 +165,8 @@ async def _told(stream: StreamRequest, upstream: Upstream, events: Events) -> No
         logger.exception("a stream failed")
         events.put(RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more"))
     finally:
-        events.put(_END)
+        events.put(_End())
 
 
-def _event(name: str, data: Mapping[str, Any]) -> bytes:
+def _event(name: str, data: Mapping[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

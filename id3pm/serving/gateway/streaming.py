@@ -1,4 +1,4 @@
-"""Streams one image: the stages one after the other, each followed step by step.
+"""Streams one image: requests the stages one after the other, and reports each step.
 
 The stages get what the ensembles give them, so the image is the same, bit for bit.
 """
@@ -11,17 +11,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
 from id3pm.formats.images import encode_png
+from id3pm.serving.gateway.grpc_types import InferRequest, InferResponse
 from id3pm.serving.gateway.json_body import add_input, generate_message
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.request import checked_id
 from id3pm.serving.gateway.tensor_checks import check_message, invalid, shown
-from id3pm.serving.gateway.upstream import outputs, texts
+from id3pm.serving.gateway.upstream import Upstream, outputs, texts
 from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
 from id3pm.serving.protocol.served_models import FACE_MODEL, SIGNATURES, STAGE_MODELS
 from id3pm.serving.protocol.status import TOO_LATE, RefusedError
@@ -33,18 +34,8 @@ _SOURCES = {
     "id3pm": ("embedding", "a list of numbers"),
     "id3pm_photo": ("photo", "the base64 text of a JPEG, PNG or WebP file"),
 }
-Tell = Callable[[str, Mapping[str, Any]], None]
+Tell = Callable[[str, Mapping[str, object]], None]
 Tensor = tuple[str, str, Iterable[int], bytes]  # name, data type, shape, bytes
-
-
-class Stages(Protocol):
-    """What is needed of an `Upstream`."""
-
-    async def infer(self, message: Any, timeout_s: float | None = None) -> Any:
-        """Sends a `ModelInferRequest`."""
-
-    async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
-        """Sends a control request."""
 
 
 class StreamRequest(NamedTuple):
@@ -59,14 +50,14 @@ class StreamRequest(NamedTuple):
     """
 
     origin: Origin
-    message: Any
+    message: InferRequest
     preview_every: int
     deadline: float | None
 
     @property
     def id(self) -> str:
         """The request's id."""
-        return str(self.message.id)
+        return self.message.id
 
     def left_s(self, model: str) -> float | None:
         """Seconds until the deadline.
@@ -82,7 +73,7 @@ class StreamRequest(NamedTuple):
         return left_s
 
 
-def read_stream_request(origin: Origin, model: str, document: Mapping[str, Any], new_id: str) -> StreamRequest:
+def read_stream_request(origin: Origin, model: str, document: Mapping[str, object], new_id: str) -> StreamRequest:
     """Checks a body as that of `generate` is checked.
 
     Args:
@@ -107,7 +98,7 @@ def read_stream_request(origin: Origin, model: str, document: Mapping[str, Any],
     return StreamRequest(origin, message, every, time.monotonic() + limit_us / 1e6 if limit_us else None)
 
 
-async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> None:
+async def stream_image(stream: StreamRequest, upstream: Upstream, tell: Tell) -> None:
     """Runs the stages; `tell` gets the events `face` (of a photograph), `progress`, `image_64` and `image`.
 
     Raises:
@@ -116,11 +107,11 @@ async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> Non
     embedding = [tensor for tensor in _inputs(stream.message) if tensor[0] == "embedding"]
     if not embedding:
         face = _message(stream, FACE_MODEL, [], "embedding", "faces", "turned")
-        found = outputs(await _send(stream, face, stages))
+        found = outputs(await _send(stream, face, upstream))
         embedding = [("embedding", "FP32", [1, len(found["embedding"]) // 4], found["embedding"])]
         tell = _preceded(tell, "face", {name: _whole_number(found[name]) for name in ("faces", "turned")})
     first = _message(stream, STAGE_MODELS["base"], embedding, "image_64", "receipt_64")
-    base = outputs(await _followed(stream, first, stages, tell))
+    base = outputs(await _followed(stream, first, upstream, tell))
     pixels = np.frombuffer(base["image_64"], dtype=np.uint8)
     side = math.isqrt(len(pixels) // 3)
     receipt = texts(base["receipt_64"])[0]
@@ -130,15 +121,15 @@ async def stream_image(stream: StreamRequest, stages: Stages, tell: Tell) -> Non
     image = ("image_64", "UINT8", [1, side, side, 3], base["image_64"])
     so_far = ("receipt_64", "BYTES", [1, 1], base["receipt_64"])
     second = _message(stream, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
-    sr = outputs(await _followed(stream, second, stages, tell))
+    sr = outputs(await _followed(stream, second, upstream, tell))
     tell("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
 
 
-def _preceded(tell: Tell, name: str, data: Mapping[str, Any]) -> Tell:
+def _preceded(tell: Tell, name: str, data: Mapping[str, object]) -> Tell:
     """Tells an event just before the next one: what fails until then is still a plain HTTP error."""
     waiting = [(name, data)]
 
-    def told(name: str, data: Mapping[str, Any]) -> None:
+    def told(name: str, data: Mapping[str, object]) -> None:
         while waiting:
             tell(*waiting.pop())
         tell(name, data)
@@ -150,9 +141,9 @@ def _whole_number(raw: bytes) -> int:
     return int.from_bytes(raw, "little", signed=True)
 
 
-def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wanted: str) -> Any:
+def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wanted: str) -> InferRequest:
     """The request to one stage: these inputs, and those of the whole request that the stage takes."""
-    message = service_pb2.ModelInferRequest(model_name=model, id=stream.id)
+    message: InferRequest = service_pb2.ModelInferRequest(model_name=model, id=stream.id)
     given = {tensor[0]: tensor for tensor in inputs}
     passed_on = [
         tensor for tensor in _inputs(stream.message) if tensor[0] in SIGNATURES[model].inputs and tensor[0] not in given
@@ -168,27 +159,27 @@ def _message(stream: StreamRequest, model: str, inputs: Iterable[Tensor], *wante
     return message
 
 
-async def _send(stream: StreamRequest, message: Any, stages: Stages) -> Any:
+async def _send(stream: StreamRequest, message: InferRequest, upstream: Upstream) -> InferResponse:
     """Sends a request to a stage with what is left of the time limit, which counts once for all stages."""
     left_s = stream.left_s(message.model_name)
     if left_s is None:
-        return await stages.infer(message)
+        return await upstream.infer(message)
     message.parameters[_TIMEOUT].int64_param = max(int(left_s * 1e6), 1)
-    return await stages.infer(message, left_s + _GRACE_S)
+    return await upstream.infer(message, left_s + _GRACE_S)
 
 
-def _inputs(message: Any) -> list[Tensor]:
+def _inputs(message: InferRequest) -> list[Tensor]:
     return [
         (tensor.name, tensor.datatype, tensor.shape, raw)
         for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
     ]
 
 
-async def _followed(stream: StreamRequest, message: Any, stages: Stages, tell: Tell) -> Any:
+async def _followed(stream: StreamRequest, message: InferRequest, upstream: Upstream, tell: Tell) -> InferResponse:
     """Runs one stage while its steps are told."""
-    follower = asyncio.ensure_future(_follow(message.model_name, stream, stages, tell))
+    follower = asyncio.ensure_future(_follow(message.model_name, stream, upstream, tell))
     try:
-        return await _send(stream, message, stages)
+        return await _send(stream, message, upstream)
     finally:
         follower.cancel()
         await asyncio.wait([follower], timeout=1.0)  # it is only cancelled
@@ -200,7 +191,7 @@ async def _followed(stream: StreamRequest, message: Any, stages: Stages, tell: T
             raise error  # a refusal of the follower alone costs its caller no more than the progress
 
 
-async def _follow(model: str, stream: StreamRequest, stages: Stages, tell: Tell) -> None:
+async def _follow(model: str, stream: StreamRequest, upstream: Upstream, tell: Tell) -> None:
     """Tells every step of a stage until the request is over; `watch` answers as soon as there is a new one.
 
     It answers at once where the request has not arrived, is sampled and about to be answered, or too many watch.
@@ -209,7 +200,7 @@ async def _follow(model: str, stream: StreamRequest, stages: Stages, tell: Tell)
     every, pause_s = stream.preview_every, _FIRST_PAUSE_S
     while True:
         preview = every > 0 and step + 1 >= shown + every
-        answer = await stages.control(
+        answer = await upstream.control(
             model, "watch", stream.id, str(step), "1" if preview else "0", origin=stream.origin
         )
         if found and not answer["found"]:

@@ -1,16 +1,16 @@
-"""Checks of a `ModelInferRequest`, the same on every way in; Triton trusts what a request says of itself."""
+"""Checks of a `ModelInferRequest`, the same for HTTP and gRPC: Triton trusts names, types and shapes as sent."""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from id3pm.errors import InvalidInputError
 from id3pm.sampling.options import did_you_mean
+from id3pm.serving.gateway.grpc_types import InferRequest, InferTensor, Parameter
 from id3pm.serving.gateway.origin import refuse_reserved
 from id3pm.serving.protocol.limits import (
     MAX_DIMS,
@@ -55,7 +55,7 @@ class _Shown(reprlib.Repr):
 _SHOWN = _Shown()
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value of a request for a message: its beginning, whatever its size and depth."""
     return _SHOWN.repr(value)[:64]
 
@@ -84,7 +84,7 @@ def check_version(model: str, version: str) -> None:
         )
 
 
-def check_message(message: Any) -> None:
+def check_message(message: InferRequest) -> None:
     """Checks all that a request says of itself.
 
     Args:
@@ -150,7 +150,7 @@ def check_shape(name: str, datatype: str, shape: list[int], expected: Tensor) ->
     return elements
 
 
-def leaves(data: Any) -> Iterator[Any]:
+def leaves(data: object) -> Iterator[object]:
     """The values of nested lists; each takes the same time, however deep it lies."""
     open_lists = [iter((data,))]
     while open_lists:
@@ -163,7 +163,7 @@ def leaves(data: Any) -> Iterator[Any]:
             open_lists.pop()
 
 
-def no_classes(value: Any) -> RefusedError:
+def no_classes(value: object) -> RefusedError:
     """The refusal of an output by classes."""
     return invalid(f"{CLASSIFICATION}={shown(value)}: must be left out, for no output has classes")
 
@@ -173,7 +173,7 @@ def unknown(kind: str, name: str, known: Collection[str]) -> RefusedError:
     return invalid(f"{kind} {shown(name)} is unknown: {did_you_mean(name, known)}valid are {', '.join(known)}")
 
 
-def _check_names(kind: str, names: list[str], known: Mapping[str, Any]) -> None:
+def _check_names(kind: str, names: list[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise unknown(kind, name, known)
@@ -182,7 +182,7 @@ def _check_names(kind: str, names: list[str], known: Mapping[str, Any]) -> None:
         raise invalid(f"the {kind} {twice} is sent twice: send it once")
 
 
-def _check_outputs(outputs: Any, known: Mapping[str, Tensor]) -> None:
+def _check_outputs(outputs: Iterable[InferTensor], known: Mapping[str, Tensor]) -> None:
     for output in outputs:
         if CLASSIFICATION in output.parameters:
             raise no_classes(output.parameters[CLASSIFICATION].int64_param)
@@ -191,7 +191,7 @@ def _check_outputs(outputs: Any, known: Mapping[str, Tensor]) -> None:
     _check_names("output", [output.name for output in outputs], known)
 
 
-def _check_parameters(parameters: Any, inputs: Collection[str]) -> None:
+def _check_parameters(parameters: Mapping[str, Parameter], inputs: Collection[str]) -> None:
     """Checks the request's own parameters: Triton reads names and texts to their first NUL."""
     if len(parameters) > MAX_REQUEST_PARAMETERS:
         raise invalid(f"the request has {len(parameters)} parameters: at most {MAX_REQUEST_PARAMETERS} are allowed")
@@ -220,7 +220,7 @@ def _check_parameters(parameters: Any, inputs: Collection[str]) -> None:
         raise invalid(str(error)) from error
 
 
-def _check_raw(tensor: Any, raw: bytes, expected: Tensor, elements: int) -> None:
+def _check_raw(tensor: InferTensor, raw: bytes, expected: Tensor, elements: int) -> None:
     what = f"input {tensor.name!r} of shape {list(tensor.shape)}"
     if tensor.HasField("contents"):
         raise invalid(f"{what} has contents and raw contents: send one")
@@ -247,7 +247,7 @@ def _count_strings(raw: bytes, most: int) -> str | int:
     return count if offset == len(raw) else f"{count} strings, the last cut short"
 
 
-def _check_contents(tensor: Any, expected: Tensor, elements: int) -> None:
+def _check_contents(tensor: InferTensor, expected: Tensor, elements: int) -> None:
     what = f"input {tensor.name!r} of shape {list(tensor.shape)}"
     field = _CONTENTS[expected.datatype]
     if wrong := [found.name for found, _ in tensor.contents.ListFields() if found.name != field]:

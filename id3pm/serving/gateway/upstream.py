@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from id3pm.serving.gateway.grpc_types import InferRequest, InferResponse
 from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.launcher.control import UNIX
 from id3pm.serving.launcher.health import Addresses, Health
@@ -89,14 +90,7 @@ class Upstream:
         Raises:
             RefusedError: Triton answered with an error, cannot be reached, or went away meanwhile.
         """
-        try:
-            async with self._session.get(_url(self.addresses.http, path)) as answer:
-                content = await answer.read()
-                if answer.status >= 400:
-                    raise self._refusal(code_of(answer.status), _error_of(content))
-                return HttpAnswer(answer.status, answer.headers, content)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._health.unavailable() from error
+        return await self._get(self._session, self.addresses.http, path)
 
     async def metrics(self) -> str:
         """Triton's own `/metrics`.
@@ -104,16 +98,23 @@ class Upstream:
         Raises:
             RefusedError: As `get`.
         """
+        async with _session(self.addresses.metrics) as session:
+            return (await self._get(session, self.addresses.metrics, "/metrics")).body.decode()
+
+    async def _get(self, session: aiohttp.ClientSession, address: str, path: str) -> HttpAnswer:
+        host = "localhost" if address.startswith(UNIX) else address
         try:
-            async with (
-                _session(self.addresses.metrics) as session,
-                session.get(_url(self.addresses.metrics, "/metrics")) as answer,
-            ):
-                return await answer.text()
+            async with session.get(f"http://{host}{path}") as answer:
+                content = await answer.read()
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
+        if answer.status >= 400:
+            raise self._refusal(code_of(answer.status), _error_of(content))
+        return HttpAnswer(answer.status, answer.headers, content)
 
-    async def infer_bytes(self, message: Any, timeout_s: float | None = None, metadata: Metadata = ()) -> bytes:
+    async def infer_bytes(
+        self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> bytes:
         """Sends a `ModelInferRequest`; gives the bytes of the `ModelInferResponse`.
 
         Args:
@@ -129,9 +130,12 @@ class Upstream:
         except grpc.aio.AioRpcError as error:
             raise self.refusal(error, message.id) from error
 
-    async def infer(self, message: Any, timeout_s: float | None = None, metadata: Metadata = ()) -> Any:
+    async def infer(
+        self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
+    ) -> InferResponse:
         """As `infer_bytes`; gives the `ModelInferResponse`."""
-        return service_pb2.ModelInferResponse.FromString(await self.infer_bytes(message, timeout_s, metadata))
+        response: InferResponse = service_pb2.ModelInferResponse.FromString(await self.infer_bytes(message, timeout_s))
+        return response
 
     async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
         """Sends a control request to a stage.
@@ -139,7 +143,7 @@ class Upstream:
         Args:
             model: The stage's model.
             words: Operation, request id and what else it takes.
-            origin: Whose request it is about, and who asks.
+            origin: Owner of the request that it is about, and the caller.
 
         Raises:
             RefusedError: It was answered with an error.
@@ -155,7 +159,7 @@ class Upstream:
         return answer
 
     def refusal(self, error: grpc.aio.AioRpcError, request_id: str = "") -> RefusedError:
-        """What a caller gets to read of a gRPC error, of a request with this id."""
+        """The error for the caller, from a gRPC error of a request with this id."""
         return self._refusal(error.code().name, _bare(error.details() or "", request_id))
 
     def _refusal(self, code: str, message: str) -> RefusedError:
@@ -180,7 +184,7 @@ class Upstream:
         await self.channel.close()
 
 
-def trace_of(headers: Iterable[tuple[str, Any]]) -> Metadata:
+def trace_of(headers: Iterable[tuple[str, object]]) -> Metadata:
     """The headers, or gRPC metadata, that name a caller's trace: they are sent along."""
     return [(name.lower(), str(value)) for name, value in headers if name.lower() in _TRACE]
 
@@ -218,10 +222,6 @@ def _session(address: str) -> aiohttp.ClientSession:
     )
 
 
-def _url(address: str, path: str) -> str:
-    return f"http://{'localhost' if address.startswith(UNIX) else address}{path}"
-
-
 class Upstreams:
     """The `Upstream` of the Triton process that serves now."""
 
@@ -252,7 +252,7 @@ class Upstreams:
             await asyncio.wait(self._closing, timeout=_CONTROL_S)
 
 
-def outputs(response: Any) -> dict[str, bytes]:
+def outputs(response: InferResponse) -> dict[str, bytes]:
     """The raw bytes of every output tensor of a `ModelInferResponse`."""
     return {tensor.name: raw for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
 

@@ -20,6 +20,10 @@ class ExhaustedError(ServerError):
     """This process has no room for a connection: it says nothing of the server."""
 
 
+class AnswerTimeoutError(ServerError):
+    """The server gave no answer in time."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
@@ -71,7 +75,7 @@ def refuses(address: str, timeout_s: float = TIMEOUT_S) -> str | None:
 def is_ready(address: str, timeout_s: float = TIMEOUT_S) -> bool:
     """Whether Triton at this address says that it and all its models are ready."""
     try:
-        status, _ = _exchange(address, "GET", "/v2/health/ready", None, timeout_s)
+        status, _ = exchange(address, "GET", "/v2/health/ready", None, timeout_s)
     except ServerError:
         return False
     return status == 200
@@ -95,7 +99,7 @@ def control(address: str, model: str, op: str, *arguments: str, timeout_s: float
         "inputs": [{"name": "control", "shape": [1, len(data)], "datatype": "BYTES", "data": data}],
         "outputs": [{"name": "status", "parameters": {"binary_data": False}}],
     }
-    status, answer = _exchange(address, "POST", f"/v2/models/{model}/infer", json.dumps(body), timeout_s)
+    status, answer = exchange(address, "POST", f"/v2/models/{model}/infer", json.dumps(body), timeout_s)
     try:
         decoded = json.loads(answer)
         if status != 200:
@@ -108,12 +112,28 @@ def control(address: str, model: str, op: str, *arguments: str, timeout_s: float
     return state
 
 
-def _exchange(address: str, method: str, path: str, body: str | None, timeout_s: float) -> tuple[int, bytes]:
+def exchange(address: str, method: str, path: str, body: str | None, timeout_s: float) -> tuple[int, bytes]:
+    """Status and body of the answer to one HTTP request.
+
+    Args:
+        address: As in `connection_to`.
+        method: Of HTTP.
+        path: Of the request.
+        body: Its body, if it has one.
+        timeout_s: Seconds to wait for each part of the answer.
+
+    Raises:
+        AnswerTimeoutError: There was none in time.
+        ExhaustedError: There is no room to send it.
+        ServerError: The server cannot be reached, or went away.
+    """
     connection = connection_to(address, timeout_s)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()
         return response.status, response.read()
+    except TimeoutError as error:
+        raise AnswerTimeoutError(f"no answer from the server on {address} within {timeout_s:g} s") from error
     except (OSError, http.client.HTTPException) as error:
         kind = ExhaustedError if is_exhausted(error) else ServerError
         raise kind(f"no answer from the server on {address}: {error}") from error

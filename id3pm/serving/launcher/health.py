@@ -33,14 +33,14 @@ class Addresses:
 
 
 class Health:
-    """Phase and addresses, with what to tell those who have to wait."""
+    """Phase and addresses of the Triton process, and the error for callers that have to wait."""
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
         self.addresses: Addresses | None = None
         self.restarts = 0
-        self.dropped_lines = 0  # for people, which could not be written
-        self.suspicion = threading.Event()  # somebody saw a sign that Triton is not well: look now
+        self.dropped_lines = 0  # lines for the operator that could not be written
+        self.suspicion = threading.Event()  # set where Triton seems to be unhealthy: check now
         self._lock = threading.Lock()  # guards changes of the phase, which depend on the phase
         self._since = time.monotonic()
         self._usual_start_s = _USUAL_START_S
@@ -64,7 +64,7 @@ class Health:
                 self.phase = Phase.SERVING
 
     def breaks(self) -> None:
-        """Triton is not well and will be replaced."""
+        """Triton is unhealthy and will be replaced."""
         with self._lock:
             if self.phase is Phase.SERVING:
                 self.phase = Phase.RESTARTING
@@ -92,7 +92,7 @@ class Health:
             new_work: Whether it is asked for work; while draining, only questions about work in flight are answered.
 
         Raises:
-            RefusedError: Nobody can be served now; the message says when to come back.
+            RefusedError: No request can be served now; the message says when to retry.
         """
         addresses = self.addresses
         if addresses is None or not (self.ready or (self.phase is Phase.DRAINING and not new_work)):

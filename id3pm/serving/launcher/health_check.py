@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import http.client
 import json
 import time
 import uuid
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from id3pm.errors import ServerError
-from id3pm.serving.launcher.control import ExhaustedError, connection_to, is_exhausted
+from id3pm.serving.launcher.control import AnswerTimeoutError, ExhaustedError, exchange, is_exhausted
 from id3pm.serving.launcher.process import children, runs
 from id3pm.serving.launcher.triton_server import WAYS_IN, TritonServer
 from id3pm.serving.protocol.served_models import FACE_MODEL, STAGE_MODELS
@@ -23,12 +22,12 @@ _UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HealthCheckSettings:
-    """How long what may be seen; the defaults find every fault within 5 s.
+    """Times of the health checks; the defaults find every fault within 5 s.
 
     Attributes:
         interval_s: From one look to the next.
         ping_s: Longest time for a stage to answer; two failures in a row are a fault.
-        loop_s: Longest time without a sign of life from a scheduler with work, or from who answers, beside
+        loop_s: Longest time without progress of a scheduler with work, or of the answering thread, beside
             `loop_steps` of its steps.
         loop_steps: See `loop_s`.
         probe_every_s: From one small request to the next, when there is no other work.
@@ -47,10 +46,6 @@ class HealthCheckSettings:
     probe_s: float = 30.0
     start_probe_s: float = 120.0
     backoff_s: float = 1.0
-
-
-class ProbeTimeoutError(ServerError):
-    """The probe got no answer in time: a fault, unless others came first."""
 
 
 class HealthCheck:
@@ -105,7 +100,7 @@ class HealthCheck:
             if (hung := hung_thread(state, self._settings)) is not None:
                 return f"{hung[0]} of {model} hangs: {hung[1]}"
             if state["draining"]:  # supervision ends before the service lets its stages drain
-                return f"{model} takes no new requests, though nobody of this service told it so"
+                return f"{model} takes no new requests, though this service did not tell it so"
             busy = busy or rows_of(state) > 0
             self._steps[model] = state.get("steps", 0)
         if busy and self._probe is None:
@@ -139,7 +134,7 @@ class HealthCheck:
         if isinstance(error, ExhaustedError):
             error = None  # it was never sent
         self._probe, self._quiet_since, self._probed = None, now, now
-        if error is None or (isinstance(error, ProbeTimeoutError) and self._steps != self._steps_at_probe):
+        if error is None or (isinstance(error, AnswerTimeoutError) and self._steps != self._steps_at_probe):
             return None  # answered; or others came first, and their work goes on
         return f"the probe failed: {error}"
 
@@ -176,7 +171,7 @@ def probe(server: TritonServer, timeout_s: float) -> None:
     """One image of one step through all stages, after all other work; and a question to the face model's thread.
 
     Raises:
-        ProbeTimeoutError: There was no answer in time. Where others come first that is no fault.
+        AnswerTimeoutError: There was no answer in time. Where others come first that is no fault.
         ServerError: There was an error.
     """
     base = server.manifests["base"]
@@ -200,16 +195,9 @@ def probe(server: TritonServer, timeout_s: float) -> None:
         raise ServerError(f"{FACE_MODEL} answered {answer}")
 
 
-def _post(server: TritonServer, model: str, body: Mapping[str, Any], timeout_s: float) -> tuple[int, str]:
-    connection = connection_to(server.http_url, timeout_s)
+def _post(server: TritonServer, model: str, body: Mapping[str, object], timeout_s: float) -> tuple[int, str]:
     try:
-        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace")[:300]
-    except TimeoutError as error:
-        raise ProbeTimeoutError(f"{model} gave no answer within {timeout_s:g} s") from error
-    except (OSError, http.client.HTTPException) as error:
-        kind = ExhaustedError if is_exhausted(error) else ServerError
-        raise kind(f"{model} gave no answer: {error}") from error
-    finally:
-        connection.close()
+        status, answer = exchange(server.http_url, "POST", f"/v2/models/{model}/infer", json.dumps(body), timeout_s)
+    except ServerError as error:
+        raise type(error)(f"{model}: {error}") from error
+    return status, answer.decode(errors="replace")[:300]

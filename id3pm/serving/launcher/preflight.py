@@ -1,12 +1,9 @@
-"""Checks before a server starts, for what would otherwise fail silently or late."""
+"""Checks of a model repository before a server starts, for what would otherwise fail silently or late."""
 
 from __future__ import annotations
 
-import errno
 import re
 import shlex
-import socket
-from collections.abc import Mapping
 from pathlib import Path
 
 from id3pm.engines.manifest import BUILD_HINT, Manifest, engine_file, read_manifest
@@ -73,33 +70,6 @@ def _check_engines(repository: Path) -> dict[str, Manifest]:
             "build the face models with l2_normalise: true"
         )
     return manifests
-
-
-def check_ports(host: str, ports: Mapping[str, int]) -> dict[str, int]:
-    """The ports to use, by option name; 0 becomes one that is free.
-
-    Raises:
-        ServerError: A port is taken, or the address is not one of this machine.
-    """
-    chosen: dict[str, int] = {}
-    held: list[socket.socket] = []  # kept open so that two zeros do not become the same port
-    try:
-        for option, port in ports.items():
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            probe = socket.socket(family, socket.SOCK_STREAM)
-            held.append(probe)
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
-            probe.bind((host, port))
-            probe.listen(1)
-            chosen[option] = probe.getsockname()[1]
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ServerError(f"port {port} on {host} is in use: choose another with --{option}") from error
-        raise ServerError(f"cannot listen on {host}, port {port} (--{option}): {error.strerror}") from error
-    finally:
-        for probe in held:
-            probe.close()
-    return chosen
 
 
 def controlled(repository: Path) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class TritonRuntime:
         caches.mkdir()
         for source in (*sorted((self.wheel / "backends" / "python").glob("*triton_python*")), _stub(self.wheel)):
             (backend / source.name).symlink_to(source)
-        # In the way of bytecode: on a full disk Python writes a part of it, which nobody can import (cpython#126606).
+        # In the way of bytecode: on a full disk Python writes a part of it, which cannot be imported (cpython#126606).
         (backend / "__pycache__").touch()
         (caches / "local").symlink_to(self.wheel / "caches" / "local")
         return [f"--backend-directory={folder / 'backends'}", f"--cache-directory={caches}"]

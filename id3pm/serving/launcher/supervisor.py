@@ -10,8 +10,8 @@ from collections.abc import Callable
 from id3pm.errors import Id3pmError, ServerError
 from id3pm.serving.launcher.health import Addresses, Health, Phase
 from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, probe
+from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer
-from id3pm.serving.models.logs import Outlet
 from id3pm.serving.protocol.limits import MAX_FAILED_STARTS
 
 _JOIN_S = 5.0  # a look takes less, unless something hangs that ends with this process
@@ -64,7 +64,7 @@ class Supervisor:
         Returns:
             Whether all work was finished.
         """
-        restarting = self._health.addresses is None  # so whoever had work there knows that it was lost
+        restarting = self._health.addresses is None  # so its callers know that their work was lost
         self._end_thread()
         if self._aborted or self.failure is not None:
             return False
@@ -93,7 +93,7 @@ class Supervisor:
         self._stopping.set()
         self._health.suspicion.set()
         if self._thread.is_alive():
-            if self._health.addresses is None:  # a start is under way, which nobody needs any more
+            if self._health.addresses is None:  # a start is under way, which is not needed any more
                 self.server.abort()
             self._thread.join(timeout=_JOIN_S)
 

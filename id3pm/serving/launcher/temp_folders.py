@@ -41,7 +41,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def remove_stale_folders(parent: Path | None = None, age_s: float = 60.0) -> list[Path]:
-    """Removes the folders of killed processes: nobody has locked them.
+    """Removes the folders of killed processes: they are not locked any more.
 
     Args:
         parent: As of `scratch_folder`.
@@ -64,7 +64,7 @@ def _remove(folder: Path, age_s: float) -> bool:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder)
-    except OSError:  # it is in use, or somebody else removes it
+    except OSError:  # it is in use, or another process removes it
         return False
     finally:
         os.close(descriptor)
@@ -74,8 +74,8 @@ def _remove(folder: Path, age_s: float) -> bool:
 def remove_stale_environments(folder: Path = _ENVIRONMENTS, margin_s: float = 60.0) -> list[Path]:
     """Removes the empty `python_env_XXXXXX` that Triton's Python backend makes at its start, and leaves when killed.
 
-    Nothing tells whose one is. So only those go that are older than every living process with that backend, which
-    therefore belong to none; a later start removes the others. A server that misses its folder aborts when it ends.
+    Nothing tells which process one belongs to. So only those are removed that are older than every living process with
+    that backend; a later start removes the others. A server that misses its folder aborts when it ends.
 
     Args:
         folder: Where they are.

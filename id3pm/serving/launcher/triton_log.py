@@ -1,8 +1,30 @@
-"""Filters the lines of Triton's log that people need."""
+"""Log lines for the operator: those of Triton's log that matter, and an outlet that may fail."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+
+class Outlet:
+    """Passes on lines for the operator. A line that cannot be written is dropped and counted: no work stops for it.
+
+    A disk may be full, and stderr closed or a pipe without a reader; rich ends the thread where it finds one broken.
+
+    Args:
+        write: Takes it; whatever it raises is swallowed.
+        on_drop: Called for everything that is dropped.
+    """
+
+    def __init__(self, write: Callable[..., object], on_drop: Callable[[], object] = lambda: None) -> None:
+        self._write = write
+        self._on_drop = on_drop
+
+    def __call__(self, *words: object, **style: object) -> None:
+        """Passes a line on."""
+        try:
+            self._write(*words, **style)
+        except (Exception, SystemExit):
+            self._on_drop()
 
 
 def is_error(line: str) -> bool:

@@ -21,14 +21,13 @@ from typing import Any
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
 from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, control, is_ready, refuses
-from id3pm.serving.launcher.endpoints import Endpoints
-from id3pm.serving.launcher.preflight import check_engines, check_ports, controlled, with_repository
+from id3pm.serving.launcher.endpoints import Endpoints, check_ports
+from id3pm.serving.launcher.preflight import check_engines, controlled, with_repository
 from id3pm.serving.launcher.process import end_orphans, start_guarded
 from id3pm.serving.launcher.runtime import TritonRuntime, find_runtime
 from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, remove_stale_regions
 from id3pm.serving.launcher.temp_folders import remove_stale_environments, remove_stale_folders, scratch_folder
-from id3pm.serving.launcher.triton_log import last_words
-from id3pm.serving.models.logs import Outlet
+from id3pm.serving.launcher.triton_log import Outlet, last_words
 from id3pm.serving.models.model_args import COMPUTE_LOCK_VARIABLE, THREADS_VARIABLE
 from id3pm.serving.protocol.limits import DRAIN_S, EXIT_S
 
@@ -38,7 +37,7 @@ _LOG_LINES = 200
 _LINE = 4096  # characters
 _NUMBERS = {"http-port": 1, "grpc-port": 2, "metrics-port": 3}  # Triton wants different ones even where there are none
 _SOCKET_PATH = 107  # the longest that Linux takes, in bytes
-# What nobody needs to serve, and what lets a client change the server or read what it should not.
+# Protocols that serving does not need, and that let a client change the server or read its data.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
@@ -49,7 +48,7 @@ class TritonServer(Endpoints):
 
     Args:
         repository: The model repository, with engines built into it.
-        host: Address to listen on; everybody who can reach it can use the server.
+        host: Address to listen on; every machine that reaches it can use the server.
         http_port: Port of HTTP; 0 takes a free one, as for the next two.
         grpc_port: Port of gRPC.
         metrics_port: Port of Prometheus metrics.
@@ -172,7 +171,7 @@ class TritonServer(Endpoints):
         self._shared_memory = regions_of(self.pid)
 
     def ping(self, model: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-        """What a stage's scheduler says of itself: active, waiting, in_flight, loop_age_ms, draining.
+        """The state of a stage's scheduler: active, waiting, in_flight, loop_age_ms, draining.
 
         Raises:
             ServerError: It does not answer.
@@ -263,7 +262,7 @@ class TritonServer(Endpoints):
     def abort(self) -> None:
         """Sends SIGKILL to the process group and nothing more, which a signal handler may do."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
+            with contextlib.suppress(ProcessLookupError):  # no process of the group is left
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _folder(self, parent: Path | None = None) -> Path:
@@ -282,7 +281,7 @@ class TritonServer(Endpoints):
         return [*options, *(f"--{option}={number}" for option, number in _NUMBERS.items())]
 
     def _command(self, runtime: TritonRuntime, scratch: Path) -> list[str]:
-        # A key that nobody has, except who reads the command line: other users can, but not reach a private server.
+        # A random key. Other users can read it on the command line, but they cannot reach a private server.
         locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"
         return [
             str(runtime.binary),

@@ -12,10 +12,10 @@ from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.errors import InvalidInputError, InvalidOptionError
 from id3pm.formats.images import encode_png, to_chw
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt, parse_receipt
-from id3pm.sampling.request import Sample, SampleRequest, validated
-from id3pm.serving.models.stage_model import StageModel
+from id3pm.sampling.request import Sample, SampleRequest
+from id3pm.serving.models.stage_model import StageInputs, StageModel
 from id3pm.serving.models.triton_backend import InferenceRequest
-from id3pm.serving.protocol.options import RowOptions, per_row
+from id3pm.serving.protocol.options import RowOptions
 from id3pm.serving.protocol.wire import Array, strings, text
 
 MAX_RECEIPT_BYTES = 64 * 1024
@@ -27,37 +27,12 @@ class DenoiserModel(StageModel):
 
     stage = "base"
     stage_index = STAGE_BASE
+    source = "embedding"
 
-    def sample_requests(
-        self, call: InferenceRequest, rows: Sequence[RowOptions], ids: Sequence[str]
-    ) -> list[SampleRequest]:
+    def inputs_of(self, call: InferenceRequest, row: int, options: RowOptions) -> StageInputs:
         """See `StageModel`."""
-        embedding = call.tensor("embedding")
-
-        def request(index: int) -> SampleRequest:
-            row = rows[index]
-            self._check_vector(row)
-            try:
-                return validated(
-                    SampleRequest(
-                        id=ids[index],
-                        seed=row.seed,
-                        options=row.options,
-                        identity=embedding[index],
-                        attributes=row.attributes,
-                        deadline=call.deadline,
-                        priority=row.priority,
-                        caller=call.caller,
-                    ),
-                    self.engine.config,
-                    unit_vectors=self.unit_vectors,
-                )
-            except InvalidInputError as error:  # what the library calls identity is `embedding` to the sender
-                if str(error).startswith("identity"):
-                    raise type(error)("embedding" + str(error).removeprefix("identity")) from error
-                raise
-
-        return per_row(len(rows), request)
+        self._check_vector(options)
+        return {"identity": call.tensor(self.source)[row], "attributes": options.attributes}
 
     def outputs(
         self, call: InferenceRequest, requests: Sequence[SampleRequest], samples: Sequence[Sample]
@@ -88,30 +63,12 @@ class SuperResolutionModel(StageModel):
 
     stage = "sr"
     stage_index = STAGE_SR
+    source = "image_64"
 
-    def sample_requests(
-        self, call: InferenceRequest, rows: Sequence[RowOptions], ids: Sequence[str]
-    ) -> list[SampleRequest]:
+    def inputs_of(self, call: InferenceRequest, row: int, options: RowOptions) -> StageInputs:
         """See `StageModel`."""
-        low_res = to_chw(call.tensor("image_64"))
-
-        def request(index: int) -> SampleRequest:
-            row = rows[index]
-            self._receipt_so_far(call, index, row.seed)  # a wrong one should fail before the work, not after it
-            return validated(
-                SampleRequest(
-                    id=ids[index],
-                    seed=row.seed,
-                    options=row.options,
-                    low_res=low_res[index],
-                    deadline=call.deadline,
-                    priority=row.priority,
-                    caller=call.caller,
-                ),
-                self.engine.config,
-            )
-
-        return per_row(len(rows), request)
+        self._receipt_so_far(call, row, options.seed)  # a wrong one should fail before the work, not after it
+        return {"low_res": to_chw(call.tensor(self.source)[row])}
 
     def seed_of(self, call: InferenceRequest, row: int) -> int:
         """That of the 64 px image, where its receipt came along: one may have been drawn there."""

@@ -6,8 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -15,11 +14,12 @@ from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmErro
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.formats.photo_cost import decoding_s
 from id3pm.sampling.admission import DRAINING
-from id3pm.serving.models.logs import log_to_triton, stop_logging
+from id3pm.serving.models.backend_model import BackendModel
 from id3pm.serving.models.metrics import FaceMetrics
 from id3pm.serving.models.model_args import threads
 from id3pm.serving.models.photo_queue import PhotoQueue, PhotoRequest
-from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
+from id3pm.serving.models.triton_backend import InferenceRequest, Reply
+from id3pm.serving.models.triton_types import Backend
 from id3pm.serving.models.worker import Liveness, Worker
 from id3pm.serving.protocol.options import per_row
 from id3pm.serving.protocol.photo import photo_bytes
@@ -27,7 +27,6 @@ from id3pm.serving.protocol.wire import (
     Array,
     Control,
     RequestKey,
-    parse_control,
     parse_faces,
     passed_on,
     strings,
@@ -36,17 +35,17 @@ from id3pm.serving.protocol.wire import (
 logger = logging.getLogger(__name__)
 CONTROL_OPS = ("ping", "cancel", "drain")
 SWEEP_S = 0.25
-"""From one look for callers who have left to the next: asking takes 70 us for each."""
+"""Seconds from one check for callers that have left to the next: it takes 70 us for each."""
 LEAST_WORK_S = 1e-3
 """Of a request without photographs, which is refused."""
 GONE = "the caller cancelled the request or went away"
 MISJUDGED = 1.5
-"""A request that is so many times as much work as it seemed waits again, behind what is less."""
+"""A request that is so many times as much work as estimated waits again, behind smaller ones."""
 STEP_MS = 150.0
-"""What supervision is told of the time between two signs of life. It is not learned: see `Liveness`."""
+"""Milliseconds between two signs of life, as the health check gets them. Not learned: see `Liveness`."""
 
 
-class FaceModel:
+class FaceModel(BackendModel):
     """Detection, alignment and face recognition, one photograph after the other: some 20 ms each.
 
     `execute` only takes requests; a thread answers them. So a ping is answered while a large photograph is at work.
@@ -56,12 +55,11 @@ class FaceModel:
         args: What Triton gives to `initialize`.
     """
 
-    def __init__(self, pb: Any, args: Mapping[str, str]) -> None:
-        self._pb = pb
-        self._log = log_to_triton(pb)
-        limit_strings(pb)
-        folder = Path(args["model_repository"]) / args["model_version"] / "engine"
-        self._stage = FaceStage.load(folder, threads())
+    _metrics: FaceMetrics
+
+    def __init__(self, pb: Backend, args: Mapping[str, str]) -> None:
+        super().__init__(pb, args)
+        self._stage = FaceStage.load(self._folder, threads())
         self._metrics = FaceMetrics(pb, args["model_name"])
         self._liveness = Liveness()
         self._draining = False
@@ -69,25 +67,17 @@ class FaceModel:
         self._swept = time.monotonic()
         self._worker = Worker("faces")
 
-    def answer(self, request: Any) -> None:
-        """Takes one request of the Python backend; it is answered later, exactly once, whatever happens."""
-        reply = Reply(self._pb, request)
-        try:
-            call = read_request(request)
-            if "control" in call.tensors:
-                state = self._control(parse_control(call.tensors["control"]), call.owner)
-                reply.send({"status": strings([json.dumps(state)])})
-            else:
-                self._enqueue(call, reply)
-        except Exception as error:  # whatever it is, the caller must hear of it
-            self._fail(reply, error)
-
     def close(self) -> None:
         """Answers what waits."""
         self._worker.close()
-        stop_logging(self._log)
+        super().close()
 
-    def _control(self, control: Control, owner: str | None) -> dict[str, Any]:
+    answer = BackendModel.accept  # as model.py calls it in repositories of older versions
+
+    def _control(self, control: Control, call: InferenceRequest, reply: Reply) -> None:
+        reply.send({"status": strings([json.dumps(self._state(control, call.owner))])})
+
+    def _state(self, control: Control, owner: str | None) -> dict[str, object]:
         if control.op not in CONTROL_OPS:
             raise InvalidInputError(f"control operation {control.op!r}: this model takes {', '.join(CONTROL_OPS)}")
         if control.op == "cancel":
@@ -121,7 +111,7 @@ class FaceModel:
         self._worker.put(self._work)
 
     def _sweep(self) -> None:
-        """Ends what waits for callers who have left, as far as Triton knows them: those of direct gRPC calls."""
+        """Ends requests whose callers have left, as far as Triton knows: those of direct gRPC calls."""
         now = time.monotonic()
         if now - self._swept > SWEEP_S:
             self._swept = now
@@ -146,7 +136,7 @@ class FaceModel:
             began = time.monotonic()
             outputs = self._outputs(request)
             taken_s = time.monotonic() - began
-            self._metrics.done()  # before the answer, so that its receiver finds himself counted
+            self._metrics.done()  # before the answer, so that its receiver finds it counted
             request.reply.send(outputs)
         except Exception as error:  # whatever it is, the caller must hear of it
             self._fail(request.reply, error)
@@ -164,12 +154,6 @@ class FaceModel:
             return False
         return work_s > MISJUDGED * request.work_s and self._queue.put_back(request, work_s)
 
-    def _fail(self, reply: Reply, error: Exception) -> None:
-        try:
-            self._metrics.error(error, code_of(error))
-        finally:
-            reply.fail(error)
-
     def _check_awaited(self, request: PhotoRequest) -> None:
         """Raises if no caller waits for a request any more."""
         if request.call.deadline is not None and request.call.deadline < time.monotonic():
@@ -177,7 +161,7 @@ class FaceModel:
         if request.ended or request.reply.abandoned:
             raise CancelledError(GONE)
 
-    def _embed(self, request: PhotoRequest, photo: Any, policy: FacePolicy) -> FaceResult:
+    def _embed(self, request: PhotoRequest, photo: bytes, policy: FacePolicy) -> FaceResult:
         """The face in one photograph; counted."""
         began = asked = time.monotonic()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+
+from id3pm.serving.models.triton_types import Backend, BackendLogger
 
 PACKAGE = "id3pm"
 
@@ -16,7 +16,7 @@ class TritonLogHandler(logging.Handler):
         logger: `triton_python_backend_utils.Logger`.
     """
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: BackendLogger) -> None:
         super().__init__()
         self._logger = logger
 
@@ -34,29 +34,7 @@ class TritonLogHandler(logging.Handler):
             self.handleError(record)
 
 
-class Outlet:
-    """Passes on what people should read. What cannot be written is dropped and counted: no work stops for it.
-
-    A disk may be full, and stderr closed or a pipe that nobody reads; rich ends the thread where it finds one broken.
-
-    Args:
-        write: Takes it; whatever it raises is swallowed.
-        on_drop: Called for everything that is dropped.
-    """
-
-    def __init__(self, write: Callable[..., object], on_drop: Callable[[], object] = lambda: None) -> None:
-        self._write = write
-        self._on_drop = on_drop
-
-    def __call__(self, *words: Any, **style: Any) -> None:
-        """Passes it on."""
-        try:
-            self._write(*words, **style)
-        except (Exception, SystemExit):
-            self._on_drop()
-
-
-def log_to_triton(pb: Any) -> TritonLogHandler:
+def log_to_triton(pb: Backend) -> TritonLogHandler:
     """Sends what this package logs, from INFO up, to Triton.
 
     Args:

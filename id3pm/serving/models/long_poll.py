@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from id3pm.sampling.admission import has_room
 from id3pm.serving.models.triton_backend import Reply
@@ -21,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Watch:
-    """One who waits.
+    """One `watch` request that waits.
 
     Attributes:
-        request: What is watched.
-        after_step: He wants to hear of any unfinished row that has made more steps than this.
-        preview: He wants pictures.
-        reply: His answer.
-        caller: Whose share of the places it takes.
-        until: `time.monotonic()` seconds at which he is answered with what there is.
+        request: The request that is watched.
+        after_step: It is answered when an unfinished row has made more steps than this.
+        preview: Whether the answer has pictures.
+        reply: The answer.
+        caller: The caller that its place is counted to.
+        until: `time.monotonic()` seconds at which it is answered in any case.
     """
 
     request: RequestKey
@@ -45,11 +44,11 @@ class LongPolls:
 
     Args:
         news: Whether a request is over, or a row of it that is not done has made more than so many steps.
-        state: The answer to one who wants it with pictures, or without.
+        state: The answer, with pictures or without.
     """
 
     def __init__(
-        self, news: Callable[[RequestKey, int], bool], state: Callable[[RequestKey, bool], dict[str, Any]]
+        self, news: Callable[[RequestKey, int], bool], state: Callable[[RequestKey, bool], dict[str, object]]
     ) -> None:
         self._news = news
         self._state = state
@@ -78,14 +77,14 @@ class LongPolls:
         return has_room(callers.total(), callers[caller], MAX_WATCHERS, len(callers))
 
     def changed(self) -> None:
-        """Something has made a step or has ended. Costs next to nothing where nobody watches."""
+        """Something has made a step or has ended. Costs next to nothing where no poll waits."""
         if self._waiting:
             with self._woken:
                 self._changed = True
                 self._woken.notify()
 
     def close(self) -> None:
-        """Answers everybody, and ends the thread."""
+        """Answers all polls, and ends the thread."""
         with self._woken:
             self._closing = True
             self._woken.notify()
@@ -119,7 +118,7 @@ class LongPolls:
             return True
 
     def _answer(self, ready: Sequence[Watch]) -> None:
-        states: dict[tuple[RequestKey, bool], dict[str, Any]] = {}  # a picture is encoded once for all who follow it
+        states: dict[tuple[RequestKey, bool], dict[str, object]] = {}  # a picture is encoded once for all who follow it
         for watch in ready:
             key = (watch.request, watch.preview)
             try:

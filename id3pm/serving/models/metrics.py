@@ -10,7 +10,6 @@ import collections
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from id3pm.config import UNetConfig
 from id3pm.engines.arrays import Arrays
@@ -31,6 +30,7 @@ from id3pm.errors import (
 from id3pm.sampling.request import Sample
 from id3pm.sampling.row import Row
 from id3pm.sampling.status import Status
+from id3pm.serving.models.triton_types import Backend, BackendMetric, BackendMetricFamily
 from id3pm.serving.protocol.wire import Array
 
 _STEP_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -66,38 +66,38 @@ class _Families:
         model: The model's name.
     """
 
-    def __init__(self, pb: Any, model: str) -> None:
+    def __init__(self, pb: Backend, model: str) -> None:
         self._pb = pb
         self._model = model
-        self._kept: list[Any] = []  # Triton forgets a metric whose family is garbage-collected
+        self._kept: list[BackendMetricFamily] = []  # Triton forgets a metric whose family is garbage-collected
 
-    def gauge(self, name: str, description: str) -> Any:
+    def gauge(self, name: str, description: str) -> BackendMetric:
         """A value that goes up and down."""
         return self._family("GAUGE", name, description).Metric(labels={"model": self._model})
 
-    def counter(self, name: str, description: str) -> Any:
+    def counter(self, name: str, description: str) -> BackendMetric:
         """A value that only grows."""
         return self._family("COUNTER", name, description).Metric(labels={"model": self._model})
 
-    def counters(self, name: str, description: str, label: str, values: Sequence[str]) -> dict[str, Any]:
+    def counters(self, name: str, description: str, label: str, values: Sequence[str]) -> dict[str, BackendMetric]:
         """One for each value of a label."""
         made = self._family("COUNTER", name, description)
         return {value: made.Metric(labels={"model": self._model, label: value}) for value in values}
 
-    def histogram(self, name: str, description: str, buckets: Sequence[float]) -> Any:
+    def histogram(self, name: str, description: str, buckets: Sequence[float]) -> BackendMetric:
         """How often values between these bounds were seen."""
         return self._family("HISTOGRAM", name, description).Metric(labels={"model": self._model}, buckets=list(buckets))
 
-    def requests(self) -> dict[str, Any]:
+    def requests(self) -> dict[str, BackendMetric]:
         """Counters by outcome: see `outcome_of`."""
         outcomes = ("done", "failed", *_OUTCOMES)
         return self.counters("requests_total", "Requests answered, by what became of them", "outcome", outcomes)
 
-    def errors(self) -> dict[str, Any]:
+    def errors(self) -> dict[str, BackendMetric]:
         """Counters by Triton's error code."""
         return self.counters("errors_total", "Requests answered with an error", "code", _ERROR_CODES)
 
-    def _family(self, kind: str, name: str, description: str) -> Any:
+    def _family(self, kind: str, name: str, description: str) -> BackendMetricFamily:
         family = self._pb.MetricFamily
         made = family(name=f"id3pm_{name}", description=description, kind=getattr(family, kind))
         self._kept.append(made)
@@ -112,10 +112,10 @@ class StageMetrics:
         model: The model's name, which becomes the label `model`.
     """
 
-    def __init__(self, pb: Any, model: str) -> None:
+    def __init__(self, pb: Backend, model: str) -> None:
         self._families = made = _Families(pb, model)
-        self._observations: collections.deque[tuple[Any, float]] = collections.deque()
-        self._counts: collections.deque[tuple[Any, float]] = collections.deque()
+        self._observations: collections.deque[tuple[BackendMetric, float]] = collections.deque()
+        self._counts: collections.deque[tuple[BackendMetric, float]] = collections.deque()
         self._flushing = threading.Lock()
         self._active_rows = made.gauge("active_rows", "Images in the current step")
         self._waiting_rows = made.gauge("waiting_rows", "Images that wait for their first step")
@@ -172,9 +172,10 @@ class StageMetrics:
         self._count(self._joined[to], 1)
 
     def error(self, error: BaseException, code: str) -> None:
-        """A request gets an error of this Triton code."""
+        """A request gets an error of this Triton code; passed on at once, so that its receiver finds it counted."""
         self._count(self._requests[outcome_of(error)], 1)
         self._count(self._errors[code], 1)
+        self.flush()
 
     def show(self, status: Status) -> None:
         """Sets the gauges."""
@@ -189,17 +190,17 @@ class StageMetrics:
             for _ in range(len(self._observations)):
                 histogram, value = self._observations.popleft()
                 histogram.observe(value)
-            sums: dict[Any, float] = {}
+            sums: dict[BackendMetric, float] = {}
             for _ in range(len(self._counts)):
                 counter, value = self._counts.popleft()
                 sums[counter] = sums.get(counter, 0) + value
             for counter, value in sums.items():
                 counter.increment(value)
 
-    def _observe(self, histogram: Any, value: float) -> None:
+    def _observe(self, histogram: BackendMetric, value: float) -> None:
         self._observations.append((histogram, value))
 
-    def _count(self, counter: Any, value: float) -> None:
+    def _count(self, counter: BackendMetric, value: float) -> None:
         self._counts.append((counter, value))
 
 
@@ -211,7 +212,7 @@ class FaceMetrics:
         model: The model's name, which becomes the label `model`.
     """
 
-    def __init__(self, pb: Any, model: str) -> None:
+    def __init__(self, pb: Backend, model: str) -> None:
         self._families = made = _Families(pb, model)
         self._lock = threading.Lock()  # one update at a time
         self._waiting = made.gauge("waiting_photos", "Photographs taken and not answered, with the one at work")

@@ -72,7 +72,7 @@ class PendingRows:
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class RegisteredRequest:
-    """One request, and all who wait for its answer.
+    """One request, and all callers that wait for its answer.
 
     Attributes:
         name: The id that its sender chose, or one made up.
@@ -80,7 +80,7 @@ class RegisteredRequest:
         call: What was sent.
         requests: Its rows, for the scheduler.
         pending: Collects the rows' outcomes.
-        replies: Everybody to answer.
+        replies: One for each caller that waits.
         submitted: The scheduler has its rows, or had them.
         arrived: `time.monotonic()` seconds.
     """
@@ -96,12 +96,12 @@ class RegisteredRequest:
 
     @property
     def owner(self) -> str:
-        """Whose the id is; all who are not known share theirs."""
+        """Owner of the id; all unknown callers are one owner."""
         return self.call.owner or ""
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits any more, as far as Triton knows."""
+        """Whether no caller waits any more, as far as Triton knows."""
         return all(reply.abandoned for reply in self.replies)
 
 
@@ -152,10 +152,10 @@ class RequestRegistry:
             return registered
 
     def leave(self, registered: RegisteredRequest, outputs: Outputs | None) -> list[Reply]:
-        """Ends a registered, with its outputs or, where it failed, without; its id is free from now on.
+        """Ends a request, with its outputs or, where it failed, without; its id is free from now on.
 
         Returns:
-            Whom to answer. Afterwards, `answered` must be called.
+            The replies to send. Afterwards, `answered` must be called.
         """
         with self._lock:
             owners = self._in_flight.get(registered.name, {})
@@ -168,7 +168,7 @@ class RequestRegistry:
             return list(registered.replies)
 
     def answered(self) -> None:
-        """All who waited for a registered that has left have their answer."""
+        """All callers of a request that has left have their answer."""
         with self._lock:
             self._unanswered -= 1
 

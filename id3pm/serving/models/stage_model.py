@@ -5,45 +5,50 @@ from __future__ import annotations
 import abc
 import base64
 import dataclasses
+import hashlib
 import itertools
 import json
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from id3pm.attributes import describe_fields
 from id3pm.config import to_json
+from id3pm.diffusion import noise
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
-from id3pm.errors import CancelledError, EngineError, Id3pmError
+from id3pm.errors import CancelledError, EngineError, Id3pmError, InvalidInputError
 from id3pm.face.manifest import takes_unit_vectors
 from id3pm.formats.images import encode_png
 from id3pm.sampling.cost import warm_up
 from id3pm.sampling.observer import Observer
 from id3pm.sampling.presets import PRESETS
-from id3pm.sampling.request import Sample, SampleRequest
+from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.sampling.row import Row as SampledRow
 from id3pm.sampling.scheduler import StepScheduler
-from id3pm.serving.models.logs import log_to_triton, shown, stop_logging
+from id3pm.serving.models.backend_model import BackendModel
+from id3pm.serving.models.logs import shown
 from id3pm.serving.models.long_poll import LongPolls, Watch
 from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
 from id3pm.serving.models.model_args import compute_lock, device_of, parameter, require_one_instance, threads
 from id3pm.serving.models.request_registry import Outcome, PendingRows, RegisteredRequest, RequestRegistry, content_of
-from id3pm.serving.models.seeds import drawn_seed
-from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
+from id3pm.serving.models.triton_backend import InferenceRequest, Reply
+from id3pm.serving.models.triton_types import Backend
 from id3pm.serving.models.worker import Worker
-from id3pm.serving.protocol.options import RowOptions, parse_rows
-from id3pm.serving.protocol.wire import STAGES, Array, Control, RequestKey, Stage, parse_control, passed_on, strings
+from id3pm.serving.protocol.options import RowOptions, parse_rows, per_row
+from id3pm.serving.protocol.wire import STAGES, Array, Control, RequestKey, Stage, passed_on, strings
 
 logger = logging.getLogger(__name__)
+_SEED_KEY = secrets.token_bytes(32)  # of this process, so that no id has a seed that others can know
 _HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight
 
 
 class _StageObserver(Observer):
-    """Takes what the scheduler tells to the metrics, and wakes those who watch."""
+    """Passes the scheduler's events to the metrics, and wakes the long polls."""
 
     def __init__(self, metrics: StageMetrics, long_polls: LongPolls) -> None:
         self._metrics = metrics
@@ -59,11 +64,19 @@ class _StageObserver(Observer):
         self._metrics.row_ended(row, outcome)
 
 
-class StageModel(abc.ABC):
+class StageInputs(TypedDict, total=False):
+    """The inputs of one image, fields of `SampleRequest`."""
+
+    identity: Array
+    attributes: Array | None
+    low_res: Array
+
+
+class StageModel(BackendModel):
     """One diffusion stage behind Triton.
 
     `execute` only checks and enqueues; the scheduler's thread samples; one more thread turns samples into answers, and
-    one answers those who watch, so that encoding pictures never delays a step.
+    one answers long polls, so that encoding pictures never delays a step.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
@@ -72,14 +85,14 @@ class StageModel(abc.ABC):
 
     stage: Stage
     stage_index: int  # of the seed contract
+    source: str  # the input that an image is made from
 
-    def __init__(self, pb: Any, args: Mapping[str, str]) -> None:
-        self._pb = pb
-        self._log = log_to_triton(pb)
-        limit_strings(pb)
+    _metrics: StageMetrics
+
+    def __init__(self, pb: Backend, args: Mapping[str, str]) -> None:
+        super().__init__(pb, args)
         require_one_instance(args)
-        folder = Path(args["model_repository"]) / args["model_version"] / "engine"
-        self.manifest = read_manifest(folder)
+        self.manifest = read_manifest(self._folder)
         if self.manifest.stage != self.stage:
             raise EngineError(f"the engine is of stage {self.manifest.stage}, this model serves {self.stage}")
         max_rows = parameter(args, "max_rows")
@@ -88,7 +101,7 @@ class StageModel(abc.ABC):
             self.manifest.id_vector_model,
             Path(args["model_repository"]).parent / "face_embedding" / "1" / "engine",
         )
-        self.engine = load_engine(folder, device_of(args, self.manifest.target), threads())
+        self.engine = load_engine(self._folder, device_of(args, self.manifest.target), threads())
         cost = warm_up(self.engine, max_rows)
         self._metrics = StageMetrics(pb, args["model_name"])
         self._registry = RequestRegistry()
@@ -112,22 +125,25 @@ class StageModel(abc.ABC):
         logger.info("%s: a step of 1 row takes %.3g s", args["model_name"], cost.step_s(1))
 
     @abc.abstractmethod
-    def sample_requests(
-        self, call: InferenceRequest, rows: Sequence[RowOptions], ids: Sequence[str]
-    ) -> list[SampleRequest]:
-        """One request to the scheduler per row.
+    def inputs_of(self, call: InferenceRequest, row: int, options: RowOptions) -> StageInputs:
+        """What the U-Net gets for one image beside its noise.
 
         Raises:
             InvalidInputError: An input breaks a rule.
         """
 
     def seed_of(self, call: InferenceRequest, row: int) -> int:
-        """The seed of an image for which none was sent.
+        """The seed of an image for which none was sent: random, 0 .. 2^32 - 1.
+
+        It is the same for the same id, so that a request which comes again is still equal.
 
         Raises:
             InvalidInputError: An input that decides it breaks a rule.
         """
-        return drawn_seed(call.id, row)
+        if not call.id:
+            return noise.drawn_seed()
+        digest = hashlib.blake2b(f"{row}/{call.id}".encode(), key=_SEED_KEY, digest_size=noise.DRAWN_BITS // 8)
+        return int.from_bytes(digest.digest(), "little")
 
     @abc.abstractmethod
     def outputs(
@@ -139,20 +155,8 @@ class StageModel(abc.ABC):
         """Between the parts of `outputs` that take long: who answers is not hanging."""
         self._answers.beat()
 
-    def accept(self, request: Any) -> None:
-        """Takes one request of the Python backend; it is answered later, exactly once, whatever happens."""
-        reply = Reply(self._pb, request)
-        try:
-            call = read_request(request)
-            if "control" in call.tensors:
-                self._control(parse_control(call.tensors["control"]), call, reply)
-            else:
-                self._enqueue(call, reply)
-        except Exception as error:  # whatever it is, the caller must hear of it
-            self._fail(reply, error)
-
     def close(self) -> None:
-        """Finishes what is in flight within Triton's health_check_settings, then frees the engine."""
+        """Finishes what is in flight within Triton's time for it, then frees the engine."""
         ended = self._scheduler.close()
         self._answers.close()
         self._long_polls.close()
@@ -160,10 +164,10 @@ class StageModel(abc.ABC):
         self._housekeeper.join(timeout=5.0)
         if ended:  # else an engine call hangs, and freeing its memory would crash
             self.engine.close()
-        stop_logging(self._log)
+        super().close()
 
     def _enqueue(self, call: InferenceRequest, reply: Reply) -> None:
-        if "deadline_64" in call.wanted:  # each caller's own, also where he gets what was made for another
+        if "deadline_64" in call.wanted:  # each caller's own, also where it gets the answer of another request
             reply.own["deadline_64"] = passed_on(call.deadline, call.rows)
         serial = next(self._serial)
         name = call.id or f"anonymous-{serial}"
@@ -179,7 +183,7 @@ class StageModel(abc.ABC):
         )
         registered = RegisteredRequest(
             name=name,
-            requests=self.sample_requests(call, parsed, ids),  # first: it checks what is hashed then
+            requests=self._sample_requests(call, parsed, ids),  # first: it checks what is hashed then
             content=content_of(call, parsed) if call.id else None,
             call=call,
             pending=PendingRows(
@@ -207,6 +211,32 @@ class StageModel(abc.ABC):
                 for request in registered.requests:
                     self._scheduler.cancel(request.id)
 
+    def _sample_requests(
+        self, call: InferenceRequest, rows: Sequence[RowOptions], ids: Sequence[str]
+    ) -> list[SampleRequest]:
+        """One request to the scheduler per row."""
+        call.tensor(self.source)  # an error of all rows where it is missing
+
+        def request(index: int) -> SampleRequest:
+            row = rows[index]
+            request = SampleRequest(
+                id=ids[index],
+                seed=row.seed,
+                options=row.options,
+                deadline=call.deadline,
+                priority=row.priority,
+                caller=call.caller,
+                **self.inputs_of(call, index, row),
+            )
+            try:
+                return validated(request, self.engine.config, unit_vectors=self.unit_vectors)
+            except InvalidInputError as error:  # what the library calls identity is `embedding` to the sender
+                if str(error).startswith("identity"):
+                    raise type(error)("embedding" + str(error).removeprefix("identity")) from error
+                raise
+
+        return per_row(len(rows), request)
+
     def _answer(self, registered: RegisteredRequest, outcome: Outcome) -> None:
         """Answers a request; runs in the answering thread."""
         try:
@@ -229,17 +259,12 @@ class StageModel(abc.ABC):
     def _send(self, replies: Sequence[Reply], outputs: Mapping[str, Array]) -> None:
         for _ in replies:
             self._metrics.done()
-        self._metrics.flush()  # before the answer, so that its receiver finds himself counted
+        self._metrics.flush()  # before the answer, so that its receiver finds it counted
         for reply in replies:
             try:
                 reply.send(outputs)
             except Exception as error:  # the others are still to be answered
                 reply.fail(error)
-
-    def _fail(self, reply: Reply, error: Exception) -> None:
-        self._metrics.error(error, code_of(error))
-        self._metrics.flush()
-        reply.fail(error)
 
     def _control(self, control: Control, call: InferenceRequest, reply: Reply) -> None:
         """Answers a control request: now, or from the long_polls' thread where there are pictures to encode."""
@@ -257,7 +282,7 @@ class StageModel(abc.ABC):
             return
         reply.send({"status": strings([json.dumps(self._state(control, key))])})
 
-    def _state(self, control: Control, key: RequestKey) -> dict[str, Any]:
+    def _state(self, control: Control, key: RequestKey) -> dict[str, object]:
         if control.op == "describe":
             return self._description()
         if control.op == "cancel":
@@ -270,7 +295,7 @@ class StageModel(abc.ABC):
             self._scheduler.drain()
         return self._status()
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, object]:
         """What the stage serves and may be asked for."""
         manifest = self.manifest
         return {
@@ -285,7 +310,7 @@ class StageModel(abc.ABC):
             "presets": {name: to_json(getattr(options, self.stage)) for name, options in PRESETS.items()},
         }
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> dict[str, object]:
         status = self._scheduler.status()
         return {
             "active": status.active,
@@ -317,7 +342,7 @@ class StageModel(abc.ABC):
         rows = (self._scheduler.progress(request.id, preview=False) for request in registered.requests)
         return any(row is not None and row.step > after_step for row in rows)
 
-    def _progress(self, key: RequestKey, preview: bool = True) -> dict[str, Any]:
+    def _progress(self, key: RequestKey, preview: bool = True) -> dict[str, object]:
         """How far the rows of a request are: JSON-ready."""
         registered = self._submitted(key)
         if registered is None:
@@ -325,7 +350,7 @@ class StageModel(abc.ABC):
         rows = [self._row_progress(request.id, preview) for request in registered.requests]
         return {"id": key.id, "found": True, "rows": rows}
 
-    def _row_progress(self, row_id: str, preview: bool) -> dict[str, Any]:
+    def _row_progress(self, row_id: str, preview: bool) -> dict[str, object]:
         progress = self._scheduler.progress(row_id, preview)
         if progress is None:  # done, while the request's other rows are not
             return {"done": True}

@@ -1,7 +1,4 @@
-"""Access to Triton's Python backend: reads a request, answers it exactly once.
-
-The backend's module `triton_python_backend_utils` exists only inside a Triton stub, so it is handed in as `pb`.
-"""
+"""Reads a request of Triton's Python backend, and answers it exactly once."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import numpy as np
 
 from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmError, InvalidInputError, OverloadedError
 from id3pm.serving.models.logs import shown
+from id3pm.serving.models.triton_types import Backend, BackendRequest, BackendTensor
 from id3pm.serving.protocol.limits import (
     MAX_ID,
     MAX_NUMBERS,
@@ -50,14 +48,14 @@ class InferenceRequest:
         tensors: Input tensors by name, each [rows, ...].
         parameters: Request parameters by name, JSON scalars.
         wanted: Names of the outputs that were asked for.
-        deadline: `time.monotonic()` seconds after which nobody waits for the answer, or `None`.
-        owner: Whose the id is; `None` where the gateway did not say it. See `id3pm.serving.protocol.wire.OWNER`.
-        caller: Whose share of the machine it takes.
+        deadline: `time.monotonic()` seconds after which no caller waits for the answer, or `None`.
+        owner: Owner of the id; `None` where the gateway did not name it. See `id3pm.serving.protocol.wire.OWNER`.
+        caller: The caller that its share of the machine is counted to.
     """
 
     id: str
     tensors: Mapping[str, Array]
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     wanted: frozenset[str]
     deadline: float | None
     owner: str | None = None
@@ -84,7 +82,7 @@ class InferenceRequest:
         return self.tensors[name]
 
 
-def read_request(request: Any) -> InferenceRequest:
+def read_request(request: BackendRequest) -> InferenceRequest:
     """A request of the Python backend.
 
     Raises:
@@ -120,7 +118,7 @@ def read_request(request: Any) -> InferenceRequest:
     )
 
 
-def _copied(tensor: Any) -> Array:
+def _copied(tensor: BackendTensor) -> Array:
     """A tensor's content, unless it is larger than any that has a meaning here."""
     array = tensor.as_numpy()
     kind, most = ("strings", MAX_STRINGS) if array.dtype == object else ("numbers", MAX_NUMBERS)
@@ -132,12 +130,12 @@ def _copied(tensor: Any) -> Array:
 class _TooMany(np.ndarray[Any, Any]):
     """Stands for more strings than are read: takes any shape, to be refused for its size by `read_request`."""
 
-    def reshape(self, *shape: Any, **order: Any) -> Any:
+    def reshape(self, *shape: Any, **order: object) -> Array:
         """As many empty strings as wanted, which take no memory."""
         return np.broadcast_to(np.array(b"", dtype=object), *shape)
 
 
-def limit_strings(pb: Any) -> None:
+def limit_strings(pb: Backend) -> None:
     """Makes Triton's Python backend read no more than `MAX_STRINGS` strings of an input tensor.
 
     It reads them one by one before `execute` sees a request, some microseconds each: 64 MiB of empty strings would take
@@ -170,10 +168,10 @@ class Reply:
 
     Attributes:
         id: What the sender called the request.
-        own: Outputs beside those that all who wait for the same work get.
+        own: Outputs of this caller alone, beside those that all callers of the same work get.
     """
 
-    def __init__(self, pb: Any, request: Any) -> None:
+    def __init__(self, pb: Backend, request: BackendRequest) -> None:
         self.id: str = request.request_id()
         self.own: dict[str, Array] = {}
         self._pb = pb
@@ -204,7 +202,7 @@ class Reply:
         triton_error = self._pb.TritonError(message, getattr(self._pb.TritonError, code))
         self._finish(self._pb.InferenceResponse(error=triton_error))
 
-    def _finish(self, response: Any) -> None:
+    def _finish(self, response: object) -> None:
         with self._lock:
             if self._sent:
                 return
@@ -218,7 +216,7 @@ def code_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """Triton's error code for an exception, and the text that its sender gets to read (never a path or a traceback)."""
+    """Triton's error code for an exception, and its text for the caller (never a path or a traceback)."""
     code = code_of(error)
     if isinstance(error, Id3pmError):
         return code, cut(str(error))

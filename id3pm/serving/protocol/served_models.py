@@ -58,8 +58,8 @@ class Step:
     """One step of an ensemble; the inputs of its model are mapped by name.
 
     Attributes:
-        model: Whose.
-        outputs: What the next steps or the caller take of its outputs.
+        model: The model.
+        outputs: Its outputs that the next steps or the caller take.
         renamed: Input of this model -> another name for the output of an earlier step.
     """
 
@@ -73,7 +73,7 @@ class ServedModel:
     """One model of the repository. Every input is optional: the model itself answers what is missing.
 
     Attributes:
-        comment: Lines at the head of its `config.pbtxt`.
+        comment: Lines at the head of its `config.pbtxt`; the first says what the model does.
         inputs: Of the model.
         outputs: Of the model.
         steps: Of an ensemble; empty for a model with a Python backend.

@@ -197,7 +197,7 @@ def strings(values: Sequence[str | bytes]) -> Array:
     return np.array(encoded, dtype=np.object_).reshape(-1, 1)
 
 
-def text(name: str, value: Any, most: int = MAX_TEXT) -> str:
+def text(name: str, value: str | bytes, most: int = MAX_TEXT) -> str:
     """The text of one element of a string tensor.
 
     Args:

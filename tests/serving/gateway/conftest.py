@@ -10,8 +10,8 @@ from made_up_triton import Front, MadeUpTriton
 
 from id3pm.serving.gateway.gateway import Gateway
 from id3pm.serving.gateway.options import GatewayOptions
+from id3pm.serving.launcher.endpoints import check_ports
 from id3pm.serving.launcher.health import Addresses, Health
-from id3pm.serving.launcher.preflight import check_ports
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import pytest
 from id3pm.errors import ServerError
 from id3pm.serving.launcher import health_check as health_check_module
 from id3pm.serving.launcher import supervisor as supervisor_module
-from id3pm.serving.launcher.control import ExhaustedError, control, refuses
+from id3pm.serving.launcher.control import AnswerTimeoutError, ExhaustedError, control, refuses
 from id3pm.serving.launcher.health import Health
-from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, ProbeTimeoutError, hung_thread
+from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, hung_thread
 from id3pm.serving.launcher.supervisor import MAX_FAILED_STARTS, Supervisor
 
 IDLE: dict[str, Any] = {
@@ -110,7 +110,7 @@ def test_a_stage_that_drains_on_foreign_orders_is_found() -> None:
     server = MadeUpServer()
     health_check = look(server)
     server.state = {**IDLE, "draining": True}
-    assert health_check.fault() == "denoiser_64 takes no new requests, though nobody of this service told it so"
+    assert health_check.fault() == "denoiser_64 takes no new requests, though this service did not tell it so"
 
 
 @pytest.mark.parametrize("kind", ["waiting", "paused"])
@@ -274,7 +274,7 @@ def test_a_busy_server_is_probed_now_and_then(probes: Probes) -> None:
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_a_probe_that_must_wait_for_others_is_no_fault_while_they_make_steps(probes: Probes, progress: bool) -> None:
-    probes.error = ProbeTimeoutError("id3pm gave no answer within 30 s")
+    probes.error = AnswerTimeoutError("id3pm gave no answer within 30 s")
     server = MadeUpServer()
     server.state = {**IDLE, "active": 1}
 
@@ -293,11 +293,11 @@ def test_no_answer_in_time_is_told_from_an_error() -> None:
             http_url=f"127.0.0.1:{deaf.getsockname()[1]}",
             manifests={"base": types.SimpleNamespace(unet=types.SimpleNamespace(identity_dim=4))},
         )
-        with pytest.raises(ProbeTimeoutError, match="id3pm gave no answer within 0.2 s"):
+        with pytest.raises(AnswerTimeoutError, match=r"id3pm: no answer from the server on .* within 0\.2 s"):
             health_check_module.probe(server, 0.2)  # type: ignore[arg-type]
     with pytest.raises(ServerError, match="refused") as caught:
         health_check_module.probe(server, 0.2)  # type: ignore[arg-type]
-    assert not isinstance(caught.value, ProbeTimeoutError)
+    assert not isinstance(caught.value, AnswerTimeoutError)
 
 
 class Stage:

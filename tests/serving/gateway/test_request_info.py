@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from id3pm.serving.gateway.auth import ANYONE, MODELS, Access
 from id3pm.serving.gateway.json_body import MAX_PARTS, parse_object
-from id3pm.serving.gateway.request import Request, read_json, read_message
+from id3pm.serving.gateway.request import Request, json_length, read_json, read_message
 from id3pm.serving.protocol.status import RefusedError
 
 SEED = {"name": "seed", "shape": [1, 1], "datatype": "INT64", "data": [1]}
@@ -21,7 +21,7 @@ def element(text: str) -> bytes:
 
 
 def read(body: bytes, length: str | None = None, *, model: str = "denoiser_64", generate: bool = False) -> Request:
-    return read_json(model, "", body, length, generate=generate)
+    return read_json(model, "", body, json_length(length, len(body)), generate=generate)
 
 
 def refused(code: str, body: bytes, length: str | None = None, *, generate: bool = False) -> str:

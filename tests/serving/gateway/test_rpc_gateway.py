@@ -21,8 +21,8 @@ from id3pm.serving.gateway.auth import Caller as Known
 from id3pm.serving.gateway.gateway import Gateway
 from id3pm.serving.gateway.grpc_server import RpcGateway
 from id3pm.serving.gateway.options import GatewayOptions
+from id3pm.serving.launcher.endpoints import check_ports
 from id3pm.serving.launcher.health import Addresses, Health
-from id3pm.serving.launcher.preflight import check_ports
 from id3pm.serving.protocol import limits
 
 TOKEN = "t" * 20
