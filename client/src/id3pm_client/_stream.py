@@ -7,7 +7,7 @@ the bits and the receipt are the ensemble's. Control `watch`, a long poll, tells
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -65,6 +65,8 @@ class Image64:
 
 
 Event: TypeAlias = Progress | Image64 | GeneratedImage
+Events: TypeAlias = Generator[Event, None, None]
+AsyncEvents: TypeAlias = AsyncGenerator[Event, None]
 
 
 class StageRequest(Generic[TransportT]):
