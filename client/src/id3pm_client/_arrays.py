@@ -29,7 +29,7 @@ def private(path: str, flags: int) -> int:
     """Opens a file that only its owner may read, as `open(..., opener=private)`: for biometric data."""
     descriptor = os.open(path, flags, OWNER_ONLY)
     if hasattr(os, "fchmod"):  # not on Windows
-        os.fchmod(descriptor, OWNER_ONLY)  # it may have been there
+        os.fchmod(descriptor, OWNER_ONLY)  # the file may exist with other permissions
     return descriptor
 
 
@@ -62,7 +62,7 @@ def read_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
 
     Args:
         path: The file.
-        kind: What it must be: `description["kind"]`.
+        kind: Required `description["kind"]`.
 
     Raises:
         InvalidRequestError: It is damaged, or of another kind.
