@@ -17,9 +17,10 @@ from id3pm_client._generation import Generation, OnFace, OnImage
 from id3pm_client._images import Embedding, GeneratedImage
 from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
-from id3pm_client._request import Tensors
 from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import AsyncEvents
+from id3pm_client._transport import AsyncTransport
+from id3pm_client._types import Tensors
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -311,7 +312,7 @@ class AsyncClient(AsyncQuestions):
         return found[0]
 
     async def _generate(
-        self, generation: Generation[Any], on_image: OnImage | None, progress: bool | Bar
+        self, generation: Generation[AsyncTransport], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
         with generation.arrivals(on_image, progress) as images:
             async with self._followed(generation.requests, images.bar):

@@ -6,8 +6,8 @@ import asyncio
 import collections
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from id3pm_client import _base as base
 from id3pm_client._connection import Connection
@@ -122,7 +122,7 @@ async def repeating(work: Callable[[], Awaitable[None]], every_s: float, most_s:
         await _end([task], most_s)
 
 
-async def _control(call: Coroutine[Any, Any, T]) -> T:
+async def _control(call: Awaitable[T]) -> T:
     """Awaits one question to a transport; see `_all`."""
     (outcome,) = await _all([call], base.CONTROL_TIMEOUT_S)
     if isinstance(outcome, BaseException):
@@ -130,7 +130,7 @@ async def _control(call: Coroutine[Any, Any, T]) -> T:
     return outcome
 
 
-async def _all(calls: Iterable[Coroutine[Any, Any, T]], timeout_s: float) -> list[T | BaseException]:
+async def _all(calls: Iterable[Awaitable[T]], timeout_s: float) -> list[T | BaseException]:
     """Awaits calls to transports at once; one that does not keep its time limit counts as `DeadlineExceededError`."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     late: set[asyncio.Task[T]] = set()
@@ -148,7 +148,7 @@ def _outcome(task: asyncio.Task[T]) -> T | BaseException:
     return task.result() if error is None else error
 
 
-async def _end(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
+async def _end(tasks: Sequence[asyncio.Task[object]], most_s: float) -> None:
     """Cancels tasks and lets them clean up."""
     for task in tasks:
         task.cancel()

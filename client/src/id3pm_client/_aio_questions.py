@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._aio_requests import AsyncRequests
 from id3pm_client._answers import control_answer, description
 from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
-from id3pm_client._request import Tensors
+from id3pm_client._types import JsonObject, Tensors
 
 
 class AsyncQuestions(AsyncRequests):
     """Readiness, ping and description."""
 
-    async def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
+    async def ping(self, url: str | None = None) -> dict[str, JsonObject]:
         """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
 
         Unlike `is_ready`, this reaches the process that does the work.
@@ -37,7 +34,7 @@ class AsyncQuestions(AsyncRequests):
             answers[call.model] = control_answer(outcome)
         return answers
 
-    async def describe(self, url: str | None = None) -> Mapping[str, Any]:
+    async def describe(self, url: str | None = None) -> JsonObject:
         """What a server serves and may be asked for.
 
         Args:

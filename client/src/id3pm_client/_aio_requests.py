@@ -18,12 +18,13 @@ from id3pm_client._aio_io import AsyncConnections, repeating
 from id3pm_client._aio_pending import AsyncPendingCalls
 from id3pm_client._bar import Bar
 from id3pm_client._errors import CancelledRequestError, ClientError
-from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
 from id3pm_client._slots import Slot
 from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
 from id3pm_client._stream import WATCH_TIMEOUT_S, AsyncEvents, StageRequest, Streaming
 from id3pm_client._transport import AsyncTransport, Outcome
+from id3pm_client._types import Tensors
 
 logger = logging.getLogger("id3pm_client")
 Self = TypeVar("Self", bound="AsyncRequests")

@@ -32,6 +32,7 @@ from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._server_pool import Server, ServerPool
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
+from id3pm_client._types import Array
 from id3pm_client._vectors import model_of
 
 logger = logging.getLogger("id3pm_client")
@@ -334,7 +335,7 @@ def cancel_calls(requests: Sequence[ClientRequest[TransportT]]) -> list[tuple[Se
     ]
 
 
-def _single(seed: int, options: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
+def _single(seed: int, options: Mapping[str, object]) -> dict[str, Array]:
     """Seed and options of a request for one image."""
     tensors, attributes = option_tensors(options)
     for name, rows in attributes.items():

@@ -40,6 +40,7 @@ from id3pm_client._images import GeneratedImage, png_of
 from id3pm_client._seeds import random_seed
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
+from id3pm_client._types import Array
 from id3pm_client._vectors import load_vectors, save_vectors
 from id3pm_client.latent import slerp
 
@@ -275,7 +276,7 @@ def _read_token(path: Path) -> str:
         raise InvalidRequestError(f"{path}: not a token, which is printable ASCII text") from None
 
 
-def _read_vectors(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+def _read_vectors(args: argparse.Namespace) -> tuple[Array, dict[str, Any]]:
     """The vectors of `--embedding`, and as an option the FR model that the file names, if it does.
 
     Raises:
@@ -290,7 +291,7 @@ def _read_vectors(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return vectors, {"id_vector_model": model}
 
 
-def _only(vectors: Any) -> Any:
+def _only(vectors: Array) -> Array:
     """The only vector of a file, `[D]` or `[1, D]`."""
     return vectors[0] if vectors.ndim == 2 and len(vectors) == 1 else vectors
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tritonclient.grpc
 import tritonclient.grpc.aio
@@ -24,8 +24,9 @@ from id3pm_client._errors import (
     error_from_status,
 )
 from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
-from id3pm_client._request import Call, Tensors
+from id3pm_client._request import Call
 from id3pm_client._transport import Outcome
+from id3pm_client._types import Array, Tensors
 
 _CHANNEL_ARGS = [
     # A photograph may be large; its limit is the server's business.
@@ -44,6 +45,27 @@ _CHANNEL_ARGS = [
 ]
 
 
+class _Result(Protocol):
+    """An answer of `tritonclient`."""
+
+    def as_numpy(self, name: str) -> Array | None: ...
+
+
+class _Metadata(Protocol):
+    name: str
+    version: str
+
+
+class _AsyncClient(Protocol):
+    """A client of `tritonclient.grpc.aio`, as far as it is used here."""
+
+    async def infer(self, *, headers: Mapping[str, str], **request: Any) -> _Result: ...
+    async def get_server_metadata(self, *, headers: Mapping[str, str], client_timeout: float) -> _Metadata: ...
+    async def is_server_ready(self, *, headers: Mapping[str, str], client_timeout: float) -> bool: ...
+    async def is_model_ready(self, model: str, /, *, headers: Mapping[str, str], client_timeout: float) -> bool: ...
+    async def close(self) -> None: ...
+
+
 class GrpcTransport:
     """Blocking transport over one gRPC channel; thread-safe."""
 
@@ -57,7 +79,7 @@ class GrpcTransport:
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
         """Sends `call`; see `_transport.SyncTransport.submit`."""
 
-        def done(result: Any, error: InferenceServerException | None) -> None:
+        def done(result: _Result, error: InferenceServerException | None) -> None:
             on_done(_outcome(call, result) if error is None else self._typed(error))
 
         request = _request(call, timeout_s)
@@ -110,12 +132,12 @@ class AsyncGrpcTransport:
         """Remembers the connection: a channel of `grpc.aio` belongs to the event loop in which it is made."""
         self._connection = connection
         self._headers = dict(connection.headers)
-        self._made: Any = None
+        self._made: _AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
-    def _client(self) -> Any:
+    def _client(self) -> _AsyncClient:
         if self._closed:
             raise ClosedClientError("this connection has been closed")
         loop = asyncio.get_running_loop()
@@ -194,10 +216,10 @@ def _request(call: Call, timeout_s: float) -> dict[str, Any]:
     }
 
 
-def _outcome(call: Call, result: Any) -> Outcome:
+def _outcome(call: Call, result: _Result) -> Outcome:
     """The tensors of an answer. Never raises: whoever waits for the outcome must get one."""
     try:
-        arrays: Tensors = {name: result.as_numpy(name) for name in call.outputs}
+        arrays = {name: result.as_numpy(name) for name in call.outputs}
     except Exception as error:  # tritonclient has no class for it
         return InternalServerError(f"the server's answer cannot be read: {type(error).__name__}: {error}")
     return {name: array for name, array in arrays.items() if array is not None}

@@ -7,10 +7,7 @@ import math
 import random
 import threading
 import uuid
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
-
-import numpy.typing as npt
+from typing import Generic, TypeVar
 
 from id3pm_client._errors import (
     LATE,
@@ -24,10 +21,10 @@ from id3pm_client._errors import (
     WrongEndpointError,
 )
 from id3pm_client._server_pool import MOST_DOUBLINGS, Server
+from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
 ErrorT = TypeVar("ErrorT", bound=ClientError)
-Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

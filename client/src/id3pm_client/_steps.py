@@ -10,8 +10,9 @@ from id3pm_client._answers import control_answer
 from id3pm_client._arguments import text_tensor
 from id3pm_client._bar import Bar
 from id3pm_client._errors import ClientError, ConnectionFailedError
-from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
+from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
 EVERY_S: Final = 0.25

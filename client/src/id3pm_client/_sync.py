@@ -17,10 +17,11 @@ from id3pm_client._generation import Generation, OnFace, OnImage
 from id3pm_client._images import Embedding, GeneratedImage
 from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
-from id3pm_client._request import Tensors
 from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Events
 from id3pm_client._sync_questions import SyncQuestions
+from id3pm_client._transport import SyncTransport
+from id3pm_client._types import Tensors
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -310,7 +311,7 @@ class Client(SyncQuestions):
         return found[0]
 
     def _generate(
-        self, generation: Generation[Any], on_image: OnImage | None, progress: bool | Bar
+        self, generation: Generation[SyncTransport], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
         with generation.arrivals(on_image, progress) as images:
             with self._followed(generation.requests, images.bar):

@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import control_answer, description
 from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
-from id3pm_client._request import Tensors
 from id3pm_client._sync_requests import SyncRequests
+from id3pm_client._types import JsonObject, Tensors
 
 
 class SyncQuestions(SyncRequests):
     """Readiness, ping and description."""
 
-    def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
+    def ping(self, url: str | None = None) -> dict[str, JsonObject]:
         """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
 
         Unlike `is_ready`, this reaches the process that does the work.
@@ -38,7 +35,7 @@ class SyncQuestions(SyncRequests):
             answers[call.model] = control_answer(outcome)
         return answers
 
-    def describe(self, url: str | None = None) -> Mapping[str, Any]:
+    def describe(self, url: str | None = None) -> JsonObject:
         """What a server serves and may be asked for.
 
         Args:

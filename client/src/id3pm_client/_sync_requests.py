@@ -17,7 +17,7 @@ from typing import TypeVar
 from id3pm_client import _base as base
 from id3pm_client._bar import Bar
 from id3pm_client._errors import CancelledRequestError, ClientError
-from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
 from id3pm_client._slots import Slot
 from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
@@ -25,6 +25,7 @@ from id3pm_client._stream import WATCH_TIMEOUT_S, Events, StageRequest, Streamin
 from id3pm_client._sync_io import SyncConnections, repeating
 from id3pm_client._sync_pending import SyncPendingCalls
 from id3pm_client._transport import Outcome, SyncTransport
+from id3pm_client._types import Tensors
 
 logger = logging.getLogger("id3pm_client")
 Self = TypeVar("Self", bound="SyncRequests")

@@ -6,14 +6,13 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from id3pm_client._arrays import private, read_arrays, write_arrays
 from id3pm_client._errors import InvalidRequestError
 from id3pm_client._images import Embedding
+from id3pm_client._types import Array, JsonObject
 
 SCHEMA_VERSION = 1
 VECTORS_KIND = "vectors"
@@ -41,7 +40,7 @@ def check_model(needed: str | None, *values: object) -> None:
         )
 
 
-def load_vectors(path: str | os.PathLike[str]) -> tuple[npt.NDArray[Any], str | None]:
+def load_vectors(path: str | os.PathLike[str]) -> tuple[Array, str | None]:
     """ID vectors of a `.npy` file as it holds them; or of `.npz` with `vectors`, and the FR model that it names.
 
     Raises:
@@ -67,7 +66,7 @@ def load_vectors(path: str | os.PathLike[str]) -> tuple[npt.NDArray[Any], str | 
     return content, model
 
 
-def save_vectors(path: str | os.PathLike[str], vectors: npt.NDArray[Any], id_vector_model: str) -> None:
+def save_vectors(path: str | os.PathLike[str], vectors: Array, id_vector_model: str) -> None:
     """Writes ID vectors: as `.npz` with the name of their FR model, or under any other suffix as plain `.npy`.
 
     They are biometric data: only the owner of the file may read it.
@@ -81,7 +80,7 @@ def save_vectors(path: str | os.PathLike[str], vectors: npt.NDArray[Any], id_vec
         np.save(file, vectors)
 
 
-def read(path: str | os.PathLike[str], kind: str, more: set[str]) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+def read(path: str | os.PathLike[str], kind: str, more: set[str]) -> tuple[JsonObject, dict[str, Array]]:
     """Description and arrays of a file of `id3pm latent`; `more` are keys of its description beside the common ones.
 
     Raises:

@@ -23,7 +23,6 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +31,9 @@ from id3pm_client import _idspace as idspace
 from id3pm_client._arrays import check_shapes
 from id3pm_client._errors import InvalidRequestError
 from id3pm_client._idspace import Floats, Vectors
+from id3pm_client._images import Embedding
 from id3pm_client._tensors import plain
+from id3pm_client._types import JsonObject
 from id3pm_client._vectors import check_model, model_of, read
 
 __all__ = ["Direction", "Directions", "Pca", "lerp", "mean_vector", "slerp"]
@@ -70,7 +71,7 @@ def lerp(a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike) -> Vectors:
     return idspace.lerp(plain("a", a), plain("b", b), plain("t", t))
 
 
-def mean_vector(vectors: npt.ArrayLike | Sequence[Any]) -> Vectors:
+def mean_vector(vectors: npt.ArrayLike | Sequence[npt.ArrayLike | Embedding]) -> Vectors:
     """One ID vector for several photographs of a person: the direction of the mean of unit vectors.
 
     Args:
@@ -186,7 +187,7 @@ class Direction:
     low: str
     high: str
     label: str
-    score: Mapping[str, Any] | None = None
+    score: JsonObject | None = None
     orthogonal_names: tuple[str, ...] = ()
     id_vector_model: str | None = None
 
