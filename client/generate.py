@@ -44,7 +44,6 @@ WORDS = {
     "Belongs to one event loop at a time: once that is closed, it connects again in the next (`asyncio.run` twice).": (
         "Thread-safe."
     ),
-    "What the asyncio client": "What the blocking client",
     " To leave early at once:\n        `async with contextlib.aclosing(client.stream(...)) as events`.": "",
     "cancelling the task.": "an interrupt (Ctrl-C).",
     "under way in other tasks": "under way in other threads",

@@ -1,4 +1,4 @@
-"""What the asyncio client does in another way than the blocking one: its event loop, queues, tasks, channels."""
+"""Parts of the asyncio client that differ from the blocking one: event loop, queue, tasks, channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the asyncio client asks a server about itself: readiness, state, what it serves."""
+"""Control requests of the asyncio client: readiness, ping, description."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AsyncQuestions(AsyncRequests):
     """Readiness, ping and description."""
 
     async def ping(self, url: str | None = None) -> dict[str, JsonObject]:
-        """What each stage's scheduler says about itself: active and waiting requests, age of its loop in ms.
+        """The state of each stage's scheduler: active and waiting requests, age of its loop in ms.
 
         Unlike `is_ready`, this reaches the process that does the work.
 

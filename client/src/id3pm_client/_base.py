@@ -135,7 +135,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         self._waiting: ClientError | None = None  # what the latest attempt failed with, until an answer comes
         self._warned = False  # whether the log says that a server has been waited for
         self._in_flight: set[ClientRequest[TransportT]] = set()  # of all calls of this client that have not ended
-        self._waiting_calls: set[Wakeable] = set()  # hear of the close
+        self._waiting_calls: set[Wakeable] = set()  # are woken by the close
         self._prepare()
 
     @property

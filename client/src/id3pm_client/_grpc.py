@@ -36,7 +36,7 @@ _CHANNEL_ARGS = [
     # sooner.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # A cut that nobody announces: after 20 s without a byte the server is asked for a sign of life, and after 10 more
+    # A silent loss of the connection: after 20 s without a byte the server is sent a keepalive ping, and after 10 more
     # the call fails and is sent again. A server that Triton alone guards must allow the question: deploy/README.md.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -210,14 +210,14 @@ def _request(call: Call, timeout_s: float) -> dict[str, Any]:
         "inputs": inputs,
         "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in call.outputs],
         "request_id": call.request_id,
-        # The model sees `timeout` and can drop work that nobody waits for; the call itself ends at `client_timeout`.
+        # The model sees `timeout` and can drop a request that is late; the call itself ends at `client_timeout`.
         "timeout": max(int(timeout_s * 1e6), 1),  # in microseconds; 0 would be no limit
         "client_timeout": timeout_s,
     }
 
 
 def _outcome(call: Call, result: _Result) -> Outcome:
-    """The tensors of an answer. Never raises: whoever waits for the outcome must get one."""
+    """The tensors of an answer. Never raises: every call needs an outcome."""
     try:
         arrays = {name: result.as_numpy(name) for name in call.outputs}
     except Exception as error:  # tritonclient has no class for it

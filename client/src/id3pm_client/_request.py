@@ -206,7 +206,7 @@ class ClientRequest(Generic[TransportT]):
         """
         if not isinstance(error, (DeadlineExceededError, ConnectionFailedError)) and self.server in self.open_at:
             self.open_at.remove(self.server)  # the server itself said that it is over
-        # A server cancels what it thinks nobody waits for: an attempt whose connection broke, and all who joined it.
+        # A server cancels an attempt whose connection broke, and with it all attempts that joined it.
         again = isinstance(error, UnavailableError) or (isinstance(error, CancelledRequestError) and self._was_cut)
         self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):

@@ -1,4 +1,4 @@
-"""What the blocking client does in another way than the asyncio one: queues, threads, channels, its end."""
+"""Parts of the blocking client that differ from the asyncio one: queue, threads, channels, exit handler."""
 
 from __future__ import annotations
 
