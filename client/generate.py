@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tokenize_rt
 import unasync
+
 from contract_table import contract, table
 
 ROOT = Path(__file__).resolve().parents[1]
