@@ -81,7 +81,8 @@ class AsyncRequests(AsyncConnections):
         on_answer: Callable[[int, Tensors], None],
     ) -> None:
         """A request keeps its slot until its answer, so one that waits for its next attempt holds back new ones."""
-        slots, next_slot = self._slots, None
+        slots = self._slots
+        next_slot: Slot | None = None
         unsent = collections.deque(range(len(requests)))
         again: list[tuple[float, int]] = []  # a heap: when to send which request once more
         held: dict[int, Slot] = {}

@@ -36,7 +36,7 @@ from id3pm_client._errors import (
     ReplayError,
     UnavailableError,
 )
-from id3pm_client._images import GeneratedImage, png_of
+from id3pm_client._images import Embedding, GeneratedImage, png_of
 from id3pm_client._seeds import random_seed
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
@@ -74,7 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def generate(args: argparse.Namespace) -> None:
     """Writes one PNG per image to a folder, each as soon as it arrives."""
-    vectors, known = (None, {}) if args.photo is not None else _read_vectors(args)
+    vectors: Array | None = None
+    known: dict[str, Any] = {}
+    if args.photo is None:
+        vectors, known = _read_vectors(args)
     count = 1 if vectors is None or vectors.ndim == 1 else len(vectors)
     seeds = _generate_seeds(args.seed, count)
     paths = [args.out / f"{position:03d}_seed-{seed}.png" for position, seed in enumerate(seeds)]
@@ -188,7 +191,7 @@ def replay(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() != ".png":  # now, not after the work
         raise InvalidRequestError(f"--out {args.out}: must end in .png, which carries the receipt")
     check_free([args.out], args.overwrite)
-    vector = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
+    vector: Array | Embedding | None = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
     with Client(**_settings(args)) as client:
         if vector is None:
             vector = face_of(client, args.photo, args.face)
@@ -210,7 +213,7 @@ def bench(args: argparse.Namespace) -> int:
             if args.photo is not None:
                 found = await client.embed(args.photo, face=args.face)
                 tell_of_others(args.photo, found)
-                vectors = found.vector
+                vectors: Array = found.vector
             else:
                 vectors, known = _read_vectors(args)
             return await run_bench(

@@ -41,7 +41,7 @@ class SyncPendingCalls:
 
     def __init__(self, registry: set[base.Wakeable] | None = None) -> None:
         """Registers itself for as long as it is entered."""
-        self._registry = set() if registry is None else registry
+        self._registry: set[base.Wakeable] = set() if registry is None else registry
         self._sent: dict[int, _Sent] = {}
         self._arrived: SyncQueue[tuple[_Sent | None, Outcome | BaseException | None]] = SyncQueue()
 

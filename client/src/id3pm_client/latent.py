@@ -161,7 +161,8 @@ class Pca:
 
     def _checked(self, vector: npt.ArrayLike) -> npt.ArrayLike:
         check_model(self.id_vector_model, vector)
-        return plain("vector", vector)
+        checked: npt.ArrayLike = plain("vector", vector)
+        return checked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
