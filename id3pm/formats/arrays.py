@@ -27,7 +27,8 @@ OWNER_ONLY = 0o600
 def private(path: str, flags: int) -> int:
     """Opens a file that only its owner may read, as `open(..., opener=private)`: for biometric data."""
     descriptor = os.open(path, flags, OWNER_ONLY)
-    os.fchmod(descriptor, OWNER_ONLY)  # the file may exist with other permissions
+    if hasattr(os, "fchmod"):  # not on Windows
+        os.fchmod(descriptor, OWNER_ONLY)  # the file may exist with other permissions
     return descriptor
 
 
@@ -76,5 +77,19 @@ def read_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any]
         raise InvalidInputError(f"{file.name} is damaged, or no file of this package: {error}") from error
     if not isinstance(description, dict) or description.get("kind") != kind:
         found = description.get("kind") if isinstance(description, dict) else type(description).__name__
-        raise InvalidInputError(f"{file.name} holds {found!r}: a file of kind {kind!r} is needed")
+        raise InvalidInputError(f"{file.name} is of kind {found!r}: need {kind!r}")
     return description, arrays
+
+
+def check_shapes(name: str, arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks that a file holds exactly these arrays, finite and of these shapes.
+
+    Raises:
+        InvalidInputError: It does not; the message names the file.
+    """
+    found = {key: array.shape for key, array in arrays.items()}
+    if found != shapes:
+        raise InvalidInputError(f"{name} holds arrays of shapes {found}: need {shapes}")
+    for key, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise InvalidInputError(f"{name}: {key} holds values that are not finite numbers")

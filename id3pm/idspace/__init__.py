@@ -5,5 +5,5 @@ vector that is not zero, scales it to L2 norm 1 first, and gives unit vectors ba
 request as they are. The sums are float64, the results float32. Shapes broadcast: the leading axes of vectors [..., D]
 go with the axes of amounts, so one vector and T amounts give [T, D].
 
-`id3pm_client.latent` does the same for clients, number by number; a test compares the two.
+`id3pm_client.latent` does the same for clients, with a generated copy of `vectors.py` (`client/generate.py`).
 """

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
+from rich.table import Table
 
-from id3pm.errors import Id3pmError, InvalidInputError
+from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS
-from id3pm.face.stage import FaceStage
 from id3pm.formats.arrays import DESCRIPTION
-from id3pm.idspace.directions import Directions, Model
-from id3pm.idspace.files import Vectors, labelled, read_vectors, write_vectors
+from id3pm.idspace.directions import Direction, Directions, Model, Score
+from id3pm.idspace.files import Vectors, in_space, labelled, one_model, read_faces, read_vectors, write_vectors
 from id3pm.idspace.fitting import fit_direction
-from id3pm.idspace.interpolate import lerp, slerp
-from id3pm.idspace.means import mean_vector, spread
 from id3pm.idspace.pca import Pca, fit_pca
-from id3pm.idspace.tables import directions_table, pca_table
-from id3pm.idspace.vectors import Space
+from id3pm.idspace.vectors import Floats, lerp, mean_vector, slerp, unit
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True)
-FACES = Path("face_embedding/1/engine")
-VECTOR_SUFFIXES = (".npy", ".npz")
 model_option = click.option("--id-vector-model", help="FR model of the vectors, e.g. sface; a data set knows it.")
 vector_option = click.option(
     "--vector", "source", type=EXISTING, required=True, help="ID vectors (.npy, .npz), or a photograph."
@@ -141,8 +134,8 @@ def show_command(file: Path) -> None:
 @out_option
 def mean_command(photos: tuple[Path, ...], repository: Path, out: Path) -> None:
     """One ID vector for several PHOTOS (or .npy, .npz files) of one person; prints their angles to it."""
-    given = [_given(photo, repository) for photo in photos]
-    model = _one_model(given)
+    given = [read_faces(photo, repository) for photo in photos]
+    model = one_model(given)
     vectors = np.concatenate([one.vectors for one in given])
     _write(out, mean_vector(vectors), model)
     for number, degrees in enumerate(spread(vectors)):
@@ -160,8 +153,8 @@ def blend_command(
     first: Path, second: Path, shares: tuple[float, ...], linear: bool, repository: Path, out: Path
 ) -> None:
     """Between the people of two photographs or files of vectors: one vector for each --t."""
-    given = [_given(first, repository), _given(second, repository)]
-    model = _one_model(given)
+    given = [read_faces(first, repository), read_faces(second, repository)]
+    model = one_model(given)
     a, b = (one.vectors for one in given)
     if len(a) != 1 or len(b) != 1:
         raise InvalidInputError(f"{first.name} has {len(a)} vectors and {second.name} {len(b)}: need one each")
@@ -178,7 +171,7 @@ def blend_command(
 def walk_command(pca: Path, axis: int, amounts: tuple[float, ...], source: Path, repository: Path, out: Path) -> None:
     """Along a principal axis of the file PCA: one vector for each vector and --amount."""
     axes = Pca.load(pca)
-    vectors = _vectors_for(pca, axes.space, source, repository)
+    vectors = in_space(read_faces(source, repository), axes.space, pca.name)
     _write(out, np.concatenate([axes.walk(vector, axis, amounts) for vector in vectors]), axes.space.id_vector_model)
 
 
@@ -191,7 +184,7 @@ def walk_command(pca: Path, axis: int, amounts: tuple[float, ...], source: Path,
 def project_command(pca: Path, counts: tuple[int, ...], source: Path, repository: Path, out: Path) -> None:
     """Onto the first k principal axes of the file PCA: one vector for each vector and --k."""
     axes = Pca.load(pca)
-    vectors = _vectors_for(pca, axes.space, source, repository)
+    vectors = in_space(read_faces(source, repository), axes.space, pca.name)
     projected = [[axes.project(vector, k) for k in counts] for vector in vectors]
     _write(out, np.concatenate(projected), axes.space.id_vector_model)
 
@@ -216,7 +209,7 @@ def apply_command(
     """Along a custom direction of the file DIRECTIONS: one vector for each vector and --strength."""
     known = Directions.load(directions)
     direction = _named(known, name).orthogonal_to(*(_named(known, other) for other in orthogonal_to))
-    vectors = _vectors_for(directions, known.space, source, repository)
+    vectors = in_space(read_faces(source, repository), known.space, directions.name)
     _write(out, np.concatenate([direction.apply(vector, strengths) for vector in vectors]), known.space.id_vector_model)
 
 
@@ -230,7 +223,7 @@ def _model(vectors: Vectors, given: str | None) -> str:
     return name
 
 
-def _named(directions: Directions, name: str) -> Any:
+def _named(directions: Directions, name: str) -> Direction:
     if name not in directions:
         raise InvalidInputError(f"there is no direction {name!r}; there are {', '.join(directions) or 'none'}")
     return directions[name]
@@ -245,45 +238,61 @@ def _is_directions(file: Path) -> bool:
         return False
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Given:
-    """ID vectors float32 [N, D] of a file, and the FR model that they are of, or `None` where it does not say."""
-
-    name: str
-    vectors: NDArray[np.float32]
-    id_vector_model: str | None
-
-
-def _given(source: Path, repository: Path) -> _Given:
-    """The vectors of a .npy or .npz file, or that of the largest face in a photograph."""
-    if source.suffix in VECTOR_SUFFIXES:
-        found = read_vectors(source)
-        return _Given(source.name, found.vectors, found.id_vector_model)
-    stage = FaceStage.load(repository / FACES)
-    try:
-        return _Given(source.name, stage.embed(source.read_bytes()).embedding[np.newaxis], stage.id_vector_model)
-    except Id3pmError as error:
-        raise type(error)(f"{source.name}: {error}") from error
-
-
-def _vectors_for(file: Path, space: Space, source: Path, repository: Path) -> NDArray[np.float32]:
-    """The vectors [N, D] of a source, refused if they are known to be of another space than that of a file."""
-    given = _given(source, repository)
-    if given.id_vector_model is not None:
-        found = Space(id_vector_model=given.id_vector_model, identity_dim=given.vectors.shape[-1])
-        found.require(space, file.name)
-    return given.vectors
-
-
-def _one_model(given: Sequence[_Given]) -> str | None:
-    """The FR model of all vectors; `None` where one does not say."""
-    names = {one.id_vector_model: one.name for one in given}
-    known = [f"{name} of {model}" for model, name in names.items() if model is not None]
-    if len(known) > 1:
-        raise InvalidInputError(f"{', '.join(known)}: vectors of different FR models have nothing in common")
-    return None if None in names else next(iter(names))
-
-
 def _write(out: Path, vectors: NDArray[np.float32], id_vector_model: str | None) -> None:
     write_vectors(out, vectors, id_vector_model)
     click.echo(out)
+
+
+def spread(vectors: ArrayLike) -> Floats:
+    """Angles [N] in degrees between ID vectors [N, D] and their mean.
+
+    Raises:
+        InvalidInputError: See `mean_vector`.
+    """
+    centre = mean_vector(vectors).astype(np.float64)
+    rows = unit(vectors)
+    angles = 2.0 * np.arctan2(np.linalg.norm(rows - centre, axis=1), np.linalg.norm(rows + centre, axis=1))
+    return np.asarray(np.degrees(angles))
+
+
+def pca_table(pca: Pca) -> Table:
+    """Explained variance along the first 1, 2, 4, ... axes."""
+    table = Table(
+        title=f"{len(pca.axes)} axes of {pca.space.id_vector_model} vectors [{pca.space.identity_dim}]",
+        caption=f"fitted to: {pca.trained_on}",
+    )
+    for heading in ("axes", "standard deviation of the last", "variance explained by all"):
+        table.add_column(heading, justify="right")
+    count = 1
+    while count <= len(pca.axes):
+        deviation = float(pca.variances[count - 1]) ** 0.5
+        table.add_row(str(count), f"{deviation:.3f}", f"{float(pca.explained[:count].sum()):.1%}")
+        count *= 2
+    return table
+
+
+def directions_table(directions: Directions) -> Table:
+    """One row for each direction, with 95 % confidence intervals."""
+    space = directions.space
+    table = Table(
+        title=f"{len(directions)} directions for {space.id_vector_model} vectors [{space.identity_dim}]",
+        caption="accuracy and R2: of 5-fold cross-validation",
+    )
+    for heading in ("name", "from", "to", "step", "accuracy", "R2", "orthogonal to"):
+        table.add_column(heading)
+    for name, direction in directions.items():
+        card = direction.card
+        accuracy, r2 = scores(card.score)
+        table.add_row(name, card.low, card.high, f"{card.step:.3f}", accuracy, r2, ", ".join(card.orthogonal_to))
+    return table
+
+
+def scores(score: Score | None) -> tuple[str, str]:
+    """Accuracy and R2 with their intervals; empty where there is none."""
+    if score is None:
+        return "", ""
+    low, high = score.accuracy_interval
+    accuracy = f"{score.accuracy:.3f} ({low:.3f} .. {high:.3f})"
+    if score.r2 is None or score.r2_interval is None:
+        return accuracy, ""
+    return accuracy, f"{score.r2:.2f} ({score.r2_interval[0]:.2f} .. {score.r2_interval[1]:.2f})"

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from id3pm.errors import InvalidInputError
-from id3pm.formats.arrays import read_arrays, write_arrays
-from id3pm.idspace.vector_files import check_shapes, described
-from id3pm.idspace.vectors import SMALLEST_NORM, Floats, Space, finished, real, unit
+from id3pm.formats.arrays import check_shapes, read_arrays, write_arrays
+from id3pm.idspace.space import Space, described
+from id3pm.idspace.vectors import Floats, Vectors, moved, orthogonal, real, unit
 
 SCHEMA_VERSION = 1
-DEPENDENT = 1e-3
-"""Share of a direction that must be left when others are taken out: below it, float32 files hold only noise."""
 
 Model = Literal["logistic", "linear"]
 
@@ -90,7 +88,7 @@ class Direction:
     vector: Floats
     card: Card
 
-    def apply(self, vector: ArrayLike, strength: ArrayLike) -> NDArray[np.float32]:
+    def apply(self, vector: ArrayLike, strength: ArrayLike) -> Vectors:
         """Vectors moved along the direction.
 
         Args:
@@ -104,9 +102,7 @@ class Direction:
         Raises:
             InvalidInputError: A vector is of another length, zero or not finite.
         """
-        amount = real(strength, "strength")[..., np.newaxis] * self.card.step
-        moved = unit(vector, self.space.identity_dim) + amount * self.vector
-        return finished(moved, "the moved vector is zero: choose another strength")
+        return moved(vector, self.vector, real(strength, "strength") * self.card.step, "strength")
 
     def coordinate(self, vector: ArrayLike) -> Floats:
         """Where vectors [..., D] lie along the direction, in steps: float64 [...].
@@ -129,14 +125,9 @@ class Direction:
         for other in others:
             self.space.require(other.space, f"direction {other.card.name}")
         names = tuple(dict.fromkeys((*self.card.orthogonal_to, *(other.card.name for other in others))))
-        basis = orthonormal(np.stack([other.vector for other in others]))
-        left = self.vector
-        for _ in range(2):  # twice is enough: once leaves rounding errors of nearly dependent vectors
-            left = left - (left @ basis.T) @ basis
-        length = float(np.linalg.norm(left))
-        if length < DEPENDENT:
-            raise InvalidInputError(f"direction {self.card.name} lies in the span of {', '.join(names)}")
-        return Direction(self.space, left / length, dataclasses.replace(self.card, orthogonal_to=names))
+        problem = f"direction {self.card.name} lies in the span of {', '.join(names)}"
+        left = orthogonal(self.vector, np.stack([other.vector for other in others]), problem)
+        return Direction(self.space, left, dataclasses.replace(self.card, orthogonal_to=names))
 
 
 class Directions(Mapping[str, Direction]):
@@ -218,9 +209,3 @@ class _Description:
     id_vector_model: str
     identity_dim: int
     directions: tuple[Card, ...]
-
-
-def orthonormal(vectors: Floats) -> Floats:
-    """Orthonormal rows [R, D] that span the same as vectors [N, D], R <= N."""
-    _, singular, rows = np.linalg.svd(vectors, full_matrices=False)
-    return np.asarray(rows[singular > SMALLEST_NORM])

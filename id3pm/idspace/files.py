@@ -1,4 +1,4 @@
-"""ID vectors and labels from files: arrays, tables, data sets."""
+"""ID vectors and labels from files: arrays, tables, data sets, photographs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.attributes import ATTRIBUTE_SETS, NULL_VALUE
-from id3pm.errors import InvalidInputError
+from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.face.appearance import LABELS, measure
+from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.arrays import DESCRIPTION, private, write_arrays
+from id3pm.idspace.space import Space
 
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, AttributeError, TypeError)  # what numpy raises
 VECTORS_KIND = "vectors"
+FACES = Path("face_embedding/1/engine")
+"""The face models in a model repository."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +78,50 @@ def read_vectors(path: Path) -> Vectors:
             f"{path.name}: vectors are {vectors.shape}: need [N, D], and [N] labels where there are any"
         )
     return Vectors(vectors, model, f"{len(vectors)} vectors of {path.name}", labels=labels)
+
+
+def read_faces(source: Path, repository: Path) -> Vectors:
+    """The vectors of a `.npy` or `.npz` file, or that of the largest face in a photograph.
+
+    Args:
+        source: The file.
+        repository: Built face models, for photographs.
+
+    Raises:
+        InvalidInputError: Neither, or no face.
+        OSError: It cannot be read.
+    """
+    if source.suffix in (".npy", ".npz"):
+        return dataclasses.replace(read_vectors(source), text=source.name)
+    stage = FaceStage.load(repository / FACES)
+    try:
+        return Vectors(stage.embed(source.read_bytes()).embedding[np.newaxis], stage.id_vector_model, source.name)
+    except Id3pmError as error:
+        raise type(error)(f"{source.name}: {error}") from error
+
+
+def in_space(found: Vectors, space: Space, name: str) -> NDArray[np.float32]:
+    """The vectors [N, D].
+
+    Raises:
+        InvalidInputError: They are known to be of another space than that of the file `name`.
+    """
+    if found.id_vector_model is not None:
+        Space(id_vector_model=found.id_vector_model, identity_dim=found.vectors.shape[-1]).require(space, name)
+    return found.vectors
+
+
+def one_model(found: Sequence[Vectors]) -> str | None:
+    """The FR model of all vectors; `None` where one does not say.
+
+    Raises:
+        InvalidInputError: They are of different models.
+    """
+    names = {one.id_vector_model: one.text for one in found}
+    known = [f"{name} of {model}" for model, name in names.items() if model is not None]
+    if len(known) > 1:
+        raise InvalidInputError(f"{', '.join(known)}: vectors of different FR models have nothing in common")
+    return None if None in names else next(iter(names))
 
 
 def saved_model(arrays: Mapping[str, NDArray[Any]]) -> str | None:

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.idspace.directions import Card, Direction, Model, Score
-from id3pm.idspace.vectors import Floats, Space, real, unit
+from id3pm.idspace.space import Space
+from id3pm.idspace.vectors import Floats, real, unit
 from id3pm.installation import how_to_install
 
 FOLDS = 5

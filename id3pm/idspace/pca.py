@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from id3pm.errors import InvalidInputError
-from id3pm.formats.arrays import read_arrays, write_arrays
-from id3pm.idspace.vector_files import check_shapes, described
-from id3pm.idspace.vectors import Floats, Space, finished, real, unit
+from id3pm.formats.arrays import check_shapes, read_arrays, write_arrays
+from id3pm.idspace.space import Space, described
+from id3pm.idspace.vectors import Floats, Vectors, coordinates, projected, unit, walked
 
 SCHEMA_VERSION = 1
 
@@ -64,9 +64,9 @@ class Pca:
         Raises:
             InvalidInputError: Of another length, zero or not finite.
         """
-        return np.asarray((unit(vector, self.space.identity_dim) - self.mean) @ self.axes.T)
+        return coordinates(vector, self.mean, self.axes)
 
-    def walk(self, vector: ArrayLike, axis: int, amount: ArrayLike) -> NDArray[np.float32]:
+    def walk(self, vector: ArrayLike, axis: int, amount: ArrayLike) -> Vectors:
         """Vectors moved along one axis.
 
         Args:
@@ -82,12 +82,9 @@ class Pca:
         Raises:
             InvalidInputError: There is no such axis, a vector is of another length, zero or not finite.
         """
-        if not 0 <= axis < len(self.axes):
-            raise InvalidInputError(f"axis={axis}: must be from 0 to {len(self.axes) - 1}")
-        moved = unit(vector, self.space.identity_dim) + real(amount, "amount")[..., np.newaxis] * self.axes[axis]
-        return finished(moved, "the walked vector is zero: choose another amount")
+        return walked(vector, self.axes, axis, amount)
 
-    def project(self, vector: ArrayLike, k: int) -> NDArray[np.float32]:
+    def project(self, vector: ArrayLike, k: int) -> Vectors:
         """Vectors without all but the first k axes: what lies along the others is that of the mean.
 
         Args:
@@ -100,11 +97,7 @@ class Pca:
         Raises:
             InvalidInputError: k is out of range, a vector is of another length, zero or not finite.
         """
-        if not 0 <= k <= len(self.axes):
-            raise InvalidInputError(f"k={k}: must be from 0 to {len(self.axes)}")
-        kept = self.axes[:k]
-        inside = (unit(vector, self.space.identity_dim) - self.mean) @ kept.T @ kept
-        return finished(self.mean + inside, "the projected vector is zero: choose another k")
+        return projected(vector, self.mean, self.axes, k)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a file, arrays in float32."""

@@ -108,8 +108,9 @@ def test_a_transport_that_gives_no_outcome_is_not_waited_for(
     for limit in (
         "_base.CONTROL_TIMEOUT_S",
         "_base.CANCEL_TIMEOUT_S",
-        "_sync_requests.GRACE_S",
-        "_aio_requests.GRACE_S",
+        "_sync_pending.GRACE_S",
+        "_aio_pending.GRACE_S",
+        "_aio_io.GRACE_S",
     ):
         monkeypatch.setattr(f"id3pm_client.{limit}", 0.2)
     arguments: dict[str, Any] = {} if method == "ping" else {"seed": 1, "embedding": VECTOR, "timeout_s": 0.2}
@@ -138,7 +139,7 @@ def test_a_transport_that_gives_no_outcome_is_not_waited_for(
 def test_a_thread_that_waits_for_a_slot_hears_of_the_close(server: FakeServer) -> None:
     """Though whoever holds the slot never gives it back."""
     client = Client(transport=FakeSyncTransport(server), max_in_flight=1)
-    assert client._slots.acquire(timeout=1)
+    assert client._slots.request(lambda: None).granted
     errors: list[BaseException] = []
 
     def ask() -> None:

@@ -41,12 +41,6 @@ NEVER = ("pause", "sigwait", "sigwaitinfo", "waitpid", "serve_forever", "run_for
 LIMITS = ("timeout", "timeout_s", "timeout_ms", "timeout_seconds")
 # `FILE: source of the call` -> what limits it.
 LIMITED_ELSEWHERE = {
-    "client/src/id3pm_client/_aio_requests.py: asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)": (
-        "each task waits for a slot, whose holder has a time limit, and then has one of its own"
-    ),
-    "client/src/id3pm_client/_aio_requests.py: asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)": (
-        "one of the tasks is an attempt, which keeps its time limit"
-    ),
     "client/src/id3pm_client/_bench.py: asyncio.gather(*places)": "as long as asked for; each request has a time limit",
     # Loops that serve until they are told to end.
     "id3pm/page/command.py: threading.Event().wait()": "until Ctrl-C or SIGTERM",

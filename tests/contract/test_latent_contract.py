@@ -1,4 +1,4 @@
-"""The client's ID-vector space against the library's: neither imports the other, so a test must compare."""
+"""The client's axes, directions and files of vectors against the library's; the maths behind them is one source."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import id3pm_client.latent as ours
 from id3pm.idspace.directions import Directions
 from id3pm.idspace.files import read_vectors, write_vectors
 from id3pm.idspace.fitting import fit_direction
-from id3pm.idspace.interpolate import lerp, slerp
-from id3pm.idspace.means import mean_vector
 from id3pm.idspace.pca import Pca, fit_pca
 from id3pm_client._vectors import load_vectors, save_vectors
 
@@ -44,17 +42,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "directions.npz"
     )
     return folder
-
-
-@pytest.mark.parametrize(("here", "there"), [(ours.slerp, slerp), (ours.lerp, lerp)])
-def test_interpolations_are_equal(here: object, there: object) -> None:
-    for t in (0.25, AMOUNTS):
-        assert np.array_equal(here(PEOPLE[0], PEOPLE[1], t), there(PEOPLE[0], PEOPLE[1], t))  # type: ignore[operator]
-
-
-def test_means_are_equal() -> None:
-    assert np.array_equal(ours.mean_vector(PEOPLE[:7]), mean_vector(PEOPLE[:7]))
-    assert np.array_equal(ours.mean_vector(list(PEOPLE[:7])), mean_vector(PEOPLE[:7]))
 
 
 def test_principal_axes_are_equal(folder: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from id3pm.errors import InvalidInputError
 from id3pm.idspace.directions import Card, Direction, Directions
 from id3pm.idspace.fitting import fit_direction, r_squared, wilson
-from id3pm.idspace.vectors import Space
+from id3pm.idspace.space import Space
 
 DIM, PEOPLE = 12, 600
 SPACE = Space(id_vector_model="sface", identity_dim=DIM)

@@ -12,13 +12,11 @@ from click.testing import CliRunner
 
 from id3pm.errors import InvalidInputError
 from id3pm.formats import datasets as shards
-from id3pm.idspace import commands
 from id3pm.idspace.commands import latent_group
 from id3pm.idspace.directions import Directions
 from id3pm.idspace.files import labelled, read_labels, read_vectors
-from id3pm.idspace.interpolate import lerp, slerp
-from id3pm.idspace.means import mean_vector
 from id3pm.idspace.pca import Pca
+from id3pm.idspace.vectors import lerp, mean_vector, slerp
 
 DIM, PEOPLE = 8, 120
 RANDOM = np.random.default_rng(0)
@@ -155,7 +153,7 @@ def photographs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         def embed(self, photo: bytes) -> Any:
             return type("Result", (), {"embedding": VECTORS[int(photo)]})
 
-    monkeypatch.setattr(commands, "FaceStage", Stage)
+    monkeypatch.setattr("id3pm.idspace.files.FaceStage", Stage)
     files = [tmp_path / "3.jpg", tmp_path / "4.jpg"]
     for file in files:
         file.write_bytes(file.stem.encode())

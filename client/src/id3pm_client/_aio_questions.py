@@ -1,38 +1,61 @@
-"""What the asyncio client asks a server about itself: readiness, state, what it serves."""
+"""Control requests of the asyncio client: readiness, ping, description."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
-from id3pm_client._aio_requests import AsyncRequests, control
+from id3pm_client._aio_requests import AsyncRequests
 from id3pm_client._answers import control_answer, description
-from id3pm_client._errors import DeadlineExceededError, NotServedError, UnavailableError
-from id3pm_client._request import Tensors
+from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
+from id3pm_client._types import JsonObject, Tensors
 
 
 class AsyncQuestions(AsyncRequests):
     """Readiness, ping and description."""
 
-    async def ping(self, url: str | None = None) -> dict[str, Mapping[str, Any]]:
-        """What each stage's scheduler says about itself; see `Client.ping`."""
+    async def ping(self, url: str | None = None) -> dict[str, JsonObject]:
+        """The state of each stage's scheduler: active and waiting requests, age of its loop in ms.
+
+        Unlike `is_ready`, this reaches the process that does the work.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: A stage gave no answer.
+        """
         self._begin()
         calls = base.ping_calls(self._server_pool.server(url))
         answers = {}
         for (_, call), outcome in zip(calls, await self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, ClientError):
                 raise outcome
             answers[call.model] = control_answer(outcome)
         return answers
 
-    async def describe(self, url: str | None = None) -> Mapping[str, Any]:
-        """What a server serves and may be asked for; see `Client.describe`."""
+    async def describe(self, url: str | None = None) -> JsonObject:
+        """What a server serves and may be asked for.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Returns:
+            `bundle` (name), `id_vector_model`, `identity_dim`, `l2_normalised` (whether ID vectors must have norm 1),
+            `image_sizes` (px of `image_64` and `image`), `defaults` (what each sampling option is where it is left
+            out), `presets` (the same of each preset), `attribute_set` (`None` without attributes) and `attributes`: a
+            list of fields, each with `name`, `group`, `low`, `high`, `unit`, `default`, `free` and `needed`. Without
+            any attribute all of them are free. Where some are given, each of the others stays free if it is `free`,
+            else takes its `default`; of the `needed` fields of a group at least one must be given.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: No answer.
+        """
         self._begin()
         answers: list[Tensors] = []
         for outcome in await self._ask(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, ClientError):
                 raise outcome
             answers.append(outcome)
         return description(*answers)
@@ -42,16 +65,24 @@ class AsyncQuestions(AsyncRequests):
         self._begin()
         for server in self._server_pool.servers:
             try:
-                if await control(server.transport.is_ready(contract.ID3PM, base.CONTROL_TIMEOUT_S)):
+                if await self._is_ready(server, contract.ID3PM):
                     return True
             except (UnavailableError, DeadlineExceededError, NotServedError):
                 continue
         return False
 
     async def server_info(self, url: str | None = None) -> base.ServerInfo:
-        """Name, version and readiness of a server and of its models; see `Client.server_info`."""
+        """Name, version and readiness of a server and of its models.
+
+        Args:
+            url: Which of this client's servers; `None` for the first.
+
+        Raises:
+            InvalidRequestError: No server of this client.
+            ClientError: No answer.
+        """
         self._begin()
-        wire = self._server_pool.server(url).transport
-        name, version = await control(wire.server_metadata(base.CONTROL_TIMEOUT_S))
-        models = {model: await control(wire.is_ready(model, base.CONTROL_TIMEOUT_S)) for model in contract.MODELS}
-        return base.ServerInfo(name, version, await control(wire.is_ready(None, base.CONTROL_TIMEOUT_S)), models)
+        server = self._server_pool.server(url)
+        name, version = await self._server_metadata(server)
+        models = {model: await self._is_ready(server, model) for model in contract.MODELS}
+        return base.ServerInfo(name, version, await self._is_ready(server, None), models)

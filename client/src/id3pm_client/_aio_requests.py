@@ -1,68 +1,40 @@
-"""Sends the requests of the asyncio client: connections, slots, attempts, streams."""
+"""Sends the requests of the asyncio client: slots, attempts, streams."""
 
 from __future__ import annotations
 
-import asyncio
+import collections
 import contextlib
+import functools
+import heapq
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from id3pm_client import _base as base
+from id3pm_client._aio_io import AsyncConnections, repeating
+from id3pm_client._aio_pending import AsyncPendingCalls
 from id3pm_client._bar import Bar
-from id3pm_client._connection import Connection
-from id3pm_client._errors import (
-    CancelledRequestError,
-    ClientError,
-    ClosedClientError,
-    DeadlineExceededError,
-)
-from id3pm_client._grpc import AsyncGrpcTransport
-from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._errors import CancelledRequestError, ClientError
+from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
+from id3pm_client._slots import Slot
 from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
-from id3pm_client._stream import WATCH_TIMEOUT_S, Event, StageRequest, Streaming
-from id3pm_client._transport import GRACE_S, AsyncTransport, Outcome
+from id3pm_client._stream import WATCH_TIMEOUT_S, AsyncEvents, StageRequest, Streaming
+from id3pm_client._transport import AsyncTransport, Outcome
+from id3pm_client._types import Tensors
 
 logger = logging.getLogger("id3pm_client")
-T = TypeVar("T")
 Self = TypeVar("Self", bound="AsyncRequests")
+_ANSWER, _WATCH = 0, 1
+_GIVEN_UP = CancelledRequestError("given up")
+_SLOT_S = 60.0  # a call that waits for a slot looks so often whether it is there, though it is told
 
 
-class AsyncRequests(base.BaseClient[AsyncTransport]):
-    """Keeps the connections, sends requests and waits for them; the calls are `AsyncClient`'s."""
-
-    def _open(self, connection: Connection) -> AsyncTransport:
-        return AsyncGrpcTransport(connection)
-
-    def _prepare(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None  # the first call of a coroutine chooses it
-        self._slots: asyncio.Semaphore
-        self._closing: asyncio.Future[None]
-
-    def _begin(self) -> None:
-        """Before a coroutine does anything. After the end of its event loop, a client goes on in a new one.
-
-        Raises:
-            ClosedClientError: This client has been closed.
-            ClientError: It is used in another event loop.
-        """
-        self._check_open()
-        loop = asyncio.get_running_loop()
-        if loop is self._loop:
-            return
-        if self._loop is not None and not self._loop.is_closed():
-            raise ClientError(
-                "this AsyncClient belongs to another event loop, which has not been closed: "
-                "make one AsyncClient for each event loop, or use Client, which any thread may share"
-            )
-        self._loop = loop
-        self._slots = asyncio.Semaphore(self.max_in_flight)
-        self._closing = loop.create_future()
-        self._in_flight.clear()
-        for server in self._server_pool.servers:
-            server.in_flight = 0
+class AsyncRequests(AsyncConnections):
+    """Sends requests and waits for them; the calls are `AsyncClient`'s."""
 
     async def __aenter__(self: Self) -> Self:
         return self
@@ -75,71 +47,79 @@ class AsyncRequests(base.BaseClient[AsyncTransport]):
     async def close(self) -> None:
         """Closes the connections; the client cannot be used afterwards.
 
-        What is under way in other tasks ends with `ClosedClientError`; see `Client.close`.
+        What is under way in other tasks ends with `ClosedClientError`, and the servers are told to stop their work on
+        it, which takes up to 1 s where one does not answer.
         """
-        if not self._closed:
-            self._begin()
+        await self._close(base.CANCEL_TIMEOUT_S)
+
+    async def _close(self, timeout_s: float) -> None:
+        self._begin_close()
         calls = self._mark_closed()
-        if not self._closing.done():
-            self._closing.set_result(None)
         try:
-            await self._ask(calls, base.CANCEL_TIMEOUT_S)
+            await self._ask(calls, timeout_s)
         finally:
-            await _all((server.transport.close() for server in self._server_pool.servers), base.CANCEL_TIMEOUT_S)
+            await self._close_transports()
 
     async def _run(
         self, requests: Sequence[ClientRequest[AsyncTransport]], on_answer: Callable[[int, Tensors], None]
     ) -> None:
         """Sends all requests, as many at once as there are slots; the first failure gives up the others."""
         self._begin()
-        tasks: list[asyncio.Task[None]] = []
-        tasks += [
-            asyncio.create_task(self._complete(tasks, i, request, on_answer)) for i, request in enumerate(requests)
-        ]
         try:
-            if tasks:
-                # Each task ends by itself: it waits for slots, whose holders have time limits, and has one of its own.
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-                for error in [task.exception() for task in done if not task.cancelled()]:
-                    if error is not None:
-                        raise error
-                if any(task.cancelled() for task in done):  # not by this client, which would have raised above
-                    raise asyncio.CancelledError
+            async with AsyncPendingCalls(self._waiting_calls) as pending:
+                await self._run_all(requests, pending, on_answer)
         except BaseException:
-            await _end(tasks)
             await self._stop_work(requests)
             raise
         finally:
             self._in_flight.difference_update(requests)
 
-    async def _complete(
+    async def _run_all(
         self,
-        tasks: Sequence[asyncio.Task[None]],
-        position: int,
-        request: ClientRequest[AsyncTransport],
+        requests: Sequence[ClientRequest[AsyncTransport]],
+        pending: AsyncPendingCalls,
         on_answer: Callable[[int, Tensors], None],
     ) -> None:
-        """One request of several from its slot to its answer; it keeps the slot while it waits for another attempt."""
-        async with self._slots:
-            delay_s: float | None = 0.0
-            while delay_s is not None:
-                try:
-                    await self._pause(request, delay_s)
-                    outcome = await self._attempt(request)
-                    delay_s = self._judge(request, outcome)
-                except ClientError:
-                    # Now, before one of them gets this slot.
-                    for task in tasks:
-                        if task is not asyncio.current_task():
-                            task.cancel()
-                    raise
-        assert not isinstance(outcome, ClientError)
-        on_answer(position, outcome)
+        """A request keeps its slot until its answer, so one that waits for its next attempt holds back new ones."""
+        slots = self._slots
+        next_slot: Slot | None = None
+        unsent = collections.deque(range(len(requests)))
+        again: list[tuple[float, int]] = []  # a heap: when to send which request once more
+        held: dict[int, Slot] = {}
+        try:
+            while unsent or held:
+                if unsent and next_slot is None:
+                    next_slot = slots.request(pending.wake)
+                while again and again[0][0] <= time.monotonic():
+                    _, position = heapq.heappop(again)
+                    self._send(requests[position], pending, position)
+                if not pending:
+                    self._check_open(requests[again[0][1]] if again else None)
+                if next_slot is not None and next_slot.granted:
+                    position = unsent.popleft()
+                    held[position], next_slot = next_slot, None
+                    self._send(requests[position], pending, position)
+                    continue
+                arrived = await pending.next(again[0][0] if again else time.monotonic() + _SLOT_S)
+                if arrived is None:
+                    continue
+                position, outcome = arrived
+                delay_s = self._judge(requests[position], outcome)
+                if delay_s is not None:
+                    heapq.heappush(again, (time.monotonic() + delay_s, position))
+                    continue
+                assert not isinstance(outcome, ClientError)
+                slots.give_back(held.pop(position))
+                on_answer(position, outcome)
+        finally:
+            for slot in (*held.values(), next_slot):
+                if slot is not None:
+                    slots.give_back(slot)
 
     @contextlib.asynccontextmanager
     async def _followed(
         self, requests: Sequence[ClientRequest[AsyncTransport]], bar: Bar | None
-    ) -> AsyncGenerator[None, None]:
+    ) -> AsyncIterator[None]:
         """Shows meanwhile how far the requests are, and what they wait for."""
         if bar is None:
             yield
@@ -147,18 +127,16 @@ class AsyncRequests(base.BaseClient[AsyncTransport]):
         steps = Steps(requests, self.urls, bar)
 
         async def follow() -> None:
-            while not self._closed:
-                await asyncio.sleep(EVERY_S)
-                outcomes = await self._ask(steps.questions(), ASK_TIMEOUT_S)
-                steps.read(outcomes, self._waiting, self._budget.answered)
+            outcomes = [] if self._closed else await self._ask(steps.questions(), ASK_TIMEOUT_S)
+            steps.read(outcomes, self._waiting, self._budget.answered)
 
-        task = asyncio.create_task(follow())
-        try:
-            yield
-        finally:
-            await _end([task])
+        async with repeating(follow, EVERY_S, ASK_TIMEOUT_S):
+            try:
+                yield
+            finally:
+                steps.end()
 
-    async def _run_stage(self, streaming: Streaming[AsyncTransport]) -> AsyncGenerator[Event, None]:
+    async def _run_stage(self, streaming: Streaming[AsyncTransport]) -> AsyncEvents:
         """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
         self._begin()
         try:
@@ -179,127 +157,69 @@ class AsyncRequests(base.BaseClient[AsyncTransport]):
 
     async def _stage_request(
         self, current: StageRequest[AsyncTransport], prefer: Server[AsyncTransport] | None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncEvents:
         """One stage: its events; its answer is in `current` afterwards."""
         delay_s: float | None = 0.0
         while delay_s is not None:
-            await self._pause(current.request, delay_s)
-            attempt = asyncio.create_task(self._attempt(current.request, prefer))
-            watch: asyncio.Task[Outcome] | None = None
-            wait_s: float | None = 0.0
-            current.begin()
-            try:
-                await asyncio.sleep(0)  # lets the attempt begin: it chooses the server
+            async with AsyncPendingCalls(self._waiting_calls) as pending:
+                await self._pause(current.request, delay_s, pending)
+                server = self._send(current.request, pending, _ANSWER, prefer)
+                current.begin()
                 while current.waiting:
                     yield current.waiting.pop(0)
-                while not attempt.done():
-                    if wait_s is not None:
-                        watch = asyncio.create_task(self._watch(current, wait_s))
-                    running = [attempt] if watch is None else [attempt, watch]
-                    # The attempt ends by itself: it keeps its time limit.
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    if attempt.done() or watch is None:
-                        break
-                    progress, wait_s = current.read(watch.result())
-                    watch = None
+                outcome: Outcome | None = None
+                watch_at = time.monotonic()  # when to ask; infinite while a question is on its way, or none is left
+                while outcome is None:
+                    if watch_at <= time.monotonic() and not self._closed:
+                        pending.send(server.transport, current.question(), WATCH_TIMEOUT_S, _WATCH)
+                        watch_at = math.inf
+                    arrived = await pending.next(math.inf if self._closed else watch_at)
+                    if arrived is None:
+                        continue
+                    if arrived[0] == _ANSWER:
+                        outcome = arrived[1]
+                        continue
+                    progress, wait_s = current.read(arrived[1])
                     if progress is not None:
                         yield progress
-            finally:
-                await _end([task for task in (attempt, watch) if task is not None and not task.done()])
-            outcome = attempt.result()
+                    watch_at = math.inf if wait_s is None else time.monotonic() + wait_s
             delay_s = self._judge(current.request, outcome)
             if not isinstance(outcome, ClientError):
                 current.tensors = outcome
 
-    async def _attempt(
-        self, request: ClientRequest[AsyncTransport], prefer: Server[AsyncTransport] | None = None
-    ) -> Tensors | ClientError:
-        """Sends the next attempt of a request and waits for its outcome."""
+    def _send(
+        self,
+        request: ClientRequest[AsyncTransport],
+        pending: AsyncPendingCalls,
+        key: int,
+        prefer: Server[AsyncTransport] | None = None,
+    ) -> Server[AsyncTransport]:
+        """Sends the next attempt of a request; returns where it goes."""
         server, timeout_s = self._start_attempt(request, prefer)
-        error: ClientError | None = CancelledRequestError("given up")
-        try:
-            outcome = await self._infer(server, request.call, timeout_s)
-            error = outcome if isinstance(outcome, ClientError) else None
-        finally:
-            self._give_back(request, error)
-        return outcome
+        lost = functools.partial(self._give_back, request, _GIVEN_UP)
+        pending.send(server.transport, request.call, timeout_s, key, lost)
+        return server
 
-    async def _watch(self, current: StageRequest[AsyncTransport], wait_s: float) -> Outcome:
-        """Asks for progress, after a pause."""
-        await asyncio.sleep(wait_s)
-        assert current.request.server is not None
-        return await self._infer(current.request.server, current.question(), WATCH_TIMEOUT_S)
-
-    async def _pause(self, request: ClientRequest[AsyncTransport], delay_s: float) -> None:
+    async def _pause(self, request: ClientRequest[AsyncTransport], delay_s: float, pending: AsyncPendingCalls) -> None:
         """Waits for the next attempt of a request; closing the client ends it."""
-        await asyncio.wait([self._closing], timeout=delay_s)
+        until = time.monotonic() + delay_s
+        while time.monotonic() < until and not self._closed:
+            await pending.next(until)
         self._check_open(request)
-
-    async def _infer(self, server: Server[AsyncTransport], call: Call, timeout_s: float) -> Outcome:
-        try:
-            self._check_open()
-            return await _only(server.transport.infer(call, timeout_s), timeout_s)
-        except ClientError as error:
-            return error
 
     async def _stop_work(self, requests: Sequence[ClientRequest[AsyncTransport]]) -> None:
         calls = [] if self._closed else base.cancel_calls(requests)
         for (server, call), outcome in zip(calls, await self._ask(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
-    async def _ask(
-        self, calls: Sequence[tuple[Server[AsyncTransport], Call]], timeout_s: float
-    ) -> list[Tensors | BaseException]:
+    async def _ask(self, calls: Sequence[tuple[Server[AsyncTransport], Call]], timeout_s: float) -> list[Outcome]:
         """Sends control calls at once, past the slots, and collects the answers in order."""
-        return await _all((server.transport.infer(call, timeout_s) for server, call in calls), timeout_s)
-
-
-async def _all(calls: Iterable[Coroutine[Any, Any, T]], timeout_s: float) -> list[T | BaseException]:
-    """Awaits calls to the wire at once; one that does not keep its time limit counts as `DeadlineExceededError`.
-
-    A transport that is closed cancels its calls, as if the task that waits were cancelled. Here each has a task of its
-    own: what cancels one of them is the transport, and what is raised here comes from the caller.
-
-    Raises:
-        asyncio.CancelledError: The task that waits was cancelled, and the calls with it.
-    """
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    late: set[asyncio.Task[T]] = set()
-    try:
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout_s + GRACE_S)
-    finally:
-        await _end([task for task in tasks if not task.done()])
-    return [DeadlineExceededError(base.NO_OUTCOME) if task in late else _outcome(task) for task in tasks]
-
-
-def _outcome(task: asyncio.Task[T]) -> T | BaseException:
-    if task.cancelled():
-        return ClosedClientError(base.CLOSED_UNDER)
-    error = task.exception()
-    return task.result() if error is None else error
-
-
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancels tasks and lets them clean up."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        # A request tells its server first that it is over.
-        done, _ = await asyncio.wait(tasks, timeout=base.CANCEL_TIMEOUT_S + GRACE_S)
-        for task in done:
-            if not task.cancelled():
-                task.exception()  # asked for here, so that asyncio does not report it as never retrieved
-
-
-async def _only(call: Coroutine[Any, Any, T], timeout_s: float) -> T:
-    """Awaits one call to the wire; see `_all`."""
-    (outcome,) = await _all([call], timeout_s)
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
-
-
-async def control(call: Coroutine[Any, Any, T]) -> T:
-    """Awaits one question to the wire; see `_all`."""
-    return await _only(call, base.CONTROL_TIMEOUT_S)
+        outcomes: dict[int, Outcome] = {}
+        async with AsyncPendingCalls() as pending:
+            for key, (server, call) in enumerate(calls):
+                pending.send(server.transport, call, timeout_s, key)
+            while pending:
+                arrived = await pending.next()
+                if arrived is not None:
+                    outcomes[arrived[0]] = arrived[1]
+        return [outcomes[key] for key in range(len(calls))]

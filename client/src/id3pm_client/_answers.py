@@ -6,16 +6,14 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from id3pm_client import _contract as contract
 from id3pm_client._errors import InternalServerError
 from id3pm_client._images import Embedding
-from id3pm_client._request import Tensors
+from id3pm_client._types import Array, JsonObject, Tensors
 
 
 def parse_embedding(tensors: Tensors) -> Embedding:
@@ -50,7 +48,7 @@ def picture(tensors: Tensors, name: str) -> Image.Image:
     return Image.fromarray(pixels.copy())
 
 
-def json_object(tensors: Tensors, name: str) -> dict[str, Any]:
+def json_object(tensors: Tensors, name: str) -> JsonObject:
     """An output that is the text of one JSON object."""
     texts = _tensor(tensors, name, np.object_).reshape(-1)
     try:
@@ -62,12 +60,12 @@ def json_object(tensors: Tensors, name: str) -> dict[str, Any]:
     return value
 
 
-def control_answer(tensors: Tensors) -> Mapping[str, Any]:
+def control_answer(tensors: Tensors) -> JsonObject:
     """The JSON object in the answer to a control call."""
     return json_object(tensors, contract.STATUS)
 
 
-def description(base: Tensors, sr: Tensors) -> Mapping[str, Any]:
+def description(base: Tensors, sr: Tensors) -> JsonObject:
     """What both stages say about themselves, as one: options of super-resolution have the prefix `sr_`."""
     stages = {"": control_answer(base), "sr_": control_answer(sr)}
     merged = {name: value for name, value in stages[""].items() if name not in ("image_size", "defaults", "presets")}
@@ -88,7 +86,7 @@ def description(base: Tensors, sr: Tensors) -> Mapping[str, Any]:
         raise InternalServerError(f"the server's description lacks what it should tell: {error!r}") from None
 
 
-def _options(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _options(stages: Mapping[str, JsonObject]) -> dict[str, object]:
     """The options of both stages, given by prefix, by the names under which they are sent."""
     return {
         prefix + name: value
@@ -107,11 +105,11 @@ def preview(png: object) -> Image.Image:
         raise InternalServerError(f"the server's preview is no picture: {error}") from None
 
 
-def _tensor(tensors: Tensors, name: str, dtype: type[Any]) -> npt.NDArray[Any]:
+def _tensor(tensors: Tensors, name: str, dtype: type[np.generic]) -> Array:
     """One output without its batch dimension of 1."""
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != dtype or tensor.ndim == 0 or tensor.shape[0] != 1:
         found = "nothing" if tensor is None else f"{tensor.dtype} {tensor.shape}"
         raise InternalServerError(f"the server answered {found} as {name}: expected one row of {dtype.__name__}")
-    row: npt.NDArray[Any] = tensor[0]
+    row: Array = tensor[0]
     return row

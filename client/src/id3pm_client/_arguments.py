@@ -11,7 +11,7 @@ import numbers
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from id3pm_client._errors import InvalidRequestError, shown
 from id3pm_client._photos import Photo, photo_file
 from id3pm_client._seeds import integer
 from id3pm_client._tensors import plain
+from id3pm_client._types import Array
 
 Float32 = npt.NDArray[np.float32]
 LONGEST_TIMEOUT_S = 86_400.0
@@ -82,7 +83,7 @@ def as_vectors(name: str, value: object) -> Float32:
     return vectors
 
 
-def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
+def option_tensor(name: str, value: object) -> Array:
     """A scalar option as its `[1, 1]` tensor.
 
     Raises:
@@ -108,7 +109,7 @@ def option_tensor(name: str, value: object) -> npt.NDArray[Any]:
     return np.array([[number]], dtype=DTYPES[datatype])
 
 
-def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, Array], dict[str, Array]]:
     """The options that all images share, as tensors `[1, 1]`, and those that each may have its own of, `[1 or N, ...]`.
 
     Raises:
@@ -132,7 +133,7 @@ def did_you_mean(name: str) -> str:
     return "" if meant is None else f": did you mean {meant}?"
 
 
-def _attribute_rows(attributes: object) -> dict[str, npt.NDArray[Any]]:
+def _attribute_rows(attributes: object) -> dict[str, Array]:
     """Attributes by the name of their tensor: vectors as numbers, names with values as JSON."""
     several = isinstance(attributes, Sequence) and len(attributes) > 0 and isinstance(attributes[0], Mapping)
     if not several and not isinstance(attributes, Mapping):
@@ -155,7 +156,7 @@ def _attribute_text(values: object) -> bytes:
         raise InvalidRequestError(f"attributes={str(values)[:80]}: {error}") from None
 
 
-def photo_tensors(photo: Photo, face: str) -> dict[str, npt.NDArray[Any]]:
+def photo_tensors(photo: Photo, face: str) -> dict[str, Array]:
     """The inputs of the models that take a photograph.
 
     Raises:

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._server_pool import Server, ServerPool
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
+from id3pm_client._types import Array
 from id3pm_client._vectors import model_of
 
 logger = logging.getLogger("id3pm_client")
@@ -63,6 +64,14 @@ class ServerInfo:
     version: str
     ready: bool
     models: Mapping[str, bool]
+
+
+class Wakeable(Protocol):
+    """A call that waits, and looks around when it is woken."""
+
+    def wake(self) -> None:
+        """Ends its wait."""
+        ...
 
 
 class BaseClient(abc.ABC, Generic[TransportT]):
@@ -126,6 +135,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         self._waiting: ClientError | None = None  # what the latest attempt failed with, until an answer comes
         self._warned = False  # whether the log says that a server has been waited for
         self._in_flight: set[ClientRequest[TransportT]] = set()  # of all calls of this client that have not ended
+        self._waiting_calls: set[Wakeable] = set()  # are woken by the close
         self._prepare()
 
     @property
@@ -140,6 +150,14 @@ class BaseClient(abc.ABC, Generic[TransportT]):
     @abc.abstractmethod
     def _prepare(self) -> None:
         """Sets up what only this kind of client needs."""
+
+    def _begin(self) -> None:
+        """Before a call does anything.
+
+        Raises:
+            ClosedClientError: This client has been closed.
+        """
+        self._check_open()
 
     def _check_open(self, request: ClientRequest[TransportT] | None = None) -> None:
         """Before anything is sent.
@@ -158,6 +176,8 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         """From here on nothing is sent but what this returns: what stops the servers' work on all that is under way."""
         first = not self._closed
         self._closed = True
+        for waiting in self._waiting_calls.copy():
+            waiting.wake()
         return cancel_calls(tuple(self._in_flight.copy())) if first else []
 
     def _start_attempt(
@@ -255,12 +275,12 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         ]
 
     def _give_back(self, request: ClientRequest[TransportT], error: ClientError | None) -> None:
-        """An attempt has ended, or was given up."""
+        """An attempt has ended, or was given up: its server has one less."""
         assert request.server is not None
         self._server_pool.give_back(request.server, error, time.monotonic())
 
     def _judge(self, request: ClientRequest[TransportT], outcome: Outcome) -> float | None:
-        """What follows from the outcome of an attempt.
+        """The end of an attempt: what follows from its outcome.
 
         Returns:
             `None` where the answer came, else seconds until the next attempt.
@@ -269,6 +289,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             ClientError: There is no next attempt.
         """
         assert request.server is not None
+        self._give_back(request, outcome if isinstance(outcome, ClientError) else None)
         now = time.monotonic()
         if not isinstance(outcome, ClientError):
             self._waiting = None
@@ -314,7 +335,7 @@ def cancel_calls(requests: Sequence[ClientRequest[TransportT]]) -> list[tuple[Se
     ]
 
 
-def _single(seed: int, options: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
+def _single(seed: int, options: Mapping[str, object]) -> dict[str, Array]:
     """Seed and options of a request for one image."""
     tensors, attributes = option_tensors(options)
     for name, rows in attributes.items():

@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from id3pm_client._aio import AsyncClient
 from id3pm_client._bar import Bar
@@ -24,6 +23,7 @@ from id3pm_client._errors import (
     NotServedError,
 )
 from id3pm_client._transport import GRACE_S
+from id3pm_client._types import Array
 
 # After an error a place in the loop pauses: a server that is down is not asked thousands of times a second.
 _PAUSE_S = 0.2
@@ -67,7 +67,7 @@ class Result:
 
 async def bench(
     client: AsyncClient,
-    vectors: npt.NDArray[Any],
+    vectors: Array,
     *,
     concurrency: int,
     images: int | None,

@@ -36,10 +36,11 @@ from id3pm_client._errors import (
     ReplayError,
     UnavailableError,
 )
-from id3pm_client._images import GeneratedImage, png_of
+from id3pm_client._images import Embedding, GeneratedImage, png_of
 from id3pm_client._seeds import random_seed
 from id3pm_client._stream import Event, Image64, Progress
 from id3pm_client._sync import Client
+from id3pm_client._types import Array
 from id3pm_client._vectors import load_vectors, save_vectors
 from id3pm_client.latent import slerp
 
@@ -73,7 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def generate(args: argparse.Namespace) -> None:
     """Writes one PNG per image to a folder, each as soon as it arrives."""
-    vectors, known = (None, {}) if args.photo is not None else _read_vectors(args)
+    vectors: Array | None = None
+    known: dict[str, Any] = {}
+    if args.photo is None:
+        vectors, known = _read_vectors(args)
     count = 1 if vectors is None or vectors.ndim == 1 else len(vectors)
     seeds = _generate_seeds(args.seed, count)
     paths = [args.out / f"{position:03d}_seed-{seed}.png" for position, seed in enumerate(seeds)]
@@ -187,7 +191,7 @@ def replay(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() != ".png":  # now, not after the work
         raise InvalidRequestError(f"--out {args.out}: must end in .png, which carries the receipt")
     check_free([args.out], args.overwrite)
-    vector = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
+    vector: Array | Embedding | None = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
     with Client(**_settings(args)) as client:
         if vector is None:
             vector = face_of(client, args.photo, args.face)
@@ -209,7 +213,7 @@ def bench(args: argparse.Namespace) -> int:
             if args.photo is not None:
                 found = await client.embed(args.photo, face=args.face)
                 tell_of_others(args.photo, found)
-                vectors = found.vector
+                vectors: Array = found.vector
             else:
                 vectors, known = _read_vectors(args)
             return await run_bench(
@@ -275,7 +279,7 @@ def _read_token(path: Path) -> str:
         raise InvalidRequestError(f"{path}: not a token, which is printable ASCII text") from None
 
 
-def _read_vectors(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+def _read_vectors(args: argparse.Namespace) -> tuple[Array, dict[str, Any]]:
     """The vectors of `--embedding`, and as an option the FR model that the file names, if it does.
 
     Raises:
@@ -290,7 +294,7 @@ def _read_vectors(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return vectors, {"id_vector_model": model}
 
 
-def _only(vectors: Any) -> Any:
+def _only(vectors: Array) -> Array:
     """The only vector of a file, `[D]` or `[1, D]`."""
     return vectors[0] if vectors.ndim == 2 and len(vectors) == 1 else vectors
 

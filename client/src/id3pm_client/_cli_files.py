@@ -1,4 +1,4 @@
-"""Files and folders that commands write: none is replaced unless the caller says so."""
+"""Files and folders that commands write; existing ones are replaced only if the caller allows it."""
 
 from __future__ import annotations
 

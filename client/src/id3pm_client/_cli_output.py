@@ -1,4 +1,4 @@
-"""What commands say: results on stdout, everything else on stderr, and progress as `_bar` draws it."""
+"""Output of the commands: results on stdout, messages and progress (`_bar`) on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def face_of(client: Client, photo: str, face: str) -> Embedding:
-    """The face in a photograph; says so if there are others."""
+    """The face in a photograph; tells if there are others."""
     found = waiting(client, f"analysing {photo}", lambda: client.embed(photo, face=face))
     tell_of_others(photo, found)
     return found

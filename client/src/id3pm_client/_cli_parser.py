@@ -20,10 +20,12 @@ EPILOG = (
     "exit codes: 0 done, 1 other failure, 2 bad input, 3 server unavailable, 4 time limit passed, "
     "5 replay is not the same image, 130 interrupted"
 )
-_PARSERS: Mapping[str, type[Any]] = MappingProxyType({"BYTES": str, "INT32": int, "FP32": float})
+_PARSERS: Mapping[str, type[str] | type[int] | type[float]] = MappingProxyType(
+    {"BYTES": str, "INT32": int, "FP32": float}
+)
 
 
-def make_parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.ArgumentParser:
+def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) -> argparse.ArgumentParser:
     """The parser; `args.command` of what it parses is one of `commands`, by name."""
     parser = _Parser("id3pm-client", description="Client of an ID3PM server.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=__version__)

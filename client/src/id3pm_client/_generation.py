@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from id3pm_client._answers import json_object, picture
 from id3pm_client._bar import Bar
 from id3pm_client._images import Embedding, GeneratedImage
-from id3pm_client._request import ClientRequest, Tensors
+from id3pm_client._request import ClientRequest
+from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
 OnImage: TypeAlias = Callable[[int, GeneratedImage], None]
@@ -31,7 +32,7 @@ class Generation(Generic[TransportT]):
     seeds: Sequence[int]
     single: bool
 
-    def arrivals(self, on_image: OnImage | None, progress: bool | Bar) -> Arrivals:
+    def arrivals(self, on_image: OnImage | None, progress: bool | Bar) -> Arrivals[TransportT]:
         """Collects the answers; a context manager around their arrival.
 
         Args:
@@ -54,16 +55,16 @@ class Generation(Generic[TransportT]):
         )
 
 
-class Arrivals:
+class Arrivals(Generic[TransportT]):
     """The images of one call of `generate` as they arrive."""
 
-    def __init__(self, generation: Generation[Any], on_image: OnImage | None, bar: Bar | None) -> None:
+    def __init__(self, generation: Generation[TransportT], on_image: OnImage | None, bar: Bar | None) -> None:
         self._generation = generation
         self._on_image = on_image
         self.bar = bar
         self._images: dict[int, GeneratedImage] = {}
 
-    def __enter__(self) -> Arrivals:
+    def __enter__(self) -> Arrivals[TransportT]:
         if self.bar is not None:
             self.bar.update(0, len(self._generation.requests), "images")
         return self

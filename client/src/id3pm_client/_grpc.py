@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tritonclient.grpc
 import tritonclient.grpc.aio
@@ -24,8 +24,9 @@ from id3pm_client._errors import (
     error_from_status,
 )
 from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
-from id3pm_client._request import Call, Tensors
+from id3pm_client._request import Call
 from id3pm_client._transport import Outcome
+from id3pm_client._types import Array, Tensors
 
 _CHANNEL_ARGS = [
     # A photograph may be large; its limit is the server's business.
@@ -35,13 +36,34 @@ _CHANNEL_ARGS = [
     # sooner.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # A cut that nobody announces: after 20 s without a byte the server is asked for a sign of life, and after 10 more
+    # A silent loss of the connection: after 20 s without a byte the server is sent a keepalive ping, and after 10 more
     # the call fails and is sent again. A server that Triton alone guards must allow the question: deploy/README.md.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
 ]
+
+
+class _Result(Protocol):
+    """An answer of `tritonclient`."""
+
+    def as_numpy(self, name: str) -> Array | None: ...
+
+
+class _Metadata(Protocol):
+    name: str
+    version: str
+
+
+class _AsyncClient(Protocol):
+    """A client of `tritonclient.grpc.aio`, as far as it is used here."""
+
+    async def infer(self, *, headers: Mapping[str, str], **request: Any) -> _Result: ...
+    async def get_server_metadata(self, *, headers: Mapping[str, str], client_timeout: float) -> _Metadata: ...
+    async def is_server_ready(self, *, headers: Mapping[str, str], client_timeout: float) -> bool: ...
+    async def is_model_ready(self, model: str, /, *, headers: Mapping[str, str], client_timeout: float) -> bool: ...
+    async def close(self) -> None: ...
 
 
 class GrpcTransport:
@@ -57,7 +79,7 @@ class GrpcTransport:
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
         """Sends `call`; see `_transport.SyncTransport.submit`."""
 
-        def done(result: Any, error: InferenceServerException | None) -> None:
+        def done(result: _Result, error: InferenceServerException | None) -> None:
             on_done(_outcome(call, result) if error is None else self._typed(error))
 
         request = _request(call, timeout_s)
@@ -110,12 +132,12 @@ class AsyncGrpcTransport:
         """Remembers the connection: a channel of `grpc.aio` belongs to the event loop in which it is made."""
         self._connection = connection
         self._headers = dict(connection.headers)
-        self._made: Any = None
+        self._made: _AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
-    def _client(self) -> Any:
+    def _client(self) -> _AsyncClient:
         if self._closed:
             raise ClosedClientError("this connection has been closed")
         loop = asyncio.get_running_loop()
@@ -188,16 +210,16 @@ def _request(call: Call, timeout_s: float) -> dict[str, Any]:
         "inputs": inputs,
         "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in call.outputs],
         "request_id": call.request_id,
-        # The model sees `timeout` and can drop work that nobody waits for; the call itself ends at `client_timeout`.
+        # The model sees `timeout` and can drop a request that is late; the call itself ends at `client_timeout`.
         "timeout": max(int(timeout_s * 1e6), 1),  # in microseconds; 0 would be no limit
         "client_timeout": timeout_s,
     }
 
 
-def _outcome(call: Call, result: Any) -> Outcome:
-    """The tensors of an answer. Never raises: whoever waits for the outcome must get one."""
+def _outcome(call: Call, result: _Result) -> Outcome:
+    """The tensors of an answer. Never raises: every call needs an outcome."""
     try:
-        arrays: Tensors = {name: result.as_numpy(name) for name in call.outputs}
+        arrays = {name: result.as_numpy(name) for name in call.outputs}
     except Exception as error:  # tritonclient has no class for it
         return InternalServerError(f"the server's answer cannot be read: {type(error).__name__}: {error}")
     return {name: array for name, array in arrays.items() if array is not None}

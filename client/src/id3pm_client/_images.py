@@ -6,9 +6,8 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from PIL import Image, PngImagePlugin
 from id3pm_client._contract import DETECTION_LENGTH, GENERATED_XMP, PNG_RECEIPT_KEY, PNG_XMP_KEY
 from id3pm_client._errors import InvalidRequestError
 from id3pm_client._pictures import picture_file
+from id3pm_client._types import Array, JsonObject
 
 Photo: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """A photograph: path of a JPEG, PNG or WebP file, its bytes, a PIL image, or uint8 `[H, W, 3]` RGB."""
@@ -38,7 +38,7 @@ class GeneratedImage:
     image: Image.Image
     image_64: Image.Image | None
     seed: int
-    receipt: Mapping[str, Any]
+    receipt: JsonObject
     request_id: str
     seconds: float
 
@@ -63,7 +63,7 @@ class GeneratedImage:
         Path(path).write_bytes(self.png())
 
 
-def png_of(image: Image.Image, receipt: Mapping[str, Any] | None = None) -> bytes:
+def png_of(image: Image.Image, receipt: JsonObject | None = None) -> bytes:
     """A generated image, or what will become one, as a PNG file whose metadata say that a model made it.
 
     Args:
@@ -113,7 +113,7 @@ class Embedding:
             f"({x}, {y}), score {self.score:.2f}, faces={self.faces})"
         )
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
         """The vector, for `np.asarray(embedding)` and `np.stack(embeddings)`."""
         array = self.vector if dtype is None else self.vector.astype(dtype, copy=False)
         return array.copy() if copy else array

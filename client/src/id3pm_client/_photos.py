@@ -57,7 +57,7 @@ def _read_path(path: str) -> bytes:
         raise InvalidRequestError(f"photo={ascii(path[:64])}: no file can have this name") from None
 
 
-def _read_buffer(value: Any) -> Any:
+def _read_buffer(value: Any) -> object:
     """The bytes in a buffer or an opened file; other objects as they are."""
     try:
         return memoryview(value).tobytes()

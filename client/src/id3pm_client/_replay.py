@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from id3pm_client import _contract as contract
@@ -22,10 +23,11 @@ from id3pm_client._answers import json_object
 from id3pm_client._arguments import as_vectors, option_tensors
 from id3pm_client._errors import InvalidRequestError, ReplayError
 from id3pm_client._images import GeneratedImage
-from id3pm_client._request import Call, Tensors
+from id3pm_client._request import Call
 from id3pm_client._seeds import as_seeds
+from id3pm_client._types import JsonObject, Tensors
 
-ReceiptSource: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | GeneratedImage
+ReceiptSource: TypeAlias = JsonObject | str | os.PathLike[str] | GeneratedImage
 """A receipt: as a dict, as JSON text, as the path of a PNG that carries it or of its JSON, or a generated image."""
 
 SCHEMA = 1
@@ -59,7 +61,7 @@ class Replay:
                     self.options[prefix + name] = value
         (self.seed,), _ = as_seeds([self.receipt.get("seed")])
 
-    def check_vector(self, embedding: object) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def check_vector(self, embedding: object) -> npt.NDArray[np.float32]:
         """The ID vector, if it is that of the receipt.
 
         Raises:
@@ -75,11 +77,11 @@ class Replay:
         _compare({_HASH: self.receipt.get(_HASH)}, {_HASH: found}, "this is not the ID vector of the receipt")
         return vector
 
-    def probe(self, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[Call]:
+    def probe(self, vector: npt.NDArray[np.float32]) -> list[Call]:
         """One step of each stage, whose receipt has all that the server would write into the image's."""
         tensors, attributes = option_tensors({**self.options, "steps": 1, "sr_steps": 1})
         seed = np.array([[self.seed]], dtype=np.int64)
-        inputs: dict[str, Any] = {"embedding": vector[None], **tensors, "seed": seed, **attributes}
+        inputs: Tensors = {"embedding": vector[None], **tensors, "seed": seed, **attributes}
         return [Call(contract.ID3PM, inputs, ("image", "receipt"))]
 
     def check_probe(self, answer: Tensors) -> None:
@@ -113,7 +115,7 @@ class Replay:
         return made
 
 
-def _read(source: ReceiptSource) -> tuple[Mapping[str, Any], Image.Image | None]:
+def _read(source: ReceiptSource) -> tuple[JsonObject, Image.Image | None]:
     """A receipt, and the picture where it came with one."""
     if isinstance(source, GeneratedImage):
         return source.receipt, source.image
@@ -141,7 +143,7 @@ def _read(source: ReceiptSource) -> tuple[Mapping[str, Any], Image.Image | None]
     return _parse(text, os.fspath(source)), image
 
 
-def _parse(text: str | bytes, name: str) -> Mapping[str, Any]:
+def _parse(text: str | bytes, name: str) -> JsonObject:
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -149,21 +151,21 @@ def _parse(text: str | bytes, name: str) -> Mapping[str, Any]:
     return _object(value, name)
 
 
-def _object(value: object, name: str) -> Mapping[str, Any]:
+def _object(value: object, name: str) -> JsonObject:
     if not isinstance(value, Mapping):
         raise InvalidRequestError(f"{name}: must be a JSON object, not {type(value).__name__}")
     return value
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(value: JsonObject, prefix: str = "") -> dict[str, object]:
     """Nested objects as one, with dotted names."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, item in value.items():
         flat.update(_flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item})
     return flat
 
 
-def _compare(expected: Mapping[str, Any], found: Mapping[str, Any], what: str) -> None:
+def _compare(expected: Mapping[str, object], found: Mapping[str, object], what: str) -> None:
     names = [*expected, *(name for name in found if name not in expected)]
     differences = {
         name: (expected.get(name), found.get(name)) for name in names if expected.get(name) != found.get(name)

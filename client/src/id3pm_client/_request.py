@@ -7,10 +7,7 @@ import math
 import random
 import threading
 import uuid
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
-
-import numpy.typing as npt
+from typing import Generic, TypeVar
 
 from id3pm_client._errors import (
     LATE,
@@ -24,10 +21,10 @@ from id3pm_client._errors import (
     WrongEndpointError,
 )
 from id3pm_client._server_pool import MOST_DOUBLINGS, Server
+from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
 ErrorT = TypeVar("ErrorT", bound=ClientError)
-Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -209,7 +206,7 @@ class ClientRequest(Generic[TransportT]):
         """
         if not isinstance(error, (DeadlineExceededError, ConnectionFailedError)) and self.server in self.open_at:
             self.open_at.remove(self.server)  # the server itself said that it is over
-        # A server cancels what it thinks nobody waits for: an attempt whose connection broke, and all who joined it.
+        # A server cancels an attempt whose connection broke, and with it all attempts that joined it.
         again = isinstance(error, UnavailableError) or (isinstance(error, CancelledRequestError) and self._was_cut)
         self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):

@@ -6,7 +6,7 @@ import numbers
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, cast
+from typing import SupportsIndex, cast
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def integer(name: str, value: object) -> int:
     return int(cast(SupportsIndex, value))
 
 
-def _seed(name: str, value: Any) -> int:
+def _seed(name: str, value: object) -> int:
     seed = integer(name, value)
     if not 0 <= seed <= MAX_SEED:
         raise InvalidRequestError(f"{name}={shown(seed)}: must be between 0 and 2**63 - 1")

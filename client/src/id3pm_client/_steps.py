@@ -10,8 +10,9 @@ from id3pm_client._answers import control_answer
 from id3pm_client._arguments import text_tensor
 from id3pm_client._bar import Bar
 from id3pm_client._errors import ClientError, ConnectionFailedError
-from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
+from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
 EVERY_S: Final = 0.25
@@ -33,6 +34,11 @@ class Steps(Generic[TransportT]):
         self._urls = urls
         self._bar = bar
         self._position = 0
+        self._ended = False
+
+    def end(self) -> None:
+        """Nothing more is to be shown."""
+        self._ended = True
 
     def questions(self) -> list[tuple[Server[TransportT], Call]]:
         """How many steps the stages have made for that request; empty where none is on its way."""
@@ -54,7 +60,7 @@ class Steps(Generic[TransportT]):
             waiting: What the latest attempt of a request failed with, if another one follows.
             answered: Whether any server has ever answered this client.
         """
-        if self._requests and not self._requests[self._position].open_at:
+        if self._ended or (self._requests and not self._requests[self._position].open_at):
             return  # meanwhile the request was answered
         for stage, outcome in zip(contract.STAGES, outcomes, strict=False):
             if isinstance(outcome, BaseException):

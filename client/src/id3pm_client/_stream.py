@@ -7,8 +7,8 @@ the bits and the receipt are the ensemble's. Control `watch`, a long poll, tells
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, Generator
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,8 @@ from id3pm_client._errors import (
     UnavailableError,
 )
 from id3pm_client._images import Embedding, GeneratedImage
-from id3pm_client._request import Call, ClientRequest, Tensors
+from id3pm_client._request import Call, ClientRequest
+from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
 # A watch is answered within 5 s, whatever happens.
@@ -65,6 +66,8 @@ class Image64:
 
 
 Event: TypeAlias = Progress | Image64 | GeneratedImage
+Events: TypeAlias = Generator[Event, None, None]
+AsyncEvents: TypeAlias = AsyncGenerator[Event, None]
 
 
 class StageRequest(Generic[TransportT]):
@@ -172,7 +175,7 @@ class Streaming(Generic[TransportT]):
 
     def second(self, tensors: Tensors) -> StageRequest[TransportT]:
         """From the 64 px stage's answer to the 256 px image."""
-        options: Mapping[str, Any] = {
+        options: Tensors = {
             name: tensor
             for name, tensor in self._request.call.inputs.items()
             if name in contract.MODELS[contract.SUPER_RESOLUTION].inputs

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
 from id3pm_client._errors import ClientError
-from id3pm_client._request import Call, Tensors
+from id3pm_client._request import Call
+from id3pm_client._types import Tensors
 
 Outcome: TypeAlias = Tensors | ClientError
 GRACE_S: Final = 1.0

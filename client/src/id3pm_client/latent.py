@@ -14,7 +14,7 @@ Every function takes any vectors that are not zero, scales them to L2 norm 1 fir
 broadcast: the leading axes of vectors [..., D] go with the axes of amounts, so one vector and T amounts give [T, D].
 An `Embedding` knows its FR model, and is refused where another one's is needed; of plain arrays only the length is
 checked, which several models share.
-The numbers equal those of `id3pm.idspace`, which also fits the files that are read here.
+The maths is that of `id3pm.idspace`, which also fits the files that are read here.
 """
 
 from __future__ import annotations
@@ -23,30 +23,21 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from id3pm_client import _idspace as idspace
+from id3pm_client._arrays import check_shapes
 from id3pm_client._errors import InvalidRequestError
-from id3pm_client._vectors import (
-    SMALLEST_NORM,
-    Floats,
-    Vectors,
-    check_model,
-    check_shapes,
-    finished,
-    model_of,
-    pair,
-    read,
-    real,
-    unit,
-)
+from id3pm_client._idspace import Floats, Vectors
+from id3pm_client._images import Embedding
+from id3pm_client._tensors import plain
+from id3pm_client._types import JsonObject
+from id3pm_client._vectors import check_model, model_of, read
 
 __all__ = ["Direction", "Directions", "Pca", "lerp", "mean_vector", "slerp"]
 
-ANTIPODAL, TINY_ANGLE = 1e-4, 1e-6  # radians
-DEPENDENT = 1e-3
 _CARD_KEYS = frozenset(
     ("name", "label", "low", "high", "step", "model", "score", "trained_on", "orthogonal_to")
 )  # fmt: skip
@@ -67,18 +58,8 @@ def slerp(a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike) -> Vectors:
         InvalidRequestError: A vector is zero or not finite, the lengths or FR models differ, or a and b are opposite to
             each other.
     """
-    first, second, share = pair(a, b, t)
-    # Kahan's formula: exact for small angles and for large ones, unlike the arc cosine.
-    angle = 2.0 * np.arctan2(
-        np.linalg.norm(first - second, axis=-1, keepdims=True), np.linalg.norm(first + second, axis=-1, keepdims=True)
-    )
-    if np.any(angle > np.pi - ANTIPODAL):
-        raise InvalidRequestError("a and b point in opposite directions: no great circle between them is the shortest")
-    near = angle < TINY_ANGLE
-    sine = np.where(near, 1.0, np.sin(angle))
-    from_a = np.where(near, 1.0 - share, np.sin((1.0 - share) * angle) / sine)
-    from_b = np.where(near, share, np.sin(share * angle) / sine)
-    return finished(from_a * first + from_b * second)
+    model_of(a, b)
+    return idspace.slerp(plain("a", a), plain("b", b), plain("t", t))
 
 
 def lerp(a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike) -> Vectors:
@@ -86,11 +67,11 @@ def lerp(a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike) -> Vectors:
 
     Arguments, result and errors are those of `slerp`; the line between opposite vectors meets zero at t = 0.5.
     """
-    first, second, share = pair(a, b, t)
-    return finished((1.0 - share) * first + share * second)
+    model_of(a, b)
+    return idspace.lerp(plain("a", a), plain("b", b), plain("t", t))
 
 
-def mean_vector(vectors: npt.ArrayLike | Sequence[Any]) -> Vectors:
+def mean_vector(vectors: npt.ArrayLike | Sequence[npt.ArrayLike | Embedding]) -> Vectors:
     """One ID vector for several photographs of a person: the direction of the mean of unit vectors.
 
     Args:
@@ -104,10 +85,7 @@ def mean_vector(vectors: npt.ArrayLike | Sequence[Any]) -> Vectors:
             the mean is zero.
     """
     model_of(vectors)
-    rows = unit(vectors, None, "vectors")
-    if rows.ndim != 2 or not len(rows):
-        raise InvalidRequestError(f"vectors have shape {list(rows.shape)}: pass [N, D], those of N photographs")
-    return finished(rows.mean(axis=0))
+    return idspace.mean_vector(plain("vectors", vectors))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +126,7 @@ class Pca:
         Raises:
             InvalidRequestError: A vector is of another length or FR model, zero or not finite.
         """
-        return np.asarray((self._unit(vector) - self.mean) @ self.axes.T)
+        return idspace.coordinates(self._checked(vector), self.mean, self.axes)
 
     def walk(self, vector: npt.ArrayLike, axis: int, amount: npt.ArrayLike) -> Vectors:
         """Vectors moved along one axis.
@@ -164,9 +142,7 @@ class Pca:
         Raises:
             InvalidRequestError: There is no such axis, a vector is of another length or FR model, zero or not finite.
         """
-        if not 0 <= axis < len(self.axes):
-            raise InvalidRequestError(f"axis={axis}: must be from 0 to {len(self.axes) - 1}")
-        return finished(self._unit(vector) + real(amount, "amount")[..., np.newaxis] * self.axes[axis])
+        return idspace.walked(self._checked(vector), self.axes, axis, plain("amount", amount))
 
     def project(self, vector: npt.ArrayLike, k: int) -> Vectors:
         """Vectors without all but the first k axes: what lies along the others is that of the mean.
@@ -181,14 +157,12 @@ class Pca:
         Raises:
             InvalidRequestError: k is out of range, a vector is of another length or FR model, zero or not finite.
         """
-        if not 0 <= k <= len(self.axes):
-            raise InvalidRequestError(f"k={k}: must be from 0 to {len(self.axes)}")
-        kept = self.axes[:k]
-        return finished(self.mean + (self._unit(vector) - self.mean) @ kept.T @ kept)
+        return idspace.projected(self._checked(vector), self.mean, self.axes, k)
 
-    def _unit(self, vector: npt.ArrayLike) -> Floats:
+    def _checked(self, vector: npt.ArrayLike) -> npt.ArrayLike:
         check_model(self.id_vector_model, vector)
-        return unit(vector, self.mean.size)
+        checked: npt.ArrayLike = plain("vector", vector)
+        return checked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -214,7 +188,7 @@ class Direction:
     low: str
     high: str
     label: str
-    score: Mapping[str, Any] | None = None
+    score: JsonObject | None = None
     orthogonal_names: tuple[str, ...] = ()
     id_vector_model: str | None = None
 
@@ -232,8 +206,8 @@ class Direction:
             InvalidRequestError: A vector is of another length or FR model, zero or not finite.
         """
         check_model(self.id_vector_model, vector)
-        amount = real(strength, "strength")[..., np.newaxis] * self.step
-        return finished(unit(vector, self.vector.size) + amount * self.vector)
+        amount = idspace.real(plain("strength", strength), "strength") * self.step
+        return idspace.moved(plain("vector", vector), self.vector, amount, "strength")
 
     def orthogonal_to(self, *others: Direction) -> Direction:
         """This direction without what it shares with others, so that it no longer moves along them.
@@ -246,19 +220,13 @@ class Direction:
         if not others:
             return self
         names = tuple(dict.fromkeys((*self.orthogonal_names, *(other.name for other in others))))
-        left = self.vector
-        if any(other.vector.size != left.size for other in others):
-            raise InvalidRequestError(f"{', '.join(names)}: not all of {left.size} numbers, as {self.name} is")
+        if any(other.vector.size != self.vector.size for other in others):
+            raise InvalidRequestError(f"{', '.join(names)}: not all of {self.vector.size} numbers, as {self.name} is")
         if len(models := {one.id_vector_model for one in (self, *others)} - {None}) > 1:
             raise InvalidRequestError(f"{', '.join(names)}, {self.name}: for vectors of different FR models: {models}")
-        _, singular, rows = np.linalg.svd(np.stack([other.vector for other in others]), full_matrices=False)
-        basis = rows[singular > SMALLEST_NORM]
-        for _ in range(2):  # twice is enough: once leaves rounding errors of nearly dependent vectors
-            left = left - (left @ basis.T) @ basis
-        length = float(np.linalg.norm(left))
-        if length < DEPENDENT:
-            raise InvalidRequestError(f"direction {self.name} lies in the span of {', '.join(names)}")
-        return dataclasses.replace(self, vector=left / length, orthogonal_names=names)
+        problem = f"direction {self.name} lies in the span of {', '.join(names)}"
+        left = idspace.orthogonal(self.vector, np.stack([other.vector for other in others]), problem)
+        return dataclasses.replace(self, vector=left, orthogonal_names=names)
 
 
 class Directions(Mapping[str, Direction]):
@@ -305,6 +273,6 @@ class Directions(Mapping[str, Direction]):
                 orthogonal_names=tuple(card["orthogonal_to"]),
                 id_vector_model=model,
             )
-            for card, vector in zip(cards, unit(arrays["vectors"], None, name), strict=True)
+            for card, vector in zip(cards, idspace.unit(arrays["vectors"], name=name), strict=True)
         ]
         return cls(model, directions)

@@ -19,7 +19,7 @@ from id3pm.evaluation.figures.grid import Tile, beside, grid
 from id3pm.formats.bundle import Latent, latent_file
 from id3pm.idspace.directions import Directions
 from id3pm.idspace.pca import Pca
-from id3pm.idspace.vectors import Space
+from id3pm.idspace.space import Space
 
 F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]

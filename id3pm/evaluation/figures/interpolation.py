@@ -26,7 +26,7 @@ from id3pm.evaluation.figures.common import (
 from id3pm.evaluation.figures.generator import FaceGenerator
 from id3pm.evaluation.figures.grid import Tile, below, grid, titled
 from id3pm.evaluation.figures.output import Effect, save
-from id3pm.idspace.interpolate import lerp, slerp
+from id3pm.idspace.vectors import lerp, slerp
 from id3pm.pipeline import Pipeline
 
 

@@ -30,7 +30,7 @@ from id3pm.evaluation.figures.common import (
 from id3pm.evaluation.figures.generator import FaceGenerator, Person
 from id3pm.evaluation.figures.grid import Tile, below, grid, titled
 from id3pm.evaluation.figures.output import Effect, save
-from id3pm.idspace.means import mean_vector
+from id3pm.idspace.vectors import mean_vector
 from id3pm.pipeline import Pipeline
 
 Picture = NDArray[np.uint8]

@@ -88,7 +88,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("priority", "INT32", STAGES, "class of a request: 0 (first) .. 9 (last); default 1"),
     Option("id_vector_model", "STRING", BASE, "FR model of the ID vector: the stage refuses another than its own"),
-    Option("preset", "STRING", STAGES, f"{', '.join(PRESETS)}: all sampling options at once, in place of the bundle's"),
+    Option("preset", "STRING", STAGES, f"{', '.join(PRESETS)}: all sampling options at once; others beside it win"),
     Option("sampler", "STRING", BASE, "ddpm, ddim or dpmpp_2m"),
     Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
     Option("spacing", "STRING", BASE, "time steps: uniform, or uniform in logsnr"),

@@ -24,7 +24,7 @@ from id3pm.evaluation.figures.mean import ALTERED, agreement
 from id3pm.evaluation.figures.projection import powers
 from id3pm.idspace.directions import Card, Direction, Directions
 from id3pm.idspace.pca import fit_pca
-from id3pm.idspace.vectors import Space
+from id3pm.idspace.space import Space
 
 SPACE = Space(id_vector_model="sface", identity_dim=DIM)
 
