@@ -250,7 +250,7 @@ def test_axes_and_directions_are_optional_and_found(folder: Path) -> None:
     [
         ({"id_vector_model": "arcface"}, "is for arcface vectors of 6 numbers, the bundle takes sface vectors of 6"),
         ({"identity_dim": 128}, "is for sface vectors of 128 numbers"),
-        ({"kind": "other"}, "holds 'other'"),
+        ({"kind": "other"}, "is of kind 'other'"),
     ],
 )
 def test_latent_files_of_another_model_are_refused(

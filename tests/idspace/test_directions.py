@@ -150,7 +150,7 @@ def test_a_direction_of_the_same_name_is_replaced() -> None:
         (lambda: given_direction(TRUTH, ""), "need a name"),
         (lambda: given_direction(TRUTH, step=0.0), "positive step"),
         (lambda: given_direction(TRUTH).apply(np.ones(5), 1), "vector has 5 numbers: need 12"),
-        (lambda: given_direction(TRUTH, step=1.0).apply(-TRUTH, 1), "moved vector is zero"),
+        (lambda: given_direction(TRUTH, step=1.0).apply(-TRUTH, 1), "resulting vector is zero"),
         (lambda: Directions(SPACE, (given_direction(TRUTH), given_direction(TRUTH))), "must be different"),
         (lambda: Directions(SPACE, ()).save("none.npz"), "no directions to save"),
         (
