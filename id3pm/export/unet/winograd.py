@@ -68,8 +68,7 @@ def choose_tile(channels: int, out_channels: int, size: int) -> Tile | None:
 
     Products saved grow with both numbers of channels, data to transform with their sum: what decides is their quotient.
     The fewer tiles an image has, the narrower the products; at 8 px neither tile gained on a processor with AVX-512.
-    The limits are where two cores with AVX2 and two with AVX-512 gained; `benchmarks/export_steps.py --convolutions`
-    measures it again.
+    The limits are where two cores with AVX2 and two with AVX-512 gained (docs/benchmarks.md).
     """
     width = channels * out_channels / (channels + out_channels)
     if size < 16 or size % F4.size or width < 64:
