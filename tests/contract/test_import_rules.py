@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOUNDATION = {"errors", "config", "installation"}
+FOUNDATION = {"errors", "config", "installation", "command_options"}
 PAPER = FOUNDATION | {"attributes", "formats", "samples"}
 CORE = PAPER | {"unet", "diffusion", "face", "idspace", "engines", "sampling"}
 LIBRARY = CORE | {"pipeline"}
@@ -22,6 +22,7 @@ FLOORS = ("evaluation", "export", "serving")  # packages whose folders are rooms
 ALLOWED = {
     "errors": set(),
     "installation": set(),
+    "command_options": set(),
     "config": {"errors"},
     "attributes": FOUNDATION,
     "samples": set(),
@@ -98,6 +99,7 @@ CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
 FOUNDATION_MAY_IMPORT = {
     "errors": set(),
     "installation": set(),
+    "command_options": {"_typeshed", "click"},
     "config": {"id3pm"},
     "attributes": {"id3pm", "numpy"},
     "formats": {"id3pm", "array_api_compat", "click", "numpy", "PIL", "safetensors"},

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from id3pm.attributes import parse_values
+from id3pm.command_options import given, option, takes
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.figures.commands import common_options, given
 from id3pm.evaluation.figures.common import mean
 from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
 from id3pm.evaluation.figures.grid import Tile, grid
 from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, correlation, slope
-from id3pm.evaluation.figures.output import Effect, save
+from id3pm.evaluation.figures.sheet import Effect, ImageOptions
 from id3pm.evaluation.figures.sweeps import DEFAULT_SWEEPS, Sweep, parse_sweep
 from id3pm.face.landmarks import FaceMesh
-from id3pm.pipeline import Pipeline
 
 Measures = Mapping[str, NDArray[np.float64]]
 
@@ -52,80 +51,90 @@ class Swept:
         return everything[step * count : (step + 1) * count]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttributesOptions(ImageOptions):
+    """The options of `id3pm sheet attributes`."""
+
+    sweeps: tuple[str, ...] = option(
+        "--sweep",
+        multiple=True,
+        metavar="WHAT",
+        help="NAME=LOW:HIGH, 'emotion=sad<->happy' or emotion=all. Repeats; else those of Fig. 8 that the bundle has.",
+    )
+    values: int = option(type=click.IntRange(2), default=7, help="Steps of a sweep.")
+    seeds: int = option(type=click.IntRange(1), default=2, help="Images of each person that are measured.")
+    fixed: str = option(default="", metavar="NAME=VALUE,...", help="Attributes of all images.")
+    guidance: float | None = option(type=float, help="Guidance scale; else the bundle's default.")
+    per_person: bool = option(is_flag=True, help="A row for each person, of the first sweep; else one for each sweep.")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """See `SheetOptions.sampling`."""
+        return given(self, {"steps": "steps", "guidance": "guidance_scale"})
+
+    def plan(self, attribute_set: int | str, shared: Mapping[str, Any]) -> list[Sweep]:
+        """The sweeps; all have the `shared` attributes, too. Errors as of `parse_sweep`."""
+        texts = self.sweeps or DEFAULT_SWEEPS[attribute_set]
+        return [parse_sweep(text, attribute_set, self.values, shared) for text in texts]
+
+
 @click.command("attributes")
-@common_options
-@click.option(
-    "--sweep",
-    "sweeps",
-    multiple=True,
-    metavar="WHAT",
-    help="NAME=LOW:HIGH, 'emotion=sad<->happy' or emotion=all. Repeats; else those of Fig. 8 that the bundle has.",
-)
-@click.option("--values", type=click.IntRange(2), default=7, help="Steps of a sweep.")
-@click.option("--seeds", type=click.IntRange(1), default=2, help="Images of each person that are measured.")
-@click.option("--fixed", default="", metavar="NAME=VALUE,...", help="Attributes of all images.")
-@click.option("--guidance", type=float, help="Guidance scale; else the bundle's default.")
-@click.option("--per-person", is_flag=True, help="A row for each person, of the first sweep; else one for each sweep.")
-def attributes_command(
-    repository: Path,
-    photos: tuple[Path, ...],
-    out: Path,
-    seed: int,
-    steps: int | None,
-    super_resolution: bool,
-    threads: int | None,
-    sweeps: tuple[str, ...],
-    values: int,
-    seeds: int,
-    fixed: str,
-    guidance: float | None,
-    per_person: bool,
-) -> None:
+@takes(AttributesOptions)
+def attributes_command(options: AttributesOptions) -> None:
     """Attributes (Fig. 8): faces in which one of them is changed, with its measured value below.
 
     What is neither swept nor fixed is free in set landmarks, and in the paper's sets 0, with a neutral face; set 3
     needs --fixed with age, gender and hair. The effect is measured on all people and seeds.
     """
-    options = given(steps=steps, guidance_scale=guidance)
-    with FaceGenerator(Pipeline.load(repository, threads=threads), super_resolution) as generator:
-        manifest = generator.pipeline.base_manifest
-        if manifest.attribute_set is None:
+    with options.generator(options.super_resolution) as generator:
+        bundle, attribute_set = generator.pipeline.base_manifest.bundle, generator.pipeline.base_manifest.attribute_set
+        if attribute_set is None:
             raise InvalidInputError(
-                f"bundle {manifest.bundle.name} takes no attributes: build one that does, such as demo_attributes"
+                f"bundle {bundle.name} takes no attributes: build one that does, such as demo_attributes"
             )
-        shared = parse_values(fixed) if fixed else {}
-        texts = sweeps or DEFAULT_SWEEPS[manifest.attribute_set]
-        plan = [parse_sweep(text, manifest.attribute_set, values, shared) for text in texts]
-        judge = LandmarkJudge(generator.pipeline.face_stage, FaceMesh(threads=threads))
-        people = generator.people(photos)
-        vectors = np.concatenate([np.stack([person.vector for person in people])] * seeds)
-        numbers = np.repeat(np.arange(seed, seed + seeds), len(people)).tolist()
-        free = generator.generate(vectors, numbers, attributes=shared or None, **options)
-        spread = judge.look(free.images)
-        done = []
-        for sweep in plan:
-            faces = [generator.generate(vectors, numbers, attributes=step, **options) for step in sweep.values]
-            done.append(Swept(sweep, faces, judge.look(np.concatenate([each.images for each in faces]))))
-        loop = generator.sampling(**options)
-    kept = mean(free.similarity)
+        shared = parse_values(options.fixed) if options.fixed else {}
+        plan = options.plan(attribute_set, shared)
+        people = generator.people(options.photos)
+        free, done = _measure(generator, people, options, shared, plan)
+        loop = generator.sampling(**options.sampling)
+    kept = mean(free.faces[0].similarity)
     report = {
-        "bundle": manifest.bundle.name,
+        "bundle": bundle.name,
         "people": len(people),
-        "seeds": numbers[:: len(people)],
+        "seeds": list(range(options.seed, options.seed + options.seeds)),
         "fixed": shared,
-        "options": options,
         "similarity_without": kept,
-        "sweeps": [_numbers(each, spread) for each in done],
+        "sweeps": [_numbers(each, free.measures) for each in done],
     }
-    name = f"attributes_{plan[0].name.split()[0]}" if per_person else "attributes"
-    effects = [_effect(each, kept, spread) for each in done]
-    how = f"seed {seed}, {loop.steps} steps, guidance {loop.guidance_scale:g}; similarity: cosine to the target"
-    nothing = Sweep("", "", (shared,), (f"only {fixed}" if fixed else "without attributes",), (), "")
-    sheet = _sheet(done, people, Swept(nothing, [free], spread), how, per_person)
-    click.echo(save(out, name, sheet, effects, report))
+    name = f"attributes_{plan[0].name.split()[0]}" if options.per_person else "attributes"
+    effects = [_effect(each, kept, free.measures) for each in done]
+    how = f"seed {options.seed}, {loop.steps} steps, guidance {loop.guidance_scale:g}; similarity: cosine to the target"
+    options.write(name, _sheet(done, people, free, how, options.per_person), effects, report)
 
 
-def _sheet(done: Sequence[Swept], people: Sequence[Person], free: Swept, how: str, per_person: bool) -> Any:
+def _measure(
+    generator: FaceGenerator,
+    people: Sequence[Person],
+    options: AttributesOptions,
+    shared: Mapping[str, Any],
+    plan: Sequence[Sweep],
+) -> tuple[Swept, list[Swept]]:
+    """The images with the shared attributes alone, and those of each sweep."""
+    judge = LandmarkJudge(generator.pipeline.face_stage, FaceMesh(threads=options.threads))
+    vectors = np.concatenate([np.stack([person.vector for person in people])] * options.seeds)
+    seeds = np.repeat(np.arange(options.seed, options.seed + options.seeds), len(people)).tolist()
+
+    def swept(sweep: Sweep) -> Swept:
+        faces = [
+            generator.generate(vectors, seeds, attributes=step or None, **options.sampling) for step in sweep.values
+        ]
+        return Swept(sweep, faces, judge.look(np.concatenate([each.images for each in faces])))
+
+    name = f"only {options.fixed}" if options.fixed else "without attributes"
+    return swept(Sweep("", "", (shared,), (name,), (), "")), [swept(sweep) for sweep in plan]
+
+
+def _sheet(done: Sequence[Swept], people: Sequence[Person], free: Swept, how: str, per_person: bool) -> Image.Image:
     """All people of the first sweep, or all sweeps of the first person, after the target and one without attributes."""
     rows = [(done[0], row) for row in range(len(people))] if per_person else [(swept, 0) for swept in done]
     tiles: list[list[Tile | None]] = [

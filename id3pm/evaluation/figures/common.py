@@ -1,92 +1,25 @@
-"""What the sheets of the ID-vector space share: their options, a bundle's files, summaries of what was measured."""
+"""Statistics of what a sheet measures, and the texts and pictures of its captions."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, overload
 
-import click
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from id3pm.errors import InvalidInputError
-from id3pm.evaluation.figures.commands import required_paths, shared_options
-from id3pm.evaluation.figures.generator import FaceGenerator, Person
+from id3pm.evaluation.figures.generator import Person
 from id3pm.evaluation.figures.grid import Tile, beside, grid
-from id3pm.formats.bundle import Latent, latent_file
-from id3pm.idspace.directions import Directions
-from id3pm.idspace.pca import Pca
-from id3pm.idspace.space import Space
 
-F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.floating[Any]]
 
 FACE, STEP = 192, 144
 """Pixels of the pictures of a person and of the steps away from it."""
 LINE_LENGTH = 13
 """Letters of a line beside a row."""
-
-bundle_option = click.option(
-    "--bundle",
-    type=click.Path(path_type=Path, file_okay=False),
-    callback=required_paths("give the bundle that the engines were built from, with its latent/ folder"),
-    default=Path("bundles/demo"),
-    help="Bundle whose latent/ folder is used.",
-)
-
-
-def latent_options(count: int, what: str = "people") -> Callable[[F], F]:
-    """The options of a sheet of the ID-vector space; the effect is measured on all people, not only on those shown."""
-    options = (
-        click.option("--show", type=click.IntRange(1), default=count, help=f"How many {what} the picture shows."),
-        click.option(
-            "--person",
-            "names",
-            multiple=True,
-            help="Person that the picture shows, by the name of the photograph; may be repeated.",
-        ),
-        click.option(
-            "--super-resolution/--no-super-resolution",
-            default=True,
-            help="Show 256 px images (default); measured are the 64 px images that they are made of.",
-        ),
-    )
-
-    def decorate(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return shared_options(command)
-
-    return decorate
-
-
-def rows_shown(candidates: Sequence[str], count: int, names: Sequence[str]) -> list[int]:
-    """Which rows a picture shows: those of these names, or else the first `count`.
-
-    Raises:
-        click.BadParameter: No person has that name.
-    """
-    if unknown := [name for name in names if name not in candidates]:
-        raise click.BadParameter(f"--person {unknown[0]}: choose one of {', '.join(sorted(candidates))}")
-    return [list(candidates).index(name) for name in names] or list(range(min(count, len(candidates))))
-
-
-def to_show(generator: FaceGenerator, images: NDArray[np.uint8], seed: int, large: bool) -> NDArray[np.uint8]:
-    """Images uint8 [..., 64, 64, 3] for a sheet: as they are, or at 256 px."""
-    if not large:
-        return images
-    enlarged = generator.enlarge(images.reshape(-1, *images.shape[-3:]), seed)
-    return enlarged.reshape(*images.shape[:-3], *enlarged.shape[1:])
-
-
-def setting(generator: FaceGenerator, seed: int, options: dict[str, Any], large: bool) -> str:
-    """What all images of a sheet share, for its title."""
-    defaults = generator.pipeline.base_manifest.sampling
-    shown = "shown at 256 px, measured at 64 px" if large else "64 px"
-    return f"Seed {seed}, {options.get('steps', defaults.steps)} steps, guidance {defaults.guidance_scale:g}, {shown}."
 
 
 def walks(
@@ -114,59 +47,26 @@ def enumerated(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def load_pca(bundle: Path, generator: FaceGenerator) -> Pca:
-    """The bundle's principal axes.
-
-    Raises:
-        InvalidInputError: It has none, or they are not for the vectors that the engines take.
-        BundleError: The file is damaged.
-    """
-    pca = Pca.load(_file(bundle, "pca"))
-    _space(generator).require(pca.space, f"{bundle.name}/latent/pca.npz")
-    return pca
-
-
-def load_directions(bundle: Path, generator: FaceGenerator) -> Directions:
-    """The bundle's custom directions.
-
-    Raises:
-        InvalidInputError: It has none, or they are not for the vectors that the engines take.
-        BundleError: The file is damaged.
-    """
-    directions = Directions.load(_file(bundle, "directions"))
-    _space(generator).require(directions.space, f"{bundle.name}/latent/directions.npz")
-    return directions
-
-
-def _file(bundle: Path, kind: Latent) -> Path:
-    file = latent_file(bundle, kind)
-    if file is None:
-        command = "fit-pca" if kind == "pca" else "fit-direction"
-        raise InvalidInputError(f"bundle {bundle.name!r} has no latent/{kind}.npz: make it with id3pm latent {command}")
-    return file
-
-
-def _space(generator: FaceGenerator) -> Space:
-    manifest = generator.pipeline.base_manifest
-    assert manifest.unet.identity_dim is not None
-    return Space(id_vector_model=manifest.id_vector_model, identity_dim=manifest.unet.identity_dim)
-
-
-def cosines(found: NDArray[Any], wanted: NDArray[Any]) -> Floats:
+def cosines(found: Numbers, wanted: Numbers) -> Floats:
     """Cosine similarities of vectors [..., D] with broadcasting; NaN where one is NaN."""
     a, b = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     dots = np.sum(a * b, axis=-1)
     return np.asarray(dots / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)))
 
 
-def mean(values: ArrayLike, axis: int | None = None) -> Any:
+@overload
+def mean(values: ArrayLike) -> float: ...
+@overload
+def mean(values: ArrayLike, axis: int) -> Floats: ...
+def mean(values: ArrayLike, axis: int | None = None) -> float | Floats:
     """Mean without NaN; NaN where there is nothing else."""
     known = np.isfinite(np.asarray(values, np.float64))
     with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0.0).sum(axis) / known.sum(axis)
+        found = np.asarray(np.where(known, values, 0.0).sum(axis) / known.sum(axis), np.float64)
+    return float(found) if axis is None else found
 
 
-def slope(asked: NDArray[Any], got: NDArray[Any]) -> float:
+def slope(asked: Numbers, got: Numbers) -> float:
     """How much of what was asked for was got: least squares through the origin over all pairs that are not NaN."""
     known = np.isfinite(got)
     if not np.any(asked[known]):
@@ -174,13 +74,13 @@ def slope(asked: NDArray[Any], got: NDArray[Any]) -> float:
     return float(np.sum(asked[known] * got[known]) / np.sum(asked[known] ** 2))
 
 
-def rising(values: NDArray[Any]) -> float:
+def rising(values: Numbers) -> float:
     """Share of neighbours along the last axis of which the second is larger; pairs with NaN do not count."""
     steps = np.diff(np.asarray(values, np.float64), axis=-1)
-    return float(mean(np.where(np.isfinite(steps), steps > 0, np.nan)))
+    return mean(np.where(np.isfinite(steps), steps > 0, np.nan))
 
 
-def correlation(values: NDArray[Any], against: NDArray[Any]) -> float:
+def correlation(values: Numbers, against: Numbers) -> float:
     """Mean over rows [N, T] of the correlation with [T]; rows of fewer than three numbers or of one value are 0."""
     found = []
     for row in np.asarray(values, np.float64):
@@ -200,9 +100,7 @@ def heading(value: float) -> str:
     return f"{value:+g}" if value else "0"
 
 
-def listed(values: NDArray[Any]) -> list[Any]:
-    """For JSON: nested lists, NaN as `null`, three decimals."""
-    rounded = np.round(np.asarray(values, np.float64), 3).astype(object)
-    rounded[np.isnan(np.asarray(values, np.float64))] = None
-    found: list[Any] = rounded.tolist()
+def listed(values: Numbers) -> list[object]:
+    """For JSON: nested lists of three decimals; what is NaN becomes `null` in the file."""
+    found: list[object] = np.round(np.asarray(values, np.float64), 3).tolist()
     return found

@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from id3pm.evaluation.figures.commands import given, numbers
+from id3pm.command_options import numbers, option, takes
 from id3pm.evaluation.figures.common import (
     Floats,
-    bundle_option,
     correlation,
     cosines,
     end,
     enumerated,
     heading,
-    latent_options,
     listed,
-    load_directions,
     mean,
     number,
-    rows_shown,
-    setting,
-    to_show,
     walks,
 )
-from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
-from id3pm.evaluation.figures.grid import Tile, below, titled
+from id3pm.evaluation.figures.generator import GeneratedFaces, Person
+from id3pm.evaluation.figures.grid import Tile, below
 from id3pm.evaluation.figures.labels import Labels
-from id3pm.evaluation.figures.output import Effect, save
-from id3pm.idspace.directions import Direction
-from id3pm.pipeline import Pipeline
+from id3pm.evaluation.figures.sheet import BundleOptions, Effect, Session
+from id3pm.face.detect import DETECTION_SIZE
+from id3pm.idspace.directions import Direction, Directions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,123 +59,129 @@ class _Sweep:
         return int(np.sum(change > 0)), int(np.sum(np.isfinite(change)))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DirectionsOptions(BundleOptions):
+    """The options of `id3pm sheet directions`."""
+
+    wanted: tuple[str, ...] = option(
+        "--name", multiple=True, help="A direction; may be repeated. Else all of the bundle."
+    )
+    strengths: tuple[float, ...] = option(
+        callback=numbers(), default="-5,-2.5,0,2.5,5", help="In steps: standard deviations of people."
+    )
+    orthogonal: bool = option(is_flag=True, help="Take all other directions shown out of each.")
+
+    @property
+    def near(self) -> int:
+        """Place of the strength that is nearest to 0."""
+        return int(np.argmin(np.abs(self.strengths)))
+
+    def chosen(self, known: Directions) -> list[Direction]:
+        """The directions of the sheet.
+
+        Raises:
+            click.BadParameter: The bundle does not have one of the names.
+        """
+        if unknown := set(self.wanted) - set(known):
+            raise click.BadParameter(f"--name {min(unknown)}: choose one of {', '.join(known)}")
+        chosen = [known[name] for name in self.wanted or known]
+        if not self.orthogonal:
+            return chosen
+        return [one.orthogonal_to(*(other for other in chosen if other is not one)) for one in chosen]
+
+
 @click.command("directions")
-@latent_options(2)
-@bundle_option
-@click.option("--name", "wanted", multiple=True, help="A direction; may be repeated. Else all of the bundle.")
-@click.option(
-    "--strengths", callback=numbers, default="-5,-2.5,0,2.5,5", help="In steps: standard deviations of people."
-)
-@click.option("--orthogonal", is_flag=True, help="Take all other directions shown out of each.")
-def directions_command(
-    repository: Path,
-    photos: tuple[Path, ...],
-    out: Path,
-    seed: int,
-    steps: int | None,
-    threads: int | None,
-    show: int,
-    names: tuple[str, ...],
-    super_resolution: bool,
-    bundle: Path,
-    wanted: tuple[str, ...],
-    strengths: tuple[float, ...],
-    orthogonal: bool,
-) -> None:
+@takes(DirectionsOptions)
+def directions_command(options: DirectionsOptions) -> None:
     """Custom directions (Figs. 16, 17): a row for each person and direction, from little of the label to much."""
+    strengths, near = options.strengths, options.near
     if len(strengths) < 3:
         raise click.BadParameter(f"--strengths: {len(strengths)} given: need three, to tell a trend from chance")
-    options = given(steps=steps)
-    near = int(np.argmin(np.abs(strengths)))
-    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
-        known = load_directions(bundle, generator)
-        if unknown := set(wanted) - set(known):
-            raise click.BadParameter(f"--name {min(unknown)}: choose one of {', '.join(known)}")
-        chosen = [known[name] for name in wanted or known]
-        if orthogonal:
-            chosen = [one.orthogonal_to(*(other for other in chosen if other is not one)) for one in chosen]
-        people = generator.people(photos)
-        shown = rows_shown([one.name for one in people], show, names)
-        labels = Labels([one.card.name for one in chosen], threads)
-        sweeps = [_sweep(generator, labels, direction, people, strengths, seed, options) for direction in chosen]
+    with options.session() as session:
+        chosen = options.chosen(session.directions(options.bundle))
+        shown = session.shown()
+        labels = Labels([one.card.name for one in chosen], options.threads)
+        sweeps = [_sweep(session, labels, direction, strengths) for direction in chosen]
         # The middle picture is the same along all directions, so it is shown once for each person.
         apart = [n for n in range(len(strengths)) if n != near]
-        pictures = [to_show(generator, sweep.images[shown][:, apart], seed, super_resolution) for sweep in sweeps]
-        first = sweeps[0]
-        middle = to_show(generator, first.images[shown, near], seed, super_resolution)
-        notes = setting(generator, seed, options, super_resolution)
-    blocks = []
-    for place, person in enumerate(shown):
-        rows: list[list[Tile | None]] = [
-            [
-                Tile(picture, f"{_measured(sweep, person, n)}\n{number(sweep.kept[person, n], before='identity')}")
-                for n, picture in zip(apart, pictures[row][place], strict=True)
-            ]
-            for row, sweep in enumerate(sweeps)
-        ]
-        blocks.append(
-            walks(
-                people[person],
-                Tile(
-                    middle[place],
-                    f"{strengths[near]:g}{'' if strengths[near] else ': unchanged'}\n"
-                    f"{number(first.kept[person, near], before='identity')}",
-                ),
-                rows,
-                columns=[heading(strengths[n]) for n in apart],
-                labels=[_label(sweep, person, near) for sweep in sweeps],
-                ends=[(end(card.low, "left"), end(card.high, "right")) for card in (one.card for one in chosen)],
-            )
+        pictures = [session.to_show(sweep.images[shown][:, apart]) for sweep in sweeps]
+        middle = session.to_show(sweeps[0].images[shown, near])
+        title = (
+            f"Custom directions, from {enumerated([session.names[row] for row in shown])}\n{session.notes()} Columns: "
+            "strength in standard deviations of people. Below each image: what was labelled, measured again on it, "
+            "and the cosine similarity of its ID vector to the person's."
         )
-    title = (
-        f"Custom directions, from {enumerated([people[row].name for row in shown])}\n{notes} Columns: strength in "
-        "standard deviations of people. Below each image: what was labelled, measured again on it, and the cosine "
-        "similarity of its ID vector to the person's."
-    )
-    sheet = titled(below(*blocks), title)
-    report: dict[str, Any] = {
-        "seed": seed,
-        "options": options,
+    blocks = [
+        _block(options, sweeps, session.people[row], row, middle[place], [images[place] for images in pictures])
+        for place, row in enumerate(shown)
+    ]
+    shares = crosstalk({sweep.direction.card.name: sweep.values for sweep in sweeps})
+    report = {
+        "seed": options.seed,
         "strengths": list(strengths),
-        "orthogonal": orthogonal,
-        "people": [one.name for one in people],
+        "orthogonal": options.orthogonal,
+        "people": session.names,
         "directions": {sweep.direction.card.name: _numbers(sweep, strengths) for sweep in sweeps},
-        "crosstalk": crosstalk({sweep.direction.card.name: sweep.values for sweep in sweeps}),
+        "crosstalk": shares,
     }
-    effects = [_effect(sweep, strengths, orthogonal, report["crosstalk"]) for sweep in sweeps]
-    click.echo(save(out, "directions_orthogonal" if orthogonal else "directions", sheet, effects, report))
+    effects = [_effect(sweep, options, shares) for sweep in sweeps]
+    name = "directions_orthogonal" if options.orthogonal else "directions"
+    options.write(name, below(*blocks, title=title), effects, report)
 
 
-def _sweep(
-    generator: FaceGenerator,
-    labels: Labels,
-    direction: Direction,
-    people: list[Person],
-    strengths: tuple[float, ...],
-    seed: int,
-    options: dict[str, Any],
-) -> _Sweep:
-    targets = np.stack([person.vector for person in people])
+def _sweep(session: Session, labels: Labels, direction: Direction, strengths: tuple[float, ...]) -> _Sweep:
+    targets = session.targets
     asked = np.stack([direction.apply(target, strengths) for target in targets])
-    faces = generator.generate(asked.reshape(-1, asked.shape[-1]), seed, **options)
+    faces = session.generate(asked)
     shape = asked.shape[:2]
-    found = labels.measure(faces.images, faces.detections)
+    found = labels.measure(
+        faces.images.reshape(-1, *faces.images.shape[2:]), faces.detections.reshape(-1, DETECTION_SIZE)
+    )
     values = {name: value.reshape(shape) for name, value in found.items()}
     name = direction.card.name
-    own = values[name] if name in values else _coordinates(direction, faces).reshape(shape)
     return _Sweep(
         direction=direction,
-        images=faces.images.reshape(*shape, *faces.images.shape[1:]),
-        kept=cosines(faces.vectors.reshape(asked.shape), targets[:, np.newaxis]),
+        images=faces.images,
+        kept=cosines(faces.vectors, targets[:, np.newaxis]),
         values=values,
-        own=own,
+        own=values[name] if name in values else _coordinates(direction, faces),
         text=labels.text(name) if name in values else "ID vectors of the images along it, steps",
+    )
+
+
+def _block(
+    options: DirectionsOptions,
+    sweeps: list[_Sweep],
+    person: Person,
+    row: int,
+    middle: NDArray[np.uint8],
+    pictures: list[NDArray[np.uint8]],
+) -> Image.Image:
+    """The images of one person, whose row in the arrays is `row`: the middle one, and those of each direction."""
+    strengths, near = options.strengths, options.near
+    apart = [n for n in range(len(strengths)) if n != near]
+    tiles: list[list[Tile | None]] = [
+        [
+            Tile(picture, f"{_measured(sweep, row, n)}\n{number(sweep.kept[row, n], before='identity')}")
+            for n, picture in zip(apart, images, strict=True)
+        ]
+        for sweep, images in zip(sweeps, pictures, strict=True)
+    ]
+    unchanged = f"{strengths[near]:g}{'' if strengths[near] else ': unchanged'}"
+    cards = [sweep.direction.card for sweep in sweeps]
+    return walks(
+        person,
+        Tile(middle, f"{unchanged}\n{number(sweeps[0].kept[row, near], before='identity')}"),
+        tiles,
+        columns=[heading(strengths[n]) for n in apart],
+        labels=[_label(sweep, row, near) for sweep in sweeps],
+        ends=[(end(card.low, "left"), end(card.high, "right")) for card in cards],
     )
 
 
 def _coordinates(direction: Direction, faces: GeneratedFaces) -> Floats:
     known = np.isfinite(faces.similarity)
-    result = np.full(len(known), np.nan)
+    result = np.full(known.shape, np.nan)
     if known.any():
         result[known] = direction.coordinate(faces.vectors[known])
     return result
@@ -201,7 +200,7 @@ def crosstalk(values: dict[str, dict[str, Floats]]) -> dict[str, dict[str, float
 
     def change(direction: str, label: str) -> float:
         found = values[direction][label]
-        return float(mean(found[:, -1] - found[:, 0]))
+        return mean(found[:, -1] - found[:, 0])
 
     def share(direction: str, label: str) -> float:
         own = change(label, label)
@@ -234,7 +233,7 @@ def _label(sweep: _Sweep, person: int, near: int) -> str:
     return "\n".join(lines)
 
 
-def _numbers(sweep: _Sweep, strengths: tuple[float, ...]) -> dict[str, Any]:
+def _numbers(sweep: _Sweep, strengths: tuple[float, ...]) -> dict[str, object]:
     own = sweep.own
     return {
         "card": dataclasses.asdict(sweep.direction.card),
@@ -246,12 +245,10 @@ def _numbers(sweep: _Sweep, strengths: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-def _effect(
-    sweep: _Sweep, strengths: tuple[float, ...], orthogonal: bool, shares: dict[str, dict[str, float]]
-) -> Effect:
+def _effect(sweep: _Sweep, options: DirectionsOptions, shares: dict[str, dict[str, float]]) -> Effect:
     card, own, kept = sweep.direction.card, sweep.own, sweep.kept
+    strengths, near = options.strengths, options.near
     right, people = sweep.right_way
-    near = int(np.argmin(np.abs(strengths)))
     moved = (
         f"{sweep.text}: {_value(mean(own[:, 0]))} -> {_value(mean(own[:, near]))} -> {_value(mean(own[:, -1]))}; "
         f"correlation with the strength {correlation(own, np.array(strengths)):.2f}; "
@@ -265,7 +262,7 @@ def _effect(
         low, high = card.score.accuracy_interval
         told = f" (accuracy {card.score.accuracy:.3f}, {low:.3f} .. {high:.3f})"
     return Effect(
-        control=f"direction {card.name}{' without the others' if orthogonal else ''}{told}",
+        control=f"direction {card.name}{' without the others' if options.orthogonal else ''}{told}",
         change=f"{strengths[0]:+g} -> {strengths[-1]:+g} standard deviations, {len(own)} people",
         kept=(
             f"{number(mean(kept[:, near]))} at {strengths[near]:g}, {number(mean(kept[:, 0]))} and "

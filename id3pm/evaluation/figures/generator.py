@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.plans import plan
-from id3pm.errors import Id3pmError, InvalidInputError
+from id3pm.errors import Id3pmError
 from id3pm.face.detect import DETECTION_SIZE
 from id3pm.face.stage import FaceResult
 from id3pm.formats.images import decode_photo
+from id3pm.formats.picture_files import picture_files
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.options import base_stage
 from id3pm.sampling.presets import PRESETS
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +58,13 @@ class GeneratedFaces:
     detections: NDArray[np.float32]
     seconds: float = 0.0
 
+    def shaped(self, shape: tuple[int, ...]) -> GeneratedFaces:
+        """The same with N divided into several axes."""
+        arrays = {name: getattr(self, name) for name in ("images", "similarity", "vectors", "detections")}
+        return dataclasses.replace(
+            self, **{name: values.reshape(*shape, *values.shape[1:]) for name, values in arrays.items()}
+        )
+
 
 class FaceGenerator:
     """Generates faces in this process and judges them with the bundle's own FR model. Close it, or use `with`."""
@@ -81,7 +87,7 @@ class FaceGenerator:
             FaceError: A photograph shows no face that can be used; the message names the file.
             ImageError: A file is not a picture.
         """
-        return [self._person(file) for file in _pictures(files)]
+        return [self._person(file) for file in picture_files(files)]
 
     def generate(self, vectors: NDArray[np.float32], seeds: int | Sequence[int], **options: Any) -> GeneratedFaces:
         """Generates one face per ID vector [N, D] and seed, and looks at it.
@@ -161,11 +167,6 @@ class FaceGenerator:
         self.close()
 
 
-def captions(faces: GeneratedFaces) -> list[str]:
-    """The similarity of each image, for the line below it."""
-    return ["no face" if np.isnan(value) else f"{value:.2f}" for value in faces.similarity]
-
-
 def face_square(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The square around a face that frames the head as generated faces do; black outside the picture.
 
@@ -185,16 +186,3 @@ def face_square(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[n
     from_y, from_x, to_y, to_x = max(top, 0), max(left, 0), min(top + side, height), min(left + side, width)
     square[from_y - top : to_y - top, from_x - left : to_x - left] = image[from_y:to_y, from_x:to_x]
     return square
-
-
-def _pictures(files: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
-    for file in files:
-        if file.is_dir():
-            inside = sorted(path for path in file.iterdir() if path.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise InvalidInputError(f"{file}: the folder has no {', '.join(SUFFIXES)} files")
-            found += inside
-        else:
-            found.append(file)
-    return found

@@ -110,12 +110,12 @@ def beside(*sheets: Image.Image) -> Image.Image:
     return canvas
 
 
-def below(*sheets: Image.Image) -> Image.Image:
-    """Sheets from top to bottom, their left edges in line."""
+def below(*sheets: Image.Image, title: str = "") -> Image.Image:
+    """Sheets from top to bottom, their left edges in line; for the title see `titled`."""
     canvas = Image.new("RGB", (max(one.width for one in sheets), sum(one.height for one in sheets)), WHITE)
     for number, one in enumerate(sheets):
         canvas.paste(one, (0, sum(before.height for before in sheets[:number])))
-    return canvas
+    return titled(canvas, title) if title else canvas
 
 
 def _count(text: str) -> int:

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from id3pm.evaluation.figures.commands import common_options, given, numbers
+from id3pm.command_options import given, numbers, option, takes
 from id3pm.evaluation.figures.common import listed, mean, number
 from id3pm.evaluation.figures.diversity import contrast, interval, pixels_apart, saturated, vectors_apart
 from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
 from id3pm.evaluation.figures.grid import Tile, grid, mosaic
-from id3pm.evaluation.figures.output import Effect, save
-from id3pm.pipeline import Pipeline
+from id3pm.evaluation.figures.sheet import Effect, ImageOptions
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 SCALES = "1,1.5,2,3,5,8"
 BLOCK = 260  # pixels: four images of 64 px with a gap, twice as large
 
@@ -57,7 +57,7 @@ class Column:
     people: int
     evaluations: int
 
-    def of_people(self, values: NDArray[Any]) -> NDArray[Any]:
+    def of_people(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """An array [P * S, ...] of the images as [P, S, ...]."""
         return values.reshape(self.people, -1, *values.shape[1:])
 
@@ -82,101 +82,100 @@ class Column:
         return 1e3 * self.faces.seconds / len(self.faces.images)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidanceOptions(ImageOptions):
+    """The options of `id3pm sheet guidance`."""
+
+    show: int = option(type=click.IntRange(1), default=3, help="How many people the picture shows.")
+    seeds: int = option(type=click.IntRange(2), default=4, help="Images of each person.")
+    scales: tuple[float, ...] = option(callback=numbers(), default=SCALES, help="Guidance scales, from 1 to 10.")
+    percentile: float | None = option(type=float, help="Of dynamic thresholding; else the bundle's default.")
+    percentiles: tuple[float, ...] | None = option(
+        callback=numbers(), help="A sheet of these instead, at --scale, such as 0,0.9,0.99,1; 0 clips."
+    )
+    intervals: tuple[tuple[int, int], ...] = option(
+        "--interval",
+        type=(click.IntRange(0), click.IntRange(0)),
+        multiple=True,
+        metavar="LOW HIGH",
+        help="A sheet of these instead, at --scale: training time steps with guidance. Repeats.",
+    )
+    scale: float = option(type=float, default=3.0, help="Guidance scale of --percentiles and --interval.")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """See `SheetOptions.sampling`."""
+        return given(self, {"steps": "steps", "percentile": "dynamic_threshold"})
+
+    def columns(self) -> Columns:
+        """What the sheet goes through.
+
+        Raises:
+            click.UsageError: Two kinds of columns are asked for.
+        """
+        if self.percentiles and self.intervals:
+            raise click.UsageError("--percentiles and --interval make a sheet each: give one of them")
+        scale = {"guidance_scale": self.scale}
+        if self.percentiles:
+            headings = [f"{value:g}" if value else "clipped" for value in self.percentiles]
+            asked: list[dict[str, Any]] = [{**scale, "dynamic_threshold": value} for value in self.percentiles]
+            return Columns("guidance_threshold", f"Dynamic threshold at guidance {self.scale:g}", headings, asked)
+        if self.intervals:
+            asked = [{**scale, "guidance_low": low, "guidance_high": high} for low, high in self.intervals]
+            headings = [f"{low}-{high}" for low, high in self.intervals]
+            return Columns("guidance_interval", f"Time steps with guidance {self.scale:g}", headings, asked)
+        headings = [f"{value:g}" for value in self.scales]
+        return Columns("guidance", "Guidance scale", headings, [{"guidance_scale": value} for value in self.scales])
+
+
 @click.command("guidance")
-@common_options
-@click.option("--show", type=click.IntRange(1), default=3, help="How many people the picture shows.")
-@click.option("--seeds", type=click.IntRange(2), default=4, help="Images of each person.")
-@click.option("--scales", callback=numbers, default=SCALES, help="Guidance scales, from 1 to 10.")
-@click.option("--percentile", type=float, help="Of dynamic thresholding; else the bundle's default.")
-@click.option(
-    "--percentiles", callback=numbers, help="A sheet of these instead, at --scale, such as 0,0.9,0.99,1; 0 clips."
-)
-@click.option(
-    "--interval",
-    "intervals",
-    type=(click.IntRange(0), click.IntRange(0)),
-    multiple=True,
-    metavar="LOW HIGH",
-    help="A sheet of these instead, at --scale: training time steps with guidance. Repeats.",
-)
-@click.option("--scale", type=float, default=3.0, help="Guidance scale of --percentiles and --interval.")
-def guidance_command(
-    repository: Path,
-    photos: tuple[Path, ...],
-    out: Path,
-    seed: int,
-    steps: int | None,
-    super_resolution: bool,
-    threads: int | None,
-    show: int,
-    seeds: int,
-    scales: tuple[float, ...],
-    percentile: float | None,
-    percentiles: tuple[float, ...] | None,
-    intervals: tuple[tuple[int, int], ...],
-    scale: float,
-) -> None:
+@takes(GuidanceOptions)
+def guidance_command(options: GuidanceOptions) -> None:
     """The guidance scale (Fig. 4): several seeds of each person, from little guidance to much.
 
     Or, at one scale, the percentile of dynamic thresholding, or the time steps with guidance.
     """
-    if percentiles and intervals:
-        raise click.UsageError("--percentiles and --interval make a sheet each: give one of them")
-    columns = _columns(scales, percentiles, intervals, scale)
-    options = given(steps=steps, dynamic_threshold=percentile)
-    numbered = list(range(seed, seed + seeds))
-    with FaceGenerator(Pipeline.load(repository, threads=threads), super_resolution) as generator:
-        people = generator.people(photos)
-        vectors = np.repeat(np.stack([person.vector for person in people]), seeds, axis=0)
-        generator.generate(vectors[:1], seed, **options)  # the first call is slower than those that are timed
-        made = [
-            Column(
-                generator.generate(vectors, numbered * len(people), **options, **column),
-                len(people),
-                generator.evaluations(**options, **column),
-            )
-            for column in columns.options
-        ]
-        loop = generator.sampling(**options)
+    columns = options.columns()
+    seeds = list(range(options.seed, options.seed + options.seeds))
+    with options.generator(options.super_resolution) as generator:
+        people = generator.people(options.photos)
+        made = _generate(generator, people, seeds, columns, options.sampling)
+        loop = generator.sampling(**options.sampling)
     how = f"{loop.steps} steps of {loop.sampler}"
     if columns.name != "guidance_threshold":
         how += f", dynamic threshold {loop.dynamic_threshold:g}"
     title = (
-        f"{columns.control}: {min(show, len(people))} of {len(people)} people, seeds {numbered[0]} to {numbered[-1]}, "
-        f"{how}\nBelow each block: mean similarity to the target; how far apart its images are, by their ID vectors "
-        "(mean of 1 - cosine)"
+        f"{columns.control}: {min(options.show, len(people))} of {len(people)} people, seeds {seeds[0]} to "
+        f"{seeds[-1]}, {how}\nBelow each block: mean similarity to the target; how far apart its images are, by their "
+        "ID vectors (mean of 1 - cosine)"
     )
     report = {
         "people": [person.name for person in people],
-        "seeds": numbered,
-        "options": options,
+        "seeds": seeds,
         "columns": list(columns.options),
         "headings": list(columns.headings),
         "measured": [_numbers(column) for column in made],
     }
     effects = [_effect(columns, *each) for each in zip(columns.headings, made, strict=True)]
-    click.echo(save(out, columns.name, _sheet(columns, made, people[:show], title), effects, report))
+    options.write(columns.name, _sheet(columns, made, people[: options.show], title), effects, report)
 
 
-def _columns(
-    scales: Sequence[float],
-    percentiles: Sequence[float] | None,
-    intervals: Sequence[tuple[int, int]],
-    scale: float,
-) -> Columns:
-    if percentiles:
-        headings = [f"{value:g}" if value else "clipped" for value in percentiles]
-        asked: list[dict[str, Any]] = [{"guidance_scale": scale, "dynamic_threshold": value} for value in percentiles]
-        return Columns("guidance_threshold", f"Dynamic threshold at guidance {scale:g}", headings, asked)
-    if intervals:
-        asked = [{"guidance_scale": scale, "guidance_low": low, "guidance_high": high} for low, high in intervals]
-        headings = [f"{low}-{high}" for low, high in intervals]
-        return Columns("guidance_interval", f"Time steps with guidance {scale:g}", headings, asked)
-    asked = [{"guidance_scale": value} for value in scales]
-    return Columns("guidance", "Guidance scale", [f"{value:g}" for value in scales], asked)
+def _generate(
+    generator: FaceGenerator, people: Sequence[Person], seeds: list[int], columns: Columns, sampling: dict[str, Any]
+) -> list[Column]:
+    vectors = np.repeat(np.stack([person.vector for person in people]), len(seeds), axis=0)
+    generator.generate(vectors[:1], seeds[0], **sampling)  # the first call is slower than those that are timed
+    return [
+        Column(
+            generator.generate(vectors, seeds * len(people), **sampling, **column),
+            len(people),
+            generator.evaluations(**sampling, **column),
+        )
+        for column in columns.options
+    ]
 
 
-def _sheet(columns: Columns, made: Sequence[Column], people: Sequence[Person], title: str) -> Any:
+def _sheet(columns: Columns, made: Sequence[Column], people: Sequence[Person], title: str) -> Image.Image:
     """A row for each person: the target, and a block of all seeds for each column."""
     rows: list[list[Tile | None]] = [
         [
@@ -184,7 +183,7 @@ def _sheet(columns: Columns, made: Sequence[Column], people: Sequence[Person], t
             *(
                 Tile(
                     mosaic(column.of_people(column.faces.images)[row]),
-                    f"{number(float(column.similarity[row]))}; {number(float(column.vectors_apart[row]))} apart",
+                    f"{number(column.similarity[row])}; {number(column.vectors_apart[row])} apart",
                 )
                 for column in made
             ),
@@ -220,7 +219,7 @@ def _spread(people: NDArray[np.float64], form: str) -> str:
     return f"{mean(people):{form}} ({low:{form}} .. {high:{form}})"
 
 
-def _numbers(column: Column) -> dict[str, Any]:
+def _numbers(column: Column) -> dict[str, object]:
     """What was measured of one column: JSON values."""
     images = column.faces.images
     return {

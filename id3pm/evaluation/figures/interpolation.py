@@ -2,92 +2,79 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
+from id3pm.command_options import option, takes
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.figures.commands import given
-from id3pm.evaluation.figures.common import (
-    correlation,
-    cosines,
-    latent_options,
-    listed,
-    mean,
-    number,
-    rising,
-    rows_shown,
-    setting,
-    to_show,
-)
-from id3pm.evaluation.figures.generator import FaceGenerator
-from id3pm.evaluation.figures.grid import Tile, below, grid, titled
-from id3pm.evaluation.figures.output import Effect, save
+from id3pm.evaluation.figures.common import Floats, correlation, cosines, listed, mean, number, rising
+from id3pm.evaluation.figures.generator import Person
+from id3pm.evaluation.figures.grid import Tile, below, grid
+from id3pm.evaluation.figures.sheet import Effect, LatentOptions, Session, rows_shown
 from id3pm.idspace.vectors import lerp, slerp
-from id3pm.pipeline import Pipeline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InterpolationOptions(LatentOptions):
+    """The options of `id3pm sheet interpolation`."""
+
+    show: int = option(type=click.IntRange(1), default=2, help="How many pairs the picture shows.")
+    count: int = option(type=click.IntRange(3), default=7, help="Images from one end to the other.")
+    linear: bool = option(is_flag=True, help="Along the chord instead of the great circle.")
+
+    @property
+    def shares(self) -> Floats:
+        """How far from the first person each image is, 0 .. 1, [T]."""
+        return np.linspace(0.0, 1.0, self.count)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Paths:
+    """Images from one person to another.
+
+    Attributes:
+        pairs: Both people of each path.
+        measured: How many paths, the first ones, count for the effect.
+        pictures: Of the paths that are shown: row in `pairs`, and uint8 [T, S, S, 3].
+        to_first: Similarity of the images to the first person, [pairs, T].
+        to_second: To the second person.
+        to_asked: To the ID vector between them.
+        notes: See `Session.notes`.
+    """
+
+    pairs: list[tuple[Person, Person]]
+    measured: int
+    pictures: list[tuple[int, NDArray[np.uint8]]]
+    to_first: Floats
+    to_second: Floats
+    to_asked: Floats
+    notes: str
 
 
 @click.command("interpolation")
-@latent_options(2, "pairs")
-@click.option("--count", type=click.IntRange(3), default=7, help="Images from one end to the other.")
-@click.option("--linear", is_flag=True, help="Along the chord instead of the great circle.")
-def interpolation_command(
-    repository: Path,
-    photos: tuple[Path, ...],
-    out: Path,
-    seed: int,
-    steps: int | None,
-    threads: int | None,
-    show: int,
-    names: tuple[str, ...],
-    super_resolution: bool,
-    count: int,
-    linear: bool,
-) -> None:
+@takes(InterpolationOptions)
+def interpolation_command(options: InterpolationOptions) -> None:
     """Interpolation (Figs. 5, 13): a row from one person to the next, with the similarity to both.
 
     Measured are neighbours in the row of all people. --person A --person B shows the row from A to B instead of the
     first ones, a third --person another row, from B to C; a single one the row that begins with it.
     """
-    options = given(steps=steps)
-    shares = np.linspace(0.0, 1.0, count)
-    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
-        people = generator.people(photos)
-        pairs = pairs_of(len(people))
-        measured = len(pairs)
-        pairs, shown = pairs_shown([person.name for person in people], pairs, show, names)
-        between = lerp if linear else slerp
-        asked = np.stack([between(people[a].vector, people[b].vector, shares) for a, b in pairs])
-        faces = generator.generate(asked.reshape(-1, asked.shape[-1]), seed, **options)
-        images = faces.images.reshape(len(pairs), count, *faces.images.shape[1:])
-        pictures = to_show(generator, images[shown], seed, super_resolution)
-        notes = setting(generator, seed, options, super_resolution)
-    found = faces.vectors.reshape(asked.shape)
-    to_a = cosines(found, np.stack([people[a].vector for a, _ in pairs])[:, np.newaxis])
-    to_b = cosines(found, np.stack([people[b].vector for _, b in pairs])[:, np.newaxis])
-    blocks = []
-    for row, images_of_row in zip(shown, pictures, strict=True):
-        a, b = (people[one] for one in pairs[row])
-        tiles = [
-            Tile(image, f"{number(first, before=f'to {a.name}:')}\n{number(second, before=f'to {b.name}:')}")
-            for image, first, second in zip(images_of_row, to_a[row], to_b[row], strict=True)
-        ]
-        row_of_tiles = [Tile(a.image, f"{a.name}\nphotograph"), *tiles, Tile(b.image, f"{b.name}\nphotograph")]
-        blocks.append(grid([row_of_tiles], columns=["", *(f"t = {share:.2f}" for share in shares), ""]))
-    told = " and ".join(f"from {people[pairs[row][0]].name} to {people[pairs[row][1]].name}" for row in shown)
-    title = f"Interpolation {told}\n{notes} Below each image: cosine similarity of its ID vector to both people's."
-    sheet = titled(below(*blocks), title)
-    pairs, to_a, to_b = pairs[:measured], to_a[:measured], to_b[:measured]
-    to_asked = faces.similarity.reshape(len(found), count)[:measured]
-    report: dict[str, Any] = {
-        "seed": seed,
-        "options": options,
-        "path": "lerp" if linear else "slerp",
+    with options.session() as session:
+        paths = _generate(session, options)
+    sheet = _sheet(paths, options.shares)
+    count = paths.measured
+    pairs, to_a, to_b = paths.pairs[:count], paths.to_first[:count], paths.to_second[:count]
+    to_asked, shares = paths.to_asked[:count], options.shares
+    numbers = {
+        "seed": options.seed,
+        "path": "lerp" if options.linear else "slerp",
         "t": shares.tolist(),
-        "pairs": [[people[a].name, people[b].name] for a, b in pairs],
+        "pairs": [[a.name, b.name] for a, b in pairs],
         "to_first": listed(to_a),
         "to_second": listed(to_b),
         "to_asked": listed(to_asked),
@@ -96,8 +83,8 @@ def interpolation_command(
     }
     first, second = mean(to_a, 0), mean(to_b, 0)
     effect = Effect(
-        control=f"interpolation ({'lerp' if linear else 'slerp'})",
-        change=f"t 0 -> 1 in {count} images, {len(pairs)} pairs",
+        control=f"interpolation ({numbers['path']})",
+        change=f"t 0 -> 1 in {options.count} images, {count} pairs",
         kept=f"{number(mean(to_asked))} to the vector between, {to_asked.size} images",
         moved=(
             f"similarity to the first {number(first[0])} -> {number(first[-1])}, to the second {number(second[0])} -> "
@@ -106,11 +93,47 @@ def interpolation_command(
             "right direction"
         ),
     )
-    click.echo(save(out, "interpolation", sheet, [effect], report))
+    options.write("interpolation", sheet, [effect], numbers)
+
+
+def _generate(session: Session, options: InterpolationOptions) -> _Paths:
+    circle = pairs_of(len(session.people))
+    drawn, shown = pairs_shown(session.names, circle, options.show, options.names)
+    pairs = [(session.people[a], session.people[b]) for a, b in drawn]
+    between = lerp if options.linear else slerp
+    asked = np.stack([between(a.vector, b.vector, options.shares) for a, b in pairs])
+    faces = session.generate(asked)
+    return _Paths(
+        pairs=pairs,
+        measured=len(circle),
+        pictures=list(zip(shown, session.to_show(faces.images[shown]), strict=True)),
+        to_first=cosines(faces.vectors, np.stack([a.vector for a, _ in pairs])[:, np.newaxis]),
+        to_second=cosines(faces.vectors, np.stack([b.vector for _, b in pairs])[:, np.newaxis]),
+        to_asked=np.asarray(faces.similarity, np.float64),
+        notes=session.notes(),
+    )
+
+
+def _sheet(paths: _Paths, shares: Floats) -> Image.Image:
+    blocks = []
+    for row, images in paths.pictures:
+        a, b = paths.pairs[row]
+        tiles = [
+            Tile(image, f"{number(first, before=f'to {a.name}:')}\n{number(second, before=f'to {b.name}:')}")
+            for image, first, second in zip(images, paths.to_first[row], paths.to_second[row], strict=True)
+        ]
+        ends = [Tile(person.image, f"{person.name}\nphotograph") for person in (a, b)]
+        blocks.append(grid([[ends[0], *tiles, ends[1]]], columns=["", *(f"t = {share:.2f}" for share in shares), ""]))
+    told = " and ".join("from {} to {}".format(*(one.name for one in paths.pairs[row])) for row, _ in paths.pictures)
+    return below(
+        *blocks,
+        title=f"Interpolation {told}\n{paths.notes} Below each image: cosine similarity of its ID vector to both "
+        "people's.",
+    )
 
 
 def pairs_of(count: int) -> list[tuple[int, int]]:
-    """Neighbours in a circle of people; first those that share nobody.
+    """Neighbours in a circle of people; first those without a person in common.
 
     Raises:
         InvalidInputError: There are not two.
@@ -129,7 +152,7 @@ def pairs_shown(
     Args:
         people: Names.
         pairs: What is measured.
-        count: How many are shown where none is asked for.
+        count: How many are shown where no names are given.
         names: People of the picture: from the first to the second, from the second to the third, and so on.
 
     Raises:

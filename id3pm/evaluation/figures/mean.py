@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from id3pm.command_options import option, takes
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.figures.commands import given
-from id3pm.evaluation.figures.common import (
-    Floats,
-    cosines,
-    enumerated,
-    latent_options,
-    listed,
-    mean,
-    number,
-    rows_shown,
-    setting,
-    to_show,
-)
-from id3pm.evaluation.figures.generator import FaceGenerator, Person
-from id3pm.evaluation.figures.grid import Tile, below, grid, titled
-from id3pm.evaluation.figures.output import Effect, save
+from id3pm.evaluation.figures.common import Floats, cosines, enumerated, listed, mean, number
+from id3pm.evaluation.figures.generator import Person
+from id3pm.evaluation.figures.grid import Tile, below, grid
+from id3pm.evaluation.figures.sheet import Effect, LatentOptions, Session, rows_shown
 from id3pm.idspace.vectors import mean_vector
-from id3pm.pipeline import Pipeline
 
 Picture = NDArray[np.uint8]
 SIZE = 112
@@ -72,65 +58,43 @@ ALTERED: Mapping[str, Callable[[Picture], Picture]] = MappingProxyType(
 """What happens to photographs: name -> uint8 [S, S, 3] -> the same shape."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeanOptions(LatentOptions):
+    """The options of `id3pm sheet mean`."""
+
+    one_person: bool = option(is_flag=True, help="The photographs are of one person; nothing is altered.")
+
+    @property
+    def against(self) -> str:
+        """What ID vectors are compared with."""
+        return "the others" if self.one_person else "the clean photograph"
+
+
 @click.command("mean")
-@latent_options(2)
-@click.option("--one-person", is_flag=True, help="The photographs are of one person; nothing is altered.")
-def mean_command(
-    repository: Path,
-    photos: tuple[Path, ...],
-    out: Path,
-    seed: int,
-    steps: int | None,
-    threads: int | None,
-    show: int,
-    names: tuple[str, ...],
-    super_resolution: bool,
-    one_person: bool,
-) -> None:
+@takes(MeanOptions)
+def mean_command(options: MeanOptions) -> None:
     """Mean ID (Fig. 11): each person in difficult pictures, what every single one gives, and what their mean gives."""
-    options = given(steps=steps)
-    with FaceGenerator(Pipeline.load(repository, threads=threads)) as generator:
-        people = generator.people(photos)
-        albums = [_photographs(people)] if one_person else [_alterations(generator, person) for person in people]
-        shown = rows_shown([album.name for album in albums], show, names)
-        looks = [_look(generator, album, seed, options) for album in albums]
-        pictures = [to_show(generator, looks[row].drawn, seed, super_resolution) for row in shown]
-        notes = setting(generator, seed, options, super_resolution)
-    against = "the others" if one_person else "the clean photograph"
-    blocks = [_block(albums[row], looks[row], drawn) for row, drawn in zip(shown, pictures, strict=True)]
-    who = "one person" if one_person else enumerated([albums[row].name for row in shown])
-    told = "; for the mean, that of all others to the one left out" if one_person else ""
+    one = options.one_person
+    with options.session() as session:
+        albums = [_photographs(session.people)] if one else [_altered(session, person) for person in session.people]
+        shown = rows_shown([album.name for album in albums], options.show, options.names)
+        measured = [_measure(session, album) for album in albums]
+        pictures = [session.to_show(measured[row].drawn) for row in shown]
+        notes = session.notes()
+    who = "one person" if one else enumerated([albums[row].name for row in shown])
+    told = "; for the mean, that of all others to the one left out" if one else ""
     title = (
         f"Mean ID vector of several photographs of {who}\n{notes} Above: cosine similarity of each photograph's ID "
-        f"vector to that of {against}{told}. Below: the same of the face generated from it."
+        f"vector to that of {options.against}{told}. Below: the same of the face generated from it."
     )
-    sheet = titled(below(*blocks), title)
-    single, whole, image, image_of_mean = (
-        float(mean([mean(getattr(look, name)) for look in looks]))
-        for name in ("single", "whole", "images", "image_of_mean")
-    )
-    best = float(np.mean([look.whole >= look.single.max() for look in looks]))
+    blocks = [_block(albums[row], measured[row], drawn) for row, drawn in zip(shown, pictures, strict=True)]
     report = {
-        "seed": seed,
-        "options": options,
-        "one_person": one_person,
-        "people": [_numbers(album, look) for album, look in zip(albums, looks, strict=True)],
-        "mean_is_best": best,
+        "seed": options.seed,
+        "one_person": one,
+        "people": [_numbers(*each) for each in zip(albums, measured, strict=True)],
+        "mean_is_best": _best(measured),
     }
-    effect = Effect(
-        control="mean ID",
-        change=f"each of {len(albums[0].pictures)} photographs -> their mean, {len(albums)} people",
-        kept=(
-            f"generated faces {number(image)} from single photographs -> {number(image_of_mean)} from the mean"
-            + ("" if one_person else f", {number(float(mean([look.clean for look in looks])))} from the clean one")
-            + f", {sum(len(look.images) + look.image_of_mean.size for look in looks)} images"
-        ),
-        moved=(
-            f"similarity of the ID vector to {against} {single:.2f} -> {whole:.2f}; nearer than the best single "
-            f"one for {best:.0%} of the people"
-        ),
-    )
-    click.echo(save(out, "mean", sheet, [effect], report))
+    options.write("mean", below(*blocks, title=title), [_effect(options, albums, measured)], report)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,7 +122,7 @@ class _Album:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Look:
+class _Measured:
     """What the M usable pictures of an album give.
 
     Attributes:
@@ -180,26 +144,52 @@ class _Look:
     clean: float = float("nan")
 
 
-def _look(generator: FaceGenerator, album: _Album, seed: int, options: dict[str, Any]) -> _Look:
+def _best(measured: list[_Measured]) -> float:
+    """For which share of the people the mean is nearer than the best single picture."""
+    return float(np.mean([each.whole >= each.single.max() for each in measured]))
+
+
+def _effect(options: MeanOptions, albums: list[_Album], measured: list[_Measured]) -> Effect:
+    single, whole, image, image_of_mean = (
+        mean([mean(getattr(each, name)) for each in measured])
+        for name in ("single", "whole", "images", "image_of_mean")
+    )
+    clean = "" if options.one_person else f", {number(mean([each.clean for each in measured]))} from the clean one"
+    count = sum(len(each.images) + each.image_of_mean.size for each in measured)
+    return Effect(
+        control="mean ID",
+        change=f"each of {len(albums[0].pictures)} photographs -> their mean, {len(albums)} people",
+        kept=(
+            f"generated faces {number(image)} from single photographs -> {number(image_of_mean)} from the mean{clean}, "
+            f"{count} images"
+        ),
+        moved=(
+            f"similarity of the ID vector to {options.against} {single:.2f} -> {whole:.2f}; nearer than the best "
+            f"single one for {_best(measured):.0%} of the people"
+        ),
+    )
+
+
+def _measure(session: Session, album: _Album) -> _Measured:
     vectors = album.vectors[album.usable]
     together = mean_vector(vectors)[np.newaxis]
     single, whole = agreement(vectors, album.truth)
     if album.truth is not None:
         asked = np.concatenate([album.truth[np.newaxis], vectors, together])
-        faces = generator.generate(asked, seed, **options)
+        faces = session.generate(asked)
         near = cosines(faces.vectors, album.truth)
-        return _Look(single, whole, faces.images, near[1:-1], near[-1:], float(near[0]))
+        return _Measured(single, whole, faces.images, near[1:-1], near[-1:], float(near[0]))
     asked = np.concatenate([vectors, together])
     others = np.stack([mean_vector(np.delete(vectors, row, axis=0)) for row in range(len(vectors))])
-    faces = generator.generate(np.concatenate([asked, others]), seed, **options)
+    faces = session.generate(np.concatenate([asked, others]))
     count = len(vectors)
     near = cosines(faces.vectors[:count, np.newaxis], vectors)
     np.fill_diagonal(near, np.nan)
     left_out = cosines(faces.vectors[count + 1 :], vectors)
-    return _Look(single, whole, faces.images[: count + 1], mean(near, axis=1), left_out)
+    return _Measured(single, whole, faces.images[: count + 1], mean(near, axis=1), left_out)
 
 
-def _block(album: _Album, look: _Look, drawn: NDArray[np.uint8]) -> Image.Image:
+def _block(album: _Album, measured: _Measured, drawn: NDArray[np.uint8]) -> Image.Image:
     """The pictures, and below them what is generated from each; last from the mean."""
     seen: list[Tile | None] = []
     made: list[Tile | None] = []
@@ -207,41 +197,41 @@ def _block(album: _Album, look: _Look, drawn: NDArray[np.uint8]) -> Image.Image:
     if album.clean is not None:
         columns.append("clean")
         seen.append(Tile(album.clean, "vector 1"))
-        made.append(Tile(drawn[0], number(look.clean, before="face")))
+        made.append(Tile(drawn[0], number(measured.clean, before="face")))
     position, before = 0, len(seen)
     for (name, picture), usable in zip(album.pictures.items(), album.usable, strict=True):
         columns.append(name)
         if usable:
-            seen.append(Tile(picture, f"vector {look.single[position]:.2f}"))
-            made.append(Tile(drawn[before + position], number(look.images[position], before="face")))
+            seen.append(Tile(picture, f"vector {measured.single[position]:.2f}"))
+            made.append(Tile(drawn[before + position], number(measured.images[position], before="face")))
             position += 1
         else:
             seen.append(Tile(picture, "no face"))
             made.append(None)
     columns.append(f"mean of {position}")
-    seen.append(Tile(None, f"vector {look.whole:.2f}"))
-    made.append(Tile(drawn[-1], number(float(mean(look.image_of_mean)), before="face")))
+    seen.append(Tile(None, f"vector {measured.whole:.2f}"))
+    made.append(Tile(drawn[-1], number(mean(measured.image_of_mean), before="face")))
     return grid([seen, made], columns=columns, labels=[f"{album.name}\nphotographs", "generated\nfrom each"], size=SIZE)
 
 
-def _numbers(album: _Album, look: _Look) -> dict[str, Any]:
+def _numbers(album: _Album, measured: _Measured) -> dict[str, object]:
     used = [name for name, usable in zip(album.pictures, album.usable, strict=True) if usable]
     return {
         "person": album.name,
         "pictures": used,
         "no_face": [name for name in album.pictures if name not in used],
-        "vectors": listed(look.single),
-        "mean_vector": look.whole,
-        "images": listed(look.images),
-        "image_of_mean": float(mean(look.image_of_mean)),
-        "image_of_clean": look.clean,
+        "vectors": listed(measured.single),
+        "mean_vector": measured.whole,
+        "images": listed(measured.images),
+        "image_of_mean": mean(measured.image_of_mean),
+        "image_of_clean": measured.clean,
     }
 
 
-def _alterations(generator: FaceGenerator, person: Person) -> _Album:
+def _altered(session: Session, person: Person) -> _Album:
     pictures = {name: alter(person.image) for name, alter in ALTERED.items()}
     return _Album(
-        person.name, pictures, generator.embed(np.stack(list(pictures.values()))), person.vector, person.image
+        person.name, pictures, session.generator.embed(np.stack(list(pictures.values()))), person.vector, person.image
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,44 +10,50 @@ from typing import Any
 import click
 from PIL import Image, PngImagePlugin
 
+from id3pm.command_options import EXISTING_FILE, FOLDER, option, takes
 from id3pm.errors import InvalidInputError
 from id3pm.formats.images import GENERATED_XMP, XMP_KEY
 
 HEADINGS = {"control": "control", "change": "from -> to", "kept": "identity kept (cosine)", "moved": "what moved"}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """The options of `id3pm sheet table`."""
+
+    folder: Path = option("--out", type=FOLDER, default=Path("out/sheets"))
+    names: tuple[str, ...] = option(
+        "--name", multiple=True, help="Of a sheet, in this order; may be repeated. Else all in the folder."
+    )
+    docs: Path | None = option(
+        type=EXISTING_FILE,
+        help="Page to put the table into, between the lines <!-- effects --> and <!-- end of effects -->.",
+    )
+    mark: str = option(default="effects", help="Another word for these lines, for a page with several tables.")
+    pictures: Path | None = option(type=FOLDER, help="Folder for copies of the PNGs, 256 colours.")
+
+
 @click.command("table")
-@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("out/sheets"))
-@click.option(
-    "--name", "names", multiple=True, help="Of a sheet, in this order; may be repeated. Else all in the folder."
-)
-@click.option(
-    "--docs",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Page to put the table into, between the lines <!-- effects --> and <!-- end of effects -->.",
-)
-@click.option("--mark", default="effects", help="Another word for these lines, for a page with several tables.")
-@click.option(
-    "--pictures", type=click.Path(path_type=Path, file_okay=False), help="Folder for copies of the PNGs, 256 colours."
-)
-def table_command(folder: Path, names: tuple[str, ...], docs: Path | None, mark: str, pictures: Path | None) -> None:
+@takes(TableOptions)
+def table_command(options: TableOptions) -> None:
     """The table of measured effects, from the JSON reports that the other sheets left in --out."""
-    files = [folder / f"{name}.json" for name in names] or sorted(folder.glob("*.json"))
+    folder = options.folder
+    files = [folder / f"{name}.json" for name in options.names] or sorted(folder.glob("*.json"))
     if not files:
         raise InvalidInputError(f"{folder} has no reports: make some with id3pm sheet NAME")
     lines = markdown([effect for file in files for effect in read_effects(file)])
-    if docs is None:
+    if options.docs is None:
         click.echo("\n".join(lines))
     else:
-        insert(docs, mark, lines)
-        click.echo(docs)
-    if pictures is not None:
+        insert(options.docs, options.mark, lines)
+        click.echo(options.docs)
+    if options.pictures is not None:
         for file in files:
-            click.echo(copy_small(file.with_suffix(".png"), pictures))
+            click.echo(copy_small(file.with_suffix(".png"), options.pictures))
 
 
 def read_effects(file: Path) -> list[dict[str, str]]:
-    """The effects of one report; see `id3pm.evaluation.figures.output.Effect`.
+    """The effects of one report; see `id3pm.evaluation.figures.sheet.Effect`.
 
     Raises:
         InvalidInputError: It is no report of a sheet.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from id3pm.config import SamplingOptions
+from id3pm.evaluation.figures import sheet
 from id3pm.evaluation.figures.generator import GeneratedFaces, Person
 
 DIM = 16
@@ -88,14 +89,14 @@ class FakeGenerator:
         return 7
 
 
-def install(monkeypatch: Any, module: Any, **settings: Any) -> list[int]:
-    """Puts the fake in the place of a sheet's generator, with another `fidelity`, `faceless` or `restless`.
+def install(monkeypatch: Any, **settings: Any) -> list[int]:
+    """Puts the fake in the place of the sheets' generator, with another `fidelity`, `faceless` or `restless`.
 
     Returns:
         Grows by the number of images shown at 256 px.
     """
     enlarged: list[int] = []
     settings["enlarged"] = enlarged
-    monkeypatch.setattr(module, "FaceGenerator", type("FaceGenerator", (FakeGenerator,), settings))
-    monkeypatch.setattr(module, "Pipeline", SimpleNamespace(load=lambda repository, threads: Path(repository)))
+    monkeypatch.setattr(sheet, "FaceGenerator", type("FaceGenerator", (FakeGenerator,), settings))
+    monkeypatch.setattr(sheet, "Pipeline", SimpleNamespace(load=lambda repository, threads: Path(repository)))
     return enlarged

@@ -35,7 +35,7 @@ def report(tmp_path: Path, *words: object, name: str = "guidance") -> dict[str, 
 def test_more_guidance_is_nearer_to_the_person_and_less_different_from_seed_to_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, guidance, restless=0.2)
+    install(monkeypatch, restless=0.2)
     data = report(tmp_path, "--scales", "1,2,4")
     measured = data["measured"]
     assert data["headings"] == ["1", "2", "4"] and data["seeds"] == [0, 1, 2, 3] and len(data["people"]) == PEOPLE
@@ -55,7 +55,7 @@ def test_more_guidance_is_nearer_to_the_person_and_less_different_from_seed_to_s
 def test_a_generator_that_does_not_look_at_the_seed_has_no_diversity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, guidance)
+    install(monkeypatch)
     measured = report(tmp_path, "--scales", "1,2")["measured"]
     for each in measured:
         assert np.abs(each["vectors_apart"]).max() < 1e-3 and max(each["pixels_apart"]) == 0
@@ -64,7 +64,7 @@ def test_a_generator_that_does_not_look_at_the_seed_has_no_diversity(
 def test_the_picture_shows_the_people_that_are_asked_for_and_measures_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, guidance, restless=0.2, faceless=(0, 1, 2))
+    install(monkeypatch, restless=0.2, faceless=(0, 1, 2))
     small = report(tmp_path, "--scales", "1,2", "--show", 1)
     with Image.open(tmp_path / "guidance.png") as image:
         height = image.height
@@ -78,7 +78,7 @@ def test_the_picture_shows_the_people_that_are_asked_for_and_measures_all(
 def test_the_sheets_of_thresholds_and_intervals_say_what_they_are_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, guidance)
+    install(monkeypatch)
     effects = report(tmp_path, "--scale", 8, "--percentiles", "0,0.99", name="guidance_threshold")["effects"]
     assert [effect["change"] for effect in effects] == ["clipped", "0.99"]
     assert "dynamic threshold at guidance 8" == effects[0]["control"] and "black or white" in effects[0]["moved"]

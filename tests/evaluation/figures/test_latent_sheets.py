@@ -15,8 +15,7 @@ from fake_generator import DIM, PEOPLE, install, people_vectors
 from PIL import Image
 
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.figures import common as latent
-from id3pm.evaluation.figures import directions, interpolation, mean, pca, projection
+from id3pm.evaluation.figures import directions, interpolation, mean, pca, projection, sheet
 from id3pm.evaluation.figures.commands import SHEETS, sheet_group
 from id3pm.evaluation.figures.directions import crosstalk
 from id3pm.evaluation.figures.interpolation import pairs_of, pairs_shown
@@ -45,7 +44,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for axis, name in ((2, "cheek_brightness"), (5, "hat"))
     ]
     Directions(SPACE, tuple(found)).save(folder / "directions.npz")
-    monkeypatch.setattr(latent, "latent_file", lambda path, kind: path / "latent" / f"{kind}.npz")
+    monkeypatch.setattr(sheet, "latent_file", lambda path, kind: path / "latent" / f"{kind}.npz")
     return tmp_path / "bundle"
 
 
@@ -76,12 +75,12 @@ def test_every_sheet_has_its_command() -> None:
 def test_interpolation_falls_from_the_first_and_rises_to_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, interpolation)
+    install(monkeypatch)
     data = report(tmp_path, "interpolation")
     assert data["monotonic"] == {"to_first_falls": 1.0, "to_second_rises": 1.0}
     assert data["correlation_with_t"]["to_first"] < -0.95 < 0.95 < data["correlation_with_t"]["to_second"]
     assert len(data["pairs"]) == PEOPLE and np.array(data["to_first"])[:, 0] == pytest.approx(np.ones(PEOPLE))
-    install(monkeypatch, interpolation, fidelity=1e-4)
+    install(monkeypatch, fidelity=1e-4)
     stuck = np.array(report(tmp_path, "interpolation")["to_first"])
     assert np.abs(stuck[:, -1] - stuck[:, 0]).max() < 0.01
 
@@ -120,7 +119,7 @@ def test_outside_a_checkout_a_sheet_says_what_to_give(
 def test_the_axis_sheet_measures_how_much_of_the_step_arrives(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, fidelity: float
 ) -> None:
-    install(monkeypatch, pca, fidelity=fidelity)
+    install(monkeypatch, fidelity=fidelity)
     data = report(tmp_path, "pca", "--bundle", bundle)
     got = np.array(data["got_of_asked"])
     if fidelity == 0.5:
@@ -134,7 +133,7 @@ def test_the_axis_sheet_measures_how_much_of_the_step_arrives(
 def test_an_axis_alone_has_no_others_to_move_along(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, axes: int
 ) -> None:
-    install(monkeypatch, pca)
+    install(monkeypatch)
     data = report(tmp_path, "pca", "--bundle", bundle, "--axes", axes)
     assert len(data["moved_along_others"]) == (axes if axes > 1 else 0)
     assert ("along the other" in data["effects"][0]["moved"]) == (axes > 1)
@@ -143,7 +142,7 @@ def test_an_axis_alone_has_no_others_to_move_along(
 def test_words_for_the_ends_of_axes_are_for_axes_that_are_shown(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, pca)
+    install(monkeypatch)
     report(tmp_path, "pca", "--bundle", bundle, "--ends", "bare forehead,long hair over the face")
     for words in (("--ends", "long hair"), ("--axes", 1, "--ends", "a,b", "--ends", "c,d")):
         wrong = CliRunner().invoke(sheet_group, ["pca", "--bundle", str(bundle), *map(str, words)])
@@ -158,7 +157,7 @@ def test_only_what_is_shown_is_enlarged(tmp_path: Path, bundle: Path, monkeypatc
         (interpolation, ("interpolation",), 7),
         (mean, ("mean",), 1 + (len(ALTERED) - 1) + 1),
     ):
-        enlarged = install(monkeypatch, module)
+        enlarged = install(monkeypatch)
         for shown, times in (("--show", "2"), 2), (("--person", "03"), 1), (("--person", "03", "--person", "00"), 2):
             report(tmp_path, *words, *shown)
             rows = 1 if module is interpolation and shown[-1] == "00" else times  # one row leads from 03 to 00
@@ -175,14 +174,14 @@ def test_only_what_is_shown_is_enlarged(tmp_path: Path, bundle: Path, monkeypatc
 def test_where_no_face_is_found_the_sheet_says_so(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
-    install(monkeypatch, module, faceless=tuple(range(1000)))
+    install(monkeypatch, faceless=tuple(range(1000)))
     words = ("--bundle", bundle) if module in (pca, projection, directions) else ()
     effect = report(tmp_path, module.__name__.rpartition(".")[2], *words)["effects"][0]
     assert "no face" in effect["kept"]
 
 
 def test_images_without_a_face_are_left_out(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, pca, faceless=(0, 1))
+    install(monkeypatch, faceless=(0, 1))
     data = report(tmp_path, "pca", "--bundle", bundle)
     assert data["moved_along_axis"][0][0][0] is None
     assert data["got_of_asked"] == pytest.approx([1.0, 1.0, 1.0], abs=1e-3)
@@ -191,7 +190,7 @@ def test_images_without_a_face_are_left_out(tmp_path: Path, bundle: Path, monkey
 def test_projection_comes_nearer_with_every_doubling(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, projection)
+    install(monkeypatch)
     data = report(tmp_path, "projection", "--bundle", bundle)
     assert data["k"] == [1, 2, 4, 8, 16]
     near = np.array(data["to_target"])
@@ -202,7 +201,7 @@ def test_projection_comes_nearer_with_every_doubling(
 def test_a_projection_without_a_last_face_has_no_number_of_axes_that_is_enough(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, projection, faceless=tuple(range(4, 5 * PEOPLE, 5)))
+    install(monkeypatch, faceless=tuple(range(4, 5 * PEOPLE, 5)))
     data = report(tmp_path, "projection", "--bundle", bundle)
     assert data["enough"] is None and {row[-1] for row in data["to_target"]} == {None}
     assert "no face with k = 16" in data["effects"][0]["kept"]
@@ -211,7 +210,7 @@ def test_a_projection_without_a_last_face_has_no_number_of_axes_that_is_enough(
 def test_directions_move_their_label_and_orthogonal_ones_no_other(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, directions)
+    install(monkeypatch)
     data = report(tmp_path, "directions", "--bundle", bundle)
     cheeks, hat = data["directions"]["cheek_brightness"], data["directions"]["hat"]
     assert cheeks["measured"].startswith("brightness") and "ID vectors" in hat["measured"]
@@ -244,7 +243,7 @@ def test_crosstalk_is_a_share_of_what_the_labels_own_direction_does() -> None:
 
 
 def test_the_mean_is_nearer_than_single_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, mean)
+    install(monkeypatch)
     first = report(tmp_path, "mean")["people"][0]
     assert first["no_face"] == ["blurred"] and len(first["vectors"]) == len(ALTERED) - 1
     assert first["mean_vector"] > max(first["vectors"])
@@ -289,12 +288,12 @@ def test_pairs_and_powers() -> None:
 
 
 def test_axes_of_another_model_are_refused(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, pca)
+    install(monkeypatch)
     fit_pca(np.random.default_rng(0).standard_normal((9, DIM)), id_vector_model="arcface", trained_on="").save(
         bundle / "latent" / "pca.npz"
     )
     with pytest.raises(InvalidInputError, match="for arcface vectors of 16 numbers, not for sface"):
         report(tmp_path, "pca", "--bundle", bundle)
-    monkeypatch.setattr(latent, "latent_file", lambda path, kind: None)
+    monkeypatch.setattr(sheet, "latent_file", lambda path, kind: None)
     with pytest.raises(InvalidInputError, match=r"no latent/pca\.npz: make it with id3pm latent fit-pca"):
         report(tmp_path, "pca", "--bundle", bundle)

@@ -1,0 +1,105 @@
+"""Command-line options as the fields of a dataclass: each option is declared once, beside its type.
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class PcaOptions(SheetOptions):
+        axes: int = option(type=click.IntRange(1), default=3, help="The first so many.")
+
+    @click.command("pca")
+    @takes(PcaOptions)
+    def pca_command(options: PcaOptions) -> None: ...
+
+A class inherits the options of its bases, which come first in the help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
+Result = TypeVar("Result")
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
+"""What click calls with the value of a parameter; it returns the value that the command gets."""
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+EXISTING = click.Path(path_type=Path, exists=True)
+EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+def option(*names: str, **settings: Any) -> Any:
+    """A field that `--field-name` sets.
+
+    Args:
+        *names: Other names in place of `--field-name`, such as `--on/--off`.
+        **settings: Of `click.option`.
+    """
+    return dataclasses.field(metadata={"decorate": functools.partial(click.option, *names, **settings), "names": names})
+
+
+def argument(**settings: Any) -> Any:
+    """A field that a positional argument sets; see `click.argument`."""
+    return dataclasses.field(metadata={"decorate": functools.partial(click.argument, **settings), "names": ("",)})
+
+
+def takes(kind: type[Options]) -> Callable[[Callable[[Options], Result]], Callable[..., Result]]:
+    """Gives a command the options of a dataclass and calls it with one value of that class."""
+
+    def decorate(function: Callable[[Options], Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def command(**values: Any) -> Result:
+            return function(kind(**values))
+
+        for field in reversed(dataclasses.fields(kind)):
+            names = () if field.metadata["names"] else (f"--{field.name.replace('_', '-')}",)
+            command = field.metadata["decorate"](*names, field.name)(command)
+        return command
+
+    return decorate
+
+
+def given(options: DataclassInstance, fields: Mapping[str, str]) -> dict[str, Any]:
+    """The values that were given on the command line, under other names.
+
+    Args:
+        options: Of a command; `None` is an option that was not given.
+        fields: Name of the field -> key in the result.
+    """
+    values = {key: getattr(options, field) for field, key in fields.items()}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def required_paths(advice: str) -> Callback:
+    """Refuses paths that do not exist, defaults too: those exist in a checkout alone.
+
+    Args:
+        advice: What to give instead.
+    """
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        for path in value if isinstance(value, tuple) else (value,):
+            if not path.exists():
+                raise click.BadParameter(f"there is no {path} in {Path.cwd()}: {advice}")
+        return value
+
+    return check
+
+
+def numbers(kind: Callable[[str], float] = float, example: str = "1,2,5") -> Callback:
+    """Reads numbers separated by commas; `None` where nothing is given."""
+
+    def convert(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+        try:
+            return None if text is None else tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{text!r}: give numbers separated by commas, such as {example}") from None
+
+    return convert
