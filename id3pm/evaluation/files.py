@@ -1,4 +1,4 @@
-"""The files of a report: each appears whole or not at all."""
+"""The files of a report: each appears whole or not at all, in a folder that is made if it is missing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def save_figure(file: Path, figure: Any, *, generated: bool = False) -> None:
     partial.replace(file)
 
 
-def write_json(file: Path, data: Any) -> None:
+def write_json(file: Path, data: object) -> None:
     """Writes JSON, with null for NaN and infinity, which JSON does not have."""
     write_text(file, json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
 
@@ -54,10 +54,11 @@ def write_text(file: Path, text: str) -> None:
 
 
 def _partial(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
     return file.with_name(f".{file.name}.{os.getpid()}.tmp")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -31,7 +31,7 @@ PEOPLE = 20
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
     fake = ColorPipeline()
     monkeypatch.setattr(commands.Pipeline, "load", lambda repository, threads: fake)
-    monkeypatch.setattr(commands, "_models_key", lambda repository: "models")
+    monkeypatch.setattr(commands.EngineOptions, "models_key", lambda options: "models")
     monkeypatch.setattr(commands, "StageJudge", lambda stage, key: ColorJudge())
     monkeypatch.setattr(commands, "DlibJudge", lambda stage, key: ColorJudge(independent=True))
     return fake
@@ -198,7 +198,7 @@ def test_super_resolution_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return {**arrays, "images": images}
 
     monkeypatch.setattr(commands.shards, "load", at_16_px)
-    monkeypatch.setattr(commands, "_models_key", lambda repository: "models")
+    monkeypatch.setattr(commands.EngineOptions, "models_key", lambda options: "models")
     monkeypatch.setattr(commands.FaceStage, "load", lambda folder, threads: None)
     monkeypatch.setattr(commands, "StageJudge", lambda stage, key: ColorJudge())
     arguments = [

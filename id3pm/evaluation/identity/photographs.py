@@ -20,9 +20,9 @@ from id3pm.evaluation.verification.similarities import Floats
 from id3pm.face.framing import framed_face
 from id3pm.face.stage import MIN_FACE_SIZE, FaceStage
 from id3pm.formats.images import decode_photo
+from id3pm.formats.picture_files import picture_files
 
 CROP_SIZE = 256  # what the judges see of a photograph: the face with its head
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 Generate = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.uint8]]
 
 
@@ -69,10 +69,7 @@ def named_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
         InvalidInputError: There is none.
         ImageError: One cannot be decoded.
     """
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InvalidInputError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
-    return {file.name: decode_photo(file.read_bytes()) for file in found}
+    return {file.name: decode_photo(file.read_bytes()) for file in picture_files([folder])}
 
 
 def people_of(photographs: Mapping[str, NDArray[np.uint8]], stage: FaceStage) -> People:

@@ -4,151 +4,179 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, argument, given, option, takes
 from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.dlib_judge import DlibJudge
 from id3pm.evaluation.judges import Judge, StageJudge
+from id3pm.evaluation.progress import progress_bar
 from id3pm.evaluation.robustness import thresholds as thresholds_of
 from id3pm.evaluation.robustness.contact_sheet import write_sheet
 from id3pm.evaluation.robustness.report import About, load_template, write_report
-from id3pm.evaluation.robustness.study import Block, Model, study
-from id3pm.evaluation.robustness.subjects import files_in, gallery, named_apart, person
+from id3pm.evaluation.robustness.study import Block, Model, Subject, study
+from id3pm.evaluation.robustness.subjects import gallery, named_apart, person
 from id3pm.evaluation.robustness.summary import readings, summarise
 from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.evaluation.robustness.variants import VARIANTS
 from id3pm.face.manifest import PublishedThreshold, read_manifest
 from id3pm.formats import datasets as shards
+from id3pm.formats.picture_files import picture_files
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS
 
-PATH = click.Path(path_type=Path, exists=True)
-FOLDER = click.Path(path_type=Path, file_okay=False)
 SHORT = 12  # hexadecimal digits of a hash in the report
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnalysisOptions:
+    """The options of `id3pm analyse`."""
+
+    photos: tuple[Path, ...] = argument(nargs=-1, required=True, type=EXISTING)
+    repositories: tuple[Path, ...] = option(
+        "--repository",
+        type=FOLDER,
+        multiple=True,
+        default=(Path("triton_repo"),),
+        help="Built engines of one face-recognition model; repeat it to compare several.",
+    )
+    same_person: Path | None = option(
+        type=EXISTING, help="More photographs of the person in the one PHOTO; a file or a folder."
+    )
+    drawn: Path | None = option(
+        "--drawings", type=EXISTING, help="Drawings, paintings or renderings of that person; a file or a folder."
+    )
+    pictures: tuple[Path, ...] = option(
+        "--picture",
+        type=EXISTING,
+        multiple=True,
+        help="Drawing, rendering or other picture of no particular person, or a folder of them; repeatable.",
+    )
+    families: tuple[str, ...] = option(
+        "--family",
+        type=click.Choice(list(VARIANTS)),
+        multiple=True,
+        help="Only these changes; repeatable.  [default: all]",
+    )
+    out: Path = option(type=FOLDER, default=Path("out/analysis"), help="Folder of the report.")
+    data: Path | None = option(type=FOLDER, help="Data set whose held-out people give the thresholds.")
+    people: int = option(type=click.IntRange(20), default=500, help="How many of them.")
+    thresholds_file: Path | None = option(
+        "--thresholds",
+        type=EXISTING_FILE,
+        help="thresholds.json of an earlier run with --data; else those that come with the package.",
+    )
+    seed: int = option(type=click.IntRange(0), default=0, help="Of every image.")
+    preset: str = option(type=click.Choice(list(PRESETS)), default="fast", help="How images are sampled.")
+    steps: int | None = option(type=click.IntRange(1), help="Of the 64 px loop; else the preset's.")
+    guidance_scale: float | None = option(type=click.FloatRange(1, 10), help="Else the preset's.")
+    super_resolution: bool = option(is_flag=True, help="Generate 256 px images.")
+    independent: bool | None = option(
+        "--independent/--no-independent", default=None, help="Also judge with dlib's network.  [default: if installed]"
+    )
+    threads: int | None = option(type=click.IntRange(1), help="CPU threads; all cores if not given.")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling options that were given."""
+        return given(self, {name: name for name in ("preset", "steps", "guidance_scale")})
+
+    def files(self) -> tuple[list[Path], list[Path], list[Path]]:
+        """The photographs; and where there is one, more photographs and drawings of its person.
+
+        Raises:
+            InvalidInputError: A folder has no pictures, or there are several photographs beside pictures of one person.
+        """
+        files = picture_files(self.photos)
+        more, drawings = (picture_files([] if path is None else [path]) for path in (self.same_person, self.drawn))
+        for name, others in (("--same-person", more), ("--drawings", drawings)):
+            if others and len(files) != 1:
+                raise InvalidInputError(
+                    f"{name} with {len(files)} photographs: give the one PHOTO whose person it shows"
+                )
+        return files, more, drawings
+
+
 @click.command("analyse")
-@click.argument("photos", nargs=-1, required=True, type=PATH)
-@click.option(
-    "--repository",
-    "repositories",
-    type=FOLDER,
-    multiple=True,
-    default=(Path("triton_repo"),),
-    help="Built engines of one face-recognition model; repeat it to compare several.",
-)
-@click.option("--same-person", type=PATH, help="More photographs of the person in the one PHOTO; a file or a folder.")
-@click.option(
-    "--drawings", "drawn", type=PATH, help="Drawings, paintings or renderings of that person; a file or a folder."
-)
-@click.option(
-    "--picture",
-    "pictures",
-    type=PATH,
-    multiple=True,
-    help="Drawing, rendering or other picture of no particular person, or a folder of them; repeatable.",
-)
-@click.option(
-    "--family",
-    "families",
-    type=click.Choice(list(VARIANTS)),
-    multiple=True,
-    help="Only these changes; repeatable.  [default: all]",
-)
-@click.option("--out", type=FOLDER, default=Path("out/analysis"), help="Folder of the report.")
-@click.option("--data", type=FOLDER, help="Data set whose held-out people give the thresholds.")
-@click.option("--people", type=click.IntRange(20), default=500, help="How many of them.")
-@click.option(
-    "--thresholds",
-    "thresholds_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="thresholds.json of an earlier run with --data; else those that come with the package.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of every image.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", help="How images are sampled.")
-@click.option("--steps", type=click.IntRange(1), help="Of the 64 px loop; else the preset's.")
-@click.option("--guidance-scale", type=click.FloatRange(1, 10), help="Else the preset's.")
-@click.option("--super-resolution", is_flag=True, help="Generate 256 px images.")
-@click.option(
-    "--independent/--no-independent", default=None, help="Also judge with dlib's network.  [default: if installed]"
-)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; all cores if not given.")
-def analyse_command(
-    photos: tuple[Path, ...],
-    repositories: tuple[Path, ...],
-    same_person: Path | None,
-    drawn: Path | None,
-    pictures: tuple[Path, ...],
-    families: tuple[str, ...],
-    out: Path,
-    data: Path | None,
-    people: int,
-    thresholds_file: Path | None,
-    seed: int,
-    preset: str,
-    steps: int | None,
-    guidance_scale: float | None,
-    super_resolution: bool,
-    independent: bool | None,
-    threads: int | None,
-) -> None:
+@takes(AnalysisOptions)
+def analyse_command(options: AnalysisOptions) -> None:
     """What is a face-recognition model robust against?
 
     Every person in PHOTO (files or folders) is shown to it in other light, pose and expression, with parts of the face
     hidden, with noise, and as drawings; each ID vector is inverted with the same seed. report.html, analysis.json and
     one PNG per person in --out give the angular distances against the model's verification threshold.
     """
-    if data is not None and thresholds_file is not None:
+    if options.data is not None and options.thresholds_file is not None:
         raise click.UsageError("--data measures thresholds, --thresholds reads them: give one")
     load_template()  # a missing library is noticed now, not after minutes
-    files = files_in(photos)
-    more, drawings = (files_in([] if path is None else [path]) for path in (same_person, drawn))
-    for name, others in (("--same-person", more), ("--drawings", drawings)):
-        if others and len(files) != 1:
-            raise InvalidInputError(f"{name} with {len(files)} photographs: give the one PHOTO whose person it shows")
-    given = {"preset": preset, "steps": steps, "guidance_scale": guidance_scale}
-    sampling: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     notes: list[str] = []
+    files, more, drawings = options.files()
     with ExitStack() as stack:
-        known = thresholds_of.read(thresholds_file)
-        loaded = [stack.enter_context(Pipeline.load(repository, threads=threads)) for repository in repositories]
-        stage = loaded[0].face_stage
-        subjects = [person(file, stage, families or tuple(VARIANTS), more, drawings) for file in files]
-        subjects = named_apart(subjects + gallery(files_in(pictures), stage))
-        out.mkdir(parents=True, exist_ok=True)
-        with _progress() as bar:
-            judges = [
-                _judges(pipeline, repository, independent, notes)
-                for pipeline, repository in zip(loaded, repositories, strict=True)
-            ]
-            if data is not None:
-                known = _measured(judges, data, people, bar)
-                thresholds_of.write(out / "thresholds.json", known)
-            names = _names(loaded, repositories)
-            models = [
-                _model(name, pipeline, found, known, notes)
-                for name, pipeline, found in zip(names, loaded, judges, strict=True)
-            ]
-            shown = {**sampling, "size": 256 if super_resolution else 64}
-            about = About([_about(model) for model in models], seed, shown, notes)
-            blocks: list[Block] = []
-            for subject in subjects:
-                task = bar.add_task(subject.name, total=len(models) * len(subject.pictures))
-                advance = functools.partial(bar.advance, task)
-                of_subject = [study(model, subject, seed, sampling, super_resolution, advance) for model in models]
-                blocks += of_subject
-                write_sheet(out / f"{subject.name}.png", of_subject, seed)
-                report = write_report(out, blocks, about)  # anew after each: an interruption loses one person
+        known = thresholds_of.read(options.thresholds_file)
+        loaded = [
+            stack.enter_context(Pipeline.load(repository, threads=options.threads))
+            for repository in options.repositories
+        ]
+        stage, families = loaded[0].face_stage, options.families or tuple(VARIANTS)
+        subjects = [person(file, stage, families, more, drawings) for file in files]
+        subjects = named_apart(subjects + gallery(picture_files(options.pictures), stage))
+        options.out.mkdir(parents=True, exist_ok=True)
+        bar = stack.enter_context(progress_bar())
+        models = _models(options, loaded, known, notes, bar)
+        blocks, report = _study(options, models, subjects, notes, bar)
     for line in (*readings(summarise(blocks)), *notes):
         click.echo(line)
     click.echo(f"report: {report}")
+
+
+def _models(
+    options: AnalysisOptions,
+    loaded: Sequence[Pipeline],
+    known: dict[str, Threshold],
+    notes: list[str],
+    bar: Progress,
+) -> list[Model]:
+    """The models with their judges and thresholds; what is missing goes into `notes`."""
+    judges = [
+        _judges(pipeline, repository, options.independent, notes)
+        for pipeline, repository in zip(loaded, options.repositories, strict=True)
+    ]
+    if options.data is not None:
+        known = _measured(judges, options.data, options.people, bar)
+        thresholds_of.write(options.out / "thresholds.json", known)
+    names = _names(loaded, options.repositories)
+    return [
+        _model(name, pipeline, found, known, notes) for name, pipeline, found in zip(names, loaded, judges, strict=True)
+    ]
+
+
+def _study(
+    options: AnalysisOptions,
+    models: Sequence[Model],
+    subjects: Sequence[Subject],
+    notes: list[str],
+    bar: Progress,
+) -> tuple[list[Block], Path]:
+    """Studies one subject after the other; the report is written anew after each."""
+    shown = {**options.sampling, "size": 256 if options.super_resolution else 64}
+    about = About([_about(model) for model in models], options.seed, shown, notes)
+    blocks: list[Block] = []
+    for subject in subjects:
+        task = bar.add_task(subject.name, total=len(models) * len(subject.pictures))
+        advance = functools.partial(bar.advance, task)
+        of_subject = [
+            study(model, subject, options.seed, options.sampling, options.super_resolution, advance) for model in models
+        ]
+        blocks += of_subject
+        write_sheet(options.out / f"{subject.name}.png", of_subject, options.seed)
+        report = write_report(options.out, blocks, about)
+    return blocks, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,10 +264,3 @@ def _about(model: Model) -> dict[str, str]:
         "weights": manifest.bundle.weights_sha256[:SHORT],
         "engine": f"{manifest.target} {manifest.precision}",
     }
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False)) as bar:
-        yield bar

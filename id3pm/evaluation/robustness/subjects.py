@@ -6,34 +6,19 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from id3pm.errors import FaceError, ImageError, InvalidInputError
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.errors import FaceError, ImageError
 from id3pm.evaluation.robustness.portrait import framed, portrait_of
 from id3pm.evaluation.robustness.study import Subject, averaged
 from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, Picture, variants_of
 from id3pm.face.stage import FaceStage
 from id3pm.formats.images import decode_photo
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
-
-def files_in(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and the pictures of folders by name.
-
-    Raises:
-        InvalidInputError: A folder has none.
-    """
-    found: list[Path] = []
-    for path in paths:
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise InvalidInputError(f"{path}: the folder has no {', '.join(SUFFIXES)} files")
-        found += inside
-    return found
-
-
-def _photo(file: Path) -> Any:
+def _photo(file: Path) -> NDArray[np.uint8]:
     try:
         return decode_photo(file.read_bytes())
     except ImageError as error:

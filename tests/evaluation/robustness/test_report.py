@@ -169,7 +169,7 @@ def test_dlib_is_a_witness_where_it_is_installed(
         ((PEOPLE, "--same-person", PEOPLE), "--same-person with 8 photographs"),
         ((PEOPLE, "--drawings", PEOPLE), "--drawings with 8 photographs"),
         ((PEOPLE / "03.png", "--data", "DATA", "--people", 99), "holds out 20"),
-        (("EMPTY",), "the folder has no .jpg"),
+        (("EMPTY",), "the folder has no pictures"),
     ],
 )
 def test_what_cannot_be_analysed_is_refused(
