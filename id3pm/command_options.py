@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Options = TypeVar("Options", bound="DataclassInstance")
+Other = TypeVar("Other", bound="DataclassInstance")
 Result = TypeVar("Result")
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
 """What click calls with the value of a parameter; it returns the value that the command gets."""
@@ -66,15 +67,23 @@ def takes(kind: type[Options]) -> Callable[[Callable[[Options], Result]], Callab
     return decorate
 
 
-def given(options: DataclassInstance, fields: Mapping[str, str]) -> dict[str, Any]:
-    """The values that were given on the command line, under other names.
+def given(options: DataclassInstance, *fields: str, **renamed: str) -> dict[str, Any]:
+    """The options that were given on the command line, by name; one that was not given is `None`.
 
     Args:
-        options: Of a command; `None` is an option that was not given.
-        fields: Name of the field -> key in the result.
+        options: Of a command.
+        *fields: Names of its fields.
+        **renamed: Field -> name in the result.
     """
-    values = {key: getattr(options, field) for field, key in fields.items()}
-    return {key: value for key, value in values.items() if value is not None}
+    names = {field: field for field in fields} | renamed
+    values = {name: getattr(options, field) for field, name in names.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def extract(options: DataclassInstance, kind: type[Other]) -> Other:
+    """A value of another dataclass with the options of the same names; its other fields keep their defaults."""
+    names = {field.name for field in dataclasses.fields(options)} & {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: getattr(options, name) for name in names})
 
 
 def required_paths(advice: str) -> Callback:

@@ -67,7 +67,7 @@ def test_help_lists_inherited_options_first() -> None:
 def test_only_what_was_given_is_passed_on() -> None:
     options, _ = run("a", "--guidance-scale", "2")
     assert options is not None
-    assert given(options, {"guidance_scale": "scale", "shares": "shares", "seed": "seed"}) == {"scale": 2.0, "seed": 7}
+    assert given(options, "shares", "seed", guidance_scale="scale") == {"scale": 2.0, "seed": 7}
 
 
 @pytest.mark.parametrize(

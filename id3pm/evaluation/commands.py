@@ -168,7 +168,7 @@ class SuperResolutionOptions(DataOptions):
 
     def sampling(self, default: SamplingOptions) -> SamplingOptions:
         """The bundle's options with those that were given."""
-        changes = given(self, {"sampler": "sampler", "steps": "steps", "consistency": "consistency"})
+        changes = given(self, "sampler", "steps", "consistency")
         if changes.get("sampler", default.sampler) != default.sampler:
             changes["eta"] = 0.0  # the bundle's belongs to its sampler
         return dataclasses.replace(default, **changes)
@@ -241,7 +241,7 @@ def photographs_command(options: PhotographsOptions) -> None:
     FOLDER has photographs; every face in them counts as one person. Similarities of images of each, and of everyone
     else's images, to the photograph: photographs.json in --out. No picture is kept.
     """
-    sampling: dict[str, Any] = given(options, {"steps": "steps", "guidance": "guidance_scale", "spacing": "spacing"})
+    sampling: dict[str, Any] = given(options, "steps", "spacing", guidance="guidance_scale")
     with options.pipeline() as pipeline:
         people = people_of(named_pictures(options.folder), pipeline.face_stage)
         generate = functools.partial(pipeline.generate_64, **sampling)

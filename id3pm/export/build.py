@@ -23,6 +23,7 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
+from id3pm.command_options import FOLDER, option, takes
 from id3pm.config import UNetConfig
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, Target, engine_sha256, write_manifest
@@ -45,77 +46,76 @@ from id3pm.formats.bundle import STAGES, Bundle, Stage, read_bundle
 from id3pm.installation import checkout
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """The options of `id3pm build`."""
+
+    bundle_path: Path | None = option(
+        "--bundle",
+        type=click.Path(path_type=Path),
+        help="Folder of the bundle.  [default in a checkout: its bundles/demo]",
+    )
+    target_name: str = option(
+        "--target",
+        type=click.Choice([targets.CPU, *get_args(Target)]),
+        default=targets.CPU,
+        show_default=True,
+        help="cpu: onnxruntime for fp32, OpenVINO for bf16 and int8.",
+    )
+    precision: str = option(type=click.Choice(targets.PRECISIONS), default="fp32", show_default=True)
+    gpu: str | None = option(help="GPU to build for: sm86, sm89, sm120, ... or current; with --target tensorrt.")
+    max_batch: int = option(
+        type=click.IntRange(1, 1024), default=16, show_default=True, help="Most rows of one engine call."
+    )
+    repository: Path = option(
+        type=FOLDER,
+        default=Path("triton_repo"),
+        show_default=True,
+        help="Triton model repository; its configurations are written if they are missing.",
+    )
+    stage: str = option(type=click.Choice([*STAGES, "face", "all"]), default="all", show_default=True)
+    face_model: str | None = option(help="As id3pm build-faces takes it; the bundle's ID-vector model if not given.")
+    force: bool = option(is_flag=True, help="Build even what is up to date.")
+    allow_unverified: bool = option(
+        is_flag=True,
+        help="Install an engine that this machine cannot run, without any proof of parity. Its manifest says so.",
+    )
+
+
 @click.command("build", help=__doc__.split("\n\n")[0] if __doc__ else None)
-@click.option(
-    "--bundle",
-    "bundle_path",
-    type=click.Path(path_type=Path),
-    help="Folder of the bundle.  [default in a checkout: its bundles/demo]",
-)
-@click.option(
-    "--target",
-    "target_name",
-    type=click.Choice([targets.CPU, *get_args(Target)]),
-    default=targets.CPU,
-    show_default=True,
-    help="cpu: onnxruntime for fp32, OpenVINO for bf16 and int8.",
-)
-@click.option("--precision", type=click.Choice(targets.PRECISIONS), default="fp32", show_default=True)
-@click.option("--gpu", help="GPU to build for: sm86, sm89, sm120, ... or current; with --target tensorrt.")
-@click.option(
-    "--max-batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Most rows of one engine call."
-)
-@click.option(
-    "--repository",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("triton_repo"),
-    show_default=True,
-    help="Triton model repository; its configurations are written if they are missing.",
-)
-@click.option("--stage", type=click.Choice([*STAGES, "face", "all"]), default="all", show_default=True)
-@click.option("--face-model", help="As id3pm build-faces takes it; the bundle's ID-vector model if not given.")
-@click.option("--force", is_flag=True, help="Build even what is up to date.")
-@click.option(
-    "--allow-unverified",
-    is_flag=True,
-    help="Install an engine that this machine cannot run, without any proof of parity. Its manifest says so.",
-)
-def main(
-    bundle_path: Path | None,
-    target_name: str,
-    precision: str,
-    gpu: str | None,
-    max_batch: int,
-    repository: Path,
-    stage: str,
-    face_model: str | None,
-    force: bool,
-    allow_unverified: bool,
-) -> None:
+@takes(BuildOptions)
+def main(options: BuildOptions) -> None:
     """Command line; see the module's text."""
     console = Console(highlight=False)
-    bundle_path = bundle_path or default_bundle()
-    target = targets.runtime(target_name, precision)
+    bundle_path, repository, stage = options.bundle_path or default_bundle(), options.repository, options.stage
+    target = targets.runtime(options.target_name, options.precision)
     try:
-        device = targets.require_available(target, precision, gpu)
+        device = targets.require_available(target, options.precision, options.gpu)
         bundle = read_bundle(bundle_path)
         sizes = {"base": bundle.base.image_size, "sr": bundle.sr.image_size}
         for file in write_repository(repository, sizes):
             console.print(f"{file}: was edited, kept as it is; delete it to get this version's", soft_wrap=True)
         if stage in ("face", "all"):  # first: they compare the images of the other engines
-            ensure_face_models(console, repository, bundle, face_model)
+            ensure_face_models(console, repository, bundle, options.face_model)
         for name in STAGES:
             if stage in (name, "all"):
                 spec = EngineSpec(
                     stage=name,
                     target=target,
-                    precision=precision,
-                    max_batch=max_batch,
+                    precision=options.precision,
+                    max_batch=options.max_batch,
                     device=device,
                     bundle=engine_folder.bundle_reference(bundle_path, bundle, name),
-                    versions=engine_folder.versions(target, precision),
+                    versions=engine_folder.versions(target, options.precision),
                 )
-                ensure_engine(console, bundle_path, repository, spec, force=force, allow_unverified=allow_unverified)
+                ensure_engine(
+                    console,
+                    bundle_path,
+                    repository,
+                    spec,
+                    force=options.force,
+                    allow_unverified=options.allow_unverified,
+                )
     except OSError as error:
         raise click.ClickException(f"{error.strerror}: {error.filename}") from error
     except Id3pmError as error:

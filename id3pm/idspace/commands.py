@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.table import Table
 
+from id3pm.command_options import EXISTING, argument, option, takes
 from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS
 from id3pm.formats.arrays import DESCRIPTION
@@ -21,7 +22,6 @@ from id3pm.idspace.pca import Pca, fit_pca
 from id3pm.idspace.vectors import Floats, lerp, mean_vector, slerp, unit
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-EXISTING = click.Path(path_type=Path, exists=True)
 model_option = click.option("--id-vector-model", help="FR model of the vectors, e.g. sface; a data set knows it.")
 vector_option = click.option(
     "--vector", "source", type=EXISTING, required=True, help="ID vectors (.npy, .npz), or a photograph."
@@ -60,65 +60,61 @@ def fit_pca_command(source: Path, out: Path, id_vector_model: str | None) -> Non
     click.echo(out)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitDirectionOptions:
+    """The options of `id3pm latent fit-direction`."""
+
+    source: Path = argument(type=EXISTING)
+    name: str | None = option(help="Of the direction; else the attribute's.")
+    labels: Path | None = option(
+        type=EXISTING, help="CSV with the columns index,label, or .npz with `labels` [N] and perhaps `index`."
+    )
+    attribute: str | None = option(
+        help=f"Label of a data set's pictures: one of its attributes, or measured on them: {', '.join(LABELS)}."
+    )
+    label: str | None = option(help="What is labelled, with its unit, for the reader of the file.")
+    low: str | None = option(help="What a negative strength leads to, in a word.")
+    high: str | None = option(help="What a positive strength leads to, in a word.")
+    model: Model | None = option(
+        type=click.Choice(get_args(Model)), help="Else logistic for two values, linear for more."
+    )
+    penalty: float = option(type=click.FloatRange(0.0, min_open=True), default=1.0, help="L2 penalty on the weights.")
+    orthogonal_to: tuple[str, ...] = option(
+        multiple=True, help="A direction in --out to take out of this one; may be repeated."
+    )
+    seed: int = option(type=click.IntRange(0), default=0, help="Of folds and bootstrap.")
+    out: Path = option(type=FILE, required=True, help="File to write, or to add the direction to.")
+    id_vector_model: str | None = option(help="FR model of the vectors, e.g. sface; a data set knows it.")
+
+
 @latent_group.command("fit-direction")
-@click.argument("source", type=EXISTING)
-@click.option("--name", help="Of the direction; else the attribute's.")
-@click.option(
-    "--labels", type=EXISTING, help="CSV with the columns index,label, or .npz with `labels` [N] and perhaps `index`."
-)
-@click.option(
-    "--attribute",
-    help=f"Label of a data set's pictures: one of its attributes, or measured on them: {', '.join(LABELS)}.",
-)
-@click.option("--label", help="What is labelled, with its unit, for the reader of the file.")
-@click.option("--low", help="What a negative strength leads to, in a word.")
-@click.option("--high", help="What a positive strength leads to, in a word.")
-@click.option("--model", type=click.Choice(get_args(Model)), help="Else logistic for two values, linear for more.")
-@click.option("--penalty", type=click.FloatRange(0.0, min_open=True), default=1.0, help="L2 penalty on the weights.")
-@click.option("--orthogonal-to", multiple=True, help="A direction in --out to take out of this one; may be repeated.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of folds and bootstrap.")
-@click.option("--out", type=FILE, required=True, help="File to write, or to add the direction to.")
-@model_option
-def fit_direction_command(
-    source: Path,
-    name: str | None,
-    labels: Path | None,
-    attribute: str | None,
-    label: str | None,
-    low: str | None,
-    high: str | None,
-    model: Model | None,
-    penalty: float,
-    orthogonal_to: tuple[str, ...],
-    seed: int,
-    out: Path,
-    id_vector_model: str | None,
-) -> None:
+@takes(FitDirectionOptions)
+def fit_direction_command(options: FitDirectionOptions) -> None:
     """The direction along which a label of the ID vectors in SOURCE grows."""
-    vectors = read_vectors(source)
-    rows, values = labelled(vectors, labels, attribute)
-    known = LABELS.get(attribute or "")
-    name = name or attribute
+    vectors = read_vectors(options.source)
+    rows, values = labelled(vectors, options.labels, options.attribute)
+    known = LABELS.get(options.attribute or "")
+    name = options.name or options.attribute
     if name is None:
         raise InvalidInputError("--name: give the direction a name")
     direction = fit_direction(
         rows,
         values,
         name=name,
-        label=label or (known.text if known else name),
-        low=low or (known.low if known else f"less {name}"),
-        high=high or (known.high if known else f"more {name}"),
-        id_vector_model=_model(vectors, id_vector_model),
+        label=options.label or (known.text if known else name),
+        low=options.low or (known.low if known else f"less {name}"),
+        high=options.high or (known.high if known else f"more {name}"),
+        id_vector_model=_model(vectors, options.id_vector_model),
         trained_on=vectors.text,
-        model=model,
-        penalty=penalty,
-        seed=seed,
+        model=options.model,
+        penalty=options.penalty,
+        seed=options.seed,
     )
-    directions = Directions.load(out) if out.exists() else Directions(direction.space, ())
-    direction = direction.orthogonal_to(*(_named(directions, other) for other in orthogonal_to))
-    directions.adding(direction).save(out)
+    directions = Directions.load(options.out) if options.out.exists() else Directions(direction.space, ())
+    direction = direction.orthogonal_to(*(_named(directions, other) for other in options.orthogonal_to))
+    directions.adding(direction).save(options.out)
     Console().print(directions_table(directions.adding(direction)))
-    click.echo(out)
+    click.echo(options.out)
 
 
 @latent_group.command("show")

@@ -9,6 +9,8 @@ The page uses the service over the wire only, like any other client.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -21,6 +23,7 @@ from typing import Any
 
 import click
 
+from id3pm.command_options import EXISTING_FILE, option, takes
 from id3pm.errors import MissingExtraError
 from id3pm.installation import how_to_install
 from id3pm.serving.gateway.auth import is_loopback
@@ -29,62 +32,67 @@ from id3pm_client import AsyncClient, Client, ClientError, Retry
 DEFAULT_SERVER = "127.0.0.1:8001"
 MAX_UPLOAD = "64mb"  # more than the service takes, so that the page can give its own message
 _RETRY = Retry(limit=3)  # a visitor waits: report soon that the service is unreachable
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """The options of `id3pm page`."""
+
+    server: str | None = option(help=f"host:port of the service's gRPC endpoint.  [default: {DEFAULT_SERVER}]")
+    repository: Path | None = option(
+        type=click.Path(path_type=Path), help="Start a service on this model repository instead."
+    )
+    token_file: Path | None = option(type=EXISTING_FILE, help="File with the token that the service wants.")
+    ssl: bool = option(is_flag=True, help="Encrypt the connection to the service.")
+    root_certificates: Path | None = option(
+        type=EXISTING_FILE, help="PEM file of certificates to trust; implies --ssl."
+    )
+    latent: Path = option(
+        type=click.Path(path_type=Path),
+        default=Path("bundles/demo/latent"),
+        show_default=True,
+        help="Folder with PCA axes and directions of the served bundle: sliders, where it is there.",
+    )
+    host: str = option(default="127.0.0.1", show_default=True, help="Address of the page.")
+    port: int = option(type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
+    insecure: bool = option(is_flag=True, help="Allow a --host that other machines reach; the page asks for no login.")
 
 
 @click.command("page")
-@click.option("--server", help=f"host:port of the service's gRPC endpoint.  [default: {DEFAULT_SERVER}]")
-@click.option("--repository", type=click.Path(path_type=Path), help="Start a service on this model repository instead.")
-@click.option("--token-file", type=_FILE, help="File with the token that the service wants.")
-@click.option("--ssl", is_flag=True, help="Encrypt the connection to the service.")
-@click.option("--root-certificates", type=_FILE, help="PEM file of certificates to trust; implies --ssl.")
-@click.option("--latent", type=click.Path(path_type=Path), default=Path("bundles/demo/latent"), show_default=True,
-              help="Folder with PCA axes and directions of the served bundle: sliders, where it is there.")  # fmt: skip
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
-@click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach; the page asks for no login.")
-def page_command(
-    server: str | None,
-    repository: Path | None,
-    token_file: Path | None,
-    ssl: bool,
-    root_certificates: Path | None,
-    latent: Path,
-    host: str,
-    port: int,
-    insecure: bool,
-) -> None:
+@takes(PageOptions)
+def page_command(options: PageOptions) -> None:
     """Serve a web page for trying the service, until Ctrl-C or SIGTERM."""
-    if server is not None and repository is not None:
+    if options.server is not None and options.repository is not None:
         raise click.UsageError("--server and --repository exclude each other: the page has one service")
-    if repository is not None and (token_file or ssl or root_certificates):
+    if options.repository is not None and (options.token_file or options.ssl or options.root_certificates):
         raise click.UsageError("--token-file, --ssl and --root-certificates go with --server alone")
-    if not is_loopback(host) and not insecure:
+    if not is_loopback(options.host) and not options.insecure:
         raise click.UsageError(
-            f"--host {host}: the page asks for no login, and other machines would reach it; put something in front of "
-            "it that does, and say --insecure"
+            f"--host {options.host}: the page asks for no login, and other machines would reach it; put something in "
+            "front of it that does, and say --insecure"
         )
     security: dict[str, Any] = {
-        "ssl": ssl or root_certificates is not None,
-        "root_certificates": root_certificates,
-        "token": None if token_file is None else token_file.read_text().strip(),
+        "ssl": options.ssl or options.root_certificates is not None,
+        "root_certificates": options.root_certificates,
+        "token": None if options.token_file is None else options.token_file.read_text().strip(),
     }
-    url = server or DEFAULT_SERVER
+    url = options.server or DEFAULT_SERVER
     try:
         Client(url, **security).close()  # report wrong settings at once
-        _run(url, security, repository, latent, host, port)
+        _run(url, security, options)
     except ClientError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _run(url: str, security: dict[str, Any], repository: Path | None, latent: Path, host: str, port: int) -> None:
+def _run(url: str, security: dict[str, Any], options: PageOptions) -> None:
     """Runs the page, and its own service if it has one, until Ctrl-C."""
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C too: a shell's background jobs would ignore it
             stack.callback(signal.signal, number, signal.signal(number, _interrupt))
-        if repository is not None:
-            url = stack.enter_context(_service(repository))
-        address = stack.enter_context(_page(lambda: AsyncClient(url, retry=_RETRY, **security), latent, host, port))
+        if options.repository is not None:
+            url = stack.enter_context(_service(options.repository))
+        connect = functools.partial(AsyncClient, url, retry=_RETRY, **security)
+        address = stack.enter_context(_page(connect, options.latent, options.host, options.port))
         click.echo(f"page: {address}   (Ctrl-C stops it)", err=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shlex
@@ -16,6 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from id3pm.command_options import EXISTING_FILE, option, takes
 from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.auth import KINDS, Access, read_tokens
 from id3pm.serving.gateway.options import GatewayOptions, Tls
@@ -24,7 +26,6 @@ from id3pm.serving.protocol.limits import DRAIN_S, MAX_BODIES, MAX_BODY
 from id3pm.serving.protocol.served_models import MODELS, SIGNATURES
 from id3pm.serving.service import Service
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MIB = 2**20
 _DAY_S = 86_400
 _STDIN = 0
@@ -52,102 +53,142 @@ class _Number(click.FloatRange):
         return number
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """The options of `id3pm serve`."""
+
+    repository: Path = option(type=click.Path(path_type=Path), default=Path("triton_repo"), help="Model repository.")
+    host: str = option(default="127.0.0.1", help="Address to listen on; 0.0.0.0 opens the service to the network.")
+    http_port: int = option(type=click.IntRange(0, 65535), default=8000, help="HTTP; 0 takes a free port.")
+    grpc_port: int = option(type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")
+    metrics_port: int = option(type=click.IntRange(0, 65535), default=8002, help="Metrics; 0 takes a free port.")
+    tokens: Path | None = option(
+        type=EXISTING_FILE, help="TOML file of callers with their tokens; without it no token is needed."
+    )
+    accept: str = option(
+        type=click.Choice(list(_ACCEPT)),
+        default="both",
+        help="What the service takes at all: photographs, raw ID vectors or both; --tokens narrows it for each caller.",
+    )
+    tls_certificate: Path | None = option(type=EXISTING_FILE, help="PEM certificate chain for HTTP and gRPC.")
+    tls_key: Path | None = option(type=EXISTING_FILE, help="PEM private key of the certificate.")
+    insecure: bool = option(is_flag=True, help="Allow a --host that other machines reach, without tokens.")
+    allow_origin: tuple[str, ...] = option(
+        multiple=True, help="Origin of web pages that may send requests; * is all. Repeatable."
+    )
+    max_body: float = option(type=_Number(0.001, 2047), default=MAX_BODY / _MIB, help="MiB of a request body.")
+    max_bodies: float = option(
+        type=_Number(0.001, 2**20), default=MAX_BODIES / _MIB, help="MiB of all bodies in flight."
+    )
+    threads: int | None = option(
+        type=click.IntRange(1, 1024), show_default="all cores", help="CPU threads of each engine."
+    )
+    start_timeout: float = option(type=_Number(1, _DAY_S), default=300.0, help="Seconds to become ready.")
+    drain_timeout: float = option(
+        type=_Number(0, _DAY_S), default=DRAIN_S, help="Seconds for work in flight at the end."
+    )
+    trace_url: str | None = option(help="OpenTelemetry collector that gets a span tree of every request.")
+    access_log: str | None = option(type=click.Path(), help="File that gets a line of JSON per request; - is stderr.")
+    verbose: bool = option(is_flag=True, help="Show all of Triton's log instead of its errors.")
+
+    def access(self) -> Access:
+        """Who may send what; reads the file of tokens.
+
+        Raises:
+            ConfigError: The file has a mistake.
+        """
+        kinds = _ACCEPT[self.accept]
+        return Access(accept=kinds) if self.tokens is None else read_tokens(self.tokens, kinds)
+
+    def gateway(self) -> GatewayOptions:
+        """The options of the public ports.
+
+        Raises:
+            click.UsageError: A certificate without its key, or the other way round.
+            ConfigError: The file of tokens has a mistake.
+        """
+        certificate, key = self.tls_certificate, self.tls_key
+        if (certificate is None) != (key is None):
+            raise click.UsageError("--tls-certificate and --tls-key belong together: give both or none")
+        return GatewayOptions(
+            max_body=int(self.max_body * _MIB),
+            max_bodies=int(self.max_bodies * _MIB),
+            access=self.access(),
+            tls=None if certificate is None or key is None else Tls(certificate, key),
+            allow_origins=self.allow_origin,
+            access_log=self.access_log,
+        )
+
+
 @click.command("serve")
-@click.option("--repository", type=click.Path(path_type=Path), default=Path("triton_repo"), help="Model repository.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 opens the service to the network.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, help="HTTP; 0 takes a free port.")
-@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics; 0 takes a free port.")
-@click.option("--tokens", type=_FILE, help="TOML file of callers with their tokens; without it no token is needed.")
-@click.option(
-    "--accept",
-    type=click.Choice(list(_ACCEPT)),
-    default="both",
-    help="What the service takes at all: photographs, raw ID vectors or both; --tokens narrows it for each caller.",
-)
-@click.option("--tls-certificate", type=_FILE, help="PEM certificate chain for HTTP and gRPC.")
-@click.option("--tls-key", type=_FILE, help="PEM private key of the certificate.")
-@click.option("--insecure", is_flag=True, help="Allow a --host that other machines reach, without tokens.")
-@click.option("--allow-origin", multiple=True, help="Origin of web pages that may send requests; * is all. Repeatable.")
-@click.option("--max-body", type=_Number(0.001, 2047), default=MAX_BODY / _MIB, help="MiB of a request body.")
-@click.option(
-    "--max-bodies", type=_Number(0.001, 2**20), default=MAX_BODIES / _MIB, help="MiB of all bodies in flight."
-)
-@click.option("--threads", type=click.IntRange(1, 1024), show_default="all cores", help="CPU threads of each engine.")
-@click.option("--start-timeout", type=_Number(1, _DAY_S), default=300.0, help="Seconds to become ready.")
-@click.option(
-    "--drain-timeout", type=_Number(0, _DAY_S), default=DRAIN_S, help="Seconds for work in flight at the end."
-)
-@click.option("--trace-url", help="OpenTelemetry collector that gets a span tree of every request.")
-@click.option("--access-log", type=click.Path(), help="File that gets a line of JSON per request; - is stderr.")
-@click.option("--verbose", is_flag=True, help="Show all of Triton's log instead of its errors.")
-def serve_command(
-    repository: Path,
-    host: str,
-    http_port: int,
-    grpc_port: int,
-    metrics_port: int,
-    tokens: Path | None,
-    accept: str,
-    tls_certificate: Path | None,
-    tls_key: Path | None,
-    insecure: bool,
-    allow_origin: tuple[str, ...],
-    max_body: float,
-    max_bodies: float,
-    threads: int | None,
-    start_timeout: float,
-    drain_timeout: float,
-    trace_url: str | None,
-    access_log: str | None,
-    verbose: bool,
-) -> None:
+@takes(ServeOptions)
+def serve_command(options: ServeOptions) -> None:
     """Serve built engines until SIGTERM or Ctrl-C: Triton behind limits, tokens and TLS, supervised.
 
     At the end, work in flight is finished first; a second signal ends at once. SIGHUP reads the tokens again and opens
     the access log anew.
     """
-    if (tls_certificate is None) != (tls_key is None):
-        raise click.UsageError("--tls-certificate and --tls-key belong together: give both or none")
-    console = Console(stderr=True)
-    tell = Outlet(console.print)  # a closed stderr or a full disk must not end the service
-    signals = _Signals()
+    _Foreground(options).run()
 
-    def show(line: str) -> None:
-        # What goes wrong before the service is ready comes as one exception.
-        if verbose or (signals.ready and is_error(line)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def report(line: str) -> None:
-        console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, highlight=False, soft_wrap=True)
+class _Foreground:
+    """A service in the foreground: it tells on stderr what happens, and signals end it.
 
-    service = Service(
-        repository,
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        options=GatewayOptions(
-            max_body=int(max_body * _MIB),
-            max_bodies=int(max_bodies * _MIB),
-            access=Access(accept=_ACCEPT[accept]) if tokens is None else read_tokens(tokens, _ACCEPT[accept]),
-            tls=None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key),
-            allow_origins=allow_origin,
-            access_log=access_log,
-        ),
-        insecure=insecure,
-        threads=threads,
-        start_timeout_s=start_timeout,
-        drain_timeout_s=drain_timeout,
-        trace_url=trace_url,
-        report=report,
-        on_log=show,
-    )
-    signals.handle(service.abort)
-    try:
-        with console.status("loading engines"):
-            service.start()
-        signals.ready = True
+    Raises:
+        click.UsageError: Options do not fit each other.
+        ConfigError: A file of the options has a mistake.
+    """
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        self._console = Console(stderr=True)
+        self._tell = Outlet(self._console.print)  # a closed stderr or a full disk must not end the service
+        self._signals = _Signals()
+        self._service = Service(
+            options.repository,
+            host=options.host,
+            http_port=options.http_port,
+            grpc_port=options.grpc_port,
+            metrics_port=options.metrics_port,
+            options=options.gateway(),
+            insecure=options.insecure,
+            threads=options.threads,
+            start_timeout_s=options.start_timeout,
+            drain_timeout_s=options.drain_timeout,
+            trace_url=options.trace_url,
+            report=self._report,
+            on_log=self._on_log,
+        )
+
+    def run(self) -> None:
+        """Serves until a signal.
+
+        Raises:
+            ServerError: The service does not start, fails, or ends before all work was finished.
+        """
+        tell, service = self._tell, self._service
+        self._signals.handle(service.abort)
+        try:
+            with self._console.status("loading engines"):
+                service.start()
+            self._signals.ready = True
+            self._introduce()
+            self._serve()
+            tell("draining: work in flight is finished, new work is refused")
+            if not service.stop():
+                late = f"{self._options.drain_timeout:g} s were over"
+                reason = "a second signal came" if self._signals.hurry else late
+                raise ServerError(f"{service.failure or reason} before all work was finished")
+            tell("stopped")
+        except _TooEarlyError as stop:
+            tell(f"{stop} came while the engines were loading: stopped")
+            sys.exit(128 + stop.number)  # as a shell says of a program that this signal ended
+        finally:
+            service.kill()
+
+    def _introduce(self) -> None:
+        """Tells what is served, and a command to try it."""
+        tell, service = self._tell, self._service
         tell(_overview(service))
         if service.warning is not None:
             tell(f"warning: {service.warning}", style="bold yellow")
@@ -155,32 +196,39 @@ def serve_command(
             whose = " (TOKEN is a caller's who may send photographs)" if service.options.access.limited else ""
             tell(f"A face as a PNG, from any photograph with a face{whose}:", style="bold", soft_wrap=True)
             tell(curl_command(_url(service), service.options), markup=False, highlight=False, soft_wrap=True)
-        while not signals.stop:
-            if service.failure is not None:
-                raise ServerError(f"given up: {service.failure}")
-            if signals.reload:
-                signals.reload = False
-                _reload(service, tokens, accept, report)
+
+    def _serve(self) -> None:
+        """Waits for a signal to stop.
+
+        Raises:
+            ServerError: The service has given up.
+        """
+        while not self._signals.stop:
+            if self._service.failure is not None:
+                raise ServerError(f"given up: {self._service.failure}")
+            if self._signals.reload:
+                self._signals.reload = False
+                self._reload()
             time.sleep(_POLL_S)
-        tell("draining: work in flight is finished, new work is refused")
-        if not service.stop():
-            reason = "a second signal came" if signals.hurry else f"{drain_timeout:g} s were over"
-            raise ServerError(f"{service.failure or reason} before all work was finished")
-        tell("stopped")
-    except _TooEarlyError as stop:
-        tell(f"{stop} came while the engines were loading: stopped")
-        sys.exit(128 + stop.number)  # as a shell says of a program that this signal ended
-    finally:
-        service.kill()
 
+    def _reload(self) -> None:
+        """Does what SIGHUP asks for. A file of tokens with a mistake changes nothing."""
+        tokens = self._options.tokens
+        try:
+            self._service.reload(None if tokens is None else self._options.access())
+        except (ConfigError, OSError) as error:
+            self._report(f"the tokens stay as they were: {error}")
+        else:
+            read = "" if tokens is None else ", the tokens are read again"
+            self._report(f"reloaded: the access log is opened anew{read}")
 
-def _reload(service: Service, tokens: Path | None, accept: str, report: Callable[[str], None]) -> None:
-    """What SIGHUP asks for. A file of tokens with a mistake changes nothing."""
-    try:
-        service.reload(None if tokens is None else read_tokens(tokens, _ACCEPT[accept]))
-        report("reloaded: the access log is opened anew" + ("" if tokens is None else ", the tokens are read again"))
-    except (ConfigError, OSError) as error:
-        report(f"the tokens stay as they were: {error}")
+    def _on_log(self, line: str) -> None:
+        # What goes wrong before the service is ready comes as one exception.
+        if self._options.verbose or (self._signals.ready and is_error(line)):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _report(self, line: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 class _TooEarlyError(KeyboardInterrupt):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from id3pm.attributes import parse_set
+from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, option, takes
 from id3pm.errors import CheckpointError, ConfigError, ImageError, InvalidInputError, MissingExtraError
 from id3pm.face.models import require_id_vector_model
 from id3pm.formats.bundle import ATTRIBUTE_DIMS, CONFIG_FILE, Bundle, Storage, write_bundle
@@ -32,7 +33,6 @@ from id3pm.training.sources import open_source
 from id3pm.training.stage_files import EXAMPLE, PRESETS, StageConfig, read_stage
 from id3pm.unet.checkpoint import check_keys, read_checkpoint
 
-_EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SETS = ", ".join(map(str, ATTRIBUTE_DIMS))
 _INDENTED = "".join(f"  {line}\n" for line in EXAMPLE.splitlines())
 _EPILOG = (
@@ -51,105 +51,105 @@ class _Proof:
     output: Path | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """The options of `id3pm convert`."""
+
+    base_file: Path = option("--base", type=EXISTING_FILE, required=True, help="Checkpoint of the 64 px stage (.pt).")
+    sr_file: Path = option("--sr", type=EXISTING_FILE, required=True, help="Checkpoint of super-resolution (.pt).")
+    base_preset: str | None = option(type=click.Choice(list(PRESETS)), help="Architecture of --base [paper-base-64].")
+    base_config: Path | None = option(
+        type=EXISTING_FILE, help="JSON with base, base_diffusion, sampling instead; see below."
+    )
+    sr_preset: str | None = option(type=click.Choice(list(PRESETS)), help="Architecture of --sr [paper-sr-256].")
+    sr_config: Path | None = option(type=EXISTING_FILE, help="JSON with sr, sr_diffusion, sr_sampling instead.")
+    identity_dim: int | None = option(
+        type=click.IntRange(min=1), help="Length of the ID vector [as the architecture says]."
+    )
+    id_vector_model: str = option(required=True, help="Face recognition model of the ID vectors, e.g. sface.")
+    attribute_set: str | None = option(
+        type=click.Choice([str(key) for key in ATTRIBUTE_DIMS]),
+        help=f"Attributes that --base takes: one of {_SETS} (1, 2, 3: the paper's Table 6; docs/control.md lists "
+        "them).",
+    )
+    l2_normalised: bool | None = option(
+        "--unit-id-vectors/--raw-id-vectors",
+        default=None,
+        help="Trained on ID vectors of L2 norm 1, or as the FR model's network gives them "
+        "[as the face models give them].",
+    )
+    name: str | None = option(help="Name of the bundle [as the folder in --out].")
+    licence: str = option(required=True, help="Licence of the weights.")
+    storage: Storage = option(type=click.Choice(["fp16", "fp32"]), default="fp32", show_default=True)
+    base_renames: tuple[str, ...] = option(
+        "--rename", multiple=True, metavar="OLD=NEW", help="Key prefix in --base; repeats."
+    )
+    sr_renames: tuple[str, ...] = option(
+        "--sr-rename", multiple=True, metavar="OLD=NEW", help="Key prefix in --sr; repeats."
+    )
+    pictures: Path | None = option(
+        type=EXISTING, help="Portraits to try the networks on, a few dozen [generated faces]."
+    )
+    base_output: Path | None = option(
+        type=EXISTING_FILE, help="A forward pass of --base stored as .npz: a stricter proof."
+    )
+    sr_output: Path | None = option(type=EXISTING_FILE, help="The same of --sr.")
+    no_proof: bool = option(is_flag=True, help="Believe what the configuration says.")
+    out: Path = option(type=FOLDER, required=True, help="Folder to write.")
+    force: bool = option(is_flag=True, help="Replace the bundle that is in --out.")
+
+
 @click.command("convert", epilog=_EPILOG)
-@click.option("--base", "base_file", type=_EXISTING_FILE, required=True, help="Checkpoint of the 64 px stage (.pt).")
-@click.option("--sr", "sr_file", type=_EXISTING_FILE, required=True, help="Checkpoint of super-resolution (.pt).")
-@click.option("--base-preset", type=click.Choice(list(PRESETS)), help="Architecture of --base [paper-base-64].")
-@click.option("--base-config", type=_EXISTING_FILE, help="JSON with base, base_diffusion, sampling instead; see below.")
-@click.option("--sr-preset", type=click.Choice(list(PRESETS)), help="Architecture of --sr [paper-sr-256].")
-@click.option("--sr-config", type=_EXISTING_FILE, help="JSON with sr, sr_diffusion, sr_sampling instead.")
-@click.option("--identity-dim", type=click.IntRange(min=1), help="Length of the ID vector [as the architecture says].")
-@click.option("--id-vector-model", required=True, help="Face recognition model of the ID vectors, e.g. sface.")
-@click.option(
-    "--attribute-set",
-    type=click.Choice([str(key) for key in ATTRIBUTE_DIMS]),
-    help=f"Attributes that --base takes: one of {_SETS} (1, 2, 3: the paper's Table 6; docs/control.md lists them).",
-)
-@click.option(
-    "--unit-id-vectors/--raw-id-vectors",
-    "l2_normalised",
-    default=None,
-    help="Trained on ID vectors of L2 norm 1, or as the FR model's network gives them [as the face models give them].",
-)
-@click.option("--name", help="Name of the bundle [as the folder in --out].")
-@click.option("--licence", required=True, help="Licence of the weights.")
-@click.option("--storage", type=click.Choice(["fp16", "fp32"]), default="fp32", show_default=True)
-@click.option("--rename", "base_renames", multiple=True, metavar="OLD=NEW", help="Key prefix in --base; repeats.")
-@click.option("--sr-rename", "sr_renames", multiple=True, metavar="OLD=NEW", help="Key prefix in --sr; repeats.")
-@click.option(
-    "--pictures",
-    type=click.Path(exists=True, path_type=Path),
-    help="Portraits to try the networks on, a few dozen [generated faces].",
-)
-@click.option("--base-output", type=_EXISTING_FILE, help="A forward pass of --base stored as .npz: a stricter proof.")
-@click.option("--sr-output", type=_EXISTING_FILE, help="The same of --sr.")
-@click.option("--no-proof", is_flag=True, help="Believe what the configuration says.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
-@click.option("--force", is_flag=True, help="Replace the bundle that is in --out.")
-def convert_command(
-    base_file: Path,
-    sr_file: Path,
-    base_preset: str | None,
-    base_config: Path | None,
-    sr_preset: str | None,
-    sr_config: Path | None,
-    identity_dim: int | None,
-    id_vector_model: str,
-    attribute_set: str | None,
-    l2_normalised: bool | None,
-    name: str | None,
-    licence: str,
-    storage: Storage,
-    base_renames: tuple[str, ...],
-    sr_renames: tuple[str, ...],
-    pictures: Path | None,
-    base_output: Path | None,
-    sr_output: Path | None,
-    no_proof: bool,
-    out: Path,
-    force: bool,
-) -> None:
+@takes(ConvertOptions)
+def convert_command(options: ConvertOptions) -> None:
     """Turn two guided-diffusion checkpoints (raw or EMA) into a bundle.
 
     Missing, unknown and mis-shaped keys are refused. What shapes do not tell (heads, attention order, groups of norms,
     noise schedule) is listed, and tried: where other values fit the weights better, they are named and nothing is
     written.
     """
-    if (out / CONFIG_FILE).exists() and not force:
+    out = options.out
+    if (out / CONFIG_FILE).exists() and not options.force:
         raise click.UsageError(f"{out} already holds a bundle; --force replaces it")
-    require_id_vector_model(id_vector_model)
-    base = _stage("base", base_preset, base_config, "paper-base-64")
-    sr = _stage("sr", sr_preset, sr_config, "paper-sr-256")
-    base = _conditioned(base, identity_dim, attribute_set)
+    require_id_vector_model(options.id_vector_model)
+    base = _stage("base", options.base_preset, options.base_config, "paper-base-64")
+    sr = _stage("sr", options.sr_preset, options.sr_config, "paper-sr-256")
+    base = _conditioned(base, options.identity_dim, options.attribute_set)
+    bundle = _bundle(options, base, sr)
+    base_tensors = _checked(options.base_file, base, _parse_renames(options.base_renames, "rename"))
+    sr_tensors = _checked(options.sr_file, sr, _parse_renames(options.sr_renames, "sr-rename"))
+    wanted, pictures = not options.no_proof, options.pictures
+    proofs = {
+        "base": _proven("base", base, base_tensors, _Proof(wanted, pictures, options.base_output)),
+        "sr": _proven("sr", sr, sr_tensors, _Proof(wanted, pictures, options.sr_output)),
+    }
+    sources = {"base": options.base_file.name, "sr": options.sr_file.name}
+    card = {"converted_from": sources, "architecture": proofs}
+    click.echo(f"writing {options.storage} weights ...")
+    write_bundle(out, replace(bundle, training_card=card), base_tensors, sr_tensors, storage=options.storage)
+    written = write_card(out)
+    size = sum(file.stat().st_size for file in out.iterdir() if file.is_file())
+    click.echo(f"wrote bundle {bundle.name!r} to {out} ({size / 1e6:.1f} MB)")
+    click.echo(f"{written.name}: {to_fill_in(out)} paragraphs are for you to fill in")
+
+
+def _bundle(options: ConvertOptions, base: StageConfig, sr: StageConfig) -> Bundle:
     if base.unet.identity_dim is None:
         raise ConfigError("the base architecture has no identity_dim: give --identity-dim")
-    bundle = Bundle(
-        name=name or out.resolve().name,
-        id_vector_model=id_vector_model,
+    return Bundle(
+        name=options.name or options.out.resolve().name,
+        id_vector_model=options.id_vector_model,
         identity_dim=base.unet.identity_dim,
-        attribute_set=None if attribute_set is None else parse_set(attribute_set),
+        attribute_set=None if options.attribute_set is None else parse_set(options.attribute_set),
         base=base.unet,
         base_diffusion=base.diffusion,
         sr=sr.unet,
         sr_diffusion=sr.diffusion,
         sampling=base.sampling,
         sr_sampling=sr.sampling,
-        licence=licence,
-        l2_normalised=l2_normalised,
+        licence=options.licence,
+        l2_normalised=options.l2_normalised,
     )
-    base_tensors = _checked(base_file, base, _parse_renames(base_renames, "rename"))
-    sr_tensors = _checked(sr_file, sr, _parse_renames(sr_renames, "sr-rename"))
-    proofs = {
-        "base": _proven("base", base, base_tensors, _Proof(not no_proof, pictures, base_output)),
-        "sr": _proven("sr", sr, sr_tensors, _Proof(not no_proof, pictures, sr_output)),
-    }
-    card = {"converted_from": {"base": base_file.name, "sr": sr_file.name}, "architecture": proofs}
-    click.echo(f"writing {storage} weights ...")
-    write_bundle(out, replace(bundle, training_card=card), base_tensors, sr_tensors, storage=storage)
-    written = write_card(out)
-    size = sum(file.stat().st_size for file in out.iterdir() if file.is_file())
-    click.echo(f"wrote bundle {bundle.name!r} to {out} ({size / 1e6:.1f} MB)")
-    click.echo(f"{written.name}: {to_fill_in(out)} paragraphs are for you to fill in")
 
 
 def _parse_renames(renames: tuple[str, ...], option: str) -> dict[str, str]:

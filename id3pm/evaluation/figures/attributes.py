@@ -70,7 +70,7 @@ class AttributesOptions(ImageOptions):
     @property
     def sampling(self) -> dict[str, Any]:
         """See `SheetOptions.sampling`."""
-        return given(self, {"steps": "steps", "guidance": "guidance_scale"})
+        return given(self, "steps", guidance="guidance_scale")
 
     def plan(self, attribute_set: int | str, shared: Mapping[str, Any]) -> list[Sweep]:
         """The sweeps; all have the `shared` attributes, too. Errors as of `parse_sweep`."""

@@ -105,7 +105,7 @@ class GuidanceOptions(ImageOptions):
     @property
     def sampling(self) -> dict[str, Any]:
         """See `SheetOptions.sampling`."""
-        return given(self, {"steps": "steps", "percentile": "dynamic_threshold"})
+        return given(self, "steps", percentile="dynamic_threshold")
 
     def columns(self) -> Columns:
         """What the sheet goes through.

@@ -48,7 +48,7 @@ class SheetOptions:
     @property
     def sampling(self) -> dict[str, Any]:
         """The sampling options that were given; the others keep the bundle's defaults."""
-        return given(self, {"steps": "steps"})
+        return given(self, "steps")
 
     def generator(self, super_resolution: bool = False) -> FaceGenerator:
         """Loads the engines; see `FaceGenerator`."""

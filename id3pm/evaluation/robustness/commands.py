@@ -85,7 +85,7 @@ class AnalysisOptions:
     @property
     def sampling(self) -> dict[str, Any]:
         """The sampling options that were given."""
-        return given(self, {name: name for name in ("preset", "steps", "guidance_scale")})
+        return given(self, "preset", "steps", "guidance_scale")
 
     def files(self) -> tuple[list[Path], list[Path], list[Path]]:
         """The photographs; and where there is one, more photographs and drawings of its person.
