@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
+from id3pm.command_options import option
 from id3pm.serving.launcher.triton_server import TritonServer
 from load import baseline
-from load.arrivals import Arrival, Kind, burst, poisson
-from load.generator import Digests, Generator, drive
+from load.arrivals import Kind
+from load.generator import Record
 from load.plain_triton import PlainTriton
+from load.running import MixtureOptions, Traffic, say
 from load.summary import ALL, seconds, summarise
 from report import table
 
@@ -28,85 +30,94 @@ CAPACITY_TOLERANCE = 0.05
 OURS, BASELINE = "step scheduler", "request-level batching"
 
 
-def compare(
-    repository: Path,
-    out: Path,
-    identities: NDArray[np.float32],
-    known: Digests,
-    kinds: Sequence[Kind],
-    *,
-    known_seeds: int,
-    load: float,
-    requests: int,
-    capacity_requests: int,
-    capacity_rounds: int,
-    seeds: Sequence[int],
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Measures both systems, JSON-ready.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions(MixtureOptions):
+    """The options of the comparison.
 
-    Args:
-        repository: The engines, and our models.
-        out: The baseline's repository is built in here.
-        identities: ID vectors.
-        known: Digests of known images; some requests ask for them, and both systems must give them.
-        kinds: The mixture; the first is the one whose p95 is compared.
-        known_seeds: How many images of each kind are known.
-        load: Rate as a share of the capacity: of the smaller one, so that neither system drowns.
-        requests: Of each run.
-        capacity_requests: Sent at once to measure the capacity.
-        capacity_rounds: How often that is measured; the systems take turns, and medians count.
-        seeds: One pair of runs for each; the systems take turns in going first.
-        say: Is told what is going on.
+    The rate is a share of the smaller capacity, so that neither system drowns. Systems take turns in all rounds.
     """
-    folder = baseline.build(out / "baseline_repository", repository)
-    systems: Mapping[str, Callable[[], Any]] = {
-        OURS: lambda: TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0),
+
+    load: float = option(type=click.FloatRange(0, min_open=True), default=0.7, show_default=True)
+    requests: int = option(type=click.IntRange(1), default=80, show_default=True, help="Of each run.")
+    capacity_requests: int = option(type=click.IntRange(1), default=24, show_default=True, help="Sent at once.")
+    capacity_rounds: int = option(type=click.IntRange(1), default=3, show_default=True, help="Of each system, in turn.")
+    repeats: int = option(
+        type=click.IntRange(1), default=2, show_default=True, help="Pairs of runs, another seed each."
+    )
+
+    @property
+    def seeds(self) -> range:
+        """Of the pairs of runs."""
+        return range(self.seed, self.seed + self.repeats)
+
+
+Systems = Mapping[str, Callable[[], TritonServer | PlainTriton]]
+"""Name -> a server that is not started."""
+
+
+def compare(options: CompareOptions, traffic: Traffic) -> dict[str, Any]:
+    """Measures both systems, JSON-ready; p95 is compared for the first kind of the traffic."""
+    folder = baseline.build(options.out / "baseline_repository", options.repository)
+    systems: Systems = {
+        OURS: lambda: TritonServer(options.repository, http_port=0, grpc_port=0, metrics_port=0),
         BASELINE: lambda: PlainTriton(folder),
     }
-    flood = burst(kinds, capacity_requests, seed=seeds[0], identities=len(identities))
-    floods: dict[str, list[float]] = {name: [] for name in systems}
-    idle: dict[str, list[float]] = {name: [] for name in systems}
-    for number in range(capacity_rounds):
-        for name, start in systems.items():
-            say(f"capacity of {name}: {capacity_requests} requests at once, {number + 1} of {capacity_rounds}")
-            with start() as server:
-                before = psutil.cpu_times()
-                records = drive(Generator(server.grpc_url, identities), flood)
-                idle[name].append(_idle_share(before, psutil.cpu_times()))
-            floods[name].append(summarise(records)["kinds"][ALL]["images_per_s"])
+    floods, idle = _capacities(options, traffic, systems)
     capacities = {name: float(np.median(found)) for name, found in floods.items()}
-    rate = load * min(capacities.values())
+    rate = options.load * min(capacities.values())
     if not rate:
         raise RuntimeError(f"no images came back: {floods}")
-    runs: dict[str, list[Any]] = {name: [] for name in systems}
-    for number, seed in enumerate(seeds):
-        arrivals: list[Arrival] = poisson(
-            kinds, rate, requests, seed=seed, identities=len(identities), known=0.25, known_seeds=known_seeds
-        )
-        for name in list(systems) if number % 2 == 0 else list(systems)[::-1]:
-            say(f"{name}: {requests} requests at {rate:.3g} a second, seed {seed}")
-            with systems[name]() as server:
-                runs[name].append(drive(Generator(server.grpc_url, identities, known), arrivals))
+    runs = _runs(options, traffic, systems, rate)
     return {
-        "load": load,
+        "load": options.load,
         "rate": rate,
-        "requests": requests,
-        "seeds": list(seeds),
+        "requests": options.requests,
+        "seeds": list(options.seeds),
         "capacity_images_per_s": capacities,
         "capacity_rounds": floods,
         "idle_share": {name: float(np.median(found)) for name, found in idle.items()},
-        "kinds": [kind.name for kind in kinds],
+        "kinds": [kind.name for kind in traffic.kinds],
         "systems": {
             name: {
                 "runs": [summarise(records) for records in every],
                 "latencies_s": {
-                    kind.name: [r.latency_s for records in every for r in records if _counts(r, kind)] for kind in kinds
+                    kind.name: [r.latency_s for records in every for r in records if _counts(r, kind)]
+                    for kind in traffic.kinds
                 },
             }
             for name, every in runs.items()
         },
     }
+
+
+def _capacities(
+    options: CompareOptions, traffic: Traffic, systems: Systems
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Images a second of each system in each round when all requests come at once, and the cores' idle share."""
+    count, flood = options.capacity_requests, traffic.burst(options.capacity_requests, options.seed)
+    floods: dict[str, list[float]] = {name: [] for name in systems}
+    idle: dict[str, list[float]] = {name: [] for name in systems}
+    for number in range(options.capacity_rounds):
+        for name, start in systems.items():
+            say(f"capacity of {name}: {count} requests at once, {number + 1} of {options.capacity_rounds}")
+            with start() as server:
+                before = psutil.cpu_times()
+                records = traffic.send(server.grpc_url, flood)
+                idle[name].append(_idle_share(before, psutil.cpu_times()))
+            floods[name].append(summarise(records)["kinds"][ALL]["images_per_s"])
+    return floods, idle
+
+
+def _runs(options: CompareOptions, traffic: Traffic, systems: Systems, rate: float) -> dict[str, list[list[Record]]]:
+    """The records of each system's runs: the same arrivals for both."""
+    runs: dict[str, list[list[Record]]] = {name: [] for name in systems}
+    for number, seed in enumerate(options.seeds):
+        arrivals = traffic.arrivals(rate, options.requests, seed=seed, known=0.25)
+        for name in list(systems) if number % 2 == 0 else list(systems)[::-1]:
+            say(f"{name}: {options.requests} requests at {rate:.3g} a second, seed {seed}")
+            with systems[name]() as server:
+                runs[name].append(traffic.send(server.grpc_url, arrivals))
+    return runs
 
 
 def _idle_share(before: Any, after: Any) -> float:
@@ -115,8 +126,8 @@ def _idle_share(before: Any, after: Any) -> float:
     return float((after.idle - before.idle) / sum(spent))
 
 
-def _counts(record: Any, kind: Kind) -> bool:
-    return bool(record.kind == kind.name and record.outcome == "ok")
+def _counts(record: Record, kind: Kind) -> bool:
+    return record.kind == kind.name and record.outcome == "ok"
 
 
 def verdicts(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 
 from id3pm.errors import ServerError
 from id3pm_client import AsyncClient, InternalServerError, Retry
-from load.arrivals import Kind, poisson
+from load.arrivals import Arrival
 from load.faulty_repository import MARK, STAGE, FaultyRepository
-from load.generator import Digests, Generator, Record
+from load.generator import Generator, Record
+from load.identities import PHOTO
 from load.proxy import Proxy
+from load.running import Traffic, say
 from load.service import ServiceProcess
 from report import table
 
@@ -34,7 +36,6 @@ TIMEOUT_S = 300.0  # the client's default
 PHOTOGRAPHS = 8
 FACE_STAGE, SR_STAGE = "face_embedding", "super_resolution"
 WORK_S = 10.0
-PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 5.0
 
 
@@ -157,33 +158,18 @@ FAULTS: Mapping[str, Fault] = {
 
 
 def inject_all(
-    repository: Path,
-    out: Path,
-    identities: NDArray[np.float32],
-    known: Digests,
-    kinds: Sequence[Kind],
-    *,
-    known_seeds: int,
-    rate: float,
-    seconds: float,
-    seed: int,
-    faults: Sequence[str],
-    say: Callable[[str], None],
+    repository: Path, out: Path, traffic: Traffic, *, rate: float, seconds: float, seed: int, faults: Sequence[str]
 ) -> dict[str, Any]:
     """Runs the faults in turn, each under its own load, JSON-ready.
 
     Args:
         repository: Models and engines.
         out: For the copy of the repository and the log.
-        identities: ID vectors.
-        known: Digests of the known images: all that are asked for.
-        kinds: The mixture.
-        known_seeds: How many images of each kind are known.
+        traffic: What is sent: only requests for known images.
         rate: Requests a second.
         seconds: During which requests are sent to meet each fault, which comes after a third of them.
         seed: Of the arrivals.
         faults: Names in `FAULTS`.
-        say: Is told what is going on.
     """
     copy = FaultyRepository(out / "faulty_repository", repository)
     disk: Path | None = None
@@ -200,40 +186,41 @@ def inject_all(
                 rows.append({"fault": name, "not_injected": reason})
                 continue
             say(f"{name}: {FAULTS[name].__doc__}")
-            arrivals = poisson(
-                kinds,
-                rate,
-                max(int(rate * seconds), 1),
-                seed=seed + number,
-                identities=len(identities),
-                known=1.0,
-                known_seeds=known_seeds,
-            )
-            records, at_s, problem = asyncio.run(
-                _under_load(service, copy, FAULTS[name], identities, known, arrivals, seconds / 3)
-            )
-            copy.recover()
-            if not service.ready:
-                problem = f"{problem}; the service did not come back".removeprefix("; ")
-                service.kill()
-                service.start()
-            rows.append({"fault": name, **_counted(records, at_s, problem)})
+            arrivals = traffic.arrivals(rate, max(int(rate * seconds), 1), seed=seed + number, known=1.0)
+            rows.append({"fault": name, **_inject(service, copy, FAULTS[name], traffic, arrivals, seconds / 3)})
             say(f"  lost {rows[-1]['lost']}, wrong {rows[-1]['wrong']}")
     return {"rate": rate, "seconds": seconds, "rows": rows}
+
+
+def _inject(
+    service: ServiceProcess,
+    copy: FaultyRepository,
+    fault: Fault,
+    traffic: Traffic,
+    arrivals: Sequence[Arrival],
+    after_s: float,
+) -> dict[str, Any]:
+    """One fault under load, after so many seconds; the service is as before at the end."""
+    records, at_s, problem = asyncio.run(_under_load(service, copy, fault, traffic, arrivals, after_s))
+    copy.recover()
+    if not service.ready:
+        problem = f"{problem}; the service did not come back".removeprefix("; ")
+        service.kill()
+        service.start()
+    return _counted(records, at_s, problem)
 
 
 async def _under_load(
     service: ServiceProcess,
     copy: FaultyRepository,
     fault: Fault,
-    identities: NDArray[np.float32],
-    known: Digests,
-    arrivals: Sequence[Any],
+    traffic: Traffic,
+    arrivals: Sequence[Arrival],
     after_s: float,
 ) -> tuple[list[Record], float, str]:
     """The records, seconds from the first arrival to the fault, and what went wrong with the injection."""
     async with Proxy(service.grpc_url) as proxy:
-        generator = Generator(proxy.url, identities, known, retry=Retry(), timeout_s=TIMEOUT_S)
+        generator = Generator(proxy.url, traffic.identities, traffic.known, retry=Retry(), timeout_s=TIMEOUT_S)
         start = time.monotonic()
         load = asyncio.create_task(generator.run(arrivals))
         await asyncio.sleep(after_s)
@@ -242,7 +229,7 @@ async def _under_load(
             problem = f"no work was under way within {WORK_S:g} s"
         at_s = time.monotonic() - start
         try:
-            await fault(Scene(service, copy, proxy, identities))
+            await fault(Scene(service, copy, proxy, traffic.identities))
         except (LookupError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:
             problem = f"{type(error).__name__}: {error}"
         return await load, at_s, problem

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from load import memory
-from load.arrivals import Arrival, Kind, burst, poisson
-from load.generator import Digests, Generator, drive
+from load.running import Traffic, say
 from load.summary import summarise
 from report import table
 
@@ -129,49 +127,26 @@ class Sampler:
 
 
 def soak(
-    server: Soaked,
-    identities: NDArray[np.float32],
-    known: Digests,
-    kinds: Sequence[Kind],
-    *,
-    known_seeds: int,
-    rate: float,
-    seconds: float,
-    seed: int,
-    limit_mb_per_h: float,
-    say: Callable[[str], None] = lambda text: None,
+    server: Soaked, traffic: Traffic, *, rate: float, seconds: float, seed: int, limit_mb_per_h: float
 ) -> dict[str, Any]:
     """Loads a server and watches it, JSON-ready.
 
     Args:
         server: Running.
-        identities: ID vectors.
-        known: Digests of known images.
-        kinds: What to mix; some may be such that the server must refuse them.
-        known_seeds: How many images of each kind are known.
+        traffic: What is sent; some of it may be such that the server must refuse it.
         rate: Requests a second.
         seconds: How long.
         seed: Of the arrivals.
         limit_mb_per_h: Growth that is too much.
-        say: Is told what is going on.
     """
-    arrivals: list[Arrival] = poisson(
-        kinds,
-        rate,
-        max(int(rate * seconds), 1),
-        seed=seed,
-        identities=len(identities),
-        known=KNOWN,
-        known_seeds=known_seeds,
-        cancelled=CANCELLED,
-        patience_s=2.0,
-    )
+    count = max(int(rate * seconds), 1)
+    arrivals = traffic.arrivals(rate, count, seed=seed, known=KNOWN, cancelled=CANCELLED, patience_s=2.0)
     # Runtimes keep the memory of the largest batch they have seen: without this it would seem to grow for long.
     say(f"warming up: {WARM_UP} requests at once")
-    drive(Generator(server.grpc_url, identities), burst(kinds, WARM_UP, seed=seed, identities=len(identities)))
+    traffic.send(server.grpc_url, traffic.burst(WARM_UP, seed))
     say(f"{len(arrivals)} requests, {rate:.3g} a second")
     with Sampler(server.pid, every_s=max(seconds / 600, 0.25)) as sampler:
-        records = drive(Generator(server.grpc_url, identities, known), arrivals)
+        records = traffic.send(server.grpc_url, arrivals)
     series = {name: [sample[name] for sample in sampler.samples] for name in SERIES}
     at_s = [sample["at_s"] for sample in sampler.samples]
     fits = {name: fit_second_half(at_s, values) for name, values in series.items()}

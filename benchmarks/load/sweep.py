@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from load.arrivals import gaps_us
 from load.perf_analyzer import PerfAnalyzer, read_csv, read_export, write_input
+from load.running import say
 from load.summary import PERCENTILES, seconds
 from report import table
 
@@ -39,7 +40,6 @@ def measure(
     requests: int,
     preset: str | None,
     seed: int,
-    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """All runs, JSON-ready.
 
@@ -52,7 +52,6 @@ def measure(
         requests: Of each run, at least; a run at concurrency c has at least 2 c.
         preset: Sampling preset, or `None` for the bundle's options.
         seed: Of the Poisson times: perf_analyzer's own have a fixed seed and miss the rate.
-        say: Is told what is going on.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -36,11 +36,12 @@ open(given["-f"], "w").write("Concurrency,Inferences/Second\\n1,1.25\\n")
 """
 
 
-def test_perf_analyzer_runs_are_read_with_raw_bytes_in_them(tmp_path: Path) -> None:
+def test_perf_analyzer_runs_are_read_with_raw_bytes_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "perf_analyzer"
     program.write_text(FAKE.format(python=sys.executable))
     program.chmod(0o755)
     said: list[str] = []
+    monkeypatch.setattr(sweep, "say", said.append)
     results = sweep.measure(
         perf_analyzer.PerfAnalyzer(program),
         "host:1",
@@ -50,7 +51,6 @@ def test_perf_analyzer_runs_are_read_with_raw_bytes_in_them(tmp_path: Path) -> N
         requests=4,
         preset="fast",
         seed=0,
-        say=said.append,
     )
     assert said[1] == "perf_analyzer: concurrency 8, 16 requests"
     assert results["sweep"][0]["images_per_s"] == pytest.approx(4 / 3.5)

@@ -16,6 +16,7 @@ from load.arrivals import Kind, burst, poisson
 from load.generator import Generator, drive
 from load.plain_triton import PlainTriton
 from load.references import references
+from load.running import Traffic
 from load.service import HOST, ServiceProcess
 
 pytestmark = pytest.mark.server
@@ -84,10 +85,7 @@ def test_a_short_soak_of_the_whole_service_loses_nothing_and_leaks_no_images(
 ) -> None:
     results = soak.soak(
         service,
-        identities,
-        known,
-        [SHORT, LONG, BAD],
-        known_seeds=KNOWN_SEEDS,
+        Traffic([SHORT, LONG, BAD], identities, known, KNOWN_SEEDS),
         rate=8.0,
         seconds=16.0,
         seed=0,
@@ -115,15 +113,11 @@ def test_faults_lose_nothing(
     results = faults.inject_all(
         repository,
         tmp_path,
-        identities,
-        known,
-        [SHORT, LONG],
-        known_seeds=KNOWN_SEEDS,
+        Traffic([SHORT, LONG], identities, known, KNOWN_SEEDS),
         rate=4.0,
         seconds=6.0,
         seed=0,
         faults=["slow engine", "network cut", "stub killed, disk full"],
-        say=lambda text: None,
     )
     assert faults.passed(results), results
     slow, cut, full = results["rows"]
