@@ -6,7 +6,6 @@ each face to the portrait under the same face-recognition model, and the time pe
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from pathlib import Path
@@ -19,14 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import Id3pmError
+from id3pm.evaluation.faces import face_square
 from id3pm.evaluation.robustness import thresholds
 from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.face.manifest import read_manifest
-from id3pm.formats.images import png_info
+from id3pm.formats.images import decode_photo, png_info
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError
 
 TILE, MARGIN, CAPTION = 256, 12, 28
+MARGIN_AROUND_FACE = 1.5  # the head is framed as in generated faces
 PORTRAIT = Path("demo/people/03.png")
 """Nobody: a GAN made the face, and the demo bundle's training did not see it."""
 
@@ -53,17 +54,6 @@ def settings(receipt: dict[str, Any]) -> str:
         f"64 px: {base['steps']} steps {base['sampler']}, guidance {base['guidance_scale']:g}; "
         f"256 px: {sr['steps']} steps {sr['sampler']}"
     )
-
-
-def face_crop(photo: Image.Image, box: np.ndarray) -> Image.Image:
-    """The square around the detected face that frames the head as the generated faces do, as far as the photo goes."""
-    x, y, width, height = box
-    side = min(1.5 * max(width, height), *photo.size)
-    left, top = (
-        min(max(start + length / 2 - side / 2, 0), whole - side)
-        for start, length, whole in ((x, width, photo.width), (y, height, photo.height))
-    )
-    return photo.crop((round(left), round(top), round(left + side), round(top + side)))
 
 
 def known_threshold(repository: Path) -> Threshold | None:
@@ -128,8 +118,8 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
     if limit := known_threshold(repository):
         notes += f"\n{limit.judge} takes two pictures for one\nperson from {limit.cosine:.2f} on."
     console.print(notes.replace("\n", " "))
-    crop = face_crop(Image.open(io.BytesIO(data)).convert("RGB"), face.box)
-    sheet(crop, images, captions, notes).save(out / "demo.png", pnginfo=png_info(generated=True))
+    crop = face_square(decode_photo(data), np.asarray(face.box), MARGIN_AROUND_FACE, "edge")
+    sheet(Image.fromarray(crop), images, captions, notes).save(out / "demo.png", pnginfo=png_info(generated=True))
     each = seconds / len(images)
     console.print(f"{len(images)} images in {seconds:.1f} s: {each:.1f} s per image ({settings(images[0].receipt)})")
     console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.face.stage import FaceResult, FaceStage
+from id3pm.evaluation.faces import largest_faces
+from id3pm.face.stage import FaceStage
 
 
 class Judge(Protocol):
@@ -56,8 +57,4 @@ class StageJudge:
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Judge.embed`."""
-        vectors = np.full((len(images), self._stage.identity_dim), np.nan, np.float32)
-        for row, result in enumerate(self._stage.embed_images(images)):
-            if isinstance(result, FaceResult):
-                vectors[row] = result.embedding
-        return vectors
+        return largest_faces(self._stage, images)[0]

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,15 @@ from numpy.typing import NDArray
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.plans import plan
 from id3pm.errors import Id3pmError
-from id3pm.face.detect import DETECTION_SIZE
-from id3pm.face.stage import FaceResult
+from id3pm.evaluation.faces import face_square, largest_faces
 from id3pm.formats.images import decode_photo
 from id3pm.formats.picture_files import picture_files
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.options import base_stage
 from id3pm.sampling.presets import PRESETS
+
+MARGIN = 1.5
+"""Side of the square around the face of a photograph, in sides of the face's box: as generated faces are framed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,13 +68,13 @@ class GeneratedFaces:
 
 
 class FaceGenerator:
-    """Generates faces in this process and judges them with the bundle's own FR model. Close it, or use `with`."""
+    """Generates faces in this process and compares them with their targets by the bundle's own FR model."""
 
     def __init__(self, pipeline: Pipeline, super_resolution: bool = False) -> None:
-        """Takes over a pipeline.
+        """Uses a pipeline, which stays the caller's to close.
 
         Args:
-            pipeline: Closed with it.
+            pipeline: Generates and embeds.
             super_resolution: Whether sheets show 256 px instead of 64 px images.
         """
         self.pipeline = pipeline
@@ -138,13 +139,7 @@ class FaceGenerator:
 
     def look(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """ID vectors [N, D] and detections [N, 15] of the largest faces in pictures uint8 [N, H, W, 3], or NaN."""
-        stage = self.pipeline.face_stage
-        vectors = np.full((len(images), stage.identity_dim), np.nan, np.float32)
-        detections = np.full((len(images), DETECTION_SIZE), np.nan, np.float32)
-        for row, result in enumerate(stage.embed_images(images)):
-            if isinstance(result, FaceResult):
-                vectors[row], detections[row] = result.embedding, result.detection
-        return vectors, detections
+        return largest_faces(self.pipeline.face_stage, images)
 
     def _person(self, file: Path) -> Person:
         photo = file.read_bytes()
@@ -152,37 +147,6 @@ class FaceGenerator:
             result = self.pipeline.embed(photo)
         except Id3pmError as error:
             raise type(error)(f"{file}: {error}") from error
-        return Person(file.stem, face_square(decode_photo(photo), result.detection[:4]), result.embedding)
-
-    def close(self) -> None:
-        """Frees the engines."""
-        self.pipeline.close()
-
-    def __enter__(self) -> FaceGenerator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def face_square(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The square around a face that frames the head as generated faces do; black outside the picture.
-
-    Args:
-        image: uint8 [H, W, 3].
-        box: x, y, width, height in its pixels.
-
-    Returns:
-        uint8 [S, S, 3]; the picture itself if it is a square that the face fills.
-    """
-    height, width = image.shape[:2]
-    side = round(1.5 * float(max(box[2], box[3])))
-    if height == width and side >= height * 0.85:
-        return image
-    left, top = round(float(box[0] + box[2] / 2) - side / 2), round(float(box[1] + box[3] / 2) - side / 2)
-    square = np.zeros((side, side, 3), np.uint8)
-    from_y, from_x, to_y, to_x = max(top, 0), max(left, 0), min(top + side, height), min(left + side, width)
-    square[from_y - top : to_y - top, from_x - left : to_x - left] = image[from_y:to_y, from_x:to_x]
-    return square
+        return Person(
+            file.stem, face_square(decode_photo(photo), result.detection[:4], MARGIN, "constant"), result.embedding
+        )

@@ -50,9 +50,11 @@ class SheetOptions:
         """The sampling options that were given; the others keep the bundle's defaults."""
         return given(self, "steps")
 
-    def generator(self, super_resolution: bool = False) -> FaceGenerator:
-        """Loads the engines; see `FaceGenerator`."""
-        return FaceGenerator(Pipeline.load(self.repository, threads=self.threads), super_resolution)
+    @contextmanager
+    def generator(self, super_resolution: bool = False) -> Iterator[FaceGenerator]:
+        """A generator whose engines are loaded until the end of the `with` block; see `FaceGenerator`."""
+        with Pipeline.load(self.repository, threads=self.threads) as pipeline:
+            yield FaceGenerator(pipeline, super_resolution)
 
     def write(self, name: str, sheet: Image.Image, effects: Sequence[Effect], numbers: dict[str, Any]) -> None:
         """See `save`; prints the path of the PNG."""

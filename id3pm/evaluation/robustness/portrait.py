@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.errors import NoFaceError
+from id3pm.evaluation.faces import face_square
 from id3pm.face.align import ARCFACE_TEMPLATE, similarity_transform
 from id3pm.face.stage import FaceStage
 
@@ -23,8 +24,6 @@ SIZE = 256
 """Side of a portrait in pixels: every change is defined at this size, whatever the photograph's."""
 MARGIN = 1.45
 """Side of the square that is cut out of a photograph, in sides of the face's box: room for a hat and for turning."""
-FILLED = 0.85
-"""A square picture whose framed face would take this share of it or more is taken whole."""
 
 _EYE_TO_EYE = float(np.linalg.norm(ARCFACE_TEMPLATE[1] - ARCFACE_TEMPLATE[0]))
 AVERAGE_FACE = (ARCFACE_TEMPLATE - ARCFACE_TEMPLATE[:2].mean(axis=0)) / _EYE_TO_EYE
@@ -91,7 +90,7 @@ def portrait_of(photo: Pixels, stage: FaceStage) -> Portrait:
         NoFaceError: There is none.
     """
     found = _largest(photo, stage)
-    square = _square(photo, found[:4])
+    square = face_square(photo, found[:4], MARGIN, "edge")
     how = cv2.INTER_AREA if len(square) > SIZE else cv2.INTER_CUBIC
     image: Pixels = cv2.resize(square, (SIZE, SIZE), interpolation=how)
     return Portrait(image, _largest(image, stage)[4:14].reshape(5, 2).astype(np.float64))
@@ -125,17 +124,3 @@ def _largest(image: Pixels, stage: FaceStage) -> NDArray[np.float32]:
         raise NoFaceError("no face was found: use a photograph in which the face looks towards the camera")
     largest: NDArray[np.float32] = faces[np.argmax(faces[:, 2] * faces[:, 3])]
     return largest
-
-
-def _square(photo: Pixels, box: NDArray[np.float32]) -> Pixels:
-    """The square around a box (x, y, w, h), with the photograph's edges repeated where it has no more pixels."""
-    height, width = photo.shape[:2]
-    side = round(MARGIN * float(max(box[2], box[3])))
-    if height == width and side >= height * FILLED:
-        return photo
-    left, top = round(float(box[0] + box[2] / 2) - side / 2), round(float(box[1] + box[3] / 2) - side / 2)
-    before_x, before_y = max(-left, 0), max(-top, 0)
-    after_x, after_y = max(left + side - width, 0), max(top + side - height, 0)
-    padded = np.pad(photo, ((before_y, after_y), (before_x, after_x), (0, 0)), mode="edge")
-    square: Pixels = padded[top + before_y : top + before_y + side, left + before_x : left + before_x + side]
-    return square

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,12 +43,6 @@ class FakeGenerator:
                 sampling=SimpleNamespace(steps=25, guidance_scale=2.0),
             )
         )
-
-    def __enter__(self) -> FakeGenerator:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def people(self, files: Any) -> list[Person]:
         grey = np.full((64, 64, 3), 100, np.uint8)
@@ -98,5 +92,5 @@ def install(monkeypatch: Any, **settings: Any) -> list[int]:
     enlarged: list[int] = []
     settings["enlarged"] = enlarged
     monkeypatch.setattr(sheet, "FaceGenerator", type("FaceGenerator", (FakeGenerator,), settings))
-    monkeypatch.setattr(sheet, "Pipeline", SimpleNamespace(load=lambda repository, threads: Path(repository)))
+    monkeypatch.setattr(sheet, "Pipeline", SimpleNamespace(load=lambda repository, threads: contextlib.nullcontext()))
     return enlarged

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm.evaluation.figures.generator import face_square
+from id3pm.evaluation.faces import face_square
 from id3pm.evaluation.figures.grid import LINE, NARROWEST, Tile, below, beside, grid, mosaic
 
 
@@ -81,11 +81,11 @@ def test_a_mosaic_has_all_images_in_a_square(count: int, across: int) -> None:
 
 def test_the_square_frames_the_face_and_is_black_outside_the_picture() -> None:
     image = flat(200, 100)[:80]  # 80 high, 100 wide
-    square = face_square(image, np.array([0, 0, 40, 40], np.float32))
+    square = face_square(image, np.array([0, 0, 40, 40], np.float32), 1.5, "constant")
     assert square.shape == (60, 60, 3)
     assert (square[:10] == 0).all() and (square[:, :10] == 0).all() and (square[10:, 10:] == 200).all()
 
 
 def test_a_picture_that_the_face_fills_stays_whole() -> None:
     image = flat(200, 64)
-    assert face_square(image, np.array([10, 5, 44, 55], np.float32)) is image
+    assert face_square(image, np.array([10, 5, 44, 55], np.float32), 1.5, "constant") is image
