@@ -37,7 +37,7 @@ class Size:
         config: `None` where the bundle exists already.
         images: Sampled together.
         steps: Of a loop.
-        seconds: Of measuring, for everyone together.
+        seconds: Of measuring, for all contenders together.
         rounds: Fewest and most.
         at_once: Contenders that are in memory beside the reference; `None` for all.
         compiled: Measure torch.compile, whose first turn takes minutes for large networks.

@@ -90,7 +90,7 @@ class Rounds(NamedTuple):
 
 
 def interleaved(workers: Mapping[str, Worker], seconds: float, least: int, most: int) -> Rounds:
-    """Rounds in which everyone has one turn.
+    """Rounds in which each process has one turn.
 
     A first round warms up, unread; the next tells how many there is time for. A worker that fails has no more turns.
 

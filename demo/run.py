@@ -1,4 +1,4 @@
-"""`make demo`: the whole product once, on a portrait of nobody, through the real Triton server.
+"""`make demo`: the whole product once, on a synthetic portrait, through the real Triton server.
 
 Portrait -> ID vector -> faces of that identity for several seeds at 64 px and 256 px -> one picture, the similarity of
 each face to the portrait under the same face-recognition model, and the time per image.
@@ -29,7 +29,7 @@ from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestErro
 TILE, MARGIN, CAPTION = 256, 12, 28
 MARGIN_AROUND_FACE = 1.5  # the head is framed as in generated faces
 PORTRAIT = Path("demo/people/03.png")
-"""Nobody: a GAN made the face, and the demo bundle's training did not see it."""
+"""A GAN made the face; the demo bundle's training did not see it."""
 
 console = Console()
 
@@ -43,7 +43,7 @@ def similarity(client: Client, image: Image.Image, target: np.ndarray) -> float 
 
 
 def show_arrival(position: int, image: GeneratedImage) -> None:
-    """Says that something is happening."""
+    """Reports one finished image."""
     console.print(f"  seed {image.seed}: {image.seconds:.1f} s")
 
 

@@ -23,7 +23,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from id3pm.evaluation.figures.table import copy_small
 
-PATIENCE_S = 120.0
+WAIT_S = 120.0
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # tests may run as root
@@ -74,8 +74,8 @@ def chromium(profile: Path, width: int = 1280, height: int = 1400) -> Iterator[A
         running.quit()
 
 
-class Sitter:
-    """A page that holds still.
+class PageDriver:
+    """Operates the page in a browser.
 
     Args:
         browser: Shows it.
@@ -84,7 +84,7 @@ class Sitter:
 
     def __init__(self, browser: Any, url: str) -> None:
         self._browser = browser
-        self._wait = WebDriverWait(browser, PATIENCE_S, ignored_exceptions=[WebDriverException])
+        self._wait = WebDriverWait(browser, WAIT_S, ignored_exceptions=[WebDriverException])
         browser.get(url)
         self.see(".id-ready")
 
@@ -167,9 +167,9 @@ class Sitter:
 def main(page: str, out: Path, width: int) -> None:
     """Take the pictures: attributes and directions at work, and a face that is forming."""
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), width, 1000) as browser:
-        sitter = Sitter(browser, page)
-        sitter.forming(out / "web_forming.png")
-        sitter.all_open(out / "web.png")
+        driver = PageDriver(browser, page)
+        driver.forming(out / "web_forming.png")
+        driver.all_open(out / "web.png")
     click.echo(out)
 
 

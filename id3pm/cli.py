@@ -1,4 +1,4 @@
-"""`id3pm`: the command line. Each command lives in its own room and is imported when it is asked for."""
+"""`id3pm`: the command line. Each command is defined in its own package and imported on use."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class TritonPythonModel:
     @staticmethod
     def _answer(requests: list[Any], responses: list[Any]) -> None:
         for index, request in enumerate(requests):
-            response = responses[min(index, len(responses) - 1)]  # an error is everyone's
+            response = responses[min(index, len(responses) - 1)]  # an error is the same for all requests
             request.get_response_sender().send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     @staticmethod

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class Cache:
-    """A folder of .npy files. What determines an array is its name, so nothing in it is ever out of date.
+    """A folder of .npy files. Each is named by a hash of everything that determines it, so none is out of date.
 
     Args:
         folder: Made when something is first kept.

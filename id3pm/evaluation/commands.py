@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm evaluate identity`, `presets`, `super-resolution` and `card`."""
+"""Commands `id3pm evaluate identity`, `photographs`, `presets`, `super-resolution` and `card`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm latent fit-pca`, `fit-direction`, `show`, and what moves a vector."""
+"""Commands `id3pm latent`: `fit-pca`, `fit-direction`, `show`, and those that move a vector."""
 
 from __future__ import annotations
 

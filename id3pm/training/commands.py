@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm demo-dataset`, `embed-dataset`, `measure-dataset`, `train`, `export-bundle`."""
+"""Commands `id3pm demo-dataset`, `embed-dataset`, `measure-dataset`, `train`, `export-bundle`."""
 
 from __future__ import annotations
 

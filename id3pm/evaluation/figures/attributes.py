@@ -1,4 +1,4 @@
-"""Attributes: one value swept, everything else the same (paper, Fig. 8), with what landmarks say of each face."""
+"""Sweeps of one attribute with everything else fixed (paper, Fig. 8), and the value measured on each face."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Swept:
 
     @property
     def asked(self) -> NDArray[np.float64]:
-        """What was asked of each image."""
+        """The value asked for, per image."""
         return np.repeat(np.array(self.sweep.asked), len(self.faces[0].images))
 
     def measured(self, step: int) -> NDArray[np.float64]:
-        """What the landmark network says of the images of one step, NaN where it says nothing."""
+        """The value that the landmark network measures on the images of one step, or NaN."""
         count = len(self.faces[step].images)
         everything = self.measures.get(self.sweep.judge, np.full(count * len(self.faces), np.nan))
         return everything[step * count : (step + 1) * count]
@@ -157,7 +157,7 @@ def _sheet(done: Sequence[Swept], people: Sequence[Person], free: Swept, how: st
 
 
 def _tile(swept: Swept, step: int, row: int, asked: str) -> Tile:
-    """An image and what it says for itself."""
+    """An image with the value asked for, the value measured and the similarity."""
     faces, value = swept.faces[step], float(swept.measured(step)[row])
     measured = "" if np.isnan(value) else f"measured {value:.{0 if swept.sweep.unit else 2}f}"
     similarity = faces.similarity[row]

@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm sheet NAME`, one command for each kind of picture."""
+"""Command `id3pm sheet NAME`: one command for each kind of picture."""
 
 from __future__ import annotations
 

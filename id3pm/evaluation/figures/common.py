@@ -31,13 +31,13 @@ def walks(
     labels: Sequence[str],
     ends: Sequence[tuple[str, str]],
 ) -> Image.Image:
-    """Ways away from a person, a row each, beside the photograph and the unchanged face."""
+    """Steps away from a person, a row for each way, beside the photograph and the unchanged face."""
     faces = grid([[Tile(person.image, f"{person.name}\nphotograph")], [unchanged]], size=FACE)
     return beside(faces, grid(rows, columns=columns, labels=labels, ends=ends, size=STEP))
 
 
 def end(words: str, side: Literal["left", "right"]) -> str:
-    """What an end leads to, in short lines with a sign that points there."""
+    """Label of an end of a row, in short lines with an arrow towards it."""
     lines = textwrap.wrap(words, LINE_LENGTH) or [""]
     return "\n".join([f"\u2039 {lines[0]}", *lines[1:]] if side == "left" else [*lines[:-1], f"{lines[-1]} \u203a"])
 
@@ -67,7 +67,7 @@ def mean(values: ArrayLike, axis: int | None = None) -> float | Floats:
 
 
 def slope(asked: Numbers, got: Numbers) -> float:
-    """How much of what was asked for was got: least squares through the origin over all pairs that are not NaN."""
+    """Share of the change asked for that was measured: least squares through the origin, without NaN."""
     known = np.isfinite(got)
     if not np.any(asked[known]):
         return float("nan")

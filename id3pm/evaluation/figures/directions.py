@@ -1,4 +1,4 @@
-"""Along custom directions, with what was labelled measured again on the images (paper, Figs. 6, 16 and 17)."""
+"""Steps along custom directions, with the label measured again on the images (paper, Figs. 6, 16 and 17)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much faces of one person differ from seed to seed, and what guidance does to a picture's tones."""
+"""Differences between seeds of one person, contrast and saturation of images."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class FaceGenerator:
         return [self._person(file) for file in picture_files(files)]
 
     def generate(self, vectors: NDArray[np.float32], seeds: int | Sequence[int], **options: Any) -> GeneratedFaces:
-        """Generates one face per ID vector [N, D] and seed, and looks at it.
+        """Generates one face per ID vector [N, D] and seed, and embeds it.
 
         Args:
             vectors: See `Pipeline.generate`.
@@ -113,7 +113,7 @@ class FaceGenerator:
         return GeneratedFaces(images, cosines.astype(np.float32), found, detections, seconds)
 
     def sampling(self, **options: Any) -> SamplingOptions:
-        """What the 64 px loop does for these options; those of super-resolution have no place here."""
+        """Sampling options of the 64 px stage; those of super-resolution are not accepted."""
         return base_stage(self.pipeline.base_manifest.sampling, options)
 
     def evaluations(self, **options: Any) -> int:
@@ -122,7 +122,7 @@ class FaceGenerator:
         return plan(manifest.diffusion, self.sampling(**options), manifest.unet.learn_sigma).evaluations
 
     def enlarge(self, images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """What super-resolution makes of images of `generate`, in as few steps as preset `fast` for the eye alone.
+        """Super-resolution of images of `generate`, for display, in as few steps as preset `fast`.
 
         Args:
             images: uint8 [N, 64, 64, 3].

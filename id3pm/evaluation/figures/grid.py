@@ -75,15 +75,18 @@ def grid(
             _write(draw, left - GAP, y + (size - LINE * _count(low)) / 2, low, "r", BLACK)
             _write(draw, width, y + (size - LINE * _count(high)) / 2, high, "l", BLACK)
         for column, tile in enumerate(row):
-            if tile is None:
-                continue
-            x = left + column * pitch_x + (cell - size) // 2
-            if tile.image is None:
-                draw.rectangle((x, y, x + size - 1, y + size - 1), fill=EMPTY)
-            else:
-                canvas.paste(_scaled(tile.image, size), (x, y))
-            _write(draw, x + size / 2, y + size + 2, tile.caption, "m")
+            if tile is not None:
+                _draw_tile(canvas, tile, left + column * pitch_x + (cell - size) // 2, y, size)
     return titled(canvas, title) if title else canvas
+
+
+def _draw_tile(canvas: Image.Image, tile: Tile, x: int, y: int, size: int) -> None:
+    draw = ImageDraw.Draw(canvas)
+    if tile.image is None:
+        draw.rectangle((x, y, x + size - 1, y + size - 1), fill=EMPTY)
+    else:
+        canvas.paste(_scaled(tile.image, size), (x, y))
+    _write(draw, x + size / 2, y + size + 2, tile.caption, "m")
 
 
 def titled(sheet: Image.Image, title: str) -> Image.Image:

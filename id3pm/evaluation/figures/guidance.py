@@ -1,6 +1,6 @@
-"""Guidance: from the average face of an ID vector to its caricature (paper, Fig. 4 and Tables 4 and 5).
+"""The guidance scale (paper, Fig. 4 and Tables 4 and 5).
 
-More guidance is more of the person and less difference between seeds, so a sheet shows several seeds of each person.
+More guidance gives more similarity to the person and less difference between seeds, so a sheet shows several seeds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BLOCK = 260  # pixels: four images of 64 px with a gap, twice as large
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """What a sheet goes through.
+    """The columns of a sheet, one setting each.
 
     Attributes:
         name: Of the files.
@@ -108,7 +108,7 @@ class GuidanceOptions(ImageOptions):
         return given(self, "steps", percentile="dynamic_threshold")
 
     def columns(self) -> Columns:
-        """What the sheet goes through.
+        """The settings of the sheet.
 
         Raises:
             click.UsageError: Two kinds of columns are asked for.

@@ -1,4 +1,4 @@
-"""From one person to another along the great circle between their ID vectors (paper, Figs. 5, 13; supplement 5.3)."""
+"""Interpolation along the great circle between two ID vectors (paper, Figs. 5, 13; supplement 5.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Head pose and expression of generated faces, measured by the landmark network and by dlib, which no training saw."""
+"""Head pose and expression of generated faces, by the landmark network and by dlib, which training did not use."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LandmarkJudge:
     def look(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
         """The measures of `id3pm.face.measures` by name, [N] each; NaN where no face was found.
 
-        Where dlib is installed, its own follow as `dlib yaw`, ..., in units that mean nothing but more or less.
+        Where dlib is installed, its own follow as `dlib yaw`, ..., in units of which only the order has a meaning.
 
         Args:
             images: uint8 [N, S, S, 3], RGB.
@@ -72,7 +72,7 @@ class LandmarkJudge:
 
 
 def flat_measures(points: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """What 68 flat landmarks [N, 68, 2] say, by the same names, [N] each: numbers that mean only more or less."""
+    """The same measures from 68 flat landmarks [N, 68, 2], [N] each; only their order has a meaning."""
     right, left = points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)
     along = left - right
     distance = np.linalg.norm(along, axis=1)
@@ -118,6 +118,6 @@ def correlation(asked: NDArray[np.float64], measured: NDArray[np.float64]) -> fl
 
 
 def slope(asked: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
-    """How far the measure moves for a step of 1 of what was asked, by least squares."""
+    """Change of the measure for a change of 1 of the value asked for, by least squares."""
     seen = np.isfinite(measured)
     return float(np.polyfit(asked[seen], measured[seen], 1)[0]) if seen.sum() >= 3 else float("nan")

@@ -30,7 +30,7 @@ def _noisy(image: Picture) -> Picture:
 
 
 def _covered(top: float, bottom: float) -> Callable[[Picture], Picture]:
-    """Darkness from one share of the height to another, as wide as a face that fills the square."""
+    """Covers a band between two shares of the height with black, as wide as a face that fills the square."""
 
     def alter(image: Picture) -> Picture:
         dark, size = image.copy(), len(image)
@@ -123,7 +123,7 @@ class _Album:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Measured:
-    """What the M usable pictures of an album give.
+    """Measurements of the M usable pictures of an album.
 
     Attributes:
         single: Similarity of each picture's vector to the truth, [M]; see `agreement`.

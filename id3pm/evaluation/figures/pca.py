@@ -1,4 +1,4 @@
-"""Along the principal axes of ID vectors (paper, Fig. 14; supplement 5.4)."""
+"""Steps along the principal axes of ID vectors (paper, Fig. 14; supplement 5.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Onto the first k principal axes: how many numbers of an ID vector make the person (paper, Fig. 15)."""
+"""Projection onto the first k principal axes: how many are needed for the identity (paper, Fig. 15)."""
 
 from __future__ import annotations
 

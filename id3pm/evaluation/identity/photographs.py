@@ -49,7 +49,7 @@ class Likeness:
         name: See `People.names`.
         judge: Its name.
         similarity: Mean cosine similarity of photograph and images.
-        strangers: Mean cosine similarity of the photograph and the images of everyone else.
+        strangers: Mean cosine similarity of the photograph and the images of the other people.
         rank: How many of the others' images are more like the photograph than the person's own are on average.
         no_face: Share of the images without a face.
     """
@@ -95,12 +95,12 @@ def people_of(photographs: Mapping[str, NDArray[np.uint8]], stage: FaceStage) ->
 
 
 def likenesses(people: People, generate: Generate, judges: Sequence[Judge], seeds: int) -> list[Likeness]:
-    """Generates images of everyone, and compares them with all photographs.
+    """Generates images of each person, and compares them with all photographs.
 
     Args:
         people: Of photographs.
         generate: (ID vectors [P, D], seeds [P]) -> uint8 [P, S, S, 3].
-        judges: Who compares.
+        judges: The FR models that compare.
         seeds: Images of each person.
     """
     count = len(people.names)

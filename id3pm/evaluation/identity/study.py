@@ -101,7 +101,7 @@ class IdentityStudy:
     Args:
         pipeline: Generates.
         targets: Held-out people.
-        judges: Who compares.
+        judges: The FR models that compare.
         cache: Where images and vectors are kept.
         super_resolution: Judge the 256 px images instead of the 64 px images.
     """

@@ -128,8 +128,8 @@ class View:
         self._folds, self._partners = folds_of(count), partners_of(count)
         altered_vectors = judge.embed(altered(targets.images))
         others = self._targets @ self._targets.T
-        everybody = np.arange(count)
-        bound, verification = self._compare(altered_vectors, everybody)
+        rows = np.arange(count)
+        bound, verification = self._compare(altered_vectors, rows)
         self.baseline = Baseline(
             judge=judge.name,
             independent=judge.independent,
@@ -153,7 +153,7 @@ class View:
         return cosines
 
     def measure(self, vectors: NDArray[np.float32], people: NDArray[np.int64]) -> Measurement:
-        """What to say about generated images with these vectors [P, D] of the people of these numbers [P]."""
+        """Compares generated images, vectors [P, D], with the targets of these numbers [P]."""
         similarities, verification = self._compare(vectors, people)
         described = distribution(similarities)
         low, high = self.baseline.impostors.mean, self.baseline.bound.mean

@@ -1,4 +1,4 @@
-"""The command line of this room: `id3pm analyse`."""
+"""Command `id3pm analyse`."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _study(
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
-    """A judge with what its thresholds are found by: the measured one's key, and the published one itself."""
+    """A judge, the key of its measured threshold, and its published threshold."""
 
     key: str
     judge: Judge
@@ -189,7 +189,7 @@ class _Named:
 
 
 def _judges(pipeline: Pipeline, repository: Path, independent: bool | None, notes: list[str]) -> list[_Named]:
-    """The model itself and, where it is wanted and installed, an independent judge."""
+    """The model itself and, if wanted and installed, an independent judge."""
     manifest = read_manifest(repository / "face_embedding/1/engine")
     source, stage = manifest.source_sha256, pipeline.face_stage
     own = f"{stage.id_vector_model} {source}"
@@ -218,7 +218,7 @@ def _measured(judges: Sequence[Sequence[_Named]], data: Path, people: int, bar: 
 
 
 def _names(loaded: Sequence[Pipeline], repositories: Sequence[Path]) -> list[str]:
-    """The face-recognition models' names, told apart by bundle and folder where they are the same."""
+    """Names of the face-recognition models; bundle or folder are added where names are the same."""
     plain = [pipeline.face_stage.id_vector_model for pipeline in loaded]
     bundles = [f"{name} ({pipeline.base_manifest.bundle.name})" for name, pipeline in zip(plain, loaded, strict=True)]
     folders = [f"{name} ({folder})" for name, folder in zip(plain, repositories, strict=True)]

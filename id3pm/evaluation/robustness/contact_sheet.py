@@ -42,7 +42,7 @@ def write_sheet(file: Path, blocks: Sequence[Block], seed: int) -> None:
 
 
 def angle(value: float) -> str:
-    """An angle for people; NaN is a picture in which no face was found."""
+    """An angle as text; NaN is a picture in which no face was found."""
     return "no face" if np.isnan(value) else f"{value:.0f}°"
 
 
@@ -61,7 +61,7 @@ def shown(pictures: Sequence[Picture], row: int) -> NDArray[np.uint8] | None:
         return pictures[row].image
     small = [pictures[one].image for one in averaged(pictures)]
     side = int(np.ceil(np.sqrt(len(small))))
-    cell = 4 * TILE // side  # drawn large, for those who reduce it
+    cell = 4 * TILE // side  # drawn large, because pages reduce it
     mosaic = np.full((side * cell, side * cell, 3), 255, np.uint8)
     empty = cell * (side - -(-len(small) // side)) // 2
     for number, image in enumerate(small):
@@ -89,7 +89,7 @@ def _shelves(families: Mapping[str, list[int]]) -> list[Shelf]:
 
 
 class _Sheet:
-    """One drawing in progress."""
+    """Draws one sheet."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self._blocks = blocks
@@ -115,7 +115,7 @@ class _Sheet:
         return name + ("" if opinion.threshold is None else f" {opinion.threshold.degrees:.0f}°")
 
     def draw(self, seed: int) -> None:
-        """Everything."""
+        """Draws the sheet."""
         title = f"{self._blocks[0].subject.name}, seed {seed}"
         self._pen.text((GAP, GAP), title, fill=INK, font=self._bold)
         what = (

@@ -145,7 +145,7 @@ def _bootstrapped(products: NDArray[np.float64], powers: NDArray[np.float64]) ->
         products: Of each person, the sum of x y, [P].
         powers: The sum of x^2, [P].
     """
-    moved = powers > 0  # who did not change at all says nothing, and nothing but such people would be no slope
+    moved = powers > 0  # people without a change carry no information, and such people alone give no slope
     products, powers = products[moved], powers[moved]
     if len(powers) < LEAST_PEOPLE:
         return None

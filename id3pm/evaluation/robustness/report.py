@@ -33,7 +33,7 @@ WIDEST = 120.0  # degrees at the right end of the chart; what lies beyond is dra
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a reader has to know to do it again.
+    """What is needed to repeat the analysis.
 
     Attributes:
         models: For each model its `name`, `bundle`, `weights`, `engine` and `id_vector_model`.

@@ -67,7 +67,7 @@ class Block:
 
     Attributes:
         model: Name of the model.
-        subject: Whose pictures.
+        subject: The pictures.
         images: Generated from the ID vector of each picture, uint8 [S, S, 3]; `None` where no face was found.
         opinions: Of the model itself first, then of independent ones.
         shown: Properties of each picture, see `id3pm.evaluation.robustness.leakage.properties`.
@@ -113,7 +113,7 @@ def study(
     super_resolution: bool = False,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Block:
-    """Looks at every picture, inverts its ID vector, and looks at the result.
+    """Embeds every picture, inverts its ID vector, and embeds the result.
 
     Args:
         model: The model.

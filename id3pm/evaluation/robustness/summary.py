@@ -23,7 +23,7 @@ class Line:
 
     Attributes:
         model: Name of the model whose ID vectors are inverted.
-        judge: Who judges.
+        judge: The FR model that judges.
         independent: Whether the judge is another model.
         family: Of the changes.
         pictures: How many, all people together.
@@ -121,7 +121,7 @@ def _mean(angles: Angles) -> float | None:
 
 
 def traces(blocks: Sequence[Block]) -> list[Trace]:
-    """What comes back in generated faces, for every model and property of which there are pictures enough."""
+    """Leakage into generated faces, for every model and property with enough pictures."""
     found = []
     for model in dict.fromkeys(block.model for block in blocks):
         of_model = [block for block in blocks if block.model == model and block.subject.person]
@@ -137,7 +137,7 @@ def traces(blocks: Sequence[Block]) -> list[Trace]:
 
 
 def readings(lines: Sequence[Line]) -> list[str]:
-    """What a reader should take home, a sentence or two for each model's own opinion."""
+    """The main findings, a sentence or two for each model's own opinion."""
     said = []
     for model in dict.fromkeys(line.model for line in lines):
         own = [line for line in lines if line.model == model and not line.independent]
