@@ -7,10 +7,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Cache:
@@ -23,7 +25,7 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def array(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    def array(self, key: object, make: Callable[[], NDArray[Scalar]]) -> NDArray[Scalar]:
         """The array of this key, made if it has not been made before.
 
         Args:
@@ -33,7 +35,7 @@ class Cache:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         file = self._folder / f"{digest}.npy"
         if file.exists():
-            kept: NDArray[Any] = np.load(file)
+            kept: NDArray[Scalar] = np.load(file)
             return kept
         made = make()
         self._folder.mkdir(parents=True, exist_ok=True)

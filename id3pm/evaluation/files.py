@@ -6,16 +6,19 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from id3pm.errors import MissingExtraError
 from id3pm.formats.images import png_info
 from id3pm.installation import how_to_install
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SCHEMA = 1  # of the JSON reports
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Figure:
     """An empty matplotlib figure of this size in inches.
 
     Raises:
@@ -28,7 +31,7 @@ def new_figure(width: float, height: float) -> Any:
     return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(file: Path, figure: Any, *, generated: bool = False) -> None:
+def save_figure(file: Path, figure: Figure, *, generated: bool = False) -> None:
     """Writes a PNG that appears whole or not at all.
 
     Args:

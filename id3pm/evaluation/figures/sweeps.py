@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from id3pm.attributes import EMOTIONS, describe_fields, emotion_name, encode, fields_of
 from id3pm.errors import InvalidInputError
@@ -90,7 +91,7 @@ def _missing(values: Mapping[str, Any], attribute_set: int | str) -> list[str]:
     return [group for group, given in groups.items() if not given]
 
 
-def _range(name: str, what: str, attribute_set: int | str, shares: np.ndarray[Any, Any]) -> Sweep:
+def _range(name: str, what: str, attribute_set: int | str, shares: NDArray[np.float64]) -> Sweep:
     try:
         low, high = (float(end) for end in what.split(":"))
     except ValueError:

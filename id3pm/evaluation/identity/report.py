@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, 
 from id3pm.evaluation.identity.study import ALWAYS, Setting, SettingResult
 from id3pm.evaluation.identity.targets import Baseline, Measurement
 from id3pm.evaluation.verification.similarities import BINS, QUANTILES, Distribution, Floats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class IdentityReport:
         settings: Number of settings that were asked for.
     """
 
-    subject: dict[str, Any]
+    subject: dict[str, object]
     identities: int
     images_per_identity: int
     at_guidance: float
@@ -192,7 +195,7 @@ def plot_identity(file: Path, report: IdentityReport) -> None:
     save_figure(file, figure)
 
 
-def _plot_distributions(panel: Any, report: IdentityReport, judge: int) -> None:
+def _plot_distributions(panel: Axes, report: IdentityReport, judge: int) -> None:
     base = report.baselines[judge]
     shown = [("impostors", base.impostors), ("same-face bound", base.bound)]
     reference = [r for r in report.by_steps(report.series[0]) if r.setting.steps == report.at_steps]
@@ -204,7 +207,9 @@ def _plot_distributions(panel: Any, report: IdentityReport, judge: int) -> None:
     panel.set(title=f"guidance scale {report.at_guidance:g}, {report.at_steps} steps")
 
 
-def _plot_means(panel: Any, series: str, judge: int, rows: Sequence[SettingResult], place: Any) -> None:
+def _plot_means(
+    panel: Axes, series: str, judge: int, rows: Sequence[SettingResult], place: Callable[[SettingResult], float]
+) -> None:
     similarity = [row.measurements[judge].similarity for row in rows]
     # Two standard errors: what another choice of people would change.
     errors = [2 * values.std / math.sqrt(max(values.count, 1)) for values in similarity]

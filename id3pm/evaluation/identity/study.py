@@ -21,6 +21,7 @@ from id3pm.evaluation.identity.targets import Baseline, Measurement, Targets, Vi
 from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification.similarities import Distribution, Floats, distribution
 from id3pm.pipeline import Pipeline
+from id3pm.sampling.receipt import Receipt
 
 CHUNK = 32  # images between two saves: an interruption costs at most these
 
@@ -201,7 +202,7 @@ class IdentityStudy:
 
     def _chunks(
         self, options: Mapping[str, Any], people: NDArray[np.int64], seeds: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.uint8], Any]]:
+    ) -> Iterator[tuple[NDArray[np.uint8], list[Receipt]]]:
         """Images uint8 [n, S, S, 3] of these rows, a chunk at a time, and what they depend on: their receipts."""
         for start in range(0, len(people), CHUNK):
             vectors = self._targets.vectors[people[start : start + CHUNK]]

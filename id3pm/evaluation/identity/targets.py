@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +137,7 @@ class View:
             verification=verification,
         )
 
-    def embed(self, images: NDArray[np.uint8], images_key: Any) -> NDArray[np.float32]:
+    def embed(self, images: NDArray[np.uint8], images_key: object) -> NDArray[np.float32]:
         """Vectors of images that are known by a key."""
         return self._cache.array({"judge": self._judge.key, "images": images_key}, lambda: self._judge.embed(images))
 

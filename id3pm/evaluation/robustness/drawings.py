@@ -8,12 +8,12 @@ are and in the colours of skin, lips and hair: what a recognition model can know
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
+from id3pm.evaluation.robustness.outlines import smooth
 from id3pm.evaluation.robustness.portrait import SIZE, Floats, Pixels, Portrait
 
 FINE = 4  # drawn at so many times the size, then reduced
@@ -56,17 +56,17 @@ class _Paper:
         self._image = Image.new("RGB", (SIZE * FINE, SIZE * FINE), colour)
         self._pen = ImageDraw.Draw(self._image)
 
-    def shape(self, points: Any, fill: Colour | None, ink: Colour | None = None, width: float = 0.03) -> None:
+    def shape(self, points: ArrayLike, fill: Colour | None, ink: Colour | None = None, width: float = 0.03) -> None:
         """A closed smooth shape through these points, [K, 2]."""
-        outline = self._pixels(_smooth(points, closed=True))
+        outline = self._pixels(smooth(points))
         if fill is not None:
             self._pen.polygon(outline, fill)
         if ink is not None:
             self._pen.line([*outline, *outline[:2]], ink, self._width(width), joint="curve")
 
-    def line(self, points: Any, ink: Colour, width: float = 0.03) -> None:
+    def line(self, points: ArrayLike, ink: Colour, width: float = 0.03) -> None:
         """A smooth line along these points, [K, 2]."""
-        self._pen.line(self._pixels(_smooth(points, closed=False)), ink, self._width(width), joint="curve")
+        self._pen.line(self._pixels(smooth(points, closed=False)), ink, self._width(width), joint="curve")
 
     def done(self) -> Pixels:
         """What was drawn, uint8 [SIZE, SIZE, 3]."""
@@ -79,23 +79,12 @@ class _Paper:
         return max(round(width * self._portrait.unit * FINE), 1)
 
 
-def _smooth(points: Any, closed: bool) -> NDArray[np.float64]:
-    """Corners cut off four times (Chaikin, 1974); the ends of an open line stay."""
-    line = np.asarray(points, np.float64)
-    for _ in range(4):
-        following = np.roll(line, -1, axis=0) if closed else line[1:]
-        before = line if closed else line[:-1]
-        cut = np.stack([0.75 * before + 0.25 * following, 0.25 * before + 0.75 * following], axis=1).reshape(-1, 2)
-        line = cut if closed else np.concatenate([line[:1], cut, line[-1:]])
-    return line
-
-
 def _whole(half: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """A symmetric outline from its right half, top to bottom."""
     return [*half, *((-u, v) for u, v in reversed(half[1:-1]))]
 
 
-def _round(center: Any, radius: float, squeeze: float = 1.0) -> NDArray[np.float64]:
+def _round(center: ArrayLike, radius: float, squeeze: float = 1.0) -> NDArray[np.float64]:
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     # Cutting corners draws a circle smaller than its polygon's corners, by this factor.
     circle: NDArray[np.float64] = np.stack([np.cos(angle), squeeze * np.sin(angle)], axis=-1)
@@ -184,7 +173,7 @@ def avatar(portrait: Portrait) -> Pixels:
     return paper.done()
 
 
-def _hill(points: Floats, center: Any, width: float, height: float) -> Floats:
+def _hill(points: Floats, center: Sequence[float] | Floats, width: float, height: float) -> Floats:
     across, along = (points[..., 0] - center[0]) / width, (points[..., 1] - center[1]) / height
     hill: Floats = np.exp(-0.5 * (across**2 + along**2))
     return hill

@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from id3pm.errors import NoFaceError
 from id3pm.evaluation.faces import face_square
@@ -55,11 +55,11 @@ class Portrait:
         """Pixels in one unit of face coordinates."""
         return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
 
-    def pixels(self, points: Any) -> NDArray[np.float64]:
+    def pixels(self, points: ArrayLike) -> NDArray[np.float64]:
         """Points [..., 2] in face coordinates as pixels [..., 2]."""
         return _affine(points, self.matrix[:, :2], self.matrix[:, 2])
 
-    def face(self, points: Any) -> NDArray[np.float64]:
+    def face(self, points: ArrayLike) -> NDArray[np.float64]:
         """Points [..., 2] in pixels as face coordinates [..., 2]."""
         inverse: NDArray[np.float64] = np.linalg.inv(self.matrix[:, :2])
         return _affine(points, inverse, -inverse @ self.matrix[:, 2])
@@ -112,7 +112,7 @@ def framed(photo: Pixels, stage: FaceStage) -> Pixels:
         return middle
 
 
-def _affine(points: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
+def _affine(points: ArrayLike, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
     moved: NDArray[np.float64] = np.matmul(np.asarray(points, np.float64), matrix.T)
     moved += offset
     return moved

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,15 @@ from id3pm import __version__
 from id3pm.errors import MissingExtraError
 from id3pm.evaluation.files import write_json, write_text
 from id3pm.evaluation.robustness.contact_sheet import angle, shown, verdict
-from id3pm.evaluation.robustness.study import Block, Opinion
+from id3pm.evaluation.robustness.study import Block, Opinion, Subject
 from id3pm.evaluation.robustness.summary import ORDER, Line, bands, named, readings, summarise, traces
 from id3pm.evaluation.robustness.thresholds import degrees
 from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL
 from id3pm.formats.images import encode_png
 from id3pm.installation import how_to_install
+
+if TYPE_CHECKING:
+    import jinja2
 
 SCHEMA = 2
 TEMPLATE = "report.html.j2"
@@ -44,7 +47,7 @@ class About:
 
     models: list[dict[str, str]]
     seed: int
-    options: dict[str, Any]
+    options: dict[str, object]
     notes: list[str]
 
 
@@ -89,7 +92,7 @@ def write_report(folder: Path, blocks: Sequence[Block], about: About) -> Path:
     return file
 
 
-def load_template() -> Any:
+def load_template() -> jinja2.Template:
     """The report's template.
 
     Raises:
@@ -111,7 +114,7 @@ def _models(blocks: Sequence[Block]) -> list[str]:
     return list(dict.fromkeys(block.model for block in blocks))
 
 
-def _subjects(blocks: Sequence[Block]) -> list[Any]:
+def _subjects(blocks: Sequence[Block]) -> list[Subject]:
     return list({id(block.subject): block.subject for block in blocks}.values())
 
 
@@ -121,7 +124,7 @@ def _judged(blocks: Sequence[Block]) -> list[Opinion]:
     return list(found.values())
 
 
-def _tables(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _tables(lines: Sequence[Line]) -> list[dict[str, object]]:
     """For each model its judges and, for each family, a line per judge."""
     tables = []
     for model in dict.fromkeys(line.model for line in lines):
@@ -134,7 +137,7 @@ def _tables(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return tables
 
 
-def _chart(model: str, blocks: Sequence[Block]) -> dict[str, Any]:
+def _chart(model: str, blocks: Sequence[Block]) -> dict[str, object]:
     """Every angle of a model's own opinion as a dot: families from top to bottom, 0 .. WIDEST from left to right."""
     people = [block for block in blocks if block.subject.person]
     rows = []
@@ -155,7 +158,7 @@ def _chart(model: str, blocks: Sequence[Block]) -> dict[str, Any]:
     return {"model": model, "bands": rows, "limit": None if threshold is None else threshold.degrees}
 
 
-def _subject(blocks: Sequence[Block]) -> dict[str, Any]:
+def _subject(blocks: Sequence[Block]) -> dict[str, object]:
     """Everything the template shows of one subject: a band of pictures per family, and all its numbers."""
     subject = blocks[0].subject
     families = []
@@ -183,7 +186,7 @@ def _subject(blocks: Sequence[Block]) -> dict[str, Any]:
     return {"name": subject.name, "person": subject.person, "bands": families, "details": _details(blocks)}
 
 
-def _cell(block: Block, row: int) -> dict[str, Any]:
+def _cell(block: Block, row: int) -> dict[str, object]:
     image, person = block.images[row], block.subject.person
     original = block.subject.pictures[row].family == ORIGINAL
     return {
@@ -204,7 +207,7 @@ def _badge(opinion: Opinion, value: float) -> dict[str, str]:
     return {"text": angle(value), "verdict": verdict(opinion, value)}
 
 
-def _details(blocks: Sequence[Block]) -> list[dict[str, Any]]:
+def _details(blocks: Sequence[Block]) -> list[dict[str, object]]:
     return [
         {
             "model": block.model,
@@ -226,7 +229,7 @@ def _details(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     ]
 
 
-def _numbers(blocks: Sequence[Block], lines: Sequence[Line], about: About) -> dict[str, Any]:
+def _numbers(blocks: Sequence[Block], lines: Sequence[Line], about: About) -> dict[str, object]:
     """analysis.json: everything but the pictures; angles in degrees, null where no face was found."""
     return {
         "schema": SCHEMA,

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +67,14 @@ class Threshold:
     @property
     def degrees(self) -> float:
         """The threshold as an angle."""
-        return float(degrees(self.cosine))
+        return degrees(self.cosine)
 
 
-def degrees(cosine: Any) -> Any:
+@overload
+def degrees(cosine: float) -> float: ...
+@overload
+def degrees(cosine: NDArray[np.float64]) -> NDArray[np.float64]: ...
+def degrees(cosine: float | NDArray[np.float64]) -> float | NDArray[np.float64]:
     """Arc cosine in degrees, of a number or an array; rounding errors beyond +-1 are cut off."""
     angle = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
     return float(angle) if np.ndim(cosine) == 0 else angle
@@ -89,7 +93,7 @@ def angles(
     origin = np.zeros(first.shape[-1]) if center is None else np.array(center)
     a, b = first - origin, np.broadcast_to(second, first.shape) - origin
     cosines = np.einsum("nd,nd->n", a, b) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    found: NDArray[np.float64] = degrees(cosines)
+    found = degrees(cosines)
     return found
 
 

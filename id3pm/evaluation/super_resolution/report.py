@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
 from id3pm.evaluation.super_resolution.study import Comparison, Enlarged
@@ -15,7 +14,7 @@ SHOWN = 4  # pictures of each set in the plot
 
 
 def write_super_resolution_report(
-    folder: Path, subject: dict[str, Any], comparisons: Sequence[Comparison], shown: Sequence[Enlarged]
+    folder: Path, subject: dict[str, object], comparisons: Sequence[Comparison], shown: Sequence[Enlarged]
 ) -> None:
     """Writes super_resolution.json, super_resolution.md and super_resolution.png.
 
@@ -51,7 +50,7 @@ def write_super_resolution_report(
     save_figure(folder / "super_resolution.png", figure, generated=True)
 
 
-def super_resolution_markdown(subject: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
+def super_resolution_markdown(subject: dict[str, object], comparisons: Sequence[Comparison]) -> str:
     """The comparison as a table."""
     lines = [
         "# Super-resolution against Lanczos",
