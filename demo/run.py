@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from id3pm.errors import Id3pmError
-from id3pm.evaluation.faces import face_square
+from id3pm.evaluation.faces import HEAD_MARGIN, face_square
+from id3pm.evaluation.figures.grid import Tile, grid
 from id3pm.evaluation.robustness import thresholds
 from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.face.manifest import read_manifest
@@ -26,8 +27,7 @@ from id3pm.formats.images import decode_photo, png_info
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError
 
-TILE, MARGIN, CAPTION = 256, 12, 28
-MARGIN_AROUND_FACE = 1.5  # the head is framed as in generated faces
+TILE = 256
 PORTRAIT = Path("demo/people/03.png")
 """A GAN made the face; the demo bundle's training did not see it."""
 
@@ -62,25 +62,13 @@ def known_threshold(repository: Path) -> Threshold | None:
     return thresholds.read().get(f"{face.id_vector_model} {face.source_sha256}")
 
 
-def sheet(photo: Image.Image, images: list[GeneratedImage], captions: list[tuple[str, str]], notes: str) -> Image.Image:
-    """The portrait on the left, above notes; for each seed the 64 px face above the 256 px face, with captions."""
-    columns = len(images) + 1
-    row = TILE + CAPTION
-    canvas = Image.new("RGB", (MARGIN + columns * (TILE + MARGIN), MARGIN + 2 * row), "white")
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(16)
-
-    def put(column: int, line: int, image: Image.Image, caption: str, how: Image.Resampling) -> None:
-        x, y = MARGIN + column * (TILE + MARGIN), MARGIN + line * row
-        canvas.paste(image.resize((TILE, TILE), how), (x, y))
-        draw.text((x, y + TILE + 4), caption, fill="black", font=font)
-
-    put(0, 0, photo, "portrait", Image.Resampling.LANCZOS)
-    draw.multiline_text((MARGIN, MARGIN + row), notes, fill="black", font=font, spacing=6)
-    for column, (image, (low, high)) in enumerate(zip(images, captions, strict=True), start=1):
-        put(column, 0, image.image_64, low, Image.Resampling.NEAREST)
-        put(column, 1, image.image, high, Image.Resampling.LANCZOS)
-    return canvas
+def sheet(photo: Tile, images: list[GeneratedImage], captions: list[tuple[str, str]], notes: str) -> Image.Image:
+    """The portrait on the left; for each seed the 64 px face above the 256 px face, with captions."""
+    rows: list[list[Tile | None]] = [[photo], [None]]
+    for image, (low, high) in zip(images, captions, strict=True):
+        rows[0].append(Tile(np.asarray(image.image_64), low))
+        rows[1].append(Tile(np.asarray(image.image), high))
+    return grid(rows, title=f"Faces generated from the ID vector of a portrait\n{notes}", size=TILE)
 
 
 @click.command()
@@ -114,12 +102,12 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
         captions.append((f"seed {image.seed}, 64 px: {shown[0]}", f"256 px: {shown[1]}"))
         table.add_row(str(image.seed), *shown, str(name))
     console.print(table)
-    notes = "Below each face: cosine similarity\nof its ID vector to the portrait's."
+    notes = "Below each face: cosine similarity of its ID vector to the portrait's."
     if limit := known_threshold(repository):
-        notes += f"\n{limit.judge} takes two pictures for one\nperson from {limit.cosine:.2f} on."
-    console.print(notes.replace("\n", " "))
-    crop = face_square(decode_photo(data), np.asarray(face.box), MARGIN_AROUND_FACE, "edge")
-    sheet(Image.fromarray(crop), images, captions, notes).save(out / "demo.png", pnginfo=png_info(generated=True))
+        notes += f" {limit.judge} takes two pictures for one person from {limit.cosine:.2f} on."
+    console.print(notes)
+    portrait = Tile(face_square(decode_photo(data), np.asarray(face.box), HEAD_MARGIN, "edge"), "portrait")
+    sheet(portrait, images, captions, notes).save(out / "demo.png", pnginfo=png_info(generated=True))
     each = seconds / len(images)
     console.print(f"{len(images)} images in {seconds:.1f} s: {each:.1f} s per image ({settings(images[0].receipt)})")
     console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from id3pm.face.detect import DETECTION_SIZE
 from id3pm.face.stage import FaceResult, FaceStage
 
+HEAD_MARGIN = 1.5
+"""Side of a square around a face that shows the head as generated faces do, in sides of the face's box."""
 FILLED = 0.85
 """A square picture of which the square around the face would take this share or more is taken whole."""
 

@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.plans import plan
 from id3pm.errors import Id3pmError
-from id3pm.evaluation.faces import face_square, largest_faces
+from id3pm.evaluation.faces import HEAD_MARGIN, face_square, largest_faces
 from id3pm.formats.images import decode_photo
 from id3pm.formats.picture_files import picture_files
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.options import base_stage
 from id3pm.sampling.presets import PRESETS
-
-MARGIN = 1.5
-"""Side of the square around the face of a photograph, in sides of the face's box: as generated faces are framed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,5 +145,5 @@ class FaceGenerator:
         except Id3pmError as error:
             raise type(error)(f"{file}: {error}") from error
         return Person(
-            file.stem, face_square(decode_photo(photo), result.detection[:4], MARGIN, "constant"), result.embedding
+            file.stem, face_square(decode_photo(photo), result.detection[:4], HEAD_MARGIN, "constant"), result.embedding
         )
