@@ -28,8 +28,8 @@ from id3pm.evaluation.identity.presets import measure_preset, presets_markdown, 
 from id3pm.evaluation.identity.study import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
 from id3pm.evaluation.identity.targets import load_targets
 from id3pm.evaluation.judges import Judge, StageJudge
-from id3pm.evaluation.quality.command import quality_command
 from id3pm.evaluation.progress import progress_bar
+from id3pm.evaluation.quality.command import quality_command
 from id3pm.evaluation.super_resolution.report import write_super_resolution_report
 from id3pm.evaluation.super_resolution.study import compare, enlarge, held_out_photographs, photograph_crops
 from id3pm.evaluation.verification.command import verification_command

@@ -10,8 +10,8 @@ from typing import Any
 
 from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.files import write_json, write_text
-from id3pm.evaluation.identity.photographs import SUFFIXES
 from id3pm.formats.images import decode_photo, encode_png
+from id3pm.formats.picture_files import SUFFIXES
 from id3pm.installation import how_to_install
 
 TARGETS = "targets"
