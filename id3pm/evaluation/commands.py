@@ -214,7 +214,7 @@ def _measure_settings(
 ) -> None:
     """Measures one setting after the other and writes the report after each."""
     results: list[SettingResult] = []
-    subject = {**_subject(manifest, options.data), "size": 256 if options.super_resolution else 64}
+    subject: dict[str, object] = {**_subject(manifest, options.data), "size": 256 if options.super_resolution else 64}
     with progress_bar() as bar:
         for setting in settings:
             task = bar.add_task(_label(setting), total=options.identities * options.seeds)

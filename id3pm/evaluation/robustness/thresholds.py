@@ -93,7 +93,7 @@ def angles(
     origin = np.zeros(first.shape[-1]) if center is None else np.array(center)
     a, b = first - origin, np.broadcast_to(second, first.shape) - origin
     cosines = np.einsum("nd,nd->n", a, b) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    found = degrees(cosines)
+    found: NDArray[np.float64] = degrees(cosines)
     return found
 
 
