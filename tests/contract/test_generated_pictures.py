@@ -17,7 +17,7 @@ PLOTS = {"docs/benchmarks.png", "docs/similarity.png"}
 """Pictures in the repository without faces."""
 WRITERS = {
     "id3pm/formats/images.py": {"save"},  # encode_png, marked where its callers say so
-    "id3pm/evaluation/figures/output.py": {"save"},
+    "id3pm/evaluation/figures/sheet.py": {"save"},
     "id3pm/evaluation/figures/table.py": {"save"},
     "id3pm/evaluation/files.py": {"savefig"},
     "id3pm/evaluation/robustness/report.py": {"save"},  # JPEG thumbnails of what was shown, none of them generated
