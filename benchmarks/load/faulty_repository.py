@@ -71,8 +71,7 @@ class FaultyRepository:
         for engine in sorted(repository.glob("*/1/engine")):
             (folder / engine.relative_to(repository)).symlink_to(engine.resolve())
         model = folder / STAGE / "1" / "model.py"
-        _, _, rest = model.read_text().partition("from __future__ import annotations\n")
-        model.write_text(PRELUDE.format(order=str(self._order), mark=MARK) + rest)
+        model.write_text(PRELUDE.format(order=str(self._order), mark=MARK) + model.read_text())
 
     def order(self, what: str) -> None:
         """`slow SECONDS` until `recover`, or `fail` at the next call of the engine."""
