@@ -7,7 +7,6 @@ supplement (Kansy et al., ICCV-W 2023).
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -26,11 +25,6 @@ def require(condition: bool, message: str) -> None:
     """Raises ConfigError with `message` unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
-
-
-def _require_option(condition: bool, message: str) -> None:
-    if not condition:
-        raise InvalidOptionError(message)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,32 +183,38 @@ class SamplingOptions:
     consistency: float = 0.0
 
     def __post_init__(self) -> None:
-        samplers = typing.get_args(SamplerName)
-        _require_option(self.sampler in samplers, f"sampler={self.sampler!r}: choose one of {', '.join(samplers)}")
-        spacings = typing.get_args(SpacingName)
-        _require_option(self.spacing in spacings, f"spacing={self.spacing!r}: choose one of {', '.join(spacings)}")
-        _require_option(1 <= self.steps <= 1000, f"steps={self.steps}: must be between 1 and 1000")
-        _require_option(
-            1.0 <= self.guidance_scale <= 10.0,  # NaN is not
-            f"guidance_scale={self.guidance_scale}: must be between 1 (off) and 10",
-        )
-        _require_option(
-            0 <= self.guidance_low <= self.guidance_high,
-            f"guidance_low={self.guidance_low}, guidance_high={self.guidance_high}: need 0 <= low <= high",
-        )
-        _require_option(
-            math.isfinite(self.dynamic_threshold) and 0.0 <= self.dynamic_threshold <= 1.0,
-            f"dynamic_threshold={self.dynamic_threshold}: must be 0 (off) or a percentile in (0, 1]",
-        )
-        _require_option(math.isfinite(self.eta) and 0.0 <= self.eta <= 1.0, f"eta={self.eta}: must be in [0, 1]")
-        _require_option(
-            self.eta == 0.0 or self.sampler == "ddim",
-            f"eta={self.eta} with sampler={self.sampler!r}: eta belongs to ddim; leave it at 0",
-        )
-        _require_option(
-            math.isfinite(self.consistency) and 0.0 <= self.consistency <= 1.0,
-            f"consistency={self.consistency}: must be in [0, 1]",
-        )
+        if (broken := broken_rule(vars(self))) is not None:
+            raise InvalidOptionError(broken)
+
+
+def broken_rule(values: Mapping[str, Any], names: Mapping[str, str] = types.MappingProxyType({})) -> str | None:
+    """What `SamplingOptions` with these values would break: value and rule, for people; `None` where all is well.
+
+    Args:
+        values: Of all fields, by name.
+        names: What the reader calls a field, where that is another name: a caller of a service knows the steps of
+            super-resolution as `sr_steps`.
+    """
+    shown = {field: f"{names.get(field, field)}={value!r}" for field, value in values.items()}
+    samplers, spacings = typing.get_args(SamplerName), typing.get_args(SpacingName)
+    low, high, threshold = (values[name] for name in ("guidance_low", "guidance_high", "dynamic_threshold"))
+    eta, consistency = values["eta"], values["consistency"]
+    eta_name = names.get("eta", "eta")
+    rules = (  # a comparison with NaN is false
+        (values["sampler"] in samplers, f"{shown['sampler']}: choose one of {', '.join(samplers)}"),
+        (values["spacing"] in spacings, f"{shown['spacing']}: choose one of {', '.join(spacings)}"),
+        (1 <= values["steps"] <= 1000, f"{shown['steps']}: must be between 1 and 1000"),
+        (1.0 <= values["guidance_scale"] <= 10.0, f"{shown['guidance_scale']}: must be between 1 (off) and 10"),
+        (0 <= low <= high, f"{shown['guidance_low']}, {shown['guidance_high']}: need 0 <= low <= high"),
+        (0.0 <= threshold <= 1.0, f"{shown['dynamic_threshold']}: must be 0 (off) or a percentile in (0, 1]"),
+        (0.0 <= eta <= 1.0, f"{shown['eta']}: must be in [0, 1]"),
+        (
+            eta == 0.0 or values["sampler"] == "ddim",
+            f"{shown['eta']} with {shown['sampler']}: {eta_name} belongs to ddim; leave it at 0",
+        ),
+        (0.0 <= consistency <= 1.0, f"{shown['consistency']}: must be in [0, 1]"),
+    )
+    return next((rule for holds, rule in rules if not holds), None)
 
 
 PAPER_BASE_64 = UNetConfig(

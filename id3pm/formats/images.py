@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from id3pm.errors import ImageError
+from id3pm.errors import DamagedImageError, ImageError, ImageTooLargeError, UnsupportedImageError
 from id3pm.formats.file_types import how_to_convert
 
 MAX_PIXELS = 40_000_000
@@ -116,7 +116,7 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, alive: Watch | None 
     except ImageError:
         raise
     except Exception as error:  # damaged files make the decoders raise nearly any class
-        raise ImageError(f"the photo is truncated or damaged: {error}") from error
+        raise DamagedImageError(f"the photo is truncated or damaged: {error}") from error
 
 
 def encode_png(image: NDArray[np.uint8], text: Mapping[str, str] | None = None, *, generated: bool = False) -> bytes:
@@ -199,8 +199,8 @@ def _open(data: bytes, max_pixels: int, watch: Watch) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # damaged headers make the decoders raise nearly any class
-        raise ImageError(f"the photo's header is damaged: {error}") from error
-    raise ImageError(f"the photo ({len(data)} bytes) {how_to_convert(data)}")
+        raise DamagedImageError(f"the photo's header is damaged: {error}") from error
+    raise UnsupportedImageError(f"the photo ({len(data)} bytes) {how_to_convert(data)}")
 
 
 def _scans(data: bytes, watch: Watch) -> int:
@@ -229,7 +229,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     """Width and height from a WebP header. Pillow's plug-in allocates the canvas before the size can be checked."""
     kind, body = data[12:16], data[20:30]
     if len(body) < 10 or kind not in (b"VP8 ", b"VP8L", b"VP8X"):
-        raise ImageError("the photo's header is damaged: no size where WebP has it")
+        raise DamagedImageError("the photo's header is damaged: no size where WebP has it")
     if kind == b"VP8X":
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
     if kind == b"VP8L":
@@ -240,7 +240,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"the photo has {width}x{height} = {width * height / 1e6:.1f} megapixels: at most {max_pixels / 1e6:g} are "
             "allowed; send a smaller one"
         )

@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import math
 
-from id3pm.errors import ImageError
+from id3pm.error_codes import ERROR_CODES
+from id3pm.errors import Id3pmError
 from id3pm_client import (
     AccessDeniedError,
     CancelledRequestError,
@@ -47,92 +48,46 @@ class PageError(Exception):
         self.notice = Notice(title, advice)
 
 
-# The server names what is wrong with a photograph in words only: see id3pm/face/stage.py, id3pm/formats/images.py.
-_PHOTO: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (
-        ("no face was found",),
-        "There seems to be no face in this picture.",
-        "Please try one in which the face looks towards the camera and is well lit.",
-    ),
-    (("faces were found",), "This picture shows several faces.", "Please crop it so that only one of them is left."),
-    (("px: at least",), "The face in this picture is too small.", "Please try one taken from closer by."),
-    (
-        ("megapixels", "mib", "message larger", "too large"),
-        "This picture is too large.",
-        "Please send one of at most 32 MiB and 40 megapixels; any photo program can make it smaller.",
-    ),
-    (
-        ("not a jpeg, png or webp", "convert it to jpeg, png or webp", "is empty"),
-        "This file is not a picture that can be read here.",
-        "Please choose a JPEG, PNG or WebP file.",
-    ),
-    (
-        ("truncated or damaged", "header is damaged"),
-        "This picture is damaged.",
-        "Please save it again, or try another one.",
-    ),
+_UNREACHABLE = (
+    "The service cannot be reached at the moment.",
+    "Please try again in a minute. If it stays away, tell its operator: it may not have been started.",
+)
+_CHANGED = "This picture cannot be made again exactly.", "What made it has changed since: see the differences below."
+# Errors of the client itself, which have no code of the server: each means what this code means.
+_CODES: tuple[tuple[type[ClientError], str], ...] = (
+    (OverloadedError, "unavailable"),
+    (AccessDeniedError, "permission_denied"),
+    (NotServedError, "not_found"),
+    (DeadlineExceededError, "deadline_exceeded"),
+    (CancelledRequestError, "cancelled"),
+    (InvalidRequestError, "invalid_argument"),
+    (ClientError, "internal"),
 )
 
 
 def kindly(error: Exception) -> Notice:
     """The notice for an error; an unexpected one goes to the log with its traceback."""
-    if isinstance(error, PageError):
-        return error.notice
     detail = str(error)
     match error:
-        case OverloadedError():
-            return Notice("The service is busy.", f"Please try again {_wait(error.retry_after_s)}.", detail)
+        case PageError():
+            return error.notice
         case ConnectionFailedError():
-            return Notice(
-                "The service cannot be reached at the moment.",
-                "Please try again in a minute. If it stays away, tell whoever runs it: it may not have been started.",
-                detail,
-            )
-        case AccessDeniedError():
-            return Notice(
-                "The service does not let this page in.",
-                "Whoever started the page has to give it a token that the service knows (--token-file), and that may "
-                "send both photographs and ID vectors.",
-                detail,
-            )
-        case NotServedError():
-            return Notice(
-                "The service at this address is not the one that makes faces.",
-                "Whoever started the page has to give it the address of one (--server).",
-                detail,
-            )
-        case DeadlineExceededError():
-            return Notice(
-                "This took longer than allowed.",
-                "Please try fewer steps, or try again when there is less to do.",
-                detail,
-            )
-        case CancelledRequestError():
-            return Notice("The work was stopped.", "Press the button again whenever you like.", detail, kind="note")
-        case ReplayError():
-            return Notice(
-                "This picture cannot be made again exactly.",
-                "What made it has changed since: see the differences below.",
-                detail,
-            )
-        case InvalidRequestError() | ImageError():
-            return _of_photo(detail) or Notice("The service cannot do this.", f"It says: {detail}")
+            return Notice(*_UNREACHABLE, detail)
+        case ReplayError() if not error.code:
+            return Notice(*_CHANGED, detail)
         case ClientError():
-            return _of_photo(detail) or Notice(
-                "The service failed over this request.",
-                "Please try again. If it happens again, tell whoever runs it.",
-                detail,
-            )
+            code = error.code or next(code for kind, code in _CODES if isinstance(error, kind))
+            return _of_code(code, detail, error.retry_after_s)
+        case Id3pmError():
+            return _of_code(error.code, detail, error.retry_after_s)
     logger.error("unforeseen", exc_info=error)
     return Notice("Something went wrong in this page.", "Please try again. If it happens again, tell whoever runs it.")
 
 
-def _of_photo(detail: str) -> Notice | None:
-    lower = detail.lower()
-    for phrases, title, advice in _PHOTO:
-        if any(phrase in lower for phrase in phrases):
-            return Notice(title, advice, detail)
-    return None
+def _of_code(code: str, detail: str, retry_after_s: float | None) -> Notice:
+    row = ERROR_CODES.get(code, ERROR_CODES["internal"])
+    advice = row.advice.format(wait=_wait(retry_after_s))
+    return Notice(row.title, advice, detail, row.kind) if advice else Notice(row.title, f"It says: {detail}")
 
 
 def _wait(retry_after_s: float | None) -> str:

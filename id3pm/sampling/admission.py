@@ -1,6 +1,6 @@
 """Admission: refuses requests that would wait for too long or need too much memory.
 
-Every refusal says `retry after N s`, which clients read.
+Every refusal says when to come back: in its text for people, in `retry_after_s` for programs.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-from id3pm.errors import DeadlineError, OverloadedError
+from id3pm.errors import DeadlineError, DrainingError, OverloadedError
 
-DRAINING = "this server is draining and takes no new requests: send it to another, or retry after 5 s"
+DRAINED_S = 5
+"""Seconds after which a server that drains is asked again: another may have taken its place."""
 
 HOPELESS = 0.5  # of the expected time: estimates err, and a request that may be in time gets a chance
 
@@ -77,14 +78,15 @@ class Limits:
         if not has_room(load.rows + more, own.rows + more, most, load.callers):
             waiting = max(0, load.rows - self.max_rows)
             excess = load.rows + more - most
-            raise OverloadedError(
+            raise overloaded(
                 f"{waiting} requests wait, and with {more} more there would be more than the {self.max_waiting} "
-                f"that are allowed; retry after {_whole(load.backlog_s * min(1.0, excess / max(load.rows, 1)))} s"
+                "that are allowed",
+                load.backlog_s * min(1.0, excess / max(load.rows, 1)),
             )
         if not has_room(load.backlog_s, own.backlog_s, self.max_backlog_s, load.callers):
-            raise OverloadedError(
-                f"{load.backlog_s:.0f} s of work are in flight, and {self.max_backlog_s:g} s are allowed; "
-                f"retry after {_whole(load.backlog_s - self.max_backlog_s)} s"
+            raise overloaded(
+                f"{load.backlog_s:.0f} s of work are in flight, and {self.max_backlog_s:g} s are allowed",
+                load.backlog_s - self.max_backlog_s,
             )
 
 
@@ -105,5 +107,20 @@ def check_deadline(left_s: float, alone_s: float) -> None:
         )
 
 
-def _whole(seconds: float) -> int:
-    return max(1, math.ceil(seconds))
+def overloaded(what: str, wait_s: float) -> OverloadedError:
+    """The refusal of what is too much now.
+
+    Args:
+        what: What is too much.
+        wait_s: Seconds until there may be room; at least one is asked for.
+    """
+    seconds = max(1, math.ceil(wait_s))
+    return OverloadedError(f"{what}; retry after {seconds} s", retry_after_s=seconds)
+
+
+def draining() -> DrainingError:
+    """The refusal of new work while a server drains."""
+    return DrainingError(
+        f"this server is draining and takes no new requests: send it to another, or retry after {DRAINED_S} s",
+        retry_after_s=DRAINED_S,
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,13 +67,20 @@ NORM_TOLERANCE = 0.01
 """How far from 1 the L2 norm of an ID vector may be where it must be 1; rounding to float16 changes it by 0.0005."""
 
 
-def validated(request: SampleRequest, config: UNetConfig, *, unit_vectors: bool = False) -> SampleRequest:
+def validated(
+    request: SampleRequest,
+    config: UNetConfig,
+    *,
+    unit_vectors: bool = False,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> SampleRequest:
     """The request with its arrays copied to float32, after checking that a U-Net of this configuration can take it.
 
     Args:
         request: The request.
         config: Of the U-Net.
         unit_vectors: Whether the ID vector must have L2 norm 1, or be zero.
+        names: What the reader of errors calls `identity`, `attributes` and `low_res`, where these are other names.
 
     Raises:
         InvalidInputError: A value is missing, superfluous, not finite, or of the wrong size or norm.
@@ -89,29 +98,32 @@ def validated(request: SampleRequest, config: UNetConfig, *, unit_vectors: bool 
     attributes = request.attributes
     if attributes is None and config.attribute_dim is not None:
         attributes = null_attributes(1, config.attribute_dim)[0]
-    identity = _checked("identity", request.identity, shapes.get("identity"))
+    identity = _checked("identity", request.identity, shapes, names)
     if unit_vectors and identity is not None:
-        _check_norm(identity)
+        _check_norm(names.get("identity", "identity"), identity)
     return dataclasses.replace(
         request,
         seed=check_seed(request.seed),
         identity=identity,
-        attributes=_checked("attributes", attributes, shapes.get("attributes")),
-        low_res=_checked("low_res", request.low_res, shapes.get("low_res")),
+        attributes=_checked("attributes", attributes, shapes, names),
+        low_res=_checked("low_res", request.low_res, shapes, names),
     )
 
 
-def _check_norm(identity: FloatArray) -> None:
+def _check_norm(name: str, identity: FloatArray) -> None:
     norm = float(np.linalg.norm(identity.astype(np.float64)))
     if norm and abs(norm - 1.0) > NORM_TOLERANCE:
         raise InvalidInputError(
-            f"identity has L2 norm {norm:.6g}: must be 1 (within {NORM_TOLERANCE}), as the ID vectors that this model "
+            f"{name} has L2 norm {norm:.6g}: must be 1 (within {NORM_TOLERANCE}), as the ID vectors that this model "
             "was trained on; divide the vector by its norm"
         )
 
 
-def _checked(name: str, value: FloatArray | None, shape: tuple[int, ...] | None) -> FloatArray | None:
+def _checked(
+    field: str, value: FloatArray | None, shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, str]
+) -> FloatArray | None:
     """A float32 copy of `value`, which must have this shape; `None` where the stage takes no such input."""
+    name, shape = names.get(field, field), shapes.get(field)
     if shape is None:
         if value is not None:
             raise InvalidInputError(f"{name}: this model takes none")

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Sequence
 from id3pm.config import DiffusionConfig
 from id3pm.diffusion.samplers import plan
 from id3pm.engines.base import Engine
-from id3pm.errors import CancelledError, DeadlineError, DrainingError, EngineError, Id3pmError, InvalidInputError
+from id3pm.errors import CancelledError, DeadlineError, EngineError, Id3pmError, InvalidInputError, StoppedError
 from id3pm.formats.images import to_uint8
-from id3pm.sampling.admission import DRAINING, Limits, Load, check_deadline
+from id3pm.sampling.admission import Limits, Load, check_deadline, draining
 from id3pm.sampling.batch import Left, RowBatch, Step
 from id3pm.sampling.compute_lock import NOTHING, Claim, ComputeLock, NoComputeLock
 from id3pm.sampling.cost import CostModel
@@ -113,7 +113,7 @@ class StepScheduler:
         rows = [self._row(request, on_done) for request, on_done in requests]
         with self._changed:
             if self._draining or self._closing:
-                raise DrainingError(DRAINING)
+                raise draining()
             for row in rows:
                 if row.request.id in self._in_flight:
                     raise InvalidInputError(f"request id {row.request.id!r} is in flight already; choose unique ids")
@@ -213,7 +213,7 @@ class StepScheduler:
             self._changed.notify_all()
         self._thread.join(timeout_s)
         for row in self._rows():
-            self._answer(row, CancelledError("the server shut down before the request was done"))
+            self._answer(row, StoppedError("the server shut down before the request was done"))
         self._thread.join(IDLE_BEAT_S)
         return not self._thread.is_alive()
 

@@ -50,7 +50,7 @@ def test_a_quicker_server_gets_more(many: Any, servers: tuple[FakeServer, ...]) 
     assert slow < min(quick)
 
 
-@pytest.mark.parametrize("error", [ConnectionFailedError("Socket closed"), OverloadedError("full; retry after 60 s")])
+@pytest.mark.parametrize("error", [ConnectionFailedError("Socket closed"), OverloadedError("full", retry_after_s=60)])
 def test_a_request_moves_on_at_once_where_its_server_fails(
     many: Any, servers: tuple[FakeServer, ...], error: Exception
 ) -> None:
@@ -147,6 +147,6 @@ def test_where_all_rest_the_first_to_wake_is_asked() -> None:
     a, b = server_pool.servers
     for server, seconds in ((a, 20), (b, 10)):
         server_pool.take(0.0, avoid=a if server is b else b)
-        server_pool.give_back(server, OverloadedError(f"full; retry after {seconds} s"), 0.0)
+        server_pool.give_back(server, OverloadedError("full", retry_after_s=seconds), 0.0)
     assert (a.unavailable_until, b.unavailable_until) == (20.0, 10.0)
     assert server_pool.take(1.0, avoid=b) is b

@@ -25,6 +25,7 @@ from id3pm_client import (
     InternalServerError,
     InvalidRequestError,
     NotServedError,
+    OverloadedError,
     Retry,
 )
 from id3pm_client._base import control_call
@@ -37,7 +38,7 @@ VECTOR = np.array([0.5, 1.5], np.float32)
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers by seed: 1..9 an image, 10 nothing, 11 an error, 12 an error once 10 has come, 13 half an image.
 
-    14 is 10 for super-resolution alone.
+    14 is 10 for super-resolution alone. 15 is an error with the metadata of a gateway.
 
     Remembers what it saw.
     """
@@ -69,7 +70,12 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         if seed == 12:
             self.hanging.wait(5)
         if seed in (11, 12):
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "in ensemble 'id3pm', [request id: 1] steps=0: too few")
+            tag = request.parameters["x-id3pm-error-tag"].string_param
+            said = f"""in ensemble 'id3pm', [request id: 1] {tag}{{"code": "invalid_argument"}} steps=0: too few"""
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
+        if seed == 15:
+            context.set_trailing_metadata((("id3pm-code", "queue_full"), ("id3pm-retry-after-s", "2.5")))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "full: TAG, failed to connect; retry after 99 s")
         made = answer(
             request,
             image=np.full((1, 256, 256, 3), seed, np.uint8),
@@ -159,6 +165,20 @@ def test_the_servers_message_comes_through_without_tritons_prefixes(service: tup
         pytest.raises(InvalidRequestError, match=r"^image 1 \(seed 11\): steps=0: too few$"),
     ):
         client.generate(VECTOR, [1, 11])
+
+
+def test_code_and_fields_of_an_error_come_through(service: tuple[Service, str]) -> None:
+    async def main() -> None:
+        async with AsyncClient(service[1], retry=Retry(limit=0)) as client:
+            await client.generate(VECTOR, 15)
+
+    with Client(service[1], retry=Retry(limit=0)) as client, pytest.raises(OverloadedError) as blocking:
+        client.generate(VECTOR, 15)
+    with pytest.raises(OverloadedError) as asynchronous:
+        asyncio.run(main())
+    for error in (blocking.value, asynchronous.value):
+        assert (error.code, error.retry_after_s) == ("queue_full", 2.5)
+        assert str(error) == "full: TAG, failed to connect; retry after 99 s"
 
 
 def test_an_answer_that_cannot_be_read_is_an_error_and_no_endless_wait(service: tuple[Service, str]) -> None:

@@ -36,14 +36,14 @@ def test_an_unavailable_server_is_asked_again_under_the_same_id(
 
 
 def test_a_server_is_left_alone_for_as_long_as_it_asks(make_client: Any, server: Any) -> None:
-    failing(server, lambda call: len(server.calls) == 1, OverloadedError("12 s of work wait; retry after 0.15 s"))
+    failing(server, lambda call: len(server.calls) == 1, OverloadedError("12 s of work wait", retry_after_s=0.15))
     start = time.monotonic()
     assert make_client(retry=QUICK).generate(VECTOR, 1).seed == 1
     assert 0.15 <= time.monotonic() - start < 2.0
 
 
 def test_who_cannot_wait_that_long_hears_it_at_once(make_client: Any, server: Any) -> None:
-    failing(server, lambda call: True, OverloadedError("the queue is full; retry after 60 s"))
+    failing(server, lambda call: True, OverloadedError("the queue is full; retry after 60 s", retry_after_s=60))
     start = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="no answer within 5 s; the last attempt: .* retry after 60 s"):
         make_client(retry=QUICK).generate(VECTOR, 1, timeout_s=5)
@@ -55,7 +55,9 @@ def test_a_deadline_that_cannot_be_met_is_no_reason_to_try_again_or_to_spare_the
     make_client: Any, server: Any
 ) -> None:
     refusal = error_from_status(
-        "UNAVAILABLE", "in ensemble 'id3pm', the deadline cannot be met: 5 s are left, and the steps alone take 90 s"
+        "DEADLINE_EXCEEDED",
+        "the deadline cannot be met: 5 s are left, and the steps alone take 90 s",
+        [("id3pm-code", "deadline_exceeded")],
     )
     failing(server, lambda call: seed_of(call) == 1, refusal)
     client = make_client(retry=QUICK)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOUNDATION = {"errors", "config", "installation", "command_options"}
+FOUNDATION = {"error_codes", "errors", "config", "installation", "command_options"}
 PAPER = FOUNDATION | {"attributes", "formats", "samples"}
 CORE = PAPER | {"unet", "diffusion", "face", "idspace", "engines", "sampling"}
 LIBRARY = CORE | {"pipeline"}
@@ -20,6 +20,7 @@ FLOORS = ("evaluation", "export", "serving")  # packages whose folders are rooms
 
 # room -> the rooms of id3pm it may import (itself is always allowed)
 ALLOWED = {
+    "error_codes": set(),
     "errors": set(),
     "installation": set(),
     "command_options": set(),
@@ -97,6 +98,7 @@ HEAVY = {
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
 FOUNDATION_MAY_IMPORT = {
+    "error_codes": set(),
     "errors": set(),
     "installation": set(),
     "command_options": {"_typeshed", "click"},

@@ -123,19 +123,19 @@ def test_a_picture_and_an_array_are_photographs_too(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("photo", "message"),
+    ("photo", "code"),
     [
-        (PHOTO.read_bytes()[:2000], "(?i)photo|image|picture"),
-        (b"GIF89a", "(?i)photo|image|picture"),
-        (np.full((200, 200, 3), 128, np.uint8), "(?i)no face"),
+        (PHOTO.read_bytes()[:2000], "damaged_image"),
+        (b"GIF89a", "unsupported_image"),
+        (np.full((200, 200, 3), 128, np.uint8), "no_face"),
     ],
     ids=["truncated", "not a photo", "no face"],
 )
-def test_a_bad_photograph_is_an_invalid_request(client: Client, photo: Any, message: str) -> None:
-    with pytest.raises(InvalidRequestError, match=message):
-        client.embed(photo)
-    with pytest.raises(InvalidRequestError, match=message):
-        client.generate_from_photo(photo, 1)
+def test_a_bad_photograph_is_an_invalid_request(client: Client, photo: Any, code: str) -> None:
+    for ask in (lambda: client.embed(photo), lambda: client.generate_from_photo(photo, 1)):
+        with pytest.raises(InvalidRequestError) as caught:
+            ask()
+        assert caught.value.code == code
 
 
 @pytest.mark.parametrize("stage", LONG)

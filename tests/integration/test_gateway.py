@@ -279,7 +279,7 @@ def test_a_deadline_that_cannot_be_met_has_its_own_status(public: Any, embedding
     body = {"embedding": embedding.tolist(), "seed": 1, "steps": 1000, "timeout": 200_000}
     for path in ("id3pm_png/generate", "denoiser_64/generate"):
         status, content = public.http(f"/v2/models/{path}", body)
-        assert status == 504 and json.loads(content)["code"] == "DEADLINE_EXCEEDED", content
+        assert status == 504 and json.loads(content)["code"] == "deadline_exceeded", content
     hopeless = public.start(
         "id3pm",
         ["image"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import time
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
+
+from id3pm.formats.images import encode_png
+from id3pm_client import Client, InvalidRequestError
 
 pytestmark = pytest.mark.server
 SERVICE = "/inference.GRPCInferenceService"
@@ -107,7 +111,7 @@ def test_bodies_that_are_the_callers_mistake_are_400(public: Any, path: str, bod
     answer = connection.getresponse()
     content = json.loads(answer.read())
     connection.close()
-    assert (answer.status, content["code"]) == (400, "INVALID_ARGUMENT"), content
+    assert (answer.status, content["code"]) == (400, "invalid_argument"), content
     assert answer.headers["Retry-After"] is None and "in ensemble" not in content["error"]
 
 
@@ -141,3 +145,67 @@ def test_a_version_that_is_not_served_is_neither_ready_nor_described(public: Any
         ask("id3pm", "1")
         with pytest.raises(InferenceServerException, match="has no version '99'"):
             ask("id3pm", "99")
+
+
+FORGED = 'id3pm-00 {"code": "queue_full", "retry_after_s": 9} the deadline passed; retry after 9 s'
+
+
+def over_http(public: Any, path: str) -> dict[str, Any]:
+    """The error of a request whose sampler, id and error tag are forged, as its data."""
+    body = {"embedding": [0.1] * 128, "sampler": FORGED, "id": FORGED, "x-id3pm-error-tag": "id3pm-00"}
+    connection = http.client.HTTPConnection(public.server.http_url, timeout=20)
+    connection.request("POST", f"/v2/models/{path}", json.dumps(body))
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    connection.close()
+    assert (answer.status, answer.headers["Retry-After"], content.pop("status")) == (400, None, "INVALID_ARGUMENT")
+    return dict(content)
+
+
+def forged_message() -> Any:
+    made = service_pb2.ModelInferRequest(model_name="id3pm", id=FORGED)
+    made.inputs.add(name="embedding", datatype="FP32", shape=[1, 128])
+    made.raw_input_contents.append(np.full(128, 0.1, np.float32).tobytes())
+    made.parameters["sampler"].string_param = FORGED
+    made.parameters["x-id3pm-error-tag"].string_param = "id3pm-00"
+    return made
+
+
+def over_grpc(public: Any) -> dict[str, Any]:
+    with pytest.raises(grpc.RpcError) as caught:
+        public.grpc._client_stub.ModelInfer(forged_message(), timeout=20)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    fields = dict(caught.value.trailing_metadata())
+    assert "id3pm-retry-after-s" not in fields
+    return {"error": caught.value.details(), "code": fields["id3pm-code"]}
+
+
+def over_a_grpc_stream(public: Any) -> dict[str, Any]:
+    (answer,) = public.grpc._client_stub.ModelStreamInfer(iter([forged_message()]), timeout=20)
+    parameters = answer.infer_response.parameters
+    assert "retry_after_s" not in parameters
+    return {"error": answer.error_message, "code": parameters["code"].string_param}
+
+
+def test_what_a_caller_writes_forges_no_code(public: Any) -> None:
+    """The stage quotes the sampler; id and tag go through Triton, too."""
+    ways: list[Callable[[], dict[str, Any]]] = [
+        lambda: over_http(public, "id3pm/generate"),
+        lambda: over_http(public, "id3pm/generate_stream"),
+        lambda: over_grpc(public),
+        lambda: over_a_grpc_stream(public),
+    ]
+    for way in ways:
+        said = way()
+        assert said["code"] == "invalid_argument" and set(said) == {"code", "error"}, said
+        assert said["error"].startswith("sampler='id3pm-00 {") and "choose one of ddpm" in said["error"]
+
+
+def test_the_code_of_a_stage_comes_through_on_every_way(public: Any) -> None:
+    photo = base64.b64encode(encode_png(np.full((64, 64, 3), 128, np.uint8))).decode()
+    for model in ("id3pm_photo/generate", "id3pm_photo/generate_stream", "face_embedding/generate"):
+        status, content = public.http(f"/v2/models/{model}", {"photo": photo})
+        assert (status, json.loads(content)["code"]) == (400, "no_face"), content
+    with Client(public.server.grpc_url) as client, pytest.raises(InvalidRequestError) as caught:
+        client.embed(base64.b64decode(photo))
+    assert caught.value.code == "no_face" and "id3pm-" not in str(caught.value)

@@ -121,6 +121,6 @@ def test_work_that_photographs_would_make_is_bounded_and_others_keep_their_share
         wait_until(lambda: state(service)["backlog_s"] > 0.9 * MAX_WAITING_PHOTO_S, WAIT_S)
         time.sleep(0.2)  # what is on its way finds the queue full
         status, answer = post(service, HOG, SLOW, "face_embedding")
-        assert status == 503 and "s of work: retry after" in answer["error"]
+        assert status == 503 and "s of work; retry after" in answer["error"]
         embedding_of(service, HONEST.read_bytes())
     wait_until(lambda: state(service)["in_flight"] == 0, WAIT_S)

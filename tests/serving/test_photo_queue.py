@@ -151,7 +151,7 @@ def test_work_that_photographs_would_make_is_bounded_for_each_caller(
     taken = [sent(model, SLOW, "hog") for _ in range(3)]
     refused = sent(model, SLOW, "hog")
     error = refused.response().error
-    assert error.code == "UNAVAILABLE" and "15.0 s of work: retry after 8 s" in str(error)
+    assert error.code == "UNAVAILABLE" and "15.0 s of work; retry after 8 s" in str(error)
     assert not sent(model, SLOW, "other").responses, "others have their share"
     assert not any(request.responses for request in taken)
 

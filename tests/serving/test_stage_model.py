@@ -19,7 +19,7 @@ from id3pm.sampling.compute_lock import NoComputeLock
 from id3pm.sampling.presets import PRESETS
 from id3pm.serving.models import model_args
 from id3pm.serving.models.diffusion_stages import DenoiserModel
-from id3pm.serving.models.triton_backend import describe, read_request
+from id3pm.serving.models.triton_backend import code_of, describe, read_request
 
 
 def test_a_request_gets_images_and_receipts(model: DenoiserModel) -> None:
@@ -169,12 +169,12 @@ def test_tritons_backend_reads_strings_as_ever_but_never_millions(model: Denoise
     ],
 )
 def test_errors_keep_their_message_and_get_tritons_code(error: Exception, code: str) -> None:
-    assert describe(error) == (code, str(error))
+    assert (code_of(error), describe(error).text) == (code, str(error))
 
 
 def test_the_text_of_an_unforeseen_error_stays_in_the_log() -> None:
-    code, message = describe(FileNotFoundError("/secret/path"))
-    assert code == "INTERNAL" and "FileNotFoundError" in message and "/secret" not in message
+    code, message, _ = describe(FileNotFoundError("/secret/path"))
+    assert code == "internal" and "FileNotFoundError" in message and "/secret" not in message
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", ""])

@@ -14,13 +14,15 @@
     ├── ReplayError                                   the server cannot make the image of a receipt again
     └── InternalServerError                           the server failed, or answered something unexpected
 
-Messages of the server are passed on without Triton's own prefixes.
+Which class it is, the server's error code says (`ClientError.code`); the text is for people and is not read.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import copy
+import json
+import math
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -42,20 +44,39 @@ class ClientError(Exception):
     Attributes:
         index: Position of the failed image in the arrays given to `generate`, or `None` for a single request.
         request_id: Id under which the server knows the request, or `None` if nothing was sent.
+        code: The server's error code, such as `no_face` or `queue_full`; empty where the server did not say one.
+        retry_after_s: Seconds after which the server asks to be tried again, or `None` where it does not say.
         note: What the client knows about the way to the server, for the message; or empty.
     """
 
     note: str = ""
 
-    def __init__(self, message: str, *, index: int | None = None, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        index: int | None = None,
+        request_id: str | None = None,
+        code: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.index = index
         self.request_id = request_id
+        self.code = code
+        self.retry_after_s = retry_after_s
 
     def of_request(self: Self, request_id: str, index: int | None, label: str) -> Self:
         """The same error, saying which request failed; `label` goes in front of the message unless empty."""
-        message = f"{label}: {self}" if label else str(self)
-        return type(self)(message, index=index, request_id=request_id)
+        named = self.reworded(f"{label}: {self}") if label else copy.copy(self)
+        named.index, named.request_id = index, request_id
+        return named
+
+    def reworded(self: Self, message: str) -> Self:
+        """The same error with another text."""
+        other = copy.copy(self)
+        other.args = (message,)
+        return other
 
 
 class InvalidRequestError(ClientError, ValueError):
@@ -76,12 +97,6 @@ class WrongEndpointError(ConnectionFailedError):
 
 class OverloadedError(UnavailableError):
     """The server takes no new work: its queue is full, or it is draining or stopping."""
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """Seconds after which the server asks to be tried again, or `None` where it does not say."""
-        found = _RETRY_AFTER.search(str(self))
-        return None if found is None else float(found[1])
 
 
 class DeadlineExceededError(ClientError, TimeoutError):
@@ -119,8 +134,10 @@ class ReplayError(ClientError):
         differences: Mapping[str, tuple[Any, Any]] | None = None,
         index: int | None = None,
         request_id: str | None = None,
+        code: str = "",
+        retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, index=index, request_id=request_id)
+        super().__init__(message, index=index, request_id=request_id, code=code, retry_after_s=retry_after_s)
         self.differences = dict(differences or {})
 
 
@@ -128,9 +145,44 @@ class InternalServerError(ClientError):
     """The server failed, or answered something that does not fit the contract."""
 
 
+BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
+    {
+        "invalid_argument": InvalidRequestError,
+        "invalid_image": InvalidRequestError,
+        "image_too_large": InvalidRequestError,
+        "unsupported_image": InvalidRequestError,
+        "damaged_image": InvalidRequestError,
+        "no_face": InvalidRequestError,
+        "face_too_small": InvalidRequestError,
+        "several_faces": InvalidRequestError,
+        "unauthenticated": AccessDeniedError,
+        "permission_denied": AccessDeniedError,
+        "not_found": NotServedError,
+        "method_not_allowed": InvalidRequestError,
+        "request_timeout": DeadlineExceededError,
+        "too_large": InvalidRequestError,
+        "unsupported_encoding": InvalidRequestError,
+        "too_many_requests": OverloadedError,
+        "cancelled": CancelledRequestError,
+        "internal": InternalServerError,
+        "unimplemented": NotServedError,
+        "queue_full": OverloadedError,
+        "draining": OverloadedError,
+        "stopped": OverloadedError,
+        "unavailable": OverloadedError,
+        "deadline_exceeded": DeadlineExceededError,
+    }
+)
+"""The server's error codes. A test compares them with the server's table."""
+CODE, RETRY_AFTER_S = "id3pm-code", "id3pm-retry-after-s"
+"""Names of an error's fields in gRPC's trailing metadata."""
+ERROR_TAG = "x-id3pm-error-tag"
+"""Request parameter, a secret: a Triton without a gateway has no metadata, and its stages write the secret and the
+fields, as JSON, before the text. Nobody else knows the secret, so no other text is taken for fields."""
 _BY_STATUS: Mapping[str, type[ClientError]] = MappingProxyType(
     {
         "INVALID_ARGUMENT": InvalidRequestError,
+        "RESOURCE_EXHAUSTED": InvalidRequestError,  # one message that is too large
         "UNAVAILABLE": OverloadedError,
         "DEADLINE_EXCEEDED": DeadlineExceededError,
         "CANCELLED": CancelledRequestError,
@@ -140,54 +192,88 @@ _BY_STATUS: Mapping[str, type[ClientError]] = MappingProxyType(
         "UNIMPLEMENTED": NotServedError,
     }
 )
-# gRPC gives its own failures and the server's refusals the same status UNAVAILABLE; only the text tells them apart.
-_CONNECTION = re.compile(
-    "failed to connect|errors resolving|dns resolution|connection re(set|fused)|connection timed out|socket closed|"
-    "cancelling all calls|stream removed|recvmsg|sendmsg|broken pipe|keepalive|goaway|tsi|handshake|ssl_",
-    re.IGNORECASE,
+# A status without a code is gRPC's own, or comes from a server without a gateway. gRPC has no code for these causes:
+# its own words tell them apart, in lower case. The server's text is not compared where it has a code.
+_WRONG_ENDPOINT = (
+    "http1.x server",
+    "expected settings frame",
+    "wrong_version_number",
+    "certificate_verify_failed",
 )
-# An HTTP/1 server at the other end; one without TLS where TLS is wanted; a certificate that is not trusted.
-_WRONG_ENDPOINT = re.compile("http1[.]x server|Expected SETTINGS frame|WRONG_VERSION_NUMBER|CERTIFICATE_VERIFY_FAILED")
+_CONNECTION = (
+    "failed to connect",
+    "errors resolving",
+    "dns resolution",
+    "connection reset",
+    "connection refused",
+    "connection timed out",
+    "socket closed",
+    "cancelling all calls",
+    "stream removed",
+    "recvmsg",
+    "sendmsg",
+    "broken pipe",
+    "keepalive",
+    "goaway",
+    "tsi",
+    "handshake",
+    "ssl_",
+)
 # A connection that breaks in the middle of a call has other statuses too.
-_BROKEN = re.compile("stream removed|rst_stream|socket closed|connection reset|goaway", re.IGNORECASE)
-_CLOSED = "Channel closed!"  # gRPC's own words for the calls that were under way when the channel was closed
-_RESTRICTED = "This protocol is restricted"  # Triton answers UNAVAILABLE where a header is missing
-# What the stages and Triton say when they end a request that is as good as before; sent again, it may succeed.
-_STOPPED = re.compile(r"server (shut|is shutting) down|Stub process '[^']*' is not healthy", re.IGNORECASE)
-# Triton has no status for it: the stages answer UNAVAILABLE, which `id3pm serve` makes DEADLINE_EXCEEDED.
-LATE = ("the deadline passed", "the deadline cannot be met")
-_RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) s")
-_NOISE = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )+")
+_LOST = "stub process '"  # a plain Triton says so of a model that died
+_BROKEN = ("stream removed", "rst_stream", "socket closed", "connection reset", "goaway")
+_MOST_READ = 4096
+_RESTRICTED = "This protocol is restricted"  # a plain Triton answers UNAVAILABLE where a header is missing
 
 
-def error_from_status(status: str, message: str) -> ClientError:
+def error_from_status(
+    status: str, message: str, metadata: Iterable[tuple[str, Any]] = (), tag: str = ""
+) -> ClientError:
     """The typed error of a gRPC status.
 
     Args:
         status: Name of the gRPC status code, such as `UNAVAILABLE`.
         message: The status's message as it came.
+        metadata: The trailing metadata that came with it.
+        tag: What was sent as `ERROR_TAG`; empty where nothing was.
     """
-    text = _NOISE.sub("", message or "").strip() or f"the server answered {status} without a message"
-    return _class_of(status, text)(text)
+    fields = {name: value for name, value in metadata if name in (CODE, RETRY_AFTER_S)}
+    if tag and CODE not in fields and tag in message:
+        fields, message = _from_stage(message.partition(tag)[2])
+    code = str(fields.get(CODE, ""))
+    text = message.strip() or f"the server answered {status} without a message"
+    kind = BY_CODE.get(code) or (_BY_STATUS.get(status, InternalServerError) if code else _without_code(status, text))
+    return kind(text, code=code, retry_after_s=_seconds(fields.get(RETRY_AFTER_S)))
 
 
-def _class_of(status: str, text: str) -> type[ClientError]:
+def _from_stage(message: str) -> tuple[dict[str, Any], str]:
+    """Fields and text of a stage's error."""
+    try:
+        fields, end = json.JSONDecoder().raw_decode(message)
+        return {CODE: fields["code"], RETRY_AFTER_S: fields.get("retry_after_s")}, message[end:]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}, message
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    return seconds if 0.0 <= seconds < math.inf else None
+
+
+def _without_code(status: str, text: str) -> type[ClientError]:
+    lower = text[:_MOST_READ].lower()
     if status == "UNAVAILABLE":
         if text.startswith(_RESTRICTED):
             return AccessDeniedError
-        if text.startswith(LATE):
-            return DeadlineExceededError
-        if _WRONG_ENDPOINT.search(text):
+        if any(words in lower for words in _WRONG_ENDPOINT):
             return WrongEndpointError
-        if _CONNECTION.search(text):
+        if any(words in lower for words in _CONNECTION):
             return ConnectionFailedError
-    if status == "RESOURCE_EXHAUSTED":  # too much at once, or one message that is too large
-        return OverloadedError if _RETRY_AFTER.search(text) else InvalidRequestError
-    if status == "CANCELLED" and text == _CLOSED:
-        return ClosedClientError
-    if status in ("CANCELLED", "INTERNAL", "UNKNOWN"):
-        if _BROKEN.search(text):
-            return ConnectionFailedError
-        if _STOPPED.search(text):
-            return OverloadedError
+    if status in ("CANCELLED", "INTERNAL", "UNKNOWN") and any(words in lower for words in _BROKEN):
+        return ConnectionFailedError
+    if status == "INTERNAL" and _LOST in lower:
+        return OverloadedError
     return _BY_STATUS.get(status, InternalServerError)

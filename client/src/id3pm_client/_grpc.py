@@ -1,20 +1,30 @@
-"""Triton's gRPC protocol through `tritonclient`; no other file imports it."""
+"""Triton's gRPC protocol; no other file imports `tritonclient` or `grpc`.
+
+Messages and stub are those of `tritonclient`. Its clients are not used: they leave out the trailing metadata of an
+error, in which the server says its code.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Mapping
+import os
+import secrets
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import grpc
+import grpc.aio
 import tritonclient.grpc
-import tritonclient.grpc.aio
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import serialize_byte_tensor
 
 from id3pm_client._connection import Connection
 from id3pm_client._contract import MODELS
 from id3pm_client._errors import (
+    ERROR_TAG,
+    CancelledRequestError,
     ClientError,
     ClosedClientError,
     ConnectionFailedError,
@@ -26,7 +36,7 @@ from id3pm_client._errors import (
 from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
 from id3pm_client._request import Call
 from id3pm_client._transport import Outcome
-from id3pm_client._types import Array, Tensors
+from id3pm_client._types import Tensors
 
 _CHANNEL_ARGS = [
     # A photograph may be large; its limit is the server's business.
@@ -45,79 +55,71 @@ _CHANNEL_ARGS = [
 ]
 
 
-class _Result(Protocol):
-    """An answer of `tritonclient`."""
-
-    def as_numpy(self, name: str) -> Array | None: ...
-
-
-class _Metadata(Protocol):
-    name: str
-    version: str
-
-
-class _AsyncClient(Protocol):
-    """A client of `tritonclient.grpc.aio`, as far as it is used here."""
-
-    async def infer(self, *, headers: Mapping[str, str], **request: Any) -> _Result: ...
-    async def get_server_metadata(self, *, headers: Mapping[str, str], client_timeout: float) -> _Metadata: ...
-    async def is_server_ready(self, *, headers: Mapping[str, str], client_timeout: float) -> bool: ...
-    async def is_model_ready(self, model: str, /, *, headers: Mapping[str, str], client_timeout: float) -> bool: ...
-    async def close(self) -> None: ...
-
-
 class GrpcTransport:
     """Blocking transport over one gRPC channel; thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         """Opens the channel; it connects with the first call."""
         self._connection = connection
-        self._client = tritonclient.grpc.InferenceServerClient(**_settings(connection))
-        self._headers = dict(connection.headers)
+        self._channel = _open(grpc, connection)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._metadata = tuple(connection.headers.items())
+        self._error_tag = _new_tag()
         self._closed = False
 
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
         """Sends `call`; see `_transport.SyncTransport.submit`."""
 
-        def done(result: _Result, error: InferenceServerException | None) -> None:
-            on_done(_outcome(call, result) if error is None else self._typed(error))
+        def done(answer: Any) -> None:
+            try:
+                outcome = _outcome(call, answer.result())
+            except grpc.FutureCancelledError:
+                outcome = CancelledRequestError("the request was given up by this client")
+            except grpc.RpcError as error:
+                outcome = self._typed(error)
+            on_done(outcome)
 
-        request = _request(call, timeout_s)
+        request = _request(call, timeout_s, self._error_tag)
         try:
             with self._typed_errors():
-                context = self._client.async_infer(callback=done, headers=self._headers, **request)
+                answer = self._stub.ModelInfer.future(request, metadata=self._metadata, timeout=timeout_s)
         except ClosedClientError as error:
             on_done(error)
             return _nothing
-        cancel: Callable[[], None] = context.cancel
+        answer.add_done_callback(done)
+        cancel: Callable[[], None] = answer.cancel
         return cancel
 
     def server_metadata(self, timeout_s: float) -> tuple[str, str]:
         """Name and version of the server."""
         with self._typed_errors():
-            answer = self._client.get_server_metadata(headers=self._headers, client_timeout=timeout_s)
+            answer = self._stub.ServerMetadata(
+                service_pb2.ServerMetadataRequest(), metadata=self._metadata, timeout=timeout_s
+            )
         return answer.name, answer.version
 
     def is_ready(self, model: str | None, timeout_s: float) -> bool:
         """Whether the server, or one model of it, takes requests."""
+        ask, request = _readiness(self._stub, model)
         with self._typed_errors():
-            if model is None:
-                return bool(self._client.is_server_ready(headers=self._headers, client_timeout=timeout_s))
-            return bool(self._client.is_model_ready(model, headers=self._headers, client_timeout=timeout_s))
+            return bool(ask(request, metadata=self._metadata, timeout=timeout_s).ready)
 
     def close(self) -> None:
         """Closes the channel; it ends the calls that are under way."""
         self._closed = True
-        self._client.close()
+        self._channel.close()
 
-    def _typed(self, error: InferenceServerException) -> ClientError:
-        return _typed(error, self._connection)
+    def _typed(self, error: grpc.RpcError) -> ClientError:
+        typed = _typed(error, self._connection, self._error_tag)
+        if self._closed and type(typed) is CancelledRequestError and not typed.code:
+            return ClosedClientError(str(typed))
+        return typed
 
     @contextlib.contextmanager
     def _typed_errors(self) -> Generator[None, None, None]:
         try:
             yield
-        except InferenceServerException as error:
+        except grpc.RpcError as error:
             raise self._typed(error) from None
         except ValueError as error:  # what gRPC raises where a closed channel is to be used
             if not self._closed:
@@ -131,95 +133,105 @@ class AsyncGrpcTransport:
     def __init__(self, connection: Connection) -> None:
         """Remembers the connection: a channel of `grpc.aio` belongs to the event loop in which it is made."""
         self._connection = connection
-        self._headers = dict(connection.headers)
-        self._made: _AsyncClient | None = None
+        self._metadata = tuple(connection.headers.items())
+        self._error_tag = _new_tag()
+        self._channel: Any = None
+        self._made: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
-    def _client(self) -> _AsyncClient:
+    def _stub(self) -> Any:
         if self._closed:
             raise ClosedClientError("this connection has been closed")
         loop = asyncio.get_running_loop()
         if self._made is None or self._loop is not loop:
-            self._made = tritonclient.grpc.aio.InferenceServerClient(**_settings(self._connection))
+            self._channel = _open(grpc.aio, self._connection)
+            self._made = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
             self._loop = loop
         return self._made
 
     async def infer(self, call: Call, timeout_s: float) -> Tensors:
         """Sends `call` and waits; see `_transport.AsyncTransport.infer`."""
-        try:
-            result = await self._client.infer(headers=self._headers, **_request(call, timeout_s))
-        except InferenceServerException as error:
-            raise self._typed(error) from None
-        outcome = _outcome(call, result)
+        outcome = _outcome(
+            call, await self._ask(self._stub.ModelInfer, _request(call, timeout_s, self._error_tag), timeout_s)
+        )
         if isinstance(outcome, ClientError):
             raise outcome
         return outcome
 
     async def server_metadata(self, timeout_s: float) -> tuple[str, str]:
         """Name and version of the server."""
-        try:
-            answer = await self._client.get_server_metadata(headers=self._headers, client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise self._typed(error) from None
+        answer = await self._ask(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout_s)
         return answer.name, answer.version
 
     async def is_ready(self, model: str | None, timeout_s: float) -> bool:
         """Whether the server, or one model of it, takes requests."""
-        try:
-            if model is None:
-                return bool(await self._client.is_server_ready(headers=self._headers, client_timeout=timeout_s))
-            return bool(await self._client.is_model_ready(model, headers=self._headers, client_timeout=timeout_s))
-        except InferenceServerException as error:
-            raise self._typed(error) from None
+        return bool((await self._ask(*_readiness(self._stub, model), timeout_s)).ready)
 
     async def close(self) -> None:
         """Closes the channel; the calls that are under way end with `asyncio.CancelledError`."""
         self._closed = True
-        if self._made is not None and self._loop is asyncio.get_running_loop():
-            await self._made.close()
+        if self._channel is not None and self._loop is asyncio.get_running_loop():
+            await self._channel.close()
 
-    def _typed(self, error: InferenceServerException) -> ClientError:
-        return _typed(error, self._connection)
+    async def _ask(self, method: Any, request: Any, timeout_s: float) -> Any:
+        try:
+            return await method(request, metadata=self._metadata, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _typed(error, self._connection, self._error_tag) from None
 
 
-def _settings(connection: Connection) -> dict[str, Any]:
+def _open(kind: Any, connection: Connection) -> Any:
+    """A channel of `grpc` or of `grpc.aio`."""
+    options = [*_CHANNEL_ARGS, NO_PROXY_ARG] if is_local(connection.url) else _CHANNEL_ARGS
     security = connection.security
-    files = {
-        "root_certificates": security.root_certificates,
-        "certificate_chain": security.client_certificate,
-        "private_key": security.client_key,
-    }
-    for path in files.values():
-        if path is not None:
-            # tritonclient opens it too, but leaves half an object behind where it cannot.
-            Path(path).read_bytes()
-    arguments = [*_CHANNEL_ARGS, NO_PROXY_ARG] if is_local(connection.url) else _CHANNEL_ARGS
-    return {"url": connection.url, "ssl": security.ssl, **files, "channel_args": arguments}
+    if not security.ssl:
+        return kind.insecure_channel(connection.url, options=options)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=_content(security.root_certificates),
+        private_key=_content(security.client_key),
+        certificate_chain=_content(security.client_certificate),
+    )
+    return kind.secure_channel(connection.url, credentials, options=options)
 
 
-def _request(call: Call, timeout_s: float) -> dict[str, Any]:
-    """The arguments that both kinds of `tritonclient` take for one inference."""
-    inputs = []
+def _content(path: str | os.PathLike[str] | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
+
+
+def _readiness(stub: Any, model: str | None) -> tuple[Any, Any]:
+    """The method that says whether the server, or a model, is ready, and its request."""
+    if model is None:
+        return stub.ServerReady, service_pb2.ServerReadyRequest()
+    return stub.ModelReady, service_pb2.ModelReadyRequest(name=model)
+
+
+def _new_tag() -> str:
+    return f"id3pm-{secrets.token_hex(16)}"
+
+
+def _request(call: Call, timeout_s: float, error_tag: str) -> Any:
+    """The `ModelInferRequest` of a call."""
+    request = service_pb2.ModelInferRequest(model_name=call.model, id=call.request_id)
     for name, array in call.inputs.items():
-        tensor = tritonclient.grpc.InferInput(name, array.shape, MODELS[call.model].inputs[name])
-        inputs.append(tensor.set_data_from_numpy(array))
-    return {
-        "model_name": call.model,
-        "inputs": inputs,
-        "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in call.outputs],
-        "request_id": call.request_id,
-        # The model sees `timeout` and can drop a request that is late; the call itself ends at `client_timeout`.
-        "timeout": max(int(timeout_s * 1e6), 1),  # in microseconds; 0 would be no limit
-        "client_timeout": timeout_s,
-    }
+        datatype = MODELS[call.model].inputs[name]
+        request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        content = serialize_byte_tensor(array).item() if datatype == "BYTES" else array.tobytes()
+        request.raw_input_contents.append(content)
+    for name in call.outputs:
+        request.outputs.add(name=name)
+    request.parameters[ERROR_TAG].string_param = error_tag
+    # The model sees `timeout`, microseconds, and can drop a request that is late; the call has a limit of its own.
+    request.parameters["timeout"].int64_param = max(int(timeout_s * 1e6), 1)  # 0 would be no limit
+    return request
 
 
-def _outcome(call: Call, result: _Result) -> Outcome:
+def _outcome(call: Call, answer: Any) -> Outcome:
     """The tensors of an answer. Never raises: every call needs an outcome."""
     try:
-        arrays = {name: result.as_numpy(name) for name in call.outputs}
+        result = tritonclient.grpc.InferResult(answer)
+        arrays: Tensors = {name: result.as_numpy(name) for name in call.outputs}
     except Exception as error:  # tritonclient has no class for it
         return InternalServerError(f"the server's answer cannot be read: {type(error).__name__}: {error}")
     return {name: array for name, array in arrays.items() if array is not None}
@@ -229,13 +241,13 @@ def _nothing() -> None:
     """There is no call to give up."""
 
 
-def _typed(error: InferenceServerException, connection: Connection) -> ClientError:
-    typed = error_from_status(str(error.status() or "").removeprefix("StatusCode."), error.message() or "")
+def _typed(error: Any, connection: Connection, error_tag: str) -> ClientError:
+    typed = error_from_status(error.code().name, error.details() or "", error.trailing_metadata() or (), error_tag)
     if isinstance(typed, WrongEndpointError):
-        return WrongEndpointError(_wrong_endpoint(connection, str(typed)))
+        return typed.reworded(_wrong_endpoint(connection, str(typed)))
     if isinstance(typed, (ConnectionFailedError, DeadlineExceededError)):
         note = proxy_note(connection.url)
-        typed = type(typed)(f"{typed}{note}")
+        typed = typed.reworded(f"{typed}{note}")
         typed.note = note
     return typed
 

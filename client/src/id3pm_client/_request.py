@@ -10,13 +10,11 @@ import uuid
 from typing import Generic, TypeVar
 
 from id3pm_client._errors import (
-    LATE,
     CancelledRequestError,
     ClientError,
     ConnectionFailedError,
     DeadlineExceededError,
     InvalidRequestError,
-    OverloadedError,
     UnavailableError,
     WrongEndpointError,
 )
@@ -210,8 +208,8 @@ class ClientRequest(Generic[TransportT]):
         again = isinstance(error, UnavailableError) or (isinstance(error, CancelledRequestError) and self._was_cut)
         self._was_cut = isinstance(error, ConnectionFailedError)
         if isinstance(error, DeadlineExceededError):
-            said = f"; the server: {error}" if str(error).startswith(LATE) else ""
-            error = DeadlineExceededError(f"no answer within {self._timeout_s:g} s{said}{error.note}")
+            said = f"; the server: {error}" if error.code else ""
+            error = error.reworded(f"no answer within {self._timeout_s:g} s{said}{error.note}")
         if not isinstance(error, (ConnectionFailedError, DeadlineExceededError)):
             self._budget.answered = True
         if isinstance(error, WrongEndpointError) and not self._budget.answered:
@@ -219,8 +217,7 @@ class ClientRequest(Generic[TransportT]):
         limit = self._retry.limit if self._budget.answered else min(self._retry.limit, self._retry.first_contact)
         if not again or self._attempts > limit or not self._budget.spend():
             return self.named(error)
-        asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
-        delay_s = 0.0 if elsewhere else self._retry.delay_s(self._attempts, asked_s)
+        delay_s = 0.0 if elsewhere else self._retry.delay_s(self._attempts, error.retry_after_s)
         if delay_s >= self._left_s(now):
             late = DeadlineExceededError(f"no answer within {self._timeout_s:g} s; the last attempt: {error}")
             return self.named(late)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from id3pm_client._errors import ClientError, InvalidRequestError, OverloadedError, UnavailableError
+from id3pm_client._errors import ClientError, InvalidRequestError, UnavailableError
 
 TransportT = TypeVar("TransportT")
 # A server that failed gets no work for a while that doubles with each failure, as long as another one is available.
@@ -48,8 +48,7 @@ class Server(Generic[TransportT]):
         backoff_s = min(
             FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, MOST_DOUBLINGS), LONGEST_BACKOFF_S
         ) * random.uniform(0.5, 1.0)
-        asked_s = error.retry_after_s if isinstance(error, OverloadedError) else None
-        self.unavailable_until = max(self.unavailable_until, now + max(backoff_s, asked_s or 0.0))
+        self.unavailable_until = max(self.unavailable_until, now + max(backoff_s, error.retry_after_s or 0.0))
 
 
 class ServerPool(Generic[TransportT]):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 from id3pm.serving.protocol import limits
-from id3pm.serving.protocol.status import TOO_MANY, RefusedError
+from id3pm.serving.protocol.status import RefusedError
 
 T = TypeVar("T")
 Grow = Callable[[int], None]
@@ -107,7 +107,7 @@ class Admission:
         decoded = decoded_size(body[:text] if text < len(body) else body)
         if decoded > max(self._max_body, _WIDE * limits.MAX_SMALL_BODY):
             raise RefusedError(
-                "RESOURCE_EXHAUSTED",
+                "too_large",
                 f"the JSON takes {decoded} bytes as text, for it has characters beyond ASCII, and each of its {text} "
                 f"characters takes {_WIDE}: at most {self._max_body} are allowed; use ASCII, or send tensors as binary",
             )
@@ -197,4 +197,4 @@ def decoded_size(text: bytes) -> int:
 
 def full(what: str) -> RefusedError:
     """The refusal of what is too much at once."""
-    return RefusedError("RESOURCE_EXHAUSTED", f"{what}: retry after 1 s", TOO_MANY, retry_after_s=1.0)
+    return RefusedError("too_many_requests", f"{what}: retry after 1 s", retry_after_s=1.0)

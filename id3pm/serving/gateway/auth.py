@@ -52,7 +52,7 @@ class Caller:
         kind = MODELS[model]
         if kind is not None and kind not in self.may_send:
             what = "photographs" if kind == "photo" else "ID vectors"
-            raise RefusedError("PERMISSION_DENIED", f"{self.name} may not send {what}, which {model} takes")
+            raise RefusedError("permission_denied", f"{self.name} may not send {what}, which {model} takes")
 
 
 ANYONE = Caller("anyone", KINDS)
@@ -92,11 +92,11 @@ class Access:
             return self._within(ANYONE)
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise RefusedError("UNAUTHENTICATED", "a token is needed: send the header authorization: Bearer TOKEN")
+            raise RefusedError("unauthenticated", "a token is needed: send the header authorization: Bearer TOKEN")
         sent = token.strip().encode(errors="surrogateescape")  # as aiohttp reads bytes that are no UTF-8
         found = [caller for known, caller in self._callers if hmac.compare_digest(known, sent)]  # all are compared
         if not found:
-            raise RefusedError("UNAUTHENTICATED", "the token is not known here")
+            raise RefusedError("unauthenticated", "the token is not known here")
         return self._within(found[0])
 
     def _within(self, caller: Caller) -> Caller:

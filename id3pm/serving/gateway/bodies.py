@@ -11,7 +11,7 @@ from aiohttp import web
 from id3pm.serving.gateway.admission import Grow
 from id3pm.serving.gateway.http_listener import connection_of
 from id3pm.serving.gateway.metrics import Counters
-from id3pm.serving.protocol.status import UNSUPPORTED_MEDIA, RefusedError
+from id3pm.serving.protocol.status import RefusedError
 
 _STEP = 256 * 1024
 """Bytes that are unpacked at a time, in about a millisecond."""
@@ -53,7 +53,7 @@ class BodyReader:
             return await asyncio.wait_for(self._read(request, grow, unpacker), self._body_s)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError(
-                "DEADLINE_EXCEEDED", f"the body was not there after {self._body_s:g} s, the time for one"
+                "request_timeout", f"the body was not there after {self._body_s:g} s, the time for one"
             ) from error
         except RefusedError as refusal:
             raise refusal.with_traceback(None) from None  # whose frames, in a cycle with the task, would keep the body
@@ -61,7 +61,7 @@ class BodyReader:
             if gone(request):  # an upload that broke off, which aiohttp tells in several ways
                 raise asyncio.CancelledError from error
             why = "the body cannot be read: it is not sent as its headers say"
-            raise RefusedError("INVALID_ARGUMENT", why) from error
+            raise RefusedError("invalid_argument", why) from error
 
     async def _read(self, request: web.Request, grow: Grow, unpacker: _Unpacker | None) -> bytes:
         body = bytearray()
@@ -91,7 +91,7 @@ class BodyReader:
 
     def _too_large(self, size: str) -> RefusedError:
         self._counters.refused_bodies += 1
-        return RefusedError("RESOURCE_EXHAUSTED", f"the body has {size}: at most {self._max_body} are allowed")
+        return RefusedError("too_large", f"the body has {size}: at most {self._max_body} are allowed")
 
 
 class _Unpacker:
@@ -138,7 +138,7 @@ class _Unpacker:
             raise self._broken()
 
     def _broken(self) -> RefusedError:
-        return RefusedError("INVALID_ARGUMENT", f"the body cannot be read: it is no {self._encoding}")
+        return RefusedError("invalid_argument", f"the body cannot be read: it is no {self._encoding}")
 
 
 def gone(request: web.Request) -> bool:
@@ -152,7 +152,5 @@ def _unpacker(request: web.Request) -> _Unpacker | None:
     if not encodings:
         return None
     if len(encodings) > 1 or encodings[0] not in _WINDOWS:
-        raise RefusedError(
-            "INVALID_ARGUMENT", f"Content-Encoding={named[:64]!r}: must be one of gzip, deflate", UNSUPPORTED_MEDIA
-        )
+        raise RefusedError("unsupported_encoding", f"Content-Encoding={named[:64]!r}: must be one of gzip, deflate")
     return _Unpacker(encodings[0])

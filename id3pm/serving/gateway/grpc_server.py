@@ -29,7 +29,7 @@ from id3pm.serving.gateway.request import parse_message, read_message
 from id3pm.serving.gateway.tensor_checks import check_version
 from id3pm.serving.gateway.upstream import SERVICE, Metadata, Upstream, trace_of
 from id3pm.serving.protocol import limits
-from id3pm.serving.protocol.status import RefusedError
+from id3pm.serving.protocol.status import RefusedError, internal
 
 logger = logging.getLogger(__name__)
 QUESTIONS = {
@@ -39,6 +39,8 @@ QUESTIONS = {
     "ModelStatistics": service_pb2.ModelStatisticsRequest,
 }
 Call = Callable[[CallContext], Coroutine[Any, Any, None]]
+METADATA = {"code": "id3pm-code", "retry_after_s": "id3pm-retry-after-s"}
+"""Names of an error's fields in gRPC's trailing metadata."""
 _COPIES = 2  # of a message: as it came, and as it is sent on
 _END_S = 5.0  # for requests that were cancelled to end
 
@@ -76,25 +78,27 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
         async def guarded(requests: object, context: CallContext) -> None:
             with self._connections.answering(context.peer()):
-                _, code, message = await self._outcome(name, context, run(context))
-            if code != "OK":
-                await _abort(context, code, message)
+                _, refusal = await self._outcome(name, context, run(context))
+            if refusal is not None:
+                await _abort(context, refusal)
 
         return grpc.stream_stream_rpc_method_handler(guarded)
 
-    async def _outcome(self, name: str, context: CallContext, work: Coroutine[Any, Any, None]) -> tuple[str, str, str]:
+    async def _outcome(
+        self, name: str, context: CallContext, work: Coroutine[Any, Any, None]
+    ) -> tuple[str, RefusedError | None]:
         """Answers a call, or one request of a stream; counts it, and keeps the access log.
 
         Returns:
-            The request's id, its status, and its message where that is not OK.
+            The request's id, and its error if it has one.
         """
         entry = self._context.access_log.begin("grpc", name, context.peer())
-        code, message = "INTERNAL", ""
+        code, refusal = "INTERNAL", None
         try:
             await work
             code = "OK"
-        except RefusedError as refusal:
-            code, message = refusal.code, str(refusal)
+        except RefusedError as error:
+            code, refusal = error.grpc, error.with_traceback(None)  # whose frames would keep the message
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
@@ -103,11 +107,11 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 code = "CANCELLED"
                 raise asyncio.CancelledError from error
             logger.exception("a call failed")
-            message = f"internal error ({type(error).__name__}); the server's log says more"
+            refusal = internal(error)
         finally:
             self._context.counters.count("grpc", code)
             self._context.access_log.end(entry, code)
-        return entry.id, code, message
+        return entry.id, refusal
 
     async def _live(self, context: CallContext) -> None:
         await context.write(service_pb2.ServerLiveResponse(live=True).SerializeToString())
@@ -125,7 +129,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         """`grpc.health.v1.Health/Check`: needs no token, as other probes."""
         name = await self._probed(context)
         if (status := grpc_health.status_of(name, self._context.health)) == grpc_health.SERVICE_UNKNOWN:
-            raise RefusedError("NOT_FOUND", f"there is no {name[:64]!r}; {grpc_health.NAMES}")
+            raise RefusedError("not_found", f"there is no {name[:64]!r}; {grpc_health.NAMES}")
         await self._write(grpc_health.response(status), context)
 
     async def _watch(self, context: CallContext) -> None:
@@ -171,7 +175,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             await self._write(await self._answer(caller, request, context, held), context)
 
     async def _refuse(self, context: CallContext) -> None:
-        raise RefusedError("PERMISSION_DENIED", "this method is closed on this server")
+        raise RefusedError("permission_denied", "this method is closed on this server")
 
     async def _stream(self, context: CallContext) -> None:
         """`ModelStreamInfer`: many requests on one stream, each with one answer, in their order, as from Triton."""
@@ -216,9 +220,13 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 held.enter_context(self._context.admission.body())(_COPIES * len(request))
                 response.infer_response.ParseFromString(await self._answer(caller, request, context, held))
 
-        request_id, code, message = await self._outcome("ModelStreamInfer", context, answer())
-        if code != "OK":
-            response.error_message, response.infer_response.id = message, request_id
+        request_id, refusal = await self._outcome("ModelStreamInfer", context, answer())
+        if refusal is not None:
+            response.error_message, response.infer_response.id = str(refusal), request_id
+            parameters = response.infer_response.parameters
+            parameters["code"].string_param = refusal.code
+            if refusal.retry_after_s is not None:
+                parameters["retry_after_s"].double_param = refusal.retry_after_s
         response.infer_response.parameters["triton_final_response"].bool_param = True
         return bytes(response.SerializeToString())
 
@@ -234,7 +242,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         try:
             await asyncio.wait_for(context.write(answer), self._write_s)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
-            raise RefusedError("DEADLINE_EXCEEDED", f"the answer was not taken within {self._write_s:g} s") from error
+            raise RefusedError("request_timeout", f"the answer was not taken within {self._write_s:g} s") from error
         except Exception as error:
             # gRPC has errors of its own for a caller that has gone; one may come before it says that the call is done.
             if context.done() or isinstance(error, grpc.aio.InternalError):
@@ -250,7 +258,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         message = await self._message(context)
         if len(message) > limits.MAX_QUESTION:
             raise RefusedError(
-                "RESOURCE_EXHAUSTED", f"the message has {len(message)} bytes: at most {limits.MAX_QUESTION} are allowed"
+                "too_large", f"the message has {len(message)} bytes: at most {limits.MAX_QUESTION} are allowed"
             )
         return message
 
@@ -264,17 +272,18 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             message = await asyncio.wait_for(context.read(), self._body_s)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError(
-                "DEADLINE_EXCEEDED", f"the message was not there after {self._body_s:g} s, the time for one"
+                "request_timeout", f"the message was not there after {self._body_s:g} s, the time for one"
             ) from error
         if message is grpc.aio.EOF:
-            raise RefusedError("INVALID_ARGUMENT", "there is no message in this call")
+            raise RefusedError("invalid_argument", "there is no message in this call")
         return message
 
 
-async def _abort(context: CallContext, code: str, message: str) -> None:
-    """Ends a call with a status, unless its caller has gone meanwhile."""
+async def _abort(context: CallContext, refusal: RefusedError) -> None:
+    """Ends a call with a status, and the error's fields as trailing metadata, unless its caller has gone meanwhile."""
+    fields = tuple((METADATA[name], str(value)) for name, value in refusal.fields.items())
     try:
-        await context.abort(grpc.StatusCode[code], message)
+        await context.abort(grpc.StatusCode[refusal.grpc], str(refusal), fields)
     except Exception as error:
         if context.done() and not isinstance(error, grpc.aio.AbortError):
             raise asyncio.CancelledError from error

@@ -62,7 +62,7 @@ class Stream:
 
     def _rest(self) -> None:
         self._since = self._loop.time()
-        why = RefusedError("DEADLINE_EXCEEDED", f"nothing was asked on this stream for {limits.STREAM_IDLE_S:g} s")
+        why = RefusedError("request_timeout", f"nothing was asked on this stream for {limits.STREAM_IDLE_S:g} s")
         self._timer = self._loop.call_later(limits.STREAM_IDLE_S, self.end, why)
 
 

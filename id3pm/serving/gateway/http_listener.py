@@ -22,7 +22,7 @@ from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.options import Tls
 from id3pm.serving.launcher.control import is_exhausted
 from id3pm.serving.protocol import limits
-from id3pm.serving.protocol.status import code_of
+from id3pm.serving.protocol.status import RefusedError, code_of_http
 
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]
@@ -85,7 +85,7 @@ class HttpConnection(web.RequestHandler):
         """What is no HTTP, as JSON like every other error; nothing that was sent is repeated."""
         self.log_exception("a connection speaks no HTTP", exc_info=exc)
         text = "this is no HTTP request" if status < 500 else "internal error; the server's log says more"
-        response = web.json_response({"error": text, "code": code_of(status)}, status=status)
+        response = web.json_response(RefusedError(code_of_http(status), text).document, status=status)
         response.headers["Server"] = "id3pm"
         response.force_close()
         return response

@@ -28,7 +28,7 @@ from id3pm.serving.gateway.upstream import HttpAnswer, trace_of
 from id3pm.serving.launcher.health import Phase
 from id3pm.serving.protocol.limits import MAX_SMALL_BODY
 from id3pm.serving.protocol.served_models import SIGNATURES
-from id3pm.serving.protocol.status import RefusedError, code_of
+from id3pm.serving.protocol.status import RefusedError, code_of_http, internal
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -102,9 +102,7 @@ class HttpGateway:
             if gone(request):
                 raise asyncio.CancelledError from error
             logger.exception("a request failed: %s %s", request.method, request.path)
-            response = _error(
-                RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more")
-            )
+            response = _error(internal(error))
         return response
 
     async def _live(self, request: web.Request) -> web.Response:
@@ -157,7 +155,7 @@ class HttpGateway:
         caller = self._context.options.access.caller(request.headers.get("Authorization"))
         model = request.match_info["model"]
         if model not in ("id3pm", "id3pm_photo"):
-            raise RefusedError("NOT_FOUND", f"{model[:64]!r} has no generate_stream; id3pm and id3pm_photo have")
+            raise RefusedError("not_found", f"{model[:64]!r} has no generate_stream; id3pm and id3pm_photo have")
         note(caller=caller.name, model=model, bytes_in=request.content_length or 0)
         caller.require(model)
         self._context.upstreams.get()
@@ -190,7 +188,7 @@ class HttpGateway:
         if request.method == "POST" and "Origin" in request.headers and not self._is_allowed(request):
             origin = request.headers["Origin"][:128]
             raise RefusedError(
-                "PERMISSION_DENIED", f"origin {origin!r}: only those of --allow-origin may send requests"
+                "permission_denied", f"origin {origin!r}: only those of --allow-origin may send requests"
             )
 
     async def _preflight(self, request: web.Request) -> web.Response | None:
@@ -258,8 +256,8 @@ def _answer(answer: HttpAnswer) -> web.Response:
 
 def _error(refusal: RefusedError) -> web.Response:
     headers = {**refusal.headers, **({"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {})}
-    return web.json_response({"error": str(refusal), "code": refusal.code}, status=refusal.status, headers=headers)
+    return web.json_response(refusal.document, status=refusal.status, headers=headers)
 
 
 def _plain_error(status: int, message: str) -> web.Response:
-    return _error(RefusedError(code_of(status), message, status))
+    return _error(RefusedError(code_of_http(status), message, status))

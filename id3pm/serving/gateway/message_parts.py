@@ -30,7 +30,7 @@ class _Counter:
         self.parts += 1
         if self.parts > MAX_MESSAGE_PARTS:
             raise RefusedError(
-                "INVALID_ARGUMENT",
+                "invalid_argument",
                 f"the message has more than {MAX_MESSAGE_PARTS} fields: send tensors as raw_input_contents",
             )
 
@@ -43,7 +43,7 @@ class _Counter:
         self.numbers += size
         if self.numbers > MAX_NUMBERS * _LONGEST_NUMBER:
             raise RefusedError(
-                "INVALID_ARGUMENT",
+                "invalid_argument",
                 f"the contents have {self.numbers} bytes of numbers: at most {MAX_NUMBERS} numbers are allowed, "
                 "others must be raw_input_contents",
             )

@@ -82,4 +82,4 @@ def refuse_reserved(names: Iterable[str]) -> None:
     """
     for name in names:
         if name in RESERVED:
-            raise RefusedError("INVALID_ARGUMENT", f"{name}: this name is the server's own; leave it out")
+            raise RefusedError("invalid_argument", f"{name}: this name is the server's own; leave it out")

@@ -64,11 +64,11 @@ class Request:
     def _check_control(self, op: str) -> None:
         if self.model not in CONTROLLED:
             raise RefusedError(
-                "PERMISSION_DENIED",
+                "permission_denied",
                 f"control: {self.model} takes none here; send it to {' or '.join(sorted(CONTROLLED))}",
             )
         if op not in OPEN_CONTROLS:
-            raise RefusedError("PERMISSION_DENIED", f"control {shown(op)}: open here are {', '.join(OPEN_CONTROLS)}")
+            raise RefusedError("permission_denied", f"control {shown(op)}: open here are {', '.join(OPEN_CONTROLS)}")
 
 
 def json_length(header: str | None, size: int) -> int:

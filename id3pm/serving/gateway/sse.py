@@ -17,7 +17,7 @@ from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.streaming import StreamRequest, read_stream_request, stream_image
 from id3pm.serving.gateway.upstream import Upstream, Upstreams
 from id3pm.serving.protocol import limits
-from id3pm.serving.protocol.status import RefusedError
+from id3pm.serving.protocol.status import RefusedError, internal
 
 logger = logging.getLogger(__name__)
 _PROGRESS = "progress"
@@ -136,7 +136,7 @@ class EventStream:
             if event is None:
                 await write(b": still at work\n\n")
             elif isinstance(event, RefusedError):
-                await write(_event("error", {"code": event.code, "message": str(event)}))
+                await write(_event("error", event.document))
             else:
                 await write(_event(*event))
 
@@ -163,7 +163,7 @@ async def _told(stream: StreamRequest, upstream: Upstream, events: Events) -> No
         events.put(refusal)
     except Exception as error:  # whatever it is, the caller must hear of it, and without internals
         logger.exception("a stream failed")
-        events.put(RefusedError("INTERNAL", f"internal error ({type(error).__name__}); the server's log says more"))
+        events.put(internal(error))
     finally:
         events.put(_End())
 

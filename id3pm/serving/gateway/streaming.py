@@ -25,7 +25,7 @@ from id3pm.serving.gateway.tensor_checks import check_message, invalid, shown
 from id3pm.serving.gateway.upstream import Upstream, outputs, texts
 from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
 from id3pm.serving.protocol.served_models import FACE_MODEL, SIGNATURES, STAGE_MODELS
-from id3pm.serving.protocol.status import TOO_LATE, RefusedError
+from id3pm.serving.protocol.status import RefusedError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between questions that bring nothing new
 _GRACE_S = 0.5  # a stage has its own clock for the deadline, and its message says more
@@ -69,7 +69,7 @@ class StreamRequest(NamedTuple):
             return None
         left_s = self.deadline - time.monotonic()
         if left_s <= 0.0:
-            raise RefusedError("DEADLINE_EXCEEDED", f"the deadline passed before {model} could begin", TOO_LATE)
+            raise RefusedError("deadline_exceeded", f"the deadline passed before {model} could begin")
         return left_s
 
 

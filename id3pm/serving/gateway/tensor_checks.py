@@ -62,13 +62,13 @@ def shown(value: object) -> str:
 
 def invalid(message: str) -> RefusedError:
     """The refusal of a request that breaks a rule."""
-    return RefusedError("INVALID_ARGUMENT", message)
+    return RefusedError("invalid_argument", message)
 
 
 def check_model(model: str) -> None:
     """Refuses models that are not served here."""
     if model not in SIGNATURES:
-        raise RefusedError("NOT_FOUND", f"model {shown(model)} is not served; there are {', '.join(SIGNATURES)}")
+        raise RefusedError("not_found", f"model {shown(model)} is not served; there are {', '.join(SIGNATURES)}")
 
 
 def check_version(model: str, version: str) -> None:
@@ -80,7 +80,7 @@ def check_version(model: str, version: str) -> None:
     check_model(model)
     if version not in ("", VERSION):
         raise RefusedError(
-            "NOT_FOUND", f"model {model} has no version {shown(version)}: send {VERSION}, or leave the version out"
+            "not_found", f"model {model} has no version {shown(version)}: send {VERSION}, or leave the version out"
         )
 
 

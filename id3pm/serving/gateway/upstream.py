@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,54 +13,25 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from id3pm.error_codes import ERROR_CODES
 from id3pm.serving.gateway.grpc_types import InferRequest, InferResponse
 from id3pm.serving.gateway.origin import Origin
+from id3pm.serving.gateway.triton_errors import refusal_of_triton
 from id3pm.serving.launcher.control import UNIX
 from id3pm.serving.launcher.health import Addresses, Health
-from id3pm.serving.protocol.limits import MAX_MESSAGE
-from id3pm.serving.protocol.status import (
-    TOO_LATE,
-    RefusedError,
-    code_of,
-    cut,
-    seconds_at_end,
-    without_paths,
-)
+from id3pm.serving.protocol import error_envelope
+from id3pm.serving.protocol.error_envelope import ERROR_TAG
+from id3pm.serving.protocol.status import RefusedError, code_of_http, without_paths
 
 Metadata = Sequence[tuple[str, str]]
 SERVICE = "inference.GRPCInferenceService"
 _TRACE = ("traceparent", "tracestate")
-logger = logging.getLogger(__name__)
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # Triton is on this machine, whatever `http_proxy` says
 ]
 _CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
-# Beginnings of texts, which are Triton's or the stages'; what a caller wrote stands behind them.
-_IN_ENSEMBLE, _OF_REQUEST = "in ensemble '", "[request id: "
-# Triton's words for a Python stub that has died, with INTERNAL; the supervisor replaces it.
-_DEAD_STUB = "Stub process '", "' is not healthy"
-# What the stages say with UNAVAILABLE: Triton has no other status for it.
-_LATE = ("the deadline passed", "the deadline cannot be met")
-# What Triton says, with INTERNAL, where a tensor finds no room in /dev/shm until others are done.
-_NO_MEMORY = (
-    "Failed to increase the shared memory pool",
-    "Failed to initialize shared memory pool",
-    "Failed to allocate",
-)
-# What gRPC says when the process at the other end has gone.
-_BROKEN = (
-    "RST_STREAM",
-    "Stream removed",
-    "Socket closed",
-    "failed to connect",
-    "onnection re",  # reset, refused
-    "Server exiting",
-    "Server is stopping",
-    "Server not ready",
-    "GOAWAY",
-)
 
 
 class HttpAnswer(NamedTuple):
@@ -78,6 +49,7 @@ class Upstream:
         self.addresses = addresses
         self.channel = grpc.aio.insecure_channel(addresses.grpc, options=_CHANNEL)
         self._health = health
+        self._error_tag = f"id3pm-{secrets.token_hex(16)}"  # see `error_envelope`
         self._session = _session(addresses.http)
         self._infer = self.channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
@@ -109,7 +81,8 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._health.unavailable() from error
         if answer.status >= 400:
-            raise self._refusal(code_of(answer.status), _error_of(content))
+            status = ERROR_CODES[code_of_http(answer.status)].grpc
+            raise refusal_of_triton(self._health, status, _error_of(content))
         return HttpAnswer(answer.status, answer.headers, content)
 
     async def infer_bytes(
@@ -125,6 +98,7 @@ class Upstream:
         Raises:
             RefusedError: Triton or the model answered with an error.
         """
+        message.parameters[ERROR_TAG].string_param = self._error_tag
         try:
             return bytes(await self._infer(message, timeout=timeout_s, metadata=tuple(metadata)))
         except grpc.aio.AioRpcError as error:
@@ -134,7 +108,9 @@ class Upstream:
         self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
     ) -> InferResponse:
         """As `infer_bytes`; gives the `ModelInferResponse`."""
-        response: InferResponse = service_pb2.ModelInferResponse.FromString(await self.infer_bytes(message, timeout_s))
+        response: InferResponse = service_pb2.ModelInferResponse.FromString(
+            await self.infer_bytes(message, timeout_s, metadata)
+        )
         return response
 
     async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
@@ -160,23 +136,11 @@ class Upstream:
 
     def refusal(self, error: grpc.aio.AioRpcError, request_id: str = "") -> RefusedError:
         """The error for the caller, from a gRPC error of a request with this id."""
-        return self._refusal(error.code().name, _bare(error.details() or "", request_id))
-
-    def _refusal(self, code: str, message: str) -> RefusedError:
-        message = cut(message)
-        broken = code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED") and any(
-            word in message for word in _BROKEN
-        )
-        if broken or (code == "INTERNAL" and message.startswith(_DEAD_STUB[0]) and _DEAD_STUB[1] in message[-24:]):
-            return self._health.unavailable()
-        if message.startswith(_NO_MEMORY):
-            logger.error("a request was refused: /dev/shm is full; give it more, in a container by --shm-size")
-            text = "the server has no shared memory left for this: retry after 1 s"
-            return RefusedError("UNAVAILABLE", text, retry_after_s=1.0)
-        message = without_paths(message)
-        if code == "UNAVAILABLE" and message.startswith(_LATE):
-            return RefusedError("DEADLINE_EXCEEDED", message, TOO_LATE)
-        return RefusedError(code, message, retry_after_s=seconds_at_end(message) if code == "UNAVAILABLE" else None)
+        message = error.details() or ""
+        said = error_envelope.read(self._error_tag, message)
+        if said is not None:
+            return RefusedError(said.code, without_paths(said.text), retry_after_s=said.retry_after_s)
+        return refusal_of_triton(self._health, error.code().name, message, request_id)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -187,19 +151,6 @@ class Upstream:
 def trace_of(headers: Iterable[tuple[str, object]]) -> Metadata:
     """The headers, or gRPC metadata, that name a caller's trace: they are sent along."""
     return [(name.lower(), str(value)) for name, value in headers if name.lower() in _TRACE]
-
-
-def _bare(message: str, request_id: str) -> str:
-    """A message without what Triton puts before it: the ensembles that it came through, and the request's id."""
-    message = message[: 4 * MAX_MESSAGE]
-    of_request = tuple(f"{_OF_REQUEST}{name}] " for name in (request_id, "<id_unknown>"))
-    while True:
-        if message.startswith(_IN_ENSEMBLE) and "', " in message:
-            message = message.partition("', ")[2]
-        elif message.startswith(of_request):
-            message = message.partition("] ")[2]
-        else:
-            return message
 
 
 def _error_of(content: bytes) -> str:

@@ -105,7 +105,7 @@ class Health:
             self.suspicion.set()
         state = Phase.RESTARTING.value if self.ready else self.phase.value
         wait_s = round(self._wait_s())
-        return RefusedError("UNAVAILABLE", f"the server is {state}: retry after {wait_s} s", retry_after_s=wait_s)
+        return RefusedError("unavailable", f"the server is {state}: retry after {wait_s} s", retry_after_s=wait_s)
 
     def _wait_s(self) -> float:
         if self.phase in (Phase.DRAINING, Phase.ENDED):

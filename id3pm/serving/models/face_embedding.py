@@ -10,10 +10,10 @@ from typing import cast
 
 import numpy as np
 
-from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmError, InvalidInputError
+from id3pm.errors import CancelledError, DeadlineError, Id3pmError, InvalidInputError
 from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
 from id3pm.formats.photo_cost import decoding_s
-from id3pm.sampling.admission import DRAINING
+from id3pm.sampling.admission import draining
 from id3pm.serving.models.backend_model import BackendModel
 from id3pm.serving.models.metrics import FaceMetrics
 from id3pm.serving.models.model_args import threads
@@ -101,7 +101,7 @@ class FaceModel(BackendModel):
 
     def _enqueue(self, call: InferenceRequest, reply: Reply) -> None:
         if self._draining:
-            raise DrainingError(DRAINING)
+            raise draining()
         photos = list(call.tensors["photo"].flat) if "photo" in call.tensors else []
         work_s = sum(map(decoding_s, photos))
         request = PhotoRequest(call=call, reply=reply, size=sum(map(len, photos)), work_s=max(work_s, LEAST_WORK_S))

@@ -18,7 +18,6 @@ from id3pm.engines.inputs import EngineInputs
 from id3pm.errors import (
     CancelledError,
     DeadlineError,
-    DrainingError,
     FaceTooSmallError,
     Id3pmError,
     ImageError,
@@ -31,6 +30,7 @@ from id3pm.sampling.request import Sample
 from id3pm.sampling.row import Row
 from id3pm.sampling.status import Status
 from id3pm.serving.models.triton_types import Backend, BackendMetric, BackendMetricFamily
+from id3pm.serving.protocol.error_envelope import TRITON_CODES
 from id3pm.serving.protocol.wire import Array
 
 _STEP_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -38,9 +38,8 @@ _WAIT_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 6
 _IMAGE_BUCKETS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
 _PHOTO_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _OCCUPANCY_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-_ERROR_CODES = ("INVALID_ARG", "UNAVAILABLE", "CANCELLED", "INTERNAL")
 _OUTCOMES: dict[str, tuple[type[Id3pmError], ...]] = {
-    "rejected": (OverloadedError, DrainingError),
+    "rejected": (OverloadedError,),
     "expired": (DeadlineError,),
     "cancelled": (CancelledError,),
     "invalid": (InvalidInputError,),
@@ -95,7 +94,7 @@ class _Families:
 
     def errors(self) -> dict[str, BackendMetric]:
         """Counters by Triton's error code."""
-        return self.counters("errors_total", "Requests answered with an error", "code", _ERROR_CODES)
+        return self.counters("errors_total", "Requests answered with an error", "code", TRITON_CODES)
 
     def _family(self, kind: str, name: str, description: str) -> BackendMetricFamily:
         family = self._pb.MetricFamily

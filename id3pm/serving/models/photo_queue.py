@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from id3pm.errors import OverloadedError
-from id3pm.sampling.admission import has_room
+from id3pm.sampling.admission import has_room, overloaded
 from id3pm.sampling.policy import USUAL_CLASS, standing, take_place
 from id3pm.sampling.row import Place
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply
@@ -168,7 +167,6 @@ class PhotoQueue:
             and has_room(backlog_s, own_s, MAX_WAITING_PHOTO_S, callers)
         )
         if not room:
-            raise OverloadedError(
-                f"{len(everyone)} requests with photographs wait, {backlog_s:.1f} s of work: "
-                f"retry after {max(1, math.ceil(backlog_s / 2))} s"
+            raise overloaded(
+                f"{len(everyone)} requests with photographs wait, {backlog_s:.1f} s of work", backlog_s / 2
             )

@@ -21,7 +21,7 @@ from id3pm.config import to_json
 from id3pm.diffusion import noise
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
-from id3pm.errors import CancelledError, EngineError, Id3pmError, InvalidInputError
+from id3pm.errors import CancelledError, EngineError, Id3pmError
 from id3pm.face.manifest import takes_unit_vectors
 from id3pm.formats.images import encode_png
 from id3pm.sampling.cost import warm_up
@@ -228,12 +228,8 @@ class StageModel(BackendModel):
                 caller=call.caller,
                 **self.inputs_of(call, index, row),
             )
-            try:
-                return validated(request, self.engine.config, unit_vectors=self.unit_vectors)
-            except InvalidInputError as error:  # what the library calls identity is `embedding` to the sender
-                if str(error).startswith("identity"):
-                    raise type(error)("embedding" + str(error).removeprefix("identity")) from error
-                raise
+            names = {"identity": "embedding"}  # what the library calls identity is `embedding` to the sender
+            return validated(request, self.engine.config, unit_vectors=self.unit_vectors, names=names)
 
         return per_row(len(rows), request)
 

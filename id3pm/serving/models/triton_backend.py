@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from id3pm.errors import CancelledError, DeadlineError, DrainingError, Id3pmError, InvalidInputError, OverloadedError
+from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.serving.models.logs import shown
 from id3pm.serving.models.triton_types import Backend, BackendRequest, BackendTensor
+from id3pm.serving.protocol import error_envelope
+from id3pm.serving.protocol.error_envelope import ERROR_TAG, MAX_TAG, StageError, triton_code
 from id3pm.serving.protocol.limits import (
     MAX_ID,
     MAX_NUMBERS,
@@ -22,15 +24,10 @@ from id3pm.serving.protocol.limits import (
     MAX_STRINGS,
     MAX_TIMEOUT_US,
 )
-from id3pm.serving.protocol.status import cut
+from id3pm.serving.protocol.status import cut, internal
 from id3pm.serving.protocol.wire import CALLER, DEADLINE_IN, OWNER, Array, RequestKey, passed_deadline
 
 logger = logging.getLogger(__name__)
-_CODES: tuple[tuple[tuple[type[Id3pmError], ...], str], ...] = (
-    ((InvalidInputError,), "INVALID_ARG"),
-    ((OverloadedError, DrainingError, DeadlineError), "UNAVAILABLE"),
-    ((CancelledError,), "CANCELLED"),
-)
 _LEVELS = {
     "INVALID_ARG": logging.INFO,
     "UNAVAILABLE": logging.WARNING,
@@ -98,6 +95,7 @@ def read_request(request: BackendRequest) -> InferenceRequest:
         )
     parameters = json.loads(sent)
     owner, caller = parameters.pop(OWNER, None), parameters.pop(CALLER, "")
+    parameters.pop(ERROR_TAG, None)  # `Reply` has read it
     # gRPC and HTTP infer set the request's own timeout; HTTP generate passes it on as a mere parameter.
     timeout_us = request.timeout() or parameters.get("timeout", 0)
     if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= MAX_TIMEOUT_US:
@@ -175,6 +173,7 @@ class Reply:
         self.id: str = request.request_id()
         self.own: dict[str, Array] = {}
         self._pb = pb
+        self._error_tag = _error_tag(request)
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
         self._sent = False
@@ -194,11 +193,11 @@ class Reply:
 
     def fail(self, error: BaseException) -> None:
         """Answers with an error, which is logged; does nothing where the request is answered already."""
-        code, message = describe(error)
+        described = describe(error)
+        code, text = triton_code(described.code), described.text.replace("\n", " ")
         unforeseen = None if isinstance(error, Id3pmError) else error
-        logger.log(
-            _LEVELS[code], "request %s: %s: %s", shown(self.id), code, message.replace("\n", " "), exc_info=unforeseen
-        )
+        logger.log(_LEVELS[code], "request %s: %s: %s", shown(self.id), code, text, exc_info=unforeseen)
+        message = error_envelope.write(self._error_tag, described)
         triton_error = self._pb.TritonError(message, getattr(self._pb.TritonError, code))
         self._finish(self._pb.InferenceResponse(error=triton_error))
 
@@ -212,12 +211,18 @@ class Reply:
 
 def code_of(error: BaseException) -> str:
     """Triton's error code for an exception."""
-    return next((code for kinds, code in _CODES if isinstance(error, kinds)), "INTERNAL")
+    return triton_code(describe(error).code)
 
 
-def describe(error: BaseException) -> tuple[str, str]:
-    """Triton's error code for an exception, and its text for the caller (never a path or a traceback)."""
-    code = code_of(error)
+def describe(error: BaseException) -> StageError:
+    """An exception as its request's sender meets it: never with a path or a traceback."""
     if isinstance(error, Id3pmError):
-        return code, cut(str(error))
-    return code, f"internal error ({type(error).__name__}); the server's log says more"
+        return StageError(error.code, cut(str(error)), error.retry_after_s)
+    return StageError("internal", str(internal(error)))
+
+
+def _error_tag(request: BackendRequest) -> str:
+    sent = request.parameters() or "{}"
+    if ERROR_TAG not in sent or len(sent) > MAX_PARAMETERS:
+        return ""
+    return str(json.loads(sent).get(ERROR_TAG, ""))[:MAX_TAG]

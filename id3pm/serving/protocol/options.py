@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
@@ -11,10 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from id3pm.attributes import AttributeSet, encode, parse_values
-from id3pm.config import MAX_SEED, SamplingOptions
+from id3pm.config import MAX_SEED, SamplingOptions, broken_rule
 from id3pm.errors import InvalidInputError, InvalidOptionError
 from id3pm.sampling.options import did_you_mean
 from id3pm.sampling.presets import preset
+from id3pm.serving.protocol.error_envelope import ERROR_TAG
 from id3pm.serving.protocol.limits import MAX_TEXT, MAX_VECTOR
 from id3pm.serving.protocol.wire import (
     OPTIONS,
@@ -115,7 +115,7 @@ def check_parameter_names(parameters: Collection[str], inputs: Collection[str] =
         InvalidOptionError: One is unknown.
     """
     for name in parameters:
-        if name in OPTIONS_BY_NAME or name in _TRITON_PARAMETERS or name.startswith(_TRITON_PREFIXES):
+        if name in OPTIONS_BY_NAME or name in (*_TRITON_PARAMETERS, ERROR_TAG) or name.startswith(_TRITON_PREFIXES):
             continue
         hint = did_you_mean(name, {**dict.fromkeys(inputs), **OPTIONS_BY_NAME})
         raise InvalidOptionError(f"parameter {name[:64]!r} is unknown: {hint}valid are {', '.join(OPTIONS_BY_NAME)}")
@@ -185,16 +185,10 @@ def _sampling_options(stage: Stage, values: Mapping[str, Any], defaults: Samplin
     # eta belongs to ddim: a bundle that defaults to ddim with noise must not spoil a request for another sampler.
     if changes.get("sampler", defaults.sampler) != defaults.sampler:
         changes.setdefault("eta", 0.0)
-    try:
-        return dataclasses.replace(defaults, **changes)
-    except InvalidOptionError as error:
-        raise InvalidOptionError(_renamed(str(error), names)) from error
-
-
-def _renamed(message: str, names: Mapping[str, str]) -> str:
-    """A message with other names for fields: the sender knows `steps` of the super-resolution stage as sr_steps."""
-    words = ("".join(word) for _, word in itertools.groupby(message, key=lambda each: each.isalnum() or each == "_"))
-    return "".join(names.get(word, word) for word in words)
+    chosen_values = {**vars(defaults), **changes}
+    if (broken := broken_rule(chosen_values, names)) is not None:
+        raise InvalidOptionError(broken)
+    return SamplingOptions(**chosen_values)
 
 
 def _from_tensor(option: Option, tensor: Array, rows: int) -> list[Any]:

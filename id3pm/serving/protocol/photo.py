@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import re
 
-from id3pm.errors import ImageError
+from id3pm.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from id3pm.formats.file_types import ACCEPTED, file_type, how_to_convert
 from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES
 
@@ -43,9 +43,9 @@ def photo_bytes(value: bytes) -> bytes:
         ImageError: It is empty, larger than `MAX_PHOTO_BYTES`, or text that is no base64 of a file.
     """
     if not value:
-        raise ImageError("photo is empty: send the bytes of a JPEG, PNG or WebP file, or their base64 text")
+        raise UnsupportedImageError("photo is empty: send the bytes of a JPEG, PNG or WebP file, or their base64 text")
     if len(value) > MAX_PHOTO_BYTES * 4 // 3 + 1024:
-        raise ImageError(f"photo has {len(value)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
+        raise ImageTooLargeError(f"photo has {len(value)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
     data = value
     for _ in range(_MOST_CODINGS):
         if file_type(data) is not None or not data.isascii():
@@ -57,9 +57,9 @@ def photo_bytes(value: bytes) -> bytes:
                 raise
             break
     if len(data) > MAX_PHOTO_BYTES:
-        raise ImageError(f"photo has {len(data)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
+        raise ImageTooLargeError(f"photo has {len(data)} bytes: at most {MAX_PHOTO_BYTES} are allowed")
     if data is not value and file_type(data) not in ACCEPTED:
-        raise ImageError(f"photo is base64 text of {len(data)} bytes; what it holds {how_to_convert(data)}")
+        raise UnsupportedImageError(f"photo is base64 text of {len(data)} bytes; what it holds {how_to_convert(data)}")
     return data
 
 
@@ -126,7 +126,7 @@ def _refusal(text: bytes, reason: str) -> ImageError:
     hint = ""
     if text[:8].lower().startswith((b"http://", b"https://", b"file://")):
         hint = ", and URLs are not fetched"
-    return ImageError(
+    return UnsupportedImageError(
         f"photo is the text {shown}{hint}, and this is not base64 of a JPEG, PNG or WebP file: {reason}; send the "
         "file's bytes, or their base64 text"
     )

@@ -5,28 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
+from id3pm.error_codes import ERROR_CODES, ErrorCode
 from id3pm.serving.protocol.limits import MAX_MESSAGE
 
-STATUS = {
-    "INVALID_ARGUMENT": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "DEADLINE_EXCEEDED": 408,
-    "RESOURCE_EXHAUSTED": 413,
-    "CANCELLED": 499,
-    "INTERNAL": 500,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-}
-# Two meanings that HTTP tells apart and gRPC does not: come back later, and the work took too long.
-TOO_MANY, TOO_LATE = 429, 504
-UNSUPPORTED_MEDIA = 415
 _CUT = " ... (cut)"
-_CODES = {status: code for code, status in STATUS.items()} | {
-    TOO_MANY: "RESOURCE_EXHAUSTED",
-    TOO_LATE: "DEADLINE_EXCEEDED",
+# Of several codes with one status the general one, which is the first but for these.
+_OF_HTTP = {row.http: row.code for row in reversed(list(ERROR_CODES.values()))} | {503: "unavailable"}
+_OF_GRPC = {row.grpc: row.code for row in reversed(list(ERROR_CODES.values()))} | {
+    "RESOURCE_EXHAUSTED": "too_large",
+    "UNAVAILABLE": "unavailable",
+    "DEADLINE_EXCEEDED": "deadline_exceeded",
 }
 
 
@@ -34,24 +24,40 @@ class RefusedError(Exception):
     """A request that gets an error; the message names the value and the rule.
 
     Attributes:
-        code: Name of the gRPC status, such as `UNAVAILABLE`.
-        status: The HTTP status; that of the code in `STATUS`, unless another is given.
+        code: A key of `id3pm.error_codes.ERROR_CODES`.
+        status: The HTTP status; that of the code, unless another is given.
         retry_after_s: Seconds after which the request may be sent again, where that may help.
 
     Args:
         code: See there.
         message: What is longer than `MAX_MESSAGE` characters is cut.
         status: See there.
-        retry_after_s: See there; the message says it, too.
+        retry_after_s: See there.
     """
 
     def __init__(
         self, code: str, message: str, status: int | None = None, *, retry_after_s: float | None = None
     ) -> None:
         super().__init__(cut(message))
+        self.row: ErrorCode = ERROR_CODES[code]
         self.code = code
-        self.status = STATUS.get(code, 500) if status is None else status
+        self.status = self.row.http if status is None else status
         self.retry_after_s = retry_after_s
+
+    @property
+    def grpc(self) -> str:
+        """Name of the gRPC status."""
+        return self.row.grpc
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The error as data: `code` and, where it is known, `retry_after_s`."""
+        return {"code": self.code, **({} if self.retry_after_s is None else {"retry_after_s": self.retry_after_s})}
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The error as a JSON object: its text, its gRPC status and its fields."""
+        return {"error": str(self), "status": self.grpc, **self.fields}
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -59,23 +65,24 @@ class RefusedError(Exception):
         return {} if self.retry_after_s is None else {"Retry-After": str(math.ceil(self.retry_after_s))}
 
 
-def code_of(status: int) -> str:
-    """The gRPC status that says what an HTTP status says."""
-    return _CODES.get(status, "INVALID_ARGUMENT" if 400 <= status < 500 else "INTERNAL")
+def code_of_http(status: int) -> str:
+    """The error code that says what an HTTP status says."""
+    return _OF_HTTP.get(status, "invalid_argument" if 400 <= status < 500 else "internal")
+
+
+def code_of_grpc(name: str) -> str:
+    """The error code that says what a gRPC status says."""
+    return _OF_GRPC.get(name, "internal")
+
+
+def internal(error: BaseException) -> RefusedError:
+    """The refusal for an exception that is not expected; the server's log has it."""
+    return RefusedError("internal", f"internal error ({type(error).__name__}); the server's log says more")
 
 
 def cut(message: str) -> str:
     """A message of at most `MAX_MESSAGE` characters."""
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - len(_CUT)] + _CUT
-
-
-def seconds_at_end(message: str) -> float | None:
-    """The seconds of a stage's message that ends in `retry after N s`, the form in which hints pass through Triton."""
-    words = message[-64:].split(" ")
-    number = words[-2] if words[-1] == "s" and words[-4:-2] == ["retry", "after"] else ""
-    if not number.isascii() or not number.replace(".", "", 1).isdigit() or len(number) > 9:
-        return None
-    return float(number)
 
 
 def without_paths(message: str) -> str:

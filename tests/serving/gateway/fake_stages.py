@@ -53,7 +53,7 @@ class FakeStages:
             del self._at[model]
             self._changed.notify_all()
         if message.id in self.cancelled:
-            raise RefusedError("CANCELLED", "the request was cancelled")
+            raise RefusedError("cancelled", "the request was cancelled")
         if model == "denoiser_64":
             return answer(image_64=bytes(64 * 64 * 3), receipt_64=element('{"seed": 1}'))
         return answer(png=element(PNG), receipt=element('{"seed": 1, "sr": {}}'))

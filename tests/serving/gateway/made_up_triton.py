@@ -16,11 +16,13 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from id3pm.serving.gateway.gateway import Gateway
 from id3pm.serving.launcher.health import Health
+from id3pm.serving.protocol import error_envelope
+from id3pm.serving.protocol.error_envelope import StageError
 
 
 class MadeUpTriton(ThreadingHTTPServer):
-    """Answers what comes over HTTP with its `answer`, and inference over gRPC with its `reply`: outputs, or a status
-    and a text. Remembers path, headers and body; of inference the model, metadata and the message.
+    """Answers what comes over HTTP with its `answer`, and inference over gRPC with its `reply`: outputs, a status
+    and a text, or what a stage says. Remembers path, headers and body; of inference model, metadata and message.
     """
 
     daemon_threads = True
@@ -29,7 +31,7 @@ class MadeUpTriton(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.answer: tuple[int, dict[str, str], bytes] = (200, {"Content-Type": "application/json"}, b'{"a": 1}')
-        self.reply: dict[str, tuple[str, list[int], bytes]] | tuple[grpc.StatusCode, str] = {}
+        self.reply: dict[str, tuple[str, list[int], bytes]] | tuple[grpc.StatusCode, str] | StageError = {}
         self.break_off = False
         self.delay_s = 0.0
         self.address = f"127.0.0.1:{self.server_address[1]}"
@@ -59,6 +61,10 @@ class _Inference(service_pb2_grpc.GRPCInferenceServiceServicer):
         time.sleep(self._triton.delay_s)
         if self._triton.break_off:
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        if isinstance(self._triton.reply, StageError):
+            tag = request.parameters[error_envelope.ERROR_TAG].string_param
+            said = f"in ensemble 'id3pm', {error_envelope.write(tag, self._triton.reply)}"
+            context.abort(grpc.StatusCode.UNAVAILABLE, said)
         if isinstance(self._triton.reply, tuple):
             context.abort(*self._triton.reply)
         response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)

@@ -42,7 +42,7 @@ def test_a_token_says_who_it_is(access: Access) -> None:
 def test_without_a_known_token_nobody_is_let_in(access: Access, sent: str | None) -> None:
     with pytest.raises(RefusedError, match="token") as caught:
         access.caller(sent)
-    assert caught.value.code == "UNAUTHENTICATED"
+    assert caught.value.code == "unauthenticated"
     assert WEB not in str(caught.value)
 
 
@@ -53,7 +53,7 @@ def test_a_caller_may_send_what_the_file_says_and_nothing_else(access: Access) -
     for model in ("id3pm", "id3pm_png", "denoiser_64"):
         with pytest.raises(RefusedError, match=f"web page may not send ID vectors, which {model} takes") as caught:
             web.require(model)
-        assert caught.value.code == "PERMISSION_DENIED"
+        assert caught.value.code == "permission_denied"
 
 
 def test_without_tokens_everybody_may_send_everything() -> None:
@@ -82,7 +82,7 @@ def test_what_the_service_does_not_accept_nobody_may_send(
     for model in refused:
         with pytest.raises(RefusedError, match=f"{caller.name} may not send") as caught:
             caller.require(model)
-        assert caught.value.code == "PERMISSION_DENIED"
+        assert caught.value.code == "permission_denied"
 
 
 def test_accepting_a_kind_gives_nobody_a_right(tmp_path: Path) -> None:

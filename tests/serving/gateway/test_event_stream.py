@@ -117,7 +117,7 @@ def test_what_fails_before_the_first_event_is_a_plain_http_error() -> None:
                 assert words in (await response.json())["error"]
         assert counters.in_flight == 0
 
-    served(play, denoiser_64=RefusedError("UNAVAILABLE", "9 requests wait: retry after 2 s"))
+    served(play, denoiser_64=RefusedError("unavailable", "9 requests wait: retry after 2 s"))
 
 
 def test_a_deadline_that_passes_between_the_stages_is_told_and_the_second_is_not_asked() -> None:
@@ -126,7 +126,7 @@ def test_a_deadline_that_passes_between_the_stages_is_told_and_the_second_is_not
             told = parsed(await response.text())
         assert told[-2][0] == "image_64"
         assert told[-1][0] == "error"
-        assert told[-1][1]["code"] == "DEADLINE_EXCEEDED"
+        assert told[-1][1]["code"] == "deadline_exceeded"
         assert "super_resolution" not in stages.messages
 
     served(play, step_s=0.2)
@@ -136,10 +136,11 @@ def test_what_fails_later_is_an_event_and_the_last_one() -> None:
     async def play(session: aiohttp.ClientSession, url: str, stages: FakeStages, counters: Counters) -> None:
         async with session.post(url, json=BODY) as response:
             events = parsed(await response.text())
-        assert events[-1] == ("error", {"code": "UNAVAILABLE", "message": "being restarted: retry after 1 s"})
+        told = {"error": "being restarted: retry after 1 s", "status": "UNAVAILABLE", "code": "unavailable"}
+        assert events[-1] == ("error", {**told, "retry_after_s": 1.0})
         assert [name for name, _ in events].count("image") == 0
 
-    served(play, super_resolution=RefusedError("UNAVAILABLE", "being restarted: retry after 1 s"))
+    served(play, super_resolution=RefusedError("unavailable", "being restarted: retry after 1 s", retry_after_s=1.0))
 
 
 @pytest.mark.parametrize("after", [1, 11])

@@ -15,7 +15,7 @@ HERE = Addresses("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
 def refused(health: Health, *, new_work: bool = True) -> str:
     with pytest.raises(RefusedError) as caught:
         health.require(new_work=new_work)
-    assert caught.value.code == "UNAVAILABLE"
+    assert caught.value.code == "unavailable"
     assert re.search(r"retry after \d+ s$", str(caught.value))
     return str(caught.value)
 

@@ -18,6 +18,7 @@ from made_up_triton import Front
 from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.protocol import limits
+from id3pm.serving.protocol.error_envelope import StageError
 
 INFER = "/v2/models/id3pm/infer"
 TOKEN = "t" * 20
@@ -29,7 +30,7 @@ PHOTO: dict[str, Any] = {"photo": "x"}
 def error_of(answer: tuple[int, dict[str, str], bytes], status: int) -> str:
     assert answer[0] == status, answer
     document = json.loads(answer[2])
-    assert set(document) == {"error", "code"}
+    assert set(document) - {"retry_after_s"} == {"error", "code", "status"}
     return str(document["error"])
 
 
@@ -169,11 +170,16 @@ def test_a_body_that_cannot_be_unpacked_is_the_callers_error(front: Front) -> No
     assert front.triton.seen == []
 
 
-def test_an_error_of_triton_shows_no_paths_and_its_hint_becomes_a_header(front: Front) -> None:
-    front.triton.reply = (grpc.StatusCode.UNAVAILABLE, "9 wait, see /var/lib/x/y.py: retry after 2.5 s")
+def test_an_error_of_a_stage_shows_no_paths_and_its_hint_becomes_a_header(front: Front) -> None:
+    front.triton.reply = StageError("queue_full", "9 wait, see /var/lib/x/y.py: retry after 2.5 s", 2.5)
     status, headers, content = front.http("POST", INFER, GOOD)
     assert (status, headers["Retry-After"]) == (503, "3")
-    assert json.loads(content)["error"] == "9 wait, see (a file): retry after 2.5 s"
+    assert json.loads(content) == {
+        "error": "9 wait, see (a file): retry after 2.5 s",
+        "status": "UNAVAILABLE",
+        "code": "queue_full",
+        "retry_after_s": 2.5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -316,7 +322,7 @@ def test_what_is_no_http_is_counted_and_never_logged(
             answer += part
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b" 400 " in head and b"Content-Type: application/json" in head and b"SECRET" not in body
-    assert json.loads(body)["code"] == "INVALID_ARGUMENT"
+    assert json.loads(body)["code"] == "invalid_argument"
     assert (
         'requests_total{protocol="http",code="400"} 1' in front.http("GET", "/metrics", port="metrics-port")[2].decode()
     )
@@ -367,7 +373,7 @@ def test_a_flood_is_refused_with_a_hint_and_the_rest_is_served(
     assert set(codes) == {200, 429} and codes.count(200) >= 3, codes
     for status, headers, content in answers:
         if status == 429:
-            assert headers["Retry-After"] == "1" and json.loads(content)["code"] == "RESOURCE_EXHAUSTED"
+            assert headers["Retry-After"] == "1" and json.loads(content)["code"] == "too_many_requests"
     front.triton.delay_s = 0.0
     assert front.http("POST", path, {**body, "id": "later"})[0] == 200, "afterwards there is room again"
 

@@ -32,7 +32,7 @@ class Triton:
         self.cancels.append((model, words[1]))
         found = model == "super_resolution" and len(self.cancels) > 3 * self.known_from
         if found and not self.work.done():
-            self.work.set_exception(RefusedError("CANCELLED", "the request was cancelled"))
+            self.work.set_exception(RefusedError("cancelled", "the request was cancelled"))
         return {"id": words[1], "found": found}
 
     async def infer(self) -> str:
@@ -158,7 +158,7 @@ def test_a_request_is_looked_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyP
         async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
             if model == "denoiser_64":
                 self.cancels.append((model, words[1]))
-                raise RefusedError("DEADLINE_EXCEEDED", "Deadline Exceeded")
+                raise RefusedError("deadline_exceeded", "Deadline Exceeded")
             return await super().control(model, *words, origin=origin)
 
     async def play() -> None:
@@ -196,8 +196,8 @@ def test_work_that_ended_with_its_triton_needs_no_cancel() -> None:
         async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
             self.cancels.append((model, words[1]))
             if not self.work.done():
-                self.work.set_exception(RefusedError("UNAVAILABLE", "gone"))
-            raise RefusedError("UNAVAILABLE", "the server is being restarted: retry after 1 s")
+                self.work.set_exception(RefusedError("unavailable", "gone"))
+            raise RefusedError("unavailable", "the server is being restarted: retry after 1 s")
 
     async def play() -> None:
         in_flight, triton = InFlight(Counters()), Gone()

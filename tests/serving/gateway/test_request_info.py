@@ -90,7 +90,7 @@ def test_a_message_without_id_gets_one_and_keeps_the_rest() -> None:
     ],
 )
 def test_what_is_no_request_is_refused_with_the_rule(body: bytes, length: str | None, reason: str) -> None:
-    assert reason in refused("INVALID_ARGUMENT", body, length)
+    assert reason in refused("invalid_argument", body, length)
 
 
 def test_bytes_that_are_no_message_are_refused() -> None:
@@ -121,10 +121,10 @@ def test_questions_about_a_request_are_open(op: str, binary: bool) -> None:
 @pytest.mark.parametrize("op", ["drain", "", "DRAIN", "dr\u0000ain"])
 def test_draining_is_not_for_callers_whatever_the_form(op: str) -> None:
     for binary in (False, True):
-        refused("PERMISSION_DENIED", *control(op, "", binary=binary))
-    refused("PERMISSION_DENIED", json.dumps({"control": [op, ""]}).encode(), generate=True)
-    refused("PERMISSION_DENIED", json.dumps({"control": op}).encode(), generate=True)
-    refused("PERMISSION_DENIED", json.dumps({"parameters": {"control": [op, ""]}}).encode(), generate=True)
+        refused("permission_denied", *control(op, "", binary=binary))
+    refused("permission_denied", json.dumps({"control": [op, ""]}).encode(), generate=True)
+    refused("permission_denied", json.dumps({"control": op}).encode(), generate=True)
+    refused("permission_denied", json.dumps({"parameters": {"control": [op, ""]}}).encode(), generate=True)
     for raw in (True, False):
         message = service_pb2.ModelInferRequest(model_name="denoiser_64")
         tensor = message.inputs.add(name="control", datatype="BYTES", shape=[1, 2])
@@ -150,7 +150,7 @@ def test_where_nothing_reads_control_it_opens_nothing(model: str) -> None:
         assert request.control is None and len(request.id) == 32, "it is work"
         with pytest.raises(RefusedError, match="callers of this service may not send") as caught:
             request.check(other)
-        assert caught.value.code == "PERMISSION_DENIED"
+        assert caught.value.code == "permission_denied"
         with pytest.raises(RefusedError, match="'control' is unknown"):
             request.check(ANYONE)
     with pytest.raises(RefusedError, match="'control' is unknown"):
@@ -171,15 +171,15 @@ def test_the_face_stage_takes_control_from_nobody(op: str) -> None:
     for request in requests:
         with pytest.raises(RefusedError, match="face_embedding takes none here") as caught:
             request.check(ANYONE)
-        assert caught.value.code == "PERMISSION_DENIED"
+        assert caught.value.code == "permission_denied"
 
 
 @pytest.mark.parametrize("name", ["control\0", "control\0x", "seed\0"])
 def test_a_name_that_triton_would_read_otherwise_is_refused(name: str) -> None:
     """Triton reads names to their first NUL: behind it, `drain` would pass as something else."""
-    assert "must be printable" in refused("INVALID_ARGUMENT", json.dumps({name: "drain"}).encode(), generate=True)
+    assert "must be printable" in refused("invalid_argument", json.dumps({name: "drain"}).encode(), generate=True)
     for binary in (False, True):
-        assert "is unknown" in refused("INVALID_ARGUMENT", *control("drain", "", binary=binary, name=name))
+        assert "is unknown" in refused("invalid_argument", *control("drain", "", binary=binary, name=name))
     message = service_pb2.ModelInferRequest(model_name="denoiser_64")
     message.inputs.add(name=name, datatype="BYTES", shape=[1, 2])
     with pytest.raises(RefusedError, match="is unknown"):
@@ -189,9 +189,9 @@ def test_a_name_that_triton_would_read_otherwise_is_refused(name: str) -> None:
 def test_a_second_control_input_cannot_hide_behind_the_first() -> None:
     tensor = {"name": "control", "shape": [1, 2], "datatype": "BYTES"}
     body = json.dumps({"inputs": [{**tensor, "data": [op, ""]} for op in ("ping", "drain")]}).encode()
-    assert "sent twice" in refused("INVALID_ARGUMENT", body)
+    assert "sent twice" in refused("invalid_argument", body)
     body = json.dumps({"control": ["ping", ""], "parameters": {"control": ["drain", ""]}}).encode()
-    assert "sent twice" in refused("INVALID_ARGUMENT", body, generate=True)
+    assert "sent twice" in refused("invalid_argument", body, generate=True)
 
 
 def test_an_unknown_model_is_named_with_those_that_are_served() -> None:

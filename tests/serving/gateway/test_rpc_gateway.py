@@ -87,6 +87,10 @@ def test_a_refused_request_is_answered_alone_and_its_stream_goes_on(front: Front
     assert "model 'other' is not served" in errors["bad"] and "at most 256" in errors[""]
     assert errors["path-1"] == "see (a file)", "no path passes"
     assert "being restarted: retry after" in errors["dead-1"]
+    parameters = {answer.infer_response.id: answer.infer_response.parameters for answer in answers}
+    assert parameters["bad"]["code"].string_param == "not_found" and "code" not in parameters["last"]
+    assert parameters["dead-1"]["code"].string_param == "unavailable"
+    assert parameters["dead-1"]["retry_after_s"].double_param >= 1.0
     assert front.health.suspicion.is_set(), "the supervisor looks at once"
     assert all(answer.infer_response.parameters["triton_final_response"].bool_param for answer in answers)
     counters = front.gateway.counters
@@ -253,6 +257,10 @@ def test_streams_are_counted(open_front: Callable[[GatewayOptions], Front], monk
         next(stream)  # it is open, and counted
     code, text = status_of(lambda: list(front.caller.stream(iter(()))))
     assert code == "RESOURCE_EXHAUSTED" and "2 streams are open" in text
+    with pytest.raises(grpc.RpcError) as caught:
+        list(front.caller.stream(iter(())))
+    fields = dict(caught.value.trailing_metadata())
+    assert (fields["id3pm-code"], fields["id3pm-retry-after-s"]) == ("too_many_requests", "1.0")
     for stream in opened:
         stream.cancel()
         ended.put(None)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from id3pm.serving.protocol.status import MAX_MESSAGE, RefusedError, code_of, seconds_at_end, without_paths
+from id3pm.serving.protocol.status import MAX_MESSAGE, RefusedError, code_of_grpc, code_of_http, without_paths
 
 
 @pytest.mark.parametrize(
@@ -19,37 +19,29 @@ def test_messages_show_no_paths_of_this_machine(message: str, shown: str | None)
     assert without_paths(message) == (message if shown is None else shown)
 
 
-@pytest.mark.parametrize(
-    ("message", "seconds"),
-    [
-        ("256 requests wait; retry after 0.3 s", 0.3),
-        ("busy, retry after 12 s", 12.0),
-        ("try again later", None),
-        ("retry after 12 s, or so", None),
-        ("retry after 1_0 s", None),
-        ("retry after \u0663 s", None),
-        ("retry after 1.2.3 s", None),
-        (f"retry after {'9' * 400} s", None),
-        ("retry after  s", None),
-        ("s", None),
-        ("", None),
-    ],
-)
-def test_a_hint_is_read_at_the_end_alone_and_only_where_it_is_a_number(message: str, seconds: float | None) -> None:
-    assert seconds_at_end(message) == seconds
-
-
 def test_a_hint_becomes_a_header_in_whole_seconds() -> None:
-    assert RefusedError("UNAVAILABLE", "busy", retry_after_s=0.3).headers == {"Retry-After": "1"}
-    assert RefusedError("UNAVAILABLE", "an input named retry after 7 s").headers == {}
+    assert RefusedError("unavailable", "busy", retry_after_s=0.3).headers == {"Retry-After": "1"}
+    assert RefusedError("unavailable", "an input named retry after 7 s").headers == {}
 
 
 def test_what_is_long_is_cut_for_every_refusal() -> None:
-    message = str(RefusedError("INVALID_ARGUMENT", "x" * 10**6))
+    message = str(RefusedError("invalid_argument", "x" * 10**6))
     assert len(message) == MAX_MESSAGE and message.endswith("(cut)")
 
 
 def test_http_and_grpc_say_the_same() -> None:
-    assert RefusedError("UNAVAILABLE", "").status == 503
-    assert code_of(503) == "UNAVAILABLE"
-    assert code_of(405) == "INVALID_ARGUMENT" and code_of(502) == "INTERNAL"
+    assert RefusedError("unavailable", "").status == 503
+    assert code_of_http(405) == "method_not_allowed" and code_of_http(502) == "internal"
+    assert code_of_http(417) == "invalid_argument" and code_of_http(400) == "invalid_argument"
+    assert code_of_grpc("UNAVAILABLE") == "unavailable" and code_of_grpc("DATA_LOSS") == "internal"
+
+
+def test_an_error_is_data_beside_its_text() -> None:
+    refusal = RefusedError("queue_full", "9 wait", retry_after_s=2.5)
+    assert refusal.document == {
+        "error": "9 wait",
+        "status": "UNAVAILABLE",
+        "code": "queue_full",
+        "retry_after_s": 2.5,
+    }
+    assert "retry_after_s" not in RefusedError("no_face", "no face").document

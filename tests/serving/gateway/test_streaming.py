@@ -93,7 +93,7 @@ def test_a_stage_that_refuses_before_its_first_step_is_the_only_thing_told() -> 
 
     async def play() -> None:
         stream = read_stream_request(Origin("a", "b"), "id3pm_photo", {"photo": "cGhvdG8=", "seed": 1}, "x")
-        stages = FakeStages(denoiser_64=RefusedError("RESOURCE_EXHAUSTED", "full"))
+        stages = FakeStages(denoiser_64=RefusedError("too_many_requests", "full"))
         await stream_image(stream, stages, lambda name, data: told.append(name))
 
     with pytest.raises(RefusedError, match="full"):
@@ -104,13 +104,13 @@ def test_a_stage_that_refuses_before_its_first_step_is_the_only_thing_told() -> 
 @pytest.mark.parametrize("model", ["face_embedding", "denoiser_64", "super_resolution"])
 def test_the_error_of_a_stage_ends_the_story(model: str) -> None:
     with pytest.raises(RefusedError, match="no face"):
-        story({model: RefusedError("INVALID_ARGUMENT", "no face")}, "id3pm_photo")
+        story({model: RefusedError("invalid_argument", "no face")}, "id3pm_photo")
 
 
 def test_a_stage_that_cannot_be_watched_still_makes_the_image() -> None:
     class Blind(FakeStages):
         async def control(self, model: str, *words: str, origin: Origin) -> dict[str, Any]:
-            raise RefusedError("INVALID_ARGUMENT", "control operation 'watch': choose one of ping")
+            raise RefusedError("invalid_argument", "control operation 'watch': choose one of ping")
 
     async def play() -> list[str]:
         told: list[str] = []
@@ -170,7 +170,7 @@ def test_a_stage_that_has_nothing_new_is_not_asked_without_pause(way: str) -> No
 def test_what_no_stage_could_understand_is_refused(model: str, body: dict[str, Any], reason: str) -> None:
     with pytest.raises(RefusedError) as caught:
         read_stream_request(Origin("a", "b"), model, body, "x")
-    assert caught.value.code == "INVALID_ARGUMENT" and reason in str(caught.value)
+    assert caught.value.code == "invalid_argument" and reason in str(caught.value)
 
 
 def test_numbers_without_a_place_in_64_bits_reach_the_stage_which_knows_the_rule() -> None:
@@ -206,7 +206,7 @@ def test_a_stage_that_would_begin_after_the_deadline_is_not_asked() -> None:
 
     with pytest.raises(RefusedError, match="the deadline passed before super_resolution could begin") as caught:
         asyncio.run(play())
-    assert (caught.value.code, caught.value.status) == ("DEADLINE_EXCEEDED", 504)
+    assert (caught.value.code, caught.value.status) == ("deadline_exceeded", 504)
     assert "super_resolution" not in stages.messages
 
 

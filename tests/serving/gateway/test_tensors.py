@@ -20,7 +20,7 @@ def refused(document: dict[str, Any], *, generate: bool = False, binary: bytes =
     head = json.dumps(document).encode()
     with pytest.raises(RefusedError) as caught:
         read_json("id3pm", "", head + binary, len(head), generate=generate).check(ANYONE)
-    assert caught.value.code == "INVALID_ARGUMENT"
+    assert caught.value.code == "invalid_argument"
     return str(caught.value)
 
 
@@ -173,7 +173,7 @@ def seed(shape: tuple[int, ...] = (1, 1), raw: bytes | None = bytes(8)) -> Any:
 def message_refused(message: Any) -> str:
     with pytest.raises(RefusedError) as caught:
         read_message(message.SerializeToString()).check(ANYONE)
-    assert caught.value.code == "INVALID_ARGUMENT"
+    assert caught.value.code == "invalid_argument"
     return str(caught.value)
 
 
@@ -244,4 +244,4 @@ def test_a_version_that_is_not_served_is_refused() -> None:
     message.model_version = "99"
     with pytest.raises(RefusedError, match="model id3pm has no version '99': send 1") as caught:
         read_message(message.SerializeToString()).check(ANYONE)
-    assert caught.value.code == "NOT_FOUND"
+    assert caught.value.code == "not_found"

@@ -11,21 +11,23 @@ import pytest
 
 from id3pm.serving.gateway.upstream import Upstream
 from id3pm.serving.launcher.health import Addresses, Health
+from id3pm.serving.protocol.error_envelope import StageError, write
 from id3pm.serving.protocol.status import MAX_MESSAGE, RefusedError
 
 DEAD = "Stub process 'denoiser_64_0_0' is not healthy."
 LATE = "the deadline cannot be met: 0.3 s are left, and the steps alone take about 9 s; give more time"
 
 
-def read(code: str, message: str) -> tuple[RefusedError, bool]:
-    """What a gRPC error of Triton's becomes, and whether the supervisor was woken."""
+def read(code: str, message: str, said: StageError | None = None) -> tuple[RefusedError, bool]:
+    """What a gRPC error of Triton's becomes, or of a stage's behind `message`; whether the supervisor was woken."""
 
     async def play() -> tuple[RefusedError, bool]:
         health = Health()
         health.serves(Addresses("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1"))
         upstream = Upstream(health.require(), health)
         none = grpc.aio.Metadata()
-        refusal = upstream.refusal(grpc.aio.AioRpcError(grpc.StatusCode[code], none, none, details=message), "7")
+        details = message if said is None else message + write(upstream._error_tag, said)
+        refusal = upstream.refusal(grpc.aio.AioRpcError(grpc.StatusCode[code], none, none, details=details), "7")
         await upstream.close()
         return refusal, health.suspicion.is_set()
 
@@ -35,7 +37,7 @@ def read(code: str, message: str) -> tuple[RefusedError, bool]:
 @pytest.mark.parametrize("ensemble", ["", "in ensemble 'id3pm_png', "])
 def test_a_dead_stub_is_the_servers_fault_and_seen_at_once(ensemble: str) -> None:
     refusal, suspicion = read("INTERNAL", ensemble + DEAD)
-    assert (refusal.code, suspicion) == ("UNAVAILABLE", True)
+    assert (refusal.code, suspicion) == ("unavailable", True)
     assert "being restarted: retry after" in str(refusal)
 
 
@@ -48,10 +50,11 @@ def test_shared_memory_that_is_full_is_busy_and_no_failure(ensemble: str) -> Non
     )
     refusal, woken = read("INTERNAL", message)
     assert (refusal.code, str(refusal), woken) == (
-        "UNAVAILABLE",
+        "unavailable",
         "the server has no shared memory left for this: retry after 1 s",
         False,
     )
+    assert refusal.retry_after_s == 1.0
 
 
 @pytest.mark.parametrize(
@@ -66,41 +69,69 @@ def test_shared_memory_that_is_full_is_busy_and_no_failure(ensemble: str) -> Non
     ],
 )
 def test_words_of_a_caller_are_no_fault_of_the_server(message: str) -> None:
-    refusal, suspicion = read("INVALID_ARGUMENT", message)
-    assert (refusal.code, suspicion) == ("INVALID_ARGUMENT", False)
-    assert str(refusal) == message.removeprefix("in ensemble 'id3pm', ")
+    bare = message.removeprefix("in ensemble 'id3pm', ")
+    for said in (None, StageError("invalid_argument", bare)):
+        refusal, suspicion = read("INVALID_ARGUMENT", message if said is None else "in ensemble 'id3pm', ", said)
+        assert (refusal.code, refusal.retry_after_s, suspicion) == ("invalid_argument", None, False)
+        assert str(refusal) == bare
+
+
+@pytest.mark.parametrize("forged", ['{"code": "queue_full", "retry_after_s": 9} x', "id3pm-code: no_face", "TAG{}"])
+def test_an_envelope_cannot_be_forged(forged: str) -> None:
+    """Its tag is a secret: what a caller writes, even an envelope with a tag of its own, is text."""
+    for text in (forged, write(f"id3pm-{'0' * 32}", StageError("no_face", forged))):
+        for said in (None, StageError("invalid_argument", text)):
+            refusal, _ = read("INVALID_ARGUMENT", text if said is None else "", said)
+            assert (refusal.code, refusal.status, refusal.retry_after_s) == ("invalid_argument", 400, None)
+            assert str(refusal) == text
+
+
+def test_no_two_connections_share_a_tag() -> None:
+    async def tags() -> set[str]:
+        health = Health()
+        health.serves(Addresses("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1"))
+        made = [Upstream(health.require(), health) for _ in range(8)]
+        for upstream in made:
+            await upstream.close()
+        return {upstream._error_tag for upstream in made}
+
+    assert len(asyncio.run(tags())) == 8
 
 
 def test_a_dead_stubs_words_under_another_status_are_somebodys_text() -> None:
-    for code in ("INVALID_ARGUMENT", "NOT_FOUND", "CANCELLED"):
-        refusal, suspicion = read(code, DEAD)
+    for status, code in (("INVALID_ARGUMENT", "invalid_argument"), ("NOT_FOUND", "not_found")):
+        refusal, suspicion = read(status, DEAD)
         assert (refusal.code, suspicion) == (code, False)
 
 
-@pytest.mark.parametrize("message", [LATE, f"in ensemble 'id3pm', {LATE}", "the deadline passed at step 3 of 9"])
-def test_what_is_too_late_has_its_own_status(message: str) -> None:
-    refusal, suspicion = read("UNAVAILABLE", message)
-    assert (refusal.code, refusal.status, suspicion) == ("DEADLINE_EXCEEDED", 504, False)
-    assert str(refusal) == message.removeprefix("in ensemble 'id3pm', ")
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "CANCELLED", "UNKNOWN"])
+def test_what_no_stage_said_comes_from_a_server_that_goes(status: str) -> None:
+    refusal, suspicion = read(status, "Server exiting")
+    assert (refusal.code, refusal.grpc, suspicion) == ("unavailable", "UNAVAILABLE", True)
 
 
+@pytest.mark.parametrize("before", ["", "in ensemble 'id3pm', ", "in ensemble 'id3pm', [request id: 7] "])
 @pytest.mark.parametrize(
-    ("message", "seconds"),
+    ("said", "status", "grpc_status"),
     [
-        ("256 requests wait, and with 1 more there would be more than the 256 that are allowed; retry after 3 s", 3.0),
-        ("in ensemble 'id3pm_png', 121 s of work are in flight, and 120 s are allowed; retry after 1 s", 1.0),
-        ("this server is draining and takes no new requests: send it to another, or retry after 5 s", 5.0),
+        (StageError("deadline_exceeded", LATE), 504, "DEADLINE_EXCEEDED"),
+        (StageError("queue_full", "256 requests wait; retry after 3 s", 3.0), 503, "UNAVAILABLE"),
+        (StageError("draining", "this server is draining", 5), 503, "UNAVAILABLE"),
+        (StageError("no_face", "no face was found"), 400, "INVALID_ARGUMENT"),
+        (StageError("cancelled", "the request was cancelled"), 499, "CANCELLED"),
+        (StageError("internal", "internal error (KeyError)"), 500, "INTERNAL"),
     ],
 )
-def test_a_refusal_for_want_of_capacity_says_when_to_come_back(message: str, seconds: float) -> None:
-    refusal, suspicion = read("UNAVAILABLE", message)
-    assert (refusal.code, refusal.status, refusal.retry_after_s, suspicion) == ("UNAVAILABLE", 503, seconds, False)
+def test_what_a_stage_says_comes_through_as_data(before: str, said: StageError, status: int, grpc_status: str) -> None:
+    refusal, suspicion = read("UNAVAILABLE", before, said)
+    assert (refusal.code, str(refusal), refusal.retry_after_s) == said
+    assert (refusal.status, refusal.grpc, suspicion) == (status, grpc_status, False)
 
 
 @pytest.mark.parametrize(
     ("message", "bare"),
     [
-        ("in ensemble 'id3pm_png', in ensemble 'x', [request id: 7] seed=-1: must be", "seed=-1: must be"),
+        ("in ensemble 'id3pm_png', in ensemble 'id3pm', [request id: 7] seed=-1: must be", "seed=-1: must be"),
         ("[request id: 7] in ensemble 'id3pm', sampler='in ensemble'", "sampler='in ensemble'"),
         ("[request id: <id_unknown>] inference request batch-size must be <= 16", "inference request batch-size"),
         ("[request id: 8] somebody's text", "[request id: 8] somebody's text"),
