@@ -1,4 +1,4 @@
-"""`make load`: load on the real server, as an operator would put it there.
+"""`make load`: load tests of the real server.
 
     python benchmarks/loadtest.py sweep       # perf_analyzer: concurrencies, then Poisson rates
     python benchmarks/loadtest.py mix         # our open-loop generator: mixed steps, priorities, cancellations

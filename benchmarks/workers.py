@@ -16,7 +16,7 @@ TIMEOUT_S = 900.0  # of building a contender, or of one turn (the first of torch
 
 
 class Worker:
-    """A process with one contender; only the one whose turn it is computes."""
+    """A process with one contender; only one of them computes at a time."""
 
     def __init__(self, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")

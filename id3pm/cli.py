@@ -26,7 +26,7 @@ _TRAINING = "id3pm.training.commands:"
 COMMANDS = {
     "analyse": Command(
         "id3pm.evaluation.robustness.commands:analyse_command",
-        "what a face-recognition model is robust against",
+        "measure what a face-recognition model is robust against",
         "evaluate",
     ),
     "build": Command("id3pm.export.build:main", "a bundle -> verified engines in a model repository", "export"),
@@ -38,7 +38,7 @@ COMMANDS = {
         _TRAINING + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"
     ),
     "evaluate": Command(
-        "id3pm.evaluation.commands:evaluate_group", "identity of generated faces, worth of super-resolution", "evaluate"
+        "id3pm.evaluation.commands:evaluate_group", "measure identity and super-resolution", "evaluate"
     ),
     "export-bundle": Command(
         _TRAINING + "export_bundle_command", "EMA weights of two training runs -> a bundle", "train"
@@ -47,10 +47,10 @@ COMMANDS = {
     "measure-dataset": Command(
         _TRAINING + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"
     ),
-    "page": Command("id3pm.page.command:page_command", "a web page beside a service, to try it", "web"),
-    "serve": Command("id3pm.serving.command:serve_command", "serve built engines: Triton, guarded", "serve"),
+    "page": Command("id3pm.page.command:page_command", "a web page to try a service", "web"),
+    "serve": Command("id3pm.serving.command:serve_command", "serve built engines with Triton", "serve"),
     "sheet": Command(
-        "id3pm.evaluation.figures.commands:sheet_group", "pictures of what a control does, measured", "face"
+        "id3pm.evaluation.figures.commands:sheet_group", "images and measured effect of a control", "face"
     ),
     "study": Command(
         "id3pm.evaluation.user_study.command:study_group",

@@ -45,8 +45,8 @@ class UNetConfig:
         resblock_updown: Residual blocks change the resolution instead of (strided) convolutions.
         conv_resample: Convolutions in resampling layers where `resblock_updown` is off.
         use_scale_shift_norm: Time embedding scales and shifts the normalised activations (FiLM).
-        norm_groups: Groups of every group norm; guided-diffusion's are 32. Where a group is a single channel, the norm
-            before the last convolution takes every channel's mean away, and the network cannot tell the mean of eps:
+        norm_groups: Groups of every group norm; guided-diffusion's are 32. If a group is a single channel, the norm
+            before the last convolution removes every channel's mean, and the network cannot predict the mean of eps:
             colours drift. Narrow networks need fewer groups.
         use_new_attention_order: Split q, k, v before the heads (`QKVAttention`) instead of after.
         identity_dim: Length D of the ID vector, or `None` for no identity conditioning.
@@ -159,7 +159,7 @@ class SamplingOptions:
     Attributes:
         sampler: `ddpm` (respaced ancestral sampling with the learned variance), `ddim` or `dpmpp_2m`.
         steps: Evaluations of the U-Net; T is respaced to this many (paper: 250). A single step gives no face: it keeps
-            timestep 0 alone, as guided-diffusion's respacing does, and so takes the noise for a finished image.
+            timestep 0 alone, as guided-diffusion's respacing does, and so treats the noise as a finished image.
         spacing: Which timesteps these are: `uniform` in t (guided-diffusion's) or in `logsnr`; see
             `id3pm.diffusion.schedule.space_logsnr`.
         guidance_scale: Classifier-free guidance s in eps_u + s (eps_c - eps_u), 1 .. 10; 1 switches it off (paper: 2;
@@ -168,8 +168,8 @@ class SamplingOptions:
         guidance_high: Last training timestep (inclusive) at which guidance is on.
         dynamic_threshold: Imagen's percentile in (0, 1] for x0 (paper: 0.99); 0 clips x0 to [-1, 1] instead.
         eta: Noise of `ddim`, 0 (deterministic) .. 1; must be 0 for the other samplers.
-        consistency: Super-resolution alone: how far every x0 is moved to where its reduction is the small image, 0
-            (paper) .. 1 (exactly); see `id3pm.diffusion.guidance.make_consistent`.
+        consistency: Super-resolution only: how closely the area reduction of every x0 is made to match the small image,
+            0 (paper) .. 1 (exactly); see `id3pm.diffusion.guidance.make_consistent`.
     """
 
     sampler: SamplerName = "ddpm"

@@ -56,7 +56,7 @@ class MissingExtraError(Id3pmError, ImportError):
 
 
 class InvalidInputError(Id3pmError, ValueError):
-    """Something that a user sent breaks a rule; the message names the value and the rule."""
+    """A user's input breaks a rule; the message names the value and the rule."""
 
     code = "invalid_argument"
 
@@ -100,7 +100,7 @@ class NoFaceError(FaceError):
 
 
 class FaceTooSmallError(FaceError):
-    """The face has too few pixels for an ID vector to mean anything."""
+    """The face has too few pixels for a meaningful ID vector."""
 
     code = "face_too_small"
 
@@ -174,6 +174,6 @@ class ServerError(Id3pmError):
 
 
 def os_reason(error: OSError) -> str:
-    """An operating-system error for a person: the reason and the files, without its number."""
+    """The text of an operating-system error: the reason and the files, without its number."""
     files = [str(name) for name in (error.filename, error.filename2) if name is not None]
     return ": ".join([error.strerror or str(error), " -> ".join(files)] if files else [error.strerror or str(error)])

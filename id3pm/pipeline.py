@@ -1,4 +1,4 @@
-"""Photo or ID vector in, faces out, in this process: the twin of the served ensemble, bit for bit.
+"""Photo or ID vector in, faces out, in this process: the same images as the served ensemble, bit for bit.
 
 For benchmarks, evaluation and notebooks; it reads the same engine folders as the server.
 """

@@ -1,4 +1,4 @@
-"""Our server beside request-level batching: the same arrivals, the same engines, one after the other."""
+"""Our server compared with request-level batching: same arrivals, same engines, in alternating rounds."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Soaked(Protocol):
 
     @property
     def pid(self) -> int:
-        """The ancestor of all its processes, whose memory is noted."""
+        """The ancestor of all its processes, whose memory is recorded."""
 
     def ping(self, model: str) -> dict[str, Any]:
         """What a stage says of itself."""

@@ -19,7 +19,7 @@ class Cache:
     """A folder of .npy files. Each is named by a hash of everything that determines it, so none is out of date.
 
     Args:
-        folder: Made when something is first kept.
+        folder: Made on the first write.
     """
 
     def __init__(self, folder: Path) -> None:

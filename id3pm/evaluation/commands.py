@@ -46,12 +46,12 @@ PEOPLE_IN_PICTURE, SEEDS_IN_PICTURE = 8, 4
 
 
 def _intervals(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Reads time steps such as 200-800."""
+    """Reads timesteps such as 200-800."""
     found = []
     for text in texts:
         low, dash, high = text.partition("-")
         if not (dash and low.isdecimal() and high.isdecimal()):
-            raise click.BadParameter(f"{text!r}: give the first and the last time step, such as 200-800")
+            raise click.BadParameter(f"{text!r}: give the first and the last timestep, such as 200-800")
         found.append((int(low), int(high)))
     return found
 
@@ -117,7 +117,7 @@ class IdentityOptions(JudgeOptions, DataOptions):
         "--spacing", type=SPACING, multiple=True, help="May be repeated.  [default: uniform]"
     )
     intervals: list[tuple[int, int]] = option(
-        "--interval", callback=_intervals, multiple=True, help="Guidance at time steps 200-800 alone."
+        "--interval", callback=_intervals, multiple=True, help="Guidance only at timesteps 200-800."
     )
     super_resolution: bool = option(is_flag=True, help="Judge the 256 px images instead of the 64 px images.")
 
@@ -176,7 +176,7 @@ class SuperResolutionOptions(DataOptions):
 
 @click.group("evaluate")
 def evaluate_group() -> None:
-    """Measure what built engines and bundles are worth."""
+    """Measure the quality of built engines and bundles."""
 
 
 evaluate_group.add_command(card_command)
@@ -195,10 +195,10 @@ def identity_command(options: IdentityOptions) -> None:
     identity.png and faces.png in --out. One setting after the other; the report is written anew after each. What has
     been generated is kept in --out and not made again, so an interrupted evaluation goes on where it stopped.
     """
-    files.new_figure(1, 1)  # a missing plot library is noticed now, not after hours
+    files.new_figure(1, 1)  # fail now, not after hours, if the plot library is missing
     with options.pipeline() as pipeline:
         manifest = pipeline.base_manifest
-        settings = options.settings(manifest)  # a bad value is noticed now, too
+        settings = options.settings(manifest)  # fail now for a bad value
         judges = options.judges(pipeline)
         targets = load_targets(options.data, manifest.id_vector_model, options.identities, options.seeds)
         study = IdentityStudy(pipeline, targets, judges, Cache(options.out / "cache"), options.super_resolution)
@@ -236,10 +236,10 @@ def _measure_settings(
 @evaluate_group.command("photographs")
 @takes(PhotographsOptions)
 def photographs_command(options: PhotographsOptions) -> None:
-    """Do generated faces show the people of photographs?
+    """Measure whether generated faces show the people of photographs.
 
-    FOLDER has photographs; every face in them counts as one person. Similarities of images of each, and of everyone
-    else's images, to the photograph: photographs.json in --out. No picture is kept.
+    FOLDER has photographs; every face in them counts as one person. Similarities of the images of each person, and of
+    all other images, to the photograph: photographs.json in --out. No picture is kept.
     """
     sampling: dict[str, Any] = given(options, "steps", "spacing", guidance="guidance_scale")
     with options.pipeline() as pipeline:
@@ -261,7 +261,7 @@ def photographs_command(options: PhotographsOptions) -> None:
 @evaluate_group.command("presets")
 @takes(PresetsOptions)
 def presets_command(options: PresetsOptions) -> None:
-    """What do faster presets cost?
+    """Measure speed and identity of the presets.
 
     Speed, identity and agreement with `paper` of every sampling preset: presets.json and presets.md in --out. What has
     been generated is kept there and not made again, so an interrupted evaluation goes on where it stopped.
@@ -295,7 +295,7 @@ def presets_command(options: PresetsOptions) -> None:
 @evaluate_group.command("super-resolution")
 @takes(SuperResolutionOptions)
 def super_resolution_command(options: SuperResolutionOptions) -> None:
-    """Is the super-resolution network better than Lanczos?
+    """Compare the super-resolution network with Lanczos.
 
     PSNR, SSIM and identity on held-out faces and on crops of photographs: super_resolution.json, .md and .png in
     --out. Runs the bundle's PyTorch network, because engines are built for one size.

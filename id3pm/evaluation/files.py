@@ -35,7 +35,7 @@ def save_figure(file: Path, figure: Figure, *, generated: bool = False) -> None:
     """Writes a PNG that appears whole or not at all.
 
     Args:
-        file: Where to.
+        file: The file.
         figure: From `new_figure`.
         generated: It shows generated faces, and says so in its metadata.
     """

@@ -16,10 +16,10 @@ class Judge(Protocol):
 
     Attributes:
         name: For reports.
-        key: What its vectors depend on: model, version, detector.
+        key: Everything that determines its vectors: model, version, detector.
         independent: Whether the generator was trained without it.
-        centred: Whether the mean vector of the targets is to be subtracted before angles mean anything: models that
-            were trained on Euclidean distances put all faces into one corner of their space.
+        centred: Whether the mean vector of the targets must be subtracted before angles are compared, as for models
+            that were trained on Euclidean distances.
     """
 
     name: str

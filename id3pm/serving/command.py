@@ -68,7 +68,7 @@ class ServeOptions:
     accept: str = option(
         type=click.Choice(list(_ACCEPT)),
         default="both",
-        help="What the service takes at all: photographs, raw ID vectors or both; --tokens narrows it for each caller.",
+        help="What the service accepts: photographs, raw ID vectors or both; --tokens narrows it for each caller.",
     )
     tls_certificate: Path | None = option(type=EXISTING_FILE, help="PEM certificate chain for HTTP and gRPC.")
     tls_key: Path | None = option(type=EXISTING_FILE, help="PEM private key of the certificate.")
@@ -125,8 +125,8 @@ class ServeOptions:
 def serve_command(options: ServeOptions) -> None:
     """Serve built engines until SIGTERM or Ctrl-C: Triton behind limits, tokens and TLS, supervised.
 
-    At the end, work in flight is finished first; a second signal ends at once. SIGHUP reads the tokens again and opens
-    the access log anew.
+    At the end, work in flight is finished first; a second signal ends at once. SIGHUP reads the tokens again and
+    reopens the access log.
     """
     _Foreground(options).run()
 
@@ -240,7 +240,7 @@ class _TooEarlyError(KeyboardInterrupt):
 
 
 class _Signals:
-    """What signals asked for: plain fields, for a handler must not take locks."""
+    """Received signals: plain fields, because a handler must not take locks."""
 
     def __init__(self) -> None:
         self.ready = self.stop = self.hurry = self.reload = False
@@ -260,7 +260,7 @@ class _Signals:
                 abort()
 
         def on_hangup(number: int, frame: object) -> None:
-            if self._terminal and not _is_terminal():  # its window was closed
+            if self._terminal and not _is_terminal():  # its terminal window was closed
                 on_signal(number, frame)
             else:
                 self.reload = True
@@ -281,13 +281,13 @@ def _is_terminal() -> bool:
 
 
 def curl_command(url: str, options: GatewayOptions, photo: str = "photo.jpg", out: str = "face.png") -> str:
-    """A shell command that makes a face of a photograph, or says why the server does not.
+    """A shell command that makes a face from a photograph, or prints the server's error.
 
     Args:
         url: Of the server's HTTP.
-        options: What the server asks of its callers; a token is taken from the variable TOKEN.
+        options: Options of the server; a token is taken from the variable TOKEN.
         photo: The photograph's file.
-        out: Where the face goes.
+        out: File of the face.
     """
     tls = "" if options.tls is None else f"--cacert {shlex.quote(str(options.tls.certificate))} "
     token = '-H "Authorization: Bearer $TOKEN" ' if options.access.limited else ""

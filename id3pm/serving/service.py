@@ -38,7 +38,7 @@ class TritonArguments(TypedDict, total=False):
 
 
 class Service(Endpoints):
-    """What `id3pm serve` runs.
+    """The service of `id3pm serve`.
 
     Use it as a context manager (`with Service("triton_repo") as service:`), or call `start` and `stop`.
 
@@ -51,7 +51,7 @@ class Service(Endpoints):
         options: Limits, tokens, TLS.
         insecure: Allows a `host` that other machines reach, without tokens.
         drain_timeout_s: Seconds that work in flight gets to finish when the service is stopped.
-        report: Gets a line for people about every fault and repair; called from a thread.
+        report: Gets a line of text about every fault and repair; called from a thread.
         health_check_settings: When Triton counts as faulty.
         **triton: More arguments of `TritonServer`.
     """
@@ -91,7 +91,7 @@ class Service(Endpoints):
 
     @property
     def server(self) -> TritonServer:
-        """The Triton server of now; another one after a restart."""
+        """The current Triton server; a restart replaces it."""
         return self._supervisor.server
 
     @property
@@ -101,7 +101,7 @@ class Service(Endpoints):
 
     @property
     def failure(self) -> str | None:
-        """Why the service gave up, or `None` where it has not."""
+        """The reason why the service gave up, or `None`."""
         return self._supervisor.failure if self._supervisor.ended.is_set() else None
 
     def __enter__(self) -> Service:
@@ -114,7 +114,7 @@ class Service(Endpoints):
         self.stop()
 
     def start(self) -> None:
-        """Opens the public ports, which answer that nothing is ready, and returns when everything is.
+        """Opens the public ports, which report that nothing is ready yet, and returns when everything is.
 
         Raises:
             Id3pmError: Something is missing, a port is taken, or Triton cannot be started; nothing is left running.
@@ -157,14 +157,14 @@ class Service(Endpoints):
             self._supervisor.kill()  # with the file descriptors of all connections free, nothing is left behind
 
     def abort(self) -> None:
-        """Breaks off all work, which a signal handler may do; call `stop` or `kill` as well."""
+        """Cancels all work, which a signal handler may do; call `stop` or `kill` as well."""
         self._supervisor.abort()
 
     def reload(self, access: Access | None = None) -> None:
-        """Opens the access log anew; takes other callers and tokens, where they are given. From any thread.
+        """Reopens the access log; replaces callers and tokens if they are given. From any thread.
 
         Args:
-            access: Who may send what from now on, or `None` to leave it.
+            access: New callers and permissions, or `None` to keep the present ones.
         """
         if access is not None:
             self.options.access.replace(access)

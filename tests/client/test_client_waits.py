@@ -1,4 +1,4 @@
-"""No call waits for longer than it was told to, and no stream keeps the interpreter from ending."""
+"""No call waits longer than its limit, and no stream keeps the interpreter from ending."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_guidance_intervals_are_a_series_with_their_cost(pipeline: ColorPipeline
     assert result.exit_code == 0, result.exception
     assert [row["evaluations"] for row in report(tmp_path)["results"]] == [20, 40, 16, 15]
     table = (tmp_path / "out/identity.md").read_text(encoding="utf-8").splitlines()
-    title = "## ddpm, 10 steps, guidance scale 2, by the time steps with guidance"
+    title = "## ddpm, 10 steps, guidance scale 2, by the timesteps with guidance"
     rows = table[table.index(title) + 4 :]
     assert [row.split(" | ")[:2] for row in rows] == [["| 0 .. 499", "15"], ["| all", "20"], ["| 200 .. 799", "16"]]
     assert not any("0 .. 499" in row for row in table[: table.index(title)])  # other series are guided at every step
@@ -142,7 +142,7 @@ def test_finished_settings_are_reported_before_the_last_is_done(pipeline: ColorP
         (["--guidance", "99"], InvalidOptionError, "guidance_scale=99"),
         (["--identities", "30"], InvalidInputError, "30 identities: the data set holds out 20"),
         (["--guidance", "one"], Exception, "'one': give numbers separated by commas"),
-        (["--interval", "200"], Exception, "'200': give the first and the last time step, such as 200-800"),
+        (["--interval", "200"], Exception, "'200': give the first and the last timestep, such as 200-800"),
         (["--interval", "800-200"], InvalidOptionError, "guidance_low=800, guidance_high=200: need 0 <= low <= high"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Messages that say what is not so: refused on every way in and in time; service and images stay."""
+"""Messages with false shapes, types and sizes are refused on HTTP and gRPC, in time; the service continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people read when something fails, and what is in the fragments of the page."""
+"""Error messages and HTML fragments of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The face stage's queue: who waits behind whom, who is turned away, and what becomes of those who leave."""
+"""The face stage's queue: order, refusals, and photographs of disconnected callers."""
 
 from __future__ import annotations
 

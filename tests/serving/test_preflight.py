@@ -1,4 +1,4 @@
-"""What is checked before a server starts, and where the server comes from."""
+"""Checks before a server starts, and the search for a server."""
 
 from __future__ import annotations
 

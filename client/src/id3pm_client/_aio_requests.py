@@ -47,7 +47,7 @@ class AsyncRequests(AsyncConnections):
     async def close(self) -> None:
         """Closes the connections; the client cannot be used afterwards.
 
-        What is under way in other tasks ends with `ClosedClientError`, and the servers are told to stop their work on
+        Calls in other tasks end with `ClosedClientError`, and the servers are told to stop their work on
         it, which takes up to 1 s where one does not answer.
         """
         await self._close(base.CANCEL_TIMEOUT_S)
@@ -63,7 +63,7 @@ class AsyncRequests(AsyncConnections):
     async def _run(
         self, requests: Sequence[ClientRequest[AsyncTransport]], on_answer: Callable[[int, Tensors], None]
     ) -> None:
-        """Sends all requests, as many at once as there are slots; the first failure gives up the others."""
+        """Sends all requests, as many at once as there are slots; the first failure ends the others."""
         self._begin()
         try:
             async with AsyncPendingCalls(self._waiting_calls) as pending:
@@ -120,7 +120,7 @@ class AsyncRequests(AsyncConnections):
     async def _followed(
         self, requests: Sequence[ClientRequest[AsyncTransport]], bar: Bar | None
     ) -> AsyncIterator[None]:
-        """Shows meanwhile how far the requests are, and what they wait for."""
+        """Shows the progress of the requests, and what they wait for."""
         if bar is None:
             yield
             return
@@ -149,7 +149,7 @@ class AsyncRequests(AsyncConnections):
                 async for event in events:
                     yield event
             yield streaming.image()
-        except BaseException:  # also where the caller leaves
+        except BaseException:  # also if the caller stops the stream
             await self._stop_work(streaming.requests)
             raise
         finally:
@@ -213,7 +213,7 @@ class AsyncRequests(AsyncConnections):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
     async def _ask(self, calls: Sequence[tuple[Server[AsyncTransport], Call]], timeout_s: float) -> list[Outcome]:
-        """Sends control calls at once, past the slots, and collects the answers in order."""
+        """Sends control calls at once, without slots, and collects the answers in order."""
         outcomes: dict[int, Outcome] = {}
         async with AsyncPendingCalls() as pending:
             for key, (server, call) in enumerate(calls):

@@ -66,7 +66,7 @@ def control_answer(tensors: Tensors) -> JsonObject:
 
 
 def description(base: Tensors, sr: Tensors) -> JsonObject:
-    """What both stages say about themselves, as one: options of super-resolution have the prefix `sr_`."""
+    """The descriptions of both stages as one: options of super-resolution have the prefix `sr_`."""
     stages = {"": control_answer(base), "sr_": control_answer(sr)}
     merged = {name: value for name, value in stages[""].items() if name not in ("image_size", "defaults", "presets")}
     sizes = [stage.get("image_size") for stage in stages.values()]
@@ -87,7 +87,7 @@ def description(base: Tensors, sr: Tensors) -> JsonObject:
 
 
 def _options(stages: Mapping[str, JsonObject]) -> dict[str, object]:
-    """The options of both stages, given by prefix, by the names under which they are sent."""
+    """The options of both stages, given by prefix, by their names on the wire."""
     return {
         prefix + name: value
         for prefix, options in stages.items()

@@ -1,6 +1,6 @@
 """Arguments of calls, as checked numpy arrays.
 
-Only type, shape and finiteness are checked here: ranges are the server's business, and its message is passed on.
+Only type, shape and finiteness are checked here. The server checks ranges, and its message is passed on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from id3pm_client._types import Array
 
 Float32 = npt.NDArray[np.float32]
 LONGEST_TIMEOUT_S = 86_400.0
-# What other libraries and papers call an argument of this one.
+# Names in other libraries and papers -> arguments of this one.
 OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "num_inference_steps": "steps",
@@ -61,7 +61,7 @@ def as_vectors(name: str, value: object) -> Float32:
         )
     try:
         array = np.asarray(plain(name, value))
-    except (ValueError, TypeError, OverflowError) as error:  # numpy's answer to rows of different lengths
+    except (ValueError, TypeError, OverflowError) as error:  # numpy raises it for rows of different lengths
         raise InvalidRequestError(f"{name} is not a rectangular array: {error}") from None
     if name == "embedding" and array.dtype == np.uint8 and array.ndim == 3:
         raise InvalidRequestError(
@@ -73,7 +73,7 @@ def as_vectors(name: str, value: object) -> Float32:
         raise InvalidRequestError(f"{name} has shape {array.shape}: pass one vector [D] or several [N, D]")
     if array.shape[-1] == 0:
         raise InvalidRequestError(f"{name} has shape {array.shape}: a vector needs at least one element")
-    with np.errstate(over="ignore"):  # what overflows becomes infinite and is reported below
+    with np.errstate(over="ignore"):  # overflow becomes infinite and is reported below
         vectors: Float32 = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(vectors).all():
         position = tuple(int(i) for i in np.argwhere(~np.isfinite(vectors))[0])
@@ -126,7 +126,7 @@ def option_tensors(options: Mapping[str, object]) -> tuple[dict[str, Array], dic
 
 
 def did_you_mean(name: str) -> str:
-    """A question to put behind an unknown argument's name, or nothing."""
+    """A `did you mean` hint for an unknown argument's name, or empty."""
     known = name.lower().replace("-", "_")
     close = difflib.get_close_matches(known, [*OPTIONS, *_ARGUMENTS], n=1, cutoff=0.75)
     meant = OTHER_NAMES.get(known) or (close[0] if close else None)
@@ -212,7 +212,7 @@ def as_count(name: str, value: object, least: int) -> int:
 
 
 def broadcast_length(lengths: dict[str, int]) -> int:
-    """How many images arguments of these lengths ask for: equal lengths, or 1 where the others are longer.
+    """Number of images for arguments of these lengths: equal lengths, or 1 if others are longer.
 
     Raises:
         InvalidRequestError: Two lengths differ and neither is 1; the message names both.

@@ -36,12 +36,12 @@ from id3pm_client._types import Array
 from id3pm_client._vectors import model_of
 
 logger = logging.getLogger("id3pm_client")
-# Control calls are answered within milliseconds, or the server is in trouble.
+# Control calls are answered within milliseconds by a healthy server.
 CONTROL_TIMEOUT_S = 5.0
-# The same for `cancel`, which comes on top of the time limit of the request that has failed.
+# The same for `cancel`, in addition to the time limit of the failed request.
 CANCEL_TIMEOUT_S = 1.0
 NO_OUTCOME = "the transport gave no outcome within its time limit"
-# A server that has never answered is waited for in silence for so long.
+# Seconds without a message while a server that has never answered is waited for.
 PATIENCE_S = 1.0
 CLOSED_UNDER = "this client was closed before the answer came"
 
@@ -51,7 +51,7 @@ Seeds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class ServerInfo:
-    """What a server says about itself.
+    """Name, version and readiness of a server.
 
     Attributes:
         name: Name of the server, such as `triton`.
@@ -149,7 +149,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
 
     @abc.abstractmethod
     def _prepare(self) -> None:
-        """Sets up what only this kind of client needs."""
+        """Sets up the parts of this kind of client."""
 
     def _begin(self) -> None:
         """Before a call does anything.
@@ -160,10 +160,10 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         self._check_open()
 
     def _check_open(self, request: ClientRequest[TransportT] | None = None) -> None:
-        """Before anything is sent.
+        """Called before a request is sent.
 
         Args:
-            request: What is to be sent; the error says which request it is if an attempt of it has been sent before.
+            request: The request; the error names it if an attempt has been sent before.
 
         Raises:
             ClosedClientError: This client has been closed.
@@ -173,7 +173,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             raise error if request is None or request.server is None else request.named(error)
 
     def _mark_closed(self) -> list[tuple[Server[TransportT], Call]]:
-        """From here on nothing is sent but what this returns: what stops the servers' work on all that is under way."""
+        """Marks the client as closed; returns the cancels for all requests in flight, the last calls to send."""
         first = not self._closed
         self._closed = True
         for waiting in self._waiting_calls.copy():
@@ -190,7 +190,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             prefer: The server that knows the request, if any.
 
         Returns:
-            Where it goes, and the seconds that it may take.
+            The server, and the seconds that the attempt may take.
 
         Raises:
             ClosedClientError: This client has been closed.
@@ -316,17 +316,17 @@ def control_call(model: str, operation: str, *words: str) -> Call:
 
 
 def ping_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
-    """Asks both stages of a server how they are."""
+    """The calls `ping` to both stages of a server."""
     return [(server, control_call(stage, "ping", "")) for stage in contract.STAGES]
 
 
 def describe_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
-    """Asks both stages of a server what they serve."""
+    """The calls `describe` to both stages of a server."""
     return [(server, control_call(stage, "describe", "")) for stage in contract.STAGES]
 
 
 def cancel_calls(requests: Sequence[ClientRequest[TransportT]]) -> list[tuple[Server[TransportT], Call]]:
-    """What stops the servers' work on these requests: Triton does not carry a cancelled call through an ensemble."""
+    """The cancels of these requests, because Triton does not pass a cancelled call through an ensemble."""
     return [
         (server, control_call(stage, "cancel", request.request_id))
         for request in requests
@@ -345,7 +345,7 @@ def _single(seed: int, options: Mapping[str, object]) -> dict[str, Array]:
 
 
 def _with_model(embedding: object, options: Mapping[str, object]) -> Mapping[str, object]:
-    """The options, with the FR model of what `embed` gave: one `Embedding`, or several of the same model.
+    """The options, with the FR model of an `Embedding`, or of several of the same model.
 
     Raises:
         InvalidRequestError: They are of different models.

@@ -25,13 +25,13 @@ from id3pm_client._errors import (
 from id3pm_client._transport import GRACE_S
 from id3pm_client._types import Array
 
-# After an error a place in the loop pauses: a server that is down is not asked thousands of times a second.
+# After an error a slot of the loop pauses, so that a server that is down is not flooded.
 _PAUSE_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a bench has measured.
+    """Results of a benchmark.
 
     Attributes:
         images: Images that arrived.
@@ -75,7 +75,7 @@ async def bench(
     first_seed: int,
     options: dict[str, Any],
 ) -> Result:
-    """Keeps `concurrency` requests in flight; no two are alike, so that no cache helps.
+    """Keeps `concurrency` requests in flight; all are different, so that no cache helps.
 
     Args:
         client: Must allow that many in flight.

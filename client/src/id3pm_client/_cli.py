@@ -103,7 +103,7 @@ def generate(args: argparse.Namespace) -> None:
 
 
 def _generate_seeds(given: Sequence[Sequence[int]] | None, vectors: int) -> list[int]:
-    """One seed for each image: those of `--seed`, or random ones, which are told."""
+    """One seed for each image: those of `--seed`, or random ones, which are printed."""
     if given is None:
         seeds = [random_seed() for _ in range(vectors)]
         tell(f"random seed{'s' * (len(seeds) > 1)}: {' '.join(map(str, seeds))}")
@@ -161,7 +161,7 @@ def stream(args: argparse.Namespace) -> None:
 
 
 def _pictures(events: Iterator[Event], bar: Bar) -> Iterator[tuple[str, Image.Image | GeneratedImage]]:
-    """What is worth a file, with the end of its name; shows a bar meanwhile."""
+    """The images to write, with the end of their names; shows a progress bar."""
     try:
         for event in events:
             if isinstance(event, Progress):
@@ -188,7 +188,7 @@ def embed(args: argparse.Namespace) -> None:
 
 def replay(args: argparse.Namespace) -> None:
     """Writes the image of a receipt, made again."""
-    if args.out.suffix.lower() != ".png":  # now, not after the work
+    if args.out.suffix.lower() != ".png":  # check now, not after the work
         raise InvalidRequestError(f"--out {args.out}: must end in .png, which carries the receipt")
     check_free([args.out], args.overwrite)
     vector: Array | Embedding | None = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
@@ -232,7 +232,7 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def ping(args: argparse.Namespace) -> None:
-    """Prints what the stages' schedulers say about themselves, as JSON; by server where there are several."""
+    """Prints the status of the stages' schedulers as JSON; by server if there are several."""
     answers = {}
     with Client(**_settings(args)) as client:
         for url in client.urls:
@@ -243,7 +243,7 @@ def ping(args: argparse.Namespace) -> None:
 
 
 def describe(args: argparse.Namespace) -> None:
-    """Prints what the server serves and may be asked for, as JSON."""
+    """Prints bundle, sizes, presets and options of the server as JSON."""
     with Client(**_settings(args)) as client:
         show(json.dumps(waiting(client, f"asking {client.urls[0]}", client.describe), indent=2))
 

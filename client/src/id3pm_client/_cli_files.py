@@ -23,7 +23,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_free(paths: Iterable[Path], overwrite: bool) -> None:
-    """Before the work: whether all that will be written is new.
+    """Checks before the work that no output file exists.
 
     Raises:
         InvalidRequestError: There is such a file already, perhaps of another person, or a folder.

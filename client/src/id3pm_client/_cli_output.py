@@ -36,7 +36,7 @@ def tell_of_others(photo: str, found: Embedding, bar: Bar | None = None) -> None
 
 
 def waiting(client: Client, what: str, call: Callable[[], T]) -> T:
-    """Makes a call that has no progress of its own; after a second it says what is waited for."""
+    """Makes a call without progress of its own; after a second it prints the reason for waiting."""
     bar = Bar(0, what)
     try:
         with client._followed([], bar):
@@ -54,6 +54,6 @@ def show(result: object, bar: Bar | None = None) -> None:
 
 
 def tell(line: str) -> None:
-    """A line for people, on stderr."""
+    """A message on stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()

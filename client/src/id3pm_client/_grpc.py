@@ -39,7 +39,7 @@ from id3pm_client._transport import Outcome
 from id3pm_client._types import Tensors
 
 _CHANNEL_ARGS = [
-    # A photograph may be large; its limit is the server's business.
+    # A photograph may be large; the server limits it.
     ("grpc.max_send_message_length", 2**31 - 1),
     ("grpc.max_receive_message_length", 2**31 - 1),
     # gRPC waits up to two minutes before it reconnects, and fails every call meanwhile: a restarted server is back
@@ -105,7 +105,7 @@ class GrpcTransport:
             return bool(ask(request, metadata=self._metadata, timeout=timeout_s).ready)
 
     def close(self) -> None:
-        """Closes the channel; it ends the calls that are under way."""
+        """Closes the channel; it ends the calls in flight."""
         self._closed = True
         self._channel.close()
 
@@ -170,7 +170,7 @@ class AsyncGrpcTransport:
         return bool((await self._ask(*_readiness(self._stub, model), timeout_s)).ready)
 
     async def close(self) -> None:
-        """Closes the channel; the calls that are under way end with `asyncio.CancelledError`."""
+        """Closes the channel; the calls in flight end with `asyncio.CancelledError`."""
         self._closed = True
         if self._channel is not None and self._loop is asyncio.get_running_loop():
             await self._channel.close()

@@ -45,7 +45,7 @@ class GeneratedImage:
     def png(self) -> bytes:
         """The 256 px image as a PNG file, with the receipt as JSON in the text chunk `id3pm`.
 
-        Its metadata say that a model made it (IPTC digital source type `trainedAlgorithmicMedia`).
+        Its metadata mark it as generated (IPTC digital source type `trainedAlgorithmicMedia`).
         """
         return png_of(self.image, self.receipt)
 
@@ -64,7 +64,7 @@ class GeneratedImage:
 
 
 def png_of(image: Image.Image, receipt: JsonObject | None = None) -> bytes:
-    """A generated image, or what will become one, as a PNG file whose metadata say that a model made it.
+    """A generated image, or a preview, as a PNG file with the metadata of generated pictures.
 
     Args:
         image: The image.
@@ -135,7 +135,7 @@ class Embedding:
 
 
 def photo_bytes(photo: Photo) -> bytes:
-    """A photograph as the bytes of a JPEG, PNG or WebP file; files and bytes are passed on untouched.
+    """A photograph as the bytes of a JPEG, PNG or WebP file; files and bytes are passed on unchanged.
 
     Raises:
         InvalidRequestError: Of another type, empty, or an array that is not uint8 `[H, W, 3]`.

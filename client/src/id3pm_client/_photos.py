@@ -23,9 +23,9 @@ _LONGEST_PATH = 4096
 
 
 def photo_file(photo: Photo) -> bytes:
-    """A photograph as the bytes of an image file; what is a file already is passed on untouched.
+    """A photograph as the bytes of an image file; the content of files is passed on unchanged.
 
-    An opened file is read from where it stands, and not closed.
+    An opened file is read from its current position, and not closed.
 
     Raises:
         InvalidRequestError: Of another type, empty, or an array that is not uint8 `[H, W, 3]`.

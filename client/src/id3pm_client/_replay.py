@@ -1,8 +1,8 @@
 """Replay: makes the image of a receipt again and compares it. No I/O to servers, so both clients share it.
 
-A receipt names everything that determines an image, and the ID vector by its hash alone: who has a picture has not the
-face's biometric data. So a replay takes the vector, or the photograph it came from, and checks it first.
-Before the work, one step of each stage tells the server's own hashes.
+A receipt has everything that determines an image, but only the hash of the ID vector, because the vector is biometric
+data. So a replay takes the vector, or its photograph, and checks it first. Before the work, one step of each stage
+gives the hashes of the server.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Replay:
     """The image of one receipt.
 
     Attributes:
-        receipt: What was given.
+        receipt: The receipt.
         seed: Its seed.
         options: Its sampling options, for `generate`.
     """
@@ -78,7 +78,7 @@ class Replay:
         return vector
 
     def probe(self, vector: npt.NDArray[np.float32]) -> list[Call]:
-        """One step of each stage, whose receipt has all that the server would write into the image's."""
+        """One step of each stage, whose receipt has the same hashes as the image's."""
         tensors, attributes = option_tensors({**self.options, "steps": 1, "sr_steps": 1})
         seed = np.array([[self.seed]], dtype=np.int64)
         inputs: Tensors = {"embedding": vector[None], **tensors, "seed": seed, **attributes}

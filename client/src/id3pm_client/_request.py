@@ -1,4 +1,4 @@
-"""A request of the client: what is sent, its clock, its attempts. No I/O, so both clients share it."""
+"""A request of the client: its call, clock and attempts. No I/O, so both clients share it."""
 
 from __future__ import annotations
 
@@ -44,22 +44,23 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """How `UnavailableError` is answered.
+    """Retry policy after `UnavailableError`.
 
     Sending again is safe: all attempts of a request have one id, under which a server does the work once.
     The delay before retry k is random between half and all of `first_delay_s` * 2**(k-1), at most `max_delay_s`, and
     not shorter than what an overloaded server asks for. If another server is available, it gets the request at once.
 
-    By default a request lives through a restart of the server, with engines that take minutes to load, as far as its
-    `timeout_s` goes.
+    By default a request survives a restart of the server, with engines that take minutes to load, within its
+    `timeout_s`.
 
     Attributes:
         limit: Retries of one request; 0 switches them off.
-        first_contact: The same while no server has ever answered this client, whose address is probably wrong then.
+        first_contact: The same while no server has ever answered this client, because the address is probably wrong
+            then.
         first_delay_s: Seconds before the first retry.
         max_delay_s: Longest delay in seconds, where the server does not ask for a longer one.
         budget: Retries that one client may make without a success in between, over all its requests; each success
-            earns one back. Keeps a large batch from hammering a server that is down.
+            earns one back. Keeps a large batch from flooding a server that is down.
     """
 
     limit: int = 64
@@ -81,11 +82,11 @@ class Retry:
 
         Args:
             attempt: How many attempts have failed.
-            asked_s: Seconds that the server asks to be left alone, or `None`.
+            asked_s: Delay in seconds that the server requests, or `None`.
         """
         longest = min(self.first_delay_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS), self.max_delay_s)
         delay_s = longest * random.uniform(0.5, 1.0)
-        # Spread out, or all who were refused together would come back together.
+        # Random, so that requests that were refused together do not return together.
         return delay_s if asked_s is None else max(delay_s, asked_s * random.uniform(1.0, 1.25))
 
 
@@ -121,9 +122,9 @@ class ClientRequest(Generic[TransportT]):
     The clock starts with the first attempt, not while the request waits in the client for a free slot.
 
     Attributes:
-        call: What is sent.
+        call: The call.
         index: Position among the requests of the same call.
-        server: Where the latest attempt went; `None` before the first.
+        server: Server of the latest attempt; `None` before the first.
         open_at: Servers that may still be working on it, because they never answered.
         due: Monotonic time in seconds at which the latest attempt's time limit ends.
         seconds: Time from the first attempt to the answer.
@@ -213,7 +214,7 @@ class ClientRequest(Generic[TransportT]):
         if not isinstance(error, (ConnectionFailedError, DeadlineExceededError)):
             self._budget.answered = True
         if isinstance(error, WrongEndpointError) and not self._budget.answered:
-            return self.named(error)  # no restart will change it
+            return self.named(error)  # a restart does not help
         limit = self._retry.limit if self._budget.answered else min(self._retry.limit, self._retry.first_contact)
         if not again or self._attempts > limit or not self._budget.spend():
             return self.named(error)

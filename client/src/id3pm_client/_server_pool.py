@@ -23,7 +23,7 @@ class Server(Generic[TransportT]):
         url: `host:port` of its gRPC endpoint.
         transport: The wire to it.
         in_flight: How many of this client's requests it has.
-        unavailable_until: Monotonic time before which it is asked only where all others rest as well.
+        unavailable_until: Monotonic time before which it is used only if all others are unavailable too.
     """
 
     def __init__(self, url: str, transport: TransportT) -> None:
@@ -32,7 +32,7 @@ class Server(Generic[TransportT]):
         self.in_flight = 0
         self.unavailable_until = 0.0
         self._failures = 0
-        self._turn = 0  # of its latest request: servers that are equal take turns
+        self._turn = 0  # time of its latest request: equal servers alternate
 
     def _rank(self, avoid: Server[TransportT] | None, prefer: Server[TransportT] | None) -> tuple[bool, bool, int, int]:
         return self is avoid, self is not prefer, self.in_flight, self._turn

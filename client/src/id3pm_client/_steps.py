@@ -26,7 +26,7 @@ class Steps(Generic[TransportT]):
     Args:
         requests: The requests; empty where there is nothing to ask, and only what is waited for is shown.
         urls: The servers, for the message.
-        bar: What shows it.
+        bar: The progress bar.
     """
 
     def __init__(self, requests: Sequence[ClientRequest[TransportT]], urls: Sequence[str], bar: Bar) -> None:
@@ -53,7 +53,7 @@ class Steps(Generic[TransportT]):
         return []
 
     def read(self, outcomes: Sequence[Tensors | BaseException], waiting: ClientError | None, answered: bool) -> None:
-        """Shows what the answers say.
+        """Shows the progress in the answers.
 
         Args:
             outcomes: The answers to `questions`.

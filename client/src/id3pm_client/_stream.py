@@ -1,7 +1,7 @@
 """Streaming of one image: events, requests of the two stages. No I/O, so both clients share it.
 
-A stream asks both stages itself instead of the ensemble: the 64 px image is there before super-resolution begins, and
-the bits and the receipt are the ensemble's. Control `watch`, a long poll, tells what a stage has done so far.
+A stream calls both stages instead of the ensemble, so the 64 px image arrives before super-resolution begins. The bits
+and the receipt are those of the ensemble. Control `watch`, a long poll, reports the progress of a stage.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Progress:
         stage: `denoiser_64`, then `super_resolution`.
         step: Steps made so far; it grows, though not always by one.
         steps: Steps in all.
-        preview: What the finished image of the stage looks like from here (64 or 256 px), or `None`.
+        preview: The predicted image of the stage (64 or 256 px), or `None`.
     """
 
     stage: str
@@ -90,7 +90,7 @@ class StageRequest(Generic[TransportT]):
         self._pause_s = _FIRST_PAUSE_S
 
     def begin(self) -> None:
-        """An attempt is on its way; the steps of an earlier one are not told again."""
+        """A new attempt: the steps of an earlier one are not reported again."""
         self._found = False
         self._pause_s = _FIRST_PAUSE_S
 
@@ -101,7 +101,7 @@ class StageRequest(Generic[TransportT]):
         return Call(self.request.call.model, {contract.CONTROL: words}, (contract.STATUS,))
 
     def read(self, outcome: Tensors | ClientError) -> tuple[Progress | None, float | None]:
-        """What the answer to a question says.
+        """Reads the answer to a `watch`.
 
         Returns:
             Progress where there is any, and after how many seconds to ask again; `None`: there will be no more.

@@ -171,7 +171,7 @@ class Client(SyncQuestions):
             if on_face is not None:
                 on_face(found)
             generation = self._generation(found, seeds[0] if single else seeds, with_64, timeout_s, options)
-            with contextlib.suppress(AccessDeniedError):  # there are servers that take photographs alone
+            with contextlib.suppress(AccessDeniedError):  # some servers take photographs only
                 return self._generate(generation, on_image, progress)
         generation = self._photo_generation(photo, seeds, single, face, with_64, timeout_s, options)
         return self._generate(generation, on_image, progress)

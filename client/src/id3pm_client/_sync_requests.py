@@ -48,7 +48,7 @@ class SyncRequests(SyncConnections):
     def close(self) -> None:
         """Closes the connections; the client cannot be used afterwards.
 
-        What is under way in other threads ends with `ClosedClientError`, and the servers are told to stop their work on
+        Calls in other tasks end with `ClosedClientError`, and the servers are told to stop their work on
         it, which takes up to 1 s where one does not answer. The end of the interpreter closes a client as well.
         """
         self._close(base.CANCEL_TIMEOUT_S)
@@ -62,7 +62,7 @@ class SyncRequests(SyncConnections):
             self._close_transports()
 
     def _run(self, requests: Sequence[ClientRequest[SyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
-        """Sends all requests, as many at once as there are slots; the first failure gives up the others."""
+        """Sends all requests, as many at once as there are slots; the first failure ends the others."""
         self._begin()
         try:
             with SyncPendingCalls(self._waiting_calls) as pending:
@@ -117,7 +117,7 @@ class SyncRequests(SyncConnections):
 
     @contextlib.contextmanager
     def _followed(self, requests: Sequence[ClientRequest[SyncTransport]], bar: Bar | None) -> Iterator[None]:
-        """Shows meanwhile how far the requests are, and what they wait for."""
+        """Shows the progress of the requests, and what they wait for."""
         if bar is None:
             yield
             return
@@ -146,7 +146,7 @@ class SyncRequests(SyncConnections):
                 for event in events:
                     yield event
             yield streaming.image()
-        except BaseException:  # also where the caller leaves
+        except BaseException:  # also if the caller stops the stream
             self._stop_work(streaming.requests)
             raise
         finally:
@@ -208,7 +208,7 @@ class SyncRequests(SyncConnections):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
     def _ask(self, calls: Sequence[tuple[Server[SyncTransport], Call]], timeout_s: float) -> list[Outcome]:
-        """Sends control calls at once, past the slots, and collects the answers in order."""
+        """Sends control calls at once, without slots, and collects the answers in order."""
         outcomes: dict[int, Outcome] = {}
         with SyncPendingCalls() as pending:
             for key, (server, call) in enumerate(calls):

@@ -12,7 +12,7 @@ ID vectors are plain inputs of a request, so a server needs to know nothing of t
 
 Every function takes any vectors that are not zero, scales them to L2 norm 1 first, and gives unit vectors back. Shapes
 broadcast: the leading axes of vectors [..., D] go with the axes of amounts, so one vector and T amounts give [T, D].
-An `Embedding` knows its FR model, and is refused where another one's is needed; of plain arrays only the length is
+An `Embedding` names its FR model, and is refused if another is needed; of plain arrays only the length is
 checked, which several models share.
 The maths is that of `id3pm.idspace`, which also fits the files that are read here.
 """

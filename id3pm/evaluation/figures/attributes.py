@@ -30,9 +30,9 @@ class Swept:
     """The images of one sweep, of all steps one after the other: in each, all people of the first seed, and so on.
 
     Attributes:
-        sweep: What was asked.
+        sweep: The requested sweep.
         faces: The images of each step.
-        measures: Of the images of all steps; see `LandmarkJudge.look`.
+        measures: Measures of the images of all steps; see `LandmarkJudge.look`.
     """
 
     sweep: Sweep
@@ -166,7 +166,7 @@ def _tile(swept: Swept, step: int, row: int, asked: str) -> Tile:
 
 
 def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
-    """What was measured of one sweep: JSON values."""
+    """The measurements of one sweep: JSON values."""
     sweep, count = swept.sweep, len(swept.faces)
     numbers: dict[str, Any] = {
         "name": sweep.name,

@@ -38,4 +38,4 @@ class _LazyGroup(click.Group):
 
 @click.group("sheet", cls=_LazyGroup)
 def sheet_group() -> None:
-    """Pictures of what a control does, with its measured effect: NAME.png and NAME.json in --out."""
+    """Sheets of generated images with the measured effect of a control: NAME.png and NAME.json in --out."""

@@ -36,13 +36,13 @@ class _Sweep:
     """All people at all strengths of one direction.
 
     Attributes:
-        direction: Along which.
+        direction: The direction.
         images: uint8 [people, strengths, S, S, 3].
         kept: Similarity to the person, [people, strengths].
-        values: Label -> what is measured on the images, [people, strengths].
+        values: Label -> measurements on the images, [people, strengths].
         own: The direction's own label; or where that cannot be measured on pictures, the coordinate of the images' ID
             vectors along it, in steps.
-        text: What `own` is, with its unit.
+        text: Description of `own`, with its unit.
     """
 
     direction: Direction

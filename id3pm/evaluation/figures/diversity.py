@@ -57,7 +57,7 @@ def interval(values: Floats, seed: int = 0) -> tuple[float, float]:
         seed: Of the resampling.
 
     Returns:
-        Its ends; NaN where nothing is known.
+        Its ends; NaN without values.
     """
     known = np.asarray(values, np.float64)[np.isfinite(values)]
     if not len(known):

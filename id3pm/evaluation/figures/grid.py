@@ -1,4 +1,4 @@
-"""Pictures in rows and columns with labels and captions, as one image; and such images beside and below each other."""
+"""Draws pictures in rows and columns with labels and captions as one image, and joins such images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tile:
 
     Attributes:
         image: uint8 [H, W, 3], RGB; any square size. `None` for an empty box.
-        caption: What stands below it, one or more lines: the first in black, the others in grey.
+        caption: Text below it, one or more lines: the first in black, the others in grey.
     """
 
     image: NDArray[np.uint8] | None
@@ -44,8 +44,8 @@ def grid(
         rows: Tiles; `None` leaves a place empty. Rows may be of different lengths.
         title: Above everything; see `titled`.
         columns: Headings of the columns, from the left; fewer than there are columns leave the rest without.
-        labels: What stands to the left of each row, from the top; line breaks are kept.
-        ends: What each row leads to at its left and at its right end, in a few words.
+        labels: Text to the left of each row, from the top; line breaks are kept.
+        ends: Short labels of the left and the right end of each row.
         size: Side of every tile in pixels. Smaller pictures are enlarged smoothly, larger ones reduced.
 
     Returns:

@@ -31,10 +31,10 @@ class Columns:
     """The columns of a sheet, one setting each.
 
     Attributes:
-        name: Of the files.
-        control: What is varied.
-        headings: Of the columns.
-        options: What is asked for in each.
+        name: Name of the files.
+        control: The varied option.
+        headings: Headings of the columns.
+        options: Options of each column.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Columns:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Column:
-    """The images of one column, all seeds of the first person, then those of the next, and what they cost.
+    """The images of one column, all seeds of the first person, then those of the next, and their cost.
 
     Attributes:
         faces: The images.
@@ -98,7 +98,7 @@ class GuidanceOptions(ImageOptions):
         type=(click.IntRange(0), click.IntRange(0)),
         multiple=True,
         metavar="LOW HIGH",
-        help="A sheet of these instead, at --scale: training time steps with guidance. Repeats.",
+        help="A sheet of these instead, at --scale: training timesteps with guidance. Repeats.",
     )
     scale: float = option(type=float, default=3.0, help="Guidance scale of --percentiles and --interval.")
 
@@ -133,7 +133,7 @@ class GuidanceOptions(ImageOptions):
 def guidance_command(options: GuidanceOptions) -> None:
     """The guidance scale (Fig. 4): several seeds of each person, from little guidance to much.
 
-    Or, at one scale, the percentile of dynamic thresholding, or the time steps with guidance.
+    Or, at one scale, the percentile of dynamic thresholding, or the timesteps with guidance.
     """
     columns = options.columns()
     seeds = list(range(options.seed, options.seed + options.seeds))
@@ -220,7 +220,7 @@ def _spread(people: NDArray[np.float64], form: str) -> str:
 
 
 def _numbers(column: Column) -> dict[str, object]:
-    """What was measured of one column: JSON values."""
+    """The measurements of one column: JSON values."""
     images = column.faces.images
     return {
         "similarity": listed(column.similarity),

@@ -151,7 +151,7 @@ def pairs_shown(
 
     Args:
         people: Names.
-        pairs: What is measured.
+        pairs: The measured pairs.
         count: How many are shown where no names are given.
         names: People of the picture: from the first to the second, from the second to the third, and so on.
 

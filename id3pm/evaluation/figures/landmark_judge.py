@@ -64,7 +64,7 @@ class LandmarkJudge:
             scale = DLIB_SIZE / image.shape[1]
             large = image.repeat(int(scale), axis=0).repeat(int(scale), axis=1) if scale >= 2 else image
             x, y, width, height = (face[:4] * (large.shape[1] / image.shape[1])).round().astype(int).tolist()
-            # dlib's predictor was taught boxes from the brows down.
+            # dlib's predictor was trained with boxes from the brows down.
             box = dlib.rectangle(x, y + height // 5, x + width, y + height)
             shape = predictor(np.ascontiguousarray(large), box)
             points[row] = [(part.x, part.y) for part in shape.parts()]
@@ -102,7 +102,7 @@ def flat_measures(points: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]
 
 def _dlib_predictor() -> Any:
     """Dlib and its predictor of 68 landmarks, or `None` where they are not installed."""
-    models = importlib.util.find_spec("face_recognition_models")  # importing it needs a setuptools of long ago
+    models = importlib.util.find_spec("face_recognition_models")  # importing it needs an old version of setuptools
     if models is None or models.origin is None or importlib.util.find_spec("dlib") is None:
         return None
     dlib = importlib.import_module("dlib")

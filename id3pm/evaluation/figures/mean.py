@@ -55,7 +55,7 @@ ALTERED: Mapping[str, Callable[[Picture], Picture]] = MappingProxyType(
         "mask": _covered(0.66, 1.0),
     }
 )
-"""What happens to photographs: name -> uint8 [S, S, 3] -> the same shape."""
+"""Changes of photographs by name: uint8 [S, S, 3] -> the same shape."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class MeanOptions(LatentOptions):
 @click.command("mean")
 @takes(MeanOptions)
 def mean_command(options: MeanOptions) -> None:
-    """Mean ID (Fig. 11): each person in difficult pictures, what every single one gives, and what their mean gives."""
+    """Mean ID (Fig. 11): each person in difficult pictures, the face from every single one, and from their mean."""
     one = options.one_person
     with options.session() as session:
         albums = [_photographs(session.people)] if one else [_altered(session, person) for person in session.people]
@@ -102,7 +102,7 @@ class _Album:
     """Pictures of one person.
 
     Attributes:
-        name: Of the person.
+        name: Name of the person.
         pictures: uint8 [S, S, 3] by name.
         vectors: Their ID vectors [N, D], NaN without a face.
         truth: The ID vector of the clean photograph [D], or `None` where there is none.

@@ -1,4 +1,4 @@
-"""Which attributes a sheet goes through: `yaw=-30:30`, `emotion=sad<->happy`, `emotion=all`."""
+"""Sweeps of attributes: `yaw=-30:30`, `emotion=sad<->happy`, `emotion=all`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ DEFAULT_SWEEPS: Mapping[int | str, tuple[str, ...]] = {
     3: _FFHQ_SWEEPS,
     "landmarks": ("yaw=-30:30", "pitch=-20:20", "mouth_open=0:1", "smile=0:1", "eyes_open=0:1", "brows=0:1"),
 }
-"""By attribute set: those of Fig. 8 as far as the set has them."""
+"""Default sweeps by attribute set: those of Fig. 8 as far as the set has them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """One control, moved step by step.
+    """One control, changed step by step.
 
     Attributes:
-        name: Of the attribute, or of both emotions.
-        unit: Of `asked`.
+        name: Name of the attribute, or of both emotions.
+        unit: Unit of `asked`.
         values: The attributes of each step, by name.
-        labels: What each step is called.
+        labels: Label of each step.
         asked: The number behind each step; empty where there is none, as for a list of emotions.
         judge: The measure that should follow it (`id3pm.face.measures`), or empty.
     """
@@ -45,7 +45,7 @@ class Sweep:
 
 
 def parse_sweep(text: str, attribute_set: int | str, steps: int, fixed: Mapping[str, Any] | None = None) -> Sweep:
-    """The sweep that a command line names.
+    """The sweep of a command-line text.
 
     Args:
         text: `NAME=LOW:HIGH`, `emotion=sad<->happy` or `emotion=all`.

@@ -82,7 +82,7 @@ def markdown(effects: list[dict[str, str]]) -> list[str]:
 
 
 def insert(page: Path, mark: str, lines: list[str]) -> None:
-    """Replaces what stands in a page between `<!-- MARK -->` and `<!-- end of MARK -->`.
+    """Replaces the text of a page between `<!-- MARK -->` and `<!-- end of MARK -->`.
 
     Raises:
         InvalidInputError: The page does not have one such place.

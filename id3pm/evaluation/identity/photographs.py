@@ -1,7 +1,7 @@
-"""Do generated faces show the people of photographs? Measured alone: no picture is kept.
+"""Measures whether generated faces show the people of photographs; no picture is kept.
 
-The generator was trained on generated people. Photographs of real ones lie outside of what it has seen, and are what
-it is first tried with.
+The generator was trained on generated people. Photographs of real people are outside of its training data, but are
+what users try first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from id3pm.face.stage import MIN_FACE_SIZE, FaceStage
 from id3pm.formats.images import decode_photo
 from id3pm.formats.picture_files import picture_files
 
-CROP_SIZE = 256  # what the judges see of a photograph: the face with its head
+CROP_SIZE = 256  # crop of a photograph for the judges: the face with its head
 Generate = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.uint8]]
 
 
@@ -31,7 +31,7 @@ class People:
     """The faces of photographs.
 
     Attributes:
-        names: Of each: the file, and the number of the face where there are several.
+        names: For each, the file, and the number of the face if there are several.
         crops: uint8 [N, 256, 256, 3].
         vectors: ID vectors, float32 [N, D].
     """
@@ -43,7 +43,7 @@ class People:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Likeness:
-    """What one judge makes of the images of one person.
+    """Results of one judge for the images of one person.
 
     Attributes:
         name: See `People.names`.
@@ -98,7 +98,7 @@ def likenesses(people: People, generate: Generate, judges: Sequence[Judge], seed
     """Generates images of each person, and compares them with all photographs.
 
     Args:
-        people: Of photographs.
+        people: Faces of photographs.
         generate: (ID vectors [P, D], seeds [P]) -> uint8 [P, S, S, 3].
         judges: The FR models that compare.
         seeds: Images of each person.

@@ -1,4 +1,4 @@
-"""The report on identity: JSON for programs, markdown tables and plots for people."""
+"""The report on identity: JSON, markdown tables and plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IdentityReport:
-    """All that `id3pm evaluate identity` found so far.
+    """The results of `id3pm evaluate identity` so far.
 
     Attributes:
         subject: What was evaluated: bundle, engine, data, image size.
@@ -73,7 +73,7 @@ class IdentityReport:
 
 
 def write_identity_report(folder: Path, report: IdentityReport) -> None:
-    """Writes identity.json, identity.md and identity.png; what was there before is replaced.
+    """Writes identity.json, identity.md and identity.png; existing files are replaced.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -118,8 +118,8 @@ def identity_markdown(report: IdentityReport) -> str:
         lines += _table("steps", [(str(row.setting.steps), row) for row in report.by_steps(series)])
         if rows := report.by_interval(series):
             where = f"{report.at_steps} steps, guidance scale {report.at_guidance:g}"
-            lines += ["", f"## {series}, {where}, by the time steps with guidance", ""]
-            lines += _table("time steps", [(_interval(row.setting), row) for row in rows])
+            lines += ["", f"## {series}, {where}, by the timesteps with guidance", ""]
+            lines += _table("timesteps", [(_interval(row.setting), row) for row in rows])
     return "\n".join(lines) + "\n"
 
 
@@ -211,7 +211,7 @@ def _plot_means(
     panel: Axes, series: str, judge: int, rows: Sequence[SettingResult], place: Callable[[SettingResult], float]
 ) -> None:
     similarity = [row.measurements[judge].similarity for row in rows]
-    # Two standard errors: what another choice of people would change.
+    # Two standard errors over people.
     errors = [2 * values.std / math.sqrt(max(values.count, 1)) for values in similarity]
     panel.errorbar(
         [place(row) for row in rows],

@@ -1,8 +1,8 @@
 """Identity of generated faces: similarity to the target and verification, by guidance scale and by steps.
 
 As Kansy et al. 2023, section 4 and Table 5: ID vectors of people held out from training, one generated image or more
-for each, embedded again and compared. Two yardsticks frame the numbers: pairs of different people, and the target's
-own picture slightly altered, which no generated image should be expected to beat by much.
+for each, embedded again and compared. Two reference values bound the numbers: pairs of different people, and the
+target's own picture slightly altered, which a generated image is not expected to exceed by much.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Setting:
 
     @property
     def series(self) -> str:
-        """What is compared with what: settings of one series differ in steps and guidance alone."""
+        """Series of the setting: settings of one series differ only in steps and guidance."""
         return self.sampler if self.spacing == "uniform" else f"{self.sampler} {self.spacing}"
 
     @property
     def interval(self) -> tuple[int, int]:
-        """First and last training time step at which guidance acts."""
+        """First and last training timestep at which guidance acts."""
         return self.guidance_low, self.guidance_high
 
 
@@ -54,7 +54,7 @@ ALWAYS = (0, SamplingOptions.guidance_high)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SettingResult:
-    """What one setting costs, and the opinions of all judges on it.
+    """Cost of one setting, and the measurements of all judges.
 
     Attributes:
         setting: How the images were sampled.
@@ -149,7 +149,7 @@ class IdentityStudy:
         return tuple(view.measure(found, self._people) for view, found in zip(self._views, vectors, strict=True))
 
     def agreement(self, options: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[Distribution, ...]:
-        """How alike two ways of sampling make the same person from the same seed.
+        """Similarity of the images of two ways of sampling, for the same people and seeds.
 
         Args:
             options: Sampling options.
@@ -169,7 +169,7 @@ class IdentityStudy:
     def _vectors(
         self, options: Mapping[str, Any], on_images: Callable[[int], None] = lambda count: None
     ) -> list[NDArray[np.float32]]:
-        """What each judge sees in the images of all targets, [P, D]."""
+        """Vectors of each judge for the images of all targets, [P, D]."""
         vectors: list[list[NDArray[np.float32]]] = [[] for _ in self._views]
         for images, key in self._chunks(options, self._people, self._targets.seeds.ravel()):
             for view, parts in zip(self._views, vectors, strict=True):

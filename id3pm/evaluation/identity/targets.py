@@ -48,7 +48,7 @@ class Baseline:
 
     Attributes:
         judge: Its name.
-        independent: Whether training never saw it.
+        independent: Whether it was not used in training.
         impostors: Each target against every other target.
         bound: Each target against its own picture flipped, slightly blurred and brightened.
         verification: With these altered pictures in the place of generated ones.
@@ -119,7 +119,7 @@ class View:
     def __init__(self, judge: Judge, targets: Targets, cache: Cache) -> None:
         self._judge = judge
         self._cache = cache
-        # The model that gave the ID vectors is held to what was asked for; another one has only the picture to go by.
+        # The model that gave the ID vectors is compared with the requested vector; another one only with the picture.
         raw = judge.embed(targets.images) if judge.independent else targets.vectors
         self._center = np.nanmean(raw, axis=0) if judge.centred else np.zeros(raw.shape[1], raw.dtype)
         self._targets = self._directions(raw)

@@ -106,7 +106,7 @@ class AnalysisOptions:
 @click.command("analyse")
 @takes(AnalysisOptions)
 def analyse_command(options: AnalysisOptions) -> None:
-    """What is a face-recognition model robust against?
+    """Measure what a face-recognition model is robust against.
 
     Every person in PHOTO (files or folders) is shown to it in other light, pose and expression, with parts of the face
     hidden, with noise, and as drawings; each ID vector is inverted with the same seed. report.html, analysis.json and
@@ -114,7 +114,7 @@ def analyse_command(options: AnalysisOptions) -> None:
     """
     if options.data is not None and options.thresholds_file is not None:
         raise click.UsageError("--data measures thresholds, --thresholds reads them: give one")
-    load_template()  # a missing library is noticed now, not after minutes
+    load_template()  # fail now, not after minutes, if a library is missing
     notes: list[str] = []
     files, more, drawings = options.files()
     with ExitStack() as stack:

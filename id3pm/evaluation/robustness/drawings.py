@@ -1,8 +1,8 @@
 """Drawings and a rendering of a face, made from five landmarks and three colours; no photograph goes in.
 
 The paper shows drawings and digital renders (supplement, Fig. 12). Those in `robustness/style.py` are filters of the
-portrait, so most of the face is still in them. Here a face is drawn from nothing, with its features where the person's
-are and in the colours of skin, lips and hair: what a recognition model can know the person by is little.
+portrait, so most of the face is still in them. Here a face is drawn without the portrait, from the
+positions of its features and the colours of skin, lips and hair, so it has little information about the person.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Leakage: how much of a change of the portrait an ID vector carries, seen in the face generated from it.
+"""Leakage: how much of a change of the portrait is in the ID vector, measured in the face generated from it.
 
 The paper reads this off the pictures (supplement, section 5.2: pose, expression, hats are "copied"). Here a property is
 measured in the picture and in the generated face, both relative to those of the original. With the same seed
 everywhere, what returns has come through the vector. The slope of the least-squares line through the origin is the
-share that returns: 0 for an ID vector that knows nothing but the person. Pictures of one person are no independent
-evidence, so its error is that of drawing other people: a bootstrap over people (Efron, 1979).
+share that returns: 0 for an ID vector that depends only on the person. Pictures of one person are not
+independent, so its error is a bootstrap over people (Efron, 1979).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PROPERTIES = {
 Expressions are not among them: five landmarks of a detector hardly follow a bent mouth.
 """
 LEAST = 6
-"""Pairs below which nothing is said."""
+"""Fewest pairs for a result."""
 LEAST_PEOPLE = 3
-"""With fewer people no error is given."""
+"""Fewest people for an error."""
 RESAMPLES = 2000
 
 

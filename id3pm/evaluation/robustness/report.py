@@ -1,4 +1,4 @@
-"""The HTML report, one file that needs no other, and the same numbers as JSON."""
+"""The HTML report as one file, and the same numbers as JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class About:
         models: For each model its `name`, `bundle`, `weights`, `engine` and `id_vector_model`.
         seed: Of every image.
         options: Of sampling, as they were given.
-        notes: What could not be done, for the reader.
+        notes: Notes on parts that could not be done.
     """
 
     models: list[dict[str, str]]
@@ -57,7 +57,7 @@ def write_report(folder: Path, blocks: Sequence[Block], about: About) -> Path:
     Args:
         folder: Where to; it exists.
         blocks: Every subject under every model.
-        about: How they came about.
+        about: Models, seed and options.
 
     Returns:
         report.html.

@@ -19,7 +19,7 @@ from id3pm.face.manifest import PublishedThreshold
 from id3pm.pipeline import Pipeline
 
 CHUNK = 16
-"""Images that are asked for at a time: as many as the scheduler takes, so that progress is seen."""
+"""Images that are requested at a time: as many as the scheduler takes, so that progress is shown."""
 Angles = NDArray[np.float64]
 
 
@@ -29,7 +29,7 @@ class Subject:
 
     Attributes:
         name: For headings and file names.
-        pictures: What is looked at. A person's begin with the original and end with the mean, which has no picture.
+        pictures: The pictures. A person's begin with the original and end with the mean, which has no picture.
         person: Whether they all show one person, the one of the first picture.
     """
 
@@ -47,9 +47,9 @@ class Opinion:
         independent: Whether it is not the model whose ID vectors are inverted.
         threshold: Beyond which it takes two pictures for two people; `None` where it was not measured.
         published: The threshold that its authors published, if they did.
-        drift: The picture against the original: what the change does to recognition.
-        kept: The image generated from the picture's ID vector against the original: what is left of the identity.
-        own: That image against the very picture: whether the inversion did its part.
+        drift: The picture against the original: the effect of the change on recognition.
+        kept: The image generated from the picture's ID vector against the original: the identity that is kept.
+        own: That image against the changed picture itself: the error of the inversion.
     """
 
     judge: str
@@ -118,7 +118,7 @@ def study(
     Args:
         model: The model.
         subject: The pictures.
-        seed: Of every image, as in the paper: what differs between images is then the ID vector's doing.
+        seed: Seed of every image, as in the paper, so that images differ only by their ID vectors.
         options: See `Pipeline.generate`.
         super_resolution: Whether to generate 256 px images instead of 64 px images.
         progress: Called with the number of pictures that are done.

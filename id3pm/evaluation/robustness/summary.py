@@ -14,7 +14,7 @@ from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, PHOTOGRAPHS, ST
 
 ORDER = (ORIGINAL, PHOTOGRAPHS, *VARIANTS, MEAN)
 NAMES = {STYLE: "out of distribution", PHOTOGRAPHS: "other photographs", MEAN: "mean ID vector"}
-"""Headings of families whose key would not do."""
+"""Headings of families whose key is not a good heading."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 The paper takes the threshold that decides best on real pairs of LFW (ten folds, mean of the folds' thresholds). The
 same protocol runs here on people held out from training; since a GAN drew each of them once, the second picture of a
 person is the first one flipped, slightly blurred and brightened. Two thresholds need no such pairs, only strangers:
-those that one pair of strangers in 100, or in 1000, comes below. Where a model's authors published a threshold, it is
+those that one pair of strangers in 100, or in 1000, falls below. Where a model's authors published a threshold, it is
 reported beside this one.
 """
 
@@ -46,7 +46,7 @@ class Threshold:
         false_match_1_in_100: Cosine that one pair of strangers in a hundred exceeds.
         false_match_1_in_1000: The same for one in a thousand.
         accepted_at_published: The same share at the threshold that the model's authors published; `None` without one.
-        people: How many were compared.
+        people: Number of people.
         data: Name of the data set.
         center: Mean vector to subtract before angles are taken, or `None` for a model that needs none.
     """

@@ -1,4 +1,4 @@
-"""Admission to the gateway: bytes and requests that are taken at a time."""
+"""Admission to the gateway: limits on bytes and requests in flight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from id3pm.serving.protocol.status import RefusedError
 T = TypeVar("T")
 Grow = Callable[[int], None]
 """Counts so many bytes of a body more."""
-_WIDE = 4  # bytes in which Python keeps every character of a text, where one of them needs so many
+_WIDE = 4  # bytes per character in a Python string that has at least one wide character
 
 
 class Admission:
@@ -32,7 +32,7 @@ class Admission:
     def __init__(self, max_bytes: int, max_body: int) -> None:
         self.held = 0
         self._max_body = max_body
-        self._max_bytes = max(max_bytes, 2 * max_body)  # a gRPC message is there twice
+        self._max_bytes = max(max_bytes, 2 * max_body)  # a gRPC message is in memory twice
         self._most_decoded = max(max_bytes, 3 * max_body)  # one body can always be read
         self._work = self._questions = 0
         self._parser = asyncio.Lock()
@@ -78,7 +78,7 @@ class Admission:
         """Waits until one more gRPC message may arrive.
 
         Args:
-            known: Whether its sender has shown a token, where one is needed; others have few places of their own.
+            known: Whether its sender has a valid token, if one is needed; others have only a few places.
 
         Raises:
             RefusedError: It takes too long: to get a place, or to arrive while others wait for one.
@@ -92,12 +92,12 @@ class Admission:
         return self._work
 
     async def parsed(self, body: bytes, parse: Callable[[], T], text: int = 0) -> T:
-        """What `parse` makes of a body: large ones one at a time, beside the event loop, within the limit of bytes.
+        """The result of `parse` for a body: large ones one at a time, beside the event loop, within the limit of bytes.
 
         Args:
-            body: What was sent, and is counted.
+            body: The body, which is counted.
             parse: Reads it.
-            text: So many of its first bytes are JSON.
+            text: Number of its first bytes that are JSON.
 
         Raises:
             RefusedError: As `parse`; it is too large as text, or there is no room for what it takes while it is read.
@@ -111,7 +111,7 @@ class Admission:
                 f"the JSON takes {decoded} bytes as text, for it has characters beyond ASCII, and each of its {text} "
                 f"characters takes {_WIDE}: at most {self._max_body} are allowed; use ASCII, or send tensors as binary",
             )
-        cost = 2 * decoded + len(body) - text  # its longest string is there twice, as binary tensors are
+        cost = 2 * decoded + len(body) - text  # its longest string is in memory twice, as are binary tensors
         try:
             await asyncio.wait_for(self._parser.acquire(), limits.PARSE_S)
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
@@ -124,7 +124,7 @@ class Admission:
             except RefusedError as refusal:
                 raise refusal.with_traceback(None) from None  # whose frames would keep the body
             finally:
-                if not work.done():  # the caller has gone: what it started still takes its room
+                if not work.done():  # the caller has disconnected: the work that it started still takes its room
                     await asyncio.wait([work])
                 del work  # it has the error, whose traceback has this frame: a cycle would keep the body until a gc
                 self.held -= cost
@@ -150,7 +150,7 @@ class _Places:
 
     def __init__(self, number: int) -> None:
         self._free = asyncio.Semaphore(number)
-        self._since: dict[asyncio.Task[Any], float] = {}  # of those who have a place, the longest first
+        self._since: dict[asyncio.Task[Any], float] = {}  # holders of a place, the longest first
         self._sent_away: set[asyncio.Task[Any]] = set()
 
     @contextlib.asynccontextmanager
@@ -173,7 +173,7 @@ class _Places:
             self._free.release()
 
     async def _take(self) -> None:
-        """Waits for a place; meanwhile those who have had one for long must leave, one for each who waits."""
+        """Waits for a place; meanwhile the longest holders must leave, one for each waiting message."""
         clock = asyncio.get_running_loop().time
         give_up = clock() + limits.TURN_S
         while True:
@@ -196,5 +196,5 @@ def decoded_size(text: bytes) -> int:
 
 
 def full(what: str) -> RefusedError:
-    """The refusal of what is too much at once."""
+    """The refusal of excess load."""
     return RefusedError("too_many_requests", f"{what}: retry after 1 s", retry_after_s=1.0)

@@ -1,4 +1,4 @@
-"""Auth: tokens, and what each caller may send."""
+"""Auth: tokens, and the kinds of data that each caller may send."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Caller:
     """A caller that may send requests.
 
     Attributes:
-        name: For the log.
+        name: Name for the log.
         may_send: Some of `KINDS`.
         owner: Owner of its request ids (`id3pm.serving.protocol.wire.OWNER`); without tokens, one for all callers.
     """
@@ -44,7 +44,7 @@ class Caller:
     owner: str = "anyone"
 
     def require(self, model: str) -> None:
-        """Checks that the caller may send what a model is made for.
+        """Checks that the caller may send the kind of data that a model takes.
 
         Raises:
             RefusedError: It may not.
@@ -63,7 +63,7 @@ class Access:
 
     Args:
         callers: Tokens with their callers; `None` where no token is needed.
-        accept: Some of `KINDS`: what the service takes at all, whatever a caller may send.
+        accept: Some of `KINDS`: the outer limit for all callers.
     """
 
     def __init__(self, callers: Sequence[tuple[bytes, Caller]] | None = None, accept: tuple[str, ...] = KINDS) -> None:
@@ -76,11 +76,11 @@ class Access:
         return self._callers is not None
 
     def replace(self, other: Access) -> None:
-        """Takes the callers of another; requests that were let in go on."""
+        """Takes over the callers of another; requests in flight continue."""
         self._callers, self.accept = other._callers, other.accept
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who sends a request.
+        """The sender of a request.
 
         Args:
             authorization: The header, or gRPC metadata, of this name: `Bearer TOKEN`.
@@ -113,8 +113,8 @@ def read_tokens(path: Path, accept: tuple[str, ...] = KINDS) -> Access:
 
     Args:
         path: The file.
-        accept: See `Access`. A caller who may send nothing of it keeps its token: who has one may use the endpoints
-            that take neither.
+        accept: See `Access`. A caller that may send neither kind keeps its token, because some endpoints
+            take neither.
 
     Raises:
         ConfigError: The file breaks a rule; the message never shows a token.
@@ -148,7 +148,7 @@ def _caller(where: str, table: object) -> tuple[bytes, Caller]:
 
 
 def _owner(token: str) -> str:
-    """A token's owner: a keyed hash, for it travels to the stages. The same for as long as this process lives."""
+    """Owner name of a token: a keyed hash, because the stages get it. It is constant within this process."""
     return hmac.new(_OWNER_KEY, token.encode(), "sha256").hexdigest()[:32]
 
 

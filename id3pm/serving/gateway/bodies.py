@@ -15,7 +15,7 @@ from id3pm.serving.protocol.status import RefusedError
 
 _STEP = 256 * 1024
 """Bytes that are unpacked at a time, in about a millisecond."""
-_GZIP, _ZLIB, _RAW = 31, 15, -15  # how zlib is told what to expect
+_GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's `wbits` for the encodings
 _WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 
 
@@ -23,7 +23,7 @@ class BodyReader:
     """Reads bodies of HTTP requests.
 
     Args:
-        counters: Count what is refused.
+        counters: Count refused bodies.
         max_body: Bytes of one body, unpacked.
         body_s: Seconds for a body to arrive.
     """
@@ -42,7 +42,7 @@ class BodyReader:
             grow: Counts the bytes; it refuses what is too much for all bodies together.
 
         Raises:
-            RefusedError: It is too large, too slow, or not packed as it says.
+            RefusedError: It is too large, too slow, or not in its declared encoding.
             asyncio.CancelledError: The caller closed the connection before the end.
         """
         announced = request.content_length
@@ -58,7 +58,7 @@ class BodyReader:
         except RefusedError as refusal:
             raise refusal.with_traceback(None) from None  # whose frames, in a cycle with the task, would keep the body
         except Exception as error:
-            if gone(request):  # an upload that broke off, which aiohttp tells in several ways
+            if gone(request):  # an interrupted upload, for which aiohttp raises several classes
                 raise asyncio.CancelledError from error
             why = "the body cannot be read: it is not sent as its headers say"
             raise RefusedError("invalid_argument", why) from error

@@ -1,7 +1,7 @@
-"""Limits of the connections of a public port, and which one is closed for the next.
+"""Limits of the connections of a public port, and the choice of the one to close for a new one.
 
 A caller can open connections to a port before any token is asked for, and each takes a file descriptor. So there is
-a limit for each port, half of which one address may have; the connection that has waited longest makes room.
+a limit for each port, half of which one address may have; the connection that has been idle longest is closed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Connection:
     Attributes:
         peer: Its other end, as gRPC writes it: `ipv4:ADDRESS:PORT`.
         address: The address alone.
-        shut: Ends it; what reads from it finds the end of the stream.
-        asked: Whether a request has come over it.
+        shut: Ends it; its reader finds the end of the stream.
+        asked: Whether it has carried a request.
         since: `time.monotonic` of its last request.
     """
 
@@ -41,7 +41,7 @@ class Connections:
     """The open connections of one port.
 
     Args:
-        most: As many may be open; half of them from one address.
+        most: Limit of open connections; half of it for one address.
     """
 
     def __init__(self, most: int) -> None:
@@ -56,7 +56,7 @@ class Connections:
         return len(self._open)
 
     def admit(self, peername: tuple[object, ...], shut: Callable[[], object]) -> Connection | None:
-        """Counts a new connection; `None` where there is no room for it, and none that waits to make some.
+        """Counts a new connection; `None` if there is no room for it, and no idle one to close.
 
         Args:
             peername: As `socket.getpeername` gives it.
@@ -73,7 +73,7 @@ class Connections:
         return connection
 
     def forget(self, connection: Connection) -> None:
-        """It is closed; safe to say twice."""
+        """Forgets a closed connection; may be called twice."""
         if self._open.get(connection.peer) is connection:
             del self._open[connection.peer]
             self._of[connection.address] -= 1
@@ -81,7 +81,7 @@ class Connections:
                 del self._of[connection.address]
 
     def make_room(self, address: str | None = None) -> bool:
-        """Closes the connection that waits, first without a first request, then for longest, of those with the most.
+        """Closes an idle connection of the address with the most: first one without a request, then the longest idle.
 
         Args:
             address: Only among the connections from there.
@@ -117,7 +117,7 @@ class Connections:
 
     @contextlib.contextmanager
     def uploading(self, peer: str) -> Iterator[Callable[[], None]]:
-        """While a request arrives, its connection waits like a silent one; gives what tells that more has come."""
+        """While a request arrives, its connection counts as idle; returns the function that reports more bytes."""
         self._at_work[peer] -= 1
         try:
             yield functools.partial(self._asked, peer)
@@ -145,7 +145,7 @@ class Shares:
 
     @classmethod
     def of(cls, descriptors: int) -> Shares:
-        """What so many file descriptors allow: a request over HTTP needs two, its connection and one to Triton."""
+        """Limits for a number of file descriptors: a request over HTTP needs two, its connection and one to Triton."""
         left = descriptors - limits.RESERVED_DESCRIPTORS
         metrics = min(limits.MAX_METRICS_CONNECTIONS, left // 16)
         grpc = min(limits.MAX_GRPC_CONNECTIONS, left // 4)
@@ -168,7 +168,7 @@ def raise_descriptor_limit() -> int:
     unlimited = hard == resource.RLIM_INFINITY
     wanted = limits.MAX_DESCRIPTORS if unlimited else min(limits.MAX_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # what is there must do
+        with contextlib.suppress(OSError, ValueError):  # the present limit must do
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
     allowed = limits.MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft

@@ -28,12 +28,12 @@ _PING_MS = 1_000
 
 
 class Gateway:
-    """Listens from `start` to `stop`, whatever becomes of Triton meanwhile.
+    """Listens from `start` to `stop`, also while Triton is replaced.
 
     Args:
         host: Address to listen on.
         ports: `http-port`, `grpc-port` and `metrics-port`, none of them 0.
-        health: What the supervisor knows of Triton.
+        health: Health of the Triton process.
         options: See there.
     """
 
@@ -55,7 +55,7 @@ class Gateway:
 
     @property
     def busy(self) -> bool:
-        """Whether work or an answer to it is on its way, or the second request of an image may still come."""
+        """Whether requests or answers are in flight, or the second request of an image may still arrive."""
         context = self._context
         writing = context.streams.at_work or context.admission.work > 0
         return writing or context.in_flight.drain_grace.awaited or self.counters.in_flight > 0
@@ -74,11 +74,11 @@ class Gateway:
             raise self._error
 
     def reopen_log(self) -> None:
-        """Opens the file of the access log anew: the old one may have been moved away."""
+        """Reopens the access log, whose file may have been moved away."""
         self._loop.call_soon_threadsafe(self._context.access_log.reopen)
 
     def stop(self) -> None:
-        """Closes the ports; what is still in flight is broken off after a few seconds."""
+        """Closes the ports; requests in flight are cancelled after a few seconds."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(timeout=4 * limits.CLOSE_S)
@@ -95,7 +95,7 @@ class Gateway:
     async def _serve(self) -> None:
         context, tls = self._context, self._context.options.tls
         http = HttpGateway(context)
-        connections = Connections(self._shares.grpc * 7 // 8)  # between two looks at them the library's own limit holds
+        connections = Connections(self._shares.grpc * 7 // 8)  # between two checks the library's own limit holds
         watch = GrpcConnections(self._ports["grpc-port"], connections)
         rpc = self._rpc_server()
         rpc.add_generic_rpc_handlers((RpcGateway(context, connections),))
@@ -134,7 +134,7 @@ class Gateway:
                 ("grpc.max_connection_idle_ms", idle_ms),
                 ("grpc.server_handshake_timeout_ms", first_ms),
                 ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),  # else clients that ask are sent away
-                ("grpc.keepalive_time_ms", int(1e3 * limits.PING_S)),  # work ends where the network was cut, too
+                ("grpc.keepalive_time_ms", int(1e3 * limits.PING_S)),  # ends work also after a network failure
                 ("grpc.keepalive_timeout_ms", int(1e3 * limits.PONG_S)),
                 ("grpc.http2.ping_timeout_ms", int(1e3 * limits.PONG_S)),
             ],
@@ -153,6 +153,6 @@ class Gateway:
 
 
 def _one_line(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What goes wrong beside all requests, without a traceback, which callers could fill the log with."""
+    """Logs errors outside of requests, without a traceback, with which callers could fill the log."""
     error = context.get("exception")
     logger.error("%s (%s)", context.get("message"), type(error).__name__ if error is not None else "no error")

@@ -1,6 +1,7 @@
 """The public gRPC port: an allow-list of Triton's methods, passed on as bytes.
 
-Every method is handled as a stream, which a unary caller does not notice: so its message is not read before its token.
+Every method is handled as a stream, which a unary caller does not notice. So the token is checked before the message
+is read.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
-        except Exception as error:  # whatever it is, the caller must hear of it, and without internals
-            if context.done():  # there is none any more, for which gRPC has errors of its own
+        except Exception as error:  # any error: the caller must get it, without internals
+            if context.done():  # the caller has disconnected; gRPC has its own errors for that
                 code = "CANCELLED"
                 raise asyncio.CancelledError from error
             logger.exception("a call failed")
@@ -133,7 +134,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         await self._write(grpc_health.response(status), context)
 
     async def _watch(self, context: CallContext) -> None:
-        """`grpc.health.v1.Health/Watch`: every change until the caller goes or the service ends."""
+        """`grpc.health.v1.Health/Watch`: every change until the caller disconnects or the service ends."""
         name = await self._probed(context)
         if self._watches >= limits.MAX_HEALTH_WATCHES:
             raise full(f"{self._watches} watches of health are open, as many as are allowed")
@@ -244,7 +245,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         except asyncio.TimeoutError as error:  # noqa: UP041 - another class before Python 3.11
             raise RefusedError("request_timeout", f"the answer was not taken within {self._write_s:g} s") from error
         except Exception as error:
-            # gRPC has errors of its own for a caller that has gone; one may come before it says that the call is done.
+            # gRPC has its own errors for a disconnected caller; one may come before the call is done.
             if context.done() or isinstance(error, grpc.aio.InternalError):
                 raise asyncio.CancelledError from error
             raise

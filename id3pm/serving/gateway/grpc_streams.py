@@ -1,4 +1,4 @@
-"""Open gRPC streams: how many, of which caller, and the end of idle ones."""
+"""Open gRPC streams: limits by caller, and the end of idle ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stream:
 
     Attributes:
         owner: The caller's name, or its address.
-        ended: Why it must end, or `None`.
+        ended: Reason why it must end, or `None`.
     """
 
     def __init__(self, owner: str) -> None:
@@ -67,7 +67,7 @@ class Stream:
 
 
 class Streams:
-    """Counts the open streams; one that asks for nothing makes room for the next."""
+    """Counts the open streams; an idle one is ended for a new one."""
 
     def __init__(self) -> None:
         self._open: set[Stream] = set()
@@ -85,7 +85,7 @@ class Streams:
             owner: The caller's name, or its address.
 
         Raises:
-            RefusedError: There are too many, and all of them are at work; or this one was ended to make room.
+            RefusedError: There are too many, and all are busy; or this one was ended to make room.
         """
         mine = [stream for stream in self._open if stream.owner == owner]
         if len(mine) >= limits.MAX_STREAMS_OF_ONE:

@@ -40,9 +40,9 @@ _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 class HttpConnection(web.RequestHandler):
     """aiohttp's protocol of one connection, with a time for the first request and an answer after a half close.
 
-    A caller may close its half of the connection behind its request (`nc -N`) and still wait for the answer. One that
-    has gone closes both halves, which looks the same until something is sent to it: an interim response, which every
-    HTTP/1.1 client skips. Its kernel then resets the connection, and the request ends as for any caller that leaves.
+    A caller may close its half of the connection after its request (`nc -N`) and still wait for the answer. A caller
+    that has disconnected closes both halves, which looks the same until data is sent to it. So an interim response is
+    sent, which every HTTP/1.1 client skips: the kernel of a disconnected caller then resets the connection.
     """
 
     __slots__ = ("_connection", "_connections", "_first", "_detection_attempts", "answered")
@@ -53,7 +53,7 @@ class HttpConnection(web.RequestHandler):
         self._connections = connections
         self._first: asyncio.TimerHandle | None = None
         self._detection_attempts: asyncio.TimerHandle | None = None
-        self.answered = False  # whether the response to the request of now has begun
+        self.answered = False  # whether the response to the current request has begun
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -82,7 +82,7 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no HTTP, as JSON like every other error; nothing that was sent is repeated."""
+        """Answers bytes that are not HTTP with a JSON error, without repeating them."""
         self.log_exception("a connection speaks no HTTP", exc_info=exc)
         text = "this is no HTTP request" if status < 500 else "internal error; the server's log says more"
         response = web.json_response(RefusedError(code_of_http(status), text).document, status=status)
@@ -98,7 +98,7 @@ class HttpConnection(web.RequestHandler):
             yield
 
     def uploading(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
-        """Its body is on its way, which does not keep it open; gives what tells that more of it has come."""
+        """A body arrives, which does not keep the connection open; returns the function that reports more bytes."""
         return self._connections.uploading(self._connection.peer)
 
     def _first_is_due(self) -> None:
@@ -106,7 +106,7 @@ class HttpConnection(web.RequestHandler):
             self.transport.abort()
 
     def _idle(self) -> bool:
-        """Whether no request is there, or on its way to its handler."""
+        """Whether there is no request, here or in a handler."""
         return self._waiter is not None and not self._waiter.done()
 
     def _uploading(self) -> bool:
@@ -114,7 +114,7 @@ class HttpConnection(web.RequestHandler):
         return request is not None and not request.content.is_eof()
 
     def _look(self, pause_s: float, told: bool) -> None:
-        """Now and then after a half close: is the caller still there, and is there still something to answer?"""
+        """Checks after a half close, repeatedly: is the caller connected, and is there a request to answer?"""
         transport = self.transport
         if transport is None:
             return
@@ -143,10 +143,10 @@ class HttpListener:
     """One public port of HTTP.
 
     Args:
-        app: What answers.
-        most: As many connections may be open.
+        app: The application.
+        most: Limit of open connections.
         tls: Certificate and key, or `None` for plain text.
-        counters: Count what is no HTTP.
+        counters: Count connections that are not HTTP.
     """
 
     def __init__(self, app: web.Application, most: int, tls: Tls | None, counters: Counters) -> None:
@@ -264,7 +264,7 @@ class _ProtocolLog(_Adapter):
         self._counters = counters
 
     def exception(self, msg: object, *args: object, exc_info: object = True, **kwargs: object) -> None:
-        """Counts what is no HTTP; of anything else the log gets the kind of the error."""
+        """Counts bytes that are not HTTP; for other errors the log gets their class."""
         if isinstance(exc_info, HttpProcessingError):
             self._counters.count("http", "400")
         else:

@@ -32,7 +32,7 @@ from id3pm.serving.protocol.status import RefusedError, code_of_http, internal
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_GONE = 499  # the caller closed the connection before the answer
+_GONE = 499  # the caller disconnected before the answer
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _SENT_BACK = ("Content-Type", _HEADER_LENGTH)
 # Triton's other endpoints change the server or read what callers should not.
@@ -98,7 +98,7 @@ class HttpGateway:
             response = _error(refusal)
         except web.HTTPException as error:
             response = self._no_route(request, error)
-        except Exception as error:  # whatever it is, the caller must hear of it, and without internals
+        except Exception as error:  # any error: the caller must get it, without internals
             if gone(request):
                 raise asyncio.CancelledError from error
             logger.exception("a request failed: %s %s", request.method, request.path)
@@ -151,7 +151,7 @@ class HttpGateway:
         return answer
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: how an image comes into being."""
+        """Server-sent events of one image: previews and results."""
         caller = self._context.options.access.caller(request.headers.get("Authorization"))
         model = request.match_info["model"]
         if model not in ("id3pm", "id3pm_photo"):
@@ -184,7 +184,7 @@ class HttpGateway:
         return _plain_error(error.status, error.reason)
 
     def _check_origin(self, request: web.Request) -> None:
-        """Turns pages of other origins away: browsers send some requests without asking, and hide only the answer."""
+        """Refuses pages of other origins: browsers send some requests without a preflight, and hide only the answer."""
         if request.method == "POST" and "Origin" in request.headers and not self._is_allowed(request):
             origin = request.headers["Origin"][:128]
             raise RefusedError(
@@ -192,7 +192,7 @@ class HttpGateway:
             )
 
     async def _preflight(self, request: web.Request) -> web.Response | None:
-        """The answer to a browser that asks whether a page of another origin may send a request."""
+        """The answer to a CORS preflight request."""
         if request.method != "OPTIONS" or not self._is_allowed(request):
             return None
         return web.Response(

@@ -1,6 +1,7 @@
 """Requests in flight: the callers that wait for each, the end of those without a caller, and the grace of a drain.
 
-Triton notices neither a closed HTTP connection nor, through ensembles, a cancelled gRPC call, so the stages are told.
+Triton notices neither a closed HTTP connection nor, through ensembles, a cancelled gRPC call, so the gateway sends
+cancels to the stages.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from id3pm.serving.protocol.wire import RequestKey
 T = TypeVar("T")
 CANCELLED_MODELS = (FACE_MODEL, *STAGE_MODELS.values())
 _AGAIN_S, _SELDOM_S = 0.2, 1.0  # from one round of cancels to the next, at first and after a while
-GRACE_S = 2.0  # the second request of an image comes so soon after the answer to the first, or not at all
+GRACE_S = 2.0  # longest time between the answer to the first request of an image and the second request
 _PATIENCE_S = 900.0  # longer than any queue; the work itself ends with its Triton process at the latest
 
 
@@ -44,10 +45,9 @@ class InFlight:
         self._lost: collections.defaultdict[RequestKey, set[asyncio.Future[Any]]] = collections.defaultdict(set)
 
     async def enter(self, key: RequestKey) -> None:
-        """A caller asks for work.
+        """Adds a waiting caller.
 
-        Where an earlier request of this id is being cancelled, that ends first: what has been found is over, and what
-        has not is not looked for any more, for it is wanted again.
+        If an earlier request of this id is being cancelled, the cancels stop first, because its work is wanted again.
         """
         while key in self._cancels:
             self._cancels[key].stop.set()
@@ -63,7 +63,7 @@ class InFlight:
             del self._callers[key]
 
     def abandon(self, key: RequestKey, upstream: Upstream, work: asyncio.Future[Any]) -> None:
-        """A caller has gone; where it was the last one, the stages are told until the work of all has ended.
+        """Removes a caller that has disconnected; after the last one, cancels are sent until the work has ended.
 
         Args:
             key: The request, with its owner.
@@ -87,7 +87,7 @@ class InFlight:
         work: Coroutine[Any, Any, T],
         held: contextlib.ExitStack | None = None,
     ) -> T:
-        """Runs `work` for a caller that may go (whose task is cancelled then).
+        """Runs `work` for a caller, whose task is cancelled if it disconnects.
 
         Args:
             key: The request, with its owner.
@@ -133,9 +133,9 @@ class InFlight:
                 self._cancels[key].stop.set()
 
     async def _cancel(self, key: RequestKey, upstream: Upstream, stop: asyncio.Event) -> None:
-        """Between two stages a request is known to none: hence again and again.
+        """Sends cancels repeatedly, because between two stages no stage knows the request.
 
-        A stage that does not answer may do so later; a Triton that is gone ends the work, and this with it.
+        A stage that does not answer may do so later. If Triton is gone, the work ends, and so do the cancels.
         """
         origin = Origin(key.owner or "", "gateway")
         clock, pause_s = asyncio.get_running_loop().time, _AGAIN_S
@@ -151,7 +151,7 @@ class InFlight:
 
 
 class DrainGrace:
-    """Lets the second stage of an image, which is asked for stage by stage, in while the service drains.
+    """Accepts the second stage of an image that is requested stage by stage, while the service drains.
 
     Args:
         clock: Seconds.
@@ -176,7 +176,7 @@ class DrainGrace:
 
     @property
     def awaited(self) -> bool:
-        """Whether any may still come; asked from any thread."""
+        """Whether any may still arrive; may be called from any thread."""
         return any(until > self._clock() for until in list(self._until.values()))
 
 

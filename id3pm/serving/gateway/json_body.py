@@ -31,7 +31,7 @@ def parse_object(body: bytes) -> dict[str, object]:
     """A JSON object (RFC 8259: UTF-8) without repeated keys.
 
     Raises:
-        RefusedError: It is something else, or has too many parts.
+        RefusedError: It is not such an object, or has too many parts.
     """
     parts = body.count(b",") + body.count(b"\\")
     if parts > MAX_PARTS:  # no other request is served while JSON is read
@@ -65,10 +65,10 @@ def infer_message(model: str, document: Mapping[str, object], binary: bytes) -> 
     Args:
         model: A served model.
         document: Its JSON.
-        binary: What lies behind the JSON: the tensors with a `binary_data_size`, one after the other.
+        binary: The bytes after the JSON: the tensors with a `binary_data_size`, one after the other.
 
     Raises:
-        RefusedError: It is not what the protocol says.
+        RefusedError: It breaks the protocol.
     """
     _check_keys("key", document, ("id", "parameters", "inputs", "outputs"))
     message: InferRequest = service_pb2.ModelInferRequest(model_name=model)
@@ -90,7 +90,7 @@ def infer_message(model: str, document: Mapping[str, object], binary: bytes) -> 
 
 
 def generate_message(model: str, document: Mapping[str, object]) -> InferRequest:
-    """The message of a `generate` request, whose inputs and parameters are plain keys; null is as good as left out.
+    """The message of a `generate` request, whose inputs and parameters are plain keys; null counts as missing.
 
     A whole number that is too large for its tensor goes as a parameter, so that the stage can refuse it by its own
     rule.

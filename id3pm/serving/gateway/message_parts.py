@@ -35,7 +35,7 @@ class _Counter:
             )
 
     def add_numbers(self, size: int) -> None:
-        """So many bytes of numbers more.
+        """Counts bytes of numbers.
 
         Raises:
             RefusedError: There are too many.
@@ -53,8 +53,8 @@ def check_parts(data: bytes) -> None:
     """Checks that a `ModelInferRequest` becomes no more than a few times its size when it is parsed.
 
     Raises:
-        RefusedError: It has too many fields, or too many numbers that are not sent as raw contents. What is no such
-            message passes: its parser says so.
+        RefusedError: It has too many fields, or too many numbers that are not sent as raw contents. Bytes that are
+            no such message pass: the parser refuses them.
     """
     counter = _Counter()
     for number, start, end in _fields(data, 0, len(data), counter):

@@ -1,6 +1,7 @@
-"""The caller of a request: owner of its id, and the caller that its share of the machine is counted to.
+"""The origin of a request: the owner of its id, and the caller of its share of the machine.
 
-A caller cannot say either itself: the gateway refuses the names that it uses (`id3pm.serving.protocol.wire.RESERVED`).
+A caller cannot set either: the gateway refuses the parameter names that it uses
+(`id3pm.serving.protocol.wire.RESERVED`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from id3pm.serving.gateway.grpc_types import InferRequest
 from id3pm.serving.protocol.status import RefusedError
 from id3pm.serving.protocol.wire import CALLER, OWNER, RESERVED, RequestKey
 
-_IPV6_NETWORK = 64  # bits of an address that tell one network from another; the rest is its owner's to choose
+_IPV6_NETWORK = 64  # bits of an IPv6 address that identify a network; its owner can choose the rest
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a request comes from.
+    """The origin of a request.
 
     Attributes:
         owner: Owner of its id.
@@ -47,8 +48,8 @@ def origin_of(caller: Caller, host: str | None, port: int | None) -> Origin:
     may use all addresses of a network); on this machine, where all callers have one address, each connection has one.
 
     Args:
-        caller: Who sends it.
-        host: The address it comes from, where that is known.
+        caller: The sender.
+        host: Address of the sender, if known.
         port: The connection's, at that address.
     """
     if caller.owner != ANYONE.owner:

@@ -20,7 +20,7 @@ from id3pm.serving.protocol.status import RefusedError
 # is an unknown input, and the request is work.
 CONTROLLED = frozenset(STAGE_MODELS.values())
 READ_CONTROL = CONTROLLED | {FACE_MODEL}
-# `drain` is the operator's, who stops the service with a signal.
+# `drain` is for the operator only, who stops the service with a signal.
 OPEN_CONTROLS = ("ping", "describe", "progress", "watch", "cancel")
 
 
@@ -31,7 +31,7 @@ class Request:
     Attributes:
         message: `ModelInferRequest`, with an id where it is work.
         control: The operation of a control request, or `None` where the request is work.
-        wanted: What the JSON of an HTTP `infer` says of its answer; empty otherwise.
+        wanted: Options of the answer in the JSON of an HTTP `infer`; else empty.
     """
 
     message: InferRequest
@@ -40,7 +40,7 @@ class Request:
 
     @property
     def model(self) -> str:
-        """The model that is asked."""
+        """Name of the model."""
         return self.message.model_name
 
     @property
@@ -49,7 +49,7 @@ class Request:
         return self.message.id
 
     def check(self, caller: Caller) -> None:
-        """Checks that the caller may ask for this, and all that the request says of itself.
+        """Checks the caller's permission, and the whole message.
 
         Raises:
             RefusedError: The model is not served, this is not open to the caller, or see `check_message`.
@@ -95,7 +95,7 @@ def read_json(model: str, version: str, body: bytes, length: int, *, generate: b
         generate: Whether tensors are plain JSON keys.
 
     Raises:
-        RefusedError: The body is not what the protocol says.
+        RefusedError: The body breaks the protocol.
     """
     document = parse_object(body if length == len(body) else body[:length])
     binary = bytes(body[length:])
@@ -111,7 +111,7 @@ def read_message(data: bytes) -> Request:
     """A gRPC `ModelInferRequest`.
 
     Raises:
-        RefusedError: These bytes are no such message, or its id is none.
+        RefusedError: These bytes are no such message, or its id is not valid.
     """
     message = parse_message(service_pb2.ModelInferRequest, data)
     checked_id(message.id)
@@ -122,7 +122,7 @@ def parse_message(kind: Any, data: bytes) -> Any:
     """A protocol-buffers message of this class.
 
     Raises:
-        RefusedError: These bytes are none.
+        RefusedError: The bytes are not such a message.
     """
     try:
         return kind.FromString(data)
@@ -140,7 +140,7 @@ def checked_id(sent: object) -> str:
         raise invalid(f"id={shown(sent)}: must be text")
     if len(sent) > MAX_ID:
         raise invalid(f"id has {len(sent)} characters: at most {MAX_ID} are allowed")
-    if not sent.isprintable():  # it stands in a header and in logs
+    if not sent.isprintable():  # it is written to a header and to logs
         raise invalid(f"id={shown(sent)}: must be printable characters")
     return sent
 

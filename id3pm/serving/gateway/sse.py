@@ -60,8 +60,8 @@ class EventStream:
     """Answers `generate_stream`.
 
     Args:
-        upstreams: Where the stages are.
-        in_flight: All requests on their way.
+        upstreams: The connection to the stages.
+        in_flight: All requests in flight.
         heartbeat_s: Seconds of silence before a comment line is sent.
         write_s: Seconds after which a reader that takes nothing counts as gone.
     """
@@ -86,17 +86,17 @@ class EventStream:
         document: dict[str, object],
         held: contextlib.ExitStack | None = None,
     ) -> web.StreamResponse:
-        """Streams until the image is there. What fails before the first event is a plain HTTP error.
+        """Streams until the image is done. An error before the first event is a plain HTTP error.
 
         Args:
             request: The HTTP request.
             origin: Its caller.
             model: `id3pm` or `id3pm_photo`.
-            document: What was sent.
+            document: Its JSON body.
             held: See `InFlight.run`.
 
         Raises:
-            RefusedError: The request cannot be begun, or its first stage refused it.
+            RefusedError: The request cannot start, or its first stage refused it.
         """
         stream = await asyncio.to_thread(read_stream_request, origin, model, document, uuid.uuid4().hex)
         note(id=stream.id)
@@ -142,10 +142,10 @@ class EventStream:
 
 
 async def taken(request: web.Request, writing: Awaitable[object], seconds: float) -> None:
-    """Waits for what is written to the sender of `request`; who does not take it in time counts as gone.
+    """Waits for what is written to the sender of `request`; a caller that does not read in time counts as disconnected.
 
     Raises:
-        asyncio.CancelledError: So, as from aiohttp where the caller closes the connection.
+        asyncio.CancelledError: The caller did not read in time; aiohttp raises the same for a closed connection.
     """
     try:
         await asyncio.wait_for(writing, seconds)
@@ -161,7 +161,7 @@ async def _told(stream: StreamRequest, upstream: Upstream, events: Events) -> No
         await stream_image(stream, upstream, lambda name, data: events.put((name, data)))
     except RefusedError as refusal:
         events.put(refusal)
-    except Exception as error:  # whatever it is, the caller must hear of it, and without internals
+    except Exception as error:  # any error: the caller must get it, without internals
         logger.exception("a stream failed")
         events.put(internal(error))
     finally:

@@ -1,6 +1,6 @@
 """Streams one image: requests the stages one after the other, and reports each step.
 
-The stages get what the ensembles give them, so the image is the same, bit for bit.
+The stages get the same inputs as from the ensembles, so the image is the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from id3pm.serving.models.diffusion_stages import PNG_TEXT_KEY
 from id3pm.serving.protocol.served_models import FACE_MODEL, SIGNATURES, STAGE_MODELS
 from id3pm.serving.protocol.status import RefusedError
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between questions that bring nothing new
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between two `watch` requests without news
 _GRACE_S = 0.5  # a stage has its own clock for the deadline, and its message says more
 _TIMEOUT = "timeout"  # the request parameter, microseconds
 _SOURCES = {
@@ -42,7 +42,7 @@ class StreamRequest(NamedTuple):
     """A checked body.
 
     Attributes:
-        origin: Who asks.
+        origin: Origin of the request.
         message: The request as the ensemble would get it.
         preview_every: Steps from one preview to the next; 0 is none.
         deadline: Monotonic time in seconds at which the whole, the photograph's analysis included, must be done, or
@@ -77,13 +77,14 @@ def read_stream_request(origin: Origin, model: str, document: Mapping[str, objec
     """Checks a body as that of `generate` is checked.
 
     Args:
-        origin: Who asks.
+        origin: Origin of the request.
         model: `id3pm` or `id3pm_photo`.
         document: The body.
-        new_id: The request's id where it brings none.
+        new_id: The id for a request without one.
 
     Raises:
-        RefusedError: A value has a type that no option has, or what the image is made from is missing.
+        RefusedError: A value has a type that no option has, or the photograph, ID vector or a required input is
+            missing.
     """
     every = document.get("preview_every", 1)
     if isinstance(every, bool) or not isinstance(every, int) or not 0 <= every <= 1000:
@@ -126,7 +127,7 @@ async def stream_image(stream: StreamRequest, upstream: Upstream, tell: Tell) ->
 
 
 def _preceded(tell: Tell, name: str, data: Mapping[str, object]) -> Tell:
-    """Tells an event just before the next one: what fails until then is still a plain HTTP error."""
+    """Delays each event until the next one, so that an error in between is still a plain HTTP error."""
     waiting = [(name, data)]
 
     def told(name: str, data: Mapping[str, object]) -> None:
@@ -176,7 +177,7 @@ def _inputs(message: InferRequest) -> list[Tensor]:
 
 
 async def _followed(stream: StreamRequest, message: InferRequest, upstream: Upstream, tell: Tell) -> InferResponse:
-    """Runs one stage while its steps are told."""
+    """Runs one stage while its steps are streamed."""
     follower = asyncio.ensure_future(_follow(message.model_name, stream, upstream, tell))
     try:
         return await _send(stream, message, upstream)
@@ -188,11 +189,11 @@ async def _followed(stream: StreamRequest, message: InferRequest, upstream: Upst
             and not follower.cancelled()
             and not isinstance(error := follower.exception(), (RefusedError, type(None)))
         ):
-            raise error  # a refusal of the follower alone costs its caller no more than the progress
+            raise error  # if only `watch` is refused, the caller loses the progress, but not the image
 
 
 async def _follow(model: str, stream: StreamRequest, upstream: Upstream, tell: Tell) -> None:
-    """Tells every step of a stage until the request is over; `watch` answers as soon as there is a new one.
+    """Streams every step of a stage until the request is over; `watch` answers as soon as there is a new one.
 
     It answers at once where the request has not arrived, is sampled and about to be answered, or too many watch.
     """

@@ -39,7 +39,7 @@ _CONTENTS = {
 
 
 class _Shown(reprlib.Repr):
-    """Values of JSON in its own words."""
+    """Writes values as JSON does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ _SHOWN = _Shown()
 
 
 def shown(value: object) -> str:
-    """A value of a request for a message: its beginning, whatever its size and depth."""
+    """The beginning of a request's value for an error message, whatever its size and depth."""
     return _SHOWN.repr(value)[:64]
 
 
@@ -85,13 +85,13 @@ def check_version(model: str, version: str) -> None:
 
 
 def check_message(message: InferRequest) -> None:
-    """Checks all that a request says of itself.
+    """Checks all fields of a request.
 
     Args:
         message: `ModelInferRequest` to a served model.
 
     Raises:
-        RefusedError: A name is unknown or sent twice, or a tensor is not what its description says.
+        RefusedError: A name is unknown or sent twice, or a tensor does not fit its description.
     """
     check_version(message.model_name, message.model_version)
     signature = SIGNATURES[message.model_name]
@@ -120,19 +120,19 @@ def check_message(message: InferRequest) -> None:
 
 
 def check_shape(name: str, datatype: str, shape: list[int], expected: Tensor) -> int:
-    """Checks what is said of an input.
+    """Checks the description of an input.
 
     Args:
         name: A known input.
         datatype: As sent.
         shape: As sent.
-        expected: What it must be.
+        expected: The expected tensor.
 
     Returns:
         The number of elements.
 
     Raises:
-        RefusedError: It is something else, or more than any model takes.
+        RefusedError: It differs, or is larger than any model takes.
     """
     what = f"input {name!r}"
     if datatype != expected.datatype:
@@ -151,7 +151,7 @@ def check_shape(name: str, datatype: str, shape: list[int], expected: Tensor) ->
 
 
 def leaves(data: object) -> Iterator[object]:
-    """The values of nested lists; each takes the same time, however deep it lies."""
+    """The values of nested lists; each takes the same time at any depth."""
     open_lists = [iter((data,))]
     while open_lists:
         for element in open_lists[-1]:
@@ -169,7 +169,7 @@ def no_classes(value: object) -> RefusedError:
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> RefusedError:
-    """The refusal of a name that means nothing here."""
+    """The refusal of an unknown name."""
     return invalid(f"{kind} {shown(name)} is unknown: {did_you_mean(name, known)}valid are {', '.join(known)}")
 
 
@@ -235,7 +235,7 @@ def _check_raw(tensor: InferTensor, raw: bytes, expected: Tensor, elements: int)
 
 
 def _count_strings(raw: bytes, most: int) -> str | int:
-    """How many strings lie in the raw bytes of a BYTES tensor, or in words what is wrong with them."""
+    """Number of strings in the raw bytes of a BYTES tensor, or a description of their fault."""
     offset = count = 0
     while offset < len(raw):
         if count == most:

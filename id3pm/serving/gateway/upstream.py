@@ -35,7 +35,7 @@ _CONTROL_S = 8.0  # a watch is answered after 5 s at the latest
 
 
 class HttpAnswer(NamedTuple):
-    """What Triton answered over HTTP."""
+    """An answer of Triton over HTTP."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,10 +57,10 @@ class Upstream:
         )  # the answer as bytes, which some callers get as they are
 
     async def get(self, path: str) -> HttpAnswer:
-        """What Triton answers over HTTP.
+        """Gets an answer of Triton over HTTP.
 
         Raises:
-            RefusedError: Triton answered with an error, cannot be reached, or went away meanwhile.
+            RefusedError: Triton answered with an error, cannot be reached, or ended meanwhile.
         """
         return await self._get(self._session, self.addresses.http, path)
 
@@ -118,7 +118,7 @@ class Upstream:
 
         Args:
             model: The stage's model.
-            words: Operation, request id and what else it takes.
+            words: Operation, request id and further arguments.
             origin: Owner of the request that it is about, and the caller.
 
         Raises:
@@ -162,7 +162,7 @@ def _error_of(content: bytes) -> str:
 
 
 def _session(address: str) -> aiohttp.ClientSession:
-    # One connection per request: Triton may close a kept one at the very moment it is used again.
+    # One connection per request: Triton may close a kept one at the moment when it is used again.
     kept: dict[str, Any] = {"limit": 0, "force_close": True}
     path = address.removeprefix(UNIX)
     connector = aiohttp.TCPConnector(**kept) if path == address else aiohttp.UnixConnector(path, **kept)
@@ -174,7 +174,7 @@ def _session(address: str) -> aiohttp.ClientSession:
 
 
 class Upstreams:
-    """The `Upstream` of the Triton process that serves now."""
+    """The `Upstream` of the current Triton process."""
 
     def __init__(self, health: Health) -> None:
         self._health = health

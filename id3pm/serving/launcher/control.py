@@ -11,13 +11,13 @@ from typing import Any
 from id3pm.errors import ServerError
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""What the kernel says where this process, or the machine, has no room for another file or connection."""
+"""Error numbers if this process, or the machine, has no room for another file or connection."""
 TIMEOUT_S = 5.0
 UNIX = "unix:"  # as gRPC writes the address of a Unix socket
 
 
 class ExhaustedError(ServerError):
-    """This process has no room for a connection: it says nothing of the server."""
+    """This process has no room for a connection, which is no fault of the server."""
 
 
 class AnswerTimeoutError(ServerError):
@@ -38,7 +38,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def connection_to(address: str, timeout_s: float) -> http.client.HTTPConnection:
-    """A connection, which opens with its first request. Unlike urllib, it asks no proxy.
+    """A connection, which opens with its first request. Unlike urllib, it uses no proxy.
 
     Args:
         address: `host:port`, or `unix:PATH` for a socket of this machine.
@@ -55,10 +55,10 @@ def is_exhausted(error: BaseException) -> bool:
 
 
 def refuses(address: str, timeout_s: float = TIMEOUT_S) -> str | None:
-    """Why no client can connect to an address; `None` where it takes connections.
+    """The reason why no client can connect to an address; `None` if it accepts connections.
 
     Raises:
-        ExhaustedError: There is no room to try.
+        ExhaustedError: There is no room for a connection.
     """
     connection = connection_to(address, timeout_s)
     try:
@@ -73,7 +73,7 @@ def refuses(address: str, timeout_s: float = TIMEOUT_S) -> str | None:
 
 
 def is_ready(address: str, timeout_s: float = TIMEOUT_S) -> bool:
-    """Whether Triton at this address says that it and all its models are ready."""
+    """Whether Triton at this address reports that it and all its models are ready."""
     try:
         status, _ = exchange(address, "GET", "/v2/health/ready", None, timeout_s)
     except ServerError:
@@ -88,11 +88,11 @@ def control(address: str, model: str, op: str, *arguments: str, timeout_s: float
         address: The server's HTTP, as in `connection_to`.
         model: `denoiser_64` or `super_resolution`.
         op: One of `wire.CONTROL_OPS`.
-        *arguments: What the operation needs: a request id, and for `watch` the step to wait for.
+        *arguments: Arguments of the operation: a request id, and for `watch` the step to wait for.
         timeout_s: Seconds to wait for the answer; a healthy model takes milliseconds, or 5 s more for `watch`.
 
     Raises:
-        ServerError: The server cannot be reached, or the model gave no sensible answer.
+        ServerError: The server cannot be reached, or the model gave no valid answer.
     """
     data = [op, *arguments]
     body = {

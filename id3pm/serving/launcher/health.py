@@ -9,12 +9,12 @@ import time
 
 from id3pm.serving.protocol.status import RefusedError
 
-_USUAL_START_S = 5.0  # until a start has been measured
-_DRAINED_S = 10.0  # a caller that knows no other server may find the next one here after so long
+_USUAL_START_S = 5.0  # seconds of a start, until one has been measured
+_DRAINED_S = 10.0  # seconds until a caller without another server may find the next one here
 
 
 class Phase(enum.Enum):
-    """Where a service is between its start and its end."""
+    """Phase of a service between its start and its end."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -25,7 +25,7 @@ class Phase(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """Where one Triton process listens, each as `host:port` or `unix:PATH`; a restarted one is elsewhere."""
+    """Addresses of one Triton process, each `host:port` or `unix:PATH`; a restarted one has others."""
 
     http: str
     grpc: str
@@ -51,7 +51,7 @@ class Health:
         return self.phase is Phase.SERVING
 
     def starts(self) -> None:
-        """A Triton process is about to be started; the last one, if any, has gone."""
+        """A Triton process is about to be started; the last one, if any, has ended."""
         self.addresses = None
         self._since = time.monotonic()
 
@@ -81,15 +81,15 @@ class Health:
             self.phase = Phase.ENDED
 
     def drops_line(self) -> None:
-        """A line for people could not be written."""
+        """A line of the log could not be written."""
         with self._lock:
             self.dropped_lines += 1
 
     def require(self, *, new_work: bool = True) -> Addresses:
-        """Where Triton is.
+        """The addresses of Triton.
 
         Args:
-            new_work: Whether it is asked for work; while draining, only questions about work in flight are answered.
+            new_work: Whether the request is for work; while draining, only questions about work in flight are answered.
 
         Raises:
             RefusedError: No request can be served now; the message says when to retry.
@@ -100,8 +100,8 @@ class Health:
         return addresses
 
     def unavailable(self) -> RefusedError:
-        """The refusal for those who cannot be served now, or whose request was lost with a Triton process."""
-        if self.ready:  # lost, but not noticed yet by the supervisor, which this wakes
+        """The refusal of a request that cannot be served now, or was lost with a Triton process."""
+        if self.ready:  # Triton ended, and the supervisor has not noticed yet: this wakes it
             self.suspicion.set()
         state = Phase.RESTARTING.value if self.ready else self.phase.value
         wait_s = round(self._wait_s())

@@ -17,7 +17,7 @@ from id3pm.serving.launcher.triton_server import WAYS_IN, TritonServer
 from id3pm.serving.protocol.served_models import FACE_MODEL, STAGE_MODELS
 
 _STUB = "triton_python_backend_stub"
-_UNKNOWN_STEP_MS = 10_000.0  # a stage that does not say what a step takes
+_UNKNOWN_STEP_MS = 10_000.0  # ms of a step, if a stage does not report it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,14 +25,14 @@ class HealthCheckSettings:
     """Times of the health checks; the defaults find every fault within 5 s.
 
     Attributes:
-        interval_s: From one look to the next.
+        interval_s: From one check to the next.
         ping_s: Longest time for a stage to answer; two failures in a row are a fault.
         loop_s: Longest time without progress of a scheduler with work, or of the answering thread, beside
             `loop_steps` of its steps.
         loop_steps: See `loop_s`.
         probe_every_s: From one small request to the next, when there is no other work.
         busy_probe_every_s: The same while there is.
-        probe_s: Longest time for that request, unless others come first.
+        probe_s: Longest time for that request, unless others are served first.
         start_probe_s: The same right after the start, when engines are still cold.
         backoff_s: From a failed start to the next one; doubled after each.
     """
@@ -49,22 +49,22 @@ class HealthCheckSettings:
 
 
 class HealthCheck:
-    """Looks after one server process from the moment it is ready."""
+    """Checks one server process from the moment it is ready."""
 
     def __init__(self, server: TritonServer, health_check_settings: HealthCheckSettings) -> None:
         self._server = server
         self._settings = health_check_settings
         self._stubs = stubs(server.pid)
         self._failed_pings = dict.fromkeys(server.controlled, 0)
-        self._refused: set[str] = set()  # ways in that took no connection at the last look
-        self._steps: dict[str, int] = {}  # made by each model, when it was last asked
+        self._refused: set[str] = set()  # ports that accepted no connection at the last check
+        self._steps: dict[str, int] = {}  # steps of each model at its last answer
         self._quiet_since = self._probed = time.monotonic()
         self._prober = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe")
         self._probe: concurrent.futures.Future[None] | None = None
         self._steps_at_probe: dict[str, int] = {}
 
     def fault(self) -> str | None:
-        """What is wrong, in words for the log; `None` while all is well, or where there is no room to look."""
+        """The fault as text for the log; `None` without a fault, or if there is no room for a check."""
         try:
             return self._fault()
         except ExhaustedError:
@@ -93,7 +93,7 @@ class HealthCheck:
                 state = self._server.ping(model, timeout_s=self._settings.ping_s)
             except ExhaustedError:
                 raise
-            except ServerError as error:  # no more waiting in this round, whatever the others would say
+            except ServerError as error:  # no further waiting in this round
                 self._failed_pings[model] += 1
                 return None if self._failed_pings[model] < 2 else f"{model} failed two pings: {error}"
             self._failed_pings[model] = 0
@@ -108,7 +108,7 @@ class HealthCheck:
         return None
 
     def _closed(self) -> str | None:
-        """Pings go over HTTP: the other ways in may be closed, or their sockets removed, without one that fails."""
+        """Checks the other ports: pings go over HTTP, and would not notice a removed gRPC socket."""
         refused = self._server.refused(self._settings.ping_s)
         for name in WAYS_IN:
             why = refused.get(name)
@@ -151,16 +151,16 @@ def stubs(pid: int) -> dict[int, str]:
 
 
 def rows_of(state: Mapping[str, Any]) -> int:
-    """Images that a stage has in hand."""
+    """Images in flight in a stage."""
     return sum(state.get(kind, 0) for kind in ("active", "waiting", "paused"))
 
 
 def hung_thread(state: Mapping[str, Any], health_check_settings: HealthCheckSettings) -> tuple[str, str] | None:
-    """Which thread of a stage that answers pings does not do its work, and how that is seen; `None` where all do."""
+    """Name and symptom of a hung thread in a stage that still answers pings; `None` if there is none."""
     step_ms = state.get("step_ms") or _UNKNOWN_STEP_MS
     longest_ms = 1e3 * health_check_settings.loop_s + health_check_settings.loop_steps * step_ms
     rows, age_ms, answer_age_ms = rows_of(state), state["loop_age_ms"], state.get("answer_age_ms", 0)
-    if rows and age_ms > longest_ms:  # waiting ones count: a loop that died before it took any shows none at work
+    if rows and age_ms > longest_ms:  # waiting ones count too: a loop that died before its first row has no active ones
         return "the scheduler", f"no sign of life for {age_ms / 1e3:.1f} s with {rows} images at work or waiting"
     if answer_age_ms > longest_ms:
         return "the answering thread", f"an image has been waiting for {answer_age_ms / 1e3:.1f} s to be sent"
@@ -171,7 +171,7 @@ def probe(server: TritonServer, timeout_s: float) -> None:
     """One image of one step through all stages, after all other work; and a question to the face model's thread.
 
     Raises:
-        AnswerTimeoutError: There was no answer in time. Where others come first that is no fault.
+        AnswerTimeoutError: There was no answer in time. If others were served first, that is no fault.
         ServerError: There was an error.
     """
     base = server.manifests["base"]

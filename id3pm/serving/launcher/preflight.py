@@ -26,7 +26,7 @@ def check_engines(repository: Path) -> dict[str, Manifest]:
     """The manifests of both stages' engines, by stage.
 
     Raises:
-        ServerError: This is no model repository of id3pm.
+        ServerError: This is not a model repository of id3pm.
         EngineMissingError: An engine has not been built.
         EngineError: An engine is damaged, or the engines are not from one bundle.
     """
@@ -75,8 +75,8 @@ def _check_engines(repository: Path) -> dict[str, Manifest]:
 def controlled(repository: Path) -> tuple[str, ...]:
     """The models that answer pings, in the order of the work.
 
-    The face stage of a repository that was copied from an older version does not: such a one is served, and its face
-    stage looked after by its process and the probe alone.
+    The face stage of a repository that was copied from an older version does not: such a repository is served, and its
+    face stage is supervised by its process and the probe alone.
     """
     takes = 'name: "control"' in (repository / FACE_MODEL / "config.pbtxt").read_text(encoding="utf-8")
     return ((FACE_MODEL,) if takes else ()) + tuple(STAGE_MODELS.values())

@@ -1,4 +1,4 @@
-"""Finds a `tritonserver` on this machine, and what it needs."""
+"""Finds a `tritonserver` on this machine, and its libraries and backends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TritonRuntime:
 
     Attributes:
         binary: The `tritonserver` program.
-        origin: Where it was found, for people.
+        origin: Where it was found, for messages.
         wheel: The server folder inside the `nvidia-pytriton` wheel, or `None` for an installation of its own.
         library_path: Folders for LD_LIBRARY_PATH that the Python backend needs.
     """

@@ -14,7 +14,7 @@ from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.protocol.limits import MAX_FAILED_STARTS
 
-_JOIN_S = 5.0  # a look takes less, unless something hangs that ends with this process
+_JOIN_S = 5.0  # a check takes less, unless it hangs; then it ends with this process
 
 
 class Supervisor:
@@ -22,10 +22,10 @@ class Supervisor:
 
     Args:
         make: A new, unstarted server.
-        health: What to tell the gateway.
-        report: Gets a line for people about every fault and repair; called from the thread, which outlives what it
-            raises.
-        health_check_settings: See there.
+        health: Health for the gateway.
+        report: Gets a line of text about every fault and repair; called from the thread, which survives exceptions in
+            it.
+        health_check_settings: Intervals and limits.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Supervisor:
         self.server.abort()
 
     def _clean_up(self) -> None:
-        """Kills the server; what cannot be removed now is told, and tried again at the end."""
+        """Kills the server; files that cannot be removed are reported, and removed at the end."""
         try:
             self.server.kill()
         except OSError as error:
@@ -116,7 +116,7 @@ class Supervisor:
                     self.failure = self.failure or fault
                     return
                 health_check = HealthCheck(self.server, self._settings)
-        except BaseException as error:  # unsupervised service is no service
+        except BaseException as error:  # a service must not run without supervision
             self.failure = f"supervision failed: {type(error).__name__}: {error}"
             raise
         finally:
@@ -124,7 +124,7 @@ class Supervisor:
             self.ended.set()
 
     def _replace(self, fault: str) -> bool:
-        """Starts servers until one is ready; false where it gives up, or is told to stop."""
+        """Starts servers until one is ready; false if it gives up, or must stop."""
         for attempt in range(MAX_FAILED_STARTS):
             if self._stopping.wait(self._settings.backoff_s * 2.0 ** (attempt - 1) if attempt else 0.0):
                 return False

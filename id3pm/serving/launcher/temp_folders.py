@@ -15,7 +15,7 @@ from pathlib import Path
 from id3pm.serving.launcher.process import started
 
 _PREFIX = "id3pm-serving-"
-_ENVIRONMENTS = Path("/tmp")  # whatever TMPDIR says: the Python backend of Triton has it in its code
+_ENVIRONMENTS = Path("/tmp")  # independent of TMPDIR: Triton's Python backend has it hard-coded
 _ENVIRONMENT = re.compile(r"python_env_\w{6}")
 _BACKEND = "/libtriton_python.so"
 _INIT_NAMESPACE = 0xEFFFFFFC  # the kernel's PROC_PID_INIT_INO: the PID namespace that contains all others
@@ -29,7 +29,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     which clears /tmp of old things.
 
     Args:
-        parent: Where; by default where temporary files go.
+        parent: Parent folder; by default that of temporary files.
     """
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as name:
         descriptor = os.open(name, os.O_RDONLY)
@@ -99,7 +99,7 @@ def remove_stale_environments(folder: Path = _ENVIRONMENTS, margin_s: float = 60
 
 
 def _private(folder: Path) -> bool:
-    """Whether all who use a folder are seen in /proc: not where a container shares it with the host or with others."""
+    """Whether /proc shows all users of a folder: false if a container shares it with the host or with others."""
     return Path("/proc/self/ns/pid").stat().st_ino == _INIT_NAMESPACE or folder.stat().st_dev == Path("/").stat().st_dev
 
 

@@ -28,16 +28,16 @@ class Outlet:
 
 
 def is_error(line: str) -> bool:
-    """Whether Triton reports a line as an error, and it is one: a machine without a GPU is none."""
+    """Whether a line is a real error: messages about a missing GPU are not."""
     return line.startswith("E") and not _is_noise(line)
 
 
 def last_words(log: Sequence[str], lines: int = 20) -> str:
-    """Why a server died: the models that it could not load, each with its reason; without any, its last lines.
+    """The reason why a server died: the models that it could not load, or else its last lines.
 
     Args:
         log: The server's log.
-        lines: Most lines to show; those that speak of errors, where there are any.
+        lines: Most lines to show; error lines first.
     """
     if reasons := dict(filter(None, map(_not_loaded, log))):
         return "\n".join(f"{model} cannot be loaded: {reason}" for model, reason in reasons.items())

@@ -57,7 +57,7 @@ class TritonServer(Endpoints):
         drain_timeout_s: Seconds that work in flight gets to finish when the server is stopped.
         private: Listens on Unix sockets in a folder that only this user can enter, in place of `host` and the ports.
         trace_url: OpenTelemetry collector that gets a span tree of every request (`http://host:4318/v1/traces`).
-        on_log: Gets every line that the server writes; called from a thread, which outlives what it raises.
+        on_log: Gets every line that the server writes; called from a thread, which survives exceptions in it.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class TritonServer(Endpoints):
         self.stop()
 
     def start(self) -> None:
-        """Checks what can be checked and starts the process; returns before it is ready.
+        """Checks the environment and starts the process; returns before it is ready.
 
         Raises:
             ServerError: Something is missing on this machine, or a port is taken.
@@ -158,7 +158,7 @@ class TritonServer(Endpoints):
         """Waits until Triton is ready and every stage's scheduler answers.
 
         Raises:
-            ServerError: The server died, or was not ready in time; the message ends with its last words.
+            ServerError: The server died, or was not ready in time; the message ends with its last log lines.
         """
         timeout_s = self._start_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
@@ -179,10 +179,10 @@ class TritonServer(Endpoints):
         return control(self.http_url, model, "ping", timeout_s=timeout_s)
 
     def refused(self, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
-        """Which of `WAYS_IN` take no connection, and why: a socket may have been removed.
+        """The ports of `WAYS_IN` that accept no connection, and why: a socket may have been removed.
 
         Raises:
-            ExhaustedError: There is no room to try.
+            ExhaustedError: There is no room for a connection.
         """
         found = {}
         for name in WAYS_IN:
@@ -222,7 +222,7 @@ class TritonServer(Endpoints):
     def drain(self, timeout_s: float) -> bool:
         """Makes the stages refuse new work, one after the other, and waits until all they had is answered.
 
-        In the order of the work: what one finishes must still find the next one open.
+        In the order of the pipeline: the output of one stage must still be accepted by the next.
 
         Returns:
             Whether everything was answered in time.
@@ -231,7 +231,7 @@ class TritonServer(Endpoints):
         try:
             done = True
             for model in self.controlled:
-                done = self._wait_idle(model, deadline) and done  # what the one before has sent is on its way
+                done = self._wait_idle(model, deadline) and done  # requests from the stage before may be in transit
                 control(self.http_url, model, "drain")
                 done = self._wait_idle(model, deadline) and done
             return done
@@ -313,7 +313,7 @@ class TritonServer(Endpoints):
             return False
 
     def _wait_idle(self, model: str, deadline: float) -> bool:
-        """Whether a stage has answered everything; asked twice, for a result may be on its way from one to the next."""
+        """Whether a stage has answered everything; checked twice, because a result may be in transit between stages."""
         idle = 0
         while time.monotonic() < deadline:
             idle = idle + 1 if self.ping(model)["in_flight"] == 0 else 0

@@ -67,11 +67,11 @@ class SuperResolutionModel(StageModel):
 
     def inputs_of(self, call: InferenceRequest, row: int, options: RowOptions) -> StageInputs:
         """See `StageModel`."""
-        self._receipt_so_far(call, row, options.seed)  # a wrong one should fail before the work, not after it
+        self._receipt_so_far(call, row, options.seed)  # an error should come before the work, not after it
         return {"low_res": to_chw(call.tensor(self.source)[row])}
 
     def seed_of(self, call: InferenceRequest, row: int) -> int:
-        """That of the 64 px image, where its receipt came along: one may have been drawn there."""
+        """The seed of the 64 px image from its receipt, if any, because the 64 px stage may have drawn it."""
         seed = self._receipt_64(call, row).get("seed") if "receipt_64" in call.tensors else None
         return seed if type(seed) is int else super().seed_of(call, row)
 
@@ -99,7 +99,7 @@ class SuperResolutionModel(StageModel):
         return add_stage(receipt, self.manifest, self.engine.description, request.options)
 
     def _receipt_so_far(self, call: InferenceRequest, index: int, seed: int) -> Receipt:
-        """What the 64 px stage said of the image, or a new receipt for an image from elsewhere."""
+        """The receipt of the 64 px stage, or a new receipt for an image from elsewhere."""
         if "receipt_64" not in call.tensors:
             return new_receipt(self.manifest.bundle.name, seed, None)
         receipt = self._receipt_64(call, index)

@@ -48,11 +48,11 @@ STEP_MS = 150.0
 class FaceModel(BackendModel):
     """Detection, alignment and face recognition, one photograph after the other: some 20 ms each.
 
-    `execute` only takes requests; a thread answers them. So a ping is answered while a large photograph is at work.
+    `execute` only takes requests; a thread answers them. So a ping is answered while a large photograph is processed.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
-        args: What Triton gives to `initialize`.
+        args: Arguments of `initialize`.
     """
 
     _metrics: FaceMetrics
@@ -123,7 +123,7 @@ class FaceModel(BackendModel):
         self._metrics.waiting(self._queue.photos)
 
     def _work(self) -> None:
-        """Answers the request whose turn it is; there is none where it was cancelled."""
+        """Answers the next request, unless it was cancelled."""
         self._liveness.beat()
         self._sweep()
         while (request := self._queue.take()) is not None and self._misjudged(request):
@@ -138,14 +138,14 @@ class FaceModel(BackendModel):
             taken_s = time.monotonic() - began
             self._metrics.done()  # before the answer, so that its receiver finds it counted
             request.reply.send(outputs)
-        except Exception as error:  # whatever it is, the caller must hear of it
+        except Exception as error:  # any error: the caller must get it
             self._fail(request.reply, error)
         finally:
             self._queue.done(request, taken_s)
             self._metrics.waiting(self._queue.photos)
 
     def _misjudged(self, request: PhotoRequest) -> bool:
-        """Whether a request turns out to be much more work than it seemed, and waits again."""
+        """Whether a request is much more work than estimated, and waits again."""
         if request.exact or request.ended:
             return False
         try:
@@ -177,7 +177,7 @@ class FaceModel(BackendModel):
         try:
             result = self._stage.embed(photo_bytes(photo), policy, alive)
         except Exception as error:
-            if request.ended:  # decoders make errors of their own of what stops them
+            if request.ended:  # decoders convert an exception that stops them to their own classes
                 raise CancelledError(GONE) from error
             self._metrics.worked(time.monotonic() - began, error)
             raise

@@ -35,7 +35,7 @@ class TritonLogHandler(logging.Handler):
 
 
 def log_to_triton(pb: Backend) -> TritonLogHandler:
-    """Sends what this package logs, from INFO up, to Triton.
+    """Sends the log of this package, from INFO up, to Triton.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.

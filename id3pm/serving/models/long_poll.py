@@ -40,7 +40,7 @@ class Watch:
 
 
 class LongPolls:
-    """Answers each watch as soon as there is news, or after `MAX_WATCH_S` with what there is.
+    """Answers each watch as soon as there is news, or after `MAX_WATCH_S` without news.
 
     Args:
         news: Whether a request is over, or a row of it that is not done has made more than so many steps.
@@ -118,7 +118,7 @@ class LongPolls:
             return True
 
     def _answer(self, ready: Sequence[Watch]) -> None:
-        states: dict[tuple[RequestKey, bool], dict[str, object]] = {}  # a picture is encoded once for all who follow it
+        states: dict[tuple[RequestKey, bool], dict[str, object]] = {}  # a picture is encoded once for all watches
         for watch in ready:
             key = (watch.request, watch.preview)
             try:

@@ -1,7 +1,7 @@
 """Metrics of one stage in Triton's `/metrics`.
 
 Triton's own compute statistics end when `execute` returns, which here is before the work begins; these are the true
-ones. An update costs Triton 20 us, so what happens in the sampling loop is noted down and passed on later.
+ones. An update costs Triton 20 us, so events of the sampling loop are recorded and reported later.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _REFUSALS: dict[str, type[InvalidInputError]] = {
 
 
 def outcome_of(error: BaseException) -> str:
-    """How a request with this error is counted."""
+    """The outcome under which a request with this error is counted."""
     return next((name for name, kinds in _OUTCOMES.items() if isinstance(error, kinds)), "failed")
 
 
 class _Families:
-    """Makes the metrics of one model, all with the label `model`, and keeps what Triton would else forget.
+    """Makes the metrics of one model, all with the label `model`, and keeps references to them, which Triton needs.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
@@ -71,11 +71,11 @@ class _Families:
         self._kept: list[BackendMetricFamily] = []  # Triton forgets a metric whose family is garbage-collected
 
     def gauge(self, name: str, description: str) -> BackendMetric:
-        """A value that goes up and down."""
+        """A gauge."""
         return self._family("GAUGE", name, description).Metric(labels={"model": self._model})
 
     def counter(self, name: str, description: str) -> BackendMetric:
-        """A value that only grows."""
+        """A counter."""
         return self._family("COUNTER", name, description).Metric(labels={"model": self._model})
 
     def counters(self, name: str, description: str, label: str, values: Sequence[str]) -> dict[str, BackendMetric]:
@@ -84,7 +84,7 @@ class _Families:
         return {value: made.Metric(labels={"model": self._model, label: value}) for value in values}
 
     def histogram(self, name: str, description: str, buckets: Sequence[float]) -> BackendMetric:
-        """How often values between these bounds were seen."""
+        """A histogram with these bounds."""
         return self._family("HISTOGRAM", name, description).Metric(labels={"model": self._model}, buckets=list(buckets))
 
     def requests(self) -> dict[str, BackendMetric]:
@@ -184,7 +184,7 @@ class StageMetrics:
         self._backlog.set(status.backlog_s)
 
     def flush(self) -> None:
-        """Passes on what has been noted down."""
+        """Reports the recorded events to Triton."""
         with self._flushing:
             for _ in range(len(self._observations)):
                 histogram, value = self._observations.popleft()
@@ -204,7 +204,7 @@ class StageMetrics:
 
 
 class FaceMetrics:
-    """The same of the face stage. An update takes 20 us, a photograph 20 ms, so nothing is put off here.
+    """The same for the face stage. An update takes 20 us, a photograph 20 ms, so updates are immediate.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.

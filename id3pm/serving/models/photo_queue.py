@@ -15,7 +15,7 @@ from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTO_S, MAX_WAITING_PHOTOS
 from id3pm.serving.protocol.wire import RequestKey
 
-_MOST_PACE = 10.0  # what took longer than so many times what was expected was held up
+_MOST_PACE = 10.0  # work that took longer than this many times its estimate was held up by other work
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -23,14 +23,14 @@ class PhotoRequest:
     """One request, with one photograph or several.
 
     Attributes:
-        call: What was sent.
+        call: The request.
         reply: Its answer.
         size: Bytes of the photographs.
         work_s: Seconds that they are expected to take.
-        exact: Whether the files were looked at as a whole for that.
+        exact: Whether whole files were read for that.
         arrived: `time.monotonic()` seconds.
-        place: In the line of all callers, see `id3pm.sampling.policy`.
-        ended: No caller waits for it any more.
+        place: In the queue of all callers, see `id3pm.sampling.policy`.
+        ended: No caller waits for it.
     """
 
     call: InferenceRequest
@@ -48,17 +48,17 @@ class PhotoRequest:
 
 
 class PhotoQueue:
-    """Requests that wait, and the one at work. Safe from any thread."""
+    """Waiting requests, and the current one. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[PhotoRequest] = []
         self._at_work: PhotoRequest | None = None
         self._clock = 0.0
-        self._pace = 1.0  # seconds of this machine for one that was expected
+        self._pace = 1.0  # seconds on this machine per estimated second
 
     def put(self, request: PhotoRequest) -> None:
-        """Takes a request.
+        """Adds a request.
 
         Raises:
             OverloadedError: There are too many, or they are too large or too much work.
@@ -68,7 +68,7 @@ class PhotoQueue:
             self._enter(request)
 
     def take(self) -> PhotoRequest | None:
-        """The request whose turn it is; `done` or `put_back` must follow."""
+        """The next request; `done` or `put_back` must follow."""
         with self._lock:
             if not self._waiting:
                 return None
@@ -90,7 +90,7 @@ class PhotoQueue:
             return True
 
     def done(self, request: PhotoRequest, seconds: float | None) -> None:
-        """The work on a request is over, after so many seconds; `None` where it failed, which teaches nothing."""
+        """The work on a request is over, after so many seconds; `None` if it failed, which is not learned from."""
         with self._lock:
             self._at_work = None
             self._clock = max(self._clock, request.place.end)
@@ -101,7 +101,7 @@ class PhotoQueue:
         """Ends requests.
 
         Returns:
-            Whether there was any; and those that waited, which are to be answered. The one at work ends by itself.
+            Whether there was any; and those that waited, which are to be answered. The current one ends by itself.
         """
         with self._lock:
             found = [request for request in self._all() if request.is_named(key)]

@@ -20,7 +20,7 @@ from id3pm.serving.protocol.wire import OPTIONS_BY_NAME, Array, RequestKey
 Outputs = Mapping[str, Array]
 Outcome = list[Sample] | Exception
 ENTRY_BYTES = 4096
-"""What an answer counts beside its tensors: its id, hash and objects; so many small ones are bounded, too."""
+"""Bytes of an answer besides its tensors: its id, hash and objects; so many small ones are bounded too."""
 
 
 class PendingRows:
@@ -46,7 +46,7 @@ class PendingRows:
             return self._failed
 
     def collector(self, row: int) -> Callable[[Sample | Id3pmError], None]:
-        """What to give to the scheduler as `on_done` of a row."""
+        """The `on_done` of a row for the scheduler."""
 
         def collect(outcome: Sample | Id3pmError) -> None:
             if isinstance(outcome, Exception):
@@ -76,8 +76,8 @@ class RegisteredRequest:
 
     Attributes:
         name: The id that its sender chose, or one made up.
-        content: Hash of what decides the answer, or `None` where the sender chose no id.
-        call: What was sent.
+        content: Hash of everything that determines the answer, or `None` without an id of the sender.
+        call: The request.
         requests: Its rows, for the scheduler.
         pending: Collects the rows' outcomes.
         replies: One for each caller that waits.
@@ -136,7 +136,7 @@ class RequestRegistry:
         """
         with self._lock:
             first = self._in_flight.get(registered.name, {}).get(registered.owner)
-            if first is not None and not first.pending.failed:  # what has failed is not worth joining: it begins anew
+            if first is not None and not first.pending.failed:  # a failed request is not joined: the work starts again
                 if first.content != registered.content:
                     raise InvalidInputError(
                         f"request id {shown(registered.name)} is in flight already with other inputs: choose unique ids"
@@ -207,7 +207,7 @@ class RequestRegistry:
 
 
 def content_of(call: InferenceRequest, rows: Sequence[RowOptions]) -> bytes:
-    """A hash of what decides the answer: data, parsed options and wanted outputs; not priority and time limit."""
+    """A hash of everything that determines the answer: data, parsed options, outputs; not priority and time limit."""
     digest = hashlib.sha256(repr(sorted(call.wanted)).encode())
     for name, tensor in sorted(call.tensors.items()):
         if name not in OPTIONS_BY_NAME:  # options may come as parameters as well; the rows hold them

@@ -44,7 +44,7 @@ from id3pm.serving.protocol.wire import STAGES, Array, Control, RequestKey, Stag
 
 logger = logging.getLogger(__name__)
 _SEED_KEY = secrets.token_bytes(32)  # of this process, so that no id has a seed that others can know
-_HOUSEKEEPING_S = 0.25  # asking whether a caller has gone costs 70 us per request in flight
+_HOUSEKEEPING_S = 0.25  # a check for a disconnected caller takes 70 us per request in flight
 
 
 class _StageObserver(Observer):
@@ -80,7 +80,7 @@ class StageModel(BackendModel):
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
-        args: What Triton gives to `initialize`.
+        args: Arguments of `initialize`.
     """
 
     stage: Stage
@@ -152,7 +152,7 @@ class StageModel(BackendModel):
         """The output tensors that were asked for, from the finished samples of all rows."""
 
     def sign_of_life(self) -> None:
-        """Between the parts of `outputs` that take long: who answers is not hanging."""
+        """Called between long parts of `outputs`, to show that the answering thread does not hang."""
         self._answers.beat()
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class StageModel(BackendModel):
         elif entered is not registered:
             self._metrics.joined("in_flight")
             logger.info("request %s came again and joins the one in flight", shown(name))
-            for request in entered.requests:  # the work takes until the most patient one gives up
+            for request in entered.requests:  # the work may take as long as the latest deadline
                 self._scheduler.extend(request.id, call.deadline)
         else:
             try:
@@ -292,7 +292,7 @@ class StageModel(BackendModel):
         return self._status()
 
     def _description(self) -> dict[str, object]:
-        """What the stage serves and may be asked for."""
+        """The bundle, models and options that the stage serves."""
         manifest = self.manifest
         return {
             "bundle": manifest.bundle.name,
@@ -322,7 +322,7 @@ class StageModel(BackendModel):
         }
 
     def _end(self, registered: RegisteredRequest, reason: str) -> None:
-        """Frees the rows of a request at once, and answers all who wait for it."""
+        """Frees the rows of a request at once, and answers all its callers."""
         registered.pending.end(CancelledError(reason))
         for request in registered.requests:
             self._scheduler.cancel(request.id)
@@ -339,7 +339,7 @@ class StageModel(BackendModel):
         return any(row is not None and row.step > after_step for row in rows)
 
     def _progress(self, key: RequestKey, preview: bool = True) -> dict[str, object]:
-        """How far the rows of a request are: JSON-ready."""
+        """Progress of the rows of a request: JSON-ready."""
         registered = self._submitted(key)
         if registered is None:
             return {"id": key.id, "found": False}
@@ -355,7 +355,7 @@ class StageModel(BackendModel):
         return {"done": False, "step": progress.step, "steps": progress.steps, "preview_png": png}
 
     def _keep_house(self) -> None:
-        """Shows how much is going on, and stops work whose callers have gone."""
+        """Updates the gauges, and stops work of disconnected callers."""
         while not self._stopping.wait(_HOUSEKEEPING_S):
             self._metrics.show(self._scheduler.status())
             self._metrics.flush()

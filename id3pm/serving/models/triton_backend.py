@@ -38,13 +38,13 @@ _LEVELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class InferenceRequest:
-    """A request as the models see it: copies, for Triton's memory is gone when `execute` returns.
+    """A request as the models see it: copies, because Triton frees its memory when `execute` returns.
 
     Attributes:
-        id: What the sender called it; may be empty.
+        id: The sender's id; may be empty.
         tensors: Input tensors by name, each [rows, ...].
         parameters: Request parameters by name, JSON scalars.
-        wanted: Names of the outputs that were asked for.
+        wanted: Names of the requested outputs.
         deadline: `time.monotonic()` seconds after which no caller waits for the answer, or `None`.
         owner: Owner of the id; `None` where the gateway did not name it. See `id3pm.serving.protocol.wire.OWNER`.
         caller: The caller that its share of the machine is counted to.
@@ -83,8 +83,8 @@ def read_request(request: BackendRequest) -> InferenceRequest:
     """A request of the Python backend.
 
     Raises:
-        InvalidInputError: The timeout parameter is not a whole number of microseconds, or something is too long to be
-            looked at.
+        InvalidInputError: The timeout parameter is not a whole number of microseconds, or a value is longer than any
+            valid one.
     """
     if len(request.request_id()) > MAX_ID:
         raise InvalidInputError(f"the request id has {len(request.request_id())} characters: at most {MAX_ID}")
@@ -117,7 +117,7 @@ def read_request(request: BackendRequest) -> InferenceRequest:
 
 
 def _copied(tensor: BackendTensor) -> Array:
-    """A tensor's content, unless it is larger than any that has a meaning here."""
+    """A tensor's content, unless it is larger than any valid one."""
     array = tensor.as_numpy()
     kind, most = ("strings", MAX_STRINGS) if array.dtype == object else ("numbers", MAX_NUMBERS)
     if array.size > most:
@@ -126,7 +126,7 @@ def _copied(tensor: BackendTensor) -> Array:
 
 
 class _TooMany(np.ndarray[Any, Any]):
-    """Stands for more strings than are read: takes any shape, to be refused for its size by `read_request`."""
+    """Placeholder for more strings than are read: it takes any shape; `read_request` refuses it for its size."""
 
     def reshape(self, *shape: Any, **order: object) -> Array:
         """As many empty strings as wanted, which take no memory."""
@@ -137,7 +137,7 @@ def limit_strings(pb: Backend) -> None:
     """Makes Triton's Python backend read no more than `MAX_STRINGS` strings of an input tensor.
 
     It reads them one by one before `execute` sees a request, some microseconds each: 64 MiB of empty strings would take
-    longer than any supervisor waits. It looks its function up by name for every tensor, so another can take the place.
+    longer than any supervisor waits. It looks its function up by name for every tensor, so it can be replaced.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.
@@ -165,7 +165,7 @@ class Reply:
     """The one response to a request, which any thread may send. In Triton's default mode there must be exactly one.
 
     Attributes:
-        id: What the sender called the request.
+        id: The sender's id of the request.
         own: Outputs of this caller alone, beside those that all callers of the same work get.
     """
 
@@ -180,7 +180,7 @@ class Reply:
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller has gone or cancelled: known for direct gRPC calls, never through ensembles or HTTP."""
+        """Whether the caller has gone: known for direct gRPC calls, never through ensembles or HTTP."""
         with self._lock:
             return not self._sent and bool(self._sender.is_cancelled())
 

@@ -29,8 +29,8 @@ from id3pm.serving.protocol.wire import (
 
 T = TypeVar("T")
 MAX_PRIORITY = 9
-_LONGEST_NUMBER = 26  # characters of a number in JSON with what parts it from the next
-# What Triton and its HTTP generate endpoint put among a request's own parameters; x- are headers told to be forwarded.
+_LONGEST_NUMBER = 26  # characters of a number in JSON with its separator
+# Parameters that Triton and its HTTP generate endpoint add to a request; x- are forwarded headers.
 _TRITON_PARAMETERS = ("id", "timeout", "binary_data_output", "sequence_id", "sequence_start", "sequence_end")
 _TRITON_PREFIXES = ("triton_", "x-")
 
@@ -42,9 +42,9 @@ class RowOptions:
     Attributes:
         seed: 0 .. 2^63 - 1.
         priority: 0 (first) .. 9 (last).
-        options: The stage's sampling options: what was sent, over those of its preset or else the bundle's.
+        options: The stage's sampling options: the sent ones, over those of the preset or else of the bundle.
         attributes: float32 [A], as sent or of the values that were sent by name; or `None`.
-        id_vector_model: The FR model that the sender says the ID vector is of, or `None`.
+        id_vector_model: The declared FR model of the ID vector, or `None`.
     """
 
     seed: int
@@ -67,13 +67,13 @@ def parse_rows(
 
     Args:
         stage: The stage that asks. Options of the other stage are checked too, as far as they are among `tensors` and
-            `parameters`: a wrong one should fail before the 64 px stage has done its work, not after it.
+            `parameters`: an error should come before the work of the 64 px stage, not after it.
         rows: Images in the request (Triton's batch dimension).
         tensors: Input tensors by name, each [rows, length].
         parameters: Request parameters by name, JSON scalars; one value counts for all rows.
         defaults: The bundle's options of this stage, for what is not sent.
         attribute_set: The bundle's, for attributes that are sent by name.
-        seed_of: The seed of a row for which none was sent; `None` where one must be sent.
+        seed_of: Gives the seed of a row without one; `None` if a seed is required.
 
     Raises:
         InvalidInputError: A parameter is unknown, a value breaks its rule, or a tensor and a parameter disagree.
@@ -105,7 +105,7 @@ def per_row(rows: int, parse: Callable[[int], T]) -> list[T]:
 
 
 def check_parameter_names(parameters: Collection[str], inputs: Collection[str] = ()) -> None:
-    """Refuses request parameters that mean nothing here.
+    """Refuses unknown request parameters.
 
     Args:
         parameters: Their names.
@@ -205,7 +205,7 @@ def _from_tensor(option: Option, tensor: Array, rows: int) -> list[Any]:
 
 
 def _check_length(option: Option, length: int) -> None:
-    """Before the numbers are looked at one by one, which takes microseconds each."""
+    """Checks the length before the numbers are read one by one, which takes microseconds each."""
     if length > MAX_VECTOR:
         raise InvalidOptionError(f"{option.name} has {length} numbers: at most {MAX_VECTOR} are allowed")
 
@@ -233,7 +233,7 @@ def _scalar(option: Option, value: Any) -> Any:
         _check_length(option, len(numbers))
         return tuple(shortest_float(float(number)) for number in numbers)
     if isinstance(value, bool) or (option.dtype == "STRING" and not isinstance(value, str)):
-        raise ValueError  # bool("false") is the classic: true and false are neither numbers nor text here
+        raise ValueError  # bool("false") is True, so true and false are accepted neither as numbers nor as text
     if option.dtype == "STRING":
         return value
     if isinstance(value, str) and not _is_plain(value):

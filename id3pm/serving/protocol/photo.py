@@ -1,7 +1,7 @@
-"""A photograph as it travels: the bytes of an image file, or text that holds them in base64.
+"""A photograph on the wire: the bytes of an image file, or their base64 text.
 
-Text comes from JSON, HTML forms, browsers and shells, which each spell base64 in their own way. What can mean one file
-only is accepted; everything else is refused with what was read.
+JSON, HTML forms, browsers and shells each write base64 in their own way. Text with a unique meaning is accepted; all
+other text is refused, with the value that was read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ESCAPES = (
 
 
 def photo_bytes(value: bytes) -> bytes:
-    """The file's bytes of a photograph that came as such, as base64 text, or as a browser's `data:` URL.
+    """The file's bytes of a photograph: from the bytes, from base64 text, or from a browser's `data:` URL.
 
     Base64 may be URL-safe, without its `=`, wrapped, percent-encoded, quoted, with spaces for `+`, and coded up to
     `_MOST_CODINGS` times. No image file is valid base64: all begin with, or soon have, bytes outside its alphabet.
@@ -67,7 +67,7 @@ def _decoded(text: bytes) -> bytes:
     """One layer of base64 taken off.
 
     Raises:
-        ImageError: It is none.
+        ImageError: It is not base64.
     """
     coded = _without_frame(text)
     for escape, character in _ESCAPES:

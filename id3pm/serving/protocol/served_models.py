@@ -70,7 +70,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """One model of the repository. Every input is optional: the model itself answers what is missing.
+    """One model of the repository. Every input is optional: the model itself reports missing ones.
 
     Attributes:
         comment: Lines at the head of its `config.pbtxt`; the first says what the model does.

@@ -1,4 +1,4 @@
-"""Refusals: what a caller is told instead of an answer, the same over HTTP and gRPC."""
+"""Refusals: status and message of an error, the same over HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RefusedError(Exception):
 
     Args:
         code: See there.
-        message: What is longer than `MAX_MESSAGE` characters is cut.
+        message: Cut at `MAX_MESSAGE` characters.
         status: See there.
         retry_after_s: See there.
     """

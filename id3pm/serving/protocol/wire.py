@@ -1,6 +1,7 @@
 """The wire: option names, Triton data types and meanings, in one table; control requests; encodings.
 
-Nothing here knows Triton's libraries. A test compares the table with every `config.pbtxt` of the model repository.
+This module imports none of Triton's libraries. A test compares the table with every `config.pbtxt` of the model
+repository.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ CONTROL_OPS: Mapping[str, tuple[int, int]] = {
 _MOST_ARGUMENTS = max(most for _, most in CONTROL_OPS.values())
 _SAMPLING_FIELDS = {field.name for field in dataclasses.fields(SamplingOptions)}
 OWNER = "x-id3pm-owner"
-"""Request parameter of the gateway alone: whose the request's id is. Ids of two owners have nothing to do with each
-other. Who sends none (the supervisor, or a caller of a plain `tritonserver`) shares ids with all others who do not, and
-its control requests reach the requests of every owner."""
+"""Request parameter that only the gateway sends: the owner of the request's id. Ids of two owners are independent.
+Requests without an owner (of the supervisor, or of callers of a plain `tritonserver`) share their ids, and their
+control requests reach the requests of every owner."""
 CALLER = "x-id3pm-caller"
-"""The same: whose share of the machine the request takes."""
+"""The same: the caller that the request's share of the machine is counted to."""
 RESERVED = (OWNER, CALLER)
 DEADLINE_IN = ("deadline", "deadline_64")
-"""Inputs by which one model of an ensemble tells the next until when somebody waits; see `passed_on`."""
+"""Inputs by which one model of an ensemble passes the deadline to the next; see `passed_on`."""
 
 
 class RequestKey(NamedTuple):
-    """A request's id, and whose it is: see `OWNER`."""
+    """A request's id and its owner: see `OWNER`."""
 
     owner: str | None
     id: str
@@ -61,7 +62,7 @@ class Option:
         name: Name on the wire; options of the super-resolution stage begin with `sr_`.
         dtype: Data type of the input tensor, in Triton's words.
         stages: The stages that use it. As an input, `denoiser_64` takes all options, whatever stage uses them, and
-            refuses bad ones: it is the first of an ensemble, and nobody should wait for an error.
+            refuses bad ones: it is the first of an ensemble, and errors should come early.
         help: Meaning, range and unit.
         length: Numbers per image; -1 is a length that the model checks.
     """
@@ -91,10 +92,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("preset", "STRING", STAGES, f"{', '.join(PRESETS)}: all sampling options at once; others beside it win"),
     Option("sampler", "STRING", BASE, "ddpm, ddim or dpmpp_2m"),
     Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
-    Option("spacing", "STRING", BASE, "time steps: uniform, or uniform in logsnr"),
+    Option("spacing", "STRING", BASE, "timesteps: uniform, or uniform in logsnr"),
     Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 1 .. 10; 1 is off"),
-    Option("guidance_low", "INT32", BASE, "lowest training time step with guidance (inclusive)"),
-    Option("guidance_high", "INT32", BASE, "highest training time step with guidance (inclusive)"),
+    Option("guidance_low", "INT32", BASE, "lowest training timestep with guidance (inclusive)"),
+    Option("guidance_high", "INT32", BASE, "highest training timestep with guidance (inclusive)"),
     Option("dynamic_threshold", "FP32", BASE, "percentile of dynamic thresholding in (0, 1]; 0 clips to [-1, 1]"),
     Option("eta", "FP32", BASE, "noise of ddim, 0 .. 1"),
     Option("attributes", "FP32", BASE, "attribute vector, where the bundle has attributes; -1 is unspecified", -1),
@@ -119,7 +120,7 @@ class Control:
 
     Attributes:
         op: One of `CONTROL_OPS`.
-        request_id: Whom it is about; empty for `ping`, `describe` and `drain`.
+        request_id: The request concerned; empty for `ping`, `describe` and `drain`.
         after_step: `watch` waits for a step after this one.
         preview: `watch` wants pictures.
     """
@@ -131,7 +132,7 @@ class Control:
 
 
 def parse_control(control: Array) -> Control:
-    """What a control tensor asks for: strings [1, K], the operation, a request id, and what `watch` needs.
+    """Reads a control tensor: strings [1, K], the operation, a request id, and the arguments of `watch`.
 
     Raises:
         InvalidInputError: Another shape, an unknown operation, or arguments that it does not take.
@@ -159,10 +160,10 @@ def parse_control(control: Array) -> Control:
 
 
 def parse_faces(rows: int, face: Array | None) -> list[str]:
-    """Which face of its photograph each row wants: `largest` (default) or `only`.
+    """The option `face` of each row: `largest` (default) or `only`.
 
     Raises:
-        InvalidInputError: Another word.
+        InvalidInputError: Another value.
     """
     if face is None:
         return [FACES[0]] * rows
@@ -186,7 +187,7 @@ def passed_on(deadline: float | None, rows: int) -> Array:
 
 
 def passed_deadline(tensor: Array) -> float | None:
-    """What `passed_on` made: seconds, or `None`."""
+    """Reads the tensor of `passed_on`: seconds, or `None`."""
     said = tensor[tensor > 0]
     return float(said.min()) / 1e9 if said.size else None
 
@@ -203,7 +204,7 @@ def text(name: str, value: str | bytes, most: int = MAX_TEXT) -> str:
     Args:
         name: Of the tensor.
         value: The element.
-        most: Bytes that are allowed; looked at before anything is done with them.
+        most: Limit in bytes, checked first.
 
     Raises:
         InvalidInputError: It is longer, or not UTF-8.

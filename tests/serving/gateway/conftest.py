@@ -1,4 +1,4 @@
-"""A gateway on real ports before a Triton that is made up."""
+"""A gateway on real ports in front of a stand-in for Triton."""
 
 from __future__ import annotations
 

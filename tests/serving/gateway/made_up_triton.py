@@ -1,4 +1,4 @@
-"""A Triton that is made up, over HTTP and gRPC, and remembers what it was sent; and a gateway before it."""
+"""A stand-in for Triton over HTTP and gRPC that records its requests, with a gateway in front of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens, what each may send, and the refusal to serve the world without them."""
+"""Tokens, what each may send, and the refusal of public hosts without them."""
 
 from __future__ import annotations
 

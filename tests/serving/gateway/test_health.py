@@ -1,4 +1,4 @@
-"""Readiness, and what those hear who cannot be served."""
+"""Readiness, and the refusals while the service is not ready."""
 
 from __future__ import annotations
 

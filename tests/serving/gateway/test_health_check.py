@@ -1,4 +1,4 @@
-"""What counts as a fault, and what happens then, with a server that is made up."""
+"""Faults and their repair, with a stand-in for the server."""
 
 from __future__ import annotations
 

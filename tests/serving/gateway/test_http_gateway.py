@@ -1,4 +1,4 @@
-"""The public HTTP port: what passes, what does not, and that Triton never sees the latter."""
+"""The public HTTP port: accepted requests, and refused ones that never reach Triton."""
 
 from __future__ import annotations
 

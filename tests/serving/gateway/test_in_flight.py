@@ -1,4 +1,4 @@
-"""Nobody works for nobody, and nobody's work is ended while somebody still waits for it."""
+"""Work without a waiting caller is cancelled; work with one is not."""
 
 from __future__ import annotations
 

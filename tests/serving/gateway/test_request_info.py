@@ -1,4 +1,4 @@
-"""What the gateway reads of a request before Triton does: the same as Triton will, or a refusal."""
+"""The gateway reads a request as Triton does, or refuses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public gRPC port: one caller's mistake, greed or sloth is nobody else's trouble."""
+"""The public gRPC port: errors, floods and slowness of one caller do not affect others."""
 
 from __future__ import annotations
 

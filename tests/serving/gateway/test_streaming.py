@@ -1,4 +1,4 @@
-"""The story of an image: every step is told, the stages get what the ensembles give them, errors end it."""
+"""Streaming of an image: every step is reported, the stages get the inputs of the ensembles, errors end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request says of its tensors must be so: Triton itself believes it."""
+"""Checks of tensor descriptions, because Triton trusts them."""
 
 from __future__ import annotations
 

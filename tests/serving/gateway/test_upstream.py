@@ -1,4 +1,4 @@
-"""What Triton's errors become: whose request was lost may send it again; what a caller wrote changes nothing."""
+"""Conversion of Triton's errors: lost requests may be sent again; text of callers has no effect."""
 
 from __future__ import annotations
 
