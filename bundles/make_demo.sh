@@ -56,7 +56,7 @@ if [ -n "$STREAM" ]; then
     stream="--data data/held_out --stream $STREAM"
 fi
 if [ -n "$ROLLOUTS" ]; then
-    stream="$stream --rollouts $ROLLOUTS --rollout-loss 0.03 --altered-vectors 0.5 --identity-jitter 1"
+    stream="$stream --rollouts $ROLLOUTS --rollout-loss 0.03 --rollout-centring 0.5 --altered-vectors 0.5 --identity-jitter 1.5"
 fi
 "$PYTHON" -m id3pm demo-dataset --out data/demo --count "$FACES" --workers "$(nproc)"
 options="--sampler ddim --eta 1 --steps 25 --spacing logsnr --sr-sampler ddim --sr-eta 1 --sr-steps 25 --sr-consistency 1"

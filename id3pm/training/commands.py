@@ -47,6 +47,8 @@ CONFIG_FIELDS = (
     "rollout_centring",
     "altered_vectors",
     "identity_jitter",
+    "accumulation",
+    "gradient_checkpointing",
     "seed",
 )
 """Options of `id3pm train` that are fields of `TrainConfig`, by the same names."""
@@ -189,6 +191,13 @@ class TrainOptions(FacesOption):
         type=click.FloatRange(0, 1), help="Share of the rollouts with ID vectors that no image has."
     )
     identity_jitter: float | None = option(type=click.FloatRange(0), help="How much the identity loss's crops vary.")
+    accumulation: int | None = option(
+        type=click.IntRange(1), help="Passes that a step's images are divided into: less memory, the same step."
+    )
+    gradient_checkpointing: bool | None = option(
+        is_flag=True, default=None, help="Recompute activations in the backward pass: less memory, more time."
+    )
+    compile: bool = option(is_flag=True, help="Compile the network with torch.compile; for GPUs.")
     seed: int = option(type=click.IntRange(0), default=0)
     max_minutes: float | None = option(type=click.FloatRange(0), help="Stop with a checkpoint after this long.")
     save_minutes: float = option(type=click.FloatRange(0), default=10.0, help="Time between checkpoints and pictures.")
