@@ -13,7 +13,7 @@ from id3pm.formats.images import GENERATED_XMP, XMP_KEY
 from id3pm.training.preview import save_picture
 
 ROOT = Path(__file__).parents[2]
-PLOTS = {"docs/benchmarks.png", "docs/similarity.png"}
+PLOTS = {"docs/benchmarks.png"}
 """Pictures in the repository without faces."""
 WRITERS = {
     "id3pm/formats/images.py": {"save"},  # encode_png, marked where its callers say so
