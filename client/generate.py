@@ -47,7 +47,7 @@ WORDS = {
     ),
     " To leave early at once:\n        `async with contextlib.aclosing(client.stream(...)) as events`.": "",
     "cancelling the task.": "an interrupt (Ctrl-C).",
-    "under way in other tasks": "under way in other threads",
+    "Calls in other tasks": "Calls in other threads",
     "where one does not answer.": "where one does not answer. The end of the interpreter closes a client as well.",
     "`anext`": "`next`",
     "`AsyncClient`": "`Client`",

@@ -48,7 +48,7 @@ class SyncRequests(SyncConnections):
     def close(self) -> None:
         """Closes the connections; the client cannot be used afterwards.
 
-        Calls in other tasks end with `ClosedClientError`, and the servers are told to stop their work on
+        Calls in other threads end with `ClosedClientError`, and the servers are told to stop their work on
         it, which takes up to 1 s where one does not answer. The end of the interpreter closes a client as well.
         """
         self._close(base.CANCEL_TIMEOUT_S)
