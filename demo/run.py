@@ -105,12 +105,13 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
     notes = "Below each face: cosine similarity of its ID vector to the portrait's."
     if limit := known_threshold(repository):
         notes += f" {limit.judge} takes two pictures for one person from {limit.cosine:.2f} on."
-    console.print(notes)
+    console.print(notes, soft_wrap=True)
     portrait = Tile(face_square(decode_photo(data), np.asarray(face.box), HEAD_MARGIN, "edge"), "portrait")
     sheet(portrait, images, captions, notes).save(out / "demo.png", pnginfo=png_info(generated=True))
     each = seconds / len(images)
-    console.print(f"{len(images)} images in {seconds:.1f} s: {each:.1f} s per image ({settings(images[0].receipt)})")
-    console.print(f"picture: [bold]{(out / 'demo.png').resolve()}")
+    timing = f"{len(images)} images in {seconds:.1f} s: {each:.1f} s per image ({settings(images[0].receipt)})"
+    console.print(timing, soft_wrap=True)
+    console.print(f"picture: [bold]{(out / 'demo.png').resolve()}", soft_wrap=True)  # a path that can be copied
 
 
 if __name__ == "__main__":
