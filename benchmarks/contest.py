@@ -21,6 +21,8 @@ class Timing(NamedTuple):
 
 
 def identities(config: UNetConfig, images: int) -> NDArray[np.float32]:
-    """ID vectors [N, D]."""
+    """ID vectors [N, D] of L2 norm 1."""
     assert config.identity_dim is not None
-    return np.random.default_rng(0).standard_normal((images, config.identity_dim), dtype=np.float32)
+    vectors = np.random.default_rng(0).standard_normal((images, config.identity_dim), dtype=np.float32)
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit

@@ -43,7 +43,8 @@ class Served:
         self._client = self._cleanup.enter_context(Client(server.grpc_url))
         length = check_engines(repository)["base"].unet.identity_dim
         assert length is not None
-        self._vector = np.random.default_rng(0).standard_normal(length, dtype=np.float32)
+        vector = np.random.default_rng(0).standard_normal(length, dtype=np.float32)
+        self._vector = vector / np.linalg.norm(vector)
 
     def turn(self) -> Timing:
         """All images at once, `steps` steps in both stages; as a worker's turn.
