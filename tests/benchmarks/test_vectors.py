@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from contest import identities
 
+from contest import identities
 from id3pm.config import PAPER_BASE_64
 
 
