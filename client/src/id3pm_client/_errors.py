@@ -178,7 +178,7 @@ CODE, RETRY_AFTER_S = "id3pm-code", "id3pm-retry-after-s"
 """Names of an error's fields in gRPC's trailing metadata."""
 ERROR_TAG = "x-id3pm-error-tag"
 """Request parameter, a secret: a Triton without a gateway has no metadata, and its stages write the secret and the
-fields, as JSON, before the text. Nobody else knows the secret, so no other text is taken for fields."""
+fields, as JSON, before the text. Only client and stage know the secret, so no other text is taken for fields."""
 _BY_STATUS: Mapping[str, type[ClientError]] = MappingProxyType(
     {
         "INVALID_ARGUMENT": InvalidRequestError,
