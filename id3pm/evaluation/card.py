@@ -10,11 +10,10 @@ from typing import Any
 import click
 
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.files import SCHEMA
+from id3pm.evaluation.files import SCHEMA, SHORT
 from id3pm.formats.bundle import read_bundle, replace_card, weights_hash
 from id3pm.formats.model_card import write_card
 
-SHORT = 12  # hexadecimal digits of a weight file's hash in a report
 DIGITS = 4  # of a figure
 REPORT = click.Path(path_type=Path, dir_okay=False, exists=True)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = 1  # of the JSON reports
+SHORT = 12  # hexadecimal digits of a hash in a report
 
 
 def new_figure(width: float, height: float) -> Figure:

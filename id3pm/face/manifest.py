@@ -82,6 +82,11 @@ class FaceManifest:
             f"detection_size={size}: must be null or a multiple of 32 up to 2048",
         )
 
+    @property
+    def models_key(self) -> str:
+        """What the ID vectors of pictures depend on: the hashes of detector and encoder."""
+        return f"{' '.join(self.detector_files.values())} {self.encoder_sha256}"
+
 
 def write_manifest(folder: Path, manifest: FaceManifest) -> None:
     """Write manifest.json into `folder`."""

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from id3pm.config import DiffusionConfig
+from id3pm.evaluation import options
 from id3pm.formats import datasets as shards
 
 DIM = 3
@@ -104,3 +106,11 @@ class ColorPipeline:
     def generate(self, vectors: NDArray[np.float32], seeds: Sequence[int], **options: Any) -> SimpleNamespace:
         images = self.generate_64(vectors, seeds, **options)
         return SimpleNamespace(images=images.repeat(4, axis=1).repeat(4, axis=2))
+
+
+def replace_engines(monkeypatch: pytest.MonkeyPatch, pipeline: ColorPipeline) -> None:
+    """Commands get this pipeline and judges of colours in place of built engines."""
+    monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: pipeline)
+    monkeypatch.setattr(options.EngineOptions, "models_key", lambda options: "models")
+    monkeypatch.setattr(options, "StageJudge", lambda stage, key: ColorJudge())
+    monkeypatch.setattr(options, "DlibJudge", lambda stage, key: ColorJudge(independent=True))

@@ -15,6 +15,7 @@ from PIL import Image
 from test_verification_command import ColorModel
 
 from id3pm.errors import InvalidInputError
+from id3pm.evaluation import options
 from id3pm.evaluation.baselines import command
 from id3pm.evaluation.baselines.black_box import BlackBox, Reconstruction
 from id3pm.evaluation.commands import evaluate_group
@@ -57,9 +58,9 @@ def guess(monkeypatch: pytest.MonkeyPatch) -> Guess:
     method = Guess()
     model = ColorBox()
     model.name, model.centred = "sface", True
-    monkeypatch.setattr(command.Pipeline, "load", lambda repository, threads: ColorPipeline())
-    monkeypatch.setattr(command, "StageModel", lambda repository, threads: model)
-    monkeypatch.setattr(command, "open_models", lambda names, first, threads: [first])
+    monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: ColorPipeline())
+    monkeypatch.setattr(options, "StageModel", lambda repository, threads: model)
+    monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first])
     monkeypatch.setattr(command, "_method", lambda name, training, bank, cache: method)
     return method
 

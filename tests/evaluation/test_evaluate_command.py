@@ -12,16 +12,18 @@ import matplotlib
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from made_up_people import ColorJudge, ColorPipeline, color_of, people, write_people
+from made_up_people import ColorPipeline, color_of, people, write_people
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 from tiny_bundle import write_tiny_bundle
 
 from id3pm.errors import InvalidInputError, InvalidOptionError, MissingExtraError
-from id3pm.evaluation import commands
+from id3pm.evaluation.commands import evaluate_group
 from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.identity import commands
 from id3pm.evaluation.identity.photographs import People
+from id3pm.evaluation.super_resolution import command
 from id3pm.formats.images import decode_photo
 
 PEOPLE = 20
@@ -30,10 +32,7 @@ PEOPLE = 20
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
     fake = ColorPipeline()
-    monkeypatch.setattr(commands.Pipeline, "load", lambda repository, threads: fake)
-    monkeypatch.setattr(commands.EngineOptions, "models_key", lambda options: "models")
-    monkeypatch.setattr(commands, "StageJudge", lambda stage, key: ColorJudge())
-    monkeypatch.setattr(commands, "DlibJudge", lambda stage, key: ColorJudge(independent=True))
+    replace_engines(monkeypatch, fake)
     return fake
 
 
@@ -42,7 +41,7 @@ def run(folder: Path, *arguments: str, command: str = "identity") -> Result:
         write_people(folder / "data", PEOPLE)
     common = ["--data", str(folder / "data"), "--out", str(folder / "out"), "--identities", str(PEOPLE)]
     return CliRunner().invoke(
-        commands.evaluate_group, [command, *common, *arguments], catch_exceptions=True, standalone_mode=False
+        evaluate_group, [command, *common, *arguments], catch_exceptions=True, standalone_mode=False
     )
 
 
@@ -189,7 +188,7 @@ def test_dlib_knows_a_person_again_at_64_px() -> None:
 def test_super_resolution_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_bundle(tmp_path / "bundle")
     write_people(tmp_path / "data", 3)
-    load = commands.shards.load
+    load = command.shards.load
 
     def at_16_px(folder: Path, split: Any) -> dict[str, Any]:
         arrays = load(folder, split)
@@ -197,10 +196,9 @@ def test_super_resolution_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         images[:, ::3] //= 2  # stripes, which no method gets quite right
         return {**arrays, "images": images}
 
-    monkeypatch.setattr(commands.shards, "load", at_16_px)
-    monkeypatch.setattr(commands.EngineOptions, "models_key", lambda options: "models")
-    monkeypatch.setattr(commands.FaceStage, "load", lambda folder, threads: None)
-    monkeypatch.setattr(commands, "StageJudge", lambda stage, key: ColorJudge())
+    monkeypatch.setattr(command.shards, "load", at_16_px)
+    replace_engines(monkeypatch, ColorPipeline())
+    monkeypatch.setattr(command.FaceStage, "load", lambda folder, threads: None)
     arguments = [
         "--bundle",
         tmp_path / "bundle",
@@ -211,9 +209,7 @@ def test_super_resolution_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "--steps",
         "1",
     ]
-    result = CliRunner().invoke(
-        commands.evaluate_group, ["super-resolution", *map(str, arguments)], standalone_mode=False
-    )
+    result = CliRunner().invoke(evaluate_group, ["super-resolution", *map(str, arguments)], standalone_mode=False)
     assert result.exit_code == 0, result.exception
     found = json.loads((tmp_path / "out/super_resolution.json").read_text(encoding="utf-8"))
     faces, photographs = found["comparisons"]
@@ -225,7 +221,7 @@ def test_super_resolution_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Image.open(tmp_path / "out/super_resolution.png") as picture:
         assert np.asarray(picture).std() > 10
     with pytest.raises(InvalidInputError, match="has no pictures"):
-        commands._pictures(tmp_path / "data")
+        command._pictures(tmp_path / "data")
 
 
 def test_photographs_are_measured_and_no_picture_is_kept(
@@ -240,7 +236,7 @@ def test_photographs_are_measured_and_no_picture_is_kept(
         commands, "people_of", lambda pictures, stage: People(list(pictures), color_of(vectors), vectors)
     )
     arguments = ["photographs", str(folder), "--out", str(tmp_path / "out"), "--seeds", "2"]
-    result = CliRunner().invoke(commands.evaluate_group, arguments, catch_exceptions=False, standalone_mode=False)
+    result = CliRunner().invoke(evaluate_group, arguments, catch_exceptions=False, standalone_mode=False)
     assert result.exit_code == 0
     found = json.loads((tmp_path / "out/photographs.json").read_text(encoding="utf-8"))
     assert [one["name"] for one in found["people"][:3]] == ["0.png", "1.png", "2.png"]
@@ -249,5 +245,5 @@ def test_photographs_are_measured_and_no_picture_is_kept(
     assert found["steps"] == 10 and found["seeds"] == 2
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["photographs.json"]
     (tmp_path / "empty").mkdir()
-    refused = CliRunner().invoke(commands.evaluate_group, ["photographs", str(tmp_path / "empty")])
+    refused = CliRunner().invoke(evaluate_group, ["photographs", str(tmp_path / "empty")])
     assert isinstance(refused.exception, InvalidInputError) and "has no pictures" in str(refused.exception)

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from made_up_people import ColorJudge, ColorPipeline, write_people
+from made_up_people import ColorPipeline, replace_engines, write_people
 from PIL import Image
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.commands import evaluate_group
-from id3pm.evaluation.groups import command
 
 
 @pytest.fixture
@@ -23,10 +22,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
     fake.base_manifest = SimpleNamespace(
         **{**vars(ColorPipeline.base_manifest), "sampling": SimpleNamespace(sampler="ddpm", spacing="uniform")}
     )
-    monkeypatch.setattr(command.Pipeline, "load", lambda repository, threads: fake)
-    monkeypatch.setattr(command, "_models_key", lambda repository: "models")
-    monkeypatch.setattr(command, "StageJudge", lambda stage, key: ColorJudge())
-    monkeypatch.setattr(command, "DlibJudge", lambda stage, key: ColorJudge(independent=True))
+    replace_engines(monkeypatch, fake)
     return fake
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from made_up_people import ColorJudge, ColorPipeline, write_people
+from made_up_people import ColorPipeline, replace_engines, write_people
 from numpy.typing import NDArray
 
 from id3pm.errors import MissingExtraError
@@ -33,10 +33,8 @@ class ColorNetwork:
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
     fake = ColorPipeline()
-    monkeypatch.setattr(command.Pipeline, "load", lambda repository, threads: fake)
+    replace_engines(monkeypatch, fake)
     monkeypatch.setattr(command, "EfficientNetLite0", ColorNetwork)
-    monkeypatch.setattr(command, "StageJudge", lambda stage, key: ColorJudge())
-    monkeypatch.setattr(command, "_models_key", lambda repository: "models")
     monkeypatch.setattr(command, "landmark_look", lambda stage, threads, notes: notes.append("no landmarks"))
     return fake
 
@@ -73,7 +71,7 @@ def test_table_has_the_floor_and_a_row_per_guidance_scale(pipeline: ColorPipelin
             ["--count", "31"],
             "31 images need 62 held-out people, half of them for the floor: the data set holds out 60",
         ),
-        (["--guidance", "one"], "--guidance one: give numbers separated by commas"),
+        (["--guidance", "one"], "'one': give numbers separated by commas"),
         (["--guidance", "99"], "guidance_scale=99"),
     ],
 )

@@ -15,8 +15,9 @@ from made_up_people import ColorJudge, ColorPipeline, color_of, people, write_pe
 from numpy.typing import NDArray
 
 from id3pm.errors import EngineError, InvalidInputError
+from id3pm.evaluation import options
 from id3pm.evaluation.commands import evaluate_group
-from id3pm.evaluation.verification import command, sets
+from id3pm.evaluation.verification import sets
 from id3pm.evaluation.verification.fr_models import StageModel, main_face, open_models
 from id3pm.formats.images import decode_photo, encode_png
 from id3pm.samples import PHOTOGRAPH
@@ -36,11 +37,11 @@ class ColorModel(ColorJudge):
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
     fake = ColorPipeline()
-    monkeypatch.setattr(command.Pipeline, "load", lambda repository, threads: fake)
+    monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: fake)
     training = ColorModel()
     training.name = "sface"
-    monkeypatch.setattr(command, "StageModel", lambda repository, threads: training)
-    monkeypatch.setattr(command, "open_models", lambda names, first, threads: [first, ColorModel(independent=True)])
+    monkeypatch.setattr(options, "StageModel", lambda repository, threads: training)
+    monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first, ColorModel(independent=True)])
     monkeypatch.setattr(sets, "altered", lambda images: images)  # brighter colours would be other people
     return fake
 
@@ -110,7 +111,7 @@ def test_only_the_picture_that_is_asked_for_is_replaced(
         ),
         (["--set", "agedb=x"], InvalidInputError, "--set agedb=x: give KIND=PATH"),
         (["--set", "bin=/nowhere/x.bin"], InvalidInputError, "/nowhere/x.bin does not exist"),
-        (["--guidance", "one"], Exception, "--guidance one: give numbers separated by commas"),
+        (["--guidance", "one"], Exception, "'one': give numbers separated by commas"),
         (["--guidance", "99"], InvalidInputError, "guidance_scale=99"),
     ],
 )

@@ -98,10 +98,11 @@ def load_faces(folder: Path, id_vector_model: str, count: int) -> Faces:
     return Faces(split["images"][:count], split["vectors"][:count], split["images"][count : 2 * count])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class QualityStudy:
     """One bundle and one feature network; images and features are kept, so an interrupted study goes on.
 
-    Args:
+    Attributes:
         pipeline: Generates.
         faces: People and reference.
         network: Looks at images.
@@ -113,36 +114,24 @@ class QualityStudy:
         sampling: Sampling options but for the guidance scale.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        faces: Faces,
-        network: FeatureNetwork,
-        judges: Sequence[Judge],
-        look: Look | None,
-        cache: Cache,
-        people: int,
-        seeds: int,
-        sampling: Mapping[str, Any],
-    ) -> None:
-        self._pipeline = pipeline
-        self._faces = faces
-        self._network = network
-        self._judges = judges
-        self._look = look
-        self._cache = cache
-        self._people = people
-        self._seeds = seeds
-        self._sampling = dict(sampling)
+    pipeline: Pipeline
+    faces: Faces
+    network: FeatureNetwork
+    judges: Sequence[Judge]
+    look: Look | None
+    cache: Cache
+    people: int
+    seeds: int
+    sampling: Mapping[str, Any]
 
     @property
     def images_per_row(self) -> int:
         """How many images one guidance scale needs."""
-        return len(self._faces.vectors) + self._people * self._seeds
+        return len(self.faces.vectors) + self.people * self.seeds
 
     def real(self) -> QualityRow:
         """The floor: real images of others against the reference."""
-        return QualityRow("Real images", None, quality(self._real(self._faces.others), self._reference()), {})
+        return QualityRow("Real images", None, quality(self._real(self.faces.others), self._reference()), {})
 
     def generated(self, guidance_scale: float, on_images: OnImages = lambda count: None) -> QualityRow:
         """One guidance scale.
@@ -151,45 +140,43 @@ class QualityStudy:
             guidance_scale: See `id3pm.config.SamplingOptions`.
             on_images: Called with the number of images whenever some are done.
         """
-        options = {**self._sampling, "guidance_scale": guidance_scale}
-        count = len(self._faces.vectors)
-        _, features, _ = self._made(self._faces.vectors, list(range(count)), options, on_images)
-        repeated = np.repeat(self._faces.vectors[: self._people], self._seeds, axis=0)
-        seeds = list(range(self._seeds)) * self._people
+        options = {**self.sampling, "guidance_scale": guidance_scale}
+        count = len(self.faces.vectors)
+        _, features, _ = self._made(self.faces.vectors, list(range(count)), options, on_images)
+        repeated = np.repeat(self.faces.vectors[: self.people], self.seeds, axis=0)
+        seeds = list(range(self.seeds)) * self.people
         images, seen, vectors = self._made(repeated, seeds, options, on_images)
-        shape = (self._people, self._seeds)
+        shape = (self.people, self.seeds)
         spread = diversity(
             images.reshape(*shape, *images.shape[1:]),
             seen.reshape(*shape, -1),
             {name: each.reshape(*shape, -1) for name, each in vectors.items()},
-            self._look,
+            self.look,
         )
         return QualityRow(f"guidance {guidance_scale:g}", guidance_scale, quality(features, self._reference()), spread)
 
     def _reference(self) -> NDArray[np.float32]:
-        return self._real(self._faces.reference)
+        return self._real(self.faces.reference)
 
     def _real(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         digest = hashlib.sha256(images.tobytes()).hexdigest()
-        return self._cache.array(
-            {"features": self._network.key, "images": digest}, lambda: self._network.features(images)
-        )
+        return self.cache.array({"features": self.network.key, "images": digest}, lambda: self.network.features(images))
 
     def _made(
         self, vectors: NDArray[np.float32], seeds: Sequence[int], options: Mapping[str, Any], on_images: OnImages
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float32]]]:
         """Images, their features, and their vectors by FR model."""
         images, features = [], []
-        found: dict[str, list[NDArray[np.float32]]] = {judge.name: [] for judge in self._judges}
+        found: dict[str, list[NDArray[np.float32]]] = {judge.name: [] for judge in self.judges}
         for start in range(0, len(vectors), CHUNK):
             some, chunk = vectors[start : start + CHUNK], list(seeds[start : start + CHUNK])
-            key = self._pipeline.receipts(some, chunk, super_resolution=False, **options)
-            made = self._cache.array(key, lambda v=some, s=chunk: self._pipeline.generate_64(v, s, **options))  # type: ignore[misc]
+            key = self.pipeline.receipts(some, chunk, super_resolution=False, **options)
+            made = self.cache.array(key, lambda v=some, s=chunk: self.pipeline.generate_64(v, s, **options))  # type: ignore[misc]
             images.append(made)
-            features_key = {"features": self._network.key, "images": key}
-            features.append(self._cache.array(features_key, functools.partial(self._network.features, made)))
-            for judge in self._judges:
+            features_key = {"features": self.network.key, "images": key}
+            features.append(self.cache.array(features_key, functools.partial(self.network.features, made)))
+            for judge in self.judges:
                 judge_key = {"judge": judge.key, "images": key}
-                found[judge.name].append(self._cache.array(judge_key, functools.partial(judge.embed, made)))
+                found[judge.name].append(self.cache.array(judge_key, functools.partial(judge.embed, made)))
             on_images(len(made))
         return np.concatenate(images), np.concatenate(features), {k: np.concatenate(v) for k, v in found.items()}

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, argument, given, option, takes
 from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.files import SHORT
 from id3pm.evaluation.judges import Judge, StageJudge
 from id3pm.evaluation.progress import progress_bar
 from id3pm.evaluation.robustness import thresholds as thresholds_of
@@ -30,8 +31,6 @@ from id3pm.formats import datasets as shards
 from id3pm.formats.picture_files import picture_files
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.presets import PRESETS
-
-SHORT = 12  # hexadecimal digits of a hash in the report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

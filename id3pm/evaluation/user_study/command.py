@@ -7,11 +7,28 @@ from pathlib import Path
 
 import click
 
+from id3pm.command_options import EXISTING_FILE, EXISTING_FOLDER, FOLDER, argument, option, takes
 from id3pm.evaluation.files import write_json
 from id3pm.evaluation.user_study.collect import collect, table
 from id3pm.evaluation.user_study.make import KEY, PAGE, make_study
 
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MakeOptions:
+    """The options of `id3pm study make`."""
+
+    folder: Path = argument(type=EXISTING_FOLDER)
+    out: Path = option(type=FOLDER, default=Path("out/study"), help="Folder.")
+    title: str = option(default="Which pictures show the person?", help="Of the page.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CollectOptions:
+    """The options of `id3pm study collect`."""
+
+    answers: tuple[Path, ...] = argument(nargs=-1, required=True, type=EXISTING_FILE)
+    key: Path = option(type=EXISTING_FILE, default=Path("out/study") / KEY, help="study_key.json of the study.")
+    out: Path | None = option(type=click.Path(path_type=Path, dir_okay=False), help="JSON file for the results.")
 
 
 @click.group("study")
@@ -20,27 +37,23 @@ def study_group() -> None:
 
 
 @study_group.command("make")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out/study"), help="Folder.")
-@click.option("--title", default="Which pictures show the person?", help="Of the page.")
-def make_command(folder: Path, out: Path, title: str) -> None:
+@takes(MakeOptions)
+def make_command(options: MakeOptions) -> None:
     """Make the page.
 
     FOLDER has targets/NAME.png, and METHOD/NAME.png of the same names for each method, as id3pm evaluate baselines
     leaves them. study.html in --out goes to the participants; it needs no server and sends nothing. study_key.json
     stays with you.
     """
-    targets, methods = make_study(folder, out, title)
-    click.echo(f"{out / PAGE}: {targets} targets, {', '.join(methods)}; keep {out / KEY}")
+    targets, methods = make_study(options.folder, options.out, options.title)
+    click.echo(f"{options.out / PAGE}: {targets} targets, {', '.join(methods)}; keep {options.out / KEY}")
 
 
 @study_group.command("collect")
-@click.argument("answers", nargs=-1, required=True, type=FILE)
-@click.option("--key", type=FILE, default=Path("out/study") / KEY, help="study_key.json of the study.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="JSON file for the results.")
-def collect_command(answers: tuple[Path, ...], key: Path, out: Path | None) -> None:
+@takes(CollectOptions)
+def collect_command(options: CollectOptions) -> None:
     """Mean ranks from the files that participants saved, with intervals, Friedman's test and Kendall's W."""
-    results = collect(key, answers)
+    results = collect(options.key, options.answers)
     click.echo(table(results))
-    if out is not None:
-        write_json(out, [dataclasses.asdict(result) for result in results])
+    if options.out is not None:
+        write_json(options.out, [dataclasses.asdict(result) for result in results])

@@ -73,8 +73,7 @@ class StageModel:
         self._encoder, self._preprocessing = encoder, as_they_are
         self.stage = FaceStage(manifest.id_vector_model, detector, encoder, as_they_are, manifest.detection_size)
         self.name = manifest.id_vector_model
-        self.models_key = f"{' '.join(manifest.detector_files.values())} {manifest.encoder_sha256}"
-        self.key = f"{self.name} {self.models_key} views"
+        self.key = f"{self.name} {manifest.models_key} views"
 
     def views(self, images: Sequence[NDArray[np.uint8]], aligned: bool) -> NDArray[np.float32]:
         """See `PairModel.views`."""
@@ -129,7 +128,7 @@ class DlibModel:
     centred = True
 
     def __init__(self, faces: StageModel) -> None:
-        self._judge = DlibJudge(faces.stage, faces.models_key)
+        self._judge = DlibJudge(faces.stage, faces.manifest.models_key)
         self._faces = faces
         self.name = self._judge.name
         self.key = f"{self._judge.key} views"
