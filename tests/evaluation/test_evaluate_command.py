@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from made_up_people import ColorPipeline, color_of, people, write_people
+from made_up_people import ColorPipeline, color_of, people, replace_engines, write_people
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
