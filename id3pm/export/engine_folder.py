@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import id3pm
 from id3pm.engines.manifest import BundleReference, Manifest, Target, read_manifest, verify_engine_file
 from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
+from id3pm.export.recipe import recipe_hash
 from id3pm.export.targets import TARGETS, tensorrt_module
 from id3pm.formats.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
 from id3pm.formats.hashing import file_sha256
@@ -26,7 +26,6 @@ from id3pm.installation import how_to_install
 MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
 """The Triton model of each stage."""
 BUILD_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxslim")
-RECIPE_FILES = ("unet/onnx_export.py", "unet/onnx_operators.py", "unet/onnx_modules.py", "unet/winograd.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class EngineSpec:
         max_batch: Most rows of one call.
         device: `cpu`, `cuda` or a compute capability.
         bundle: Name and hashes of the bundle.
-        versions: Versions of libraries and of the recipe (a hash of the code that writes the graph).
+        versions: Versions of libraries and of the recipe (see `recipe.recipe_hash`).
     """
 
     stage: Stage
@@ -97,7 +96,7 @@ def versions(target: Target, precision: str) -> dict[str, str]:
     Raises:
         MissingExtraError: A library is not installed.
     """
-    modules, recipe = list(BUILD_LIBRARIES), [*RECIPE_FILES, *TARGETS[target].precisions[precision].recipe]
+    modules, recipe = list(BUILD_LIBRARIES), [*TARGETS[target].precisions[precision].recipe]
     if target == "openvino-cpu":
         modules.append("openvino")
     if target == "tensorrt":
@@ -109,15 +108,7 @@ def versions(target: Target, precision: str) -> dict[str, str]:
         extras = "export,openvino" if "openvino" in missing else "export"
         raise MissingExtraError(f"not installed: {', '.join(missing)}; run: {how_to_install(extras)}")
     found = {module: importlib.metadata.version(distributions[module][0]) for module in modules}
-    return {"id3pm": id3pm.__version__, "recipe": _recipe_hash(recipe), **found}
-
-
-def _recipe_hash(recipe: list[str]) -> str:
-    here, unet = Path(__file__).parent, Path(id3pm.__file__).parent / "unet"
-    digest = hashlib.sha256()
-    for file in (*(here / name for name in recipe), unet / "layers.py", unet / "model.py"):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    return {"id3pm": id3pm.__version__, "recipe": recipe_hash(recipe), **found}
 
 
 def why_stale(folder: Path, spec: EngineSpec, limits: dict[str, Any], *, allow_unverified: bool) -> str | None:
