@@ -40,6 +40,8 @@ def meaning(source: str) -> str:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, ast.JoinedStr):  # Python 3.12.1 adds empty texts to it
+        return f"JoinedStr{_text([one for one in value.values if not _is_empty(one)])}"
     if isinstance(value, ast.AST):
         fields = ((name, getattr(value, name, None)) for name in value._fields)
         given = (f"{name}={_text(field)}" for name, field in fields if field is not None and field != [])
@@ -52,3 +54,8 @@ def _text(value: object) -> str:
 def _is_docstring(node: object) -> bool:
     """A text that stands alone: the docstring of a module, class, function or name."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_empty(node: object) -> bool:
+    """An empty text."""
+    return isinstance(node, ast.Constant) and node.value == ""

@@ -51,9 +51,9 @@ def test_code_counts(before: str, after: str) -> None:
 def test_every_version_of_python_gives_the_same_text() -> None:
     assert recipe.meaning('def f(a, *, b=None): return f"{a!r:>{b}} {{}}é"') == (
         "Module(body=[FunctionDef(name='f', args=arguments(args=[arg(arg='a')], kwonlyargs=[arg(arg='b')], "
-        "kw_defaults=[Constant()]), body=[Return(value=JoinedStr(values=[FormattedValue(value=Name(id='a', "
-        "ctx=Load()), conversion=114, format_spec=JoinedStr(values=[Constant(value='>'), "
-        "FormattedValue(value=Name(id='b', ctx=Load()), conversion=-1)])), Constant(value=' {}\\xe9')]))])])"
+        "kw_defaults=[Constant()]), body=[Return(value=JoinedStr[FormattedValue(value=Name(id='a', "
+        "ctx=Load()), conversion=114, format_spec=JoinedStr[Constant(value='>'), "
+        "FormattedValue(value=Name(id='b', ctx=Load()), conversion=-1)]), Constant(value=' {}\\xe9')])])])"
     )
 
 
