@@ -12,6 +12,7 @@ import psutil
 
 from contest import Timing
 from id3pm.serving.launcher.preflight import check_engines
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client, ClientError
 from load.service import ServiceProcess
@@ -33,7 +34,7 @@ class Served:
         before = set(psutil.Process().children(recursive=True))
         server: TritonServer | ServiceProcess
         if log is None:
-            server = self._cleanup.enter_context(TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0))
+            server = self._cleanup.enter_context(TritonServer(repository, ServerSettings.on_free_ports()))
         else:
             server = ServiceProcess(repository, log)
             self._cleanup.callback(server.kill)

@@ -24,6 +24,7 @@ from id3pm.evaluation.robustness import thresholds
 from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.face.manifest import read_manifest
 from id3pm.formats.images import decode_photo, png_info
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError
 
@@ -81,7 +82,7 @@ def main(repository: Path, photo: Path, seeds: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     data = photo.read_bytes()
     with (
-        TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+        TritonServer(repository, ServerSettings.on_free_ports()) as server,
         Client(server.grpc_url) as client,
     ):
         face = client.embed(data)

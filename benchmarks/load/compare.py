@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 
 from id3pm.command_options import option
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from load import baseline
 from load.arrivals import Kind
@@ -59,7 +60,7 @@ def compare(options: CompareOptions, traffic: Traffic) -> dict[str, Any]:
     """Measures both systems, JSON-ready; p95 is compared for the first kind of the traffic."""
     folder = baseline.build(options.out / "baseline_repository", options.repository)
     systems: Systems = {
-        OURS: lambda: TritonServer(options.repository, http_port=0, grpc_port=0, metrics_port=0),
+        OURS: lambda: TritonServer(options.repository, ServerSettings.on_free_ports()),
         BASELINE: lambda: PlainTriton(folder),
     }
     floods, idle = _capacities(options, traffic, systems)

@@ -18,6 +18,7 @@ from rich.console import Console
 import machine
 import report
 from id3pm.command_options import FOLDER, option
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
 from load import generator, summary
@@ -140,7 +141,7 @@ class Server(Protocol):
 @contextlib.contextmanager
 def serving(repository: Path) -> Iterator[TritonServer]:
     """Triton alone, without a gateway, on free ports."""
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
+    with TritonServer(repository, ServerSettings.on_free_ports()) as server:
         yield server
 
 

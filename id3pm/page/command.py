@@ -102,11 +102,12 @@ def _run(url: str, security: dict[str, Any], options: PageOptions) -> None:
 @contextlib.contextmanager
 def _service(repository: Path) -> Iterator[str]:
     """A service of the page's own, on free ports of this machine; the address of its gRPC port."""
-    from id3pm.serving.service import Service  # needs more of the package than a page beside a service does
+    # Imported here: it needs more of the package than a page beside a running service does.
+    from id3pm.serving.service import Service, ServiceSettings
 
     click.echo("starting the service: loading engines ...", err=True)
-    ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    service = Service(repository, report=lambda line: click.echo(line, err=True), drain_timeout_s=5, **ports)
+    settings = ServiceSettings.on_free_ports(report=lambda line: click.echo(line, err=True), drain_timeout_s=5)
+    service = Service(repository, settings)
     try:
         with service:
             click.echo(f"service: gRPC {service.grpc_url}, metrics http://{service.metrics_url}/metrics", err=True)

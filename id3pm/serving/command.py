@@ -24,7 +24,7 @@ from id3pm.serving.gateway.options import GatewayOptions, Tls
 from id3pm.serving.launcher.triton_log import Outlet, is_error
 from id3pm.serving.protocol.limits import DRAIN_S, MAX_BODIES, MAX_BODY
 from id3pm.serving.protocol.served_models import MODELS, SIGNATURES
-from id3pm.serving.service import Service
+from id3pm.serving.service import Service, ServiceSettings
 
 _MIB = 2**20
 _DAY_S = 86_400
@@ -119,6 +119,21 @@ class ServeOptions:
             access_log=self.access_log,
         )
 
+    def service(self) -> ServiceSettings:
+        """The settings of the whole service; raises as `gateway`."""
+        return ServiceSettings(
+            host=self.host,
+            http_port=self.http_port,
+            grpc_port=self.grpc_port,
+            metrics_port=self.metrics_port,
+            gateway=self.gateway(),
+            insecure=self.insecure,
+            threads=self.threads,
+            start_timeout_s=self.start_timeout,
+            drain_timeout_s=self.drain_timeout,
+            trace_url=self.trace_url,
+        )
+
 
 @click.command("serve")
 @takes(ServeOptions)
@@ -144,21 +159,8 @@ class _Foreground:
         self._console = Console(stderr=True)
         self._tell = Outlet(self._console.print)  # a closed stderr or a full disk must not end the service
         self._signals = _Signals()
-        self._service = Service(
-            options.repository,
-            host=options.host,
-            http_port=options.http_port,
-            grpc_port=options.grpc_port,
-            metrics_port=options.metrics_port,
-            options=options.gateway(),
-            insecure=options.insecure,
-            threads=options.threads,
-            start_timeout_s=options.start_timeout,
-            drain_timeout_s=options.drain_timeout,
-            trace_url=options.trace_url,
-            report=self._report,
-            on_log=self._on_log,
-        )
+        settings = dataclasses.replace(options.service(), report=self._report, on_log=self._on_log)
+        self._service = Service(options.repository, settings)
 
     def run(self) -> None:
         """Serves until a signal.
@@ -192,10 +194,10 @@ class _Foreground:
         tell(_overview(service))
         if service.warning is not None:
             tell(f"warning: {service.warning}", style="bold yellow")
-        if "photo" in service.options.access.accept:
-            whose = " (TOKEN is a caller's who may send photographs)" if service.options.access.limited else ""
+        if "photo" in service.settings.gateway.access.accept:
+            whose = " (TOKEN is a caller's who may send photographs)" if service.settings.gateway.access.limited else ""
             tell(f"A face as a PNG, from any photograph with a face{whose}:", style="bold", soft_wrap=True)
-            tell(curl_command(_url(service), service.options), markup=False, highlight=False, soft_wrap=True)
+            tell(curl_command(_url(service), service.settings.gateway), markup=False, highlight=False, soft_wrap=True)
 
     def _serve(self) -> None:
         """Waits for a signal to stop.
@@ -295,7 +297,7 @@ def curl_command(url: str, options: GatewayOptions, photo: str = "photo.jpg", ou
 
 
 def _url(service: Service) -> str:
-    return f"{'http' if service.options.tls is None else 'https'}://{service.http_url}"
+    return f"{'http' if service.settings.gateway.tls is None else 'https'}://{service.http_url}"
 
 
 def _overview(service: Service) -> Table:
@@ -314,7 +316,7 @@ def _overview(service: Service) -> Table:
         )
     base = service.manifests["base"]
     table.add_row("ID vectors", f"{base.id_vector_model}, {base.unet.identity_dim} numbers")
-    access = service.options.access
+    access = service.settings.gateway.access
     table.add_row("callers", "need a token" if access.limited else "need no token")
     table.add_row("accepts", _accepted(access))
     table.add_row("metrics", f"http://{service.metrics_url}/metrics")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
@@ -17,24 +17,29 @@ from id3pm.serving.launcher.endpoints import Endpoints, check_ports
 from id3pm.serving.launcher.health import Health
 from id3pm.serving.launcher.health_check import HealthCheckSettings
 from id3pm.serving.launcher.preflight import check_engines
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.supervisor import Supervisor
 from id3pm.serving.launcher.triton_log import Outlet
 from id3pm.serving.launcher.triton_server import TritonServer
-from id3pm.serving.protocol.limits import DRAIN_S
-
-if TYPE_CHECKING:
-    from typing import Unpack
 
 _POLL_S = 0.05
 
 
-class TritonArguments(TypedDict, total=False):
-    """More arguments of `TritonServer`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceSettings(ServerSettings):
+    """Settings of a service: those of its public ports, of Triton and of their supervision.
 
-    threads: int | None
-    start_timeout_s: float
-    trace_url: str | None
-    on_log: Callable[[str], None] | None
+    Attributes:
+        gateway: Limits, tokens, TLS.
+        insecure: Allows a `host` that other machines reach, without tokens.
+        report: Gets a line of text about every fault and repair; called from a thread.
+        health_check: When Triton counts as faulty.
+    """
+
+    gateway: GatewayOptions = dataclasses.field(default_factory=GatewayOptions)
+    insecure: bool = False
+    report: Callable[[str], None] = lambda line: None
+    health_check: HealthCheckSettings = dataclasses.field(default_factory=HealthCheckSettings)
 
 
 class Service(Endpoints):
@@ -44,50 +49,29 @@ class Service(Endpoints):
 
     Args:
         repository: The model repository, with engines built into it.
-        host: Address of the public ports. Triton itself has no port: it listens on sockets that only this user reaches.
-        http_port: Public port of HTTP; 0 takes a free one, as for the next two.
-        grpc_port: Public port of gRPC.
-        metrics_port: Public port of Prometheus metrics.
-        options: Limits, tokens, TLS.
-        insecure: Allows a `host` that other machines reach, without tokens.
-        drain_timeout_s: Seconds that work in flight gets to finish when the service is stopped.
-        report: Gets a line of text about every fault and repair; called from a thread.
-        health_check_settings: When Triton counts as faulty.
-        **triton: More arguments of `TritonServer`.
+        settings: Host and ports are the public ones. Triton itself has no port: it listens on sockets that only this
+            user reaches.
+
+    Raises:
+        ConfigError: The certificate cannot be used, or the service would be open to other machines.
     """
 
-    def __init__(
-        self,
-        repository: str | Path,
-        *,
-        host: str = "127.0.0.1",
-        http_port: int = 8000,
-        grpc_port: int = 8001,
-        metrics_port: int = 8002,
-        options: GatewayOptions | None = None,
-        insecure: bool = False,
-        drain_timeout_s: float = DRAIN_S,
-        report: Callable[[str], None] = lambda line: None,
-        health_check_settings: HealthCheckSettings | None = None,
-        **triton: Unpack[TritonArguments],
-    ) -> None:
-        super().__init__(host, http_port, grpc_port, metrics_port)
+    def __init__(self, repository: str | Path, settings: ServiceSettings | None = None) -> None:
+        self.settings = ServiceSettings() if settings is None else settings
+        super().__init__(self.settings)
         self.health = Health()
-        self.options = GatewayOptions() if options is None else options
         self._repository = Path(repository).resolve()
-        self._drain_timeout_s = drain_timeout_s
-        check_exposure(host, self.options.access, insecure=insecure)
-        if self.options.tls is not None:
-            self.options.tls.context()  # a wrong certificate should fail here, not when the engines are loaded
-
-        if (on_log := triton.get("on_log")) is not None:
-            triton["on_log"] = Outlet(on_log, self.health.drops_line)
-
-        def make() -> TritonServer:
-            return TritonServer(self._repository, drain_timeout_s=drain_timeout_s, private=True, **triton)
-
-        self._supervisor = Supervisor(make, self.health, report, health_check_settings)
+        check_exposure(self.host, self.settings.gateway.access, insecure=self.settings.insecure)
+        if self.settings.gateway.tls is not None:
+            self.settings.gateway.tls.context()  # a wrong certificate should fail here, not when the engines are loaded
+        self._supervisor = Supervisor(self._new_server, self.health, self.settings.report, self.settings.health_check)
         self._gateway: Gateway | None = None
+
+    def _new_server(self) -> TritonServer:
+        """A Triton server that has not been started."""
+        on_log = self.settings.on_log
+        outlet = None if on_log is None else Outlet(on_log, self.health.drops_line)
+        return TritonServer(self._repository, dataclasses.replace(self.settings, on_log=outlet), private=True)
 
     @property
     def server(self) -> TritonServer:
@@ -123,7 +107,7 @@ class Service(Endpoints):
             raise ServerError("the service has been started already")
         check_engines(self._repository)
         self.ports = check_ports(self.host, self.ports)
-        self._gateway = Gateway(self.host, self.ports, self.health, self.options)
+        self._gateway = Gateway(self.host, self.ports, self.health, self.settings.gateway)
         try:
             self._gateway.start()
             self._supervisor.start()
@@ -138,7 +122,7 @@ class Service(Endpoints):
             Whether all work was finished in time.
         """
         assert self._gateway is not None
-        deadline = time.monotonic() + self._drain_timeout_s
+        deadline = time.monotonic() + self.settings.drain_timeout_s
         self.health.drains()
         idle = 0  # rounds: between the two requests of an image, a single one may find nothing
         while idle < 2 and time.monotonic() < deadline and not self._supervisor.ended.is_set():
@@ -167,7 +151,7 @@ class Service(Endpoints):
             access: New callers and permissions, or `None` to keep the present ones.
         """
         if access is not None:
-            self.options.access.replace(access)
+            self.settings.gateway.access.replace(access)
         if self._gateway is not None:
             self._gateway.reopen_log()
 
@@ -176,8 +160,8 @@ class Service(Endpoints):
         """A warning about these options for the operator, if there is one."""
         if is_loopback(self.host):
             return None
-        if not self.options.access.limited:
+        if not self.settings.gateway.access.limited:
             return f"every machine that reaches {self.host} can use this service"
-        if self.options.tls is None:
+        if self.settings.gateway.tls is None:
             return "tokens, photographs and ID vectors travel unencrypted: give --tls-certificate and --tls-key"
         return None

@@ -31,6 +31,7 @@ from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity,
 from id3pm.export.repository import write_repository
 from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.service import Service
 
@@ -165,9 +166,7 @@ def set_3_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[TritonServer]:
     """A running server on free ports; stopped, if need be by force, when the tests are over."""
-    running = TritonServer(
-        repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60, drain_timeout_s=5
-    )
+    running = TritonServer(repository, ServerSettings.on_free_ports(threads=1, start_timeout_s=60, drain_timeout_s=5))
     try:
         with running:
             yield running
@@ -303,7 +302,7 @@ def wire_to() -> Callable[[Any], Wire]:
 def service(repository: Path) -> Iterator[Service]:
     """The whole service with small bodies; modules that need other settings have one of their own."""
     options = GatewayOptions(max_body=MAX_BODY)
-    with running(repository, options=options) as service:
+    with running(repository, gateway=options) as service:
         yield service
 
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.serving.gateway.auth import Access, read_tokens
-from id3pm.serving.service import Service
+from id3pm.serving.service import Service, ServiceSettings
 from id3pm_client import Client, GeneratedImage
-
-PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 
 
 def service_on(repository: Path, **settings: Any) -> Service:
-    """A service on free ports that has not begun; `settings` are those of `Service`."""
-    return Service(repository, **{"threads": 1, "start_timeout_s": 60, "drain_timeout_s": 5, **PORTS, **settings})
+    """A service on free ports that has not begun; `settings` are those of `ServiceSettings`."""
+    quick = {"threads": 1, "start_timeout_s": 60, "drain_timeout_s": 5}
+    return Service(repository, ServiceSettings.on_free_ports(**{**quick, **settings}))
 
 
 @contextlib.contextmanager

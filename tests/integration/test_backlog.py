@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 
 pytestmark = pytest.mark.server
@@ -34,7 +35,7 @@ def test_too_much_work_is_refused_by_its_cost(
     text = config.read_text()
     assert text.count('string_value: "120"') == 1
     config.write_text(text.replace('string_value: "120"', 'string_value: "1"'))
-    server = TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60)
+    server = TritonServer(copied, ServerSettings.on_free_ports(threads=1, start_timeout_s=60))
     try:
         with server:
             wire = wire_to(server)

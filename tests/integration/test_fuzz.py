@@ -276,7 +276,7 @@ def test_photographs_with_damage(public: Any, seed: int, kind: str, cut: bool) -
 
 @pytest.mark.parametrize("times", [1, 8])
 def test_bodies_that_are_too_large(service: Service, public: Any, times: int) -> None:
-    most = service.options.max_body
+    most = service.settings.gateway.max_body
     status, content = public.http("/v2/models/id3pm/infer", b"x" * (times * most + 1))
     assert status == 413 and f"at most {most}" in json.loads(content)["error"]
     with pytest.raises(InferenceServerException) as caught:

@@ -185,9 +185,9 @@ def test_questions_are_answered_over_grpc(public: Any) -> None:
 
 
 def test_a_large_grpc_message_is_refused_with_the_rule(service: Service, public: Any) -> None:
-    photo = np.array([[bytes(service.options.max_body)]], dtype=object)
+    photo = np.array([[bytes(service.settings.gateway.max_body)]], dtype=object)
     message = refused(lambda: public.infer("face_embedding", ["embedding"], photo=photo), "RESOURCE_EXHAUSTED")
-    assert str(service.options.max_body) in message
+    assert str(service.settings.gateway.max_body) in message
 
 
 def test_draining_is_for_the_operator(public: Any, private: Any) -> None:

@@ -21,6 +21,7 @@ from services import access_of, running
 from tritonclient.utils import InferenceServerException
 
 from id3pm.serving.gateway.options import GatewayOptions, Tls
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.service import Service
 
@@ -52,7 +53,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 @pytest.fixture(scope="module")
 def service(repository: Path, certificate: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     access = access_of(tmp_path_factory.mktemp("tokens"), TOKENS)
-    with running(repository, options=GatewayOptions(access=access, tls=certificate)) as service:
+    with running(repository, gateway=GatewayOptions(access=access, tls=certificate)) as service:
         yield service
 
 
@@ -168,7 +169,9 @@ def test_triton_keeps_working_in_a_folder_whose_name_is_long(repository: Path, t
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
-        server = TritonServer(repository, private=True, threads=1, start_timeout_s=60, drain_timeout_s=5)
+        server = TritonServer(
+            repository, ServerSettings(threads=1, start_timeout_s=60, drain_timeout_s=5), private=True
+        )
         try:
             with server:
                 assert server.grpc_url.startswith("unix:/tmp/") and server.ping("denoiser_64")["active"] == 0

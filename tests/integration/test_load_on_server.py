@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from load import baseline, faults, soak, stand_ins
 from load.arrivals import Kind, burst, poisson
@@ -135,7 +136,7 @@ def test_the_dashboard_shows_only_what_the_server_measures(service: ServiceProce
 
 def test_the_stand_ins_serve(repository: Path, identities: np.ndarray, tmp_path: Path) -> None:
     copy = stand_ins.build_repository(tmp_path / "stand_ins", repository)
-    with TritonServer(copy, http_port=0, grpc_port=0, metrics_port=0, threads=1) as server:
+    with TritonServer(copy, ServerSettings.on_free_ports(threads=1)) as server:
         arrivals = burst([SHORT], 4, seed=0, identities=len(identities))
         assert {record.outcome for record in drive(Generator(server.grpc_url, identities), arrivals)} == {"ok"}
 

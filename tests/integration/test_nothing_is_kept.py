@@ -38,7 +38,7 @@ def test_nothing_that_shows_a_person_is_written_or_logged(
     monkeypatch.chdir(working)
     before = files_in(repository)
     lines: list[str] = []
-    service = service_on(repository, options=GatewayOptions(), on_log=lines.append, report=lines.append)
+    service = service_on(repository, gateway=GatewayOptions(), on_log=lines.append, report=lines.append)
     photo = PHOTO.read_bytes()
     secrets: list[bytes] = [photo[-200:-160], base64.b64encode(photo)[-240:-200], *shown(embedding)]
     try:

@@ -13,6 +13,7 @@ import pytest
 from id3pm.engines.manifest import read_manifest, write_manifest
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.pipeline import Pipeline
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
 
@@ -31,7 +32,7 @@ def bf16_repository(repository: Path, tmp_path: Path) -> Path:
 
 def test_bf16_engines_are_served_and_a_seed_means_one_image(bf16_repository: Path, embedding: np.ndarray) -> None:
     server = TritonServer(
-        bf16_repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60, drain_timeout_s=5
+        bf16_repository, ServerSettings.on_free_ports(threads=1, start_timeout_s=60, drain_timeout_s=5)
     )
     with server, Client(server.grpc_url, timeout_s=60) as client, ThreadPoolExecutor(5) as pool:
         alone = client.generate(embedding, 7)

@@ -22,6 +22,7 @@ from id3pm.errors import EngineError, EngineMissingError, ServerError
 from id3pm.serving.launcher import temp_folders as scratch
 from id3pm.serving.launcher.control import control, is_ready
 from id3pm.serving.launcher.process import children
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.shared_memory import SHARED_MEMORY, regions_of
 from id3pm.serving.launcher.triton_server import TritonServer
 
@@ -122,7 +123,7 @@ def orphan(repository: Path) -> tuple[int, list[str]]:
 
 def test_an_orphaned_server_is_ended_by_the_next_start_and_no_shared_memory_stays(repository: Path) -> None:
     group, regions = orphan(repository)
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60) as server:
+    with TritonServer(repository, ServerSettings.on_free_ports(threads=1, start_timeout_s=60)) as server:
         assert server.pid != group
         wait_until(lambda: group_members(group) == [])
         assert regions and not any((SHARED_MEMORY / name).exists() for name in regions)
@@ -216,13 +217,13 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it(repository: Path
 def test_a_missing_engine_says_how_to_build_it(copied: Path, missing: str) -> None:
     (copied / "super_resolution" / "1" / "engine" / missing).unlink()
     with pytest.raises(EngineMissingError, match=rf"^super_resolution: .*; run: id3pm build --repository {copied}$"):
-        TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
+        TritonServer(copied, ServerSettings.on_free_ports()).start()
 
 
 def test_missing_face_models_say_how_to_build_them(copied: Path) -> None:
     shutil.rmtree(copied / "face_embedding" / "1" / "engine")
     with pytest.raises(EngineMissingError, match=rf"id3pm build-faces --repository {copied}$"):
-        TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
+        TritonServer(copied, ServerSettings.on_free_ports()).start()
 
 
 def test_engines_of_two_bundles_are_refused(copied: Path) -> None:
@@ -230,13 +231,13 @@ def test_engines_of_two_bundles_are_refused(copied: Path) -> None:
     manifest.write_text(manifest.read_text().replace("1" * 64, "2" * 64))
     command = f"id3pm build --repository {copied}$"
     with pytest.raises(EngineError, match=f"are of different bundles; run: {command}"):
-        TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0).start()
+        TritonServer(copied, ServerSettings.on_free_ports()).start()
 
 
 def test_a_damaged_engine_ends_the_start_with_the_reason(copied: Path) -> None:
     with (copied / "denoiser_64" / "1" / "engine" / "model.onnx").open("ab") as engine:
         engine.write(b"x")
-    server = TritonServer(copied, http_port=0, grpc_port=0, metrics_port=0, threads=1, start_timeout_s=60)
+    server = TritonServer(copied, ServerSettings.on_free_ports(threads=1, start_timeout_s=60))
     reason = rf"denoiser_64 cannot be loaded: .*damaged.* id3pm build --repository {copied}$"
     with pytest.raises(ServerError, match=rf"died while starting .*:\n{reason}"), server:
         pass

@@ -48,7 +48,7 @@ SLOW = slow_jpeg(4500)
 @pytest.fixture(scope="module")
 def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     options = GatewayOptions(access=access_of(tmp_path_factory.mktemp("tokens"), TOKENS))
-    with running(repository, options=options) as service:
+    with running(repository, gateway=options) as service:
         yield service
 
 

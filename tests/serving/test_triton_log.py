@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_log import is_error, last_words
 from id3pm.serving.launcher.triton_server import TritonServer
 
@@ -69,7 +70,7 @@ def test_who_cannot_show_lines_does_not_close_the_servers_log(error: BaseExcepti
         shown.append(line)
         raise error
 
-    server = TritonServer("repository", on_log=show)
+    server = TritonServer("repository", ServerSettings(on_log=show))
     pipe = io.StringIO("one\n" + "x" * 10_000 + "\nlast\n")
     server._read_log(types.SimpleNamespace(stdout=pipe))  # type: ignore[arg-type]
     assert shown[0] == "one" and shown[-1] == "last" and max(map(len, shown)) == 4096

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 
 from id3pm.errors import ServerError
+from id3pm.serving.launcher.settings import ServerSettings
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -15,13 +16,13 @@ class Endpoints:
     """A server with an HTTP, a gRPC and a metrics port.
 
     Attributes:
-        host: Address to listen on.
+        host: Address it listens on.
         ports: `http-port`, `grpc-port` and `metrics-port`; 0 until a free one has been chosen.
     """
 
-    def __init__(self, host: str, http_port: int, grpc_port: int, metrics_port: int) -> None:
-        self.host = host
-        self.ports = {"http-port": http_port, "grpc-port": grpc_port, "metrics-port": metrics_port}
+    def __init__(self, settings: ServerSettings) -> None:
+        self.host = settings.host
+        self.ports = settings.ports
 
     @property
     def reachable_host(self) -> str:

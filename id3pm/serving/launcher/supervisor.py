@@ -25,7 +25,7 @@ class Supervisor:
         health: Health for the gateway.
         report: Gets a line of text about every fault and repair; called from the thread, which survives exceptions in
             it.
-        health_check_settings: Intervals and limits.
+        settings: Intervals and limits.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Supervisor:
         make: Callable[[], TritonServer],
         health: Health,
         report: Callable[[str], None],
-        health_check_settings: HealthCheckSettings | None = None,
+        settings: HealthCheckSettings,
     ) -> None:
         self.server = make()
         self.ended = threading.Event()
@@ -41,7 +41,7 @@ class Supervisor:
         self._make = make
         self._health = health
         self._report = Outlet(report, health.drops_line)
-        self._settings = HealthCheckSettings() if health_check_settings is None else health_check_settings
+        self._settings = settings
         self._stopping = threading.Event()
         self._aborted = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)

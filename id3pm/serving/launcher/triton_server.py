@@ -13,7 +13,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,11 +24,12 @@ from id3pm.serving.launcher.endpoints import Endpoints, check_ports
 from id3pm.serving.launcher.preflight import check_engines, controlled, with_repository
 from id3pm.serving.launcher.process import end_orphans, start_guarded
 from id3pm.serving.launcher.runtime import TritonRuntime, find_runtime
+from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.shared_memory import regions_of, remove_regions, remove_stale_regions
 from id3pm.serving.launcher.temp_folders import remove_stale_environments, remove_stale_folders, scratch_folder
 from id3pm.serving.launcher.triton_log import Outlet, last_words
 from id3pm.serving.models.model_args import COMPUTE_LOCK_VARIABLE, THREADS_VARIABLE
-from id3pm.serving.protocol.limits import DRAIN_S, EXIT_S
+from id3pm.serving.protocol.limits import EXIT_S
 
 _POLL_S = 0.1
 WAYS_IN = ("http", "grpc", "metrics")
@@ -48,47 +48,24 @@ class TritonServer(Endpoints):
 
     Args:
         repository: The model repository, with engines built into it.
-        host: Address to listen on; every machine that reaches it can use the server.
-        http_port: Port of HTTP; 0 takes a free one, as for the next two.
-        grpc_port: Port of gRPC.
-        metrics_port: Port of Prometheus metrics.
-        threads: CPU threads of each engine, or `None` for all cores.
-        start_timeout_s: Seconds until the server must be ready; loading large engines takes a while.
-        drain_timeout_s: Seconds that work in flight gets to finish when the server is stopped.
-        private: Listens on Unix sockets in a folder that only this user can enter, in place of `host` and the ports.
-        trace_url: OpenTelemetry collector that gets a span tree of every request (`http://host:4318/v1/traces`).
-        on_log: Gets every line that the server writes; called from a thread, which survives exceptions in it.
+        settings: Every machine that reaches its host can use the server.
+        private: Listens on Unix sockets in a folder that only this user can enter, in place of host and ports.
     """
 
     def __init__(
-        self,
-        repository: str | Path,
-        *,
-        host: str = "127.0.0.1",
-        http_port: int = 8000,
-        grpc_port: int = 8001,
-        metrics_port: int = 8002,
-        threads: int | None = None,
-        start_timeout_s: float = 300.0,
-        drain_timeout_s: float = DRAIN_S,
-        private: bool = False,
-        trace_url: str | None = None,
-        on_log: Callable[[str], None] | None = None,
+        self, repository: str | Path, settings: ServerSettings | None = None, *, private: bool = False
     ) -> None:
-        super().__init__(host, http_port, grpc_port, metrics_port)
+        self.settings = ServerSettings() if settings is None else settings
+        super().__init__(self.settings)
         self.repository = Path(repository).resolve()
         self.manifests: dict[str, Manifest] = {}
         self.controlled: tuple[str, ...] = ()
         self.runtime: TritonRuntime | None = None
-        self._threads = threads
-        self._start_timeout_s = start_timeout_s
-        self._drain_timeout_s = drain_timeout_s
-        self._trace_url = trace_url
         self._private = private
         self._sockets: Path | None = None
         self._models = self.repository
         self._folders: list[Path] = []
-        self._on_log = None if on_log is None else Outlet(on_log)
+        self._on_log = None if self.settings.on_log is None else Outlet(self.settings.on_log)
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -147,8 +124,8 @@ class TritonServer(Endpoints):
             short = len(_socket(scratch, "metrics-port").encode()) < _SOCKET_PATH
             self._sockets = scratch if short else self._folder(Path("/tmp"))
         environment = self.runtime.environment()
-        if self._threads is not None:
-            environment[THREADS_VARIABLE] = str(self._threads)
+        if self.settings.threads is not None:
+            environment[THREADS_VARIABLE] = str(self.settings.threads)
         environment[COMPUTE_LOCK_VARIABLE] = str(scratch / "compute_lock")
         self._process = start_guarded(self._command(self.runtime, scratch), environment)
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True)
@@ -160,7 +137,7 @@ class TritonServer(Endpoints):
         Raises:
             ServerError: The server died, or was not ready in time; the message ends with its last log lines.
         """
-        timeout_s = self._start_timeout_s if timeout_s is None else timeout_s
+        timeout_s = self.settings.start_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
         while not (is_ready(self.http_url) and self._stages_answer()):
             if self.poll() is not None:
@@ -209,7 +186,7 @@ class TritonServer(Endpoints):
         Returns:
             Whether all work was done.
         """
-        clean = self.poll() is None and self.drain(self._drain_timeout_s if drain_s is None else drain_s)
+        clean = self.poll() is None and self.drain(self.settings.drain_timeout_s if drain_s is None else drain_s)
         if self.poll() is None and self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -294,7 +271,7 @@ class TritonServer(Endpoints):
             f"--http-restricted-api={locked}",
             f"--grpc-restricted-protocol={locked}",
             *([] if Path("/proc/driver/nvidia").exists() else ["--allow-gpu-metrics=false"]),
-            *([] if self._trace_url is None else _tracing(self._trace_url)),
+            *([] if self.settings.trace_url is None else _tracing(self.settings.trace_url)),
         ]
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
