@@ -8,34 +8,109 @@ from typing import get_args
 
 import click
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
-from id3pm.command_options import EXISTING, argument, option, takes
+from id3pm.command_options import EXISTING, FOLDER, argument, option, takes
 from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS
 from id3pm.formats.arrays import DESCRIPTION
-from id3pm.idspace.directions import Direction, Directions, Model, Score
+from id3pm.idspace.directions import Direction, Directions, Model
 from id3pm.idspace.files import Vectors, in_space, labelled, one_model, read_faces, read_vectors, write_vectors
 from id3pm.idspace.fitting import fit_direction
 from id3pm.idspace.pca import Pca, fit_pca
-from id3pm.idspace.vectors import Floats, lerp, mean_vector, slerp, unit
+from id3pm.idspace.space import Space
+from id3pm.idspace.tables import directions_table, pca_table, spread
+from id3pm.idspace.vectors import lerp, mean_vector, slerp
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-model_option = click.option("--id-vector-model", help="FR model of the vectors, e.g. sface; a data set knows it.")
-vector_option = click.option(
-    "--vector", "source", type=EXISTING, required=True, help="ID vectors (.npy, .npz), or a photograph."
-)
-repository_option = click.option(
-    "--repository",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("triton_repo"),
-    help="Built face models, for photographs.",
-)
-out_option = click.option(
-    "--out", type=FILE, required=True, help="File of the vectors: .npz, which names their FR model, or plain .npy."
-)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteOptions:
+    """The options of every command that writes ID vectors of people."""
+
+    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built face models, for photographs.")
+    out: Path = option(
+        type=FILE, required=True, help="File of the vectors: .npz, which names their FR model, or plain .npy."
+    )
+
+    def write(self, vectors: NDArray[np.float32], id_vector_model: str | None) -> None:
+        """Writes vectors [N, D], and tells the file."""
+        write_vectors(self.out, vectors, id_vector_model)
+        click.echo(self.out)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoveOptions(WriteOptions):
+    """The options of every command that moves ID vectors through their space."""
+
+    source: Path = option("--vector", type=EXISTING, required=True, help="ID vectors (.npy, .npz), or a photograph.")
+
+    def vectors(self, space: Space, file: Path) -> NDArray[np.float32]:
+        """The ID vectors [N, D]; refused where `file` is for another FR model."""
+        return in_space(read_faces(self.source, self.repository), space, file.name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitPcaOptions:
+    """The options of `id3pm latent fit-pca`."""
+
+    source: Path = argument(type=EXISTING)
+    out: Path = option(type=FILE, required=True, help="File to write, e.g. bundles/NAME/latent/pca.npz.")
+    id_vector_model: str | None = option(help="FR model of the vectors, e.g. sface; a data set knows it.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeanOptions(WriteOptions):
+    """The options of `id3pm latent mean`."""
+
+    photos: tuple[Path, ...] = argument(type=EXISTING, nargs=-1, required=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlendOptions(WriteOptions):
+    """The options of `id3pm latent blend`."""
+
+    first: Path = argument(type=EXISTING)
+    second: Path = argument(type=EXISTING)
+    shares: tuple[float, ...] = option(
+        "--t", type=float, multiple=True, default=(0.5,), help="Share of SECOND; may be repeated."
+    )
+    linear: bool = option(is_flag=True, help="Along the chord instead of the great circle.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WalkOptions(MoveOptions):
+    """The options of `id3pm latent walk`."""
+
+    pca: Path = argument(type=EXISTING)
+    axis: int = option(type=click.IntRange(0), required=True, help="From 0, the axis of largest variance.")
+    amounts: tuple[float, ...] = option(
+        "--amount", type=float, multiple=True, required=True, help="In L2 norms; may be repeated."
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProjectOptions(MoveOptions):
+    """The options of `id3pm latent project`."""
+
+    pca: Path = argument(type=EXISTING)
+    counts: tuple[int, ...] = option(
+        "--k", type=click.IntRange(0), multiple=True, required=True, help="Axes; may be repeated."
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ApplyOptions(MoveOptions):
+    """The options of `id3pm latent apply`."""
+
+    directions: Path = argument(type=EXISTING)
+    name: str = option(required=True, help="Of the direction.")
+    strengths: tuple[float, ...] = option(
+        "--strength", type=float, multiple=True, required=True, help="In steps; may be repeated."
+    )
+    orthogonal_to: tuple[str, ...] = option(multiple=True, help="A direction to take out of this one; may be repeated.")
 
 
 @click.group("latent")
@@ -49,16 +124,15 @@ def latent_group() -> None:
 
 
 @latent_group.command("fit-pca")
-@click.argument("source", type=EXISTING)
-@click.option("--out", type=FILE, required=True, help="File to write, e.g. bundles/NAME/latent/pca.npz.")
-@model_option
-def fit_pca_command(source: Path, out: Path, id_vector_model: str | None) -> None:
+@takes(FitPcaOptions)
+def fit_pca_command(options: FitPcaOptions) -> None:
     """Principal axes of the ID vectors in SOURCE."""
-    vectors = read_vectors(source)
-    pca = fit_pca(vectors.vectors, id_vector_model=_model(vectors, id_vector_model), trained_on=vectors.text)
-    pca.save(out)
+    vectors = read_vectors(options.source)
+    model = _model(vectors, options.id_vector_model)
+    pca = fit_pca(vectors.vectors, id_vector_model=model, trained_on=vectors.text)
+    pca.save(options.out)
     Console().print(pca_table(pca))
-    click.echo(out)
+    click.echo(options.out)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,88 +200,60 @@ def show_command(file: Path) -> None:
 
 
 @latent_group.command("mean")
-@click.argument("photos", type=EXISTING, nargs=-1, required=True)
-@repository_option
-@out_option
-def mean_command(photos: tuple[Path, ...], repository: Path, out: Path) -> None:
+@takes(MeanOptions)
+def mean_command(options: MeanOptions) -> None:
     """One ID vector for several PHOTOS (or .npy, .npz files) of one person; prints their angles to it."""
-    given = [read_faces(photo, repository) for photo in photos]
+    photos = options.photos
+    given = [read_faces(photo, options.repository) for photo in photos]
     model = one_model(given)
     vectors = np.concatenate([one.vectors for one in given])
-    _write(out, mean_vector(vectors), model)
+    options.write(mean_vector(vectors), model)
     for number, degrees in enumerate(spread(vectors)):
         click.echo(f"{photos[number] if len(photos) == len(vectors) else number}: {degrees:.1f} degrees", err=True)
 
 
 @latent_group.command("blend")
-@click.argument("first", type=EXISTING)
-@click.argument("second", type=EXISTING)
-@click.option("--t", "shares", type=float, multiple=True, default=(0.5,), help="Share of SECOND; may be repeated.")
-@click.option("--linear", is_flag=True, help="Along the chord instead of the great circle.")
-@repository_option
-@out_option
-def blend_command(
-    first: Path, second: Path, shares: tuple[float, ...], linear: bool, repository: Path, out: Path
-) -> None:
+@takes(BlendOptions)
+def blend_command(options: BlendOptions) -> None:
     """Between the people of two photographs or files of vectors: one vector for each --t."""
-    given = [read_faces(first, repository), read_faces(second, repository)]
+    first, second = options.first, options.second
+    given = [read_faces(first, options.repository), read_faces(second, options.repository)]
     model = one_model(given)
     a, b = (one.vectors for one in given)
     if len(a) != 1 or len(b) != 1:
         raise InvalidInputError(f"{first.name} has {len(a)} vectors and {second.name} {len(b)}: need one each")
-    _write(out, (lerp if linear else slerp)(a[0], b[0], shares), model)
+    options.write((lerp if options.linear else slerp)(a[0], b[0], options.shares), model)
 
 
 @latent_group.command("walk")
-@click.argument("pca", type=EXISTING)
-@click.option("--axis", type=click.IntRange(0), required=True, help="From 0, the axis of largest variance.")
-@click.option("--amount", "amounts", type=float, multiple=True, required=True, help="In L2 norms; may be repeated.")
-@vector_option
-@repository_option
-@out_option
-def walk_command(pca: Path, axis: int, amounts: tuple[float, ...], source: Path, repository: Path, out: Path) -> None:
+@takes(WalkOptions)
+def walk_command(options: WalkOptions) -> None:
     """Along a principal axis of the file PCA: one vector for each vector and --amount."""
-    axes = Pca.load(pca)
-    vectors = in_space(read_faces(source, repository), axes.space, pca.name)
-    _write(out, np.concatenate([axes.walk(vector, axis, amounts) for vector in vectors]), axes.space.id_vector_model)
+    axes = Pca.load(options.pca)
+    walks = [axes.walk(one, options.axis, options.amounts) for one in options.vectors(axes.space, options.pca)]
+    options.write(np.concatenate(walks), axes.space.id_vector_model)
 
 
 @latent_group.command("project")
-@click.argument("pca", type=EXISTING)
-@click.option("--k", "counts", type=click.IntRange(0), multiple=True, required=True, help="Axes; may be repeated.")
-@vector_option
-@repository_option
-@out_option
-def project_command(pca: Path, counts: tuple[int, ...], source: Path, repository: Path, out: Path) -> None:
+@takes(ProjectOptions)
+def project_command(options: ProjectOptions) -> None:
     """Onto the first k principal axes of the file PCA: one vector for each vector and --k."""
-    axes = Pca.load(pca)
-    vectors = in_space(read_faces(source, repository), axes.space, pca.name)
-    projected = [[axes.project(vector, k) for k in counts] for vector in vectors]
-    _write(out, np.concatenate(projected), axes.space.id_vector_model)
+    axes = Pca.load(options.pca)
+    vectors = options.vectors(axes.space, options.pca)
+    projected = [[axes.project(vector, k) for k in options.counts] for vector in vectors]
+    options.write(np.concatenate(projected), axes.space.id_vector_model)
 
 
 @latent_group.command("apply")
-@click.argument("directions", type=EXISTING)
-@click.option("--name", required=True, help="Of the direction.")
-@click.option("--strength", "strengths", type=float, multiple=True, required=True, help="In steps; may be repeated.")
-@click.option("--orthogonal-to", multiple=True, help="A direction to take out of this one; may be repeated.")
-@vector_option
-@repository_option
-@out_option
-def apply_command(
-    directions: Path,
-    name: str,
-    strengths: tuple[float, ...],
-    orthogonal_to: tuple[str, ...],
-    source: Path,
-    repository: Path,
-    out: Path,
-) -> None:
+@takes(ApplyOptions)
+def apply_command(options: ApplyOptions) -> None:
     """Along a custom direction of the file DIRECTIONS: one vector for each vector and --strength."""
-    known = Directions.load(directions)
-    direction = _named(known, name).orthogonal_to(*(_named(known, other) for other in orthogonal_to))
-    vectors = in_space(read_faces(source, repository), known.space, directions.name)
-    _write(out, np.concatenate([direction.apply(vector, strengths) for vector in vectors]), known.space.id_vector_model)
+    known = Directions.load(options.directions)
+    others = (_named(known, other) for other in options.orthogonal_to)
+    direction = _named(known, options.name).orthogonal_to(*others)
+    vectors = options.vectors(known.space, options.directions)
+    moved = [direction.apply(vector, options.strengths) for vector in vectors]
+    options.write(np.concatenate(moved), known.space.id_vector_model)
 
 
 def _model(vectors: Vectors, given: str | None) -> str:
@@ -233,63 +279,3 @@ def _is_directions(file: Path) -> bool:
             return '"kind": "directions"' in str(content[DESCRIPTION])
     except Exception:  # any damage: `Pca.load` says what is wrong with it
         return False
-
-
-def _write(out: Path, vectors: NDArray[np.float32], id_vector_model: str | None) -> None:
-    write_vectors(out, vectors, id_vector_model)
-    click.echo(out)
-
-
-def spread(vectors: ArrayLike) -> Floats:
-    """Angles [N] in degrees between ID vectors [N, D] and their mean.
-
-    Raises:
-        InvalidInputError: See `mean_vector`.
-    """
-    centre = mean_vector(vectors).astype(np.float64)
-    rows = unit(vectors)
-    angles = 2.0 * np.arctan2(np.linalg.norm(rows - centre, axis=1), np.linalg.norm(rows + centre, axis=1))
-    return np.asarray(np.degrees(angles))
-
-
-def pca_table(pca: Pca) -> Table:
-    """Explained variance along the first 1, 2, 4, ... axes."""
-    table = Table(
-        title=f"{len(pca.axes)} axes of {pca.space.id_vector_model} vectors [{pca.space.identity_dim}]",
-        caption=f"fitted to: {pca.trained_on}",
-    )
-    for heading in ("axes", "standard deviation of the last", "variance explained by all"):
-        table.add_column(heading, justify="right")
-    count = 1
-    while count <= len(pca.axes):
-        deviation = float(pca.variances[count - 1]) ** 0.5
-        table.add_row(str(count), f"{deviation:.3f}", f"{float(pca.explained[:count].sum()):.1%}")
-        count *= 2
-    return table
-
-
-def directions_table(directions: Directions) -> Table:
-    """One row for each direction, with 95 % confidence intervals."""
-    space = directions.space
-    table = Table(
-        title=f"{len(directions)} directions for {space.id_vector_model} vectors [{space.identity_dim}]",
-        caption="accuracy and R2: of 5-fold cross-validation",
-    )
-    for heading in ("name", "from", "to", "step", "accuracy", "R2", "orthogonal to"):
-        table.add_column(heading)
-    for name, direction in directions.items():
-        card = direction.card
-        accuracy, r2 = scores(card.score)
-        table.add_row(name, card.low, card.high, f"{card.step:.3f}", accuracy, r2, ", ".join(card.orthogonal_to))
-    return table
-
-
-def scores(score: Score | None) -> tuple[str, str]:
-    """Accuracy and R2 with their intervals; empty where there is none."""
-    if score is None:
-        return "", ""
-    low, high = score.accuracy_interval
-    accuracy = f"{score.accuracy:.3f} ({low:.3f} .. {high:.3f})"
-    if score.r2 is None or score.r2_interval is None:
-        return accuracy, ""
-    return accuracy, f"{score.r2:.2f} ({score.r2_interval[0]:.2f} .. {score.r2_interval[1]:.2f})"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
+from id3pm.config import SamplerName, SpacingName
 from id3pm.page.app_state import AppState
 from id3pm.page.events import QUIET
 from id3pm.page.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
@@ -81,8 +82,8 @@ class Panel:
 
 def _fine_settings() -> list[Any]:
     return [
-        gr.Dropdown(["ddpm", "ddim", "dpmpp_2m"], value=_START.sampler, label="Sampler", elem_id="sampler"),
-        gr.Dropdown(["uniform", "logsnr"], value=_START.spacing, label="Spacing of the timesteps"),
+        gr.Dropdown(list(get_args(SamplerName)), value=_START.sampler, label="Sampler", elem_id="sampler"),
+        gr.Dropdown(list(get_args(SpacingName)), value=_START.spacing, label="Spacing of the timesteps"),
         gr.Slider(0, 1, _START.eta, step=0.05, label="Fresh noise at each step (eta)", info="For the sampler ddim."),
         gr.Slider(
             0,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from id3pm.errors import InvalidInputError
-from id3pm.idspace.commands import spread
+from id3pm.idspace.tables import spread
 from id3pm.idspace.vectors import lerp, mean_vector, slerp
 
 DIM = 16

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from id3pm.config import SamplingOptions
+from id3pm.config import SamplerName, SamplingOptions
 from id3pm.errors import InvalidInputError
 from id3pm.sampling.presets import PRESETS
 from id3pm.serving.protocol.limits import MAX_TEXT
@@ -90,7 +90,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("priority", "INT32", STAGES, "class of a request: 0 (first) .. 9 (last); default 1"),
     Option("id_vector_model", "STRING", BASE, "FR model of the ID vector: the stage refuses another than its own"),
     Option("preset", "STRING", STAGES, f"{', '.join(PRESETS)}: all sampling options at once; others beside it win"),
-    Option("sampler", "STRING", BASE, "ddpm, ddim or dpmpp_2m"),
+    Option("sampler", "STRING", BASE, f"one of {', '.join(get_args(SamplerName))}"),
     Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
     Option("spacing", "STRING", BASE, "timesteps: uniform, or uniform in logsnr"),
     Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 1 .. 10; 1 is off"),

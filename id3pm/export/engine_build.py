@@ -1,0 +1,186 @@
+"""Builds one engine: graph, precision, plan, proof of parity, installation."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from id3pm.engines.base import Engine, load_engine
+from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, engine_sha256, write_manifest
+from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
+from id3pm.engines.torch_engine import TorchEngine
+from id3pm.errors import EngineError, ParityError
+from id3pm.export import engine_folder, targets
+from id3pm.export.engine_folder import ConversionJob, EngineSpec
+from id3pm.export.parity import compare as parity
+from id3pm.export.parity import report as parity_report
+from id3pm.export.parity.identity import face_stage
+from id3pm.export.parity.thresholds import thresholds
+from id3pm.export.progress import Progress
+from id3pm.export.tensorrt import build_plan as to_tensorrt
+from id3pm.export.unet import emulate_half as rounded
+from id3pm.export.unet import onnx_export as to_onnx
+from id3pm.formats.bundle import read_bundle
+
+
+class EngineBuild:
+    """The build of one stage's engine.
+
+    Args:
+        console: Shows phases and tables.
+        bundle: Folder of the bundle.
+        repository: The Triton model repository; its face models compare the identity of images.
+        spec: The engine.
+    """
+
+    def __init__(self, console: Console, bundle: Path, repository: Path, spec: EngineSpec) -> None:
+        self._console = console
+        self._bundle = bundle
+        self._repository = repository
+        self._spec = spec
+        self._target = targets.TARGETS[spec.target]
+        self._model = engine_folder.MODELS[spec.stage]
+        self._name = f"{self._model} ({spec.target} {spec.precision}, max batch {spec.max_batch})"
+        self._limits = dataclasses.asdict(thresholds(spec.target, spec.precision))
+        self._progress = Progress(console)
+
+    def run(self, *, force: bool, allow_unverified: bool) -> None:
+        """Builds, verifies and installs the engine, unless the one in place fits.
+
+        Args:
+            force: Build even what is up to date.
+            allow_unverified: Install an engine that this machine cannot run, without proof of parity.
+
+        Raises:
+            ParityError: The engine is not equal to the reference; the one in place was kept.
+            Id3pmError: The bundle is damaged, a library is missing, or the engine cannot be built or verified here.
+        """
+        spec, folder = self._spec, engine_folder.engine_folder(self._repository, self._spec.stage)
+        reason = engine_folder.why_stale(folder, spec, self._limits, allow_unverified=allow_unverified)
+        if reason is None and not force:
+            self._say(f"{self._name}: up to date")
+            return
+        unverifiable = targets.why_not_executable(spec.target, spec.device)
+        if unverifiable is not None and not allow_unverified:
+            raise EngineError(
+                f"{self._name} cannot be verified on this machine: {unverifiable}. Build it where it will run, "
+                "or pass --allow-unverified to install it without proof of parity"
+            )
+        if spec.target == "tensorrt":
+            to_tensorrt.require_gpu(spec.device)
+        self._say(f"{self._name}: building ({reason or '--force'})")
+        with engine_folder.staging_folder(folder) as staging, self._progress.running():
+            write_manifest(staging, self._built(staging, unverifiable))
+            engine_folder.install(staging, folder)
+        if unverifiable is not None:
+            self._say(f"[yellow]{self._name}: installed WITHOUT proof of parity: {unverifiable}[/yellow]")
+        self._say(f"{self._name}: installed")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
+    def _built(self, staging: Path, unverifiable: str | None) -> Manifest:
+        """Builds the engine into `staging`; its manifest, with parity as far as this machine can measure it."""
+        manifest = self._graph(staging)
+        if unverifiable is not None:
+            graph = self._graph_parity(staging, manifest)
+            not_executed = dataclasses.replace(manifest.parity, trajectory={"not_executed": unverifiable}, graph=graph)
+            manifest = dataclasses.replace(manifest, parity=not_executed)
+        if self._spec.target == "tensorrt":
+            manifest = self._plan(staging, manifest)
+        return manifest if unverifiable is not None else self._verified(staging, manifest)
+
+    def _graph(self, staging: Path) -> Manifest:
+        """Writes the graph into `staging`; its manifest as if it were the engine, without parity."""
+        spec, bundle, graph = self._spec, read_bundle(self._bundle), staging / "model.onnx"
+        winograd = spec.target == "onnx-cpu" and spec.precision == "fp32"
+        exported = to_onnx.export_onnx(self._bundle, spec.stage, graph, self._progress, winograd=winograd)
+        converter = self._target.precisions[spec.precision].converter
+        notes: dict[str, Any] = {}
+        if converter is not None:
+            job = ConversionJob(graph=graph, bundle=self._bundle, repository=self._repository, spec=spec)
+            notes = importlib.import_module(f"id3pm.export.{converter}").convert(job, self._progress)
+        base = spec.stage == "base"
+        return engine_folder.built_manifest(
+            spec,
+            file=graph.name,
+            file_sha256=engine_sha256(graph),
+            unet=bundle.base if base else bundle.sr,
+            diffusion=bundle.base_diffusion if base else bundle.sr_diffusion,
+            sampling=bundle.sampling if base else bundle.sr_sampling,
+            id_vector_model=bundle.id_vector_model,
+            attribute_set=bundle.attribute_set,
+            l2_normalised=bundle.l2_normalised,
+            opset=exported.opset,
+            onnx=OnnxNodes(nodes_before=exported.nodes_before, nodes_after=exported.nodes_after),
+            conversion=notes,
+            parity=Parity(forward=[], trajectory={}, thresholds=self._limits),
+            built_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        )
+
+    def _plan(self, staging: Path, manifest: Manifest) -> Manifest:
+        """Replaces the graph in `staging` by the TensorRT plan built from it; the manifest of the plan."""
+        self._progress(f"building the TensorRT plan for {manifest.device}")
+        graph, plan = staging / manifest.file, staging / self._target.file
+        cache = to_tensorrt.timing_cache(staging.parent, manifest.device)
+        layers = to_tensorrt.build_plan(graph, plan, manifest, cache)
+        for part in staging.glob(graph.name + "*"):
+            part.unlink()
+        return dataclasses.replace(
+            manifest,
+            file=plan.name,
+            file_sha256=engine_sha256(plan),
+            conversion={**manifest.conversion, "layers": layers},
+        )
+
+    def _graph_parity(self, staging: Path, manifest: Manifest) -> dict[str, Any]:
+        """The parity of the graph in `staging`, evaluated on this CPU as its precision computes (`Parity.graph`).
+
+        Raises:
+            ParityError: A threshold is missed; the table has been printed.
+        """
+        self._progress("loading graph and reference")
+        with tempfile.TemporaryDirectory(dir=staging) as folder:
+            graph, evaluator = rounded.evaluable(staging / manifest.file, Path(folder), manifest.precision)
+            engine = OnnxRuntimeEngine(graph, manifest)
+            engine.description = f"the {manifest.precision} graph ({evaluator})"
+            measured = self._measured(engine, manifest)
+        return {"evaluated_by": evaluator, "forward": measured.forward, "trajectory": measured.trajectory}
+
+    def _verified(self, staging: Path, manifest: Manifest) -> Manifest:
+        """The manifest with its parity, measured through the loader that the server uses.
+
+        Raises:
+            ParityError: A threshold is missed; the table has been printed.
+        """
+        self._progress("loading engine and reference")
+        write_manifest(staging, manifest)
+        engine = load_engine(staging, device=self._target.device)
+        return dataclasses.replace(manifest, parity=self._measured(engine, manifest))
+
+    def _measured(self, engine: Engine, manifest: Manifest) -> Parity:
+        """Compares an engine with the reference, prints the table, and closes both.
+
+        Raises:
+            ParityError: A threshold is missed.
+        """
+        reference = TorchEngine(self._bundle, manifest.stage, max_batch=manifest.max_batch)
+        faces = face_stage(self._repository, manifest.id_vector_model)
+        measured = parity.compare(reference, engine, manifest, self._progress, faces)
+        self._progress.end()
+        engine.close()
+        reference.close()
+        title = f"{self._model}: {engine.description} against {reference.description}"
+        self._console.print(parity_report.table(title, measured))
+        if missed := parity_report.misses(measured):
+            raise ParityError(
+                f"{self._model} is not equal to the PyTorch model: {'; '.join(missed)}. "
+                "It was not installed; an engine that was there before was left as it was"
+            )
+        return measured
