@@ -32,7 +32,7 @@ def identity_report(folder: Path, weights: str, **changes: Any) -> Path:
         "no_face": 0.0,
         "verification": {"accuracy": 0.95, "standard_error": 0.01, "threshold": 0.3, "pairs": 40},
     }
-    nobody = {**judgement, "similarity": {**SPREAD, "mean": None}, "recovered": None, "no_face": 1.0}
+    faceless = {**judgement, "similarity": {**SPREAD, "mean": None}, "recovered": None, "no_face": 1.0}
     report = {
         "schema": 1,
         "subject": {"bundle": "tiny", "weights": weights, "precision": "fp32", "size": 64},
@@ -49,7 +49,7 @@ def identity_report(folder: Path, weights: str, **changes: Any) -> Path:
             {
                 "setting": {"sampler": "ddim", "steps": 1, "guidance_scale": 2.0},
                 "evaluations": 2,
-                "measurements": [nobody],
+                "measurements": [faceless],
             },
         ],
         **changes,

@@ -68,8 +68,8 @@ def test_report_has_numbers_tables_and_pictures(pipeline: ColorPipeline, tmp_pat
     }
     assert first["evaluations"] == 50
     assert first["measurements"][1]["verification"]["accuracy"] == 1.0
-    nobody = next(row for row in found["results"] if row["setting"]["guidance_scale"] == 3.0)
-    assert nobody["measurements"][0]["similarity"]["mean"] is None
+    faceless = next(row for row in found["results"] if row["setting"]["guidance_scale"] == 3.0)
+    assert faceless["measurements"][0]["similarity"]["mean"] is None
     table = (tmp_path / "out/identity.md").read_text(encoding="utf-8").splitlines()
     by_guidance = table[table.index("## ddpm, 25 steps, by guidance scale") + 2 :][:5]
     assert [line.split(" | ")[0] for line in by_guidance] == [
@@ -178,11 +178,11 @@ def test_dlib_knows_a_person_again_at_64_px() -> None:
     small = np.asarray(Image.fromarray(portrait).resize((64, 64), Image.Resampling.BOX))
     person = vectors(portrait, portrait_box)
     again = vectors(small, tuple(side / 3 for side in portrait_box))
-    somebody_else = vectors(other, other_box)
+    other_person = vectors(other, other_box)
     # dlib's own limit for one person is a distance of 0.6.
-    assert np.linalg.norm(person - again) < 0.6 < np.linalg.norm(person - somebody_else)
-    nobody = vectors(portrait, portrait_box, faces=0)
-    assert nobody.shape == (1, 128) and np.isnan(nobody).all()
+    assert np.linalg.norm(person - again) < 0.6 < np.linalg.norm(person - other_person)
+    faceless = vectors(portrait, portrait_box, faces=0)
+    assert faceless.shape == (1, 128) and np.isnan(faceless).all()
 
 
 def test_super_resolution_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_yardsticks_are_other_people_and_the_altered_target(tmp_path: Path) -> N
 
 def test_the_right_person_the_wrong_person_and_nobody(tmp_path: Path) -> None:
     evaluation = study(tmp_path, None, ColorJudge(), ColorJudge(independent=True, centred=True))
-    right, wrong, nobody = (evaluation.measure(setting(scale)).measurements for scale in (2.0, 1.0, 3.0))
+    right, wrong, faceless = (evaluation.measure(setting(scale)).measurements for scale in (2.0, 1.0, 3.0))
     for judged in right:
         assert judged.similarity.mean == pytest.approx(1.0, abs=1e-3)
         assert judged.recovered > 1.0  # nearer to the target than its altered picture
@@ -51,9 +51,9 @@ def test_the_right_person_the_wrong_person_and_nobody(tmp_path: Path) -> None:
         assert judged.no_face == 0.0
     assert wrong[0].similarity.mean == pytest.approx(-1.0, abs=1e-3)
     assert wrong[0].recovered < -0.9
-    assert nobody[0].no_face == 1.0
-    assert nobody[0].similarity.count == 0
-    assert nobody[0].verification.accuracy == 0.0
+    assert faceless[0].no_face == 1.0
+    assert faceless[0].similarity.count == 0
+    assert faceless[0].verification.accuracy == 0.0
 
 
 def test_every_seed_of_every_person_counts(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def test_table_has_a_row_for_real_images_and_one_per_guidance_scale(pipeline: Co
     result = run(tmp_path, "--guidance", "1,2,3", "--full")
     assert result.exit_code == 0, result.exception
     found = json.loads((tmp_path / "out/verification.json").read_text())
-    real, opposite, same, nobody = [[one["mean"] for one in row["accuracies"][0]] for row in found["rows"]]
+    real, opposite, same, faceless = [[one["mean"] for one in row["accuracies"][0]] for row in found["rows"]]
     assert real == same == [1.0, 1.0]
-    assert max(opposite) < 0.6 and nobody == [0.0, 0.0]
+    assert max(opposite) < 0.6 and faceless == [0.0, 0.0]
     assert found["sets"] == [{"name": "data", "pairs": 80, "of": 80, "pictures": 80}]
     assert [one["undecided"] for one in found["rows"][3]["accuracies"][0]] == [80, 80]
     table = (tmp_path / "out/verification.md").read_text()
@@ -89,8 +89,8 @@ def test_only_the_picture_that_is_asked_for_is_replaced(
     pipeline: ColorPipeline, tmp_path: Path, replace: str, seen: int
 ) -> None:
     """Three people are the first pictures of all pairs, twenty the second ones."""
-    everybody = [encode_png(image) for image in color_of(people(20))]
-    pairs = [(everybody[number % 3], everybody[number]) for number in range(20)]
+    pictures = [encode_png(image) for image in color_of(people(20))]
+    pairs = [(pictures[number % 3], pictures[number]) for number in range(20)]
     file = tmp_path / "x.bin"
     file.write_bytes(pickle.dumps(([one for pair in pairs for one in pair], [number < 3 for number in range(20)]), 4))
     arguments = ["verification", "--set", f"bin={file}", "--out", str(tmp_path / "out"), "--full"]

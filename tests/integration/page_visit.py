@@ -125,10 +125,10 @@ class Visit:
         """Gives a file to the first person's field."""
         self.browser.find_element("css selector", "#first-drop input[type=file]").send_keys(str(path))
 
-    def pick(self, number: int, whom: str = "first") -> None:
+    def pick(self, number: int, which: str = "first") -> None:
         """Chooses a sample person."""
-        self.click(f"#{whom}-samples [data-pick='{number}']")
-        wait_until(lambda: f"Sample person {number + 1}" in self.text(f"#{whom}-card"))
+        self.click(f"#{which}-samples [data-pick='{number}']")
+        wait_until(lambda: f"Sample person {number + 1}" in self.text(f"#{which}-card"))
 
     def quality(self, name: str) -> None:
         """Chooses a preset; returns when the sliders have followed."""

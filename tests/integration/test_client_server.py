@@ -32,7 +32,7 @@ from id3pm_client._grpc import GrpcTransport
 pytestmark = pytest.mark.server
 PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 QUICK: dict[str, Any] = {"steps": 4, "sampler": "dpmpp_2m", "sr_steps": 2, "sr_sampler": "ddim"}
-# Each keeps one stage busy for many seconds if nobody stops it.
+# Each keeps one stage busy for many seconds if it is not stopped.
 LONG: dict[str, dict[str, Any]] = {
     "denoiser_64": {"steps": 1000, "sampler": "ddpm"},
     "super_resolution": {"steps": 1, "sr_steps": 1000, "sr_sampler": "ddpm"},

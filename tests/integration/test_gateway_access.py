@@ -96,7 +96,7 @@ def test_over_https_a_token_decides(https: Callable[..., tuple[int, Any]], embed
         if path.endswith("generate"):
             assert https(path, body, BOTH)[0] == 200
         assert https(path, body)[0] == 401
-        assert https(path, body, "somebody-elses-token")[0] == 401
+        assert https(path, body, "unknown-token")[0] == 401
         status, answer = https(path, body, PHOTO)
         assert status == 403 and "web page may not send ID vectors" in answer["error"]
     assert https("/v2", token=PHOTO)[0] == 200
@@ -113,7 +113,7 @@ def test_over_grpc_a_token_decides(grpc: Any, embedding: np.ndarray) -> None:
 
     assert infer({"authorization": f"Bearer {BOTH}"}) == "OK"
     assert infer({"authorization": f"Bearer {PHOTO}"}) == "PERMISSION_DENIED"
-    assert infer({"authorization": "Bearer somebody-elses-token"}) == "UNAUTHENTICATED"
+    assert infer({"authorization": "Bearer unknown-token"}) == "UNAUTHENTICATED"
     assert infer({}) == "UNAUTHENTICATED"
     assert status_of(grpc.get_server_metadata) == "UNAUTHENTICATED"
     assert grpc.is_server_ready() and grpc.is_model_ready("id3pm")

@@ -59,8 +59,8 @@ def test_a_sample_person_becomes_a_picture_that_its_receipt_makes_again(visit: V
 
 def test_photographs_are_judged_kindly_and_not_kept(visit: Visit, tmp_path: Path) -> None:
     noise = np.random.Generator(np.random.Philox(1)).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "nobody.png")
-    visit.drop(tmp_path / "nobody.png")
+    Image.fromarray(noise).save(tmp_path / "no_face.png")
+    visit.drop(tmp_path / "no_face.png")
     visit.see("#first-message .id-notice")
     assert "There seems to be no face in this picture." in visit.text("#first-message")
     assert "Traceback" not in visit.browser.page_source and "No person is chosen yet" in visit.text("#first-card")

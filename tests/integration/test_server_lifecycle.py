@@ -173,7 +173,7 @@ def test_the_command_that_serve_prints_makes_a_face_or_says_why_not(shown: tuple
         assert image.format == "PNG" and image.size == (256, 256)
     good = face.read_bytes()
     if "$TOKEN" in command:
-        refused = run(token="somebody-elses-token")
+        refused = run(token="unknown-token")
         assert refused.returncode == 1 and "token" in refused.stderr and "Traceback" not in refused.stderr
     Image.new("RGB", (256, 256)).save(photo, "PNG")
     faceless = run()

@@ -87,7 +87,7 @@ class FakeClient:
 
 
 def tiles(*seeds: int) -> list[Tile]:
-    return [Tile("somebody", f"seed {seed}", VECTOR, seed) for seed in seeds]
+    return [Tile("person", f"seed {seed}", VECTOR, seed) for seed in seeds]
 
 
 async def to_the_end(run: Run) -> int:

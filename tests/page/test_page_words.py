@@ -54,7 +54,7 @@ FREE_AND_NOT = ("landmarks", 3)  # attribute sets
         (InvalidRequestError("no face was found, writes a caller"), "cannot do this", "no face was found"),
         (InternalServerError("CUDA error"), "failed over this request", "try again"),
         (InvalidRequestError("guidance_scale=50: must be between 1 (off) and 10"), "cannot do this", "between 1 (off)"),
-        (PageError("No person is chosen yet.", "Please pick somebody."), "No person", "pick"),
+        (PageError("No person is chosen yet.", "Please pick a person."), "No person", "pick"),
     ],
 )
 def test_every_failure_says_what_happened_and_what_to_do(error: Exception, title: str, advice: str) -> None:

@@ -90,7 +90,7 @@ def test_previews_can_be_left_out(model: DenoiserModel, stepping: Stepping) -> N
 
 
 def test_an_unknown_request_is_answered_at_once(model: DenoiserModel) -> None:
-    assert state_of(watch(model, "nobody", "-1")) == {"id": "nobody", "found": False}
+    assert state_of(watch(model, "unknown", "-1")) == {"id": "unknown", "found": False}
 
 
 def test_a_request_on_its_way_to_the_scheduler_does_not_look_done(
@@ -223,4 +223,4 @@ def test_a_look_that_fails_does_not_end_the_thread_of_the_watchers(
     with monkeypatch.context() as broken:
         broken.setattr(model._long_polls, "_news", lambda request_id, after_step: 1 / 0)
         assert state_of(watch(model, "work", "900"))["found"]
-    assert state_of(watch(model, "nobody", "-1")) == {"id": "nobody", "found": False}
+    assert state_of(watch(model, "unknown", "-1")) == {"id": "unknown", "found": False}

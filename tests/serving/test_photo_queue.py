@@ -109,7 +109,7 @@ def test_what_waits_for_a_caller_who_cancels_is_dropped_at_once(model: FaceModel
     assert cancel(model, "x", owner="one")
     assert mine.response().error.code == "CANCELLED"
     assert not cancel(model, "x", owner="one"), "it is gone"
-    assert not cancel(model, "nobody's", owner="one")
+    assert not cancel(model, "unknown", owner="one")
     assert not other.responses
     assert cancel(model, "x"), "without an owner it is the operator's"
     assert other.response().error.code == "CANCELLED"

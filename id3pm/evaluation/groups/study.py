@@ -11,7 +11,7 @@ from id3pm.evaluation.figures.diversity import interval
 from id3pm.evaluation.groups.labels import NO_LABEL
 from id3pm.evaluation.verification.similarities import Floats
 
-EVERYBODY = "all"
+ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def by_group(judge: str, similarities: Floats, groups: Sequence[str], threshold:
         threshold: Similarities from here on are taken for one person.
     """
     labels = np.array(groups)
-    rows = [(EVERYBODY, np.ones(len(labels), bool))]
+    rows = [(ALL, np.ones(len(labels), bool))]
     rows += [(str(label), labels == label) for label in np.unique(labels) if label != NO_LABEL]
     return [_summary(judge, name, similarities[members], threshold) for name, members in rows]
 

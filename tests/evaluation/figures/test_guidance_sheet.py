@@ -94,7 +94,7 @@ def test_the_sheets_of_thresholds_and_intervals_say_what_they_are_about(
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory, face_folder: Path, sr_folder: Path) -> Path:
-    """Real engines that take the ID vectors of the real face models, with attribute set 1; 16 px show nobody."""
+    """Real engines that take the ID vectors of the real face models, with attribute set 1; 16 px show no face."""
     folder = tmp_path_factory.mktemp("sheets")
     base = dataclasses.replace(tiny_engines.BASE, identity_dim=128)
     tiny_engines.write_engine_folder(folder / "denoiser_64/1/engine", base)

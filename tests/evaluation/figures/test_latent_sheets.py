@@ -165,7 +165,7 @@ def test_only_what_is_shown_is_enlarged(tmp_path: Path, bundle: Path, monkeypatc
             enlarged.clear()
         report(tmp_path, *words, "--no-super-resolution")
         assert not enlarged
-        wrong = CliRunner().invoke(sheet_group, [*map(str, words), "--person", "nobody"])
+        wrong = CliRunner().invoke(sheet_group, [*map(str, words), "--person", "unknown"])
         assert wrong.exit_code == 2 and "choose one of 00, 01, 02, 03" in wrong.output
 
 

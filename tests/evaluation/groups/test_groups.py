@@ -14,15 +14,15 @@ from id3pm.evaluation.groups.study import by_group, worst
 
 def test_each_group_has_its_mean_and_people_without_a_label_count_in_all() -> None:
     similarities = np.array([[0.8, 0.6], [0.7, np.nan], [0.2, 0.4], [np.nan, np.nan], [0.5, 0.5]])
-    everybody, a, b = by_group("judge", similarities, ["a", "a", "b", "b", ""], threshold=0.5)
-    assert (everybody.people, a.people, b.people) == (5, 2, 2)
+    whole, a, b = by_group("judge", similarities, ["a", "a", "b", "b", ""], threshold=0.5)
+    assert (whole.people, a.people, b.people) == (5, 2, 2)
     assert a.similarity == pytest.approx(0.7) and b.similarity == pytest.approx(0.3)
-    assert everybody.similarity == pytest.approx((0.7 + 0.7 + 0.3 + 0.5) / 4)
+    assert whole.similarity == pytest.approx((0.7 + 0.7 + 0.3 + 0.5) / 4)
     assert (a.accepted, b.accepted) == (0.75, 0.0)
     assert (a.no_face, b.no_face) == (0.25, 0.5)
-    assert everybody.low < everybody.similarity < everybody.high
-    (nobody,) = by_group("judge", np.full((2, 1), np.nan), ["", ""], 0.5)
-    assert np.isnan(nobody.similarity) and nobody.accepted == 0.0
+    assert whole.low < whole.similarity < whole.high
+    (faceless,) = by_group("judge", np.full((2, 1), np.nan), ["", ""], 0.5)
+    assert np.isnan(faceless.similarity) and faceless.accepted == 0.0
 
 
 def test_an_interval_of_many_people_holds_their_true_mean() -> None:

@@ -42,7 +42,7 @@ def block(*kept: float, drift: float = 30.0) -> Block:
     opinion = Opinion("made up", False, LIMIT, seen, angles, angles)
     images = tuple(None if np.isnan(angle) else plain(128)[:64, :64] for angle in kept)
     nothing = np.zeros((len(kept), 3))
-    return Block("made up", Subject("somebody", pictures, True), images, (opinion,), nothing, nothing)
+    return Block("made up", Subject("person", pictures, True), images, (opinion,), nothing, nothing)
 
 
 def pixels_of(file: Path, verdict: str) -> int:

@@ -99,7 +99,7 @@ def subject(original: int = ORIGINAL_VALUE) -> Subject:
         picture("style", 80),
         picture(MEAN, None),
     )
-    return Subject("somebody", pictures, person=True)
+    return Subject("person", pictures, person=True)
 
 
 def test_everything_is_compared_with_the_original_and_with_what_it_was_made_from() -> None:
@@ -125,13 +125,13 @@ def test_the_mean_leaves_out_drawings_and_the_original_it_is_judged_against() ->
 
 def test_a_mean_of_nothing_is_nothing() -> None:
     pictures = (picture(ORIGINAL, 10), picture("light", NO_FACE), picture("style", 30), picture(MEAN, None))
-    block = study(model(), Subject("somebody", pictures, person=True), 0, {})
+    block = study(model(), Subject("person", pictures, person=True), 0, {})
     assert np.isnan(block.opinions[0].drift[-1]) and block.images[-1] is None
     assert not any("mean" in sentence and "ID vectors" in sentence for sentence in readings(summarise([block])))
 
 
 def test_a_person_without_a_face_is_refused_and_a_picture_of_nobody_is_not() -> None:
-    with pytest.raises(NoFaceError, match="somebody: angle finds no face"):
+    with pytest.raises(NoFaceError, match="person: angle finds no face"):
         study(model(), subject(original=NO_FACE), 0, {})
     gallery = Subject("pictures", (picture("style", NO_FACE), picture("style", 30)), person=False)
     (opinion,) = study(model(), gallery, 0, {}).opinions
@@ -183,9 +183,9 @@ def test_the_sentences_say_what_the_numbers_say() -> None:
 
 
 def test_nothing_is_said_of_a_family_in_which_no_face_was_found() -> None:
-    nobody = np.array([0.0, np.nan])
+    faceless = np.array([0.0, np.nan])
     pictures = (picture(ORIGINAL, 10), picture("light", NO_FACE))
-    opinion = Opinion("angle", False, threshold(32), nobody, nobody, nobody)
+    opinion = Opinion("angle", False, threshold(32), faceless, faceless, faceless)
     nothing = np.full((2, 3), np.nan)
     lines = summarise([Block("angle", Subject("x", pictures, True), (None, None), (opinion,), nothing, nothing)])
     assert lines[1].drift is None and lines[1].recognised == 0.0

@@ -207,7 +207,7 @@ def test_readiness_is_the_supervisors_and_liveness_is_the_gateways(front: Front)
         assert status == 503 and "Retry-After" in headers
     assert front.http("GET", "/v2/health/live")[0] == 200
     assert "being restarted: retry after" in error_of(front.http("POST", INFER, GOOD), 503)
-    assert front.triton.seen == [], "nobody asked Triton"
+    assert front.triton.seen == [], "Triton was not asked"
 
 
 def test_draining_refuses_work_and_still_answers_about_it(front: Front) -> None:

@@ -171,7 +171,7 @@ def test_a_request_is_looked_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyP
 
 
 def test_nobody_is_left_who_samples_for_nobody() -> None:
-    """Somebody goes, comes back, and goes again: both of his requests are ended, whichever arrives first."""
+    """A caller goes, comes back, and goes again: both of its requests are ended, whichever arrives first."""
 
     async def play() -> None:
         in_flight, first, second = InFlight(Counters()), Triton(known_from=1), Triton(known_from=1)

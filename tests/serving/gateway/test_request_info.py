@@ -159,7 +159,7 @@ def test_where_nothing_reads_control_it_opens_nothing(model: str) -> None:
 
 @pytest.mark.parametrize("op", ["ping", "drain"])
 def test_the_face_stage_takes_control_from_nobody(op: str) -> None:
-    """Its `drain` would end all work with photographs, for everybody."""
+    """Its `drain` would end all work with photographs, of every caller."""
     message = service_pb2.ModelInferRequest(model_name="face_embedding")
     message.inputs.add(name="control", datatype="BYTES", shape=[1, 2])
     message.raw_input_contents.append(element(op) + element(""))

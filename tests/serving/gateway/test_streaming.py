@@ -49,7 +49,7 @@ def test_previews_come_as_often_as_asked() -> None:
     assert shown == [3, 6]
     stages, told = story({}, preview_every=0)
     assert not any("preview_png" in data for _, data in told)
-    assert {words[-1] for words in stages.watches} == {"0"}, "what nobody wants to see is not made"
+    assert {words[-1] for words in stages.watches} == {"0"}, "a preview that no caller wants is not made"
 
 
 def test_the_stages_get_what_the_ensemble_gives_them() -> None:

@@ -93,7 +93,7 @@ def test_a_tensor_has_one_content() -> None:
 
 @pytest.mark.parametrize("depth", [1, 500, 900])
 def test_values_are_checked_in_time_and_at_any_depth(depth: int) -> None:
-    """A body below 1 MiB is read in the event loop: nobody else is served meanwhile."""
+    """A body below 1 MiB is read in the event loop: no other caller is served meanwhile."""
     flat = ",".join(["1"] * 500_000)
     for data, words in ((flat, None), (flat + ',"x"', "'x' among its data"), (flat + ",1", "500001 elements")):
         nested = "[" * depth + data + "]" * depth

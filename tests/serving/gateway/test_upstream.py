@@ -134,7 +134,7 @@ def test_what_a_stage_says_comes_through_as_data(before: str, said: StageError, 
         ("in ensemble 'id3pm_png', in ensemble 'id3pm', [request id: 7] seed=-1: must be", "seed=-1: must be"),
         ("[request id: 7] in ensemble 'id3pm', sampler='in ensemble'", "sampler='in ensemble'"),
         ("[request id: <id_unknown>] inference request batch-size must be <= 16", "inference request batch-size"),
-        ("[request id: 8] somebody's text", "[request id: 8] somebody's text"),
+        ("[request id: 8] a caller's text", "[request id: 8] a caller's text"),
         ("in ensemble 'id3pm", "in ensemble 'id3pm"),
     ],
 )
