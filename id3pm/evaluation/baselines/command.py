@@ -106,7 +106,8 @@ def _compared(
     bar: Progress,
 ) -> tuple[list[MethodResult], dict[str, Sequence[NDArray[np.uint8]]]]:
     """One set of targets: other people, every method and ID3PM; and the images by method."""
-    results, images = [study.strangers(targets)], {}
+    results = [study.strangers(targets)]
+    images: dict[str, Sequence[NDArray[np.uint8]]] = {}
     for method in methods:
         total = len(targets.vectors) * options.seeds * options.queries
         advance = functools.partial(bar.advance, bar.add_task(f"{method.name}, {targets.name}", total=total))
