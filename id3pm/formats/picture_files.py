@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from id3pm.errors import InvalidInputError
+from id3pm.formats.images import decode_photo
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -23,3 +27,13 @@ def picture_files(paths: Sequence[Path]) -> list[Path]:
             raise InvalidInputError(f"{path}: the folder has no pictures ({', '.join(SUFFIXES)})")
         found += inside
     return found
+
+
+def named_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    """The pictures of a folder by file name, uint8 [H, W, 3].
+
+    Raises:
+        InvalidInputError: There is none.
+        ImageError: One cannot be decoded.
+    """
+    return {file.name: decode_photo(file.read_bytes()) for file in picture_files([folder])}

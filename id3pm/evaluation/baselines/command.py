@@ -25,11 +25,11 @@ from id3pm.evaluation.baselines.report import plot_baselines, save_images, write
 from id3pm.evaluation.baselines.study import ID3PM, BaselineStudy, MethodResult, TargetSet
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.files import SHORT
-from id3pm.evaluation.identity.photographs import named_pictures
 from id3pm.evaluation.options import DataOptions, PairModelOptions, PresetOptions
 from id3pm.evaluation.progress import progress_bar
 from id3pm.evaluation.verification.fr_models import StageModel
 from id3pm.formats import datasets
+from id3pm.formats.picture_files import named_pictures
 from id3pm.pipeline import Pipeline
 from id3pm.samples import PEOPLE
 from id3pm.training.gan import FaceGenerator, latents

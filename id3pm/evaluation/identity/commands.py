@@ -15,12 +15,13 @@ from id3pm.config import SamplerName, SamplingOptions, SpacingName
 from id3pm.engines.manifest import Manifest
 from id3pm.evaluation import files
 from id3pm.evaluation.identity import report as reports
-from id3pm.evaluation.identity.photographs import likenesses, named_pictures, people_of, summary
+from id3pm.evaluation.identity.photographs import likenesses, people_of, summary
 from id3pm.evaluation.identity.presets import measure_preset, presets_markdown, seconds_by_preset
 from id3pm.evaluation.identity.study import ALWAYS, IdentityStudy, Setting, SettingResult, settings_of
 from id3pm.evaluation.identity.targets import load_targets
 from id3pm.evaluation.options import DataOptions, JudgeOptions, subject_of
 from id3pm.evaluation.progress import progress_bar
+from id3pm.formats.picture_files import named_pictures
 from id3pm.sampling.presets import PRESETS
 
 SAMPLER, SPACING = click.Choice(get_args(SamplerName)), click.Choice(get_args(SpacingName))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,6 @@ from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification.similarities import Floats
 from id3pm.face.framing import framed_face
 from id3pm.face.stage import MIN_FACE_SIZE, FaceStage
-from id3pm.formats.images import decode_photo
-from id3pm.formats.picture_files import picture_files
 
 CROP_SIZE = 256  # crop of a photograph for the judges: the face with its head
 Generate = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.uint8]]
@@ -60,16 +57,6 @@ class Likeness:
     strangers: float
     rank: int
     no_face: float
-
-
-def named_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """The pictures of a folder by file name, uint8 [H, W, 3].
-
-    Raises:
-        InvalidInputError: There is none.
-        ImageError: One cannot be decoded.
-    """
-    return {file.name: decode_photo(file.read_bytes()) for file in picture_files([folder])}
 
 
 def people_of(photographs: Mapping[str, NDArray[np.uint8]], stage: FaceStage) -> People:

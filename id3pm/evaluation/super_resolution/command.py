@@ -15,7 +15,6 @@ from id3pm.command_options import FOLDER, given, option, takes
 from id3pm.config import SamplerName, SamplingOptions
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation import files
-from id3pm.evaluation.identity.photographs import named_pictures
 from id3pm.evaluation.options import FACE_MODELS, DataOptions
 from id3pm.evaluation.progress import progress_bar
 from id3pm.evaluation.super_resolution.report import write_super_resolution_report
@@ -23,6 +22,7 @@ from id3pm.evaluation.super_resolution.study import compare, enlarge, held_out_p
 from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import read_bundle, weights_hash
+from id3pm.formats.picture_files import named_pictures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
