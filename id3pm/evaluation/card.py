@@ -15,6 +15,7 @@ from id3pm.formats.bundle import read_bundle, replace_card, weights_hash
 from id3pm.formats.model_card import write_card
 
 DIGITS = 4  # of a figure
+SUPER_RESOLUTION = ("psnr", "ssim", "perceptual", "identity")
 REPORT = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
@@ -124,7 +125,9 @@ def _super_resolution(report: Mapping[str, Any]) -> dict[str, Any]:
                 "count": found["count"],
                 "sizes": found["sizes"],
                 **{
-                    quality["method"]: {name: _rounded(quality[name]) for name in ("psnr", "ssim", "identity")}
+                    quality["method"]: {
+                        name: _rounded(quality[name]) for name in ("psnr", "ssim", "perceptual", "identity")
+                    }
                     for quality in found["qualities"]
                 },
             }

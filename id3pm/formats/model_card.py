@@ -239,6 +239,7 @@ def _super_resolution(found: Mapping[str, Any]) -> list[str]:
             method,
             f"{pictures[method]['psnr']:.1f} dB",
             f"{pictures[method]['ssim']:.3f}",
+            _number(pictures[method].get("perceptual")),
             _number(pictures[method]["identity"]),
         )
         for pictures in found["pictures"]
@@ -247,7 +248,7 @@ def _super_resolution(found: Mapping[str, Any]) -> list[str]:
     return [
         "Super-resolution against Lanczos enlargement.",
         "",
-        *_table(("", "method", "PSNR", "SSIM", "identity"), rows),
+        *_table(("", "method", "PSNR", "SSIM", "perceptual distance", "identity"), rows),
     ]
 
 

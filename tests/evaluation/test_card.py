@@ -61,7 +61,7 @@ def identity_report(folder: Path, weights: str, **changes: Any) -> Path:
 
 def super_resolution_report(folder: Path, weights: str) -> Path:
     qualities = [
-        {"method": method, "psnr": psnr, "ssim": 0.8, "identity": None, "no_face": None}
+        {"method": method, "psnr": psnr, "ssim": 0.8, "perceptual": 0.5, "identity": None, "no_face": None}
         for method, psnr in (("lanczos", 27.0), ("network", 28.0))
     ]
     report = {
@@ -87,10 +87,10 @@ def test_figures_join_the_card_and_nothing_else_changes(bundle: Path, tmp_path: 
     assert second["sface"]["similarity"] is None and second["sface"]["no_face"] == 1.0
     assert measured["identity"]["yardsticks"]["sface"]["seen_in_training"] is True
     (photographs,) = measured["super_resolution"]["pictures"]
-    assert photographs["network"] == {"psnr": 28.0, "ssim": 0.8, "identity": None}
+    assert photographs["network"] == {"psnr": 28.0, "ssim": 0.8, "perceptual": 0.5, "identity": None}
     text = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "| ddim, 10 steps, guidance 2 | 0.123 | 95.0% | 0.0% |" in text
-    assert "| 14 photographs, 64 -> 256 px | network | 28.0 dB | 0.800 |  |" in text
+    assert "| 14 photographs, 64 -> 256 px | network | 28.0 dB | 0.800 | 0.500 |  |" in text
 
 
 @pytest.mark.parametrize(

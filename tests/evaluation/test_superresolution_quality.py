@@ -93,6 +93,7 @@ def test_network_and_lanczos_are_compared_at_another_size(
     assert (found.count, found.sizes) == (2, (8, 16))
     assert plain.psnr == pytest.approx(psnr(enlarged.lanczos, truth).mean())
     assert network.ssim == pytest.approx(ssim(enlarged.network, truth).mean())
+    assert plain.perceptual > 0.0
     assert plain.identity is not None and plain.identity > 0.999  # resampling keeps the mean
     assert plain.no_face == 0.0
     assert compare("textures", enlarged, None).qualities[0].identity is None

@@ -62,6 +62,30 @@ class EfficientNetLite0:
         return np.concatenate(parts)
 
     @torch.inference_mode()
+    def perceptual_distances(self, images: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """How far pictures look apart: mean squared distance of unit-length channel vectors, summed over the stages.
+
+        Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, eq. 1, with
+        all channels of equal weight and this network in place of the ones that LPIPS has weights for. So: not LPIPS.
+
+        Args:
+            images: uint8 [N, H, W, 3], RGB.
+            truth: uint8 [N, H, W, 3]; picture i is compared with picture i.
+
+        Returns:
+            float64 [N]; 0 for equal pictures.
+        """
+        parts = [np.empty(0)]
+        for start in range(0, len(images), BATCH):
+            both = (self._stages(_network_input(some[start : start + BATCH])) for some in (images, truth))
+            apart = [
+                (F.normalize(a, eps=EPS) - F.normalize(b, eps=EPS)).square().sum(dim=1).mean(dim=(1, 2))
+                for a, b in zip(*both, strict=True)
+            ]
+            parts.append(torch.stack(apart).sum(dim=0).double().numpy())
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """ImageNet logits [N, 1000]: what shows that network and weights belong together."""
         weight, bias = self._weights["_fc.weight"], self._weights["_fc.bias"]
@@ -69,13 +93,18 @@ class EfficientNetLite0:
         return scores
 
     def _last_maps(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu6(self._norm("_bn1", _same_conv(self._stages(x)[-1], self._weights["_conv_head.weight"])))
+
+    def _stages(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The maps at the end of each stage, [N, C, H, W], finest first."""
         x = F.relu6(self._norm("_bn0", _same_conv(x, self._weights["_conv_stem.weight"], stride=2)))
-        block = 0
+        maps, block = [], 0
         for repeats, stride in STAGES:
             for repeat in range(repeats):
                 x = self._block(f"_blocks.{block}.", x, stride if repeat == 0 else 1)
                 block += 1
-        return F.relu6(self._norm("_bn1", _same_conv(x, self._weights["_conv_head.weight"])))
+            maps.append(x)
+        return maps
 
     def _block(self, name: str, inputs: torch.Tensor, stride: int) -> torch.Tensor:
         """Inverted bottleneck without squeeze and excitation."""

@@ -57,8 +57,8 @@ def super_resolution_markdown(subject: dict[str, object], comparisons: Sequence[
         "",
         ", ".join(f"{name} {value}" for name, value in subject.items()),
         "",
-        "| pictures | sizes | method | PSNR (dB) | SSIM | identity | no face |",
-        "|---|---|---|---|---|---|---|",
+        "| pictures | sizes | method | PSNR (dB) | SSIM | perceptual distance | identity | no face |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for found in comparisons:
         for quality in found.qualities:
@@ -66,7 +66,7 @@ def super_resolution_markdown(subject: dict[str, object], comparisons: Sequence[
             no_face = "" if quality.no_face is None else f"{quality.no_face:.1%}"
             lines.append(
                 f"| {found.count} {found.pictures} | {found.sizes[0]} -> {found.sizes[1]} | {quality.method} "
-                f"| {quality.psnr:.2f} | {quality.ssim:.3f} | {identity} | {no_face} |"
+                f"| {quality.psnr:.2f} | {quality.ssim:.3f} | {quality.perceptual:.3f} | {identity} | {no_face} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,7 @@ from id3pm.diffusion.noise import STAGE_SR
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.evaluation.judges import Judge
+from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
 from id3pm.evaluation.verification.similarities import distribution
 from id3pm.formats.bundle import read_bundle
 from id3pm.formats.images import area_reduce, decode_photo, to_chw
@@ -46,6 +47,7 @@ class Quality:
         method: `lanczos` or `network`.
         psnr: Mean over the pictures, dB.
         ssim: Mean over the pictures.
+        perceptual: Mean perceptual distance to the truth, by EfficientNet-Lite0 (`perceptual_distances`).
         identity: Mean cosine similarity of enlarged and true face, NaN where no face was found in any; `None` for
             pictures that show no faces.
         no_face: Share of the enlarged pictures in which no face was found; `None` as above.
@@ -54,6 +56,7 @@ class Quality:
     method: str
     psnr: float
     ssim: float
+    perceptual: float
     identity: float | None
     no_face: float | None
 
@@ -136,8 +139,11 @@ def compare(pictures: str, enlarged: Enlarged, judge: Judge | None) -> Compariso
         pictures: What they are, for the report.
         enlarged: See `enlarge`.
         judge: Compares faces; `None` for pictures without them.
+
+    Raises:
+        MissingExtraError: The package of EfficientNet-Lite0 is not installed.
     """
-    truth = enlarged.truth
+    truth, network = enlarged.truth, EfficientNetLite0()
     known = None if judge is None else judge.embed(truth)
     qualities = []
     for method, images in (("lanczos", enlarged.lanczos), ("network", enlarged.network)):
@@ -151,6 +157,7 @@ def compare(pictures: str, enlarged: Enlarged, judge: Judge | None) -> Compariso
                 method=method,
                 psnr=float(np.mean(psnr(images, truth))),
                 ssim=float(np.mean(ssim(images, truth))),
+                perceptual=float(np.mean(network.perceptual_distances(images, truth))),
                 identity=identity,
                 no_face=no_face,
             )

