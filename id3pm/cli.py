@@ -29,6 +29,11 @@ COMMANDS = {
         "measure what a face-recognition model is robust against",
         "evaluate",
     ),
+    "baseline": Command(
+        "id3pm.evaluation.baselines.commands:baseline_group",
+        "other methods to invert an FR model, to compare",
+        "evaluate",
+    ),
     "build": Command("id3pm.export.build:main", "a bundle -> verified engines in a model repository", "export"),
     "build-faces": Command("id3pm.export.face.build:main", "face-recognition model -> the server's face stage", "face"),
     "card": Command("id3pm.formats.model_card:card_command", "write or renew a bundle's MODEL_CARD.md", "export"),

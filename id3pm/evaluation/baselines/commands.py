@@ -1,0 +1,15 @@
+"""`id3pm baseline`: older methods to invert an FR model."""
+
+from __future__ import annotations
+
+import click
+
+from id3pm.evaluation.baselines.train_command import train_group
+
+
+@click.group("baseline")
+def baseline_group() -> None:
+    """Other methods to invert an FR model: train those that are networks, and compare all with ID3PM."""
+
+
+baseline_group.add_command(train_group)

@@ -1,0 +1,162 @@
+"""Training of a baseline: resumable, on pictures and ID vectors of a data set of this package."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from id3pm.errors import CheckpointError, InvalidInputError
+from id3pm.formats import datasets
+from id3pm.formats.images import to_chw
+from id3pm.training.data import ROW_STREAM, rows_of_step, step_rng
+from id3pm.unet.checkpoint import read_plain
+
+CHECKPOINT = "checkpoint.pt"
+OnStep = Callable[[Mapping[str, float]], object]
+
+
+class Trainee(Protocol):
+    """What is trained. All of its randomness follows from the step."""
+
+    def step(self, step: int) -> Mapping[str, float]:
+        """One optimiser step; its losses by name."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and numbers from which `restore` goes on."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from `state`."""
+        ...
+
+
+class Pairs:
+    """Pictures and their ID vectors, in batches that are a function of (seed, step); every second one is mirrored.
+
+    Held-out people are never among them.
+
+    Args:
+        folder: The data set.
+        batch_size: Rows of a batch.
+        image_size: Side that the pictures must have.
+        seed: Of the order.
+
+    Raises:
+        InvalidInputError: The data set has pictures of another size, or fewer than a batch.
+    """
+
+    def __init__(self, folder: Path, batch_size: int, image_size: int, seed: int = 0) -> None:
+        description = datasets.describe(folder)
+        arrays = datasets.load(folder, "train")
+        side = arrays["images"].shape[2]
+        if side != image_size:
+            raise InvalidInputError(f"the pictures of {folder} have {side} px: this method is trained on {image_size}")
+        if len(arrays["images"]) < batch_size:
+            raise InvalidInputError(f"{folder} has {len(arrays['images'])} people to train on: a batch is {batch_size}")
+        self.id_vector_model: str = description["id_vector_model"]
+        self.identity_dim: int = arrays["vectors"].shape[1]
+        self.facts = {"name": folder.name, "seed": description.get("seed"), "people": len(arrays["images"])}
+        self._arrays, self._batch_size, self._seed = arrays, batch_size, seed
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Pictures [N, 3, S, S] in [-1, 1] and ID vectors [N, D]."""
+        arrays = self._arrays
+        rows = rows_of_step(self._seed, step, self._batch_size, len(arrays["images"]))
+        flips = step_rng(self._seed, ROW_STREAM, step).random(len(rows)) < 0.5
+        images = arrays["images"][rows]
+        images = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
+        vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
+        return torch.from_numpy(to_chw(images)), torch.from_numpy(vectors.astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        folder: Has the checkpoint.
+        steps: Optimiser steps in all.
+        resume: Go on from the checkpoint; else there must be none.
+        save_every: Steps between checkpoints.
+        description: What the run is, as JSON; a resumed run must agree with it.
+    """
+
+    folder: Path
+    steps: int
+    resume: bool
+    save_every: int
+    description: Mapping[str, Any]
+
+
+def train(
+    trainee: Trainee, run: Run, on_step: OnStep = lambda losses: None, on_start: OnStep = lambda at: None
+) -> float:
+    """Trains to the last step; a run that is stopped loses what came after its last checkpoint.
+
+    Args:
+        trainee: See `Trainee`.
+        run: See `Run`.
+        on_step: Called with the losses of each step.
+        on_start: Called once with `{"step": steps that are done already}`.
+
+    Returns:
+        Seconds of training, those before a resumption included.
+
+    Raises:
+        CheckpointError: There is a checkpoint and `resume` is false, or none and it is true, or it is of another run;
+            or a loss is not finite.
+    """
+    file = run.folder / CHECKPOINT
+    done, before = 0, 0.0
+    if run.resume:
+        saved = _read(file, run.description)
+        trainee.restore(saved["state"])
+        done, before = int(saved["step"]), float(saved["seconds"])
+    elif file.exists():
+        raise CheckpointError(f"{run.folder} holds a run already: go on with --resume, or choose another folder")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    on_start({"step": done})
+    started = time.perf_counter()
+    for step in range(done, run.steps):
+        losses = trainee.step(step)
+        for name, value in losses.items():
+            if not np.isfinite(value):
+                raise CheckpointError(f"step {step}: loss {name} is {value}; the checkpoint before it is kept")
+        on_step(losses)
+        if (step + 1) % run.save_every == 0 or step + 1 == run.steps:
+            seconds = before + time.perf_counter() - started
+            _write(file, {**vars(run), "step": step + 1, "seconds": seconds, "state": trainee.state()})
+    return before + time.perf_counter() - started
+
+
+def _write(file: Path, state: Mapping[str, Any]) -> None:
+    kept = {name: state[name] for name in ("step", "seconds", "state")} | {"description": dict(state["description"])}
+    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with partial.open("wb") as stream:
+        torch.save(kept, stream)
+    os.replace(partial, file)
+
+
+def _read(file: Path, description: Mapping[str, Any]) -> dict[str, Any]:
+    if not file.exists():
+        raise CheckpointError(f"{file.parent} has no {CHECKPOINT}: leave --resume out to begin")
+    saved = read_plain(file)
+    if not isinstance(saved, dict) or not {"step", "seconds", "state", "description"} <= set(saved):
+        raise CheckpointError(f"{file.name} is no checkpoint of a baseline")
+    found: dict[str, Any] = saved["description"]
+    for key in sorted({*found, *description}):
+        if found.get(key) != description.get(key):
+            raise CheckpointError(
+                f"{file.parent} holds a run with {key}={found.get(key)!r}, asked for is {description.get(key)!r}: give "
+                "the same, or choose another folder"
+            )
+    return saved
