@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from id3pm.evaluation.baselines.command import baselines_command
 from id3pm.evaluation.card import card_command
 from id3pm.evaluation.groups.command import groups_command
 from id3pm.evaluation.identity.commands import identity_command, photographs_command, presets_command
@@ -20,7 +19,6 @@ COMMANDS = (
     super_resolution_command,
     verification_command,
     quality_command,
-    baselines_command,
     groups_command,
 )
 

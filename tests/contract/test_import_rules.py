@@ -46,7 +46,8 @@ ALLOWED = {
     | {"evaluation/identity", "evaluation/super_resolution", "evaluation/verification", "evaluation/quality"}
     | {"evaluation/baselines", "evaluation/groups"},
     # The GAN of the embedded data set is what GAN search searches.
-    "evaluation/baselines": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/verification", "training"},
+    "evaluation/baselines": LIBRARY
+    | {"evaluation", "evaluation/identity", "evaluation/quality", "evaluation/verification", "training"},
     "evaluation/identity": LIBRARY | {"evaluation", "evaluation/verification"},
     "evaluation/super_resolution": LIBRARY | {"evaluation", "evaluation/verification"},
     "evaluation/figures": LIBRARY | {"evaluation"},

@@ -1,10 +1,11 @@
-"""`id3pm evaluate baselines` with made-up people: one run, all methods, nothing made twice."""
+"""`id3pm baseline compare` with made-up people: one run, all methods, nothing made twice."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,20 @@ from PIL import Image
 from test_verification_command import ColorModel
 
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation import options
-from id3pm.evaluation.baselines import command
+from id3pm.evaluation.baselines import compare_command, comparison
 from id3pm.evaluation.baselines.black_box import BlackBox, Reconstruction
-from id3pm.evaluation.commands import evaluate_group
+from id3pm.evaluation.baselines.commands import baseline_group
+from id3pm.evaluation.baselines.nbnet import NbNet
+from id3pm.evaluation.baselines.weights import save_weights
+
+FACTS: dict[str, Any] = {
+    "method": "nbnet",
+    "id_vector_model": "sface",
+    "network": {"identity_dim": 3, "blocks": "B", "channels": 256},
+    "steps": 7,
+    "batch size": 2,
+    "data": {"name": "made up"},
+}
 
 
 class ColorBox(ColorModel):
@@ -53,71 +64,99 @@ class Guess:
         return Reconstruction(white, float(black_box.similarities([white], target, aligned=False)[0]), 1)
 
 
+class Pixels:
+    """A network whose features are the mean colour."""
+
+    name, frechet_name = "colours", "Frechet distance"
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return images.mean(axis=(1, 2)).astype(np.float32)
+
+
 @pytest.fixture
 def guess(monkeypatch: pytest.MonkeyPatch) -> Guess:
     method = Guess()
     model = ColorBox()
     model.name, model.centred = "sface", True
-    monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: ColorPipeline())
-    monkeypatch.setattr(options, "StageModel", lambda repository, threads: model)
-    monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first])
-    monkeypatch.setattr(command, "_method", lambda name, training, bank, cache: method)
+    monkeypatch.setattr(compare_command.Pipeline, "load", lambda repository, threads: ColorPipeline())
+    monkeypatch.setattr(comparison, "StageModel", lambda repository, threads: model)
+    monkeypatch.setattr(comparison, "open_models", lambda names, first, threads: [first])
+    monkeypatch.setattr(comparison, "GaussianSampling", lambda authors_code: method)
+    monkeypatch.setattr(comparison, "EfficientNetLite0", Pixels)
     return method
 
 
 def run(folder: Path, *arguments: str) -> Result:
     if not (folder / "data").exists():
-        write_people(folder / "data", 40)
+        write_people(folder / "data", 60)
         (folder / "photographs").mkdir()
         for number, color in enumerate(((200, 40, 40), (40, 200, 40), (40, 40, 200))):
             Image.new("RGB", (8, 8), color).save(folder / f"photographs/{number}.png")
-    common = [
-        "--data",
-        str(folder / "data"),
-        "--photographs",
-        str(folder / "photographs"),
-        "--out",
-        str(folder / "out"),
-    ]
-    return CliRunner().invoke(evaluate_group, ["baselines", *common, *arguments], standalone_mode=False)
+    folders = {"data": "data", "photographs": "photographs", "weights": "weights", "out": "out"}
+    common = [word for name, place in folders.items() for word in (f"--{name}", str(folder / place))]
+    return CliRunner().invoke(baseline_group, ["compare", *common, *arguments], standalone_mode=False)
+
+
+ASKED = ("--method", "gaussian", "--method", "nbnet", "--count", "3", "--many", "22", "--seeds", "2", "--queries", "7")
 
 
 def test_all_methods_are_compared_on_both_sets_in_one_run(guess: Guess, tmp_path: Path) -> None:
-    result = run(tmp_path, "--method", "gaussian", "--count", "3", "--seeds", "2", "--queries", "7")
+    (tmp_path / "weights").mkdir()
+    save_weights(tmp_path / "weights/nbnet.safetensors", NbNet(3, "B"), FACTS)
+    result = run(tmp_path, *ASKED)
     assert result.exit_code == 0, result.exception
-    rows = json.loads((tmp_path / "out/baselines.json").read_text())["rows"]
+    report = json.loads((tmp_path / "out/baselines.json").read_text())
+    rows = report["rows"]
     assert [(row["targets"], row["method"]) for row in rows] == [
-        (name, method) for name in ("held-out people", "photographs") for method in ("other people", "guess", "ID3PM")
+        (name, method)
+        for name in ("held-out people", "photographs")
+        for method in ("other people", "guess", "NbNet", "ID3PM")
     ]
-    by_method = {row["method"]: row for row in rows[:3]}
+    by_method = {row["method"]: row["judgement"] | row for row in rows[:4]}
     assert by_method["ID3PM"]["similarity"]["sface"] == pytest.approx(1.0, abs=1e-2)
     assert by_method["guess"]["similarity"]["sface"] < 0.9
     assert (by_method["guess"]["queries"], by_method["ID3PM"]["queries"]) == (1.0, 0.0)
+    # Verification and quality need more people than searches have.
+    assert by_method["guess"]["verification"] == {} and by_method["guess"]["quality"] is None
+    assert by_method["ID3PM"]["verification"]["sface"] == 1.0 and by_method["ID3PM"]["people"] == 22
+    assert by_method["ID3PM"]["quality"] < 1e-2 < by_method["NbNet"]["quality"]
+    assert rows[-1]["judgement"]["quality"] is None  # of photographs there is none
+    ways = {(each["targets"], each["method"]): each for each in report["interpolations"]}
+    assert ways["held-out people", "ID3PM"]["similarity"] == pytest.approx(1.0, abs=1e-2)
+    assert 1.0 <= ways["photographs", "ID3PM"]["largest"] < 1.2
     table = (tmp_path / "out/baselines.md").read_text()
-    assert (
-        "at home" in table and "| held-out people | guess |" in table and "| held-out people | other people |" in table
-    )
+    assert "at home" in table and "| photographs | NbNet |" in table and "100.0% (22)" in table
+    assert "NbNet: trained 7 steps of 2 on {'name': 'made up'}" in table
     for name in ("held-out_people", "photographs"):
-        with Image.open(tmp_path / f"out/baselines_{name}.png") as sheet:
-            assert np.asarray(sheet).std() > 10
+        for kind in ("baselines", "interpolations"):
+            with Image.open(tmp_path / f"out/{kind}_{name}.png") as sheet:
+                assert np.asarray(sheet).std() > 10
     images = tmp_path / "out/baseline_images/photographs"
     assert sorted(str(file.relative_to(images)) for file in images.rglob("*.png")) == [
-        f"{folder}/0{number}.png" for folder in ("guess", "id3pm", "targets") for number in range(3)
+        f"{folder}/0{number}.png" for folder in ("guess", "id3pm", "nbnet", "targets") for number in range(3)
     ]
-    assert guess.searches == 12
-    assert run(tmp_path, "--method", "gaussian", "--count", "3", "--seeds", "2", "--queries", "7").exit_code == 0
-    assert guess.searches == 12  # kept
+    # Three people with two seeds, and what lies between the ends of one interpolation, in each set.
+    assert guess.searches == 2 * (6 + 3)
+    assert run(tmp_path, *ASKED).exit_code == 0
+    assert guess.searches == 2 * (6 + 3)  # kept
     again = json.loads((tmp_path / "out/baselines.json").read_text())["rows"][1]
     assert again["seconds"] == by_method["guess"]["seconds"]
 
 
+def test_networks_without_weights_are_left_out_and_said_so(guess: Guess, tmp_path: Path) -> None:
+    options = ("--count", "1", "--many", "1", "--steps", "0", "--queries", "16", "--bank", "1")
+    missing = run(tmp_path, "--method", "vec2face", *options).exception
+    assert isinstance(missing, InvalidInputError) and "id3pm baseline train vec2face" in str(missing)
+
+
 def test_a_photograph_without_a_face_is_named(guess: Guess, tmp_path: Path) -> None:
-    assert run(tmp_path, "--count", "1", "--queries", "7").exit_code == 0
+    few = ("--method", "gaussian", "--count", "1", "--many", "1", "--steps", "0", "--queries", "7")
+    assert run(tmp_path, *few).exit_code == 0
     Image.new("RGB", (8, 8)).save(tmp_path / "photographs/0.png")
     with pytest.raises(InvalidInputError, match="0.png shows no face that can be found"):
-        raise run(tmp_path, "--count", "1").exception or AssertionError
+        raise run(tmp_path, *few).exception or AssertionError
 
 
 def test_too_few_people_are_refused(guess: Guess, tmp_path: Path) -> None:
-    found = run(tmp_path, "--count", "39").exception
-    assert isinstance(found, InvalidInputError) and "39 targets and strangers: the data set holds out 40" in str(found)
+    found = run(tmp_path, "--count", "59").exception
+    assert isinstance(found, InvalidInputError) and "59 targets and strangers: the data set holds out 60" in str(found)

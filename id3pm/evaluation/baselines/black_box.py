@@ -57,8 +57,8 @@ class Reconstruction:
     queries: int
 
 
-class Method(Protocol):
-    """A search by queries.
+class Search(Protocol):
+    """A method that searches by queries; another seed finds another picture.
 
     Attributes:
         name: For reports.
@@ -82,4 +82,24 @@ class Method(Protocol):
             seed: Of the search.
             on_queries: Called with the number of queries whenever some were made.
         """
+        ...
+
+
+class Direct(Protocol):
+    """A method that makes pictures of ID vectors without queries.
+
+    Attributes:
+        name: For reports.
+        one_to_many: Another seed gives another picture.
+    """
+
+    name: str
+    one_to_many: bool
+
+    def key(self, vectors: Floats, seeds: Sequence[int]) -> object:
+        """JSON value with everything that pictures of these vectors depend on."""
+        ...
+
+    def images(self, vectors: Floats, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Pictures uint8 [N, H, W, 3] of ID vectors [N, D]."""
         ...

@@ -1,9 +1,9 @@
 """GAN search ("StyleGAN search": Vendrow and Vendrow 2021, "Realistic Face Reconstruction from Deep Embeddings").
 
 A bank of latents and the ID vectors of their images gives the start; then a search around it, with simulated annealing.
-The generator here is the 64 px GAN that made the embedded data set: it is at home on that set's people, though those
-that are held out are not in the bank. The authors' code does not shrink the neighbourhood (its line lies outside of the
-loop) and anneals only on request; this follows the paper.
+Without another one the generator is the 64 px GAN that made the embedded data set: it is at home on that set's people,
+though those that are held out are not in the bank. The authors' code does not shrink the neighbourhood (its line lies
+outside of the loop) and anneals only on request; this follows the paper, unless asked to follow the code.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class GanSearch:
         bank_z: Latents of the bank, [B, Z].
         bank_vectors: Their unit ID vectors, [B, D]; NaN where no face was found.
         generator_key: Hash of its weights.
+        authors_code: No shrinking and no annealing, as in the authors' code.
 
     Raises:
         InvalidInputError: No image of the bank has a face.
@@ -46,19 +47,27 @@ class GanSearch:
     aligned = False
 
     def __init__(
-        self, generator: Generator, bank_z: NDArray[np.float32], bank_vectors: Floats, generator_key: str
+        self,
+        generator: Generator,
+        bank_z: NDArray[np.float32],
+        bank_vectors: Floats,
+        generator_key: str,
+        *,
+        authors_code: bool = False,
     ) -> None:
         seen = np.isfinite(bank_vectors).all(axis=1)
         if not seen.any():
             raise InvalidInputError(f"no face in the {len(bank_z)} images of the bank: the generator makes no faces")
         self._generator = generator
         self._bank_z, self._bank_vectors = bank_z[seen], bank_vectors[seen]
-        self.key = f"gan {generator_key} bank {len(bank_z)} {NEIGHBOURS} {SIGMA} {DECAY}"
+        self._authors_code = authors_code
+        how = " as in the code" if authors_code else ""
+        self.key = f"gan {generator_key} bank {len(bank_z)} {NEIGHBOURS} {SIGMA} {DECAY}{how}"
 
     def reconstruct(
         self, target: Floats, black_box: BlackBox, budget: int, seed: int, on_queries: Callable[[int], object]
     ) -> Reconstruction:
-        """See `Method.reconstruct`. The bank's queries are not counted here: all targets share them.
+        """See `Search.reconstruct`. The bank's queries are not counted here: all targets share them.
 
         Raises:
             InvalidInputError: The budget is below one iteration.
@@ -73,7 +82,7 @@ class GanSearch:
         current_distance = best_distance = _distance(float(self._bank_vectors[nearest] @ unit))
         sigma = SIGMA
         for iteration in range(iterations):
-            temperature = 1.0 - (iteration + 1) / iterations
+            temperature = 0.0 if self._authors_code else 1.0 - (iteration + 1) / iterations
             noise = random.standard_normal((NEIGHBOURS, len(current)), dtype=np.float32)
             around = (current + np.float32(sigma) * noise).astype(np.float32)
             cosines = black_box.similarities(list(self._generator.images(around)), target, aligned=False)
@@ -84,7 +93,7 @@ class GanSearch:
                 current, current_distance = around[taken], distance
             if distance < best_distance:
                 best, best_distance = around[taken], distance
-            sigma *= DECAY
+            sigma *= 1.0 if self._authors_code else DECAY
         image = self._generator.images(best[None])[0]
         return Reconstruction(image, 1.0 - best_distance**2 / 2.0, iterations * NEIGHBOURS)
 

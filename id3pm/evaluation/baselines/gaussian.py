@@ -21,21 +21,28 @@ AMPLITUDE = 0.02  # of the authors' notebook; grey is 0 .. 1
 DEVIATIONS = (
     "unit ID vectors: no term for their norm",
     "the black box takes 8-bit pictures",
-    "the width of blobs follows the best cosine of this start, not that of the last batch",
+    "the width of blobs follows the best cosine of this start; with --authors-code that of the last batch",
 )
 
 
 class GaussianSampling:
-    """See the module."""
+    """See the module.
+
+    Args:
+        authors_code: The width of blobs follows the best cosine of the last batch, as in the authors' code.
+    """
 
     name = "Gaussian sampling"
-    key = f"gaussian {BATCH} {STARTS} {AMPLITUDE}"
     aligned = True
+
+    def __init__(self, *, authors_code: bool = False) -> None:
+        self._authors_code = authors_code
+        self.key = f"gaussian {BATCH} {STARTS} {AMPLITUDE}{' as in the code' if authors_code else ''}"
 
     def reconstruct(
         self, target: Floats, black_box: BlackBox, budget: int, seed: int, on_queries: Callable[[int], object]
     ) -> Reconstruction:
-        """See `Method.reconstruct`.
+        """See `Search.reconstruct`.
 
         Raises:
             InvalidInputError: The budget is below one iteration of each start and one more.
@@ -47,7 +54,7 @@ class GaussianSampling:
             )
         random = np.random.default_rng(seed)
         per_start = max(1, round(iterations * START_SHARE))
-        walks = [_Walk(target, black_box, random, on_queries) for _ in range(STARTS)]
+        walks = [_Walk(target, black_box, random, on_queries, self._authors_code) for _ in range(STARTS)]
         for walk in walks:
             walk.go(per_start)
         best = max(walks, key=lambda walk: walk.best_cosine)
@@ -59,21 +66,28 @@ class _Walk:
     """One start and where it has come to."""
 
     def __init__(
-        self, target: Floats, black_box: BlackBox, random: np.random.Generator, on_queries: Callable[[int], object]
+        self,
+        target: Floats,
+        black_box: BlackBox,
+        random: np.random.Generator,
+        on_queries: Callable[[int], object],
+        forgets: bool,
     ) -> None:
         self._target, self._black_box, self._random, self._on_queries = target, black_box, random, on_queries
         self._grey = np.zeros((SIDE, SIDE), np.float32)
-        self.best_cosine = -1.0
+        self._forgets = forgets
+        self._last_cosine = self.best_cosine = -1.0
         self.best = _picture(self._grey)
 
     def go(self, iterations: int) -> None:
         for _ in range(iterations):
-            candidates = np.clip(self._grey + blobs(self._random, self.best_cosine), 0.0, 1.0)
+            reached = self._last_cosine if self._forgets else self.best_cosine
+            candidates = np.clip(self._grey + blobs(self._random, reached), 0.0, 1.0)
             pictures = [_picture(grey) for grey in candidates]
             cosines = self._black_box.similarities(pictures, self._target, aligned=True)
             self._on_queries(len(pictures))
             taken = int(cosines.argmax())
-            self._grey = candidates[taken]
+            self._grey, self._last_cosine = candidates[taken], float(cosines[taken])
             if cosines[taken] > self.best_cosine:
                 self.best_cosine, self.best = float(cosines[taken]), pictures[taken]
 

@@ -1,4 +1,4 @@
-"""The report on baselines: JSON, a table and a sheet of faces."""
+"""The report on baselines: JSON and tables; its pictures are in `sheets`."""
 
 from __future__ import annotations
 
@@ -8,105 +8,134 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from id3pm.evaluation.baselines.study import MethodResult, TargetSet
-from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
-from id3pm.formats.images import encode_png
+from id3pm.evaluation.baselines.interpolation import Smoothness
+from id3pm.evaluation.baselines.judging import Judgement
+from id3pm.evaluation.files import SCHEMA, write_json, write_text
 
 WHAT_IT_IS = (
-    "Targets and generator are of 64 px, the methods are reimplemented from their published maths, and queries are "
-    "fewer than published where the budget says so: a comparison on equal terms here, not the paper's numbers."
+    "Generators are of 64 px, the methods are reimplemented from their published maths, and queries are fewer than "
+    "published where the budget says so: a comparison on equal terms here, not the paper's numbers."
 )
 AT_HOME = (
-    "GAN search looks among the images of the generator that made the held-out people: it is at home there, though "
-    "they are not in its bank. The second set lies outside of its range."
+    "Targets are of two kinds. The held-out people were made by the generator of the embedded data set, so GAN search "
+    "with that generator is at home there, though they are not in its bank. The photographs lie outside of its range."
+)
+UNEQUAL = (
+    "Verification is ten-fold accuracy on one image of each person, quality the distance of these images from the "
+    "people's real pictures; in brackets the number of people, which is smaller for methods that ask queries. Compare "
+    "equal numbers alone."
 )
 
 
-def write_baseline_report(
-    folder: Path, subject: Mapping[str, Any], notes: Sequence[str], results: Sequence[MethodResult]
-) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodResult:
+    """One method on one set.
+
+    Attributes:
+        targets: Name of the set.
+        method: Its name.
+        judgement: What judges say.
+        queries: Per face; NaN for other people.
+        seconds: Per face, on the machine of the run.
+    """
+
+    targets: str
+    method: str
+    judgement: Judgement
+    queries: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaselineReport:
+    """All that a comparison found so far.
+
+    Attributes:
+        subject: What was compared.
+        judges: Names; the black box first.
+        quality: Name of the distance of pictures.
+        notes: Sentences below the tables.
+        results: By set and method.
+        ways: Of interpolations.
+    """
+
+    subject: Mapping[str, Any]
+    judges: Sequence[str]
+    quality: str
+    notes: Sequence[str]
+    results: Sequence[MethodResult]
+    ways: Sequence[Smoothness]
+
+
+def write_baseline_report(folder: Path, report: BaselineReport) -> None:
     """Writes baselines.json and baselines.md; what was there before is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [dataclasses.asdict(result) for result in results]
-    write_json(folder / "baselines.json", {"schema": SCHEMA, "subject": dict(subject), "notes": notes, "rows": rows})
-    write_text(folder / "baselines.md", baseline_markdown(subject, notes, results))
+    data = {
+        "schema": SCHEMA,
+        "subject": dict(report.subject),
+        "quality": report.quality,
+        "notes": list(report.notes),
+        "rows": [dataclasses.asdict(result) for result in report.results],
+        "interpolations": [dataclasses.asdict(each) for each in report.ways],
+    }
+    write_json(folder / "baselines.json", data)
+    write_text(folder / "baselines.md", baseline_markdown(report))
 
 
-def baseline_markdown(subject: Mapping[str, Any], notes: Sequence[str], results: Sequence[MethodResult]) -> str:
-    """The results as a table."""
-    judges = list(results[0].similarity)
+def baseline_markdown(report: BaselineReport) -> str:
+    """The results as tables."""
+    judges = report.judges
+    heads = [*judges, *(f"verification, {judge}" for judge in judges), report.quality]
     lines = [
         "# Ways to invert an FR model",
         "",
-        ", ".join(f"{name} {value}" for name, value in subject.items()),
+        ", ".join(f"{name} {value}" for name, value in report.subject.items()),
         "",
-        f"Mean cosine of image and target by each judge, over images with a face (in brackets: share without one). "
-        f"{judges[0]} is the black box. {WHAT_IT_IS} {AT_HOME}",
+        f"Columns {' and '.join(judges)}: mean cosine of image and target by each judge, over images with a face (in "
+        f"brackets: share without one). {judges[0]} is the black box. {UNEQUAL} {WHAT_IT_IS} {AT_HOME}",
         "",
-        f"| targets | method | {' | '.join(judges)} | queries per face | seconds per face |",
-        "|---" * (len(judges) + 4) + "|",
-        *(
-            f"| {row.targets} | {row.method} | {' | '.join(_cell(row, judge) for judge in judges)} "
-            f"| {_number(row.queries, 0)} | {_number(row.seconds, 1)} |"
-            for row in results
-        ),
-        "",
-        *(f"- {note}" for note in notes),
+        f"| targets | method | {' | '.join(heads)} | queries per face | seconds per face |",
+        "|---" * (len(heads) + 4) + "|",
+        *(_row(result, judges) for result in report.results),
     ]
-    return "\n".join(lines) + "\n"
+    if report.ways:
+        lines += [
+            "",
+            "## Interpolations",
+            "",
+            f"From one person to the next in equal steps of the ID vector, the same seed for each image, judged by "
+            f"{judges[0]}. A step is the cosine distance of neighbouring images; largest: in mean steps.",
+            "",
+            "| targets | method | similarity to the vector asked for | step | largest step | pixels per step |",
+            "|---|---|---|---|---|---|",
+            *(
+                f"| {each.targets} | {each.method} | {_number(each.similarity, 3)} | {_number(each.step, 3)} "
+                f"| {_number(each.largest, 2)} | {_number(each.pixels, 1)} |"
+                for each in report.ways
+            ),
+        ]
+    return "\n".join([*lines, "", *(f"- {note}" for note in report.notes)]) + "\n"
 
 
-def _cell(row: MethodResult, judge: str) -> str:
-    missing = f" ({row.no_face[judge]:.0%})" if row.no_face[judge] else ""
-    return _number(row.similarity[judge], 3) + missing
+def _row(result: MethodResult, judges: Sequence[str]) -> str:
+    judgement = result.judgement
+    cells = [_similarity(judgement, judge) for judge in judges]
+    for judge in judges:
+        accuracy = judgement.verification.get(judge, float("nan"))
+        cells.append(_with_people(judgement, _number(100.0 * accuracy, 1, "%")))
+    cells.append(_with_people(judgement, _number(judgement.quality, 1)))
+    cells += [_number(result.queries, 0), _number(result.seconds, 2)]
+    return f"| {result.targets} | {result.method} | {' | '.join(cells)} |"
 
 
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+def _similarity(judgement: Judgement, judge: str) -> str:
+    missing = f" ({judgement.no_face[judge]:.0%})" if judgement.no_face[judge] else ""
+    return _number(judgement.similarity[judge], 3) + missing
 
 
-def plot_baselines(
-    file: Path, targets: TargetSet, images: Mapping[str, Sequence[NDArray[np.uint8]]], shown: int = 8
-) -> None:
-    """One row per target: its picture, then every method's images, seed by seed.
-
-    Args:
-        file: The picture.
-        targets: The people.
-        images: By method, for each target [seeds, H, W, 3].
-        shown: Most targets.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    rows = min(shown, len(targets.images))
-    columns = 1 + sum(len(of_method[0]) for of_method in images.values())
-    figure = new_figure(width=1.4 * columns, height=1.5 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for row in range(rows):
-        tiles = [("target", targets.images[row])]
-        tiles += [(name, image) for name, of_method in images.items() for image in of_method[row]]
-        for panel, (name, image) in zip(panels[row], tiles, strict=True):
-            panel.imshow(image)
-            panel.set_axis_off()
-            if row == 0:
-                panel.set_title(name, fontsize=8)
-    save_figure(file, figure, generated=True)
+def _with_people(judgement: Judgement, text: str) -> str:
+    return text if text == "-" else f"{text} ({judgement.people})"
 
 
-def save_images(folder: Path, targets: TargetSet, images: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
-    """The first seed's pictures one by one: `targets/00.png`, `METHOD/00.png`, as a user study takes them."""
-    everything = {"targets": list(targets.images)}
-    everything |= {_folder_name(name): [of_target[0] for of_target in made] for name, made in images.items()}
-    for name, pictures in everything.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pictures):
-            data = encode_png(picture, generated=name != "targets")
-            (folder / name / f"{number:02d}.png").write_bytes(data)
-
-
-def _folder_name(method: str) -> str:
-    return method.lower().replace(" ", "_")
+def _number(value: float, digits: int, unit: str = "") -> str:
+    return f"{value:.{digits}f}{unit}" if math.isfinite(value) else "-"

@@ -41,7 +41,7 @@ def study_group() -> None:
 def make_command(options: MakeOptions) -> None:
     """Make the page.
 
-    FOLDER has targets/NAME.png, and METHOD/NAME.png of the same names for each method, as id3pm evaluate baselines
+    FOLDER has targets/NAME.png, and METHOD/NAME.png of the same names for each method, as id3pm baseline compare
     leaves them. study.html in --out goes to the participants; it needs no server and sends nothing. study_key.json
     stays with you.
     """

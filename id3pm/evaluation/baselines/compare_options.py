@@ -1,0 +1,63 @@
+"""The options of `id3pm baseline compare`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, get_args
+
+import click
+
+from id3pm.command_options import EXISTING_FILE, FOLDER, option
+from id3pm.evaluation.baselines.weights import FOLDER as WEIGHTS
+from id3pm.sampling.presets import PRESETS
+
+MethodName = Literal["gaussian", "gan", "nbnet", "vec2face"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The options of `id3pm baseline compare`."""
+
+    methods: tuple[MethodName, ...] = option(
+        "--method",
+        type=click.Choice(get_args(MethodName)),
+        multiple=True,
+        help="Repeatable; else all, networks where there are weights.",
+    )
+    data: Path = option(
+        type=FOLDER, default=Path("data/demo"), help="Data set whose held-out people are the first set of targets."
+    )
+    photographs: Path | None = option(
+        type=FOLDER, help="The second set of targets; else portraits that the package carries."
+    )
+    count: int = option(type=click.IntRange(1), default=4, help="Targets of each set.")
+    many: int = option(
+        type=click.IntRange(1),
+        default=200,
+        help="Held-out people for the methods that ask no queries; --count or more.",
+    )
+    seeds: int = option(type=click.IntRange(1), default=1, help="Images of each target, of one-to-many methods.")
+    queries: int = option(
+        type=click.IntRange(1), default=1600, help="Budget per image; published: 240000 (Gaussian), 6400 (GAN)."
+    )
+    bank: int = option(type=click.IntRange(1), default=500, help="Images of the GAN's bank; published: 160000.")
+    generator: Path | None = option(
+        type=EXISTING_FILE, help="StyleGAN2 for GAN search: .onnx (z -> picture) or .pt state dict; else the 64 px GAN."
+    )
+    authors_code: bool = option(is_flag=True, help="Follow the searches' published code where it leaves their papers.")
+    steps: int = option(type=click.IntRange(0), default=5, help="Images of an interpolation; 0 leaves it out.")
+    pairs: int = option(type=click.IntRange(1), default=1, help="Interpolations in each set.")
+    weights: Path = option(
+        type=FOLDER, default=WEIGHTS, help="Has nbnet.safetensors, vec2face.safetensors (id3pm baseline train)."
+    )
+    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines.")
+    fr_models: tuple[str, ...] = option(
+        "--fr-model", multiple=True, metavar="dlib|FOLDER", help="A judge beside the black box."
+    )
+    preset: str | None = option(type=click.Choice(list(PRESETS)), help="How ID3PM samples; else the bundle's default.")
+    inception: Path | None = option(
+        type=EXISTING_FILE, help="weights-inception-2015-12-05-6726825d.pth, for FID; else EfficientNet-Lite0."
+    )
+    out: Path = option(type=FOLDER, default=Path("out/baselines"), help="Folder of the report.")
+    threads: int | None = option(type=click.IntRange(1), help="CPU threads; all cores if not given.")

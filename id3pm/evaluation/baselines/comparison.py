@@ -1,0 +1,239 @@
+"""A comparison of methods from the options of `id3pm baseline compare` to its report."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from id3pm.command_options import given
+from id3pm.errors import InvalidInputError
+from id3pm.evaluation.baselines import gaussian, nbnet, vec2face
+from id3pm.evaluation.baselines.black_box import BlackBox, Direct, Search
+from id3pm.evaluation.baselines.compare_options import CompareOptions, MethodName
+from id3pm.evaluation.baselines.gan_search import GanSearch
+from id3pm.evaluation.baselines.gaussian import GaussianSampling
+from id3pm.evaluation.baselines.generators import EmbeddedGenerator, OwnGenerator
+from id3pm.evaluation.baselines.interpolation import Smoothness, smoothness, way
+from id3pm.evaluation.baselines.judging import Judges, TargetSet
+from id3pm.evaluation.baselines.report import BaselineReport, MethodResult, write_baseline_report
+from id3pm.evaluation.baselines.sheets import plot_interpolations, plot_methods, save_images
+from id3pm.evaluation.baselines.study import Made, Maker
+from id3pm.evaluation.baselines.trained import Id3pm, TrainedNetwork
+from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.identity.photographs import named_pictures
+from id3pm.evaluation.quality.distances import frechet_distance
+from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
+from id3pm.evaluation.quality.inception import Inception
+from id3pm.evaluation.verification.fr_models import StageModel, open_models
+from id3pm.formats import datasets
+from id3pm.pipeline import Pipeline
+from id3pm.samples import PEOPLE
+
+TRAINED = ("nbnet", "vec2face")
+STRANGERS, OTHERS = 100, "other people"
+SHORT = 12  # hexadecimal digits of a hash in the report
+BANK_SEED = 0  # of the embedded data set: its training people are the bank
+BANK_CHUNK = 100  # images of the bank between two saves
+
+
+class FeatureDistance:
+    """See `id3pm.evaluation.baselines.judging.Distance`."""
+
+    def __init__(self, inception: Path | None) -> None:
+        self._network = EfficientNetLite0() if inception is None else Inception(inception)
+        self.name = f"{self._network.frechet_name}, {self._network.name}"
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]], reference: Sequence[NDArray[np.uint8]]) -> float:
+        """See `Distance`."""
+        made, real = (self._network.features(np.stack(each)).astype(np.float64) for each in (images, reference))
+        return frechet_distance(made, real)
+
+
+class Comparison:
+    """One run of the command.
+
+    Args:
+        options: Of the command.
+        pipeline: Has the bundle.
+        bar: Shows progress.
+
+    Raises:
+        InvalidInputError: Targets, weights or models do not fit the bundle.
+    """
+
+    def __init__(self, options: CompareOptions, pipeline: Pipeline, bar: Progress) -> None:
+        self._options, self._bar = options, bar
+        manifest = pipeline.base_manifest
+        training = StageModel(options.repository, options.threads)
+        if training.name != manifest.id_vector_model:
+            raise InvalidInputError(f"the face stage gives {training.name} ID vectors, not {manifest.id_vector_model}")
+        self._training = training
+        self._cache = Cache(options.out / "cache")
+        sampling = given(options, "preset")
+        self._subject: dict[str, Any] = {
+            "bundle": manifest.bundle.name,
+            "weights": manifest.bundle.weights_sha256[:SHORT],
+            "targets per set": options.count,
+            "images per target": options.seeds,
+            "budget": options.queries,
+            "bank": options.bank,
+            **sampling,
+        }
+        self._sets, strangers = _targets(options, training)
+        self._notes: list[str] = []
+        names = options.methods or get_args(MethodName)
+        self._direct: list[Direct] = [each for name in names if name in TRAINED for each in self._network(name)]
+        self._direct.append(Id3pm(pipeline, sampling))
+        distance = FeatureDistance(options.inception)
+        self._judges = Judges(open_models(options.fr_models, training, options.threads), strangers, distance)
+        self._quality = distance.name
+        self._maker = Maker(training, self._cache, options.queries)
+        self._searches: list[Search] = [self._search(name) for name in names if name not in TRAINED]
+
+    def run(self) -> None:
+        """Makes and judges everything; the report is written anew after each method."""
+        results: list[MethodResult] = []
+        ways: list[Smoothness] = []
+        for targets in self._sets:
+            shared = targets.first(self._options.count)
+            images: dict[str, list[NDArray[np.uint8]]] = {}
+            rows: dict[str, list[NDArray[np.uint8]]] = {}
+            nothing = float("nan")
+            others = self._judges.strangers(shared)
+            results.append(
+                MethodResult(targets=targets.name, method=OTHERS, judgement=others, queries=nothing, seconds=nothing)
+            )
+            for method in (*self._searches, *self._direct):
+                people = targets if method in self._direct else shared
+                made = self._made(method, people, self._options.seeds, "")
+                judgement = self._judges.judge(people, made.images, aligned=made.aligned, shared=len(shared.vectors))
+                results.append(
+                    MethodResult(
+                        targets=targets.name,
+                        method=method.name,
+                        judgement=judgement,
+                        queries=made.queries,
+                        seconds=made.seconds,
+                    )
+                )
+                images[method.name] = made.images[: len(shared.vectors)]
+                rows[method.name] = self._ways(method, shared, ways)
+                self._write(results, ways)
+            name = targets.name.replace(" ", "_")
+            plot_methods(self._options.out / f"baselines_{name}.png", shared, images)
+            if any(rows.values()):
+                plot_interpolations(self._options.out / f"interpolations_{name}.png", shared, rows)
+            save_images(self._options.out / "baseline_images" / name, shared, images)
+
+    def _ways(self, method: Search | Direct, targets: TargetSet, found: list[Smoothness]) -> list[NDArray[np.uint8]]:
+        """Interpolations of a method; what was measured is added to `found`."""
+        if not self._options.steps:
+            return []
+        rows = []
+        for pair in range(min(self._options.pairs, len(targets.vectors) // 2)):
+            vectors = way(*targets.vectors[2 * pair : 2 * pair + 2], self._options.steps)
+            people = TargetSet(targets.name, [], vectors)
+            made = self._made(method, people, 1, ", interpolation")
+            images = np.concatenate(made.images)
+            found.append(smoothness(targets.name, method.name, vectors, images, self._judges, aligned=made.aligned))
+            rows.append(images)
+        return rows
+
+    def _made(self, method: Search | Direct, targets: TargetSet, seeds: int, what: str) -> Made:
+        maker = self._maker
+        name = f"{method.name}, {targets.name}{what}"
+        if method in self._direct:
+            assert not isinstance(method, (GaussianSampling, GanSearch))
+            task = self._bar.add_task(name, total=len(targets.vectors) * (seeds if method.one_to_many else 1))
+            return maker.direct(method, targets.vectors, seeds, functools.partial(self._bar.advance, task))
+        task = self._bar.add_task(name, total=len(targets.vectors) * seeds * self._options.queries)
+        return maker.search(method, targets.vectors, seeds, functools.partial(self._bar.advance, task))
+
+    def _write(self, results: Sequence[MethodResult], ways: Sequence[Smoothness]) -> None:
+        report = BaselineReport(
+            subject=self._subject,
+            judges=self._judges.names,
+            quality=self._quality,
+            notes=self._notes,
+            results=results,
+            ways=ways,
+        )
+        write_baseline_report(self._options.out, report)
+
+    def _network(self, name: str) -> list[Direct]:
+        """A trained network; none where its weights are missing and it was not asked for by name."""
+        file = self._options.weights / f"{name}.safetensors"
+        if not file.exists() and name not in self._options.methods:
+            self._notes.append(f"{name} was left out: there are no weights {file} (id3pm baseline train {name})")
+            return []
+        network = TrainedNetwork(name, file, self._training.name)
+        deviations = nbnet.DEVIATIONS if name == "nbnet" else vec2face.DEVIATIONS
+        self._notes += [f"{network.name}: {deviation}" for deviation in deviations]
+        if name == "vec2face":
+            self._notes.append(vec2face.PAPER_RANKS)
+        facts = network.facts
+        self._notes.append(
+            f"{network.name}: trained {facts['steps']} steps of {facts['batch size']} on {facts['data']}"
+        )
+        return [network]
+
+    def _search(self, name: str) -> Search:
+        options = self._options
+        if name == "gaussian":
+            self._notes += [f"Gaussian sampling: {deviation}" for deviation in gaussian.DEVIATIONS]
+            return GaussianSampling(authors_code=options.authors_code)
+        own = options.generator
+        generator = EmbeddedGenerator() if own is None else OwnGenerator(own, options.threads)
+        self._subject["generator"] = "GAN of the embedded data set" if own is None else own.name
+        # Every 20th face of the embedded data set is held out from training: none of these is in the bank.
+        indices = [index for index in range(2 * options.bank) if own or index % datasets.TEST_EVERY][: options.bank]
+        z = generator.latents(indices, BANK_SEED)
+        key = {"seed": BANK_SEED, "generator": generator.weights_sha256, "black box": self._training.key}
+        task = self._bar.add_task("bank of the GAN", total=len(z))
+        parts = []
+        for start in range(0, len(z), BANK_CHUNK):
+            some = z[start : start + BANK_CHUNK]
+            parts.append(
+                self._cache.array({**key, "bank": indices[start : start + BANK_CHUNK]}, self._bank(generator, some))
+            )
+            self._bar.advance(task, len(some))
+        hash_ = generator.weights_sha256[:SHORT]
+        return GanSearch(generator, z, np.concatenate(parts), hash_, authors_code=options.authors_code)
+
+    def _bank(
+        self, generator: EmbeddedGenerator | OwnGenerator, z: NDArray[np.float32]
+    ) -> Callable[[], NDArray[np.float32]]:
+        return lambda: BlackBox(self._training.embed).vectors(list(generator.images(z)), aligned=False)
+
+
+def _targets(options: CompareOptions, training: StageModel) -> tuple[list[TargetSet], NDArray[np.uint8]]:
+    """Held-out people and people of photographs, and pictures of strangers.
+
+    Raises:
+        InvalidInputError: The data set is too small, or has other ID vectors; or a photograph shows no face.
+    """
+    data, count = options.data, options.count
+    if (found := datasets.describe(data).get("id_vector_model")) != training.name:
+        raise InvalidInputError(f"the data set has ID vectors of {found}: this bundle takes those of {training.name}")
+    split = datasets.load(data, "test")
+    people = len(split["index"])
+    if people < count + 2:
+        raise InvalidInputError(f"{count} targets and strangers: the data set holds out {people} people")
+    many = min(max(options.many, count), people - 2)
+    pictures = named_pictures(PEOPLE if options.photographs is None else options.photographs)
+    chosen = dict(list(pictures.items())[: max(options.many, count)])
+    vectors = training.embed(list(chosen.values()))
+    for name, vector in zip(chosen, vectors, strict=True):
+        if not np.isfinite(vector).all():
+            raise InvalidInputError(f"{name} shows no face that can be found: take it out of the folder")
+    sets = [
+        TargetSet("held-out people", list(split["images"][:many]), split["vectors"][:many], at_home=True),
+        TargetSet("photographs", list(chosen.values()), vectors),
+    ]
+    return sets, split["images"][many : many + STRANGERS]
