@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import Progress
 from id3pm.command_options import given
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.baselines import gaussian, nbnet, vec2face
-from id3pm.evaluation.baselines.black_box import BlackBox, Direct, Search
+from id3pm.evaluation.baselines.black_box import BlackBox, Floats, Search
 from id3pm.evaluation.baselines.compare_options import CompareOptions, MethodName
 from id3pm.evaluation.baselines.gan_search import GanSearch
 from id3pm.evaluation.baselines.gaussian import GaussianSampling
@@ -23,7 +24,7 @@ from id3pm.evaluation.baselines.interpolation import Smoothness, smoothness, way
 from id3pm.evaluation.baselines.judging import Judges, TargetSet
 from id3pm.evaluation.baselines.report import BaselineReport, MethodResult, write_baseline_report
 from id3pm.evaluation.baselines.sheets import plot_interpolations, plot_methods, save_images
-from id3pm.evaluation.baselines.study import Made, Maker
+from id3pm.evaluation.baselines.study import Made, Maker, OnImages
 from id3pm.evaluation.baselines.trained import Id3pm, TrainedNetwork
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.identity.photographs import named_pictures
@@ -40,6 +41,23 @@ STRANGERS, OTHERS = 100, "other people"
 SHORT = 12  # hexadecimal digits of a hash in the report
 BANK_SEED = 0  # of the embedded data set: its training people are the bank
 BANK_CHUNK = 100  # images of the bank between two saves
+
+
+@dataclasses.dataclass(frozen=True)
+class _Method:
+    """How a method makes images.
+
+    Attributes:
+        name: For reports.
+        make: (ID vectors, seeds, on_done) -> images.
+        asks: It asks queries.
+        one_to_many: Another seed gives another picture.
+    """
+
+    name: str
+    make: Callable[[Floats, int, OnImages], Made]
+    asks: bool
+    one_to_many: bool
 
 
 class FeatureDistance:
@@ -88,13 +106,19 @@ class Comparison:
         self._sets, strangers = _targets(options, training)
         self._notes: list[str] = []
         names = options.methods or get_args(MethodName)
-        self._direct: list[Direct] = [each for name in names if name in TRAINED for each in self._network(name)]
-        self._direct.append(Id3pm(pipeline, sampling))
+        networks = [network for name in names if name in TRAINED for network in self._network(name)]
         distance = FeatureDistance(options.inception)
         self._judges = Judges(open_models(options.fr_models, training, options.threads), strangers, distance)
         self._quality = distance.name
-        self._maker = Maker(training, self._cache, options.queries)
-        self._searches: list[Search] = [self._search(name) for name in names if name not in TRAINED]
+        maker = Maker(training, self._cache, options.queries)
+        searches = [self._search(name) for name in names if name not in TRAINED]
+        self._methods = [
+            *(_Method(each.name, functools.partial(maker.search, each), True, True) for each in searches),
+            *(
+                _Method(each.name, functools.partial(maker.direct, each), False, each.one_to_many)
+                for each in (*networks, Id3pm(pipeline, sampling))
+            ),
+        ]
 
     def run(self) -> None:
         """Makes and judges everything; the report is written anew after each method."""
@@ -109,8 +133,8 @@ class Comparison:
             results.append(
                 MethodResult(targets=targets.name, method=OTHERS, judgement=others, queries=nothing, seconds=nothing)
             )
-            for method in (*self._searches, *self._direct):
-                people = targets if method in self._direct else shared
+            for method in self._methods:
+                people = shared if method.asks else targets
                 made = self._made(method, people, self._options.seeds, "")
                 judgement = self._judges.judge(people, made.images, aligned=made.aligned, shared=len(shared.vectors))
                 results.append(
@@ -131,13 +155,14 @@ class Comparison:
                 plot_interpolations(self._options.out / f"interpolations_{name}.png", shared, rows)
             save_images(self._options.out / "baseline_images" / name, shared, images)
 
-    def _ways(self, method: Search | Direct, targets: TargetSet, found: list[Smoothness]) -> list[NDArray[np.uint8]]:
+    def _ways(self, method: _Method, targets: TargetSet, found: list[Smoothness]) -> list[NDArray[np.uint8]]:
         """Interpolations of a method; what was measured is added to `found`."""
         if not self._options.steps:
             return []
         rows = []
         for pair in range(min(self._options.pairs, len(targets.vectors) // 2)):
-            vectors = way(*targets.vectors[2 * pair : 2 * pair + 2], self._options.steps)
+            first, second = targets.vectors[2 * pair : 2 * pair + 2]
+            vectors = way(first, second, self._options.steps)
             people = TargetSet(targets.name, [], vectors)
             made = self._made(method, people, 1, ", interpolation")
             images = np.concatenate(made.images)
@@ -145,15 +170,12 @@ class Comparison:
             rows.append(images)
         return rows
 
-    def _made(self, method: Search | Direct, targets: TargetSet, seeds: int, what: str) -> Made:
-        maker = self._maker
-        name = f"{method.name}, {targets.name}{what}"
-        if method in self._direct:
-            assert not isinstance(method, (GaussianSampling, GanSearch))
-            task = self._bar.add_task(name, total=len(targets.vectors) * (seeds if method.one_to_many else 1))
-            return maker.direct(method, targets.vectors, seeds, functools.partial(self._bar.advance, task))
-        task = self._bar.add_task(name, total=len(targets.vectors) * seeds * self._options.queries)
-        return maker.search(method, targets.vectors, seeds, functools.partial(self._bar.advance, task))
+    def _made(self, method: _Method, targets: TargetSet, seeds: int, what: str) -> Made:
+        images = len(targets.vectors) * (seeds if method.one_to_many else 1)
+        task = self._bar.add_task(
+            f"{method.name}, {targets.name}{what}", total=images * (self._options.queries if method.asks else 1)
+        )
+        return method.make(targets.vectors, seeds, functools.partial(self._bar.advance, task))
 
     def _write(self, results: Sequence[MethodResult], ways: Sequence[Smoothness]) -> None:
         report = BaselineReport(
@@ -166,7 +188,7 @@ class Comparison:
         )
         write_baseline_report(self._options.out, report)
 
-    def _network(self, name: str) -> list[Direct]:
+    def _network(self, name: str) -> list[TrainedNetwork]:
         """A trained network; none where its weights are missing and it was not asked for by name."""
         file = self._options.weights / f"{name}.safetensors"
         if not file.exists() and name not in self._options.methods:

@@ -113,7 +113,7 @@ def vec2face_command(options: Vec2FaceOptions) -> None:
         options.resume,
         method="vec2face",
         network="student",
-        steps=options.student_steps,
+        rate_falls_over=options.student_steps,
     )
     seconds = _train("student", StudentTraining(student, pairs, options.student_steps), run)
     resume = options.resume and (folders["generator"] / "checkpoint.pt").exists()

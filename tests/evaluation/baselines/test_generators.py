@@ -10,11 +10,11 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from tests.golden.stylegan2_case import case_latents, case_weights
 
 from id3pm.errors import CheckpointError, EngineError, InvalidInputError
 from id3pm.evaluation.baselines.generators import OwnGenerator
 from id3pm.evaluation.baselines.stylegan2 import StyleGan2
+from tests.golden.stylegan2_case import case_latents, case_weights
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden/stylegan2.json").read_text())
 
