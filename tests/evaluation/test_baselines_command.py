@@ -16,7 +16,8 @@ from PIL import Image
 from test_verification_command import ColorModel
 
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.baselines import compare_command, comparison
+from id3pm.evaluation import options
+from id3pm.evaluation.baselines import comparison
 from id3pm.evaluation.baselines.black_box import BlackBox, Reconstruction
 from id3pm.evaluation.baselines.commands import baseline_group
 from id3pm.evaluation.baselines.nbnet import NbNet
@@ -78,9 +79,9 @@ def guess(monkeypatch: pytest.MonkeyPatch) -> Guess:
     method = Guess()
     model = ColorBox()
     model.name, model.centred = "sface", True
-    monkeypatch.setattr(compare_command.Pipeline, "load", lambda repository, threads: ColorPipeline())
-    monkeypatch.setattr(comparison, "StageModel", lambda repository, threads: model)
-    monkeypatch.setattr(comparison, "open_models", lambda names, first, threads: [first])
+    monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: ColorPipeline())
+    monkeypatch.setattr(options, "StageModel", lambda repository, threads: model)
+    monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first])
     monkeypatch.setattr(comparison, "GaussianSampling", lambda authors_code: method)
     monkeypatch.setattr(comparison, "EfficientNetLite0", Pixels)
     return method
@@ -144,13 +145,13 @@ def test_all_methods_are_compared_on_both_sets_in_one_run(guess: Guess, tmp_path
 
 
 def test_networks_without_weights_are_left_out_and_said_so(guess: Guess, tmp_path: Path) -> None:
-    options = ("--count", "1", "--many", "1", "--steps", "0", "--queries", "16", "--bank", "1")
-    missing = run(tmp_path, "--method", "vec2face", *options).exception
+    few = ("--count", "1", "--many", "1", "--interpolation", "0", "--queries", "16", "--bank", "1")
+    missing = run(tmp_path, "--method", "vec2face", *few).exception
     assert isinstance(missing, InvalidInputError) and "id3pm baseline train vec2face" in str(missing)
 
 
 def test_a_photograph_without_a_face_is_named(guess: Guess, tmp_path: Path) -> None:
-    few = ("--method", "gaussian", "--count", "1", "--many", "1", "--steps", "0", "--queries", "7")
+    few = ("--method", "gaussian", "--count", "1", "--many", "1", "--interpolation", "0", "--queries", "7")
     assert run(tmp_path, *few).exit_code == 0
     Image.new("RGB", (8, 8)).save(tmp_path / "photographs/0.png")
     with pytest.raises(InvalidInputError, match="0.png shows no face that can be found"):

@@ -9,7 +9,6 @@ from id3pm.evaluation import files
 from id3pm.evaluation.baselines.compare_options import CompareOptions
 from id3pm.evaluation.baselines.comparison import Comparison
 from id3pm.evaluation.progress import progress_bar
-from id3pm.pipeline import Pipeline
 
 
 @click.command("compare")
@@ -22,6 +21,6 @@ def compare_command(options: CompareOptions) -> None:
     in --out. What has been made is kept there and not made again.
     """
     files.new_figure(1, 1)  # a missing plot library is noticed now, not after hours
-    with Pipeline.load(options.repository, threads=options.threads) as pipeline, progress_bar() as bar:
+    with options.pipeline() as pipeline, progress_bar() as bar:
         Comparison(options, pipeline, bar).run()
     click.echo((options.out / "baselines.md").read_text(encoding="utf-8"))

@@ -10,13 +10,13 @@ import click
 
 from id3pm.command_options import EXISTING_FILE, FOLDER, option
 from id3pm.evaluation.baselines.weights import FOLDER as WEIGHTS
-from id3pm.sampling.presets import PRESETS
+from id3pm.evaluation.options import DataOptions, PairModelOptions, PresetOptions
 
 MethodName = Literal["gaussian", "gan", "nbnet", "vec2face"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(DataOptions, PairModelOptions, PresetOptions):
     """The options of `id3pm baseline compare`."""
 
     methods: tuple[MethodName, ...] = option(
@@ -46,18 +46,14 @@ class CompareOptions:
         type=EXISTING_FILE, help="StyleGAN2 for GAN search: .onnx (z -> picture) or .pt state dict; else the 64 px GAN."
     )
     authors_code: bool = option(is_flag=True, help="Follow the searches' published code where it leaves their papers.")
-    steps: int = option(type=click.IntRange(0), default=5, help="Images of an interpolation; 0 leaves it out.")
+    interpolation: int = option(
+        type=click.IntRange(0), default=5, help="Images from one person to the next; 0 leaves interpolations out."
+    )
     pairs: int = option(type=click.IntRange(1), default=1, help="Interpolations in each set.")
     weights: Path = option(
         type=FOLDER, default=WEIGHTS, help="Has nbnet.safetensors, vec2face.safetensors (id3pm baseline train)."
     )
-    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines.")
-    fr_models: tuple[str, ...] = option(
-        "--fr-model", multiple=True, metavar="dlib|FOLDER", help="A judge beside the black box."
-    )
-    preset: str | None = option(type=click.Choice(list(PRESETS)), help="How ID3PM samples; else the bundle's default.")
     inception: Path | None = option(
         type=EXISTING_FILE, help="weights-inception-2015-12-05-6726825d.pth, for FID; else EfficientNet-Lite0."
     )
     out: Path = option(type=FOLDER, default=Path("out/baselines"), help="Folder of the report.")
-    threads: int | None = option(type=click.IntRange(1), help="CPU threads; all cores if not given.")

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from id3pm.command_options import given
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.baselines import gaussian, nbnet, vec2face
 from id3pm.evaluation.baselines.black_box import BlackBox, Floats, Search
@@ -26,19 +25,19 @@ from id3pm.evaluation.baselines.report import BaselineReport, MethodResult, writ
 from id3pm.evaluation.baselines.sheets import plot_interpolations, plot_methods, save_images
 from id3pm.evaluation.baselines.study import Made, Maker, OnImages
 from id3pm.evaluation.baselines.trained import Id3pm, TrainedNetwork
-from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.identity.photographs import named_pictures
+from id3pm.evaluation.files import SHORT
+from id3pm.evaluation.options import subject_of
 from id3pm.evaluation.quality.distances import frechet_distance
 from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
 from id3pm.evaluation.quality.inception import Inception
-from id3pm.evaluation.verification.fr_models import StageModel, open_models
+from id3pm.evaluation.verification.fr_models import StageModel
 from id3pm.formats import datasets
+from id3pm.formats.picture_files import named_pictures
 from id3pm.pipeline import Pipeline
 from id3pm.samples import PEOPLE
 
 TRAINED = ("nbnet", "vec2face")
 STRANGERS, OTHERS = 100, "other people"
-SHORT = 12  # hexadecimal digits of a hash in the report
 BANK_SEED = 0  # of the embedded data set: its training people are the bank
 BANK_CHUNK = 100  # images of the bank between two saves
 
@@ -88,35 +87,32 @@ class Comparison:
     def __init__(self, options: CompareOptions, pipeline: Pipeline, bar: Progress) -> None:
         self._options, self._bar = options, bar
         manifest = pipeline.base_manifest
-        training = StageModel(options.repository, options.threads)
-        if training.name != manifest.id_vector_model:
-            raise InvalidInputError(f"the face stage gives {training.name} ID vectors, not {manifest.id_vector_model}")
-        self._training = training
-        self._cache = Cache(options.out / "cache")
-        sampling = given(options, "preset")
-        self._subject: dict[str, Any] = {
-            "bundle": manifest.bundle.name,
-            "weights": manifest.bundle.weights_sha256[:SHORT],
-            "targets per set": options.count,
-            "images per target": options.seeds,
-            "budget": options.queries,
-            "bank": options.bank,
-            **sampling,
-        }
-        self._sets, strangers = _targets(options, training)
+        self._training, models = options.models(manifest)
+        self._cache = options.cache()
+        self._subject: dict[str, Any] = subject_of(
+            manifest,
+            **{
+                "targets per set": options.count,
+                "images per target": options.seeds,
+                "budget": options.queries,
+                "bank": options.bank,
+                **options.sampling,
+            },
+        )
+        self._sets, strangers = _targets(options, self._training)
         self._notes: list[str] = []
         names = options.methods or get_args(MethodName)
         networks = [network for name in names if name in TRAINED for network in self._network(name)]
         distance = FeatureDistance(options.inception)
-        self._judges = Judges(open_models(options.fr_models, training, options.threads), strangers, distance)
+        self._judges = Judges(models, strangers, distance)
         self._quality = distance.name
-        maker = Maker(training, self._cache, options.queries)
+        maker = Maker(self._training, self._cache, options.queries)
         searches = [self._search(name) for name in names if name not in TRAINED]
         self._methods = [
             *(_Method(each.name, functools.partial(maker.search, each), True, True) for each in searches),
             *(
                 _Method(each.name, functools.partial(maker.direct, each), False, each.one_to_many)
-                for each in (*networks, Id3pm(pipeline, sampling))
+                for each in (*networks, Id3pm(pipeline, options.sampling))
             ),
         ]
 
@@ -157,12 +153,12 @@ class Comparison:
 
     def _ways(self, method: _Method, targets: TargetSet, found: list[Smoothness]) -> list[NDArray[np.uint8]]:
         """Interpolations of a method; what was measured is added to `found`."""
-        if not self._options.steps:
+        if not self._options.interpolation:
             return []
         rows = []
         for pair in range(min(self._options.pairs, len(targets.vectors) // 2)):
             first, second = targets.vectors[2 * pair : 2 * pair + 2]
-            vectors = way(first, second, self._options.steps)
+            vectors = way(first, second, self._options.interpolation)
             people = TargetSet(targets.name, [], vectors)
             made = self._made(method, people, 1, ", interpolation")
             images = np.concatenate(made.images)
@@ -248,7 +244,7 @@ def _targets(options: CompareOptions, training: StageModel) -> tuple[list[Target
     if people < count + 2:
         raise InvalidInputError(f"{count} targets and strangers: the data set holds out {people} people")
     many = min(max(options.many, count), people - 2)
-    pictures = named_pictures(PEOPLE if options.photographs is None else options.photographs)
+    pictures = named_pictures(options.photographs or PEOPLE)
     chosen = dict(list(pictures.items())[: max(options.many, count)])
     vectors = training.embed(list(chosen.values()))
     for name, vector in zip(chosen, vectors, strict=True):
