@@ -13,11 +13,12 @@ from click.testing import CliRunner, Result
 from made_up_people import ColorPipeline, replace_engines, write_people
 from numpy.typing import NDArray
 
-from id3pm.errors import MissingExtraError
+from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.commands import evaluate_group
 from id3pm.evaluation.quality import command
 from id3pm.evaluation.quality import diversity as module
 from id3pm.evaluation.quality.diversity import diversity
+from id3pm.formats import datasets
 
 
 class ColorNetwork:
@@ -64,6 +65,38 @@ def test_table_has_the_floor_and_a_row_per_guidance_scale(pipeline: ColorPipelin
     assert run(tmp_path, "--count", "30", "--guidance", "2").exit_code == 0 and pipeline.made == made
 
 
+def test_attributes_of_other_people_give_rows_of_their_own(pipeline: ColorPipeline, tmp_path: Path) -> None:
+    result = run(tmp_path, "--count", "10", "--guidance", "2", "--attributes")
+    assert isinstance(result.exception, InvalidInputError)
+    assert "no attributes: measure them with id3pm measure-dataset" in str(result.exception)
+    given: list[Any] = []
+    generate = pipeline.generate_64
+
+    def watched(vectors: NDArray[np.float32], seeds: list[int], **options: Any) -> NDArray[np.uint8]:
+        given.append(options.pop("attributes", None))
+        return generate(vectors, seeds, **options)
+
+    pipeline.generate_64 = watched  # type: ignore[method-assign]
+    with_attributes(tmp_path / "data")
+    result = run(tmp_path, "--count", "10", "--guidance", "2", "--attributes", "--out", str(tmp_path / "new"))
+    assert result.exit_code == 0, result.exception
+    rows = json.loads((tmp_path / "new/quality.json").read_text())["rows"]
+    assert [row["label"] for row in rows] == ["Real images", "guidance 2", "guidance 2, attributes"]
+    assert given[:2] == [None, None]
+    # The ten other people, but for the one whose face could not be measured.
+    assert given[2][:, 0].tolist() == [float(row) for row in (*range(11, 20), 11)]
+    assert len(given[3]) == 6
+
+
+def with_attributes(folder: Path) -> None:
+    """Writes attributes [60, 2] into the data set: the person's number twice; person 10 could not be measured."""
+    shard = datasets.shard_path(folder, 0)
+    with np.load(shard) as arrays:
+        attributes = np.repeat(np.arange(60, dtype=np.float32)[:, None], 2, axis=1)
+        attributes[10] = -1.0
+        datasets.write_shard(folder, 0, {**arrays, "attributes": attributes})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,6 +129,9 @@ def test_diversity_is_measured_within_each_person() -> None:
     assert found["ID distance (sface)"][0] == pytest.approx((0.0 + (0.5 + 0.5 + 1.5) / 3) / 2)
     assert found["pose distance"][0] == pytest.approx((0.0 + 10.0) / 2)
     assert np.isnan(found["expression distance"][0])
+    perceptual = SimpleNamespace(name="LPIPS", pairs=lambda person: np.array([0.1, 0.2, 0.3]))
+    found = diversity(images, vectors, {}, None, perceptual)  # type: ignore[arg-type]
+    assert found["LPIPS"][0] == pytest.approx(0.2)
 
 
 def test_missing_landmarks_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:

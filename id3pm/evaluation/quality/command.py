@@ -14,6 +14,7 @@ from id3pm.evaluation.progress import progress_bar
 from id3pm.evaluation.quality.diversity import landmark_look
 from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
 from id3pm.evaluation.quality.inception import Inception
+from id3pm.evaluation.quality.lpips import Lpips
 from id3pm.evaluation.quality.report import QualityReport, write_quality_report
 from id3pm.evaluation.quality.study import FeatureNetwork, QualityRow, QualityStudy, load_faces
 
@@ -28,6 +29,14 @@ class QualityOptions(DataOptions, PresetOptions):
     )
     people: int = option(type=click.IntRange(1), default=10, help="People of the diversity table.")
     seeds: int = option(type=click.IntRange(2), default=8, help="Images of each of them.")
+    attributes: bool = option(
+        is_flag=True,
+        help="Each guidance scale once more, with attributes of other people; for bundles that take them and a data "
+        "set that has them (id3pm measure-dataset).",
+    )
+    lpips_backbone: Path | None = option(
+        type=EXISTING_FILE, help="alexnet-owt-7be5be79.pth, for LPIPS in the diversity table."
+    )
     inception: Path | None = option(
         type=EXISTING_FILE,
         help="weights-inception-2015-12-05-6726825d.pth, for FID and KID; else features of EfficientNet-Lite0.",
@@ -44,6 +53,7 @@ def quality_command(options: QualityOptions) -> None:
     and not made again.
     """
     network: FeatureNetwork = EfficientNetLite0() if options.inception is None else Inception(options.inception)
+    lpips = None if options.lpips_backbone is None else Lpips(options.lpips_backbone)
     notes: list[str] = []
     people = min(options.people, options.count)
     with options.pipeline() as pipeline, progress_bar() as bar:
@@ -58,7 +68,10 @@ def quality_command(options: QualityOptions) -> None:
             people=people,
             seeds=options.seeds,
             sampling=options.sampling,
+            lpips=lpips,
         )
+        kinds = (False, True) if options.attributes else (False,)
+        wanted = [(scale, given) for scale in options.guidance for given in kinds]
         rows: list[QualityRow] = [study.real()]
         report = QualityReport(
             subject=subject_of(manifest, data=options.data.name, **options.sampling),
@@ -66,12 +79,12 @@ def quality_command(options: QualityOptions) -> None:
             people=people,
             seeds=options.seeds,
             rows=rows,
-            asked=1 + len(options.guidance),
+            asked=1 + len(wanted),
             notes=notes,
         )
         write_quality_report(options.out, report)
-        for scale in options.guidance:
-            task = bar.add_task(f"guidance {scale:g}", total=study.images_per_row)
-            rows.append(study.generated(scale, functools.partial(bar.advance, task)))
+        for scale, given in wanted:
+            task = bar.add_task(f"guidance {scale:g}{', attributes' if given else ''}", total=study.images_per_row)
+            rows.append(study.generated(scale, functools.partial(bar.advance, task), with_attributes=given))
             write_quality_report(options.out, report)
     click.echo((options.out / "quality.md").read_text(encoding="utf-8"))

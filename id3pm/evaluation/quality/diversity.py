@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from id3pm.errors import EngineMissingError, MissingExtraError
 from id3pm.evaluation.figures.diversity import interval, vectors_apart
 from id3pm.evaluation.figures.landmark_judge import LandmarkJudge
+from id3pm.evaluation.quality.lpips import Lpips
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.stage import FaceStage
 
@@ -26,6 +27,7 @@ def diversity(
     features: NDArray[np.float32],
     vectors: Mapping[str, NDArray[np.float32]],
     look: Look | None,
+    lpips: Lpips | None = None,
 ) -> dict[str, tuple[float, float, float]]:
     """Measures of the images of some people.
 
@@ -34,6 +36,7 @@ def diversity(
         features: [P, S, D].
         vectors: By FR model, [P, S, D]; NaN where no face was found.
         look: Measures pose and expression of uint8 [N, H, W, 3]; see `landmark_look`.
+        lpips: Measures perceptual distances.
 
     Returns:
         By measure its mean over people, with a 95 % interval. All are means over the pairs of a person's images:
@@ -42,6 +45,8 @@ def diversity(
     """
     found = {"feature distance": vectors_apart(features)}
     found |= {f"ID distance ({name})": vectors_apart(each) for name, each in vectors.items()}
+    if lpips is not None:
+        found[lpips.name] = np.array([_mean(lpips.pairs(person)) for person in images])
     if look is not None:
         people, seeds = images.shape[:2]
         seen = look(images.reshape(people * seeds, *images.shape[2:]))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import EngineError, MissingExtraError
 from id3pm.formats.hashing import file_sha256
+from id3pm.unet.checkpoint import read_plain
 
 PUBLISHED_SHA256 = "6726825d"
 """First digits of the file's SHA-256, which its published name ends with."""
@@ -30,6 +31,7 @@ class Inception:
 
     Raises:
         EngineError: The file is another one; nothing of it has been loaded then.
+        CheckpointError: It holds more than tensors.
         MissingExtraError: torch-fidelity is not installed.
     """
 
@@ -49,7 +51,7 @@ class Inception:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
             raise MissingExtraError(HOW) from error
-        torch.load(file, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle anything
+        read_plain(file)  # torch-fidelity would unpickle anything
         self._torch: Any = torch
         self._network = FeatureExtractorInceptionV3("inception", [str(DIM)], feature_extractor_weights_path=str(file))
 

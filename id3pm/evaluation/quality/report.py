@@ -63,8 +63,8 @@ def quality_markdown(report: QualityReport) -> str:
         "",
         f"One 64 px image of each of {count} held-out people, against the real images of the same people. The row of "
         f"real images is the floor: those of {count} others. Distances depend on the number of images: compare equal "
-        f"numbers alone. Precision and recall: k = {NEIGHBOUR}, radii as Kynkaanniemi et al. 2019. "
-        f"{len(report.rows)} of {report.asked} rows done.",
+        f"numbers alone. Precision and recall: k = {NEIGHBOUR}, radii as Kynkaanniemi et al. 2019 and "
+        f"guided-diffusion's evaluator. {len(report.rows)} of {report.asked} rows done.",
         "",
         f"| images | {frechet} | {kernel} x 1000 | precision | recall |",
         "|---|---|---|---|---|",

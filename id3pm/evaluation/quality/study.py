@@ -16,11 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from id3pm.attributes import NULL_VALUE
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.quality.distances import Quality, quality
 from id3pm.evaluation.quality.diversity import Look, diversity
+from id3pm.evaluation.quality.lpips import Lpips
 from id3pm.formats import datasets
 from id3pm.pipeline import Pipeline
 
@@ -56,11 +58,13 @@ class Faces:
         reference: Real images of the people, uint8 [N, S, S, 3].
         vectors: Their ID vectors, float32 [N, D].
         others: Real images of other people, uint8 [N, S, S, 3].
+        attributes: Attributes of those other people, float32 [N, A]; `None` where the data set has none.
     """
 
     reference: NDArray[np.uint8]
     vectors: NDArray[np.float32]
     others: NDArray[np.uint8]
+    attributes: NDArray[np.float32] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,7 @@ class QualityRow:
     """One kind of images.
 
     Attributes:
-        label: `Real images`, or the guidance scale.
+        label: `Real images`, or the guidance scale, with or without attributes.
         guidance_scale: `None` for real images.
         quality: Against the reference.
         diversity: By measure its mean over people, and a 95 % interval; empty for real images, one per person.
@@ -95,7 +99,8 @@ def load_faces(folder: Path, id_vector_model: str, count: int) -> Faces:
             f"{count} images need {2 * count} held-out people, half of them for the floor: the data set holds out "
             f"{len(split['index'])}"
         )
-    return Faces(split["images"][:count], split["vectors"][:count], split["images"][count : 2 * count])
+    attributes = split["attributes"][count : 2 * count] if "attributes" in split else None
+    return Faces(split["images"][:count], split["vectors"][:count], split["images"][count : 2 * count], attributes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,6 +117,7 @@ class QualityStudy:
         people: How many people are shown with several seeds.
         seeds: With how many.
         sampling: Sampling options but for the guidance scale.
+        lpips: Measures perceptual distances for the diversity; `None` leaves them out.
     """
 
     pipeline: Pipeline
@@ -123,6 +129,7 @@ class QualityStudy:
     people: int
     seeds: int
     sampling: Mapping[str, Any]
+    lpips: Lpips | None = None
 
     @property
     def images_per_row(self) -> int:
@@ -133,27 +140,43 @@ class QualityStudy:
         """The floor: real images of others against the reference."""
         return QualityRow("Real images", None, quality(self._real(self.faces.others), self._reference()), {})
 
-    def generated(self, guidance_scale: float, on_images: OnImages = lambda count: None) -> QualityRow:
+    def generated(
+        self, guidance_scale: float, on_images: OnImages = lambda count: None, *, with_attributes: bool = False
+    ) -> QualityRow:
         """One guidance scale.
 
         Args:
             guidance_scale: See `id3pm.config.SamplingOptions`.
             on_images: Called with the number of images whenever some are done.
+            with_attributes: Each image gets the attributes of one of the other people.
         """
         options = {**self.sampling, "guidance_scale": guidance_scale}
         count = len(self.faces.vectors)
-        _, features, _ = self._made(self.faces.vectors, list(range(count)), options, on_images)
+        given = self._attributes(count) if with_attributes else None
+        _, features, _ = self._made(self.faces.vectors, list(range(count)), options, given, on_images)
         repeated = np.repeat(self.faces.vectors[: self.people], self.seeds, axis=0)
         seeds = list(range(self.seeds)) * self.people
-        images, seen, vectors = self._made(repeated, seeds, options, on_images)
+        given = self._attributes(len(repeated)) if with_attributes else None
+        images, seen, vectors = self._made(repeated, seeds, options, given, on_images)
         shape = (self.people, self.seeds)
         spread = diversity(
             images.reshape(*shape, *images.shape[1:]),
             seen.reshape(*shape, -1),
             {name: each.reshape(*shape, -1) for name, each in vectors.items()},
             self.look,
+            self.lpips,
         )
-        return QualityRow(f"guidance {guidance_scale:g}", guidance_scale, quality(features, self._reference()), spread)
+        label = f"guidance {guidance_scale:g}{', attributes' if with_attributes else ''}"
+        return QualityRow(label, guidance_scale, quality(features, self._reference()), spread)
+
+    def _attributes(self, count: int) -> NDArray[np.float32]:
+        """Attributes of the other people, one after the other, [count, A]; those that were measured alone."""
+        if self.faces.attributes is None:
+            raise InvalidInputError("the data set has no attributes: measure them with id3pm measure-dataset")
+        measured = self.faces.attributes[(self.faces.attributes != NULL_VALUE).any(axis=1)]
+        if not len(measured):
+            raise InvalidInputError("the data set has no face with attributes that could be measured")
+        return measured[np.arange(count) % len(measured)]
 
     def _reference(self) -> NDArray[np.float32]:
         return self._real(self.faces.reference)
@@ -163,15 +186,22 @@ class QualityStudy:
         return self.cache.array({"features": self.network.key, "images": digest}, lambda: self.network.features(images))
 
     def _made(
-        self, vectors: NDArray[np.float32], seeds: Sequence[int], options: Mapping[str, Any], on_images: OnImages
+        self,
+        vectors: NDArray[np.float32],
+        seeds: Sequence[int],
+        options: Mapping[str, Any],
+        attributes: NDArray[np.float32] | None,
+        on_images: OnImages,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float32]]]:
         """Images, their features, and their vectors by FR model."""
         images, features = [], []
         found: dict[str, list[NDArray[np.float32]]] = {judge.name: [] for judge in self.judges}
         for start in range(0, len(vectors), CHUNK):
-            some, chunk = vectors[start : start + CHUNK], list(seeds[start : start + CHUNK])
-            key = self.pipeline.receipts(some, chunk, super_resolution=False, **options)
-            made = self.cache.array(key, lambda v=some, s=chunk: self.pipeline.generate_64(v, s, **options))  # type: ignore[misc]
+            rows = slice(start, start + CHUNK)
+            some, chunk = vectors[rows], list(seeds[rows])
+            more = dict(options) if attributes is None else {**options, "attributes": attributes[rows]}
+            key = self.pipeline.receipts(some, chunk, super_resolution=False, **more)
+            made = self.cache.array(key, functools.partial(self.pipeline.generate_64, some, chunk, **more))
             images.append(made)
             features_key = {"features": self.network.key, "images": key}
             features.append(self.cache.array(features_key, functools.partial(self.network.features, made)))

@@ -15,7 +15,9 @@ from id3pm.errors import CheckpointError, EngineError, Id3pmError, InvalidInputE
 from id3pm.evaluation.baselines import vgg
 from id3pm.evaluation.baselines.commands import baseline_group
 from id3pm.evaluation.baselines.nbnet import NbNet
+from id3pm.evaluation.baselines.nbnet_training import NbNetTraining
 from id3pm.evaluation.baselines.trained import TrainedNetwork
+from id3pm.evaluation.baselines.trainer import Pairs
 from id3pm.evaluation.baselines.vec2face import Generator, metric_loss, scale_weights
 from id3pm.evaluation.baselines.vgg import Vgg19
 from id3pm.formats import datasets
@@ -43,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(data: Path, method: str, out: Path, *arguments: str) -> Exception | None:
-    common = ["--data", str(data), "--out", str(out), "--batch-size", "4", "--threads", "1", "--save-every", "2"]
+    common = ["--data", str(data), "--out", str(out), "--batch-size", "2", "--threads", "1", "--save-every", "1"]
     result = CliRunner().invoke(baseline_group, ["train", method, *common, *arguments], standalone_mode=False)
     assert result.exception is None or isinstance(result.exception, Id3pmError), result.exception
     return result.exception
@@ -51,12 +53,12 @@ def train(data: Path, method: str, out: Path, *arguments: str) -> Exception | No
 
 @pytest.mark.parametrize(
     ("method", "sizes"),
-    [("nbnet", ("--blocks", "B")), ("vec2face", ("--student-steps", "3"))],
+    [("nbnet", ("--blocks", "B")), ("vec2face", ("--student-steps", "2"))],
 )
 def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path, method: str, sizes: tuple[str]) -> None:
-    assert train(data, method, tmp_path / "whole", *sizes, "--steps", "4") is None
-    assert train(data, method, tmp_path / "parts", *sizes, "--steps", "2") is None
-    assert train(data, method, tmp_path / "parts", *sizes, "--steps", "4", "--resume") is None
+    assert train(data, method, tmp_path / "whole", *sizes, "--steps", "2") is None
+    assert train(data, method, tmp_path / "parts", *sizes, "--steps", "1") is None
+    assert train(data, method, tmp_path / "parts", *sizes, "--steps", "2", "--resume") is None
     whole, parts = (load_file(tmp_path / f"{name}/{method}.safetensors") for name in ("whole", "parts"))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=0.0, atol=0.0, msg=name)
@@ -67,14 +69,11 @@ def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path, me
     np.testing.assert_array_equal(images, method_.images(7.0 * vectors, [2, 3]))
 
 
-def test_nbnet_learns_the_picture_of_a_vector(data: Path, tmp_path: Path) -> None:
-    fast = ("--blocks", "B", "--learning-rate", "5e-3", "--save-every", "60", "--steps", "60", "--batch-size", "8")
-    assert train(data, "nbnet", tmp_path, *fast) is None
-    split = datasets.load(data, "train")
-    made = TrainedNetwork("nbnet", tmp_path / "nbnet.safetensors", "sface").images(split["vectors"], [0] * 10)
-    far = np.abs(made.astype(float) - split["images"]).mean()
-    mean_person = np.abs(split["images"].mean(axis=0) - split["images"]).mean()
-    assert far < 0.5 * mean_person
+def test_nbnet_learns_the_picture_of_a_vector(data: Path) -> None:
+    torch.manual_seed(0)
+    training = NbNetTraining(NbNet(DIM, "B"), Pairs(data, 8, 64), learning_rate=5e-3)
+    losses = [training.step(step)["loss"] for step in range(20)]
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
@@ -87,7 +86,7 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
             raise train(data, method, out, *arguments) or AssertionError
 
     refused(CheckpointError, "holds a run already", "nbnet", run, *small)
-    refused(CheckpointError, "batch size=4, asked for is 3", "nbnet", run, *small, "--resume", "--batch-size", "3")
+    refused(CheckpointError, "batch size=2, asked for is 3", "nbnet", run, *small, "--resume", "--batch-size", "3")
     refused(CheckpointError, "leave --resume out to begin", "nbnet", tmp_path / "new", *small, "--resume")
     refused(InvalidInputError, "10 people to train on: a batch is 11", "nbnet", run, "--batch-size", "11")
     refused(InvalidInputError, "channels=100: must be a multiple of 256", "nbnet", run, "--channels", "100")
