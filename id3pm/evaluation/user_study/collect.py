@@ -14,7 +14,7 @@ from scipy import stats
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.figures.diversity import interval
-from id3pm.evaluation.user_study.make import QUESTIONS, SCHEMA
+from id3pm.evaluation.user_study.make import KEY_SCHEMA, QUESTIONS, SCHEMA
 
 MAX_BYTES = 10_000_000  # of one participant's file
 Floats = NDArray[np.float64]
@@ -44,8 +44,8 @@ class QuestionResult:
     kendalls_w: float
 
 
-def collect(key_file: Path, answer_files: Sequence[Path]) -> list[QuestionResult]:
-    """The results of a study, a question at a time.
+def collect(key_file: Path, answer_files: Sequence[Path]) -> dict[str, list[QuestionResult]]:
+    """The results of a study by set, a question at a time.
 
     Args:
         key_file: study_key.json of `make_study`.
@@ -56,49 +56,69 @@ def collect(key_file: Path, answer_files: Sequence[Path]) -> list[QuestionResult
             by hand. The message names file and rule.
     """
     key = _json(key_file)
-    methods = key.get("methods")
-    if key.get("schema") != SCHEMA or not isinstance(methods, list) or not isinstance(key.get("items"), Mapping):
+    sets = key.get("sets")
+    if key.get("schema") != KEY_SCHEMA or not isinstance(sets, Mapping):
         raise InvalidInputError(f"{key_file.name} is no key of a study: give study_key.json of id3pm study make")
     if not answer_files:
         raise InvalidInputError("no answers: give the files that participants saved")
-    ranks: list[Floats] = []
+    ranks: list[dict[str, Floats]] = []
     seen: dict[str, str] = {}
     for file in answer_files:
         answers = _json(file)
-        ranks.append(_ranks(file.name, answers, key))
+        ranks.append(_ranks(file.name, answers, key["study"], sets))
         participant = answers.get("participant")
         if not isinstance(participant, str):
             raise InvalidInputError(f"{file.name} names no participant: answers are saved with one")
         if participant in seen:
             raise InvalidInputError(f"{file.name} is of participant {participant!r:.40}, as {seen[participant]}")
         seen[participant] = file.name
-    by_question = np.stack(ranks)  # participants, questions, methods
-    return [_result(str(question["id"]), methods, by_question[:, row]) for row, question in enumerate(QUESTIONS)]
+    found = {}
+    for name, of_set in sets.items():
+        by_question = np.stack([of_one[name] for of_one in ranks])  # participants, questions, methods
+        found[name] = [
+            _result(str(question["id"]), of_set["methods"], by_question[:, row])
+            for row, question in enumerate(QUESTIONS)
+        ]
+    return found
 
 
-def table(results: Sequence[QuestionResult]) -> str:
-    """Mean ranks in the layout of Table 3, with intervals, and the tests below."""
-    methods = list(results[0].mean_ranks)
-    best = {each.question: min(each.mean_ranks.values()) for each in results}
-    lines = [
-        f"| method | {' | '.join(each.question for each in results)} |",
-        "|---" * (len(results) + 1) + "|",
-        *(
-            f"| {method} | {' | '.join(_cell(each, method, best[each.question]) for each in results)} |"
-            for method in methods
-        ),
-        "",
-        f"Mean ranks, 1 is best, of {results[0].participants} participants; 95 % intervals by bootstrap over them.",
+def table(found: Mapping[str, Sequence[QuestionResult]]) -> str:
+    """Mean ranks in the layout of Table 3: sets side by side, with intervals, and the tests below."""
+    sides = [_side(results) for results in found.values()]
+    heads = [
+        f"{name if len(sides) > 1 else 'method'} | {' | '.join(_names(results))}" for name, results in found.items()
     ]
-    for each in results:
-        if np.isfinite(each.friedman):
-            lines.append(
-                f"{each.question}: Friedman chi-squared {each.friedman:.2f}, p = {each.p_value:.3g}, Kendall's W = "
-                f"{each.kendalls_w:.2f}."
-            )
-        else:
-            lines.append(f"{each.question}: no test with fewer than three methods or two participants.")
+    height = max(map(len, sides))
+    empty = " | ".join([""] * (len(QUESTIONS) + 1))
+    rows = [" | ".join(side[row] if row < len(side) else empty for side in sides) for row in range(height)]
+    first = next(iter(found.values()))
+    lines = [
+        f"| {' | '.join(heads)} |",
+        "|---" * (len(QUESTIONS) + 1) * len(sides) + "|",
+        *(f"| {row} |" for row in rows),
+        "",
+        f"Mean ranks, 1 is best, of {first[0].participants} participants; 95 % intervals by bootstrap over them.",
+    ]
+    for name, results in found.items():
+        for each in results:
+            where = f"{name}, {each.question}" if len(sides) > 1 else each.question
+            if np.isfinite(each.friedman):
+                lines.append(
+                    f"{where}: Friedman chi-squared {each.friedman:.2f}, p = {each.p_value:.3g}, Kendall's W = "
+                    f"{each.kendalls_w:.2f}."
+                )
+            else:
+                lines.append(f"{where}: no test with fewer than three methods or two participants.")
     return "\n".join(lines) + "\n"
+
+
+def _side(results: Sequence[QuestionResult]) -> list[str]:
+    """The rows of one set, without the bars at the ends."""
+    best = {each.question: min(each.mean_ranks.values()) for each in results}
+    return [
+        f"{method} | {' | '.join(_cell(each, method, best[each.question]) for each in results)}"
+        for method in results[0].mean_ranks
+    ]
 
 
 def _cell(result: QuestionResult, method: str, best: float) -> str:
@@ -107,24 +127,26 @@ def _cell(result: QuestionResult, method: str, best: float) -> str:
     return f"{f'**{mean}**' if result.mean_ranks[method] == best else mean} ({low:.2f} .. {high:.2f})"
 
 
-def _ranks(file: str, answers: Mapping[str, Any], key: Mapping[str, Any]) -> Floats:
-    """One participant's mean ranks over targets, [questions, methods]."""
-    if answers.get("schema") != SCHEMA or answers.get("study") != key["study"]:
-        raise InvalidInputError(f"{file} is of study {answers.get('study')!r:.40}: the key is of {key['study']}")
-    methods, items = list(key["methods"]), key["items"]
+def _ranks(file: str, answers: Mapping[str, Any], study: str, sets: Mapping[str, Any]) -> dict[str, Floats]:
+    """By set one participant's mean ranks over targets, [questions, methods]."""
+    if answers.get("schema") != SCHEMA or answers.get("study") != study:
+        raise InvalidInputError(f"{file} is of study {answers.get('study')!r:.40}: the key is of {study}")
     questions = [question["id"] for question in QUESTIONS]
-    sums, done = np.zeros((len(questions), len(methods))), set()
+    sums = {name: np.zeros((len(questions), len(of_set["methods"]))) for name, of_set in sets.items()}
+    set_of = {item: name for name, of_set in sets.items() for item in of_set["items"]}
+    done = set()
     rows = answers.get("answers")
     for number, row in enumerate(rows if isinstance(rows, list) else [], 1):
         where = f"answer {number} of {file}"
         item, question, ranking = (
             row.get(name) if isinstance(row, Mapping) else None for name in ("item", "question", "ranking")
         )
-        if not isinstance(item, str) or item not in items or question not in questions:
+        if not isinstance(item, str) or item not in set_of or question not in questions:
             raise InvalidInputError(
                 f"{where} is on item {item!r:.40}, question {question!r:.40}: the study has no such"
             )
-        owners = items[item]["candidates"]
+        of_set = sets[set_of[item]]
+        owners = of_set["items"][item]["candidates"]
         if (
             not isinstance(ranking, list)
             or not all(isinstance(each, str) for each in ranking)
@@ -135,10 +157,10 @@ def _ranks(file: str, answers: Mapping[str, Any], key: Mapping[str, Any]) -> Flo
             raise InvalidInputError(f"{where} is on an item and a question that were answered before")
         done.add((item, question))
         for rank, token in enumerate(ranking, 1):
-            sums[questions.index(question), methods.index(owners[token])] += rank
-    if len(done) != len(items) * len(questions):
-        raise InvalidInputError(f"{file} has {len(done)} answers: the study has {len(items) * len(questions)}")
-    return sums / len(items)
+            sums[set_of[item]][questions.index(question), of_set["methods"].index(owners[token])] += rank
+    if len(done) != len(set_of) * len(questions):
+        raise InvalidInputError(f"{file} has {len(done)} answers: the study has {len(set_of) * len(questions)}")
+    return {name: total / len(sets[name]["items"]) for name, total in sums.items()}
 
 
 def _result(question: str, methods: Sequence[str], ranks: Floats) -> QuestionResult:

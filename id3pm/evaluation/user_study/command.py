@@ -17,7 +17,7 @@ from id3pm.evaluation.user_study.make import KEY, PAGE, make_study
 class MakeOptions:
     """The options of `id3pm study make`."""
 
-    folder: Path = argument(type=EXISTING_FOLDER)
+    folders: tuple[Path, ...] = argument(nargs=-1, required=True, type=EXISTING_FOLDER)
     out: Path = option(type=FOLDER, default=Path("out/study"), help="Folder.")
     title: str = option(default="Which pictures show the person?", help="Of the page.")
 
@@ -41,12 +41,14 @@ def study_group() -> None:
 def make_command(options: MakeOptions) -> None:
     """Make the page.
 
-    FOLDER has targets/NAME.png, and METHOD/NAME.png of the same names for each method, as id3pm baseline compare
-    leaves them. study.html in --out goes to the participants; it needs no server and sends nothing. study_key.json
-    stays with you.
+    Each of FOLDERS is a set, which has targets/NAME.png, and METHOD/NAME.png of the same names for each method, as
+    id3pm baseline compare leaves them; sets may have different methods. study.html in --out goes to the participants;
+    it needs no server and sends nothing. study_key.json stays with you.
     """
-    targets, methods = make_study(options.folder, options.out, options.title)
-    click.echo(f"{options.out / PAGE}: {targets} targets, {', '.join(methods)}; keep {options.out / KEY}")
+    found = make_study(options.folders, options.out, options.title)
+    for name, (targets, methods) in found.items():
+        click.echo(f"{name}: {targets} targets, {', '.join(methods)}")
+    click.echo(f"{options.out / PAGE}; keep {options.out / KEY}")
 
 
 @study_group.command("collect")
@@ -56,4 +58,6 @@ def collect_command(options: CollectOptions) -> None:
     results = collect(options.key, options.answers)
     click.echo(table(results))
     if options.out is not None:
-        write_json(options.out, [dataclasses.asdict(result) for result in results])
+        write_json(
+            options.out, {name: [dataclasses.asdict(result) for result in of_set] for name, of_set in results.items()}
+        )

@@ -7,6 +7,7 @@ import copy
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ def folder(tmp_path: Path) -> Path:
 def answers(key: dict[str, Any], participant: str, order: tuple[str, ...]) -> dict[str, Any]:
     """A participant who ranks the methods in this order everywhere."""
     rows = []
-    for item, question in itertools.product(key["items"], QUESTIONS):
-        tokens = {method: token for token, method in key["items"][item]["candidates"].items()}
-        ranking = [tokens[method] for method in order]
+    items = {item: owners for of_set in key["sets"].values() for item, owners in of_set["items"].items()}
+    for item, question in itertools.product(items, QUESTIONS):
+        tokens = {method: token for token, method in items[item]["candidates"].items()}
+        ranking = [tokens[method] for method in order if method in tokens]
         rows.append({"item": item, "question": question["id"], "shown": ranking, "ranking": ranking, "seconds": 1.0})
     return {"schema": 1, "study": key["study"], "participant": participant, "answers": rows}
 
@@ -53,7 +55,7 @@ def write(folder: Path, content: dict[str, Any], name: str) -> Path:
 
 
 def test_page_names_no_method_and_keeps_no_metadata(folder: Path, tmp_path: Path) -> None:
-    assert make_study(folder, tmp_path, "A <study>") == (2, list(METHODS))
+    assert make_study([folder], tmp_path, "A <study>") == {"pictures": (2, list(METHODS))}
     page = (tmp_path / "study.html").read_text()
     assert not any(name in page for name in (*METHODS, *PEOPLE, "made by", "pictures/"))
     assert "A &lt;study&gt;" in page and "http://" not in page and "https://" not in page
@@ -61,30 +63,54 @@ def test_page_names_no_method_and_keeps_no_metadata(folder: Path, tmp_path: Path
 
 
 def test_ranks_of_agreeing_participants(folder: Path, tmp_path: Path) -> None:
-    make_study(folder, tmp_path, "study")
+    make_study([folder], tmp_path, "study")
     key = json.loads((tmp_path / "study_key.json").read_text())
     orders = [("beta", "alpha", "gamma")] * 4
     files = [write(tmp_path, answers(key, str(n), order), f"{n}.json") for n, order in enumerate(orders)]
-    identity, realism = collect(tmp_path / "study_key.json", files)
+    identity, realism = collect(tmp_path / "study_key.json", files)["pictures"]
     assert identity.mean_ranks == realism.mean_ranks == {"alpha": 2.0, "beta": 1.0, "gamma": 3.0}
     # Friedman's formula: 12 / (n k (k + 1)) sum R^2 - 3 n (k + 1) with n = 4, k = 3, R = 8, 4, 12.
     assert identity.friedman == pytest.approx(12 / 48 * (64 + 16 + 144) - 48)
     assert identity.kendalls_w == pytest.approx(1.0)
     assert identity.p_value == pytest.approx(np.exp(-identity.friedman / 2))  # chi-squared of two degrees of freedom
-    assert "| beta | **1.00** (1.00 .. 1.00) | **1.00** (1.00 .. 1.00) |" in table([identity, realism])
+    assert "| beta | **1.00** (1.00 .. 1.00) | **1.00** (1.00 .. 1.00) |" in table({"pictures": [identity, realism]})
 
 
 def test_ranks_of_disagreeing_participants_have_intervals_and_no_agreement(folder: Path, tmp_path: Path) -> None:
-    make_study(folder, tmp_path, "study")
+    make_study([folder], tmp_path, "study")
     key = json.loads((tmp_path / "study_key.json").read_text())
     orders = list(itertools.permutations(METHODS))
     files = [write(tmp_path, answers(key, str(n), order), f"{n}.json") for n, order in enumerate(orders)]
-    found = collect(tmp_path / "study_key.json", files)[0]
+    found = collect(tmp_path / "study_key.json", files)["pictures"][0]
     assert set(found.mean_ranks.values()) == {2.0} and found.kendalls_w == pytest.approx(0.0)
     low, high = found.intervals["alpha"]
     assert 1.0 <= low < 2.0 < high <= 3.0
     alone = collect(tmp_path / "study_key.json", files[:1])
-    assert np.isnan(alone[0].friedman) and "no test with fewer than three methods" in table(alone)
+    assert np.isnan(alone["pictures"][0].friedman) and "no test with fewer than three methods" in table(alone)
+
+
+def test_two_sets_with_other_methods_stand_side_by_side(folder: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(folder, second)
+    shutil.rmtree(second / "gamma")
+    (second / "beta").rename(second / "delta")
+    made = make_study([folder, second], tmp_path, "study")
+    assert made == {"pictures": (2, list(METHODS)), "second": (2, ["alpha", "delta"])}
+    assert "second" not in (tmp_path / "study.html").read_text()
+    key = json.loads((tmp_path / "study_key.json").read_text())
+    file = write(tmp_path, answers(key, "one", ("gamma", "delta", "beta", "alpha")), "one.json")
+    found = collect(tmp_path / "study_key.json", [file])
+    assert found["second"][0].mean_ranks == {"alpha": 2.0, "delta": 1.0}
+    assert table(found).splitlines()[:5] == [
+        "| pictures | identity | realism | second | identity | realism |",
+        "|---|---|---|---|---|---|",
+        "| alpha | 3.00 (3.00 .. 3.00) | 3.00 (3.00 .. 3.00) | alpha | 2.00 (2.00 .. 2.00) | 2.00 (2.00 .. 2.00) |",
+        "| beta | 2.00 (2.00 .. 2.00) | 2.00 (2.00 .. 2.00) | delta | **1.00** (1.00 .. 1.00) "
+        "| **1.00** (1.00 .. 1.00) |",
+        "| gamma | **1.00** (1.00 .. 1.00) | **1.00** (1.00 .. 1.00) |  |  |  |",
+    ]
+    with pytest.raises(InvalidInputError, match="two sets have the name 'pictures'"):
+        make_study([folder, folder], tmp_path, "study")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +128,7 @@ def test_ranks_of_disagreeing_participants_have_intervals_and_no_agreement(folde
     ],
 )
 def test_answers_that_break_a_rule_are_named(folder: Path, tmp_path: Path, change: Any, message: str) -> None:
-    make_study(folder, tmp_path, "study")
+    make_study([folder], tmp_path, "study")
     key = json.loads((tmp_path / "study_key.json").read_text())
     good = answers(key, "first", METHODS)
     bad = copy.deepcopy({**good, "participant": "second"})
@@ -120,16 +146,18 @@ def test_answers_that_break_a_rule_are_named(folder: Path, tmp_path: Path, chang
 def test_missing_pictures_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / "beta/bob.png").unlink()
     with pytest.raises(InvalidInputError, match="beta has no picture bob, which targets has"):
-        make_study(folder, tmp_path, "study")
+        make_study([folder], tmp_path, "study")
     with pytest.raises(InvalidInputError, match="has 0 pictures in targets and 0 other folders"):
-        make_study(folder / "alpha", tmp_path, "study")
+        make_study([folder / "alpha"], tmp_path, "study")
 
 
 def test_a_participant_ranks_by_keyboard_and_by_dragging_in_a_browser(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["study", "make", str(folder), "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     key = json.loads((tmp_path / "study_key.json").read_text())
-    owners = {token: name for item in key["items"].values() for token, name in item["candidates"].items()}
+    owners = {
+        token: name for item in key["sets"]["pictures"]["items"].values() for token, name in item["candidates"].items()
+    }
     with contextlib.ExitStack() as stack:
         try:
             browser = stack.enter_context(chromium(tmp_path / "profile"))
@@ -160,7 +188,7 @@ def test_a_participant_ranks_by_keyboard_and_by_dragging_in_a_browser(folder: Pa
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     assert "| gamma | **1.00**" in result.output
-    assert [each["mean_ranks"]["gamma"] for each in json.loads((tmp_path / "r").read_text())] == [1.0, 1.0]
+    assert [each["mean_ranks"]["gamma"] for each in json.loads((tmp_path / "r").read_text())["pictures"]] == [1.0, 1.0]
 
 
 def _cards(browser: Any, owners: dict[str, str]) -> dict[str, Any]:
