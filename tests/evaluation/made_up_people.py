@@ -92,7 +92,9 @@ class ColorPipeline:
         pass
 
     def receipts(self, vectors: NDArray[np.float32], seeds: Sequence[int], **options: Any) -> list[dict[str, Any]]:
-        return [{"vector": v.tolist(), "seed": s, **options} for v, s in zip(vectors, seeds, strict=True)]
+        attributes = np.asarray(options.pop("attributes", np.zeros((len(vectors), 0))))
+        rows = zip(vectors, seeds, attributes, strict=True)
+        return [{"vector": v.tolist(), "seed": s, "attributes": a.tolist(), **options} for v, s, a in rows]
 
     def generate_64(
         self, vectors: NDArray[np.float32], seeds: Sequence[int], *, guidance_scale: float = 2.0, **options: Any

@@ -85,9 +85,8 @@ def collect(key_file: Path, answer_files: Sequence[Path]) -> dict[str, list[Ques
 def table(found: Mapping[str, Sequence[QuestionResult]]) -> str:
     """Mean ranks in the layout of Table 3: sets side by side, with intervals, and the tests below."""
     sides = [_side(results) for results in found.values()]
-    heads = [
-        f"{name if len(sides) > 1 else 'method'} | {' | '.join(_names(results))}" for name, results in found.items()
-    ]
+    questions = " | ".join(str(question["id"]) for question in QUESTIONS)
+    heads = [f"{name if len(sides) > 1 else 'method'} | {questions}" for name in found]
     height = max(map(len, sides))
     empty = " | ".join([""] * (len(QUESTIONS) + 1))
     rows = [" | ".join(side[row] if row < len(side) else empty for side in sides) for row in range(height)]
