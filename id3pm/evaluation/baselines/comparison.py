@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.baselines import gaussian, nbnet, vec2face
-from id3pm.evaluation.baselines.black_box import BlackBox, Floats, Search
+from id3pm.evaluation.baselines.black_box import BlackBox, Direct, Floats, Search
 from id3pm.evaluation.baselines.compare_options import CompareOptions, MethodName
 from id3pm.evaluation.baselines.gan_search import GanSearch
 from id3pm.evaluation.baselines.gaussian import GaussianSampling
@@ -102,7 +102,8 @@ class Comparison:
         self._sets, strangers = _targets(options, self._training)
         self._notes: list[str] = []
         names = options.methods or get_args(MethodName)
-        networks = [network for name in names if name in TRAINED for network in self._network(name)]
+        direct: list[Direct] = [network for name in names if name in TRAINED for network in self._network(name)]
+        direct.append(Id3pm(pipeline, options.sampling))
         distance = FeatureDistance(options.inception)
         self._judges = Judges(models, strangers, distance)
         self._quality = distance.name
@@ -110,10 +111,7 @@ class Comparison:
         searches = [self._search(name) for name in names if name not in TRAINED]
         self._methods = [
             *(_Method(each.name, functools.partial(maker.search, each), True, True) for each in searches),
-            *(
-                _Method(each.name, functools.partial(maker.direct, each), False, each.one_to_many)
-                for each in (*networks, Id3pm(pipeline, options.sampling))
-            ),
+            *(_Method(each.name, functools.partial(maker.direct, each), False, each.one_to_many) for each in direct),
         ]
 
     def run(self) -> None:

@@ -176,7 +176,8 @@ class QualityStudy:
         measured = self.faces.attributes[(self.faces.attributes != NULL_VALUE).any(axis=1)]
         if not len(measured):
             raise InvalidInputError("the data set has no face with attributes that could be measured")
-        return measured[np.arange(count) % len(measured)]
+        rows: NDArray[np.float32] = measured[np.arange(count) % len(measured)]
+        return rows
 
     def _reference(self) -> NDArray[np.float32]:
         return self._real(self.faces.reference)
