@@ -124,7 +124,7 @@ def test_all_methods_are_compared_on_both_sets_in_one_run(guess: Guess, tmp_path
     assert rows[-1]["judgement"]["quality"] is None  # of photographs there is none
     ways = {(each["targets"], each["method"]): each for each in report["interpolations"]}
     assert ways["held-out people", "ID3PM"]["similarity"] == pytest.approx(1.0, abs=1e-2)
-    assert 1.0 <= ways["photographs", "ID3PM"]["largest"] < 1.2
+    assert 1.0 <= ways["photographs", "ID3PM"]["largest"] < 1.5
     table = (tmp_path / "out/baselines.md").read_text()
     assert "at home" in table and "| photographs | NbNet |" in table and "% (22)" in table
     assert "NbNet: trained 7 steps of 2 on {'name': 'made up'}" in table

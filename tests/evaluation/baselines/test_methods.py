@@ -82,6 +82,35 @@ def test_gan_search_starts_at_the_nearest_of_the_bank_and_improves_on_it() -> No
     assert found.similarity == pytest.approx(said, abs=1e-3)
 
 
+def test_the_authors_code_neither_shrinks_nor_anneals() -> None:
+    """From the target itself nothing is better, so without annealing all rounds look around the start, as widely."""
+    start, vectors = np.array([[3.0, 0.0]], np.float32), np.array([[1.0, 0.0]], np.float32)
+
+    class Watched(Plane):
+        spread: list[float]
+
+        def images(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
+            self.spread.append(float(np.linalg.norm(z - start, axis=1).mean()))
+            return super().images(z)
+
+    found = {}
+    for authors_code in (False, True):
+        plane = Watched()
+        plane.spread = []
+        search = GanSearch(plane, start, vectors, "plane", authors_code=authors_code)
+        search.reconstruct(vectors[0], BlackBox(read_plane), 16 * 200, 0, lambda count: None)
+        found[authors_code] = np.array(plane.spread[:-1])
+    assert found[True][-20:].mean() == pytest.approx(np.sqrt(np.pi / 2.0), rel=0.1)  # of a standard normal in 2-D
+    assert np.ptp(found[False][-5:]) < 0.3 * np.ptp(found[False])
+
+
+def test_gaussian_sampling_has_the_quirk_of_the_authors_code_on_request() -> None:
+    target = np.array([1.0, 0.5], np.float32)
+    plain, quirk = (GaussianSampling(authors_code=each) for each in (False, True))
+    first, second = (each.reconstruct(target, BlackBox(halves), 960, 0, lambda count: None) for each in (plain, quirk))
+    assert plain.key != quirk.key and (first.image != second.image).any()
+
+
 def test_a_bank_without_faces_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="no face in the 2 images of the bank"):
         GanSearch(Plane(), np.zeros((2, 2), np.float32), np.full((2, 2), np.nan, np.float32), "x")

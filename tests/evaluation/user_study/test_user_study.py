@@ -90,19 +90,19 @@ def test_ranks_of_disagreeing_participants_have_intervals_and_no_agreement(folde
 
 
 def test_two_sets_with_other_methods_stand_side_by_side(folder: Path, tmp_path: Path) -> None:
-    second = tmp_path / "second"
+    second = tmp_path / "vec2face_images"
     shutil.copytree(folder, second)
     shutil.rmtree(second / "gamma")
     (second / "beta").rename(second / "delta")
     made = make_study([folder, second], tmp_path, "study")
-    assert made == {"pictures": (2, list(METHODS)), "second": (2, ["alpha", "delta"])}
-    assert "second" not in (tmp_path / "study.html").read_text()
+    assert made == {"pictures": (2, list(METHODS)), "vec2face_images": (2, ["alpha", "delta"])}
+    assert "vec2face" not in (tmp_path / "study.html").read_text()
     key = json.loads((tmp_path / "study_key.json").read_text())
     file = write(tmp_path, answers(key, "one", ("gamma", "delta", "beta", "alpha")), "one.json")
     found = collect(tmp_path / "study_key.json", [file])
-    assert found["second"][0].mean_ranks == {"alpha": 2.0, "delta": 1.0}
+    assert found["vec2face_images"][0].mean_ranks == {"alpha": 2.0, "delta": 1.0}
     assert table(found).splitlines()[:5] == [
-        "| pictures | identity | realism | second | identity | realism |",
+        "| pictures | identity | realism | vec2face_images | identity | realism |",
         "|---|---|---|---|---|---|",
         "| alpha | 3.00 (3.00 .. 3.00) | 3.00 (3.00 .. 3.00) | alpha | 2.00 (2.00 .. 2.00) | 2.00 (2.00 .. 2.00) |",
         "| beta | 2.00 (2.00 .. 2.00) | 2.00 (2.00 .. 2.00) | delta | **1.00** (1.00 .. 1.00) "
