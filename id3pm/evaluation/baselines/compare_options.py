@@ -47,7 +47,9 @@ class CompareOptions(DataOptions, PairModelOptions, PresetOptions):
     )
     authors_code: bool = option(is_flag=True, help="Follow the searches' published code where it leaves their papers.")
     interpolation: int = option(
-        type=click.IntRange(0), default=5, help="Images from one person to the next; 0 leaves interpolations out."
+        type=click.IntRange(0),
+        default=5,
+        help="Images from one person to the next; below 2 there are no interpolations.",
     )
     pairs: int = option(type=click.IntRange(1), default=1, help="Interpolations in each set.")
     weights: Path = option(

@@ -97,6 +97,7 @@ class Comparison:
                 "budget": options.queries,
                 "bank": options.bank,
                 **options.sampling,
+                **({"searches": "as in their published code"} if options.authors_code else {}),
             },
         )
         self._sets, strangers = _targets(options, self._training)
@@ -151,7 +152,7 @@ class Comparison:
 
     def _ways(self, method: _Method, targets: TargetSet, found: list[Smoothness]) -> list[NDArray[np.uint8]]:
         """Interpolations of a method; what was measured is added to `found`."""
-        if not self._options.interpolation:
+        if self._options.interpolation < 2:
             return []
         rows = []
         for pair in range(min(self._options.pairs, len(targets.vectors) // 2)):
