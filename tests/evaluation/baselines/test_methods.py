@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from id3pm.errors import InvalidInputError
+from id3pm.evaluation.baselines import gaussian
 from id3pm.evaluation.baselines.black_box import NO_FACE, BlackBox
 from id3pm.evaluation.baselines.gan_search import GanSearch
 from id3pm.evaluation.baselines.gaussian import AMPLITUDE, SIDE, GaussianSampling, blobs
@@ -82,33 +83,45 @@ def test_gan_search_starts_at_the_nearest_of_the_bank_and_improves_on_it() -> No
     assert found.similarity == pytest.approx(said, abs=1e-3)
 
 
-def test_the_authors_code_neither_shrinks_nor_anneals() -> None:
-    """From the target itself nothing is better, so without annealing all rounds look around the start, as widely."""
+def test_the_neighbourhood_shrinks_but_in_the_authors_code() -> None:
     start, vectors = np.array([[3.0, 0.0]], np.float32), np.array([[1.0, 0.0]], np.float32)
+    spreads: list[float] = []
 
     class Watched(Plane):
-        spread: list[float]
-
         def images(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
-            self.spread.append(float(np.linalg.norm(z - start, axis=1).mean()))
+            spreads.append(float(z.std(axis=0).mean()))
             return super().images(z)
 
-    found = {}
-    for authors_code in (False, True):
-        plane = Watched()
-        plane.spread = []
-        search = GanSearch(plane, start, vectors, "plane", authors_code=authors_code)
+    for authors_code, last in ((False, 0.98**199), (True, 1.0)):
+        spreads.clear()
+        search = GanSearch(Watched(), start, vectors, "plane", authors_code=authors_code)
         search.reconstruct(vectors[0], BlackBox(read_plane), 16 * 200, 0, lambda count: None)
-        found[authors_code] = np.array(plane.spread[:-1])
-    assert found[True][-20:].mean() == pytest.approx(np.sqrt(np.pi / 2.0), rel=0.1)  # of a standard normal in 2-D
-    assert np.ptp(found[False][-5:]) < 0.3 * np.ptp(found[False])
+        assert len(spreads) == 201  # the last one is the picture that was found
+        assert spreads[0] == pytest.approx(1.0, rel=0.3) and spreads[-2] == pytest.approx(last, rel=0.5)
 
 
-def test_gaussian_sampling_has_the_quirk_of_the_authors_code_on_request() -> None:
-    target = np.array([1.0, 0.5], np.float32)
-    plain, quirk = (GaussianSampling(authors_code=each) for each in (False, True))
-    first, second = (each.reconstruct(target, BlackBox(halves), 960, 0, lambda count: None) for each in (plain, quirk))
-    assert plain.key != quirk.key and (first.image != second.image).any()
+def test_the_width_of_blobs_follows_the_last_batch_in_the_authors_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
+    def watched(random: np.random.Generator, cosine: float) -> NDArray[np.float32]:
+        told.append(cosine)
+        return blobs(random, cosine)
+
+    def falling(images: Sequence[NDArray[np.uint8]], aligned: bool) -> NDArray[np.float32]:
+        angle = np.pi / 2.0 * len(told) / 12.0
+        return np.tile(np.array([np.cos(angle), np.sin(angle)], np.float32), (len(images), 1))
+
+    monkeypatch.setattr(gaussian, "blobs", watched)
+    target = np.array([1.0, 0.0], np.float32)
+    lasts = {}
+    for authors_code in (False, True):
+        told.clear()
+        GaussianSampling(authors_code=authors_code).reconstruct(target, BlackBox(falling), 12 * 80, 0, lambda n: None)
+        assert told[:10] == [-1.0] * 10  # ten starts
+        lasts[authors_code] = told[10:]
+    first = np.cos(np.pi / 2.0 / 12.0)  # of the first start, which is the best
+    assert lasts[False] == pytest.approx([first, first], abs=1e-6)
+    assert lasts[True] == pytest.approx([first, np.cos(np.pi / 2.0 * 11.0 / 12.0)], abs=1e-6)
 
 
 def test_a_bank_without_faces_is_refused() -> None:
