@@ -8,7 +8,7 @@ target's own picture slightly altered, which a generated image is not expected t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from id3pm.config import SamplerName, SamplingOptions, SpacingName, to_json
 from id3pm.diffusion.samplers import plan
 from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.generated import KeptImages
 from id3pm.evaluation.identity.targets import Baseline, Measurement, Targets, View
 from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification.similarities import Distribution, Floats, distribution
 from id3pm.pipeline import Pipeline
-from id3pm.sampling.receipt import Receipt
-
-CHUNK = 32  # images between two saves: an interruption costs at most these
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,8 +115,7 @@ class IdentityStudy:
     ) -> None:
         self._pipeline = pipeline
         self._targets = targets
-        self._cache = cache
-        self._super_resolution = super_resolution
+        self._images = KeptImages(pipeline, cache, super_resolution)
         self._views = [View(judge, targets, cache) for judge in judges]
 
     @property
@@ -171,7 +168,8 @@ class IdentityStudy:
     ) -> list[NDArray[np.float32]]:
         """Vectors of each judge for the images of all targets, [P, D]."""
         vectors: list[list[NDArray[np.float32]]] = [[] for _ in self._views]
-        for images, key in self._chunks(options, self._people, self._targets.seeds.ravel()):
+        people, seeds = self._targets.vectors[self._people], self._targets.seeds.ravel().tolist()
+        for images, key in self._images.chunks(people, seeds, options):
             for view, parts in zip(self._views, vectors, strict=True):
                 parts.append(view.embed(images, key))
             on_images(len(images))
@@ -189,7 +187,8 @@ class IdentityStudy:
             uint8 [people, seeds, S, S, 3], and for every judge the similarities [people, seeds].
         """
         rows = np.repeat(np.arange(people), seeds)
-        chunks = list(self._chunks(to_json(setting), rows, np.tile(np.arange(seeds), people)))
+        vectors = self._targets.vectors[rows]
+        chunks = list(self._images.chunks(vectors, list(range(seeds)) * people, to_json(setting)))
         images = np.concatenate([images for images, _ in chunks])
         similarities = [
             view.similarities(np.concatenate([view.embed(images, key) for images, key in chunks]), rows)
@@ -199,20 +198,3 @@ class IdentityStudy:
             images.reshape(people, seeds, *images.shape[1:]),
             [values.reshape(people, seeds) for values in similarities],
         )
-
-    def _chunks(
-        self, options: Mapping[str, Any], people: NDArray[np.int64], seeds: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.uint8], list[Receipt]]]:
-        """Images uint8 [n, S, S, 3] of these rows, a chunk at a time, and what they depend on: their receipts."""
-        for start in range(0, len(people), CHUNK):
-            vectors = self._targets.vectors[people[start : start + CHUNK]]
-            chunk = seeds[start : start + CHUNK].tolist()
-            key = self._pipeline.receipts(vectors, chunk, super_resolution=self._super_resolution, **options)
-            yield self._cache.array(key, lambda v=vectors, s=chunk: self._generate(v, s, options)), key  # type: ignore[misc]
-
-    def _generate(
-        self, vectors: NDArray[np.float32], seeds: Sequence[int], options: Mapping[str, Any]
-    ) -> NDArray[np.uint8]:
-        if self._super_resolution:
-            return self._pipeline.generate(vectors, seeds, **options).images
-        return self._pipeline.generate_64(vectors, seeds, **options)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import ImageError
 from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.generated import KeptImages
 from id3pm.evaluation.verification.fr_models import PairModel, StageModel
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import Accuracy, ProtocolName, accuracy
@@ -74,11 +75,10 @@ class VerificationStudy:
         self._sets = sets
         self._training = training
         self._models = models
-        self._pipeline = pipeline
+        self._images = KeptImages(pipeline, cache, super_resolution)
         self._cache = cache
         self._protocol: ProtocolName = protocol
         self._side = ("first", "second").index(replace)
-        self._super_resolution = super_resolution
         self._hashes: dict[int, list[str]] = {}
 
     def pictures(self) -> int:
@@ -158,23 +158,12 @@ class VerificationStudy:
         seeds = [int(self._hashes[number][one][:15], 16) for one in replaced]
         usable = np.flatnonzero(np.isfinite(vectors[replaced]).all(axis=1))
         parts: list[list[NDArray[np.float32]]] = [[] for _ in self._models]
-        for start in range(0, len(usable), CHUNK):
-            rows = usable[start : start + CHUNK]
-            chunk, chunk_seeds = vectors[replaced[rows]], [seeds[row] for row in rows]
-            key = self._pipeline.receipts(chunk, chunk_seeds, super_resolution=self._super_resolution, **options)
-            images = self._cache.array(key, lambda v=chunk, s=chunk_seeds: self._generate(v, s, options))  # type: ignore[misc]
+        for images, key in self._images.chunks(vectors[replaced[usable]], [seeds[row] for row in usable], options):
             for model, found in zip(self._models, parts, strict=True):
                 views_key = {"model": model.key, "images": key}
                 found.append(self._cache.array(views_key, lambda m=model, i=images: m.views(list(i), False)))  # type: ignore[misc]
-            on_images(len(rows))
+            on_images(len(images))
         return [_placed(len(replaced), usable, found) for found in parts]
-
-    def _generate(
-        self, vectors: NDArray[np.float32], seeds: Sequence[int], options: Mapping[str, Any]
-    ) -> NDArray[np.uint8]:
-        if self._super_resolution:
-            return self._pipeline.generate(vectors, seeds, **options).images
-        return self._pipeline.generate_64(vectors, seeds, **options)
 
 
 def _decoded(pairs: PairSet, number: int) -> NDArray[np.uint8]:
