@@ -19,7 +19,7 @@ from id3pm.config import (
 )
 from id3pm.engines.inputs import input_shapes
 from id3pm.formats.bundle import Bundle, write_bundle
-from id3pm.unet.model import UNet, build_unet
+from id3pm.unet.model import UNet
 
 SMALL_64 = dataclasses.replace(PAPER_BASE_64, num_channels=64, num_res_blocks=1, num_head_channels=64)
 """The paper's base network at a third of its width and one residual block per level: 18.2 M parameters."""
@@ -41,7 +41,7 @@ TINY_SR = UNetConfig(
 
 def random_unet(config: UNetConfig) -> UNet:
     """A network all of whose weights are random: at initialisation many are zero, and zeros are cheap to add."""
-    unet = build_unet(config).eval()
+    unet = UNet(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in unet.parameters():

@@ -11,7 +11,7 @@ import torch
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.engines.inputs import OUTPUT_NAME, input_shapes
 from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
-from id3pm.unet.model import UNet, build_unet
+from id3pm.unet.model import UNet
 
 BASE = UNetConfig(
     image_size=16,
@@ -40,7 +40,7 @@ SR_SAMPLING = SamplingOptions(steps=3, guidance_scale=1.0, dynamic_threshold=0.0
 
 def random_unet(config: UNetConfig, seed: int = 0) -> UNet:
     """A U-Net all of whose weights are random: initialisation leaves the last layers zero, which would hide much."""
-    unet = build_unet(config).eval()
+    unet = UNet(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in unet.parameters():

@@ -24,7 +24,7 @@ from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
 from id3pm.training.presets import EXECUTION, TrainConfig
 from id3pm.training.rollouts import Rollouts
-from id3pm.unet.model import NULL_IDENTITY, UNet, build_unet
+from id3pm.unet.model import NULL_IDENTITY, UNet
 
 DROPOUT_STREAM = 2  # second key word of Philox, beside those of `id3pm.training.data`
 Losses = dict[str, float]
@@ -38,7 +38,7 @@ def build(config: TrainConfig) -> UNet:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        unet = build_unet(config.train_unet)
+        unet = UNet(config.train_unet)
     if unet.identity_embed is not None:
         with torch.no_grad():
             unet.get_parameter("identity_embed.0.weight").mul_(config.identity_gain)

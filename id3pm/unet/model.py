@@ -225,11 +225,6 @@ def _attention(config: UNetConfig, channels: int, heads: int) -> AttentionBlock:
     )
 
 
-def build_unet(config: UNetConfig) -> UNet:
-    """A freshly initialised network in training mode."""
-    return UNet(config)
-
-
 def expected_shapes(config: UNetConfig) -> dict[str, tuple[int, ...]]:
     """Shape by parameter name, in guided-diffusion's order; allocates no memory (meta device)."""
     with torch.device("meta"):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import training_curve
 from id3pm.config import DiffusionConfig, UNetConfig
-from id3pm.unet.model import build_unet
+from id3pm.unet.model import UNet
 
 
 class PixelJudge:
@@ -43,7 +43,7 @@ def test_images_follow_from_vector_and_seed_in_any_company() -> None:
     config = UNetConfig(
         image_size=16, num_channels=32, num_res_blocks=1, channel_mult=(1, 1), attention_resolutions=(), identity_dim=8
     )
-    unet, vectors = build_unet(config).eval(), np.eye(8, dtype=np.float32)[:3]
+    unet, vectors = UNet(config).eval(), np.eye(8, dtype=np.float32)[:3]
     together = training_curve.images_of(unet, DiffusionConfig(), vectors, [7, 8, 9])
     alone = training_curve.images_of(unet, DiffusionConfig(), vectors[1:2], [8])
     assert np.abs(together[1].astype(int) - alone[0]).max() <= 1

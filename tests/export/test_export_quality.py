@@ -20,10 +20,10 @@ from id3pm.export.unet import winograd
 from id3pm.export.unet.onnx_modules import REWRITES, rewrite
 from id3pm.formats.bundle import STAGES
 from id3pm.unet.layers import AttentionBlock, ResBlock
-from id3pm.unet.model import build_unet
+from id3pm.unet.model import UNet
 
 ATTENTION_BLOCKS, RES_BLOCKS = (
-    sum(isinstance(module, block) for module in build_unet(tiny_engines.BASE).modules())
+    sum(isinstance(module, block) for module in UNet(tiny_engines.BASE).modules())
     for block in (AttentionBlock, ResBlock)
 )
 UPDOWN = dataclasses.replace(tiny_engines.BASE, resblock_updown=True, use_new_attention_order=True)
@@ -51,7 +51,7 @@ def test_no_shape_is_computed(exported: dict[str, Path], stage: str) -> None:
 
 def test_a_group_norm_is_one_kernel(graph: Any) -> None:
     count = nodes(graph)
-    norms = sum(isinstance(module, torch.nn.GroupNorm) for module in build_unet(tiny_engines.BASE).modules())
+    norms = sum(isinstance(module, torch.nn.GroupNorm) for module in UNet(tiny_engines.BASE).modules())
     assert count["InstanceNormalization"] == norms
     assert not {"GroupNormalization", "ReduceMean", "Sqrt", "Pow"} & set(count)
 

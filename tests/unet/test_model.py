@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from id3pm.config import UNET_PRESETS, UNetConfig
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError
 from id3pm.unet.layers import GroupNorm32, timestep_embedding
-from id3pm.unet.model import UNet, build_unet, expected_shapes, load_unet
+from id3pm.unet.model import UNet, expected_shapes, load_unet
 from tests.golden.unet_cases import CASES, condition_shapes, inputs, shape_lines, weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -76,7 +76,7 @@ def test_parameter_names_shapes_and_order_equal_the_original(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_fresh_network_has_the_zeros_of_the_original(case: str) -> None:
-    unet = build_unet(without_conditions(CASES[case]))
+    unet = UNet(without_conditions(CASES[case]))
     zeros = [key for key, tensor in unet.state_dict().items() if not tensor.any()]
     assert zeros == FACTS["cases"][case]["zero_at_init"]
 
