@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import shlex
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from id3pm.command_options import EXISTING_FILE, option, takes
 from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.auth import KINDS, Access, read_tokens
 from id3pm.serving.gateway.options import GatewayOptions, Tls
 from id3pm.serving.launcher.triton_log import Outlet, is_error
+from id3pm.serving.overview import curl_command, overview, url_of
 from id3pm.serving.protocol.limits import DRAIN_S, MAX_BODIES, MAX_BODY
-from id3pm.serving.protocol.served_models import MODELS, SIGNATURES
 from id3pm.serving.service import Service, ServiceSettings
+from id3pm.serving.signals import Signals, TooEarlyError
 
 _MIB = 2**20
 _DAY_S = 86_400
-_STDIN = 0
 _POLL_S = 0.1
-_ECHO_S = 1.0  # `timeout` and some supervisors send one stop twice: to the process and to its group
 
 _ACCEPT = {"both": KINDS, "photographs": ("photo",), "vectors": ("vector",)}
-_CURL = r"""(printf '{"seed": 1, "photo": "'; base64 -w0 %s; printf '"}') |
-  curl -sS %s/v2/models/id3pm_photo_png/generate -d @- |
-  python3 -c 'import base64, json, sys; answer = json.loads(sys.stdin.read() or "{}")
-png = answer.get("png") or sys.exit(answer.get("error", 1)); open("%s", "wb").write(base64.b64decode(png))'"""
 
 
 class _Number(click.FloatRange):
@@ -158,7 +148,7 @@ class _Foreground:
         self._options = options
         self._console = Console(stderr=True)
         self._tell = Outlet(self._console.print)  # a closed stderr or a full disk must not end the service
-        self._signals = _Signals()
+        self._signals = Signals()
         settings = dataclasses.replace(options.service(), report=self._report, on_log=self._on_log)
         self._service = Service(options.repository, settings)
 
@@ -182,7 +172,7 @@ class _Foreground:
                 reason = "a second signal came" if self._signals.hurry else late
                 raise ServerError(f"{service.failure or reason} before all work was finished")
             tell("stopped")
-        except _TooEarlyError as stop:
+        except TooEarlyError as stop:
             tell(f"{stop} came while the engines were loading: stopped")
             sys.exit(128 + stop.number)  # as a shell says of a program that this signal ended
         finally:
@@ -191,13 +181,13 @@ class _Foreground:
     def _introduce(self) -> None:
         """Tells what is served, and a command to try it."""
         tell, service = self._tell, self._service
-        tell(_overview(service))
+        tell(overview(service))
         if service.warning is not None:
             tell(f"warning: {service.warning}", style="bold yellow")
         if "photo" in service.settings.gateway.access.accept:
-            whose = " (TOKEN is a caller's who may send photographs)" if service.settings.gateway.access.limited else ""
-            tell(f"A face as a PNG, from any photograph with a face{whose}:", style="bold", soft_wrap=True)
-            tell(curl_command(_url(service), service.settings.gateway), markup=False, highlight=False, soft_wrap=True)
+            token = " (TOKEN is one that may send photographs)" if service.settings.gateway.access.limited else ""
+            tell(f"A face as a PNG, from any photograph with a face{token}:", style="bold", soft_wrap=True)
+            tell(curl_command(url_of(service), service.settings.gateway), markup=False, highlight=False, soft_wrap=True)
 
     def _serve(self) -> None:
         """Waits for a signal to stop.
@@ -231,101 +221,3 @@ class _Foreground:
 
     def _report(self, line: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, highlight=False, soft_wrap=True)
-
-
-class _TooEarlyError(KeyboardInterrupt):
-    """A signal before there is work to finish; what catches errors lets it pass."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class _Signals:
-    """Received signals: plain fields, because a handler must not take locks."""
-
-    def __init__(self) -> None:
-        self.ready = self.stop = self.hurry = self.reload = False
-        self._first = 0.0
-        self._terminal = _is_terminal()
-
-    def handle(self, abort: Callable[[], None]) -> None:
-        """Handles them from now on: SIGTERM and SIGINT stop, SIGHUP reloads, SIGUSR1 and SIGUSR2 do nothing."""
-
-        def on_signal(number: int, frame: object) -> None:
-            if not self.stop:
-                self.stop, self._first = True, time.monotonic()
-                if not self.ready:
-                    raise _TooEarlyError(number)
-            elif time.monotonic() - self._first > _ECHO_S:
-                self.hurry = True
-                abort()
-
-        def on_hangup(number: int, frame: object) -> None:
-            if self._terminal and not _is_terminal():  # its terminal window was closed
-                on_signal(number, frame)
-            else:
-                self.reload = True
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
-        signal.signal(signal.SIGHUP, on_hangup)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):  # not SIG_IGN, which the server would inherit
-            signal.signal(number, lambda number, frame: None)
-
-
-def _is_terminal() -> bool:
-    """Whether a terminal is open at the other end of stdin; false once it has hung up."""
-    try:
-        return os.isatty(_STDIN)
-    except OSError:
-        return False
-
-
-def curl_command(url: str, options: GatewayOptions, photo: str = "photo.jpg", out: str = "face.png") -> str:
-    """A shell command that makes a face from a photograph, or prints the server's error.
-
-    Args:
-        url: Of the server's HTTP.
-        options: Options of the server; a token is taken from the variable TOKEN.
-        photo: The photograph's file.
-        out: File of the face.
-    """
-    tls = "" if options.tls is None else f"--cacert {shlex.quote(str(options.tls.certificate))} "
-    token = '-H "Authorization: Bearer $TOKEN" ' if options.access.limited else ""
-    return _CURL % (shlex.quote(photo), tls + token + url, out)
-
-
-def _url(service: Service) -> str:
-    return f"{'http' if service.settings.gateway.tls is None else 'https'}://{service.http_url}"
-
-
-def _overview(service: Service) -> Table:
-    table = Table(title=f"id3pm serves on {_url(service)} and grpc://{service.grpc_url}", title_justify="left")
-    table.add_column("model", style="bold", no_wrap=True)
-    table.add_column("what it does")
-    for name in SIGNATURES:
-        table.add_row(name, MODELS[name].comment[0])
-    table.add_section()
-    for stage, manifest in service.manifests.items():
-        defaults = manifest.sampling
-        table.add_row(
-            f"{stage} engine",
-            f"bundle {manifest.bundle.name}, {manifest.target} {manifest.precision}, up to {manifest.max_batch} rows; "
-            f"by default {defaults.steps} steps of {defaults.sampler}",
-        )
-    base = service.manifests["base"]
-    table.add_row("ID vectors", f"{base.id_vector_model}, {base.unet.identity_dim} numbers")
-    access = service.settings.gateway.access
-    table.add_row("callers", "need a token" if access.limited else "need no token")
-    table.add_row("accepts", _accepted(access))
-    table.add_row("metrics", f"http://{service.metrics_url}/metrics")
-    if (runtime := service.server.runtime) is not None:
-        table.add_row("server", runtime.origin)
-    return table
-
-
-def _accepted(access: Access) -> str:
-    if access.accept == KINDS:
-        return "photographs and ID vectors" + (", as each caller's token says" if access.limited else "")
-    return "photographs, no ID vectors" if "photo" in access.accept else "ID vectors, no photographs"

@@ -14,10 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from id3pm.errors import ConfigError
-from id3pm.serving import command
-from id3pm.serving.command import _Signals, curl_command, serve_command
+from id3pm.serving import signals as module
+from id3pm.serving.command import serve_command
 from id3pm.serving.gateway.auth import Access, Caller
 from id3pm.serving.gateway.options import GatewayOptions, Tls
+from id3pm.serving.overview import curl_command
+from id3pm.serving.signals import Signals
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -110,13 +112,13 @@ def test_the_curl_command_fits_the_options() -> None:
 
 
 @pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], _Signals]]:
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Signals]]:
     """The handlers of a command whose stdin is this file."""
     before = {number: signal.getsignal(number) for number in HANDLED}
 
-    def handle(stdin: int) -> _Signals:
-        monkeypatch.setattr(command, "_STDIN", stdin)
-        made = _Signals()
+    def handle(stdin: int) -> Signals:
+        monkeypatch.setattr(module, "_STDIN", stdin)
+        made = Signals()
         made.ready = True
         made.handle(lambda: None)
         return made
@@ -126,7 +128,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], _Signal
         signal.signal(number, handler)
 
 
-def test_sighup_reloads_and_a_closed_terminal_stops(signals: Callable[[int], _Signals]) -> None:
+def test_sighup_reloads_and_a_closed_terminal_stops(signals: Callable[[int], Signals]) -> None:
     master, terminal = os.openpty()
     asked = signals(terminal)
     signal.raise_signal(signal.SIGHUP)
@@ -137,7 +139,7 @@ def test_sighup_reloads_and_a_closed_terminal_stops(signals: Callable[[int], _Si
     assert asked.stop
 
 
-def test_without_a_terminal_sighup_always_reloads_and_others_do_nothing(signals: Callable[[int], _Signals]) -> None:
+def test_without_a_terminal_sighup_always_reloads_and_others_do_nothing(signals: Callable[[int], Signals]) -> None:
     reading, writing = os.pipe()
     asked = signals(reading)
     for number in (signal.SIGUSR1, signal.SIGUSR2):
