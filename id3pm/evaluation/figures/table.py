@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from id3pm.command_options import EXISTING_FILE, FOLDER, option, takes
 from id3pm.errors import InvalidInputError
+from id3pm.evaluation.markdown import table
 from id3pm.formats.images import GENERATED_XMP, XMP_KEY
 
 HEADINGS = {"control": "control", "change": "from -> to", "kept": "identity kept (cosine)", "moved": "what moved"}
@@ -70,15 +71,7 @@ def read_effects(file: Path) -> list[dict[str, str]]:
 
 def markdown(effects: list[dict[str, str]]) -> list[str]:
     """A table with one row for each effect, as lines."""
-
-    def row(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [
-        row(list(HEADINGS.values())),
-        row(["---"] * len(HEADINGS)),
-        *(row([effect[key] for key in HEADINGS]) for effect in effects),
-    ]
+    return table(list(HEADINGS.values()), [[effect[key] for key in HEADINGS] for effect in effects])
 
 
 def insert(page: Path, mark: str, lines: list[str]) -> None:

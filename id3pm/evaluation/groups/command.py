@@ -18,6 +18,7 @@ from id3pm.evaluation.groups.study import GroupResult, by_group, worst
 from id3pm.evaluation.identity.report import plot_faces
 from id3pm.evaluation.identity.study import IdentityStudy, Setting
 from id3pm.evaluation.identity.targets import load_targets
+from id3pm.evaluation.markdown import head, table
 from id3pm.evaluation.options import DataOptions, JudgeOptions
 
 
@@ -93,20 +94,17 @@ def _write(
     report = {"schema": files.SCHEMA, "subject": subject, "rows": rows, "worst": people}
     files.write_json(out / "groups.json", report)
     lines = [
-        "# Identity by group",
-        "",
-        ", ".join(f"{name} {value}" for name, value in subject.items()),
-        "",
+        *head("Identity by group", subject),
         "Mean cosine similarity of images and targets over people, with its 95 % interval (bootstrap over people). "
         "Accepted: at or above the judge's verification threshold, measured on these people's altered pictures. The "
         f"page of the worst, by {results[-1].judge}: worst.png.",
         "",
-        "| judge | group | people | similarity | accepted | no face |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {row.judge} | {row.group} | {row.people} | {_similarity(row)} | {row.accepted:.1%} "
-            f"| {row.no_face:.1%} |"
-            for row in results
+        *table(
+            ("judge", "group", "people", "similarity", "accepted", "no face"),
+            [
+                (row.judge, row.group, str(row.people), _similarity(row), f"{row.accepted:.1%}", f"{row.no_face:.1%}")
+                for row in results
+            ],
         ),
     ]
     files.write_text(out / "groups.md", "\n".join(lines) + "\n")

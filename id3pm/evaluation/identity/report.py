@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
 from id3pm.evaluation.identity.study import ALWAYS, Setting, SettingResult
 from id3pm.evaluation.identity.targets import Baseline, Measurement
+from id3pm.evaluation.markdown import head, table
 from id3pm.evaluation.verification.similarities import BINS, QUANTILES, Distribution, Floats
 
 if TYPE_CHECKING:
@@ -93,10 +94,7 @@ def write_identity_report(folder: Path, report: IdentityReport) -> None:
 def identity_markdown(report: IdentityReport) -> str:
     """The report as tables."""
     lines = [
-        "# Identity of generated faces",
-        "",
-        ", ".join(f"{name} {value}" for name, value in report.subject.items()),
-        "",
+        *head("Identity of generated faces", report.subject),
         f"{report.identities} people held out from training, {report.images_per_identity} image(s) of each. Cosine "
         "similarity of generated image and target; the target flipped, slightly blurred and brightened is the "
         "same-face bound. Recovered: where the mean lies between impostors (0) and bound (1). Verification: LFW "
@@ -104,11 +102,12 @@ def identity_markdown(report: IdentityReport) -> str:
         "",
         f"{len(report.results)} of {report.settings} settings done.",
         "",
-        "| judge | impostors | same-face bound | verification with the bound's pictures |",
-        "|---|---|---|---|",
-        *(
-            f"| {_judge(base)} | {_spread(base.impostors)} | {_spread(base.bound)} | {_accuracy(base)} |"
-            for base in report.baselines
+        *table(
+            ("judge", "impostors", "same-face bound", "verification with the bound's pictures"),
+            [
+                (_judge(base), _spread(base.impostors), _spread(base.bound), _accuracy(base))
+                for base in report.baselines
+            ],
         ),
     ]
     for series in report.series:
@@ -126,11 +125,7 @@ def identity_markdown(report: IdentityReport) -> str:
 def _table(heading: str, rows: Sequence[tuple[str, SettingResult]]) -> list[str]:
     judges = [measurement.judge for measurement in rows[0][1].measurements] if rows else []
     names = [f"{judge}: {column}" for judge in judges for column in ("similarity", "recovered", "verification")]
-    return [
-        f"| {' | '.join([heading, 'evaluations', *names, 'no face'])} |",
-        "|---" * (len(names) + 3) + "|",
-        *(f"| {' | '.join([label, *_row(row)])} |" for label, row in rows),
-    ]
+    return table((heading, "evaluations", *names, "no face"), [(label, *_row(row)) for label, row in rows])
 
 
 def _row(row: SettingResult) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
+from id3pm.evaluation.markdown import head, table
 from id3pm.evaluation.super_resolution.study import Comparison, Enlarged
 
 SHOWN = 4  # pictures of each set in the plot
@@ -52,23 +53,22 @@ def write_super_resolution_report(
 
 def super_resolution_markdown(subject: dict[str, object], comparisons: Sequence[Comparison]) -> str:
     """The comparison as a table."""
-    lines = [
-        "# Super-resolution against Lanczos",
-        "",
-        ", ".join(f"{name} {value}" for name, value in subject.items()),
-        "",
-        "| pictures | sizes | method | PSNR (dB) | SSIM | perceptual distance | identity | no face |",
-        "|---|---|---|---|---|---|---|---|",
+    rows = [
+        (
+            f"{found.count} {found.pictures}",
+            f"{found.sizes[0]} -> {found.sizes[1]}",
+            quality.method,
+            f"{quality.psnr:.2f}",
+            f"{quality.ssim:.3f}",
+            f"{quality.perceptual:.3f}",
+            "" if quality.identity is None else _identity(quality.identity),
+            "" if quality.no_face is None else f"{quality.no_face:.1%}",
+        )
+        for found in comparisons
+        for quality in found.qualities
     ]
-    for found in comparisons:
-        for quality in found.qualities:
-            identity = "" if quality.identity is None else _identity(quality.identity)
-            no_face = "" if quality.no_face is None else f"{quality.no_face:.1%}"
-            lines.append(
-                f"| {found.count} {found.pictures} | {found.sizes[0]} -> {found.sizes[1]} | {quality.method} "
-                f"| {quality.psnr:.2f} | {quality.ssim:.3f} | {quality.perceptual:.3f} | {identity} | {no_face} |"
-            )
-    return "\n".join(lines) + "\n"
+    heads = ("pictures", "sizes", "method", "PSNR (dB)", "SSIM", "perceptual distance", "identity", "no face")
+    return "\n".join([*head("Super-resolution against Lanczos", subject), *table(heads, rows)]) + "\n"
 
 
 def _identity(mean: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from id3pm.evaluation.files import SCHEMA, write_json, write_text
+from id3pm.evaluation.markdown import head, table
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import PROTOCOLS, Accuracy
 from id3pm.evaluation.verification.study import Replace, Row
@@ -66,10 +67,7 @@ def verification_markdown(report: VerificationReport) -> str:
         for pairs, whole in zip(report.sets, report.whole, strict=True)
     )
     lines = [
-        "# Verification",
-        "",
-        ", ".join(f"{name} {value}" for name, value in report.subject.items()),
-        "",
+        *head("Verification", report.subject),
         f"Protocol `{report.protocol}`: {PROTOCOLS[report.protocol].text}; ten folds, accuracy ± standard deviation "
         f"of the folds. In the rows below the real images, the {report.replaced} picture of each pair is replaced by a "
         "face generated from its ID vector. A pair without a face that can be detected, in either picture, is a wrong "
@@ -77,11 +75,9 @@ def verification_markdown(report: VerificationReport) -> str:
         "",
         f"{used}. {len(report.rows)} of {report.asked} rows done.",
         "",
-        f"| images | {' | '.join(heads)} |",
-        "|---" * (len(heads) + 1) + "|",
-        *(
-            f"| {row.label} | {' | '.join(_cell(one) for of_set in row.accuracies for one in of_set)} |"
-            for row in report.rows
+        *table(
+            ("images", *heads),
+            [(row.label, *(_cell(one) for of_set in row.accuracies for one in of_set)) for row in report.rows],
         ),
     ]
     return "\n".join(lines) + "\n"
