@@ -1,7 +1,8 @@
 """Face-recognition models: aligned crop -> ID vector; and the registry that opens a face engine folder.
 
-An FR method is a detector (whose landmarks define the alignment it was trained with) and an encoder; `FaceManifest`
-names the pair. A new method is a new manifest, and where its detector is of a new kind, one line in `DETECTORS`.
+An FR method is an encoder and the detector that it was trained with, because the detector's landmarks define the
+alignment. `FaceManifest` names the pair. A new method is a new manifest; a detector of a new
+kind needs one line in `DETECTORS` as well.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _suppress(boxes: Floats, threshold: float) -> NDArray[np.intp]:
 
 
 def _suppress_inside(boxes: Floats, threshold: float) -> NDArray[np.intp]:
-    """The same by intersection over the smaller of two boxes, whose sides count both ends."""
+    """The same by intersection over the smaller of two boxes; sides are counted with both ends."""
     remaining = np.argsort(-boxes[:, 4], kind="stable")
     areas = (boxes[:, 2:4] - boxes[:, :2] + 1).prod(axis=1)
     kept = []

@@ -71,7 +71,7 @@ class Portrait:
         return self.face(np.stack([x, y], axis=-1))
 
     def sample(self, source: NDArray[np.float64]) -> Pixels:
-        """The picture whose every pixel is taken from these face coordinates, [SIZE, SIZE, 2]; edges are repeated."""
+        """A picture with each pixel taken from these face coordinates, [SIZE, SIZE, 2]; edges are repeated."""
         places = self.pixels(source).astype(np.float32)
         picture: Pixels = cv2.remap(
             self.image, places[..., 0], places[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE

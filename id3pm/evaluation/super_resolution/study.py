@@ -1,7 +1,7 @@
-"""Super-resolution against Lanczos enlargement, on pictures whose large version is known.
+"""Super-resolution against Lanczos enlargement, on pictures with a known large version.
 
-Two sets: faces held out from training, whose own pixels are the truth (so the network runs at the size of the data
-set's images, reduced fourfold), and crops of photographs at the network's own size. The networks are convolutional,
+Two sets: faces held out from training, and crops of photographs at the network's own size. The truth of a held-out face
+is its image in the data set, so the network runs at that size, from a quarter of it. The networks are convolutional,
 but engines are built for one size, so the bundle's PyTorch network runs here.
 """
 

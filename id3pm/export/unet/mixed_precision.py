@@ -3,8 +3,8 @@
 In half precision: convolutions and the products of attention, which are nearly all of the arithmetic, and what lies
 between them (residual sums, affine part and SiLU of the norms, concatenation, resampling), which is bound by memory.
 In fp32: the statistics of group norm, softmax, the embedding of time and conditions with all of its linear layers, and
-the last convolution, whose output the sampler multiplies (guided-diffusion's `use_fp16` draws the same lines). A tensor
-is cast where it crosses a line, once for all that read it.
+the last convolution, because the sampler multiplies its output. (guided-diffusion's `use_fp16` keeps the same parts in
+fp32.) A tensor is cast where the precision changes, once for all that read it.
 
 TensorRT's networks are strongly typed, so the graph is where precision is decided; onnxruntime executes it as it is.
 """

@@ -1,10 +1,14 @@
 """fp32 ONNX graph -> int8: static QDQ around the convolutions, one scale per output channel of their weights.
 
-The 3 x 3 convolutions are nine tenths of the arithmetic and of the weights. In floating point stay the time and
-identity embedding, norms, attention products and softmax, whose cost is small and whose error every layer would
-inherit; the 1 x 1 convolutions, among them the shortcuts that carry the image past a block (quantised alone, one of
-these cost more accuracy than all others together on the demo bundle); and the first and the last, which touch the
-image itself. For onnxruntime weights take 7 bits (`reduce_range`): processors without VNNI add pairs of products in
+The 3 x 3 convolutions are nine tenths of the arithmetic and of the weights. The rest stays in floating point:
+
+- the time and identity embedding, norms, attention products and softmax: they cost little, and every layer would
+  inherit their error;
+- the 1 x 1 convolutions. Some are the shortcuts that carry the image past a block: quantised alone, one of these cost
+  more accuracy than all others together on the demo bundle;
+- the first and the last convolution, which touch the image itself.
+
+For onnxruntime weights take 7 bits (`reduce_range`): processors without VNNI add pairs of products in
 16 bits, which overflow at 8, so that the same engine would give other images there. Engines for OpenVINO run only where
 there is bf16, and VNNI with it: their weights take all 8.
 Scales are constants, so a row's result does not depend on its batch.

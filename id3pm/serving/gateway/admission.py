@@ -88,7 +88,7 @@ class Admission:
 
     @property
     def work(self) -> int:
-        """Requests for work whose answers are not written yet."""
+        """Requests for work that have not been answered completely."""
         return self._work
 
     async def parsed(self, body: bytes, parse: Callable[[], T], text: int = 0) -> T:
@@ -122,11 +122,11 @@ class Admission:
             try:
                 return await asyncio.shield(work)
             except RefusedError as refusal:
-                raise refusal.with_traceback(None) from None  # whose frames would keep the body
+                raise refusal.with_traceback(None) from None  # the frames of a traceback would keep the body
             finally:
                 if not work.done():  # the caller has disconnected: the work that it started still takes its room
                     await asyncio.wait([work])
-                del work  # it has the error, whose traceback has this frame: a cycle would keep the body until a gc
+                del work  # it keeps the error, and the error this frame: a cycle that would keep the body until a gc
                 self.held -= cost
         finally:
             self._parser.release()

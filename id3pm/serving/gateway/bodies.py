@@ -56,7 +56,7 @@ class BodyReader:
                 "request_timeout", f"the body was not there after {self._body_s:g} s, the time for one"
             ) from error
         except RefusedError as refusal:
-            raise refusal.with_traceback(None) from None  # whose frames, in a cycle with the task, would keep the body
+            raise refusal.with_traceback(None) from None  # its frames would keep the body, in a cycle with the task
         except Exception as error:
             if gone(request):  # an interrupted upload, for which aiohttp raises several classes
                 raise asyncio.CancelledError from error

@@ -22,7 +22,7 @@ _LOOK_S = 0.25
 
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
-    """health.proto, whose package is not worth a dependency."""
+    """health.proto: built here, because its package is not worth a dependency."""
     file = descriptor_pb2.FileDescriptorProto(
         name="grpc/health/v1/health.proto", package="grpc.health.v1", syntax="proto3"
     )

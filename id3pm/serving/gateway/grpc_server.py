@@ -99,7 +99,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             await work
             code = "OK"
         except RefusedError as error:
-            code, refusal = error.grpc, error.with_traceback(None)  # whose frames would keep the message
+            code, refusal = error.grpc, error.with_traceback(None)  # its frames would keep the message
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise

@@ -87,7 +87,7 @@ class InFlight:
         work: Coroutine[Any, Any, T],
         held: contextlib.ExitStack | None = None,
     ) -> T:
-        """Runs `work` for a caller, whose task is cancelled if it disconnects.
+        """Runs `work` for a caller. The task of a caller that disconnects is cancelled.
 
         Args:
             key: The request, with its owner.

@@ -80,7 +80,7 @@ class PhotoQueue:
             return request
 
     def put_back(self, request: PhotoRequest, work_s: float) -> bool:
-        """Whether a request whose turn it was waits again: it is more work than it seemed, and there are others."""
+        """Lets the current request wait again, because it is more work than it seemed; false where no other waits."""
         with self._lock:
             request.exact, request.work_s = True, work_s
             if not self._waiting or request.ended:

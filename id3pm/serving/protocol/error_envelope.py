@@ -1,9 +1,9 @@
-"""The envelope in which a stage's error goes through Triton, whose errors are one status and one text.
+"""Carries the code and fields of a stage's error through Triton, which has one status and one text for an error.
 
-Who sends a request may send a secret with it (`ERROR_TAG`): the gateway always does, in place of its caller's, and so
-does the client, for a plain `tritonserver`. A stage that got one writes `TAG{"code": ...} text`. The sender finds the
-tag, and with it the fields and the text, behind whatever Triton put before them. A text that quotes a caller cannot be
-taken for an envelope, for no caller of the gateway sees its tag. Who sends none gets the text alone.
+A request may carry a secret tag (`ERROR_TAG`). The gateway always sends one, in place of its caller's; the client sends
+one for a plain `tritonserver`. A stage that got a tag writes `TAG{"code": ...} text`. The sender finds the tag, and
+behind it the fields and the text, after whatever Triton put before them. Text that quotes a caller cannot be taken for
+an envelope, because no caller of the gateway sees the gateway's tag. Without a tag the sender gets the text alone.
 """
 
 from __future__ import annotations
