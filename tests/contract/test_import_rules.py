@@ -49,7 +49,7 @@ ALLOWED = {
     "evaluation/baselines": LIBRARY
     | {"evaluation", "evaluation/identity", "evaluation/quality", "evaluation/verification", "training"},
     "evaluation/identity": LIBRARY | {"evaluation", "evaluation/verification"},
-    "evaluation/super_resolution": LIBRARY | {"evaluation", "evaluation/verification"},
+    "evaluation/super_resolution": LIBRARY | {"evaluation", "evaluation/verification", "evaluation/quality"},
     "evaluation/figures": LIBRARY | {"evaluation"},
     "evaluation/robustness": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/verification"},
     "evaluation/groups": LIBRARY
