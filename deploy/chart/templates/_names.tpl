@@ -1,0 +1,63 @@
+{{/* Names: at most 63 characters, unique where they had to be cut. */}}
+
+{{- define "id3pm.cut" -}}
+{{- $most := .most | default 63 | int -}}
+{{- if gt (len .name) $most -}}
+{{- printf "%s-%s" (trunc (int (sub $most 9)) .name | trimSuffix "-") (sha256sum .name | trunc 8) -}}
+{{- else -}}
+{{- .name -}}
+{{- end -}}
+{{- end }}
+
+{{- define "id3pm.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- include "id3pm.cut" (dict "name" (default $full .Values.fullnameOverride)) -}}
+{{- end }}
+
+{{/* Name of an object of a pool, or of another part: (list $ "pool name" "suffix"). */}}
+{{- define "id3pm.name" -}}
+{{- $parts := prepend (rest . | compact) (include "id3pm.fullname" (first .)) -}}
+{{- include "id3pm.cut" (dict "name" (join "-" $parts)) -}}
+{{- end }}
+
+{{- define "id3pm.commonSelector" -}}
+app.kubernetes.io/name: {{ include "id3pm.cut" (dict "name" (default .Chart.Name .Values.nameOverride)) }}
+app.kubernetes.io/instance: {{ include "id3pm.cut" (dict "name" .Release.Name) }}
+{{- end }}
+
+{{/* Labels by which a pool's pods are found: (dict "root" $ "pool" pool). */}}
+{{- define "id3pm.selector" -}}
+{{ include "id3pm.commonSelector" .root }}
+app.kubernetes.io/component: serving
+id3pm/pool: {{ .pool.name }}
+{{- end }}
+
+{{- define "id3pm.labels" -}}
+{{ include "id3pm.commonSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ include "id3pm.cut" (dict "name" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_")) }}
+{{- end }}
+
+{{- define "id3pm.image" -}}
+{{- $image := mergeOverwrite (deepCopy .root.Values.image) .pool.image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (default .root.Chart.AppVersion $image.tag) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "id3pm.pullPolicy" -}}
+{{- dig "pullPolicy" .root.Values.image.pullPolicy .pool.image -}}
+{{- end }}
+
+{{- define "id3pm.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
