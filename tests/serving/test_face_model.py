@@ -14,10 +14,11 @@ from waiting import wait_until
 
 from id3pm.errors import FaceTooSmallError, ImageError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult
-from id3pm.serving.launcher.health_check import HealthCheckSettings, hung_thread
+from id3pm.serving.launcher.health_check import HealthCheckSettings
 from id3pm.serving.models import face_embedding as face
 from id3pm.serving.models import photo_queue, worker
 from id3pm.serving.models.face_embedding import FaceModel
+from id3pm.serving.protocol.liveness import hung_thread
 
 ARGS = {"model_repository": "nowhere", "model_version": "1", "model_name": "face_embedding"}
 
@@ -173,7 +174,7 @@ def test_a_thread_that_waits_for_ever_is_found_within_five_seconds(model: FaceMo
     model.answer(photograph(b"\xff1"))
     wait_until(lambda: faces.seen)
     began, health_check_settings = time.monotonic(), HealthCheckSettings()
-    while hung_thread(ping(model), health_check_settings) is None:
+    while hung_thread(ping(model)) is None:
         assert time.monotonic() - began < 5.0 - health_check_settings.interval_s
         time.sleep(0.1)
 

@@ -86,8 +86,7 @@
 - name: pull-{{ $what }}
   image: {{ include "id3pm.image" $context | quote }}
   imagePullPolicy: {{ include "id3pm.pullPolicy" $context }}
-  command: [id3pm, pull]
-  args: [{{ $artifact.pull.address | quote }}, /{{ $what }}/pulled]
+  args: [pull, {{ $artifact.pull.address | quote }}, /{{ $what }}/pulled]
   env:
     - {name: HOME, value: /tmp}
     {{- with $artifact.pull.token.secret }}
@@ -98,9 +97,10 @@
     {{- if $artifact.pull.registry }}
     - {name: DOCKER_CONFIG, value: /registry}
     {{- end }}
+  # Engines are compared with the GPU that they were built for, which the pod's container then gets.
+  {{- $gpu := ternary $context.pool.gpu (dict "count" 0) (eq $what "engines") }}
   resources:
-    requests: {cpu: 500m, memory: 512Mi}
-    limits: {memory: 2Gi}
+    {{- include "id3pm.resources" (dict "pool" (dict "gpu" $gpu "resources" (dict "requests" (dict "cpu" "500m" "memory" "512Mi") "limits" (dict "memory" "2Gi")))) | nindent 4 }}
   securityContext:
     {{- include "id3pm.containerSecurity" . | nindent 4 }}
   volumeMounts:

@@ -114,6 +114,7 @@ livenessProbe:
 image: {{ include "id3pm.image" . | quote }}
 imagePullPolicy: {{ include "id3pm.pullPolicy" . }}
 args:
+  - serve
   {{- include "id3pm.serveArguments" . | nindent 2 }}
 env:
   - {name: HOME, value: /tmp}

@@ -8,16 +8,15 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
 
 from id3pm.errors import ServerError
 from id3pm.serving.launcher.control import AnswerTimeoutError, ExhaustedError, exchange, is_exhausted
 from id3pm.serving.launcher.process import children, runs
 from id3pm.serving.launcher.triton_server import WAYS_IN, TritonServer
+from id3pm.serving.protocol.liveness import LOOP_S, LOOP_STEPS, hung_thread, rows_of
 from id3pm.serving.protocol.served_models import FACE_MODEL, STAGE_MODELS
 
 _STUB = "triton_python_backend_stub"
-_UNKNOWN_STEP_MS = 10_000.0  # ms of a step, if a stage does not report it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +26,8 @@ class HealthCheckSettings:
     Attributes:
         interval_s: From one check to the next.
         ping_s: Longest time for a stage to answer; two failures in a row are a fault.
-        loop_s: Longest time without progress of a scheduler with work, or of the answering thread, beside
-            `loop_steps` of its steps.
-        loop_steps: See `loop_s`.
+        loop_s: See `id3pm.serving.protocol.liveness.LOOP_S`.
+        loop_steps: The same.
         probe_every_s: From one small request to the next, when there is no other work.
         busy_probe_every_s: The same while there is.
         probe_s: Longest time for that request, unless others are served first.
@@ -39,8 +37,8 @@ class HealthCheckSettings:
 
     interval_s: float = 1.0
     ping_s: float = 1.5
-    loop_s: float = 3.0
-    loop_steps: float = 5.0
+    loop_s: float = LOOP_S
+    loop_steps: float = LOOP_STEPS
     probe_every_s: float = 30.0
     busy_probe_every_s: float = 120.0
     probe_s: float = 30.0
@@ -97,7 +95,7 @@ class HealthCheck:
                 self._failed_pings[model] += 1
                 return None if self._failed_pings[model] < 2 else f"{model} failed two pings: {error}"
             self._failed_pings[model] = 0
-            if (hung := hung_thread(state, self._settings)) is not None:
+            if (hung := hung_thread(state, self._settings.loop_s, self._settings.loop_steps)) is not None:
                 return f"{hung[0]} of {model} hangs: {hung[1]}"
             if state["draining"]:  # supervision ends before the service lets its stages drain
                 return f"{model} takes no new requests, though this service did not tell it so"
@@ -148,23 +146,6 @@ def stubs(pid: int) -> dict[int, str]:
             known = [name for name in (*STAGE_MODELS.values(), FACE_MODEL) if name in folders]
             found[child] = known[-1] if known else "a model"
     return found
-
-
-def rows_of(state: Mapping[str, Any]) -> int:
-    """Images in flight in a stage."""
-    return sum(state.get(kind, 0) for kind in ("active", "waiting", "paused"))
-
-
-def hung_thread(state: Mapping[str, Any], health_check_settings: HealthCheckSettings) -> tuple[str, str] | None:
-    """Name and symptom of a hung thread in a stage that still answers pings; `None` if there is none."""
-    step_ms = state.get("step_ms") or _UNKNOWN_STEP_MS
-    longest_ms = 1e3 * health_check_settings.loop_s + health_check_settings.loop_steps * step_ms
-    rows, age_ms, answer_age_ms = rows_of(state), state["loop_age_ms"], state.get("answer_age_ms", 0)
-    if rows and age_ms > longest_ms:  # waiting ones count too: a loop that died before its first row has no active ones
-        return "the scheduler", f"no sign of life for {age_ms / 1e3:.1f} s with {rows} images at work or waiting"
-    if answer_age_ms > longest_ms:
-        return "the answering thread", f"an image has been waiting for {answer_age_ms / 1e3:.1f} s to be sent"
-    return None
 
 
 def probe(server: TritonServer, timeout_s: float) -> None:

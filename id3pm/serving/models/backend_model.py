@@ -11,6 +11,7 @@ from id3pm.serving.models.logs import log_to_triton, stop_logging
 from id3pm.serving.models.metrics import FaceMetrics, StageMetrics
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply, code_of, limit_strings, read_request
 from id3pm.serving.models.triton_types import Backend, BackendRequest
+from id3pm.serving.protocol.liveness import hung_thread
 from id3pm.serving.protocol.wire import Control, parse_control
 
 
@@ -42,9 +43,19 @@ class BackendModel(abc.ABC):
         except Exception as error:  # whatever it is, the caller must hear of it
             self._fail(reply, error)
 
+    @property
+    def ready(self) -> bool:
+        """Whether new work is taken and no thread hangs."""
+        state = self._status()
+        return not state["draining"] and hung_thread(state) is None
+
     def close(self) -> None:
         """Finishes what is in flight, and ends the model's threads."""
         stop_logging(self._log)
+
+    @abc.abstractmethod
+    def _status(self) -> dict[str, object]:
+        """The answer to `ping`."""
 
     @abc.abstractmethod
     def _control(self, control: Control, call: InferenceRequest, reply: Reply) -> None:
@@ -75,6 +86,10 @@ class TritonModel:
         """Takes requests; each is answered exactly once, later."""
         for request in requests:
             self.model.accept(request)
+
+    def is_ready(self) -> bool:
+        """Servers from 26.03 on ask this for the model's readiness, from 26.04 on also for their own."""
+        return self.model.ready
 
     def finalize(self) -> None:
         """Ends the threads and frees the engine."""

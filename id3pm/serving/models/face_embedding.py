@@ -85,6 +85,9 @@ class FaceModel(BackendModel):
             self._end(waited)
             return {"id": control.request_id, "found": found}
         self._draining = self._draining or control.op == "drain"
+        return self._status()
+
+    def _status(self) -> dict[str, object]:
         requests = self._queue.requests
         return {
             "active": min(requests, 1),

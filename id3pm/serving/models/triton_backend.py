@@ -137,7 +137,8 @@ def limit_strings(pb: Backend) -> None:
     """Makes Triton's Python backend read no more than `MAX_STRINGS` strings of an input tensor.
 
     It reads them one by one before `execute` sees a request, some microseconds each: 64 MiB of empty strings would take
-    longer than any supervisor waits. It looks its function up by name for every tensor, so it can be replaced.
+    longer than any supervisor waits. It looks its function up by name for every tensor, so it can be replaced. Servers
+    from 25.10 on read them in C++ (triton-inference-server/python_backend#416): for those `_copied` refuses them.
 
     Args:
         pb: Triton's `triton_python_backend_utils`.

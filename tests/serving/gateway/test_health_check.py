@@ -20,8 +20,9 @@ from id3pm.serving.launcher import health_check as health_check_module
 from id3pm.serving.launcher import supervisor as supervisor_module
 from id3pm.serving.launcher.control import AnswerTimeoutError, ExhaustedError, control, refuses
 from id3pm.serving.launcher.health import Health
-from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, hung_thread
+from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings
 from id3pm.serving.launcher.supervisor import MAX_FAILED_STARTS, Supervisor
+from id3pm.serving.protocol.liveness import hung_thread
 
 IDLE: dict[str, Any] = {
     "active": 0,
@@ -102,7 +103,7 @@ def look(server: MadeUpServer, health_check_settings: HealthCheckSettings = QUIC
     ],
 )
 def test_a_scheduler_hangs_after_three_seconds_and_five_of_its_steps(state: dict[str, Any], hangs: bool) -> None:
-    found = hung_thread({"waiting": 0, "paused": 0, **state}, HealthCheckSettings())
+    found = hung_thread({"waiting": 0, "paused": 0, **state})
     assert (found is not None and found[0] == "the scheduler") == hangs
 
 
