@@ -1,27 +1,42 @@
-"""With a small /dev/shm, as in containers, a photograph without room in it gets a retry hint."""
+"""As in the pods of deploy/chart: a read-only file system but for /tmp, a small /dev/shm, no rights.
+
+With a small /dev/shm a photograph without room in it gets a retry hint.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving_process import Serving
 
 pytestmark = pytest.mark.server
-ALONE = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=28m tmpfs /dev/shm && exec "$@"', "sh"]
+REPOSITORY = Path("/mnt")
+CONTAINER = """
+mount --bind "$REPOSITORY" /mnt && mount -o remount,bind,ro /mnt
+mount -t tmpfs tmpfs /tmp && mount -t tmpfs -o size=28m tmpfs /dev/shm
+mount -o remount,bind,ro / && cd / && ! touch /mnt/x /x 2>/dev/null
+exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
+ALONE = ["unshare", "--mount", "sh", "-ec", CONTAINER, "sh"]
 PHOTO = (Path(__file__).parents[2] / "demo/people/03.png").read_bytes()
 LARGE = PHOTO + bytes(30 * 2**20 - len(PHOTO))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def serving(repository: Path) -> Iterator[Serving]:
-    if subprocess.run([*ALONE, "true"], capture_output=True, check=False, timeout=30).returncode:
-        pytest.skip("only root may mount a /dev/shm of its own")
-    running = Serving(repository, within=ALONE)
+    environment = {"REPOSITORY": str(repository), "HOME": "/tmp", "TMPDIR": "/tmp"}
+    possible = subprocess.run([*ALONE, "true"], env={**os.environ, **environment}, capture_output=True, timeout=30)
+    if possible.returncode:
+        pytest.skip(f"only root may mount file systems of its own: {possible.stderr.decode()}")
+    running = Serving(REPOSITORY, within=ALONE, environment=environment)
     try:
         yield running
     finally:
@@ -56,3 +71,13 @@ def test_a_photograph_that_finds_no_shared_memory_is_told_to_come_back(serving: 
         assert (status, after) == (503, "1") and "no shared memory left" in content, content
         assert "shm_region" not in content
     assert vector(serving) == before
+
+
+def test_an_image_is_made_without_rights_on_a_read_only_file_system(serving: Serving) -> None:
+    answers: list[tuple[int, Any]] = []
+    serving.generate(answers, steps=2).join(timeout=60)
+    assert [status for status, _ in answers] == [200], answers
+    status = Path(f"/proc/{serving.process.pid}/status").read_text()
+    assert "CapBnd:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.end() == 0, serving.said
