@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from helm import Helm, extract_helm
+from helm import VALUES, Helm, Render, extract_helm
 from made_once import made_once
-
-VALUES = Path(__file__).parent / "values"
-SETS = sorted(path.stem for path in VALUES.glob("*.yaml"))
-Render = Callable[[str], list[dict]]
 
 
 @pytest.fixture(scope="session")

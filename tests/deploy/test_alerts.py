@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Render
-from helm import CHART
+from helm import CHART, Render
 from objects import everything, of_kind
 
 ROOT = CHART.parents[1]

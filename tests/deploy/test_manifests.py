@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
+import shlex
 from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import SETS, VALUES, Render
-from helm import CHART, Helm
+from helm import CHART, SETS, VALUES, Helm, Render
 from schemas import NEWEST, OLDEST, VERSIONS, WITH_IMAGE_VOLUMES, check
 
 INFERENCE_SERVICE = yaml.safe_load((CHART.parent / "kserve" / "inference-service.yaml").read_text())
@@ -116,3 +117,14 @@ def test_every_value_has_a_default_and_a_rule() -> None:
 def test_examples_are_commented() -> None:
     for name in SETS:
         assert (Path(VALUES) / f"{name}.yaml").read_text().startswith("# ")
+
+
+def test_the_documented_command_installs(helm: Helm) -> None:
+    """Those of deploy/README.md, rendered; `my-values.yaml` is the reader's."""
+    text = (CHART.parent / "README.md").read_text()
+    commands = [shlex.split(line) for line in re.findall(r"^    helm install (.*)$", text, re.MULTILINE)]
+    assert commands
+    for release, chart, *arguments in commands:
+        assert chart == "deploy/chart"
+        objects = helm.objects(*arguments, release=release)
+        assert {found["kind"] for found in objects} >= {"Deployment", "Service"}

@@ -12,7 +12,23 @@ PAGES = ("README.md", "client/README.md", "demo/README.md", "deploy/README.md") 
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:\A|\n)\n((?: {4}.*\n)+(?:\n(?: {4}.*\n)+)*)")
-PROGRAMS = ("cd", "curl", "id3pm", "id3pm-client", "make", "mkdir", "openssl", "pip", "python", "sh", "torchrun", "(")
+PROGRAMS = (
+    "cd",
+    "curl",
+    "docker",
+    "helm",
+    "id3pm",
+    "id3pm-client",
+    "kubectl",
+    "make",
+    "mkdir",
+    "openssl",
+    "pip",
+    "python",
+    "sh",
+    "torchrun",
+    "(",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,7 @@ NOT_RUN = {
     r"pip ": INSTALLS,
     r"id3pm measure-dataset|id3pm train .*--attributes": "needs mediapipe; tests/training/test_measured.py",
     r"python demo/screenshots.py": "needs a browser and the page; tests/integration/test_page.py visits it",
+    r"docker|kubectl|helm": "needs a registry and a cluster; tests/deploy renders what helm installs",
     r"openssl": "tests/contract/test_documented_certificate.py",
 }
 SMALL = {

@@ -12,13 +12,16 @@
 {{- define "id3pm.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- include "id3pm.cut" (dict "name" (default $full .Values.fullnameOverride)) -}}
+{{- include "id3pm.cut" (dict "name" (default $full .Values.fullnameOverride | replace "." "-")) -}}
 {{- end }}
 
-{{/* Name of an object of a pool, or of another part: (list $ "pool name" "suffix"). */}}
+{{/*
+Name of an object of a pool, or of another part: (list $ "pool name" "suffix"). At most 46 characters: Kubernetes adds up
+to 17 for pods of a Deployment, the index for those of a Job, and cuts pods' names that are too long without a hash.
+*/}}
 {{- define "id3pm.name" -}}
 {{- $parts := prepend (rest . | compact) (include "id3pm.fullname" (first .)) -}}
-{{- include "id3pm.cut" (dict "name" (join "-" $parts)) -}}
+{{- include "id3pm.cut" (dict "name" (join "-" $parts) "most" 46) -}}
 {{- end }}
 
 {{- define "id3pm.commonSelector" -}}
@@ -42,6 +45,9 @@ helm.sh/chart: {{ include "id3pm.cut" (dict "name" (printf "%s-%s" .Chart.Name .
 
 {{- define "id3pm.image" -}}
 {{- $image := mergeOverwrite (deepCopy .root.Values.image) .pool.image -}}
+{{- if and .pool.image.tag (not .pool.image.digest) -}}
+{{- $_ := set $image "digest" "" -}}
+{{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}

@@ -158,13 +158,13 @@ lifecycle:
 - name: tokens
   secret:
     secretName: {{ .secret }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
     items:
       - {key: {{ .key }}, path: {{ .key }}}
 {{- end }}
 {{- end }}
 {{- with .Values.tls.secret }}
 - name: tls
-  secret: {secretName: {{ . }}, defaultMode: 0440}
+  secret: {secretName: {{ . }}, defaultMode: 288}
 {{- end }}
 {{- end }}

@@ -55,6 +55,9 @@
 {{- if and (not $values.tokens.secret) (not $values.insecure) -}}
 {{- fail "without tokens every caller that reaches the ports may use the service: give tokens.secret, or set insecure=true if something else protects it" -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]" (include "id3pm.fullname" $root)) -}}
+{{- fail (printf "%s: names of Services begin with a letter; set fullnameOverride" (include "id3pm.fullname" $root)) -}}
+{{- end -}}
 {{- $names := list -}}
 {{- range $pools -}}
 {{- if has .name $names -}}{{- fail (printf "pools: two have the name %s" .name) -}}{{- end -}}
@@ -62,6 +65,9 @@
 {{- include "id3pm.checkArtifact" (list $root . "engines") -}}
 {{- include "id3pm.checkArtifact" (list $root . "bundle") -}}
 {{- include "id3pm.checkScaling" (list $root .) -}}
+{{- if and (has (toString .rollout.maxSurge) (list "0" "0%")) (has (toString .rollout.maxUnavailable) (list "0" "0%")) -}}
+{{- fail (printf "pool %s: rollout.maxSurge=0 and maxUnavailable=0: a rollout could neither add a pod nor take one" .name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $values.networkPolicy.enabled $values.serve.traceUrl (not $values.networkPolicy.egress) -}}
 {{- fail "serve.traceUrl needs a way out: add its rule to networkPolicy.egress" -}}

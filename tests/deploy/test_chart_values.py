@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helm import Helm
+from objects import pods
 
 OPEN = ("--set", "insecure=true")
 TWO = 'pools=[{"name":"a"},{"name":"b"}]'
@@ -113,6 +114,7 @@ def test_a_value_outside_its_rule_is_refused(helm: Helm, tmp_path: Path) -> None
             "maxReplicas=4 is less than minReplicas=9",
         ),
         ([*OPEN, "--set-json", 'pools=[{"name":"a"},{"name":"a"}]'], "two have the name a"),
+        ([*OPEN, "--set", "defaults.rollout.maxSurge=0"], "a rollout could neither add a pod nor take one"),
         ([*OPEN, "--set", "defaults.engines.source=image"], "needs engines.image.reference"),
         ([*OPEN, "--set", "defaults.engines.source=claim"], "needs engines.claim.name"),
         ([*OPEN, "--set", "defaults.bundle.source=pull"], "needs bundle.pull.address"),
@@ -193,6 +195,29 @@ def test_a_pool_without_pods_has_no_alert_that_there_are_none(helm: Helm) -> Non
     objects = helm.objects(*OPEN, "--set", "defaults.replicas=0,prometheusRule.enabled=true")
     text = yaml.safe_dump(objects)
     assert "replicas: 0" in text and "Id3pmNoPodReady" not in text and "Id3pmPodNotReady" in text
+
+
+def test_numbers_may_be_given_as_numbers(helm: Helm) -> None:
+    (pod,) = pods(helm.objects(*OPEN, "--set", "defaults.resources.limits.cpu=2")).values()
+    assert pod["containers"][0]["resources"]["limits"]["cpu"] == 2
+
+
+def test_a_canarys_tag_is_not_hidden_by_the_digest_of_all(helm: Helm) -> None:
+    arguments = [
+        "--set",
+        f"image.digest={DIGEST}",
+        "--set-json",
+        'pools=[{"name":"a"},{"name":"b","image":{"tag":"2"}}]',
+    ]
+    images = [pod["containers"][0]["image"] for pod in pods(helm.objects(*OPEN, *arguments)).values()]
+    assert images == [f"id3pm@{DIGEST}", "id3pm:2"]
+
+
+def test_a_release_whose_name_no_service_may_have_is_refused_or_changed(helm: Helm) -> None:
+    done = helm.template(*OPEN, release="1st")
+    assert done.returncode != 0 and "begin with a letter" in done.stderr
+    names = [found["metadata"]["name"] for found in helm.objects(*OPEN, release="v1.2")]
+    assert names and not any("." in name for name in names)
 
 
 def test_a_large_number_stays_a_number(helm: Helm) -> None:
