@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shlex
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_the_chart_has_the_version_of_the_package() -> None:
 
 def test_every_value_has_a_default_and_a_rule() -> None:
     """A value without a rule would be refused, one without a default would be in no documentation."""
-    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert set(schema["properties"]) - {"global"} == set(values)
     assert set(schema["definitions"]["defaults"]["properties"]) == set(values["defaults"])
