@@ -38,6 +38,9 @@ COMMANDS = {
     "build-faces": Command("id3pm.export.face.build:main", "face-recognition model -> the server's face stage", "face"),
     "card": Command("id3pm.formats.model_card:card_command", "write or renew a bundle's MODEL_CARD.md", "export"),
     "convert": Command("id3pm.training.convert:convert_command", "guided-diffusion checkpoints -> a bundle", "export"),
+    "dataset": Command(
+        "id3pm.synthetic.commands:dataset_group", "synthetic data sets: plan, run, check, export", "dataset"
+    ),
     "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
     "embed-dataset": Command(
         _TRAINING + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"

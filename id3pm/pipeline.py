@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias, cast
@@ -32,7 +32,7 @@ from id3pm.sampling.options import base_stage, both_stages
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
 from id3pm.sampling.request import SampleRequest, validated
 from id3pm.sampling.scheduler import StepScheduler
-from id3pm.sampling.wait_all import collect
+from id3pm.sampling.wait_all import arrivals, collect
 
 Attributes: TypeAlias = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """Vectors [A] or [N, A], or names with values; see `Pipeline.generate`."""
@@ -51,6 +51,23 @@ class Generated:
     images: NDArray[np.uint8]
     images_64: NDArray[np.uint8]
     receipts: list[Receipt]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ImageJob:
+    """One image with options of its own, for `Pipeline.generate_each`.
+
+    Attributes:
+        embedding: ID vector [D].
+        seed: 0 .. 2^63 - 1.
+        attributes: A vector [A], or names with values; `None` for unspecified.
+        options: As of `Pipeline.generate`.
+    """
+
+    embedding: ArrayLike
+    seed: int
+    attributes: ArrayLike | Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,6 +183,32 @@ class Pipeline:
             images_64=np.stack([result.image_64 for result in results]),
             receipts=[self._receipt(request, sr) for request in requests],
         )
+
+    def generate_each(self, jobs: Sequence[ImageJob]) -> Iterator[tuple[int, CascadeImages, Receipt]]:
+        """Generates images that differ in their options; each is given as soon as it is done.
+
+        All of them are in the schedulers at once, so that batches are full. Leaving early ends the others.
+
+        Yields:
+            Position of the job, both images, receipt.
+
+        Raises:
+            InvalidInputError: A value breaks a rule; the message names both.
+            EngineError: An engine failed.
+        """
+        requests, sr_options = [], []
+        for job in jobs:
+            base, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, job.options)
+            requests += self._requests(job.embedding, job.seed, base, job.attributes)
+            sr_options.append(sr)
+        options = {request.id: sr for request, sr in zip(requests, sr_options, strict=True)}
+        done: Iterator[tuple[int, CascadeImages]] = arrivals(
+            requests,
+            lambda request, on_done: self._cascade.submit(request, options[request.id], on_done),
+            self._cascade.cancel,
+        )
+        for position, images in done:
+            yield position, images, self._receipt(requests[position], sr_options[position])
 
     def generate_64(
         self, embeddings: ArrayLike, seeds: int | Sequence[int], *, attributes: Attributes | None = None, **options: Any

@@ -21,6 +21,7 @@ PAGES = (
     "README.md",
     "docs/architecture.md",
     "docs/control.md",
+    "docs/datasets.md",
     "deploy/README.md",
     "client/README.md",
     "demo/README.md",

@@ -57,6 +57,7 @@ ALLOWED = {
     "evaluation/user_study": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/figures"},
     "evaluation/quality": LIBRARY | {"evaluation", "evaluation/figures"},
     "evaluation/verification": LIBRARY | {"evaluation", "evaluation/identity"},
+    "synthetic": LIBRARY | {"evaluation"},
     "serving/protocol": CORE,
     "serving/models": CORE | {"serving/protocol"},
     "serving/model_repository": {"serving/models"},
@@ -95,6 +96,8 @@ HEAVY = {
     "aiohttp": ("id3pm/serving/gateway", "tests", "benchmarks"),
     "diffusers": ("tests", "benchmarks"),
     "gradio": tuple(f"id3pm/page/{name}.py" for name in ("app", "attributes", "panel", "picker")),
+    "fsspec": ("id3pm/synthetic/store.py", "tests"),
+    "ray": ("id3pm/synthetic/ray_cluster.py", "tests"),
     "sklearn": ("id3pm/idspace/fitting.py", "tests"),
 }
 CLIENT_MAY_IMPORT = {"numpy", "PIL", "tritonclient", "grpc", "id3pm_client"}
@@ -150,8 +153,8 @@ def test_every_room_imports_only_the_rooms_below_it() -> None:
             if parts[0] == "id3pm" and len(parts) > 1 and parts[1] != "__version__":
                 assert room_of(tuple(parts[1:])) in allowed, f"{path}: {room} may not import {name}"
             foreign = (
-                {"export"} if room == "page" else {"id3pm_client", "export"}
-            )  # the page is a client like any other
+                {"export"} if room in ("page", "synthetic") else {"id3pm_client", "export"}
+            )  # these are clients like any other
             assert parts[0] not in foreign, f"{path}: {room} may not import {parts[0]}"
 
 

@@ -40,6 +40,7 @@ NOT_RUN = {
     r"id3pm embed-dataset images1024x1024|id3pm train .*data/ffhq": WEIGHTS,
     r"id3pm latent .*vectors.npy": WEIGHTS,
     r"id3pm (sheet|analyse|evaluate)": ENGINES,
+    r"id3pm dataset|sbatch": "makes images for minutes; tests/synthetic makes tiny ones",
     r"id3pm study": "needs the pictures of a comparison; tests/evaluation/user_study makes a page of its own",
     r"id3pm (serve|page)|id3pm-client|curl|grpcurl|\(printf": SERVER,
     r"pip ": INSTALLS,

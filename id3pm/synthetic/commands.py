@@ -1,0 +1,344 @@
+"""Command `id3pm dataset`: plan, run, check, export."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+from rich.console import Console
+
+from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, argument, given, option, takes
+from id3pm.errors import InvalidInputError
+from id3pm.formats.datasets import Split
+from id3pm.idspace.pca import Pca
+from id3pm.sampling.presets import PRESETS
+from id3pm.synthetic import identities as sources
+from id3pm.synthetic import packing
+from id3pm.synthetic.check import check_dataset
+from id3pm.synthetic.draws import Draw, parse_draw
+from id3pm.synthetic.errors import OtherDatasetError
+from id3pm.synthetic.exports import FORMATS, export_dataset
+from id3pm.synthetic.maker import WorkerSettings
+from id3pm.synthetic.plan_file import ImageFormat
+from id3pm.synthetic.planning import Planner, Rules, describe_identities
+from id3pm.synthetic.processes import devices_of, in_processes
+from id3pm.synthetic.ray_cluster import RayOptions, on_ray
+from id3pm.synthetic.run import Make, in_this_process, run
+from id3pm.synthetic.store import open_store, split
+from id3pm.synthetic.variations import Variations, parse_attributes, read_attributes
+
+REFUSED = 3
+"""Exit status where the folder holds another data set: running again does not help."""
+INDEX_VARIABLES = ["JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID"]
+
+
+def _limit(context: click.Context, parameter: click.Parameter, text: str) -> float | str | None:
+    """`none`, `default` or a number."""
+    if text in ("none", "default"):
+        return None if text == "none" else text
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: give a number from -1 to 1, or none") from None
+
+
+def _options(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Sampling options `NAME=VALUE`; numbers as numbers."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise click.BadParameter(f"{text!r}: give NAME=VALUE, such as steps=25")
+        found[name] = _number_or_word(value)
+    return found
+
+
+def _number_or_word(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The options of `id3pm dataset plan`."""
+
+    plan: str = argument()
+    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines and face models.")
+    source: sources.Source = option(
+        "--from", type=click.Choice(sources.SOURCES), default="sphere", help="Where the identities come from."
+    )
+    identities: int | None = option(type=click.IntRange(1), help="How many; else all of --people.")
+    people: Path | None = option(type=EXISTING, help="ID vectors: .npy, .npz or the folder of a data set.")
+    split: Split = option(type=click.Choice(get_args(Split)), default="test", help="Half of the data set --people.")
+    pca: Path | None = option(type=EXISTING_FILE, help="Principal axes, of id3pm latent fit-pca.")
+    share: str = option(default="0.5", help="Way from one to another with --from between: a number or 0.3..0.7.")
+    least_angle: float = option(type=float, default=0.0, help="Degrees that any two identities are apart at least.")
+    images: int = option(type=click.IntRange(1), default=50, help="Of each identity.")
+    guidance: str | None = option(help="A number, a range 1.5..3, or values 1.5,2,3.  [default: the bundle's]")
+    attribute: tuple[str, ...] = option(
+        multiple=True, help="yaw=-30..30, smile=0,0.5,1 or emotion=happy,sad: drawn for each image."
+    )
+    attributes: Path | None = option(type=EXISTING_FILE, help="CSV or JSON lines, of which a row is drawn.")
+    preset: str | None = option(type=click.Choice(tuple(PRESETS)), help="Sampling options of both stages.")
+    sampling: Mapping[str, Any] = option(
+        "--option", callback=_options, multiple=True, metavar="NAME=VALUE", help="A sampling option, e.g. steps=25."
+    )
+    seed: int = option(type=click.IntRange(0, 2**63 - 1), default=0, help="Of all that is drawn.")
+    shard_size: int = option(type=click.IntRange(1), default=1000, help="Images of a shard, in whole identities.")
+    image_format: ImageFormat = option(
+        "--format",
+        type=click.Choice(get_args(ImageFormat)),
+        default="png",
+        help="jpg: quality 95, a fifth of the size.",
+    )
+    least_similarity: Any = option(
+        callback=_limit,
+        default="default",
+        show_default=False,
+        help="Cosine of image and target.  [default: the FR model's threshold]",
+    )
+    most_other: Any = option(
+        callback=_limit,
+        default="default",
+        show_default=False,
+        help="Cosine of image and any other identity.  [default: the same]",
+    )
+    second: Literal["dlib", "none"] = option(
+        type=click.Choice(("dlib", "none")), default="dlib", help="Second FR model (extra evaluate)."
+    )
+    least_second: Any = option(
+        callback=_limit,
+        default="default",
+        show_default=False,
+        help="Its similarity of an image and the identity's others.  [default: 0.4]",
+    )
+    attempts: int = option(type=click.IntRange(1, 1000), default=4, help="Seeds that are tried for each image.")
+
+    def chosen(self, planner: Planner) -> sources.Identities:
+        """The identities.
+
+        Raises:
+            InvalidInputError: See `id3pm.synthetic.identities.choose`.
+        """
+        space = planner.space
+        people = None if self.people is None else sources.read_people(self.people, self.split, space)
+        pca = None if self.pca is None else Pca.load(self.pca)
+        share = parse_draw(self.share, "share")
+        return sources.choose(
+            self.source, self.identities, self.least_angle, self.seed, space, people=people, pca=pca, share=share
+        )
+
+    def variations(self, guidance: float) -> Variations:
+        """The variations.
+
+        Raises:
+            InvalidInputError: A value breaks a rule.
+        """
+        rows = () if self.attributes is None else read_attributes(self.attributes)
+        drawn = Draw(values=(guidance,)) if self.guidance is None else parse_draw(self.guidance, "guidance")
+        return Variations(
+            images=self.images, guidance_scale=drawn, attributes=parse_attributes(self.attribute), rows=rows
+        )
+
+    def rules(self) -> Rules:
+        """The filters that are asked for."""
+        return Rules(
+            least_similarity=self.least_similarity,
+            most_other=self.most_other,
+            second=None if self.second == "none" else self.second,
+            least_second=self.least_second,
+            attempts=self.attempts,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of `id3pm dataset run`."""
+
+    plan: str = argument()
+    out: str = option(required=True, help="Folder, or URL such as s3://bucket/faces.")
+    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines and face models.")
+    device: str = option(default="cpu", help="cpu, cuda or cuda:0,cuda:1: a process for each.")
+    threads: int | None = option(type=click.IntRange(1), help="CPU threads of each network; all cores if not given.")
+    processes: int | None = option(type=click.IntRange(1), help="Processes of each device.  [default: 1]")
+    server: tuple[str, ...] = option(multiple=True, help="gRPC host:port of a service; may be repeated.")
+    token_file: Path | None = option(type=EXISTING_FILE, help="Of the services.")
+    root_certificates: Path | None = option(type=EXISTING_FILE, help="PEM; the services use TLS.")
+    in_flight: int = option(type=click.IntRange(1), default=32, help="Images on the way to services at once.")
+    timeout: float = option(type=click.FloatRange(1.0), default=300.0, help="Seconds for an image of a service.")
+    ray: str | None = option(help="auto, HOST:PORT, ray://HOST:PORT, or local (extra ray).")
+    workers: int | None = option(type=click.IntRange(1), help="Ray actors.  [default: as many as fit]")
+    cpus: float = option(type=click.FloatRange(0.0), default=1.0, help="Cores of each Ray actor.")
+    gpus: float | None = option(type=click.FloatRange(0.0), help="GPUs of each Ray actor.  [default: 1, with cpu 0]")
+    parts: int = option(type=click.IntRange(1), default=1, help="Into how many parts the shards are dealt.")
+    part: int = option(
+        type=click.IntRange(0), default=0, envvar=INDEX_VARIABLES, help="Which of them; else the index of the job."
+    )
+    overlap: int = option(type=click.IntRange(1, 16), default=2, help="Shards at once in a process.")
+
+    def settings(self) -> WorkerSettings:
+        """What a worker needs to know.
+
+        Raises:
+            OSError: The token cannot be read.
+        """
+        client: dict[str, Any] = {}
+        if self.token_file is not None:
+            client["token"] = self.token_file.read_text(encoding="utf-8").strip()
+        if self.root_certificates is not None:
+            client |= {"ssl": True, "root_certificates": str(self.root_certificates)}
+        far = self.ray is not None  # its workers run in folders of their own
+        return WorkerSettings(
+            plan=_absolute(self.plan) if far else self.plan,
+            out=_absolute(self.out) if far else self.out,
+            repository=str(self.repository.absolute() if far else self.repository),
+            device=self.device,
+            threads=self.threads,
+            servers=self.server,
+            client=client,
+            in_flight=self.in_flight,
+            timeout_s=self.timeout,
+            overlap=self.overlap,
+        )
+
+    def make(self) -> Make:
+        """How the shards are made.
+
+        Raises:
+            InvalidInputError: Two ways are asked for.
+        """
+        devices = devices_of(self.device, self.processes)
+        ways = given(self, "ray", "processes")
+        if len(ways) > 1 or (self.server and ways):
+            raise InvalidInputError("give one of --server, --processes and --ray")
+        if self.ray is not None:
+            if len(devices) > 1:
+                raise InvalidInputError(f"--device {self.device}: with --ray give cuda, and the number with --workers")
+            gpus = self.gpus if self.gpus is not None else float(self.device != "cpu")
+            return on_ray(RayOptions(address=self.ray, workers=self.workers, cpus=self.cpus, gpus=gpus))
+        return in_this_process if len(devices) == 1 else in_processes(devices)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """The options of `id3pm dataset check`."""
+
+    folder: str = argument()
+    report: Path | None = option(type=FOLDER, help="Folder for check.json and similarities.png.")
+    too_close: float = option(type=float, default=30.0, help="Degrees below which two identities are named.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of `id3pm dataset export`."""
+
+    folder: str = argument()
+    out: Path = option(type=FOLDER, required=True, help="New or empty folder.")
+    to: str = option(type=click.Choice(tuple(FORMATS)), required=True, help="Layout.")
+
+
+def _absolute(address: str) -> str:
+    return address if "://" in address else os.path.abspath(address)
+
+
+@click.group("dataset")
+def dataset_group() -> None:
+    """Synthetic data sets of faces: plan them, make them on any number of machines, check and export them."""
+
+
+@dataset_group.command("plan")
+@takes(PlanOptions)
+def plan_command(options: PlanOptions) -> None:
+    """Writes the Parquet file PLAN: which identities, and which images of each.
+
+    The same options give the same bytes. With the same engines the same plan gives the same images.
+    """
+    console = Console(stderr=True, highlight=False)
+    planner = Planner(options.repository)
+    asked = {**options.sampling, **({} if options.preset is None else {"preset": options.preset})}
+    sampling, filters = planner.options(asked), planner.filters(options.rules())
+    with console.status("identities"):
+        chosen = options.chosen(planner)
+    apart = f", at least {options.least_angle:g} degrees apart" if options.least_angle else ""
+    with console.status("images"):
+        header, data = planner.write(
+            chosen,
+            options.variations(planner.guidance(asked)),
+            filters,
+            sampling,
+            seed=options.seed,
+            source=f"{options.source}{apart}",
+            shard_size=options.shard_size,
+            image_format=options.image_format,
+        )
+    store, name = split(options.plan)
+    store.write(name, data)
+    click.echo(describe_identities(chosen))
+    if options.least_angle:
+        click.echo(_room(planner.space.identity_dim, options.least_angle))
+    click.echo(f"{name}: {header.images} images in {header.shards} shards, {len(data) / 1e6:.1f} MB")
+
+
+def _room(dim: int, degrees: float) -> str:
+    low, high = packing.sphere_bounds(dim, degrees)
+    return (
+        f"room on the sphere of {dim} dimensions for {degrees:g} degrees: at least {_count(low)}, at most "
+        f"{_count(high)}; how many of them this bundle can draw, run and check tell"
+    )
+
+
+def _count(number: float) -> str:
+    return f"{number:.0f}" if number < 1e6 else "any number" if math.isinf(number) else f"{number:.1e}"
+
+
+@dataset_group.command("run")
+@takes(RunOptions)
+def run_command(options: RunOptions) -> int:
+    """Makes the shards of PLAN that are missing in --out.
+
+    A shard is written whole or not at all, so an interrupted run is continued by the same command. Exit status 3: the
+    folder, the plan and the engines do not belong together.
+    """
+    try:
+        totals = run(options.settings(), options.make(), options.parts, options.part)
+    except OtherDatasetError as error:
+        click.echo(f"id3pm: {error}", err=True)
+        return REFUSED
+    click.echo(
+        f"{totals.made} shards made, {totals.there} were there: {totals.kept} images, {totals.rejected} rejected, "
+        f"{totals.missing} missing"
+    )
+    return 0
+
+
+@dataset_group.command("check")
+@takes(CheckOptions)
+def check_command(options: CheckOptions) -> int:
+    """Reads the data set in FOLDER: counts, hashes, similarities, identities that are too close.
+
+    Exit status 1: a file is damaged.
+    """
+    report = check_dataset(open_store(options.folder), options.report, options.too_close)
+    for line in report.lines():
+        click.echo(line)
+    return 1 if report.problems else 0
+
+
+@dataset_group.command("export")
+@takes(ExportOptions)
+def export_command(options: ExportOptions) -> None:
+    """Writes the data set in FOLDER in another layout.
+
+    recordio: insightface's train.rec, train.idx and property, aligned faces of 112 px. imagefolder and parquet: as
+    Hugging Face datasets reads them.
+    """
+    click.echo(export_dataset(open_store(options.folder), options.out, options.to))

@@ -1,0 +1,119 @@
+"""A Ray cluster: an actor for each GPU or group of cores, a shard for each task."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from id3pm.errors import InvalidInputError, MissingExtraError, ServerError
+from id3pm.installation import how_to_install
+from id3pm.synthetic.maker import ShardMaker, Summary, WorkerSettings
+from id3pm.synthetic.run import Make
+from id3pm.synthetic.shard import OnImage
+
+MOST_LOSSES = 5
+"""Times that one shard may lose its worker before the run ends: a shard may end every worker."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """How the cluster is used.
+
+    Attributes:
+        address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; `local` starts a cluster on this machine.
+        workers: Actors; `None` for one for each GPU of the cluster as it is now (CPU: for each `cpus` cores). More are
+            requests to Ray's autoscaler.
+        cpus: Cores of each.
+        gpus: GPUs of each; a fraction lets several share one.
+    """
+
+    address: str
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def on_ray(options: RayOptions) -> Make:
+    """`Make` on a Ray cluster, on all of whose machines plan, output and repository have the same path or URL."""
+
+    def make(settings: WorkerSettings, numbers: Sequence[int], on_image: OnImage) -> Iterator[Summary]:
+        ray = _connected(options.address)
+        try:
+            count = min(options.workers or _fitting(ray.cluster_resources(), options), len(numbers))
+            actor = ray.remote(_Worker).options(
+                num_cpus=options.cpus,
+                num_gpus=options.gpus,
+                max_restarts=-1,  # on another machine, where this one is lost
+                max_concurrency=settings.overlap + 1,
+            )
+            yield from _dispatched(ray, [actor.remote(settings) for _ in range(count)], numbers, settings.overlap)
+        finally:
+            ray.shutdown()
+
+    return make
+
+
+class _Worker:
+    """The actor: engines that stay loaded."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._maker = ShardMaker.load(settings)
+
+    def make(self, number: int) -> Summary:
+        return self._maker.make(number)
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError(f"--ray needs Ray: {how_to_install('ray')}") from error
+    try:
+        ray.init(address=None if address == "local" else address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ServerError(f"--ray {address}: {error}") from error
+    return ray
+
+
+def _fitting(resources: dict[str, float], options: RayOptions) -> int:
+    """Actors that fit into the cluster."""
+    wanted = {"GPU": options.gpus, "CPU": options.cpus}
+    fits = [int(resources.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
+    if not fits or min(fits) < 1:
+        raise InvalidInputError(
+            f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs: no worker of "
+            f"{options.cpus:g} CPUs and {options.gpus:g} GPUs fits; to let the autoscaler add machines give --workers"
+        )
+    return min(fits)
+
+
+def _dispatched(ray: Any, actors: Sequence[Any], numbers: Sequence[int], overlap: int) -> Iterator[Summary]:
+    """Each actor is given `overlap` shards at a time; a shard whose actor is lost is given out again."""
+    waiting = collections.deque(numbers)
+    losses: collections.Counter[int] = collections.Counter()
+    running: dict[Any, tuple[int, Any]] = {}
+    free = [actor for _ in range(overlap) for actor in actors]
+    while waiting or running:
+        while waiting and free:
+            number, actor = waiting.popleft(), free.pop(0)
+            running[actor.make.remote(number)] = number, actor
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        number, actor = running.pop(ready)
+        free.append(actor)
+        try:
+            yield ray.get(ready)
+        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
+            losses[number] += 1
+            if losses[number] >= MOST_LOSSES or _failed_to_start(error):
+                raise ServerError(
+                    f"shard {number} lost its worker {losses[number]} times; the last time: {error}"
+                ) from error
+            waiting.appendleft(number)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+
+
+def _failed_to_start(error: Any) -> bool:
+    return "creation task" in str(error)

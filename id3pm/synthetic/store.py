@@ -1,0 +1,239 @@
+"""A folder for a data set, local or in an object store through fsspec. A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from id3pm.errors import Id3pmError, InvalidInputError, MissingExtraError, os_reason
+from id3pm.installation import how_to_install
+
+PARTIAL = ".partial"
+ATOMIC = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory")
+"""Stores in which an object is replaced as a whole: a write that is interrupted leaves no object."""
+
+
+class StoreError(Id3pmError):
+    """The store cannot be read or written; the message names the file."""
+
+
+class Store(Protocol):
+    """Files by name."""
+
+    address: str
+
+    def names(self) -> set[str]:
+        """The files that are there, partial ones left out."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens a file for reading."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file, or replaces it, as a whole."""
+        ...
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Writes a file unless there is one; whether it was written."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Removes a file."""
+        ...
+
+
+def open_store(address: str) -> Store:
+    """The folder at a path or URL; it need not exist.
+
+    Raises:
+        InvalidInputError: The scheme of the URL is unknown.
+        MissingExtraError: fsspec, or its package for this scheme, is not installed.
+    """
+    if "://" not in address or address.startswith("file://"):
+        return LocalStore(Path(address.removeprefix("file://")))
+    return RemoteStore(address)
+
+
+def split(address: str) -> tuple[Store, str]:
+    """The folder of a file, and the file's name."""
+    folder, slash, name = address.rpartition("/")
+    if not name:
+        raise InvalidInputError(f"{address!r}: name a file, not a folder")
+    return open_store(folder or ("/" if slash else ".")), name
+
+
+class LocalStore:
+    """A folder on this machine, or on a file system that several machines mount."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder)
+        self._folder = folder
+
+    def names(self) -> set[str]:
+        """See `Store.names`; removes what interrupted writes of ended processes of this machine left."""
+        if not self._folder.is_dir():
+            return set()
+        files = {file.name for file in self._folder.iterdir()}
+        for name in files:
+            if name.endswith(PARTIAL) and _is_abandoned(name):
+                (self._folder / name).unlink(missing_ok=True)
+        return {name for name in files if not name.endswith(PARTIAL)}
+
+    def exists(self, name: str) -> bool:
+        """See `Store.exists`."""
+        return (self._folder / name).exists()
+
+    def read(self, name: str) -> bytes:
+        """See `Store.read`."""
+        return (self._folder / name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        """See `Store.open`."""
+        return (self._folder / name).open("rb")
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Store.write`."""
+        with self._partial(name, data) as partial:
+            os.replace(partial, self._folder / name)
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """See `Store.write_new`."""
+        with self._partial(name, data) as partial:
+            try:
+                os.link(partial, self._folder / name)  # unlike a rename, it fails where the name is taken
+            except FileExistsError:
+                return False
+        return True
+
+    def remove(self, name: str) -> None:
+        """See `Store.remove`."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _partial(self, name: str, data: bytes) -> Iterator[Path]:
+        """A file of a temporary name with the content, on the disk."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        owner = f"{os.getpid()}-{secrets.token_hex(4)}@{socket.gethostname()}"
+        partial = self._folder / f".{name}~{owner}{PARTIAL}"
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _is_abandoned(name: str) -> bool:
+    """Whether a partial file is of a process of this machine that has ended."""
+    owner, _, host = name.removesuffix(PARTIAL).rpartition("~")[2].partition("@")
+    process = owner.partition("-")[0]
+    if host != socket.gethostname() or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
+
+
+class RemoteStore:
+    """A folder of any fsspec file system."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import fsspec
+        except ImportError as error:
+            raise MissingExtraError(f"{url}: needs fsspec: {how_to_install('dataset')}") from error
+        self.address = url.rstrip("/")
+        try:
+            self._fs, self._folder = cast("tuple[Any, str]", fsspec.core.url_to_fs(self.address))
+        except ImportError as error:  # its text names the package
+            raise MissingExtraError(f"{url}: {error}") from error
+        except ValueError as error:
+            raise InvalidInputError(f"{url}: {error}") from error
+
+    def names(self) -> set[str]:
+        """See `Store.names`."""
+        with self._named(""):
+            self._fs.invalidate_cache()
+            try:
+                listed = self._fs.ls(self._folder, detail=False)
+            except FileNotFoundError:
+                return set()
+        return {found.rsplit("/", 1)[-1] for found in listed if not found.endswith(PARTIAL)}
+
+    def exists(self, name: str) -> bool:
+        """See `Store.exists`."""
+        with self._named(name):
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._path(name)))
+
+    def read(self, name: str) -> bytes:
+        """See `Store.read`."""
+        with self._named(name):
+            return bytes(self._fs.cat_file(self._path(name)))
+
+    def open(self, name: str) -> BinaryIO:
+        """See `Store.open`."""
+        with self._named(name):
+            return cast(BinaryIO, self._fs.open(self._path(name), "rb"))
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Store.write`."""
+        with self._named(name):
+            self._fs.makedirs(self._folder, exist_ok=True)
+            if _protocol(self._fs) in ATOMIC:
+                self._fs.pipe_file(self._path(name), data)
+                return
+            partial = self._path(f".{name}~{secrets.token_hex(8)}{PARTIAL}")
+            self._fs.pipe_file(partial, data)
+            self._fs.mv(partial, self._path(name))
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """See `Store.write_new`; between two processes at the very same moment the later one wins."""
+        if self.exists(name):
+            return False
+        self.write(name, data)
+        return True
+
+    def remove(self, name: str) -> None:
+        """See `Store.remove`."""
+        with self._named(name):
+            self._fs.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder.rstrip('/')}/{name}"
+
+    @contextlib.contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Errors of the store's library, which has its own classes, name the file."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self.address}/{name}: {os_reason(error)}") from error
+        except Id3pmError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{self.address}/{name}: {type(error).__name__}: {error}") from error
+
+
+def _protocol(fs: Any) -> str:
+    return str(fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0])
