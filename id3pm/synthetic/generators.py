@@ -121,8 +121,9 @@ class ServedGenerator:
         return MadeImage(position, np.asarray(made.image), dict(made.receipt))
 
     def _translated(self, error: Exception) -> InvalidInputError | ServerError:
-        kind = InvalidInputError if isinstance(error, self._errors.InvalidRequestError) else ServerError
-        return kind(f"the service: {error}")
+        if isinstance(error, self._errors.InvalidRequestError):
+            return InvalidInputError(f"{', '.join(self._client.urls)}: {error}")
+        return ServerError(f"{', '.join(self._client.urls)}: {error}; run again to go on")
 
     def close(self) -> None:
         """See `Generator.close`."""

@@ -35,7 +35,8 @@ def test_more_identities_begin_with_the_same_ones() -> None:
     assert (choose("sphere", 5, 40.0, 8, SPACE).vectors != few.vectors).any()
 
 
-def test_too_many_are_refused_with_the_number_that_was_found() -> None:
+def test_too_many_are_refused_with_the_number_that_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("id3pm.synthetic.packing.CHUNK", 64)
     with pytest.raises(InvalidInputError, match=r"identities=100: (\d+) that are at least 40 degrees apart") as error:
         choose("sphere", 100, 40.0, 7, SPACE)
     found = int(str(error.value).split("identities=100: ")[1].split()[0])

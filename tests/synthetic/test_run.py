@@ -157,6 +157,24 @@ def test_two_runs_at_once_on_one_folder_agree(
     assert made.files_of(tmp_path) == reference
 
 
+def test_the_slurm_script_makes_the_part_of_its_task(
+    plan: str, reference: dict[str, bytes], tiny_repository: Path, tmp_path: Path
+) -> None:
+    script = Path(__file__).parents[2] / "deploy/slurm/dataset.sbatch"
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "ID3PM_REPOSITORY": str(tiny_repository),
+        "ID3PM_DEVICE": "cpu",
+        "SLURM_ARRAY_TASK_ID": "1",
+        "SLURM_ARRAY_TASK_COUNT": str(SHARDS),
+    }
+    subprocess.run(["bash", str(script), plan, str(tmp_path)], env=environment, check=True, timeout=120)
+    found = made.files_of(tmp_path)
+    assert [name for name in found if name.endswith(".tar")] == ["00001.tar"]
+    assert found.items() <= reference.items()
+
+
 def maker(data: bytes, folder: Path, weights: str = "0", engine: str = "e") -> ShardMaker:
     class Other(made.ColorGenerator):
         def generate(self, jobs: Any) -> Iterator[Any]:
@@ -289,7 +307,7 @@ def test_stores_name_what_they_cannot_do() -> None:
 
 
 def test_a_service_that_is_not_there_ends_the_run(plan: str, tiny_repository: Path, tmp_path: Path) -> None:
-    client = {"retry": Retry(attempts=1)}
+    client = {"retry": Retry(limit=0, first_contact=0)}
     there = settings(plan, tmp_path, tiny_repository, servers=("127.0.0.1:9",), client=client, timeout_s=5.0)
     with pytest.raises(ServerError, match="127.0.0.1:9"):
         run(there, in_this_process)
