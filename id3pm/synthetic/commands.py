@@ -234,7 +234,7 @@ class CheckOptions:
 
     folder: str = argument()
     report: Path | None = option(type=FOLDER, help="Folder for check.json and similarities.png.")
-    too_close: float = option(type=float, default=30.0, help="Degrees below which two identities are named.")
+    too_close: float = option(type=float, default=30.0, help="Degrees below which two identities are named; 0: none.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from id3pm.idspace.space import Space
 from id3pm.idspace.vectors import Vectors, finished, slerp, unit
 from id3pm.synthetic.draws import IDENTITY, Draw, generator
 from id3pm.synthetic.packing import Candidates, pack, require_count
+from id3pm.synthetic.plan_file import MAX_IDENTITIES
 
 Source = Literal["people", "sphere", "pca", "between"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -111,8 +112,8 @@ def read_people(path: Path, split: shards.Split, space: Space) -> Vectors:
 
 
 def _packed(draw: Candidates, origin: Callable[[int], str], count: int, least_degrees: float) -> Identities:
-    if count < 1:
-        raise InvalidInputError(f"identities={count}: must be at least 1")
+    if not 1 <= count <= MAX_IDENTITIES:
+        raise InvalidInputError(f"identities={count}: must be from 1 to {MAX_IDENTITIES}")
     packing = pack(draw, count, least_degrees)
     require_count(packing, count, least_degrees)
     origins = [origin(int(number)) for number in packing.numbers]

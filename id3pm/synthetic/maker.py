@@ -91,6 +91,7 @@ class ShardMaker:
         self._store = store
         self._generator = generator
         self._jury = jury
+        self._closed = False
         self._agreed: list[dict[str, Any]] = []  # environments that were compared
 
     @classmethod
@@ -175,8 +176,10 @@ class ShardMaker:
             )
 
     def close(self) -> None:
-        """Frees engines and connections."""
-        self._generator.close()
+        """Frees engines and connections; what is being made ends with an error."""
+        if not self._closed:
+            self._closed = True
+            self._generator.close()
 
 
 def open_plan(address: str) -> Plan:
@@ -198,6 +201,17 @@ def copy_plan(plan: str, store: Store) -> None:
     source, name = split(plan)
     if not store.exists(PLAN_FILE):
         store.write_new(PLAN_FILE, source.read(name))
+
+
+def require_same_plan(store: Store, plan: Plan) -> None:
+    """Raises `OtherDatasetError` if the folder has images of another plan."""
+    if store.exists(DESCRIPTION_FILE):
+        found = read_description(store).get("plan_sha256")
+        if found != plan.sha256:
+            raise OtherDatasetError(
+                f"{store.address} holds images of another plan (sha256 {str(found)[:12]}..., this one has "
+                f"{plan.sha256[:12]}...): choose another folder"
+            )
 
 
 def read_description(store: Store) -> dict[str, Any]:

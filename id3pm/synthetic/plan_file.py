@@ -35,6 +35,8 @@ from id3pm.synthetic.variations import Variation
 HEADER = b"id3pm.plan"
 MAX_SHARD = 100_000
 """Most images of a shard: its encoded images are held in memory."""
+MAX_IDENTITIES, MAX_IMAGES = 10**7, 10**9
+"""Of a plan: their vectors are held in memory. Larger data sets are several plans with different seeds."""
 MOST_DICTIONARY = 1 << 30
 ImageFormat = Literal["png", "jpg"]
 

@@ -17,7 +17,7 @@ from id3pm.idspace.space import Space
 from id3pm.sampling.options import BASE_OPTIONS, PRESET, SR_OPTIONS, both_stages
 from id3pm.synthetic.identities import Identities
 from id3pm.synthetic.judging import FACES, default_similarity, models_of
-from id3pm.synthetic.plan_file import MAX_SHARD, Filters, ImageFormat, PlanHeader, write_plan
+from id3pm.synthetic.plan_file import MAX_IMAGES, MAX_SHARD, Filters, ImageFormat, PlanHeader, write_plan
 from id3pm.synthetic.variations import Variations
 
 DEFAULT_SECOND = 0.4
@@ -141,6 +141,11 @@ class Planner:
         if not 1.0 <= low <= high <= 10.0:
             raise InvalidInputError(f"guidance {low:g} .. {high:g}: must be between 1 (off) and 10")
         count = len(identities.vectors)
+        if count * variations.images > MAX_IMAGES:
+            raise InvalidInputError(
+                f"{count} identities of {variations.images} images: at most {MAX_IMAGES} images; make several plans "
+                "with different seeds"
+            )
         per_shard = max(shard_size // variations.images, 1)
         base, sr = self._base.bundle, self._sr.bundle
         header = PlanHeader(

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from id3pm.errors import CancelledError, InvalidInputError
-from id3pm.synthetic.maker import ShardMaker, Summary, WorkerSettings, copy_plan, open_plan
+from id3pm.synthetic.maker import ShardMaker, Summary, WorkerSettings, copy_plan, open_plan, require_same_plan
 from id3pm.synthetic.progress import RunProgress
 from id3pm.synthetic.shard import OnImage
 from id3pm.synthetic.shard_files import numbers_of
@@ -70,6 +70,7 @@ def run(
         Id3pmError: A shard cannot be made; those that are done stay.
     """
     plan, store = open_plan(settings.plan), open_store(settings.out)
+    require_same_plan(store, plan)
     numbers = shards_of_part(plan.header.shards, parts, part)
     there = numbers_of(store.names())
     missing = [number for number in numbers if number not in there]
@@ -149,5 +150,7 @@ def overlapping(
                     left -= 1
                 else:
                     yield outcome
-        finally:
+        except BaseException:
             stopped.set()
+            maker.close()  # what the other threads wait for ends
+            raise

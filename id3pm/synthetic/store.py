@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -84,13 +84,13 @@ class LocalStore:
         self._folder = folder
 
     def names(self) -> set[str]:
-        """See `Store.names`; removes what interrupted writes of ended processes of this machine left."""
+        """See `Store.names`; removes partial files whose writers have ended."""
         if not self._folder.is_dir():
             return set()
         files = {file.name for file in self._folder.iterdir()}
         for name in files:
-            if name.endswith(PARTIAL) and _is_abandoned(name):
-                (self._folder / name).unlink(missing_ok=True)
+            if name.endswith(PARTIAL):
+                _remove_abandoned(self._folder / name)
         return {name for name in files if not name.endswith(PARTIAL)}
 
     def exists(self, name: str) -> bool:
@@ -117,6 +117,10 @@ class LocalStore:
                 os.link(partial, self._folder / name)  # unlike a rename, it fails where the name is taken
             except FileExistsError:
                 return False
+            except OSError:  # a file system without links
+                if self.exists(name):
+                    return False
+                os.replace(partial, self._folder / name)
         return True
 
     def remove(self, name: str) -> None:
@@ -125,33 +129,38 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _partial(self, name: str, data: bytes) -> Iterator[Path]:
-        """A file of a temporary name with the content, on the disk."""
+        """A file of a temporary name with the content, on the disk; locked until it has its own name."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        owner = f"{os.getpid()}-{secrets.token_hex(4)}@{socket.gethostname()}"
-        partial = self._folder / f".{name}~{owner}{PARTIAL}"
+        partial = self._folder / f".{name}~{secrets.token_hex(8)}{PARTIAL}"
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
+                _lock(file)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield partial
+                yield partial
         finally:
             partial.unlink(missing_ok=True)
 
 
-def _is_abandoned(name: str) -> bool:
-    """Whether a partial file is of a process of this machine that has ended."""
-    owner, _, host = name.removesuffix(PARTIAL).rpartition("~")[2].partition("@")
-    process = owner.partition("-")[0]
-    if host != socket.gethostname() or not process.isdecimal():
+def _lock(file: BinaryIO) -> bool:
+    """Locks a file until it is closed, also by the end of the process; whether that was possible."""
+    if sys.platform == "win32":
         return False
+    import fcntl
+
     try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
-    return False
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has the lock, or the file system has none
+        return False
+    return True
+
+
+def _remove_abandoned(partial: Path) -> None:
+    """Removes a partial file unless its writer holds the lock."""
+    with contextlib.suppress(FileNotFoundError), partial.open("rb") as file:
+        if _lock(file):
+            partial.unlink()
 
 
 class RemoteStore:

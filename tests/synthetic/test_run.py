@@ -6,7 +6,6 @@ import dataclasses
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -201,6 +200,17 @@ def test_another_bundle_plan_or_engine_is_refused_by_name(tmp_path: Path) -> Non
     assert made.files_of(tmp_path) == before
 
 
+def test_another_plan_is_refused_though_all_shards_are_there(
+    plan: str, reference: dict[str, bytes], tiny_repository: Path, tmp_path: Path
+) -> None:
+    for name, data in reference.items():
+        (tmp_path / name).write_bytes(data)
+    other = tmp_path / "other.plan"
+    other.write_bytes(made.plan_data())
+    with pytest.raises(OtherDatasetError, match="holds images of another plan"):
+        run(settings(str(other), tmp_path, tiny_repository), in_this_process)
+
+
 def test_a_changed_bundle_is_refused_before_the_first_image_with_status_3(
     plan: str, tiny_repository: Path, tmp_path: Path
 ) -> None:
@@ -286,14 +296,12 @@ def test_a_folder_that_cannot_be_written_ends_the_run_with_nothing_half_written(
 
 
 def test_partial_files_of_running_processes_are_left_alone(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait(30)
-    names = [f".x~{process}-ab@{socket.gethostname()}.partial" for process in (ended.pid, os.getpid())]
-    names.append(f".x~{ended.pid}-ab@elsewhere.partial")
-    for name in names:
-        (tmp_path / name).write_bytes(b"")
-    assert LocalStore(tmp_path).names() == set()
-    assert {file.name for file in tmp_path.iterdir()} == set(names[1:])
+    (tmp_path / ".ended~ab.partial").write_bytes(b"")
+    store = LocalStore(tmp_path)
+    with store._partial("running", b"1") as partial:
+        assert LocalStore(tmp_path).names() == set()
+        assert list(tmp_path.iterdir()) == [partial]
+    assert not list(tmp_path.iterdir())
 
 
 def test_stores_name_what_they_cannot_do() -> None:
