@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from id3pm.evaluation.files import new_figure, save_figure
 from id3pm.synthetic.plan_file import Filters
 
+LOWEST = -0.2
+"""Where the axes begin, unless there are smaller values: all plots have one scale."""
 TITLES = {
     "similarity": "image and its target",
     "other_similarity": "image and the nearest other identity",
@@ -32,11 +34,11 @@ def draw_similarities(file: Path, similarities: Mapping[str, NDArray[np.float64]
         figure.text(0.5, 0.5, "no similarities were measured", ha="center", va="center")
     plots: Any = figure.subplots(len(measured), squeeze=False)[:, 0] if measured else []
     for axes, (name, values) in zip(plots, measured.items(), strict=True):
-        axes.hist(values, bins=60, color="#4477aa")
+        axes.hist(values, bins=np.linspace(min(LOWEST, float(values.min())), 1.0, 121).tolist(), color="#4477aa")
         limit = getattr(filters, LIMITS[name])
         if limit is not None:
             axes.axvline(limit, color="#cc3311", label=f"limit {limit:g}")
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="upper left")
         axes.set_title(f"{TITLES[name]} ({len(values)} images, median {np.median(values):.3f})", fontsize=10)
         axes.set_ylabel("images")
     if measured:
