@@ -20,8 +20,12 @@ from click.testing import CliRunner
 from id3pm.attributes import decode
 from id3pm.cli import cli
 from id3pm.errors import InvalidInputError
+from id3pm.formats import datasets
+from id3pm.idspace.files import write_vectors
+from id3pm.idspace.space import Space
 from id3pm.synthetic.commands import dataset_group
 from id3pm.synthetic.draws import parse_draw
+from id3pm.synthetic.identities import read_people
 from id3pm.synthetic.maker import open_plan
 from id3pm.synthetic.plan_file import HEADER
 from id3pm.synthetic.variations import FIRST_SEEDS, parse_attributes, read_attributes, retry_seed
@@ -212,6 +216,22 @@ def test_filters_take_the_published_threshold(tiny_repository: Path, face_folder
     assert set(found.models) == {"sface", "dlib"}
     done = CliRunner().invoke(dataset_group, [*arguments, "--least-similarity", "2"])
     assert "least_similarity=2.0: must be between -1 and 1" in str(done.exception)
+
+
+def test_people_come_from_files_and_held_out_halves(tmp_path: Path) -> None:
+    space = Space(id_vector_model="sface", identity_dim=3)
+    vectors = made.AXES * np.float32(2)
+    np.save(tmp_path / "people.npy", vectors)
+    np.testing.assert_array_equal(read_people(tmp_path / "people.npy", "test", space), vectors)
+    write_vectors(tmp_path / "people.npz", made.AXES, "arcface")
+    with pytest.raises(InvalidInputError, match="the bundle is for sface vectors of 3 numbers, not for arcface"):
+        read_people(tmp_path / "people.npz", "test", space)
+    folder = tmp_path / "data"
+    datasets.begin(folder, {"kind": "test", "id_vector_model": "sface"})
+    arrays = {name: np.zeros((3, 1), np.float32) for name in datasets.ARRAYS}
+    datasets.write_shard(folder, 0, {**arrays, "vectors": made.AXES, "index": np.array([0, 1, 20])})
+    np.testing.assert_array_equal(read_people(folder, "test", space), made.AXES[[0, 2]])
+    np.testing.assert_array_equal(read_people(folder, "train", space), made.AXES[[1]])
 
 
 def test_words_and_numbers_of_attributes() -> None:
