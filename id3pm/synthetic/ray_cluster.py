@@ -46,6 +46,7 @@ def on_ray(options: RayOptions) -> Make:
                 num_cpus=options.cpus,
                 num_gpus=options.gpus,
                 max_restarts=-1,  # on another machine, where this one is lost
+                max_task_retries=MOST_LOSSES,
                 max_concurrency=settings.overlap + 1,
             )
             yield from _dispatched(ray, [actor.remote(settings) for _ in range(count)], numbers, settings.overlap)
@@ -71,7 +72,7 @@ def _connected(address: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(f"--ray needs Ray: {how_to_install('ray')}") from error
     try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False, configure_logging=False)
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ServerError(f"--ray {address}: {error}") from error
     return ray
@@ -90,9 +91,8 @@ def _fitting(resources: dict[str, float], options: RayOptions) -> int:
 
 
 def _dispatched(ray: Any, actors: Sequence[Any], numbers: Sequence[int], overlap: int) -> Iterator[Summary]:
-    """Each actor is given `overlap` shards at a time; a shard whose actor is lost is given out again."""
+    """Each actor is given `overlap` shards at a time; Ray gives a shard whose worker is lost to its successor."""
     waiting = collections.deque(numbers)
-    losses: collections.Counter[int] = collections.Counter()
     running: dict[Any, tuple[int, Any]] = {}
     free = [actor for _ in range(overlap) for actor in actors]
     while waiting or running:
@@ -104,16 +104,8 @@ def _dispatched(ray: Any, actors: Sequence[Any], numbers: Sequence[int], overlap
         free.append(actor)
         try:
             yield ray.get(ready)
-        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
-            losses[number] += 1
-            if losses[number] >= MOST_LOSSES or _failed_to_start(error):
-                raise ServerError(
-                    f"shard {number} lost its worker {losses[number]} times; the last time: {error}"
-                ) from error
-            waiting.appendleft(number)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-
-
-def _failed_to_start(error: Any) -> bool:
-    return "creation task" in str(error)
+        except ray.exceptions.RayError as error:  # its text ends with the reason
+            reason = [line for line in str(error).splitlines() if line.strip()][-1]
+            raise ServerError(f"shard {number}: no worker could make it: {reason.strip()}") from error
