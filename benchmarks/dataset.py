@@ -135,10 +135,11 @@ def main(
         }
         times: dict[str, list[Time]] = {name: [] for name in ways}
         contest.alone()  # warm
-        for _ in range(rounds):
+        parts = contest.parts()
+        for number in range(rounds):
             for name, work in ways.items():
                 times[name].append(timed(work))
-        parts = contest.parts()
+                click.echo(f"round {number + 1}, {name}: {times[name][-1]}", err=True)
     medians = {
         name: Time(statistics.median(t.wall for t in found), statistics.median(t.cpu for t in found))
         for name, found in times.items()

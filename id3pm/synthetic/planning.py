@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from id3pm.config import SamplingOptions
+from id3pm.diffusion.plans import plan
 from id3pm.engines.manifest import Manifest, read_manifest
 from id3pm.errors import ConfigError, InvalidInputError
 from id3pm.face.manifest import read_manifest as read_face_manifest
@@ -106,6 +107,8 @@ class Planner:
         if "guidance_scale" in given:
             raise InvalidInputError("guidance_scale: give --guidance, which is drawn for each image")
         base, sr = both_stages(self._base.sampling, self._sr.sampling, given)
+        for manifest, sampling in ((self._base, base), (self._sr, sr)):
+            plan(manifest.diffusion, sampling, manifest.unet.learn_sigma)  # more steps than the model was trained with
         options = {name: getattr(base, field) for name, field in BASE_OPTIONS.items() if name != "guidance_scale"}
         options |= {name: getattr(sr, field) for name, field in SR_OPTIONS.items()}
         return {**({PRESET: given[PRESET]} if PRESET in given else {}), **options}

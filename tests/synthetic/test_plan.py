@@ -110,6 +110,7 @@ def test_further_seeds_are_those_of_the_plan_and_never_meet() -> None:
         (("--guidance", "nan"), "guidance='nan': must be finite"),
         (("--guidance", "3..2"), "the lower number first"),
         (("--option", "stepz=4"), "unknown option stepz; did you mean steps"),
+        (("--option", "steps=101"), "steps=101: this model has 100 training steps"),
         (("--option", "guidance_scale=2"), "guidance_scale: give --guidance"),
         (("--images", "200000"), "images=200000: must be from 1 to 100000"),
         (("--shard-size", "200000"), "shard_size=200000"),
