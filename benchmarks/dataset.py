@@ -94,7 +94,7 @@ class Contest:
         made = self._pipeline.generate(vectors, [row.seed for row in rows], preset="fast")
 
         def judging(second: Literal["dlib"] | None) -> float:
-            filters = dataclasses.replace(plan.header.filters, second=second, least_second=None)
+            filters = dataclasses.replace(plan.header.filters, second=second, least_second=None, models={})
             jury = Jury.load(dataclasses.replace(plan.header, filters=filters), self._repository, plan.targets())
             return _median_ms(lambda: jury.judge(made.images, identities, vectors), len(rows))
 

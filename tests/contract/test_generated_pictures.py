@@ -23,6 +23,7 @@ WRITERS = {
     "id3pm/evaluation/robustness/report.py": {"save"},  # JPEG thumbnails of what was shown, none of them generated
     "client/src/id3pm_client/_images.py": {"save"},
     "client/src/id3pm_client/_cli.py": {"save"},  # GeneratedImage.save
+    "id3pm/synthetic/shard_files.py": {"save"},  # JPEG with the same XMP: tests/synthetic/test_shard.py
     "demo/run.py": {"save"},
     "id3pm/page/html.py": {"save"},  # data URIs, in the page; downloads are the bytes of `GeneratedImage.png`
 }
