@@ -70,25 +70,28 @@ class Contest:
                 chosen, varied, filters, options, seed=0, source="sphere", shard_size=self.count, image_format="png"
             )
             (self._folder / name).write_bytes(data)
+        self._plans = {name: open_plan(str(self._folder / name)) for name in ("off", "on")}
+        self._juries = {
+            name: Jury.load(plan.header, repository, plan.targets() if name == "on" else None)
+            for name, plan in self._plans.items()
+        }
 
     def alone(self) -> None:
         """The pipeline, all images at once."""
-        plan = open_plan(str(self._folder / "off"))
+        plan = self._plans["off"]
         jobs = [job_of(plan.header, row) for row in plan.shard(0)]
         assert len(list(self._pipeline.generate_each(jobs))) == self.count
 
     def shard(self, name: str) -> None:
         """The same as a shard, written to a new folder."""
-        plan = open_plan(str(self._folder / name))
-        targets = plan.targets() if plan.header.filters.on else None
-        jury = Jury.load(plan.header, self._repository, targets)
+        plan, jury = self._plans[name], self._juries[name]
         with tempfile.TemporaryDirectory(prefix="id3pm-dataset-") as out:
             made = ShardMaker(plan, LocalStore(Path(out)), LocalGenerator(self._pipeline), jury).make(0)
         assert made.kept + made.missing == self.count
 
     def parts(self) -> dict[str, float]:
         """Milliseconds of a processor for each image: judging without and with the second model, PNG."""
-        plan = open_plan(str(self._folder / "on"))
+        plan = self._plans["on"]
         rows = plan.shard(0)[:8]
         identities, vectors = [row.identity for row in rows], np.stack([row.vector for row in rows])
         made = self._pipeline.generate(vectors, [row.seed for row in rows], preset="fast")

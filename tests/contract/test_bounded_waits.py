@@ -66,7 +66,7 @@ LIMITED_ELSEWHERE = {
     "id3pm/engines/openvino_engine.py: self._beside.get()": "there are as many requests as threads",
     "id3pm/sampling/wait_all.py: done.get()": "schedulers answer every request, at its deadline at the latest",
     # A shard takes as long as its images; each of these ends.
-    "id3pm/synthetic/generators.py: concurrent.futures.as_completed(waiting)": "the client's `timeout_s` for each image",
+    "id3pm/synthetic/generators.py: concurrent.futures.as_completed(waiting)": "each image: the client's `timeout_s`",
     "id3pm/synthetic/generators.py: done.result()": "`as_completed` has said that it is done",
     "id3pm/synthetic/processes.py: wait(list(running))": "the end of a process closes its connection",
     "id3pm/synthetic/run.py: done.get()": "the end of a thread puts `None` or its error",
