@@ -29,6 +29,16 @@ def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) 
     """The parser; `args.command` of what it parses is one of `commands`, by name."""
     parser = _Parser("id3pm-client", description="Client of an ID3PM server.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=__version__)
+    _add_connection(parser)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (help, add_arguments) in _COMMANDS.items():
+        command = subparsers.add_parser(name, help=help, epilog=EPILOG)
+        command.set_defaults(command=commands[name])
+        add_arguments(command)
+    return parser
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         action="append",
@@ -42,14 +52,9 @@ def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) 
     parser.add_argument("--client-certificate", metavar="PEM", help="certificate of this client; implies --ssl")
     parser.add_argument("--client-key", metavar="PEM", help="its private key")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token that the server wants")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, help: str) -> argparse.ArgumentParser:
-        command = subparsers.add_parser(name, help=help, epilog=EPILOG)
-        command.set_defaults(command=commands[name])
-        return command
 
-    command = add("generate", "photograph or ID vectors, and seeds, to faces")
+def _generate(command: argparse.ArgumentParser) -> None:
     _add_source(command)
     command.add_argument(
         "--seed",
@@ -62,7 +67,8 @@ def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) 
     command.add_argument("--with-64", action="store_true", help="write the 64 px images as well")
     _add_options(command)
 
-    command = add("stream", "one face, with previews on the way")
+
+def _stream(command: argparse.ArgumentParser) -> None:
     _add_source(command)
     command.add_argument("--seed", type=_seed, help="one seed (default: random)")
     _add_folder(command, "previews and pictures")
@@ -71,7 +77,8 @@ def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) 
     )
     _add_options(command)
 
-    command = add("blend", "faces between the people of two photographs")
+
+def _blend(command: argparse.ArgumentParser) -> None:
     command.add_argument("first", metavar="PHOTO", help="JPEG, PNG or WebP file of the first person")
     command.add_argument("second", metavar="PHOTO", help="of the second person")
     command.add_argument(
@@ -82,7 +89,8 @@ def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) 
     _add_face(command)
     _add_options(command)
 
-    command = add("embed", "photograph to ID vector")
+
+def _embed(command: argparse.ArgumentParser) -> None:
     command.add_argument("--photo", required=True, help="JPEG, PNG or WebP file")
     command.add_argument(
         "--out",
@@ -94,13 +102,15 @@ def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) 
     _add_overwrite(command)
     _add_face(command)
 
-    command = add("replay", "the image of a receipt again, or what is different now")
+
+def _replay(command: argparse.ArgumentParser) -> None:
     command.add_argument("receipt", type=Path, help="PNG that carries a receipt, or a receipt as JSON")
     _add_source(command)
     command.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the picture")
     _add_overwrite(command)
 
-    command = add("bench", "images per second and latency with a number of requests in flight")
+
+def _bench(command: argparse.ArgumentParser) -> None:
     _add_source(command)
     command.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests in flight (%(default)s)")
     length = command.add_mutually_exclusive_group(required=True)
@@ -110,9 +120,24 @@ def make_parser(commands: Mapping[str, Callable[[argparse.Namespace], object]]) 
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     _add_options(command)
 
-    add("ping", "is the server working?")
-    add("describe", "what the server serves: bundle, sizes, presets, defaults, attributes")
-    return parser
+
+def _nothing(command: argparse.ArgumentParser) -> None:
+    """Has no arguments."""
+
+
+_COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = MappingProxyType(
+    {
+        "generate": ("photograph or ID vectors, and seeds, to faces", _generate),
+        "stream": ("one face, with previews on the way", _stream),
+        "blend": ("faces between the people of two photographs", _blend),
+        "embed": ("photograph to ID vector", _embed),
+        "replay": ("the image of a receipt again, or what is different now", _replay),
+        "bench": ("images per second and latency with a number of requests in flight", _bench),
+        "ping": ("is the server working?", _nothing),
+        "describe": ("what the server serves: bundle, sizes, presets, defaults, attributes", _nothing),
+    }
+)
+"""Command -> help, and what adds its arguments."""
 
 
 class _Parser(argparse.ArgumentParser):
