@@ -30,54 +30,52 @@ class Panel:
 
     def __init__(self) -> None:
         """Puts it on the page that is being built."""
-        quality = gr.Radio(
-            [(label, name) for name, label in QUALITIES.items()],
-            value=_START.quality,
-            label="Quality",
-            info="Fast takes a fraction of a second, Paper many. Each sets the sliders below.",
-            elem_id="quality",
-        )
-        with gr.Row(equal_height=True, elem_classes="id-seed"):
-            seed = gr.Number(
-                _START.seed,
-                label="Seed",
-                info="Same seed, same picture; another seed, another one.",
-                precision=0,
-                minimum=0,
-                elem_id="seed",
-                scale=4,
-            )
-            roll = gr.Button("Dice", elem_id="dice", scale=1, min_width=72)
+        quality = _quality()
+        seed, roll = _seed()
         with gr.Column() as by_hand:
-            steps = gr.Slider(
-                2,
-                250,
-                _START.steps,
-                step=1,
-                label="Steps",
-                info=_STEPS,
-                elem_id="steps",
-            )
-            guidance = gr.Slider(
-                1,
-                10,
-                _START.guidance_scale,
-                step=0.1,
-                label="Guidance",
-                info=_GUIDANCE,
-                elem_id="guidance",
-            )
+            moved = _main_settings()
             with gr.Accordion("Fine settings", open=False):
-                fine = _fine_settings()
+                moved += _fine_settings()
         own = gr.HTML(
             '<p class="id-line">The served model brings its own settings; nothing to adjust.</p>',
             visible=False,
             apply_default_css=False,
         )
-        self.controls: list[Any] = [quality, seed, steps, guidance, *fine]
-        moved = [steps, guidance, *fine]
+        self.controls: list[Any] = [quality, seed, *moved]
         quality.input(_follow, [quality, seed], [by_hand, own, *moved], preprocess=False, **QUIET)
         roll.click(dice, None, seed, **QUIET)
+
+
+def _quality() -> gr.Radio:
+    return gr.Radio(
+        [(label, name) for name, label in QUALITIES.items()],
+        value=_START.quality,
+        label="Quality",
+        info="Fast takes a fraction of a second, Paper many. Each sets the sliders below.",
+        elem_id="quality",
+    )
+
+
+def _seed() -> tuple[gr.Number, gr.Button]:
+    """The seed, and the button that draws another."""
+    with gr.Row(equal_height=True, elem_classes="id-seed"):
+        seed = gr.Number(
+            _START.seed,
+            label="Seed",
+            info="Same seed, same picture; another seed, another one.",
+            precision=0,
+            minimum=0,
+            elem_id="seed",
+            scale=4,
+        )
+        return seed, gr.Button("Dice", elem_id="dice", scale=1, min_width=72)
+
+
+def _main_settings() -> list[Any]:
+    return [
+        gr.Slider(2, 250, _START.steps, step=1, label="Steps", info=_STEPS, elem_id="steps"),
+        gr.Slider(1, 10, _START.guidance_scale, step=0.1, label="Guidance", info=_GUIDANCE, elem_id="guidance"),
+    ]
 
 
 def _fine_settings() -> list[Any]:
