@@ -113,7 +113,7 @@ class Judges:
             targets: As many people as the method made images of.
             images: For each of them uint8 [seeds, H, W, 3].
             aligned: They are crops of 112 px.
-            shared: Similarity is that of the first so many people, whom all methods have images of.
+            shared: Similarity counts the first so many people, of which all methods have images.
         """
         similarity, no_face, verification = {}, {}, {}
         firsts = [of_target[0] for of_target in images]
