@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from id3pm.config import PAPER_BASE_64, PAPER_SR_256, UNetConfig
 from id3pm.engines.inputs import input_shapes
 from id3pm.sampling.presets import PRESETS
-from id3pm.unet.model import build_unet
+from id3pm.unet.model import UNet
 
 GPUS = {"L4": 121, "RTX 4090": 165, "A100": 312, "H100 SXM, H200": 989}
 """Dense FP16 with FP32 sums, tera-operations a second, of the makers' data sheets."""
@@ -28,7 +28,7 @@ PNG_KB = 90
 def operations(config: UNetConfig) -> float:
     """Of one evaluation of a network for one image, in units of 10^9."""
     with torch.device("meta"):
-        unet = build_unet(config).eval()
+        unet = UNet(config).eval()
         inputs = {name: torch.empty(shape) for name, shape in input_shapes(config, 1).items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         unet(**inputs)
