@@ -9,23 +9,32 @@ import pytest
 from made_once import made_once
 
 LONG = (
-    "export/test_build_engines.py",
     "documentation/test_blocks_run.py",
-    "training/test_architecture_proof.py",
-    "training/test_stream.py",
-    "training/test_run.py",
-    "training/test_rollouts.py",
-    "evaluation/test_evaluate_command.py",
-    "export/test_published_faces.py",
-    "integration/test_wheel.py",
-    "integration/test_page.py",
     "integration/test_server_lifecycle.py",
-    "integration/test_page_controls.py",
-    "integration/test_supervision.py",
+    "export/test_build_engines.py",
+    "integration/test_wheel.py",
+    "training/test_architecture_proof.py",
     "integration/test_load_on_server.py",
+    "training/test_stream.py",
+    "integration/test_supervision.py",
+    "training/test_run.py",
+    "integration/test_page_controls.py",
+    "training/test_rollouts.py",
+    "integration/test_page.py",
+    "evaluation/test_evaluate_command.py",
     "integration/test_connections.py",
+    "export/test_published_faces.py",
+    "integration/test_client_stream.py",
+    "integration/test_fuzz.py",
+    "integration/test_faulty_engines.py",
+    "integration/test_demo.py",
+    "integration/test_control.py",
+    "integration/test_slow_photographs.py",
 )
-"""Files that take longest, in the order in which `make test` deals them out: none is left to one process at the end."""
+"""Files that take longest, in the order in which `make test` deals them out: none is left to one process at the end.
+
+Those that compute and those that wait for servers alternate.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

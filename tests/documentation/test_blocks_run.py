@@ -50,7 +50,7 @@ NOT_RUN = {
     r"openssl": "tests/contract/test_documented_certificate.py",
 }
 SMALL = {
-    "id3pm train": "--preset demo --steps 2 --batch-size 2 --precision no --identity-loss 0 --cpu --threads 1",
+    "id3pm train": "--preset demo --steps 1 --batch-size 2 --precision no --identity-loss 0 --cpu --threads 1",
     "id3pm demo-dataset": "--count 60 --workers 1",
     "id3pm convert": "--no-proof",
 }

@@ -151,10 +151,10 @@ def test_a_deadline_ends_the_work(wire: Any, embedding: np.ndarray, model: str) 
     late: InferenceServerException | None = None
     for _ in range(5):  # where another job slows the first of the two down, the second is in time
         start = time.monotonic()
-        long_request(wire, embedding, model="denoiser_64")()
+        long_request(wire, embedding, model="denoiser_64", steps=400)()
         too_little = int(0.6 * (time.monotonic() - start) * 1e6)  # but not hopeless
         try:
-            long_request(wire, embedding, model=model, timeout_us=too_little)()
+            long_request(wire, embedding, model=model, steps=400, timeout_us=too_little)()
         except InferenceServerException as error:
             late = error
             break
@@ -173,11 +173,12 @@ def test_the_stages_of_an_ensemble_share_one_deadline(wire: Any, embedding: np.n
         return time.monotonic() - start
 
     sr_steps = 1
-    while (first := seconds(steps=1000)) and (second := seconds(steps=1, sr_steps=sr_steps)) < 0.6 * first:
+    while (first := seconds(steps=400)) and (second := seconds(steps=1, sr_steps=sr_steps)) < 0.6 * first:
         sr_steps = min(1000, max(sr_steps + 1, int(sr_steps * 0.9 * first / second)))
     limit_us = int(1.2 * max(first, second) * 1e6)  # enough for either, and for both it is not
     with pytest.raises(InferenceServerException, match="deadline") as caught:
-        long_request(wire, embedding, timeout_us=limit_us, sr_steps=np.array([[sr_steps]], dtype=np.int32))()
+        more = {"sr_steps": np.array([[sr_steps]], dtype=np.int32)}
+        long_request(wire, embedding, steps=400, timeout_us=limit_us, **more)()
     assert caught.value.status() == "StatusCode.UNAVAILABLE"
 
 

@@ -128,7 +128,7 @@ def test_the_checkout_is_out_of_sight(run: Run, environment: Path) -> None:
     assert how.startswith("pip install 'id3pm[web] @ file:///") and how.endswith(".whl'")
 
 
-@pytest.mark.parametrize("words", [("page",), ("evaluate", "identity"), ("sheet", "guidance"), ("train",)])
+@pytest.mark.parametrize("words", [("page",), ("sheet", "guidance")])
 def test_commands_are_there(run: Run, words: tuple[str, ...]) -> None:
     done = run("id3pm", *words, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout, done.stderr

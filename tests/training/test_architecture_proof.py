@@ -57,7 +57,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("unet", "diffusion", "named"),
     [
-        ({}, {}, ""),
         ({"norm_groups": 32}, {}, "norm_groups=8"),
         (
             {"use_new_attention_order": False},
@@ -65,7 +64,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
             "use_new_attention_order=true, noise_schedule=cosine",
         ),
     ],
-    ids=["right", "groups", "order and schedule"],
+    ids=["groups", "order and schedule"],
 )
 def test_the_demo_bundles_own_network_is_found(
     faces: np.ndarray, unet: dict[str, object], diffusion: dict[str, object], named: str
@@ -76,8 +75,7 @@ def test_the_demo_bundles_own_network_is_found(
     verdict = try_on_pictures(load_weights(DEMO, "base"), given, faces, silent)
     assert verdict.conclusive and verdict.best.same_network(right)
     assert verdict.best.unlike(given) == named
-    assert verdict.error <= verdict.given_error
-    assert (verdict.best == given) == (not named)
+    assert verdict.error < verdict.given_error
 
 
 def test_convert_names_the_right_network_and_writes_nothing(tmp_path: Path) -> None:
