@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.evaluation import files
 from id3pm.evaluation.dlib_judge import DlibJudge
-from id3pm.evaluation.identity.photographs import likenesses, named_pictures, people_of, summary
+from id3pm.evaluation.identity.photographs import likenesses, people_of, summary
 from id3pm.evaluation.identity.targets import load_targets
 from id3pm.evaluation.judges import Judge, StageJudge
 from id3pm.face.stage import FaceStage
 from id3pm.formats.bundle import CONFIG_FILE, load_weights, read_bundle
+from id3pm.formats.picture_files import named_pictures
 from id3pm.training import checkpoint
 from id3pm.training.preview import generate
 from id3pm.unet.model import UNet, load_unet
