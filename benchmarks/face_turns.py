@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from id3pm.command_options import REPOSITORY
 from id3pm.errors import FaceError
 from id3pm.face.stage import FaceResult, FaceStage
 from id3pm.formats.images import decode_photo, encode_png
@@ -89,7 +90,7 @@ def measure(stage: FaceStage, pictures: Mapping[str, Pixels], tilts: range | tup
 
 @click.command(help=__doc__)
 @click.option("--faces", default=0, help="GAN faces to measure besides.")
-@click.option("--repository", default="triton_repo", type=click.Path(path_type=Path), help="With the face models.")
+@click.option("--repository", default="triton_repo", type=REPOSITORY, help="With the face models.")
 def main(faces: int, repository: Path) -> None:
     """Command line; see the module's text."""
     stage = FaceStage.load(repository / "face_embedding" / "1" / "engine", threads=1)

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from id3pm.command_options import REPOSITORY
 from id3pm.errors import Id3pmError
 from id3pm.evaluation.faces import HEAD_MARGIN, face_square
 from id3pm.evaluation.figures.grid import Tile, grid
@@ -73,7 +74,7 @@ def sheet(photo: Tile, images: list[GeneratedImage], captions: list[tuple[str, s
 
 
 @click.command()
-@click.option("--repository", type=click.Path(path_type=Path), default=Path("triton_repo"), show_default=True)
+@click.option("--repository", type=REPOSITORY, default=Path("triton_repo"), show_default=True)
 @click.option("--photo", type=click.Path(path_type=Path), default=PORTRAIT, show_default=True)
 @click.option("--seeds", default=4, show_default=True, type=click.IntRange(1, 64), help="How many faces to generate.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)

@@ -56,6 +56,8 @@ COMMANDS = {
         _TRAINING + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"
     ),
     "page": Command("id3pm.page.command:page_command", "a web page to try a service", "web"),
+    "pull": Command("id3pm.artifacts.commands:pull_command", "a bundle or engines from a hub or registry", "hub"),
+    "push": Command("id3pm.artifacts.commands:push_command", "a bundle or engines to a hub or registry", "hub"),
     "serve": Command("id3pm.serving.command:serve_command", "serve built engines with Triton", "serve"),
     "sheet": Command(
         "id3pm.evaluation.figures.commands:sheet_group", "images and measured effect of a control", "face"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,7 +31,29 @@ Result = TypeVar("Result")
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
 """What click calls with the value of a parameter; it returns the value that the command gets."""
 
+
+class FolderOrAddress(click.Path):
+    """A folder, or the address of a bundle or an engine set: that is pulled into the cache, if it is not there.
+
+    Args:
+        kind: `bundle` or `engines`.
+        **settings: Of `click.Path`.
+    """
+
+    def __init__(self, kind: str, **settings: Any) -> None:
+        super().__init__(path_type=Path, file_okay=False, **settings)
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if isinstance(value, str) and value.startswith(("hf://", "oci://")):
+            value = importlib.import_module("id3pm.artifacts.commands").folder_of(value, self.kind)
+        return super().convert(value, param, ctx)
+
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
+BUNDLE = FolderOrAddress("bundle")
+REPOSITORY = FolderOrAddress("engines")
 EXISTING = click.Path(path_type=Path, exists=True)
 EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)

@@ -13,6 +13,7 @@
     │       ├── NoFaceError
     │       ├── FaceTooSmallError
     │       └── SeveralFacesError
+    ├── TransferError                      a bundle or an engine set cannot be pulled or pushed
     ├── BundleError                        a bundle folder is incomplete or damaged
     │   └── CheckpointError                checkpoint keys or shapes do not fit the architecture
     ├── EngineError                        an engine cannot be built, loaded or run
@@ -109,6 +110,10 @@ class SeveralFacesError(FaceError):
     """Several faces were found where exactly one was asked for."""
 
     code = "several_faces"
+
+
+class TransferError(Id3pmError):
+    """A bundle or an engine set cannot be pulled from a hub or a registry, or pushed to one."""
 
 
 class BundleError(Id3pmError):

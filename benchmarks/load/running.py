@@ -17,7 +17,7 @@ from rich.console import Console
 
 import machine
 import report
-from id3pm.command_options import FOLDER, option
+from id3pm.command_options import FOLDER, REPOSITORY, option
 from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
@@ -38,7 +38,7 @@ say: Callable[[str], None] = functools.partial(
 class LoadOptions:
     """The options that all load tests have."""
 
-    repository: Path = option(type=FOLDER, default=ROOT / "triton_repo", help="Models and built engines.")
+    repository: Path = option(type=REPOSITORY, default=ROOT / "triton_repo", help="Models and built engines.")
     out: Path = option(type=FOLDER, default=ROOT / "out" / "load", show_default="out/load")
     seed: int = option(default=0, show_default=True, help="Of the arrivals.")
     docs: Path | None = option(type=click.Path(path_type=Path, dir_okay=False), help="Page to put the table into.")

@@ -12,6 +12,7 @@ from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
 from id3pm.formats.bundle import Stage
 from id3pm.formats.hashing import file_sha256
+from id3pm.formats.source import source_of
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -29,11 +30,14 @@ class BundleReference:
         name: The bundle's name.
         weights_sha256: Hash of the stage's weights file.
         bundle_json_sha256: Hash of `bundle.json`.
+        source: Address that the bundle was pulled from (`id3pm.artifacts.address`), or `None`. The hashes say what was
+            built, so two references that differ in it alone are equal.
     """
 
     name: str
     weights_sha256: str
     bundle_json_sha256: str
+    source: str | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,8 @@ class Manifest:
         built_at: UTC time in ISO 8601.
         conversion: Changes to the exported fp32 graph to reach `precision`; empty for `fp32`.
         l2_normalised: The bundle's value: see `id3pm.formats.bundle.Bundle`.
+        source: Address that the engine was pulled from, or `None`. Not in the file: `source.json` of the model
+            repository has it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -113,6 +119,7 @@ class Manifest:
     built_at: str
     conversion: dict[str, Any] = dataclasses.field(default_factory=dict)
     l2_normalised: bool | None = None
+    source: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -132,7 +139,8 @@ def engine_sha256(path: Path) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes `manifest.json` into an engine folder; it appears whole or not at all."""
     partial = folder / (MANIFEST_NAME + ".partial")
-    partial.write_text(json.dumps(to_json(manifest), indent=2) + "\n", encoding="utf-8")
+    written = {name: value for name, value in to_json(manifest).items() if name != "source"}
+    partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / MANIFEST_NAME)
 
 
@@ -144,11 +152,20 @@ def read_manifest(folder: Path) -> Manifest:
         EngineError: The manifest is not valid.
     """
     try:
-        return from_json(Manifest, json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")))
+        manifest = from_json(Manifest, json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise EngineMissingError(f"no engine has been built here; {BUILD_HINT}") from error
     except ValueError as error:  # not UTF-8, not JSON, or not allowed by a configuration
         raise EngineError(f"the engine's manifest is not valid: {error}; {BUILD_HINT}") from error
+    return dataclasses.replace(manifest, source=_source(folder.resolve()))
+
+
+def _source(folder: Path) -> str | None:
+    """The address that an engine folder, MODEL/1/engine of a model repository, was pulled from."""
+    if len(folder.parents) < 3:
+        return None
+    repository = folder.parents[2]
+    return source_of(repository, (folder / MANIFEST_NAME).relative_to(repository).as_posix())
 
 
 def engine_file(folder: Path, manifest: Manifest) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from id3pm.command_options import FOLDER, given, numbers, option
+from id3pm.command_options import FOLDER, REPOSITORY, given, numbers, option
 from id3pm.config import SamplingOptions
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import InvalidInputError
@@ -30,7 +30,7 @@ FACE_MODELS = Path("face_embedding/1/engine")
 class EngineOptions:
     """The options of every evaluation of built engines."""
 
-    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines.")
+    repository: Path = option(type=REPOSITORY, default=Path("triton_repo"), help="Built engines.")
     out: Path = option(type=FOLDER, default=Path("out/evaluation"), help="Folder of the report.")
     threads: int | None = option(type=click.IntRange(1), help="CPU threads; all cores if not given.")
 

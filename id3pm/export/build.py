@@ -20,7 +20,7 @@ from typing import get_args
 import click
 from rich.console import Console
 
-from id3pm.command_options import FOLDER, option, takes
+from id3pm.command_options import BUNDLE, FOLDER, option, takes
 from id3pm.engines.manifest import Target
 from id3pm.errors import EngineError, Id3pmError
 from id3pm.export import engine_folder, targets
@@ -38,8 +38,8 @@ class BuildOptions:
 
     bundle_path: Path | None = option(
         "--bundle",
-        type=click.Path(path_type=Path),
-        help="Folder of the bundle.  [default in a checkout: its bundles/demo]",
+        type=BUNDLE,
+        help="Folder or address of the bundle.  [default in a checkout: its bundles/demo]",
     )
     target_name: str = option(
         "--target",

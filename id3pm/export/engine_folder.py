@@ -21,6 +21,7 @@ from id3pm.export.recipe import recipe_hash
 from id3pm.export.targets import TARGETS, tensorrt_module
 from id3pm.formats.bundle import CONFIG_FILE, Bundle, Stage, weights_hash
 from id3pm.formats.hashing import file_sha256
+from id3pm.formats.source import source_of
 from id3pm.installation import how_to_install
 
 MODELS: dict[Stage, str] = {"base": "denoiser_64", "sr": "super_resolution"}
@@ -87,6 +88,7 @@ def bundle_reference(path: Path, bundle: Bundle, stage: Stage) -> BundleReferenc
         name=bundle.name,
         weights_sha256=weights_hash(path, stage),
         bundle_json_sha256=file_sha256(path / CONFIG_FILE),
+        source=source_of(path, CONFIG_FILE),
     )
 
 

@@ -76,6 +76,16 @@ def card_text(folder: Path) -> str:
     return text
 
 
+def card_for_hub(folder: Path) -> str:
+    """The current card with the front matter that the Hugging Face Hub reads, for its README.md.
+
+    Raises:
+        BundleError: There is no readable bundle.
+    """
+    text = card_text(folder)
+    return text if text.startswith("---\n") else "\n".join([*_front(read_bundle(folder)), "", text])
+
+
 def to_fill_in(folder: Path) -> int:
     """How many paragraphs of a bundle's card the author still has to write."""
     return (folder / CARD_FILE).read_text(encoding="utf-8").count(TO_DO)

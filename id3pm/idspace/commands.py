@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from id3pm.command_options import EXISTING, FOLDER, argument, option, takes
+from id3pm.command_options import EXISTING, REPOSITORY, argument, option, takes
 from id3pm.errors import InvalidInputError
 from id3pm.face.appearance import LABELS
 from id3pm.formats.arrays import DESCRIPTION
@@ -30,7 +30,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 class WriteOptions:
     """The options of every command that writes ID vectors of people."""
 
-    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built face models, for photographs.")
+    repository: Path = option(type=REPOSITORY, default=Path("triton_repo"), help="Built face models, for photographs.")
     out: Path = option(
         type=FILE, required=True, help="File of the vectors: .npz, which names their FR model, or plain .npy."
     )

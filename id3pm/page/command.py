@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from id3pm.command_options import EXISTING_FILE, option, takes
+from id3pm.command_options import EXISTING_FILE, REPOSITORY, option, takes
 from id3pm.errors import MissingExtraError
 from id3pm.installation import how_to_install
 from id3pm.serving.gateway.auth import is_loopback
@@ -39,9 +39,7 @@ class PageOptions:
     """The options of `id3pm page`."""
 
     server: str | None = option(help=f"host:port of the service's gRPC endpoint.  [default: {DEFAULT_SERVER}]")
-    repository: Path | None = option(
-        type=click.Path(path_type=Path), help="Start a service on this model repository instead."
-    )
+    repository: Path | None = option(type=REPOSITORY, help="Start a service on this model repository instead.")
     token_file: Path | None = option(type=EXISTING_FILE, help="File with the token that the service wants.")
     ssl: bool = option(is_flag=True, help="Encrypt the connection to the service.")
     root_certificates: Path | None = option(

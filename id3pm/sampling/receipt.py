@@ -4,6 +4,9 @@
      "stages": {"base": {"options": {...}, "engine_sha256": hex, "weights_sha256": hex, "engine": description},
                 "sr": {the same}}}
 
+A stage whose bundle or engine was pulled has `"sources": {"bundle": address, "engine": address}` too: where the bytes
+came from. The hashes say what they are.
+
 The ID vector is named by its hash only: it is biometric data and belongs to the caller.
 """
 
@@ -64,6 +67,9 @@ def add_stage(
         "weights_sha256": manifest.bundle.weights_sha256,
         "engine": engine,
     }
+    sources = {"bundle": manifest.bundle.source, "engine": manifest.source}
+    if found := {what: address for what, address in sources.items() if address is not None}:
+        stage["sources"] = found
     return {**receipt, "stages": {**receipt["stages"], manifest.stage: stage}}
 
 

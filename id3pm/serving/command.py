@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from id3pm.command_options import EXISTING_FILE, option, takes
+from id3pm.command_options import EXISTING_FILE, REPOSITORY, option, takes
 from id3pm.errors import ConfigError, ServerError
 from id3pm.serving.gateway.auth import KINDS, Access, read_tokens
 from id3pm.serving.gateway.options import GatewayOptions, Tls
@@ -47,7 +47,7 @@ class _Number(click.FloatRange):
 class ServeOptions:
     """The options of `id3pm serve`."""
 
-    repository: Path = option(type=click.Path(path_type=Path), default=Path("triton_repo"), help="Model repository.")
+    repository: Path = option(type=REPOSITORY, default=Path("triton_repo"), help="Model repository: folder or address.")
     host: str = option(default="127.0.0.1", help="Address to listen on; 0.0.0.0 opens the service to the network.")
     http_port: int = option(type=click.IntRange(0, 65535), default=8000, help="HTTP; 0 takes a free port.")
     grpc_port: int = option(type=click.IntRange(0, 65535), default=8001, help="gRPC; 0 takes a free port.")

@@ -10,6 +10,7 @@ import click
 
 from id3pm.attributes import FREE_SETS, fields_of
 from id3pm.command_options import (
+    BUNDLE,
     EXISTING,
     EXISTING_FILE,
     EXISTING_FOLDER,
@@ -158,7 +159,7 @@ class TrainOptions(FacesOption):
     out: Path = option(type=FOLDER, required=True, help="Folder of the run: checkpoint, history, pictures.")
     resume: bool = option(is_flag=True, help="Go on from the checkpoint in --out.")
     start_from: Path | None = option(
-        type=FOLDER, help="Bundle whose weights a new run starts from; else random weights."
+        type=BUNDLE, help="Bundle whose weights a new run starts from; else random weights."
     )
     allow_data_change: bool = option(is_flag=True, help="Resume although the data set is another one now.")
     identity_dim: int | None = option(type=click.IntRange(1), help="Length of the ID vectors; else the data set's.")
@@ -247,11 +248,11 @@ def train_command(options: TrainOptions) -> None:
 class ExportBundleOptions:
     """The options of `id3pm export-bundle`."""
 
-    base_run: Path = option("--base", type=FOLDER, required=True, help="Folder of the base run, or of a bundle.")
+    base_run: Path = option("--base", type=BUNDLE, required=True, help="Folder of the base run, or of a bundle.")
     sr_run: Path = option(
-        "--sr", type=FOLDER, required=True, help="Folder of the super-resolution run, or of a bundle."
+        "--sr", type=BUNDLE, required=True, help="Folder of the super-resolution run, or of a bundle."
     )
-    blend: Path | None = option(type=FOLDER, help="Bundle that the base run started from: its weights stay in part.")
+    blend: Path | None = option(type=BUNDLE, help="Bundle that the base run started from: its weights stay in part.")
     blend_share: float = option(type=click.FloatRange(0, 1), default=0.5, help="Of the run's weights, with --blend.")
     out: Path = option(type=FOLDER, required=True, help="The bundle's folder.")
     name: str | None = option(help="Name of the bundle [as the folder in --out].")

@@ -65,6 +65,7 @@ ALLOWED = {
     "serving/gateway": CORE | {"serving/protocol", "serving/models", "serving/launcher"},
     "serving": CORE | {"serving/protocol", "serving/models", "serving/launcher", "serving/gateway"},
     "page": PAPER | {"sampling", "serving", "serving/protocol", "serving/gateway"},
+    "artifacts": CORE | {"export"},
     "cli": FOUNDATION,
     "__main__": {"cli"},
 }

@@ -19,6 +19,7 @@ from id3pm_client._slots import Slots
 from id3pm_client._transport import GRACE_S, AsyncTransport, Outcome
 
 T = TypeVar("T")
+_LOOK_S = 0.01  # between looks whether the first lookup of a name is over
 
 
 class AsyncConnections(base.BaseClient[AsyncTransport]):
@@ -51,15 +52,28 @@ class AsyncConnections(base.BaseClient[AsyncTransport]):
         self._slots = Slots(self.max_in_flight)
         self._waiting_calls.clear()
         self._in_flight.clear()
-        for server in self._server_pool.servers:
+        for server in self._server_pool.take_all():
             server.in_flight = 0
+
+    async def _enter(self) -> None:
+        """Before a call sends anything: as `_begin`; names have been looked up once, or it has taken too long.
+
+        Raises:
+            ClientError: See `_begin`.
+        """
+        self._begin()
+        self._discovery.begin()
+        until = time.monotonic() + base.CONTROL_TIMEOUT_S
+        while not self._discovery.looked.is_set() and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+        await _all((server.transport.close() for server in self._server_pool.take_unused()), base.CANCEL_TIMEOUT_S)
 
     def _begin_close(self) -> None:
         if not self._closed:
             self._begin()
 
     async def _close_transports(self) -> None:
-        await _all((server.transport.close() for server in self._server_pool.servers), base.CANCEL_TIMEOUT_S)
+        await _all((server.transport.close() for server in self._server_pool.take_all()), base.CANCEL_TIMEOUT_S)
 
     async def _is_ready(self, server: Server[AsyncTransport], model: str | None) -> bool:
         return await _control(server.transport.is_ready(model, base.CONTROL_TIMEOUT_S))
@@ -133,6 +147,8 @@ async def _control(call: Awaitable[T]) -> T:
 async def _all(calls: Iterable[Awaitable[T]], timeout_s: float) -> list[T | BaseException]:
     """Awaits calls to transports at once; one that does not keep its time limit counts as `DeadlineExceededError`."""
     tasks = [asyncio.ensure_future(call) for call in calls]
+    if not tasks:
+        return []
     late: set[asyncio.Task[T]] = set()
     try:
         _, late = await asyncio.wait(tasks, timeout=timeout_s + GRACE_S)

@@ -25,7 +25,7 @@ class AsyncQuestions(AsyncRequests):
             InvalidRequestError: No server of this client.
             ClientError: A stage gave no answer.
         """
-        self._begin()
+        await self._enter()
         calls = base.ping_calls(self._server_pool.server(url))
         answers = {}
         for (_, call), outcome in zip(calls, await self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
@@ -52,7 +52,7 @@ class AsyncQuestions(AsyncRequests):
             InvalidRequestError: No server of this client.
             ClientError: No answer.
         """
-        self._begin()
+        await self._enter()
         answers: list[Tensors] = []
         for outcome in await self._ask(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
             if isinstance(outcome, ClientError):
@@ -60,9 +60,18 @@ class AsyncQuestions(AsyncRequests):
             answers.append(outcome)
         return description(*answers)
 
+    async def discover(self) -> tuple[str, ...]:
+        """The servers of this client now, `host:port` each; names (`dns:///`) have been looked up.
+
+        Raises:
+            ClosedClientError: This client has been closed.
+        """
+        await self._enter()
+        return self.urls
+
     async def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""
-        self._begin()
+        await self._enter()
         for server in self._server_pool.servers:
             try:
                 if await self._is_ready(server, contract.ID3PM):
@@ -81,7 +90,7 @@ class AsyncQuestions(AsyncRequests):
             InvalidRequestError: No server of this client.
             ClientError: No answer.
         """
-        self._begin()
+        await self._enter()
         server = self._server_pool.server(url)
         name, version = await self._server_metadata(server)
         models = {model: await self._is_ready(server, model) for model in contract.MODELS}

@@ -64,7 +64,7 @@ class AsyncRequests(AsyncConnections):
         self, requests: Sequence[ClientRequest[AsyncTransport]], on_answer: Callable[[int, Tensors], None]
     ) -> None:
         """Sends all requests, as many at once as there are slots; the first failure ends the others."""
-        self._begin()
+        await self._enter()
         try:
             async with AsyncPendingCalls(self._waiting_calls) as pending:
                 await self._run_all(requests, pending, on_answer)
@@ -138,7 +138,7 @@ class AsyncRequests(AsyncConnections):
 
     async def _run_stage(self, streaming: Streaming[AsyncTransport]) -> AsyncEvents:
         """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
-        self._begin()
+        await self._enter()
         try:
             first = streaming.first()
             async with contextlib.aclosing(self._stage_request(first, None)) as events:

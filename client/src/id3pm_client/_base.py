@@ -23,8 +23,15 @@ from id3pm_client._arguments import (
     photo_tensors,
     text_tensor,
 )
-from id3pm_client._connection import DEFAULT_URL, Connection, Security, as_urls
-from id3pm_client._errors import CancelledRequestError, ClientError, ClosedClientError, InvalidRequestError
+from id3pm_client._connection import DEFAULT_URL, DNS, Connection, Security, as_urls
+from id3pm_client._discovery import Discovery
+from id3pm_client._errors import (
+    CancelledRequestError,
+    ClientError,
+    ClosedClientError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from id3pm_client._generation import Generation
 from id3pm_client._photos import Photo
 from id3pm_client._request import Call, ClientRequest, Retry, RetryBudget
@@ -97,6 +104,8 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         Args:
             url: `host:port` of the server's gRPC endpoint; or several, of servers with the same engines: each request
                 goes to the one with the fewest of this client's requests in flight, and moves on where that one fails.
+                `dns:///host:port` stands for all addresses of a name, such as that of a headless service, and is
+                looked up again and again.
             timeout_s: Seconds that one request may take from its first sending, retries included.
             max_in_flight: How many requests this client keeps on the way at once, over all servers; streams come on
                 top.
@@ -124,13 +133,17 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             headers=dict(headers or {}),
             token=token,
         )
-        connections = [Connection(each, security) for each in as_urls(url)]
+        urls = as_urls(url)
+        connections = [Connection(each.removeprefix(DNS), security) for each in urls]
         self._retry = Retry() if retry is None else retry
         self._budget = RetryBudget(self._retry.budget)
         if transport is None:
             transport = [self._open(connection) for connection in connections]
         transports: Sequence[TransportT] = transport if isinstance(transport, (list, tuple)) else [transport]  # type: ignore[list-item]
         self._server_pool = ServerPool([connection.url for connection in connections], transports)
+        self._security = security
+        self._fixed = [each for each in urls if not each.startswith(DNS)]
+        self._discovery = Discovery([each.removeprefix(DNS) for each in urls if each.startswith(DNS)], self._discovered)
         self._closed = False
         self._waiting: ClientError | None = None  # what the latest attempt failed with, until an answer comes
         self._warned = False  # whether the log says that a server has been waited for
@@ -158,6 +171,21 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             ClosedClientError: This client has been closed.
         """
         self._check_open()
+
+    def _discovered(self, found: Mapping[str, Sequence[str]]) -> None:
+        """Names have been looked up; called in a thread of its own."""
+        wanted = dict.fromkeys(self._fixed, "")
+        for name in self._discovery.names:
+            wanted |= dict.fromkeys(found.get(name, [name]), name)
+        if not self._closed:
+            self._server_pool.update(wanted, self._opened)
+
+    def _opened(self, url: str, name: str) -> TransportT | None:
+        try:
+            return self._open(Connection(url, self._security, name))
+        except InvalidRequestError as error:
+            logger.warning("%s has the address %s, which is not used: %s", name, url, error)
+            return None
 
     def _check_open(self, request: ClientRequest[TransportT] | None = None) -> None:
         """Called before a request is sent.
@@ -197,6 +225,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         """
         self._in_flight.add(request)
         self._check_open(request)
+        self._discovery.begin()
         now = time.monotonic()
         server = self._server_pool.take(now, avoid=request.server, prefer=prefer)
         return server, request.start_attempt(server, now)
@@ -278,6 +307,8 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         """An attempt has ended, or was given up: its server has one less."""
         assert request.server is not None
         self._server_pool.give_back(request.server, error, time.monotonic())
+        if isinstance(error, UnavailableError):
+            self._discovery.suspect()
 
     def _judge(self, request: ClientRequest[TransportT], outcome: Outcome) -> float | None:
         """The end of an attempt: what follows from its outcome.
@@ -310,19 +341,20 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         return verdict
 
 
-def control_call(model: str, operation: str, *words: str) -> Call:
+def control_call(model: str, operation: str, request_id: str = "") -> Call:
     """A question or command to a stage's scheduler, such as `cancel` for a request id."""
-    return Call(model, {contract.CONTROL: text_tensor(operation, *words)}, (contract.STATUS,))
+    words = text_tensor(operation, request_id)
+    return Call(model, {contract.CONTROL: words}, (contract.STATUS,), about=request_id)
 
 
 def ping_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
     """The calls `ping` to both stages of a server."""
-    return [(server, control_call(stage, "ping", "")) for stage in contract.STAGES]
+    return [(server, control_call(stage, "ping")) for stage in contract.STAGES]
 
 
 def describe_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
     """The calls `describe` to both stages of a server."""
-    return [(server, control_call(stage, "describe", "")) for stage in contract.STAGES]
+    return [(server, control_call(stage, "describe")) for stage in contract.STAGES]
 
 
 def cancel_calls(requests: Sequence[ClientRequest[TransportT]]) -> list[tuple[Server[TransportT], Call]]:

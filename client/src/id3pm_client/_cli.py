@@ -235,7 +235,7 @@ def ping(args: argparse.Namespace) -> None:
     """Prints the status of the stages' schedulers as JSON; by server if there are several."""
     answers = {}
     with Client(**_settings(args)) as client:
-        for url in client.urls:
+        for url in waiting(client, "looking for servers", client.discover):
             started = time.monotonic()
             answers[url] = waiting(client, f"asking {url}", functools.partial(client.ping, url))
             tell(f"{url}: ok, {(time.monotonic() - started) * 1e3:.0f} ms")

@@ -43,7 +43,8 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
         "--url",
         action="append",
         metavar="HOST:PORT",
-        help=f"gRPC endpoint; may be repeated for servers with the same engines (default: {DEFAULT_URL})",
+        help="gRPC endpoint; may be repeated for servers with the same engines; dns:///HOST:PORT is all addresses of a "
+        f"name (default: {DEFAULT_URL})",
     )
     parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds per request (%(default)s)")
     parser.add_argument("--max-in-flight", type=int, default=16, metavar="N", help="requests at once (%(default)s)")

@@ -14,6 +14,10 @@ from id3pm_client._errors import InvalidRequestError, shown
 
 DEFAULT_URL = "127.0.0.1:8001"
 UNIX = "unix:"
+DNS = "dns:///"
+"""Begins the address of several servers: all that a name has."""
+REQUEST_ID = "x-request-id"
+"""Header with the request id, by which proxies choose a server."""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 
@@ -46,6 +50,8 @@ class Security:
         for name, value in self.headers.items():
             if not isinstance(name, str) or _HEADER_NAME.fullmatch(name) is None:
                 raise InvalidRequestError(f"headers: the name {shown(name)} must be letters, digits, '-', '_' and '.'")
+            if name.lower() == REQUEST_ID:
+                raise InvalidRequestError(f"headers: {REQUEST_ID} is the id of each request, which this client sends")
             if not isinstance(value, str) or not value.isascii() or not value.isprintable():
                 raise InvalidRequestError(f"headers[{name!r}]: must be printable ASCII text")  # perhaps a secret
         if self.token is not None:
@@ -65,15 +71,17 @@ class Connection:
     Attributes:
         url: `host:port` of its gRPC endpoint.
         security: Settings of all servers of a client.
+        name: `host:port` that was looked up to find it, for which its certificate is; empty where `url` was given.
     """
 
     url: str = DEFAULT_URL
     security: Security = dataclasses.field(default_factory=Security)
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.url, str) or "://" in self.url or ":" not in self.url:
             raise InvalidRequestError(
-                f"url={shown(self.url)}: give host:port of the gRPC endpoint, such as {DEFAULT_URL}"
+                f"url={shown(self.url)}: give host:port of the gRPC endpoint, such as {DEFAULT_URL}, or {DNS}host:port"
             )
         if not self.url.startswith(UNIX):
             host, _, port = self.url.rpartition(":")

@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -20,7 +20,7 @@ import tritonclient.grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import serialize_byte_tensor
 
-from id3pm_client._connection import Connection
+from id3pm_client._connection import REQUEST_ID, Connection
 from id3pm_client._contract import MODELS
 from id3pm_client._errors import (
     ERROR_TAG,
@@ -38,6 +38,7 @@ from id3pm_client._request import Call
 from id3pm_client._transport import Outcome
 from id3pm_client._types import Tensors
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _CHANNEL_ARGS = [
     # A photograph may be large; the server limits it.
     ("grpc.max_send_message_length", 2**31 - 1),
@@ -82,7 +83,9 @@ class GrpcTransport:
         request = _request(call, timeout_s, self._error_tag)
         try:
             with self._typed_errors():
-                answer = self._stub.ModelInfer.future(request, metadata=self._metadata, timeout=timeout_s)
+                answer = self._stub.ModelInfer.future(
+                    request, metadata=_routed(self._metadata, call), timeout=timeout_s
+                )
         except ClosedClientError as error:
             on_done(error)
             return _nothing
@@ -153,9 +156,9 @@ class AsyncGrpcTransport:
 
     async def infer(self, call: Call, timeout_s: float) -> Tensors:
         """Sends `call` and waits; see `_transport.AsyncTransport.infer`."""
-        outcome = _outcome(
-            call, await self._ask(self._stub.ModelInfer, _request(call, timeout_s, self._error_tag), timeout_s)
-        )
+        request = _request(call, timeout_s, self._error_tag)
+        answer = await self._ask(self._stub.ModelInfer, request, timeout_s, _routed(self._metadata, call))
+        outcome = _outcome(call, answer)
         if isinstance(outcome, ClientError):
             raise outcome
         return outcome
@@ -175,17 +178,26 @@ class AsyncGrpcTransport:
         if self._channel is not None and self._loop is asyncio.get_running_loop():
             await self._channel.close()
 
-    async def _ask(self, method: Any, request: Any, timeout_s: float) -> Any:
+    async def _ask(self, method: Any, request: Any, timeout_s: float, metadata: Metadata | None = None) -> Any:
         try:
-            return await method(request, metadata=self._metadata, timeout=timeout_s)
+            return await method(request, metadata=metadata or self._metadata, timeout=timeout_s)
         except grpc.RpcError as error:
             raise _typed(error, self._connection, self._error_tag) from None
 
 
+def _routed(metadata: Metadata, call: Call) -> Metadata:
+    """The metadata of a call, with the id by which proxies choose a server."""
+    return (*metadata, (REQUEST_ID, call.routed_by)) if call.routed_by else metadata
+
+
 def _open(kind: Any, connection: Connection) -> Any:
     """A channel of `grpc` or of `grpc.aio`."""
-    options = [*_CHANNEL_ARGS, NO_PROXY_ARG] if is_local(connection.url) else _CHANNEL_ARGS
+    options: list[tuple[str, Any]] = [*_CHANNEL_ARGS, NO_PROXY_ARG] if is_local(connection.url) else [*_CHANNEL_ARGS]
     security = connection.security
+    if connection.name:
+        options.append(("grpc.default_authority", connection.name))
+        if security.ssl:
+            options.append(("grpc.ssl_target_name_override", connection.name.rpartition(":")[0]))
     if not security.ssl:
         return kind.insecure_channel(connection.url, options=options)
     credentials = grpc.ssl_channel_credentials(

@@ -34,12 +34,19 @@ class Call:
         inputs: Input tensors, with the batch dimension.
         outputs: Names of the wanted output tensors.
         request_id: Id under which the server will know it.
+        about: Id of the request that a control call is about; empty for all others.
     """
 
     model: str
     inputs: Tensors = dataclasses.field(repr=False)  # ID vectors and photographs, which no log should hold
     outputs: tuple[str, ...]
     request_id: str = ""
+    about: str = ""
+
+    @property
+    def routed_by(self) -> str:
+        """The request id by which proxies choose a server: a request and the calls about it go to the same one."""
+        return self.about or self.request_id
 
 
 @dataclasses.dataclass(frozen=True)

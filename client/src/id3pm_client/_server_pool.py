@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from id3pm_client._errors import ClientError, InvalidRequestError, UnavailableError
@@ -21,13 +21,15 @@ class Server(Generic[TransportT]):
 
     Attributes:
         url: `host:port` of its gRPC endpoint.
+        name: `host:port` that was looked up to find it, or empty.
         transport: The wire to it.
         in_flight: How many of this client's requests it has.
         unavailable_until: Monotonic time before which it is used only if all others are unavailable too.
     """
 
-    def __init__(self, url: str, transport: TransportT) -> None:
+    def __init__(self, url: str, transport: TransportT, name: str = "") -> None:
         self.url = url
+        self.name = name
         self.transport = transport
         self.in_flight = 0
         self.unavailable_until = 0.0
@@ -58,17 +60,46 @@ class ServerPool(Generic[TransportT]):
         if len(urls) != len(transports):
             raise InvalidRequestError(f"{len(transports)} transports for {len(urls)} servers: give one for each")
         self.servers = tuple(Server(url, transport) for url, transport in zip(urls, transports, strict=True))
+        self._left: list[Server[TransportT]] = []  # are not in use any more, and have a transport to close
         self._lock = threading.Lock()
         self._turns = 0
 
+    def update(self, wanted: Mapping[str, str], opened: Callable[[str, str], TransportT | None]) -> None:
+        """Servers have come or gone. One that has gone keeps the requests that it has.
+
+        Args:
+            wanted: The servers from now on: url, and the name that was looked up to find it. Empty changes nothing.
+            opened: Called with url and name of a new one; its transport, or `None` if it must not be used.
+        """
+        known = {server.url: server for server in self.servers}
+        made = {url: opened(url, name) for url, name in wanted.items() if url not in known}
+        new = {url: Server(url, transport, wanted[url]) for url, transport in made.items() if transport is not None}
+        with self._lock:
+            servers = [found for url in wanted if (found := known.get(url) or new.get(url)) is not None]
+            if servers:
+                self._left += [server for server in self.servers if server not in servers]
+                self.servers = tuple(servers)
+
+    def take_unused(self) -> list[Server[TransportT]]:
+        """The servers that have gone and have no request any more, to be closed; each is returned once."""
+        with self._lock:
+            unused = [server for server in self._left if server.in_flight == 0]
+            self._left = [server for server in self._left if server.in_flight]
+            return unused
+
+    def take_all(self) -> list[Server[TransportT]]:
+        """All servers, those that have gone too, to be closed."""
+        with self._lock:
+            return [*self.servers, *self._left]
+
     def server(self, url: str | None) -> Server[TransportT]:
-        """The server at `url`; for `None` the first one.
+        """The server at `url`, or the first one that has this name; for `None` the first one.
 
         Raises:
             InvalidRequestError: This client has no such server.
         """
         for server in self.servers:
-            if url in (None, server.url):
+            if url in (None, server.url, server.name):
                 return server
         raise InvalidRequestError(f"url={url!r}: this client has {', '.join(server.url for server in self.servers)}")
 

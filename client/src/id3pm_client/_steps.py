@@ -47,7 +47,10 @@ class Steps(Generic[TransportT]):
                 self._position = position
                 words = text_tensor("watch", request.request_id, "-1", "0")  # answered at once, without a preview
                 return [
-                    (request.server, Call(stage, {contract.CONTROL: words}, (contract.STATUS,)))
+                    (
+                        request.server,
+                        Call(stage, {contract.CONTROL: words}, (contract.STATUS,), about=request.request_id),
+                    )
                     for stage in contract.STAGES
                 ]
         return []

@@ -98,7 +98,9 @@ class StageRequest(Generic[TransportT]):
         """Asks for more steps than have been seen."""
         wanted = "1" if self._preview_every and self._step + 1 >= self._next_preview else "0"
         words = text_tensor("watch", self.request.request_id, str(self._step), wanted)
-        return Call(self.request.call.model, {contract.CONTROL: words}, (contract.STATUS,))
+        return Call(
+            self.request.call.model, {contract.CONTROL: words}, (contract.STATUS,), about=self.request.request_id
+        )
 
     def read(self, outcome: Tensors | ClientError) -> tuple[Progress | None, float | None]:
         """Reads the answer to a `watch`.

@@ -34,6 +34,18 @@ class SyncConnections(base.BaseClient[SyncTransport]):
         self._slots = Slots(self.max_in_flight)
         _OPEN.add(self)
 
+    def _enter(self) -> None:
+        """Before a call sends anything: as `_begin`; names have been looked up once, or it has taken too long.
+
+        Raises:
+            ClosedClientError: See `_begin`.
+        """
+        self._begin()
+        self._discovery.begin()
+        self._discovery.looked.wait(timeout=base.CONTROL_TIMEOUT_S)
+        for server in self._server_pool.take_unused():
+            server.transport.close()
+
     def _begin_close(self) -> None:
         _OPEN.discard(self)
 
@@ -42,7 +54,7 @@ class SyncConnections(base.BaseClient[SyncTransport]):
         raise NotImplementedError
 
     def _close_transports(self) -> None:
-        for server in self._server_pool.servers:
+        for server in self._server_pool.take_all():
             server.transport.close()
 
     def _is_ready(self, server: Server[SyncTransport], model: str | None) -> bool:

@@ -26,7 +26,7 @@ class SyncQuestions(SyncRequests):
             InvalidRequestError: No server of this client.
             ClientError: A stage gave no answer.
         """
-        self._begin()
+        self._enter()
         calls = base.ping_calls(self._server_pool.server(url))
         answers = {}
         for (_, call), outcome in zip(calls, self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
@@ -53,7 +53,7 @@ class SyncQuestions(SyncRequests):
             InvalidRequestError: No server of this client.
             ClientError: No answer.
         """
-        self._begin()
+        self._enter()
         answers: list[Tensors] = []
         for outcome in self._ask(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
             if isinstance(outcome, ClientError):
@@ -61,9 +61,18 @@ class SyncQuestions(SyncRequests):
             answers.append(outcome)
         return description(*answers)
 
+    def discover(self) -> tuple[str, ...]:
+        """The servers of this client now, `host:port` each; names (`dns:///`) have been looked up.
+
+        Raises:
+            ClosedClientError: This client has been closed.
+        """
+        self._enter()
+        return self.urls
+
     def is_ready(self) -> bool:
         """Whether at least one server can be reached and says that it takes requests."""
-        self._begin()
+        self._enter()
         for server in self._server_pool.servers:
             try:
                 if self._is_ready(server, contract.ID3PM):
@@ -82,7 +91,7 @@ class SyncQuestions(SyncRequests):
             InvalidRequestError: No server of this client.
             ClientError: No answer.
         """
-        self._begin()
+        self._enter()
         server = self._server_pool.server(url)
         name, version = self._server_metadata(server)
         models = {model: self._is_ready(server, model) for model in contract.MODELS}

@@ -63,7 +63,7 @@ class SyncRequests(SyncConnections):
 
     def _run(self, requests: Sequence[ClientRequest[SyncTransport]], on_answer: Callable[[int, Tensors], None]) -> None:
         """Sends all requests, as many at once as there are slots; the first failure ends the others."""
-        self._begin()
+        self._enter()
         try:
             with SyncPendingCalls(self._waiting_calls) as pending:
                 self._run_all(requests, pending, on_answer)
@@ -135,7 +135,7 @@ class SyncRequests(SyncConnections):
 
     def _run_stage(self, streaming: Streaming[SyncTransport]) -> Events:
         """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
-        self._begin()
+        self._enter()
         try:
             first = streaming.first()
             with contextlib.closing(self._stage_request(first, None)) as events:

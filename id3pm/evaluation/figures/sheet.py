@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from id3pm.command_options import FOLDER, given, option, required_paths
+from id3pm.command_options import BUNDLE, FOLDER, REPOSITORY, given, option, required_paths
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
 from id3pm.evaluation.files import write_json
@@ -30,7 +30,7 @@ from id3pm.samples import PEOPLE
 class SheetOptions:
     """The options of every sheet."""
 
-    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines.")
+    repository: Path = option(type=REPOSITORY, default=Path("triton_repo"), help="Built engines.")
     photos: tuple[Path, ...] = option(
         "--photo",
         type=click.Path(path_type=Path),
@@ -96,7 +96,7 @@ class BundleOptions(LatentOptions):
     """The options of a sheet that uses a bundle's axes or directions."""
 
     bundle: Path = option(
-        type=FOLDER,
+        type=BUNDLE,
         callback=required_paths("give the bundle that the engines were built from, with its latent/ folder"),
         default=Path("bundles/demo"),
         help="Bundle whose latent/ folder is used.",

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, argument, given, option, takes
+from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, REPOSITORY, argument, given, option, takes
 from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.dlib_judge import DlibJudge
 from id3pm.evaluation.files import SHORT
@@ -40,7 +40,7 @@ class AnalysisOptions:
     photos: tuple[Path, ...] = argument(nargs=-1, required=True, type=EXISTING)
     repositories: tuple[Path, ...] = option(
         "--repository",
-        type=FOLDER,
+        type=REPOSITORY,
         multiple=True,
         default=(Path("triton_repo"),),
         help="Built engines of one face-recognition model; repeat it to compare several.",

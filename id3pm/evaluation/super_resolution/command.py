@@ -11,7 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.command_options import FOLDER, given, option, takes
+from id3pm.command_options import BUNDLE, FOLDER, given, option, takes
 from id3pm.config import SamplerName, SamplingOptions
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation import files
@@ -29,7 +29,7 @@ from id3pm.formats.picture_files import named_pictures
 class SuperResolutionOptions(DataOptions):
     """The options of `id3pm evaluate super-resolution`."""
 
-    bundle: Path = option(type=FOLDER, default=Path("bundles/demo"))
+    bundle: Path = option(type=BUNDLE, default=Path("bundles/demo"))
     count: int = option(type=click.IntRange(1), default=64, help="Held-out faces.")
     photographs: Path | None = option(type=FOLDER, help="Folder of JPEG or PNG files; else some that packages carry.")
     sampler: SamplerName | None = option(type=click.Choice(get_args(SamplerName)), help="Else the bundle's default.")
