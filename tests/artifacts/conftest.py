@@ -82,7 +82,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture(scope="session")
 def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[str, Path]]]:
     """Starts real registries; each is `host:port`, and the folder of its files."""
-    program = shutil.which("docker-registry")
+    program = shutil.which("docker-registry") or shutil.which("build/docker-registry")
     if program is None:
         if os.environ.get("ID3PM_REQUIRE_REGISTRY"):
             pytest.fail("there is no docker-registry: apt-get install docker-registry")

@@ -53,6 +53,7 @@ class Serving:
         descriptors: `ulimit -n` of the process, soft and hard.
         environment: More environment variables.
         within: A command that runs the rest of its arguments.
+        at: Its ports of HTTP, gRPC and metrics; else free ones.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class Serving:
         descriptors: int | None = None,
         environment: Mapping[str, str] | None = None,
         within: Sequence[str] = (),
+        at: Sequence[int] | None = None,
     ) -> None:
-        self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
+        self.ports = tuple(free_ports(3) if at is None else at)
+        self.http_port, self.grpc_port, self.metrics_port = self.ports
         ports = [f"--{name}-port={getattr(self, f'{name}_port')}" for name in ("http", "grpc", "metrics")]
         options = [f"--repository={repository}", "--threads=1", "--drain-timeout=20", *ports, *more]
         limit = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
