@@ -38,13 +38,11 @@ class Envoy:
         (listener,) = document["static_resources"]["listeners"]
         listener["address"]["socket_address"]["port_value"] = ports["port"]
         for cluster, which in zip(document["static_resources"]["clusters"], (0, 1), strict=True):
-            cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
-                {
-                    "endpoint": {"address": {"socket_address": {"address": HOST, "port_value": ports[which]}}},
-                    "metadata": {"filter_metadata": {"envoy.lb": {"hash_key": f"replica-{number}"}}},
-                }
-                for number, ports in enumerate(replicas)
-            ]
+            (locality,) = cluster["load_assignment"]["endpoints"]
+            for entry, pair in zip(locality["lb_endpoints"], replicas, strict=True):
+                entry["endpoint"]["address"]["socket_address"] = {"address": HOST, "port_value": pair[which]}
+                if "health_check_config" in entry["endpoint"]:
+                    entry["endpoint"]["health_check_config"]["port_value"] = pair[0]
         file = folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(document))
         self._log = folder / "envoy.log"

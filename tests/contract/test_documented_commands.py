@@ -27,6 +27,7 @@ PAGES = (
     "demo/README.md",
     "docs/analysis.md",
     "docs/evaluation.md",
+    "docs/hub.md",
     "docs/face_models.md",
     "docs/convert.md",
     "docs/training.md",

@@ -16,6 +16,7 @@ PROGRAMS = (
     "cd",
     "curl",
     "docker",
+    "envoy",
     "helm",
     "id3pm",
     "id3pm-client",

@@ -44,6 +44,8 @@ NOT_RUN = {
     r"id3pm study": "needs the pictures of a comparison; tests/evaluation/user_study makes a page of its own",
     r"id3pm (serve|page)|id3pm-client|curl|grpcurl|\(printf": SERVER,
     r"pip ": INSTALLS,
+    r"id3pm (push|pull)": "needs a hub or a registry; tests/artifacts has both",
+    r"envoy ": "serves until it is stopped; tests/deploy/test_envoy.py runs it",
     r"id3pm measure-dataset|id3pm train .*--attributes": "needs mediapipe; tests/training/test_measured.py",
     r"python demo/screenshots.py": "needs a browser and the page; tests/integration/test_page.py visits it",
     r"docker|kubectl|helm": "needs a registry and a cluster; tests/deploy renders what helm installs",

@@ -29,6 +29,7 @@ def half(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Envoy in front of two replicas, one of which is not there."""
     http_port, grpc_port = free_ports(2)
     envoy = Envoy(tmp_path_factory.mktemp("envoy"), [ports_of(service), (http_port, grpc_port)])
+    wait_until(lambda: {len(ports) for ports in envoy.in_ring().values()} == {1}, pause_s=0.05)
     yield envoy
     envoy.close()
 
