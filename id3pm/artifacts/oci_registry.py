@@ -41,14 +41,14 @@ _CHUNKED = 64 * 2**20  # larger files are uploaded in parts: the library reads a
 _CHUNK = 16 * 2**20
 
 
-class _Limited(HTTPAdapter):
+class _Limited(HTTPAdapter):  # type: ignore[misc]
     """Every request has a time limit."""
 
     def send(self, request: Any, *args: Any, **settings: Any) -> Any:
         return super().send(request, *args, **{**settings, "timeout": (CONNECT_S, SILENCE_S)})
 
 
-class _Refusing(BaseAdapter):
+class _Refusing(BaseAdapter):  # type: ignore[misc]
     """No request goes out."""
 
     def send(self, request: Any, *args: Any, **settings: Any) -> Any:

@@ -251,10 +251,9 @@ def test_credentials_do_not_follow_a_redirect(
 
 
 def test_without_tls_nothing_is_asked_of_another_machine() -> None:
-    from id3pm.artifacts.oci_registry import OciRegistry
+    from id3pm.artifacts.oci_registry import _provider
 
-    address = parse_address("oci://registry.example/lab/faces@sha256:" + "0" * 64)
-    registry = OciRegistry(address)
-    assert registry._provider.prefix == "https"
+    provider = _provider(parse_address("oci://registry.example/lab/faces:v1"), "token")
+    assert provider.prefix == "https"
     with pytest.raises(TransferError, match="leads to an address without TLS"):
-        registry._provider.session.get("http://registry.example/token")
+        provider.session.get("http://registry.example/token")

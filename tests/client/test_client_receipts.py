@@ -135,6 +135,13 @@ def test_what_the_server_would_do_differently_is_named_before_the_work(
     assert [call.inputs["steps"].tolist() for call in server.calls] == [[[1]]]
 
 
+def test_where_the_same_engine_came_from_is_no_difference(client: Any, server: FakeServer, receipts: Receipts) -> None:
+    image = client.generate(VECTOR, 7, **OPTIONS)
+    receipt = json.loads(json.dumps(image.receipt))
+    receipt["stages"]["base"]["sources"] = {"engine": "oci://a.b/c@sha256:0"}
+    assert client.replay(receipt, VECTOR).seed == 7
+
+
 def test_other_pixels_under_the_same_receipt_are_noticed(
     client: Any, server: FakeServer, receipts: Receipts, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -32,6 +33,16 @@ def test_receipt_names_everything_that_made_the_image(base_folder: Path, sr_fold
     assert stage["engine_sha256"] == base.file_sha256 and stage["weights_sha256"] == base.bundle.weights_sha256
     assert stage["engine"] == "engine a" and receipt["stages"]["sr"]["engine"] == "engine b"
     assert parse_receipt(json.dumps(receipt)) == receipt
+
+
+def test_a_receipt_names_the_addresses_that_bundle_and_engine_were_pulled_from(base_folder: Path) -> None:
+    manifest = read_manifest(base_folder)
+    bundle = dataclasses.replace(manifest.bundle, source="hf://lab/faces@" + "a" * 40)
+    pulled = dataclasses.replace(manifest, bundle=bundle, source="oci://a.b/c@sha256:" + "b" * 64)
+    receipt = add_stage(new_receipt("demo", 7, None), pulled, "engine", SamplingOptions())
+    assert receipt["stages"]["base"]["sources"] == {"bundle": bundle.source, "engine": pulled.source}
+    assert "sources" not in add_stage(receipt, manifest, "engine", SamplingOptions())["stages"]["base"]
+    assert bundle == manifest.bundle, "the hashes say whether an engine is up to date"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2, "stages": {}}', '{"schema": 1, "stages": []}'])
