@@ -16,6 +16,7 @@ from id3pm.artifacts.download import OnBytes
 from id3pm.artifacts.pull import OnTotal, cache_folder, local_folder, pull, remote_at
 from id3pm.artifacts.push import push
 from id3pm.command_options import FOLDER
+from id3pm.errors import Id3pmError, os_reason
 
 
 @click.command("pull")
@@ -54,9 +55,16 @@ def push_command(folder: Path, address: str, create: bool) -> None:
 
 
 def folder_of(address: str, kind: Kind) -> Path:
-    """The folder in the cache of a bundle or an engine set; for options that take a folder or an address."""
-    with _progress(address) as on_total:
-        return local_folder(address, kind, on_total)
+    """The folder in the cache of a bundle or an engine set; for options that take a folder or an address.
+
+    Raises:
+        click.ClickException: It cannot be pulled, or is not what is needed.
+    """
+    try:
+        with _progress(address) as on_total:
+            return local_folder(address, kind, on_total)
+    except (Id3pmError, OSError) as error:
+        raise click.ClickException(os_reason(error) if isinstance(error, OSError) else str(error)) from error
 
 
 @contextlib.contextmanager
