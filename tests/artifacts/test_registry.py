@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_hub import HttpServer, Storage, send, send_file
 from pulling import bytes_of, pulled
@@ -21,6 +22,7 @@ from id3pm.engines.manifest import read_manifest
 from id3pm.errors import TransferError
 from id3pm.formats.model_card import CARD_FILE
 from id3pm.formats.source import SOURCE_FILE
+from id3pm.pipeline import Pipeline
 
 # bcrypt of "secret", as htpasswd writes it
 USERS = "caller:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
@@ -60,6 +62,13 @@ def test_engines_come_back_as_a_model_repository(registry: tuple[str, Path], eng
     assert read_manifest(tmp_path / "new/denoiser_64/1/engine").source == str(address)
     assert read_manifest(engines / "denoiser_64/1/engine").source is None
     assert pushed(tmp_path / "new", f"oci://{registry[0]}/lab/copy:cpu").version == address.version
+    vector = np.ones(8, np.float32)
+    with Pipeline.load(tmp_path / "new", threads=1) as there, Pipeline.load(engines, threads=1) as here:
+        made, same = there.generate(vector, 7), here.generate(vector, 7)
+    np.testing.assert_array_equal(made.images, same.images)
+    for stage in ("base", "sr"):
+        assert made.receipts[0]["stages"][stage].pop("sources") == {"engine": str(address)}
+    assert made.receipts == same.receipts
 
 
 def test_engines_for_another_machine_are_refused_before_they_come(
