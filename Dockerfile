@@ -36,7 +36,7 @@ RUN case "${RUNTIME}" in \
         openvino*) runtimes="onnxruntime ${RUNTIME}" ;; \
         *) runtimes="${RUNTIME}" ;; \
     esac \
-    && python3 -m pip install ".[gateway]" "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} ${PACKAGES} \
+    && python3 -m pip install ".[gateway,hub]" "numpy<2" "opencv-python-headless>=4.8,<4.12" ${runtimes} ${PACKAGES} \
     && python3 -c "import id3pm.serving.models.diffusion_stages, id3pm.serving.models.face_embedding, id3pm.serving.command, cv2, onnxruntime"
 
 COPY triton_repo ./triton_repo

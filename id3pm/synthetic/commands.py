@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import click
 from rich.console import Console
 
-from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, argument, given, option, takes
+from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, REPOSITORY, argument, given, option, takes
 from id3pm.errors import InvalidInputError
 from id3pm.formats.datasets import Split
 from id3pm.idspace.pca import Pca
@@ -72,7 +72,7 @@ class PlanOptions:
     """The options of `id3pm dataset plan`."""
 
     plan: str = argument()
-    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines and face models.")
+    repository: Path = option(type=REPOSITORY, default=Path("triton_repo"), help="Built engines and face models.")
     source: sources.Source = option(
         "--from", type=click.Choice(sources.SOURCES), default="sphere", help="Where the identities come from."
     )
@@ -166,7 +166,7 @@ class RunOptions:
 
     plan: str = argument()
     out: str = option(required=True, help="Folder, or URL such as s3://bucket/faces.")
-    repository: Path = option(type=FOLDER, default=Path("triton_repo"), help="Built engines and face models.")
+    repository: Path = option(type=REPOSITORY, default=Path("triton_repo"), help="Built engines and face models.")
     device: str = option(default="cpu", help="cpu, cuda or cuda:0,cuda:1: a process for each.")
     threads: int | None = option(type=click.IntRange(1), help="CPU threads of each network; all cores if not given.")
     processes: int | None = option(type=click.IntRange(1), help="Processes of each device.  [default: 1]")
