@@ -9,8 +9,8 @@ BUNDLE ?= bundles/demo
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# Three processes for two cores, since servers are waited for; a file at a time, in the order of tests/conftest.py.
-SHARE  := -n 3 --dist loadfile --no-loadscope-reorder
+# Two processes, a file at a time, in the order of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
 # The page shows the demo bundle with attributes, unless a bundle is named.
@@ -22,7 +22,7 @@ WEB_BUNDLE := $(BUNDLE)
 WEB_REPO   := $(REPO)
 endif
 
-.PHONY: help setup engines attributes demo web serve bench load test quick generated docs lint types unit test-slow fuzz clean
+.PHONY: help setup engines attributes demo web serve bench load test quick generated docs lint types unit test-rooms test-integration test-slow fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -81,8 +81,16 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Tests of the running service wait half of their time, so the others run beside them: in processes of their own, since
+# they replace parts of modules that the service uses.
 unit: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(SHARE)
+	$(MAKE) --jobs=2 --keep-going test-rooms test-integration
+
+test-rooms: $(STAMP)
+	$(PYTEST) --ignore tests/integration
+
+test-integration: $(STAMP)
+	$(PYTEST) tests/integration
 
 test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow

@@ -31,10 +31,7 @@ LONG = (
     "integration/test_control.py",
     "integration/test_slow_photographs.py",
 )
-"""Files that take longest, in the order in which `make test` deals them out: none is left to one process at the end.
-
-Those that compute and those that wait for servers alternate.
-"""
+"""Files that take longest, in the order in which `make test` deals them out: none is left to one process at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
