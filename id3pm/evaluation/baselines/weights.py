@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from id3pm.errors import CheckpointError, InvalidInputError
@@ -33,7 +33,7 @@ def save_weights(file: Path, network: nn.Module, facts: Mapping[str, Any]) -> No
         kept = tensor.float() if statistics or not tensor.is_floating_point() else tensor.half()
         tensors[name] = kept.contiguous()
     partial = file.with_name(f".{file.name}.tmp")
-    save_file(tensors, partial, {METADATA: json.dumps(dict(facts))})
+    partial.write_bytes(save(tensors, {METADATA: json.dumps(dict(facts))}))
     partial.replace(file)
 
 
