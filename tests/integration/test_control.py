@@ -55,11 +55,11 @@ def follow(wire: Any, model: str, id: str) -> list[dict[str, Any]]:
 
 
 def test_a_follower_of_an_ensemble_sees_both_stages_step_by_step(wire: Any, embedding: np.ndarray) -> None:
-    answer = long_request(wire, embedding, "followed", steps=150, sr_steps=np.array([[80]], dtype=np.int32))
+    answer = long_request(wire, embedding, "followed", steps=300, sr_steps=np.array([[80]], dtype=np.int32))
     base = follow(wire, "denoiser_64", "followed")
     sr = follow(wire, "super_resolution", "followed")
     answer()
-    for rows, steps in ((base, 150), (sr, 80)):
+    for rows, steps in ((base, 300), (sr, 80)):
         made = [row["step"] for row in rows]
         assert made == sorted(set(made)) and len(made) >= 3 and {row["steps"] for row in rows} == {steps}
     assert Image.open(io.BytesIO(base64.b64decode(base[-1]["preview_png"]))).size == (64, 64)

@@ -91,7 +91,7 @@ def test_a_tensor_has_one_content() -> None:
     assert "both of data and binary_data_size" in refused({"inputs": [both]})
 
 
-@pytest.mark.parametrize("depth", [1, 500, 900])
+@pytest.mark.parametrize("depth", [1, 900])
 def test_values_are_checked_in_time_and_at_any_depth(depth: int) -> None:
     """A body below 1 MiB is read in the event loop: no other caller is served meanwhile."""
     flat = ",".join(["1"] * 500_000)
