@@ -67,6 +67,7 @@ class _Provider(oras.provider.Registry):  # type: ignore[misc]
 def _provider(address: Address, kind: str) -> _Provider:
     """Access to a registry, with time limits, and without plain http to other machines."""
     provider = _Provider(hostname=address.registry, insecure=address.is_local, auth_backend=kind)
+    provider.session.trust_env = not address.is_local  # proxies are for other machines
     provider.session.mount("https://", _Limited())
     provider.session.mount("http://", _Limited() if address.is_local else _Refusing())
     return provider

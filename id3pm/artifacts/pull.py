@@ -109,9 +109,9 @@ def cache_folder(address: Address) -> Path:
 
 
 def _require(wanted: Kind | None, found: Kind, address: Address) -> None:
-    if wanted not in (None, found):
+    if wanted is not None and wanted != found:
         names = {"bundle": "a bundle", "engines": "an engine set"}
-        raise TransferError(f"{address} is {names[found]}, needed here is {names[wanted or found]}")
+        raise TransferError(f"{address} is {names[found]}, needed here is {names[wanted]}")
 
 
 def _is_there(address: Address, folder: Path) -> bool:
@@ -196,7 +196,7 @@ def _check_engines(contents: Contents, folder: Path) -> None:
 def _write_models(repository: Path) -> None:
     """Makes a folder of engines a model repository: configurations and programs are this package's own."""
     manifests = stage_manifests(repository)
-    sizes = {manifest.stage: manifest.unet.image_size for manifest in manifests.values()}
+    sizes: dict[str, int] = {manifest.stage: manifest.unet.image_size for manifest in manifests.values()}
     write_repository(repository, sizes)
 
 
