@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Envoy:
         program = _program()
         ports = check_ports(HOST, {"port": 0, "admin": 0})
         self.url = f"{HOST}:{ports['port']}"
-        self._admin = f"http://{HOST}:{ports['admin']}"
+        self._admin = f"{HOST}:{ports['admin']}"
         document = yaml.safe_load(CONFIGURATION.read_text())
         document["admin"]["address"]["socket_address"]["port_value"] = ports["admin"]
         (listener,) = document["static_resources"]["listeners"]
@@ -78,15 +78,15 @@ class Envoy:
 
     def ask(self, path: str) -> str:
         """An answer of its administration."""
-        with urllib.request.urlopen(f"{self._admin}{path}", timeout=10) as response:
-            answer: str = response.read().decode()
-        return answer
+        with contextlib.closing(http.client.HTTPConnection(self._admin, timeout=10)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
 
     def _ready(self) -> bool:
         assert self._process.poll() is None, "it ended"
         try:
             return self.ask("/ready").strip() == "LIVE"
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+        except (OSError, http.client.HTTPException):
             return False
 
 

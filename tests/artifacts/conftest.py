@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import requests
 from fake_hub import FakeHub
+from pulling import asked
 from tiny_bundle import write_tiny_bundle
 from tiny_engines import rewrite_manifest
 from waiting import wait_until
@@ -98,7 +98,7 @@ def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         running.append(
             subprocess.Popen([program, "serve", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         )
-        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/v2/"), pause_s=0.05)
+        wait_until(lambda: _answers(f"127.0.0.1:{port}"), pause_s=0.05)
         return f"127.0.0.1:{port}", folder
 
     yield start
@@ -113,8 +113,8 @@ def registry(start_registry: Callable[..., tuple[str, Path]]) -> tuple[str, Path
     return start_registry()
 
 
-def _answers(url: str) -> bool:
+def _answers(host: str) -> bool:
     try:
-        return requests.get(url, timeout=1).status_code in (200, 401)
-    except requests.RequestException:
+        return asked(host, "/v2/")[0] in (200, 401)
+    except OSError:
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 from pathlib import Path
 
 from id3pm.artifacts.address import parse_address
@@ -23,3 +25,11 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {
         file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()
     }
+
+
+def asked(host: str, path: str, **headers: str) -> tuple[int, bytes]:
+    """Status and body that a server on this machine answers."""
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read()

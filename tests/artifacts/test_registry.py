@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_hub import HttpServer, Storage, send, send_file
-from pulling import bytes_of, pulled
+from pulling import asked, bytes_of, pulled
 
 from id3pm.artifacts import download, requirements
 from id3pm.artifacts.address import Address, parse_address
@@ -27,6 +27,7 @@ from id3pm.pipeline import Pipeline
 # bcrypt of "secret", as htpasswd writes it
 USERS = "caller:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 WEIGHTS = "base.safetensors"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 @pytest.fixture(autouse=True)
@@ -161,19 +162,13 @@ class LyingRegistry(HttpServer):
 @pytest.fixture
 def lying(registry: tuple[str, Path], bundle: Path) -> Any:
     """A registry that has got an honest bundle so far, and its address there."""
-    import requests
-
     server = LyingRegistry()
     address = pushed(bundle, f"oci://{registry[0]}/lab/faces:v1")
-    server.manifests[address.version] = requests.get(
-        f"http://{registry[0]}/v2/lab/faces/manifests/{address.version}",
-        headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
-        timeout=10,
-    ).content
+    path = f"/v2/lab/faces/manifests/{address.version}"
+    server.manifests[address.version] = asked(registry[0], path, Accept=MANIFEST_TYPE)[1]
     manifest = json.loads(server.manifests[address.version])
     for layer in (manifest["config"], *manifest["layers"]):
-        url = f"http://{registry[0]}/v2/lab/faces/blobs/{layer['digest']}"
-        server.blobs[layer["digest"]] = requests.get(url, timeout=10).content
+        server.blobs[layer["digest"]] = asked(registry[0], f"/v2/lab/faces/blobs/{layer['digest']}")[1]
     yield server, parse_address(f"oci://{server.host}/lab/faces@{address.version}")
     server.close()
 
