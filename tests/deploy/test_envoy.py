@@ -98,7 +98,9 @@ class Address:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.channel = grpc.insecure_channel(url, options=[("grpc.max_send_message_length", -1)])
+        self.channel = grpc.insecure_channel(
+            url, options=[("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
+        )
 
     def http(self, request_id: str | None, body: bytes = b"{}", **headers: str) -> int:
         status, answer = self.status(request_id, body, **headers)
