@@ -11,7 +11,7 @@ from typing import Any, Literal
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.plans import plan
 from id3pm.engines.manifest import Manifest, read_manifest
-from id3pm.errors import ConfigError, InvalidInputError
+from id3pm.errors import ConfigError, EngineMissingError, InvalidInputError
 from id3pm.face.manifest import read_manifest as read_face_manifest
 from id3pm.face.manifest import takes_unit_vectors
 from id3pm.idspace.space import Space
@@ -75,7 +75,12 @@ class Planner:
         on = any(limit is not None for limit in asked.values()) or rules.second is not None
         models: dict[str, str] = {}
         if on:
-            manifest = read_face_manifest(self._repository / FACES)
+            try:
+                manifest = read_face_manifest(self._repository / FACES)
+            except EngineMissingError as error:
+                raise EngineMissingError(
+                    f"{error}; without filters none are needed: --second none --least-similarity none --most-other none"
+                ) from error
             if manifest.id_vector_model != self._base.id_vector_model:
                 raise InvalidInputError(
                     f"the face models are of {manifest.id_vector_model}, the bundle takes vectors of "
