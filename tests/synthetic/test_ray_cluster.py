@@ -24,7 +24,7 @@ from id3pm.synthetic.ray_cluster import RayOptions, on_ray
 from id3pm.synthetic.run import in_this_process, run
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
 SHARDS = 8
 
 
@@ -45,7 +45,7 @@ def cluster() -> Iterator[str]:
 def plan(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("plan") / "plan.parquet"
     arguments = ["plan", str(file), "--repository", str(tiny_repository), "--identities", str(SHARDS), "--images", "3"]
-    arguments += ["--shard-size", "3", "--option", "steps=100", "--second", "none", "--least-similarity", "none"]
+    arguments += ["--shard-size", "3", "--option", "steps=20", "--second", "none", "--least-similarity", "none"]
     assert CliRunner().invoke(dataset_group, [*arguments, "--most-other", "none"]).exit_code == 0
     return str(file)
 
