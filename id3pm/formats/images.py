@@ -119,18 +119,27 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, alive: Watch | None 
         raise DamagedImageError(f"the photo is truncated or damaged: {error}") from error
 
 
-def encode_png(image: NDArray[np.uint8], text: Mapping[str, str] | None = None, *, generated: bool = False) -> bytes:
+def encode_png(
+    image: NDArray[np.uint8],
+    text: Mapping[str, str] | None = None,
+    *,
+    generated: bool = False,
+    compress_level: int = 6,
+) -> bytes:
     """A PNG file.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         text: Text chunks to store in the file; keys of 1 to 79 Latin-1 characters.
         generated: Say in the metadata that a model made the picture: `GENERATED_XMP`.
+        compress_level: Of zlib, 0 .. 9.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ImageError(f"image is {image.dtype} {image.shape}: need uint8 [H, W, 3]")
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", pnginfo=png_info(text, generated=generated))
+    Image.fromarray(image).save(
+        buffer, format="PNG", pnginfo=png_info(text, generated=generated), compress_level=compress_level
+    )
     return buffer.getvalue()
 
 

@@ -98,7 +98,7 @@ class PlanOptions:
         "--format",
         type=click.Choice(get_args(ImageFormat)),
         default="png",
-        help="jpg: quality 95, a fifth of the size.",
+        help="jpg: quality 95, a quarter of the size.",
     )
     least_similarity: Any = option(
         callback=_limit,

@@ -29,6 +29,8 @@ from id3pm.synthetic.store import Store
 RECEIPT_KEY = "id3pm"
 """The PNG text chunk that holds the receipt, as in pictures of the client."""
 JPEG_QUALITY = 95
+COMPRESS_LEVEL = 4
+"""Of PNG: a third of the time of zlib's default 6, and generated faces are no larger (docs/datasets.md)."""
 MEASURED = (
     ("similarity", pa.float32()),  # cosine of its ID vector and the target
     ("other_similarity", pa.float32()),  # of its ID vector and the nearest target of another identity
@@ -82,7 +84,8 @@ def numbers_of(names: Iterable[str]) -> set[int]:
 def encode_picture(image: NDArray[Any], image_format: str, receipt: Receipt) -> bytes:
     """A picture file that says that it was generated; a PNG carries its receipt, too."""
     if image_format == "png":
-        return encode_png(image, {RECEIPT_KEY: json.dumps(receipt)}, generated=True)
+        text = {RECEIPT_KEY: json.dumps(receipt)}
+        return encode_png(image, text, generated=True, compress_level=COMPRESS_LEVEL)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0, extra=_app1(GENERATED_XMP))
     return file.getvalue()
