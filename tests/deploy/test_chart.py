@@ -260,6 +260,34 @@ def test_long_names_fit_and_stay_apart(helm: Helm) -> None:
                 assert all(len(value) <= 63 for value in labels.values())
 
 
+def test_names_that_yaml_takes_for_something_else_stay_names(helm: Helm) -> None:
+    pools = [{"name": "1e3"}, {"name": "null", "engines": {"source": "claim", "claim": {"name": "0x1"}}}]
+    values = {
+        "fullnameOverride": "true",
+        "pools": pools,
+        "tokens": {"secret": "123", "key": "1.5"},
+        "image": {"tag": "1.0", "pullSecrets": ["1"]},
+        "serviceAccountName": "7",
+        "defaults": {"priorityClassName": "0"},
+        "prometheusRule": {"enabled": True},
+        "serviceMonitor": {"enabled": True},
+        "gateway": {"parentRefs": [{"name": "1"}]},
+        "routes": [
+            {
+                "name": "2",
+                "mixedBits": True,
+                "http": {"hostnames": ["1.2"]},
+                "grpc": {"hostnames": ["3.4"]},
+                "pools": [{"name": pool["name"], "weight": 1} for pool in pools],
+            }
+        ],
+    }
+    arguments = [word for key, value in values.items() for word in ("--set-json", f"{key}={json.dumps(value)}")]
+    for found in helm.objects(*arguments, "--namespace", "42", release="1e5"):
+        check(found, NEWEST)
+        assert found["metadata"]["namespace"] == "42"
+
+
 def test_pods_do_not_change_with_what_is_around_them(helm: Helm) -> None:
     """An upgrade that only adds monitoring or routes restarts nothing."""
     plain = pods(helm.objects(*OPEN))

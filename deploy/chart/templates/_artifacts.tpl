@@ -49,7 +49,7 @@
 {{- else if eq $artifact.source "claim" }}
 - name: {{ $what }}
   persistentVolumeClaim:
-    claimName: {{ $artifact.claim.name }}
+    claimName: {{ $artifact.claim.name | quote }}
     readOnly: true
 {{- else if eq $artifact.source "pull" }}
 - name: {{ $what }}
@@ -58,7 +58,7 @@
 {{- with $artifact.pull.registry }}
 - name: {{ $what }}-registry
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     items:
       - {key: .dockerconfigjson, path: config.json}
 {{- end }}
@@ -92,7 +92,7 @@
     {{- with $artifact.pull.token.secret }}
     - name: HF_TOKEN
       valueFrom:
-        secretKeyRef: {name: {{ . }}, key: {{ $artifact.pull.token.key }}}
+        secretKeyRef: {name: {{ . | quote }}, key: {{ $artifact.pull.token.key | quote }}}
     {{- end }}
     {{- if $artifact.pull.registry }}
     - {name: DOCKER_CONFIG, value: /registry}

@@ -25,21 +25,21 @@ to 17 for pods of a Deployment, the index for those of a Job, and cuts pods' nam
 {{- end }}
 
 {{- define "id3pm.commonSelector" -}}
-app.kubernetes.io/name: {{ include "id3pm.cut" (dict "name" (default .Chart.Name .Values.nameOverride)) }}
-app.kubernetes.io/instance: {{ include "id3pm.cut" (dict "name" .Release.Name) }}
+app.kubernetes.io/name: {{ include "id3pm.cut" (dict "name" (default .Chart.Name .Values.nameOverride)) | quote }}
+app.kubernetes.io/instance: {{ include "id3pm.cut" (dict "name" .Release.Name) | quote }}
 {{- end }}
 
 {{/* Labels by which a pool's pods are found: (dict "root" $ "pool" pool). */}}
 {{- define "id3pm.selector" -}}
 {{ include "id3pm.commonSelector" .root }}
 app.kubernetes.io/component: serving
-id3pm/pool: {{ .pool.name }}
+id3pm/pool: {{ .pool.name | quote }}
 {{- end }}
 
 {{- define "id3pm.labels" -}}
 {{ include "id3pm.commonSelector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 helm.sh/chart: {{ include "id3pm.cut" (dict "name" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_")) }}
 {{- end }}
 
@@ -63,7 +63,7 @@ helm.sh/chart: {{ include "id3pm.cut" (dict "name" (printf "%s-%s" .Chart.Name .
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -46,10 +46,10 @@ topologySpreadConstraints:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .pool.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .pool.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -157,14 +157,14 @@ lifecycle:
 {{- if .secret }}
 - name: tokens
   secret:
-    secretName: {{ .secret }}
+    secretName: {{ .secret | quote }}
     defaultMode: 288 # 0440
     items:
-      - {key: {{ .key }}, path: {{ .key }}}
+      - {key: {{ .key | quote }}, path: {{ .key | quote }}}
 {{- end }}
 {{- end }}
 {{- with .Values.tls.secret }}
 - name: tls
-  secret: {secretName: {{ . }}, defaultMode: 288}
+  secret: {secretName: {{ . | quote }}, defaultMode: 288}
 {{- end }}
 {{- end }}

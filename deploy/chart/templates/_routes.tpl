@@ -3,7 +3,7 @@
 {{- $root := index . 0 -}}
 {{- $port := index . 2 -}}
 {{- range index . 1 }}
-- name: {{ include "id3pm.name" (list $root .name) }}
+- name: {{ include "id3pm.name" (list $root .name) | quote }}
   port: {{ $port }}
   weight: {{ int64 .weight }}
 {{- end }}
@@ -21,7 +21,7 @@ hostnames:
 {{/* The header by which a caller picks a pool: (list header pool). */}}
 {{- define "id3pm.pinned" -}}
 headers:
-  - {type: Exact, name: {{ first . }}, value: {{ last . }}}
+  - {type: Exact, name: {{ first . | quote }}, value: {{ last . | quote }}}
 {{- end }}
 
 {{/* A Gateway takes no HTTPRoute and GRPCRoute of one hostname on one listener, so it would ignore the younger one. */}}
