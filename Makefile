@@ -22,7 +22,7 @@ WEB_BUNDLE := $(BUNDLE)
 WEB_REPO   := $(REPO)
 endif
 
-.PHONY: help setup engines attributes demo web serve bench load test quick generated docs lint types unit test-rooms test-integration test-slow fuzz clean
+.PHONY: help setup engines attributes demo web serve bench load test quick generated docs lint types unit test-quick test-rooms test-integration test-slow fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -65,8 +65,11 @@ load: engines  ## perf_analyzer against the server: table and plot in out/load/;
 
 test: lint types unit  ## linters, types and all tests
 
-quick: lint types $(STAMP)  ## linters, types, and the tests that need neither a server nor a network: about a minute
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile tests/contract tests/diffusion tests/sampling tests/formats tests/attributes tests/client
+quick: $(STAMP)  ## linters, types, and the tests that need neither a server nor a network: about a minute
+	$(MAKE) --jobs=2 --keep-going lint types test-quick
+
+test-quick: $(STAMP)
+	$(PYTEST) -q tests/contract tests/diffusion tests/sampling tests/formats tests/attributes tests/client
 
 generated: $(STAMP)  ## the files of the client that are made from others: the blocking client from the asyncio one
 	$(BIN)/python client/generate.py
