@@ -211,7 +211,12 @@ class Comparison:
         # Every 20th face of the embedded data set is held out from training: none of these is in the bank.
         indices = [index for index in range(2 * options.bank) if own or index % datasets.TEST_EVERY][: options.bank]
         z = generator.latents(indices, BANK_SEED)
-        key = {"seed": BANK_SEED, "generator": generator.weights_sha256, "black box": self._training.key}
+        form = "" if own else " normalised"
+        key = {
+            "seed": BANK_SEED,
+            "generator": generator.weights_sha256 + form,
+            "black box": self._training.key,
+        }
         task = self._bar.add_task("bank of the GAN", total=len(z))
         parts = []
         for start in range(0, len(z), BANK_CHUNK):
@@ -220,8 +225,8 @@ class Comparison:
                 self._cache.array({**key, "bank": indices[start : start + BANK_CHUNK]}, self._bank(generator, some))
             )
             self._bar.advance(task, len(some))
-        hash_ = generator.weights_sha256[:SHORT]
-        return GanSearch(generator, z, np.concatenate(parts), hash_, authors_code=options.authors_code)
+        made_by = generator.weights_sha256[:SHORT] + form
+        return GanSearch(generator, z, np.concatenate(parts), made_by, authors_code=options.authors_code)
 
     def _bank(
         self, generator: EmbeddedGenerator | OwnGenerator, z: NDArray[np.float32]

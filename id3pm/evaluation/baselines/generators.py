@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from id3pm.errors import CheckpointError, EngineError, InvalidInputError
 from id3pm.evaluation.baselines.stylegan2 import StyleGan2
 from id3pm.face.runtime import open_session
 from id3pm.formats.hashing import file_sha256
-from id3pm.training.gan import FaceGenerator, latents
+from id3pm.training.gan import LATENT_SIZE, FaceGenerator, latents
 from id3pm.unet.checkpoint import read_plain
 
 MAX_SIDE = 256
@@ -71,7 +72,18 @@ class OwnGenerator:
 
 
 class EmbeddedGenerator(FaceGenerator):
-    """The 64 px GAN of the embedded data set."""
+    """The 64 px GAN of the embedded data set.
+
+    Latents are normalised first, as StyleGAN2 does itself: a search that adds noise again and again would leave the
+    norm that this GAN was trained with, and its pictures would be saturated.
+    """
+
+    latent_norm = math.sqrt(LATENT_SIZE)
+
+    def images(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """See `FaceGenerator.images`."""
+        norms = np.linalg.norm(z, axis=1, keepdims=True)
+        return super().images((self.latent_norm * z / norms).astype(np.float32))
 
     def latents(self, indices: list[int], seed: int) -> NDArray[np.float32]:
         """See `OwnGenerator.latents`."""

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from id3pm.errors import CheckpointError, EngineError, InvalidInputError
-from id3pm.evaluation.baselines.generators import OwnGenerator
+from id3pm.evaluation.baselines.generators import EmbeddedGenerator, OwnGenerator
 from id3pm.evaluation.baselines.stylegan2 import StyleGan2
 from tests.golden.stylegan2_case import case_latents, case_weights
 
@@ -84,3 +84,11 @@ def test_onnx_that_makes_no_pictures_is_refused(tmp_path: Path) -> None:
         OwnGenerator(onnx_file(tmp_path / "grey.onnx", "N", channels=1))
     with pytest.raises(EngineError, match="the batch must be free, or 1; it is 2"):
         OwnGenerator(onnx_file(tmp_path / "two.onnx", 2))
+
+
+def test_the_64_px_gan_gets_latents_of_one_norm() -> None:
+    pytest.importorskip("gan_face_generate")
+    generator = EmbeddedGenerator()
+    z = generator.latents([1, 2], seed=0)
+    assert z.shape == (2, 100)
+    np.testing.assert_array_equal(generator.images(z), generator.images(8.0 * z))
