@@ -130,10 +130,13 @@ def test_an_exception_in_on_image_stops_the_work(make_client: Any, server: Any) 
 
 
 def test_ctrl_c_stops_the_servers_work(server: Any, sync_transport: Any) -> None:
-    server.answer = lambda call: None
+    def answer(call: Any) -> None:
+        if len(server.calls) == 2:  # both are on their way
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+    server.answer = answer
     previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt), Client(transport=sync_transport) as client:
             client.generate(VECTOR, [1, 2])
     finally:
