@@ -143,15 +143,12 @@ def main(
             for name, work in ways.items():
                 times[name].append(timed(work))
                 click.echo(f"round {number + 1}, {name}: {times[name][-1]}", err=True)
-    medians = {
-        name: Time(statistics.median(t.wall for t in found), statistics.median(t.cpu for t in found))
-        for name, found in times.items()
-    }
-    first = medians["pipeline"]
-    for name, median in medians.items():
+    for name, found in times.items():
+        shares = sorted(first.cpu / time.cpu for first, time in zip(times["pipeline"], found, strict=True))
+        cpu = statistics.median(time.cpu for time in found) / contest.count
         click.echo(
-            f"{name:15} {contest.count / median.wall:7.3f} images/s ({first.wall / median.wall:.3f}x)   "
-            f"{median.cpu / contest.count:6.3f} s of a processor for an image ({first.cpu / median.cpu:.3f}x)"
+            f"{name:15} {cpu:6.3f} s of a processor for an image; speed in the same round: "
+            f"{statistics.median(shares):.2f} ({shares[0]:.2f} .. {shares[-1]:.2f})"
         )
     click.echo("ms of a processor for an image: " + ", ".join(f"{name} {value:.0f}" for name, value in parts.items()))
     out.mkdir(parents=True, exist_ok=True)
