@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.plans import RowCoefficients, gather, plan
+from id3pm.diffusion.plans import RowCoefficients, plan
 from id3pm.diffusion.samplers import update
 from id3pm.face.stage import FaceStage
 from id3pm.training.data import RolloutDraws
@@ -167,4 +167,4 @@ class Rollouts:
         return alignments
 
     def _coefficients(self, places: NDArray[np.int64]) -> RowCoefficients:
-        return gather([self._plan] * len(places), places.tolist())
+        return self._plan.at(places)

@@ -32,7 +32,8 @@ def model(engine: StandInEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         id_vector_model="sface",
         l2_normalised=False,
         attribute_set=None,
-        bundle=types.SimpleNamespace(name="stand-in", weights_sha256="b" * 64),
+        bundle=types.SimpleNamespace(name="stand-in", weights_sha256="b" * 64, source=None),
+        source=None,
     )
     monkeypatch.setattr(stage, "read_manifest", lambda folder: manifest)
     monkeypatch.setattr(stage, "load_engine", lambda folder, device, threads: engine)

@@ -108,6 +108,17 @@ def test_rows_are_sampled_as_the_sampler_does(judge: IdentityLoss, stage: FaceSt
         np.testing.assert_allclose(images.numpy(), states[first + 1 + number], atol=1e-5)
 
 
+def test_a_process_may_have_no_rollout_under_way(judge: IdentityLoss, stage: FaceStage) -> None:
+    """As in the first steps of a run, or where fewer rollouts than processes are asked for."""
+    rollouts = Rollouts(judge, stage, CONFIG.diffusion, learn_sigma=True)
+    none, places = torch.zeros(0, 3, 64, 64), torch.eye(3)[:2].expand(0, 2, 3)
+    draws = RolloutDraws(torch.zeros(0, 128), places, torch.zeros(3, 0, 3, 64, 64), none, places, torch.zeros(128), 100)
+    rollouts.begin(draws, 0, lambda x, t, identity: torch.zeros(0, 6, 64, 64))
+    x, t, identity = rollouts.inputs()
+    assert (len(x), len(t), len(identity)) == (0, 0, 0)
+    assert len(rollouts.advance(torch.zeros(0, 6, 64, 64), torch.zeros(0, 6, 64, 64), draws)) == 0
+
+
 def test_a_resumed_run_goes_on_with_the_same_images(tmp_path: Path, judge: IdentityLoss, stage: FaceStage) -> None:
     straight = trainer(CONFIG, tmp_path, judge, stage)
     losses = [straight.train_step() for _ in range(5)]

@@ -204,9 +204,9 @@ def _check_parameters(parameters: Mapping[str, Parameter], inputs: Collection[st
         if value is None:
             raise invalid(f"parameter {shown(name)} has no value: send one, or leave it out")
         if isinstance(value, str) and "\0" in value:
-            raise invalid(f"{name}={shown(value)}: must not have a NUL in it")
+            raise invalid(f"parameter {shown(name)}={shown(value)}: must not have a NUL in it")
         if isinstance(value, float) and not math.isfinite(value):
-            raise invalid(f"{name}={value}: must be a finite number")
+            raise invalid(f"parameter {shown(name)}={value}: must be a finite number")
         if name == "timeout" and (kind != "int64_param" or not 0 <= value <= MAX_TIMEOUT_US):
             raise invalid(f"timeout={shown(value)}: expected a whole number of microseconds, at most {MAX_TIMEOUT_US}")
         if name == "priority":
