@@ -86,7 +86,7 @@ class StepPlan(Coefficients):
         """Rows that the U-Net computes for one image: one a step, and one more where the step is guided."""
         return len(self) + int(self.guided.sum())
 
-    def at(self, steps: IndexArray) -> "RowCoefficients":
+    def at(self, steps: IndexArray) -> RowCoefficients:
         """The coefficients of a batch whose row i takes step `steps[i]` (0 = noisiest) of this plan."""
         names = [field.name for field in dataclasses.fields(RowCoefficients)]
         return RowCoefficients(**{name: getattr(self, name)[steps] for name in names})
