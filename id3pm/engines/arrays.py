@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = Any  # numpy.ndarray, torch.Tensor, cupy.ndarray, or any other of the array API standard
+NOISE_THREADS = 4
+"""Threads that draw noise for a GPU: 16 images of 256 px are 28 ms of one core, a step of them on an H100 about 50."""
 
 
 class Timer(Protocol):
@@ -29,7 +31,9 @@ class Timer(Protocol):
 
 
 class Arrays(Protocol):
-    """One device's arrays, and the copies to it and from it. One thread uses it, but for `to_host`.
+    """One device's arrays, and the copies to it and from it.
+
+    One thread uses it at a time, and calls `use` first; `host` may be called from any thread.
 
     Attributes:
         ahead: Steps that may be enqueued before the result of an earlier one is read; 0 where calls wait for theirs.
@@ -38,6 +42,10 @@ class Arrays(Protocol):
 
     ahead: int
     noise_threads: int
+
+    def use(self) -> None:
+        """Makes the device, and the stream on which its work is enqueued, the calling thread's."""
+        ...
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """New float32 memory of the host, of the kind that copies to the device fastest."""
@@ -56,6 +64,45 @@ class Arrays(Protocol):
 
     def timer(self) -> Timer:
         """A timer that starts now, or when the device gets there."""
+        ...
+
+
+class DeviceArrays(Arrays, Protocol):
+    """`Arrays` for a runtime that is given addresses: what `tensorrt` and `onnx-cuda` engines need of the device.
+
+    Attributes:
+        stream: Handle of the CUDA stream on which all work is enqueued.
+        capability: Compute capability, such as `sm86`.
+    """
+
+    @property
+    def stream(self) -> int:
+        """See the attributes."""
+        ...
+
+    @property
+    def capability(self) -> str:
+        """See the attributes."""
+        ...
+
+    def zeros(self, shape: tuple[int, ...]) -> Array:
+        """New float32 memory of the device, all zero; enqueued."""
+        ...
+
+    def address(self, array: Array) -> int:
+        """Where a contiguous array begins in the memory of the device."""
+        ...
+
+    def synchronize(self) -> None:
+        """Waits until everything that has been enqueued is done."""
+        ...
+
+    def record(self, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Records what a function enqueues as a CUDA graph, without executing it; the result enqueues that again.
+
+        Raises:
+            EngineError: Something cannot be recorded. The stream can be used as before.
+        """
         ...
 
 
@@ -79,6 +126,9 @@ class HostArrays:
 
     ahead = 0
     noise_threads = 1  # the engine has the other cores
+
+    def use(self) -> None:
+        """See `Arrays.use`; nothing to do."""
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """See `Arrays.host`."""

@@ -91,6 +91,19 @@ def session_options(ort: Any) -> Any:
     return options
 
 
+def require_provider(ort: Any, provider: str) -> None:
+    """Refuses a runtime without an execution provider.
+
+    Raises:
+        EngineError: The installed package does not have it.
+    """
+    if provider not in ort.get_available_providers():
+        raise EngineError(
+            f"onnxruntime {ort.__version__} has no {provider} here; "
+            "install onnxruntime-gpu in place of onnxruntime, or build with --target onnx-cpu"
+        )
+
+
 def open_session(
     ort: Any, path: Path, config: UNetConfig, options: Any, provider: str, provider_options: dict[str, Any]
 ) -> Any:
@@ -99,11 +112,7 @@ def open_session(
     Raises:
         EngineError: The runtime lacks the execution provider or cannot start it, or cannot load the graph.
     """
-    if provider not in ort.get_available_providers():
-        raise EngineError(
-            f"onnxruntime {ort.__version__} has no {provider} here; "
-            "install onnxruntime-gpu in place of onnxruntime, or build with --target onnx-cpu"
-        )
+    require_provider(ort, provider)
     try:
         session = ort.InferenceSession(str(path), sess_options=options, providers=[(provider, provider_options)])
     except Exception as error:  # the runtime has no common base class for its load errors

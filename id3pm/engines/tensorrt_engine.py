@@ -1,9 +1,10 @@
 """TensorRT plans, from the data-centre `tensorrt` module or from `tensorrt_rtx` (TensorRT for RTX): one code path.
 
 All memory stays on the device: inputs and output of `max_batch` rows, and one workspace for all batch buckets, of which
-one runs at a time. A call copies its rows in, runs the smallest bucket that holds them, and copies its rows out.
-The other rows of the bucket compute on old data and are ignored. Every bucket is one CUDA graph: `tensorrt_rtx`
-records it by itself, for `tensorrt` it is recorded here.
+one runs at a time. A call copies its rows there (`DeviceBuffers`), runs the smallest bucket that holds them, and copies
+its output, all on the stream of the rows' arrays: the host waits for nothing. The other rows of the bucket compute on
+old data and are ignored. Every bucket is one CUDA graph: `tensorrt_rtx` records it by itself, for `tensorrt` it is
+recorded here.
 
 No plan has ever been executed by this project's tests, which have no GPU: the checks are tested for real, the rest
 against stand-ins for both libraries.
@@ -13,15 +14,15 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from id3pm.engines.arrays import HOST
+from id3pm.engines.arrays import Array, DeviceArrays
 from id3pm.engines.buckets import batch_buckets, bucket_of
-from id3pm.engines.cuda import Cuda
-from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, FloatArray, assert_inputs, input_shapes, output_shape
+from id3pm.engines.cupy_arrays import CupyArrays
+from id3pm.engines.device_buffers import DeviceBuffers
+from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import EngineError, MissingExtraError
 
@@ -36,37 +37,38 @@ KERNEL_CACHE = "kernels.rtx_cache"
 class TensorRTEngine:
     """An `Engine` over one TensorRT plan, with an execution context and a CUDA graph per batch bucket."""
 
-    def __init__(self, path: Path, manifest: Manifest, device_index: int = 0) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, device_index: int = 0, arrays: DeviceArrays | None = None
+    ) -> None:
         """Deserialises a plan, and runs every bucket once, so that no request waits for kernels.
 
         Args:
             path: The `.plan` file.
             manifest: The engine's manifest.
             device_index: Number of the CUDA device.
+            arrays: Its memory; `None`: CuPy's.
 
         Raises:
-            MissingExtraError: TensorRT or cuda-bindings is not installed.
-            EngineError: The plan was built by another TensorRT version, or for another GPU, or is not what the manifest
+            MissingExtraError: TensorRT or CuPy is not installed.
+            EngineError: CuPy cannot use the device. The plan was built by another TensorRT version, or for another GPU, or is not what the manifest
                 says, or cannot be loaded.
         """
         self.config = manifest.unet
-        self.arrays = HOST
         self.max_batch = manifest.max_batch
         self._trt = import_runtime(manifest)
-        self._cuda = Cuda(device_index)
-        check_capability(manifest, self._cuda.capability())
+        self.arrays: DeviceArrays = arrays or CupyArrays(device_index)
+        check_capability(manifest, self.arrays.capability)
         self.description = f"{self._trt.__name__} {self._trt.__version__} {manifest.device} {manifest.precision}"
         self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.WARNING))
         self._plan = deserialise(self._trt, self._runtime, path)
         check_plan(self._trt, self._plan, manifest)
-        shapes = {**input_shapes(self.config, self.max_batch), OUTPUT_NAME: output_shape(self.config, self.max_batch)}
-        self._buffers = {name: self._cuda.zeros(4 * int(np.prod(shape))) for name, shape in shapes.items()}
-        self._workspace_bytes = max(1, self._plan.device_memory_size_v2)
-        self._workspace = self._cuda.zeros(self._workspace_bytes)
+        self._buffers = DeviceBuffers(self.arrays, self.config, self.max_batch)
+        self._workspace_bytes = max(4, self._plan.device_memory_size_v2)
+        self._workspace = self.arrays.zeros((-(-self._workspace_bytes // 4),))
         self._kernels = _KernelCache(path.with_name(KERNEL_CACHE)) if hasattr(self._trt, "IRuntimeCache") else None
         self._buckets = batch_buckets(self.max_batch)
         self._contexts = {rows: self._context(index, rows) for index, rows in enumerate(self._buckets)}
-        self._graphs: dict[int, Any] = {}
+        self._graphs: dict[int, Callable[[], None]] = {}
         self._warm_up()
 
     def _context(self, profile: int, rows: int) -> Any:
@@ -82,13 +84,13 @@ class TensorRTEngine:
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
             self._kernels.attach(config)
             context = self._plan.create_execution_context(config)
-        if context is None or not context.set_optimization_profile_async(profile, self._cuda.stream):
+        if context is None or not context.set_optimization_profile_async(profile, self.arrays.stream):
             raise EngineError(f"{self.description}: no memory for batches of {rows}")
-        context.set_device_memory(self._workspace, self._workspace_bytes)
+        context.set_device_memory(self.arrays.address(self._workspace), self._workspace_bytes)
         for name, shape in input_shapes(self.config, rows).items():
             if not context.set_input_shape(name, shape):
                 raise EngineError(f"{self.description}: the plan takes no {name} of shape {shape}")
-        for name, address in self._buffers.items():
+        for name, address in self._buffers.addresses.items():
             context.set_tensor_address(name, address)
         return context
 
@@ -96,58 +98,36 @@ class TensorRTEngine:
         """Runs every bucket, so that it is compiled, set up and recorded before the first request."""
         for rows in self._buckets * 2:  # the first run sets up; tensorrt_rtx records its graph in the second
             self._execute(rows)
-            self._cuda.synchronize()
+            self.arrays.synchronize()
         if self._kernels is not None:
             self._kernels.save()
             return
         try:
-            for rows, context in self._contexts.items():
-                self._graphs[rows] = self._record(context)
+            self._graphs = {rows: self.arrays.record(lambda rows=rows: self._execute(rows)) for rows in self._buckets}  # type: ignore[misc]
         except EngineError as error:
-            self._drop_graphs()
             logger.warning("%s without CUDA graphs: %s", self.description, error)
-
-    def _record(self, context: Any) -> Any:
-        self._cuda.begin_capture()
-        enqueued = context.execute_async_v3(self._cuda.stream)
-        graph = self._cuda.end_capture()
-        if not enqueued:
-            self._cuda.destroy_graph(graph)
-            raise EngineError("execution failed while it was recorded")
-        return graph
 
     def _execute(self, rows: int) -> None:
         if rows in self._graphs:
-            self._cuda.launch(self._graphs[rows])
-        elif not self._contexts[rows].execute_async_v3(self._cuda.stream):
+            self._graphs[rows]()
+        elif not self._contexts[rows].execute_async_v3(self.arrays.stream):
             raise EngineError(f"{self.description}: execution failed")
 
-    def run(self, inputs: EngineInputs) -> FloatArray:
+    def run(self, inputs: EngineInputs) -> Array:
         """Evaluates the U-Net; see `Engine.run`."""
         rows = assert_inputs(self.config, self.max_batch, inputs)
-        self._cuda.use()  # the current device is per thread, and the scheduler runs in another thread than the loader
-        for name, array in inputs.items():
-            self._cuda.copy_in(self._buffers[name], array)
+        self._buffers.fill(inputs)
         self._execute(bucket_of(rows, self._buckets))
-        output = np.empty(output_shape(self.config, rows), dtype=np.float32)
-        self._cuda.copy_out(output, self._buffers[OUTPUT_NAME])
-        self._cuda.synchronize()
-        return output
-
-    def _drop_graphs(self) -> None:
-        while self._graphs:
-            self._cuda.destroy_graph(self._graphs.popitem()[1])
+        return self._buffers.output(rows)
 
     def close(self) -> None:
         """Frees the graphs, the contexts, the plan and the device memory."""
-        self._cuda.use()
-        self._drop_graphs()
+        self.arrays.use()
+        self.arrays.synchronize()
+        self._graphs.clear()
         self._contexts.clear()
         self._plan = self._runtime = self._kernels = None
-        while self._buffers:
-            self._cuda.free(self._buffers.popitem()[1])
-        self._cuda.free(self._workspace)
-        self._cuda.close()
+        del self._buffers, self._workspace
 
 
 class _KernelCache:

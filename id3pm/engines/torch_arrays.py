@@ -11,10 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from id3pm.engines.arrays import HostTimer, Timer
-
-NOISE_THREADS = 4
-"""Threads that draw noise: 16 images of 256 px are 28 ms of one core, a step at that size on an H100 about 50."""
+from id3pm.engines.arrays import NOISE_THREADS, HostTimer, Timer
 
 
 class TorchArrays:
@@ -27,6 +24,11 @@ class TorchArrays:
         self.ahead = int(self._cuda)
         self.noise_threads = max(1, min(NOISE_THREADS, (os.cpu_count() or 2) - 1))
         self._copies = _stream(self.device) if self._cuda else None
+
+    def use(self) -> None:
+        """See `Arrays.use`; the stream is the default one, which all threads share."""
+        if self._cuda:
+            torch.cuda.set_device(self.device)
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """See `Arrays.host`."""

@@ -62,6 +62,7 @@ class UNetEngine:
             self._unet.convert(half)
         self._graphs: dict[int, Callable[[dict[str, Tensor]], Tensor]] = {}
         if self._device.type == "cuda":
+            self.arrays.use()
             self._unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             with torch.inference_mode():
                 self._graphs = {rows: self._record(rows) for rows in buckets or batch_buckets(max_batch)}

@@ -10,6 +10,7 @@ import types
 from collections.abc import Mapping
 from typing import cast
 
+from id3pm.engines.cupy_arrays import CupyArrays
 from id3pm.engines.manifest import Target
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.errors import EngineError, MissingExtraError
@@ -135,7 +136,7 @@ def require_available(target: Target, precision: str, gpu: str | None) -> str:
     here = gpu_here() if gpu == "current" else gpu
     if here is None and gpu == "current":
         raise EngineError(
-            "--gpu current: this machine has no GPU that cuda-bindings sees; name one, such as --gpu sm86"
+            "--gpu current: this machine has no GPU that CuPy sees; name one, such as --gpu sm86"
         )
     if here is None or not re.fullmatch(r"sm\d+", here):
         raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")
@@ -173,12 +174,10 @@ def why_not_executable(target: Target, gpu: str | None) -> str | None:
 
 
 def gpu_here() -> str | None:
-    """Compute capability of CUDA device 0 such as `sm86`; `None` without a driver, a GPU or cuda-python."""
-    if importlib.util.find_spec("cuda") is None:
+    """Compute capability of CUDA device 0 such as `sm86`; `None` without a driver, a GPU or CuPy."""
+    if importlib.util.find_spec("cupy") is None:
         return None
-    runtime = importlib.import_module("cuda.bindings.runtime")
-    status, major = runtime.cudaDeviceGetAttribute(runtime.cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor, 0)
-    if status != runtime.cudaError_t.cudaSuccess:
+    try:
+        return CupyArrays(0).capability
+    except EngineError:
         return None
-    minor = runtime.cudaDeviceGetAttribute(runtime.cudaDeviceAttr.cudaDevAttrComputeCapabilityMinor, 0)[1]
-    return f"sm{major}{minor}"

@@ -215,7 +215,11 @@ class RowBatch:
 
     def preview(self, row: Row) -> NDArray[np.uint8] | None:
         """The image that step `made` predicted, uint8 [S, S, 3]; `None` before one. From any thread."""
-        return None if row.x0 is None else self._arrays.to_host(to_uint8(row.x0))()
+        x0 = row.x0
+        if x0 is None:
+            return None
+        self._arrays.use()
+        return self._arrays.to_host(to_uint8(x0))()
 
     def _packed(self, array: FloatArray, kept: list[FloatArray]) -> Array:
         fast = self._arrays.host(array.shape)

@@ -314,6 +314,7 @@ class StepScheduler:
 
     def _enqueue(self, rows: Sequence[Row]) -> Step:
         self._beat = time.monotonic()
+        self.engine.arrays.use()
         self._step_s = self._cost.step_s(sum(row.next_evaluations for row in rows))
         self._batch.select(rows)
         return self._batch.step(self._compute_lock.yield_rest)

@@ -1,129 +1,16 @@
-"""Stand-ins for CUDA and both TensorRT modules, whose device memory is host memory and whose network is a sum."""
+"""Stand-ins for both TensorRT modules, whose network is a sum, on the arrays of `strict_arrays`."""
 
 from __future__ import annotations
 
 import ctypes
 import dataclasses
-import enum
 import types
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from strict_arrays import StrictDeviceArrays
 
 from id3pm.engines.inputs import OUTPUT_NAME
-
-
-class Status(enum.Enum):
-    """As `cudaError_t`."""
-
-    cudaSuccess = 0  # noqa: N815
-    cudaErrorMemoryAllocation = 2  # noqa: N815
-    cudaErrorStreamCaptureInvalidated = 901  # noqa: N815
-
-
-OK = Status.cudaSuccess
-
-
-class FakeCuda(types.ModuleType):
-    """`cuda.bindings.runtime` over host memory, with streams that can record."""
-
-    cudaError_t = Status  # noqa: N815
-    cudaDeviceAttr = types.SimpleNamespace(  # noqa: N815
-        cudaDevAttrComputeCapabilityMajor=8, cudaDevAttrComputeCapabilityMinor=6
-    )
-    cudaMemcpyKind = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
-    cudaStreamCaptureMode = types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
-
-    def __init__(self) -> None:
-        super().__init__("cuda.bindings.runtime")
-        self.memory: dict[int, Any] = {}
-        self.device: int | None = None
-        self.full = False
-        self.can_record = True
-        self.streams = 0
-        self.graphs: dict[int, list[Callable[[], None]]] = {}
-        self.launched: list[int] = []
-        self.recording: list[Callable[[], None]] | None = None
-
-    def enqueue(self, work: Callable[[], None]) -> None:
-        if self.recording is None:
-            work()
-        else:
-            self.recording.append(work)
-
-    def cudaSetDevice(self, index: int) -> tuple[Status]:  # noqa: N802
-        self.device = index
-        return (OK,)
-
-    def cudaDeviceGetAttribute(self, attribute: int, device: int) -> tuple[Status, int]:  # noqa: N802
-        return OK, attribute
-
-    def cudaStreamCreate(self) -> tuple[Status, int]:  # noqa: N802
-        self.streams += 1
-        return OK, 77
-
-    def cudaStreamDestroy(self, stream: int) -> tuple[Status]:  # noqa: N802
-        self.streams -= 1
-        return (OK,)
-
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Status]:  # noqa: N802
-        assert self.recording is None
-        return (OK,)
-
-    def cudaMalloc(self, size: int) -> tuple[Status, int | None]:  # noqa: N802
-        if self.full:
-            return Status.cudaErrorMemoryAllocation, None
-        buffer = ctypes.create_string_buffer(b"\xff" * size, size)
-        self.memory[ctypes.addressof(buffer)] = buffer
-        return OK, ctypes.addressof(buffer)
-
-    def cudaMemset(self, address: int, value: int, size: int) -> tuple[Status]:  # noqa: N802
-        assert size <= len(self.memory[address])
-        ctypes.memset(address, value, size)
-        return (OK,)
-
-    def cudaFree(self, address: int) -> tuple[Status]:  # noqa: N802
-        del self.memory[address]
-        return (OK,)
-
-    def cudaMemcpyAsync(  # noqa: N802
-        self, target: int, source: int, size: int, kind: int, stream: int
-    ) -> tuple[Status]:
-        on_device = target if kind == 1 else source
-        assert size <= len(self.memory[on_device])
-        ctypes.memmove(target, source, size)
-        return (OK,)
-
-    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Status]:  # noqa: N802
-        assert self.recording is None and stream == 77 and mode == 1
-        self.recording = []
-        return (OK,)
-
-    def cudaStreamEndCapture(self, stream: int) -> tuple[Status, Any]:  # noqa: N802
-        recorded, self.recording = self.recording, None
-        return (OK, recorded) if self.can_record else (Status.cudaErrorStreamCaptureInvalidated, None)
-
-    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Status, int]:  # noqa: N802
-        number = len(self.graphs) + 1
-        self.graphs[number] = graph
-        return OK, number
-
-    def cudaGraphDestroy(self, graph: Any) -> tuple[Status]:  # noqa: N802
-        return (OK,)
-
-    def cudaGraphLaunch(self, executable: int, stream: int) -> tuple[Status]:  # noqa: N802
-        self.launched.append(executable)
-        for work in self.graphs[executable]:
-            work()
-        return (OK,)
-
-    def cudaGraphExecDestroy(self, executable: int) -> tuple[Status]:  # noqa: N802
-        del self.graphs[executable]
-        return (OK,)
-
-    def cudaGetLastError(self) -> tuple[Status]:  # noqa: N802
-        return (OK,)
 
 
 @dataclasses.dataclass
@@ -157,8 +44,9 @@ class FakeContext:
         return np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])).reshape(shape)
 
     def execute_async_v3(self, stream: int) -> bool:
+        assert stream == self.plan.arrays.stream
         assert self.workspace is not None and self.workspace[1] >= self.plan.device_memory_size_v2
-        self.plan.cuda.enqueue(self._compute)
+        self.plan.arrays.enqueue(self._compute)
         return self.plan.executes
 
     def _compute(self) -> None:
@@ -190,8 +78,8 @@ class FakePlan:
 
     device_memory_size_v2 = 1000
 
-    def __init__(self, cuda: FakeCuda, batches: list[int], tensors: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-        self.cuda = cuda
+    def __init__(self, arrays: StrictDeviceArrays, batches: list[int], tensors: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+        self.arrays = arrays
         self.batches = batches
         self.tensors = tensors
         self.executes = True

@@ -200,7 +200,7 @@ def test_a_damaged_engine_is_not_up_to_date(bundle: Path, repository: Path, monk
         ),
         (["--target", "openvino-cpu"], "onnxruntime is as fast; .*; available for openvino-cpu: bf16, int8"),
         (["--target", "onnx-cuda", "--precision", "bf16"], "no bf16 Resize.*; available for onnx-cuda: fp32, fp16"),
-        (["--target", "tensorrt", "--gpu", "current"], "this machine has no GPU that cuda-bindings sees"),
+        (["--target", "tensorrt", "--gpu", "current"], "this machine has no GPU that CuPy sees"),
         (["--target", "tensorrt"], "such as --gpu sm86"),
         (["--target", "tensorrt", "--gpu", "rtx3090"], "--gpu rtx3090: .* such as --gpu sm86"),
         (["--gpu", "sm86"], "only --target tensorrt"),

@@ -1,61 +1,15 @@
-"""A device that is not the CPU's: `array-api-strict` raises where anything sneaks through the host.
-
-Copies are counted. Nothing computes before its result is read, as on a GPU.
-"""
+"""Engines of a device that is not the CPU's; see `strict_arrays`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import array_api_strict as xp
-import numpy as np
 from fake_engine import POISON, FakeEngine
-from numpy.typing import NDArray
+from strict_arrays import DEVICE, StrictArrays
 
-from id3pm.engines.arrays import Array, HostTimer
+from id3pm.engines.arrays import Array
 from id3pm.engines.inputs import EngineInputs, assert_inputs
-
-DEVICE = xp.Device("device1")
-
-
-class StrictArrays:
-    """`Arrays` of a device that only its own methods can copy to and from.
-
-    Attributes:
-        to_device: Bytes of every copy to the device.
-        from_device: Bytes of every copy from it.
-        waits: Copies from it that have been waited for.
-    """
-
-    ahead = 1
-    noise_threads = 2
-
-    def __init__(self) -> None:
-        self.to_device: list[int] = []
-        self.from_device: list[int] = []
-        self.waits = 0
-
-    def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return np.empty(shape, np.float32)
-
-    def from_host(self, array: NDArray[np.float32]) -> Array:
-        self.to_device.append(array.nbytes)
-        return xp.asarray(array.copy(), device=DEVICE)
-
-    def to_host(self, array: Array) -> Callable[[], NDArray[Any]]:
-        assert array.device == DEVICE
-        self.from_device.append(array._array.nbytes)
-
-        def wait() -> NDArray[Any]:
-            self.waits += 1
-            copy: NDArray[Any] = array._array.copy()
-            return copy
-
-        return wait
-
-    def timer(self) -> HostTimer:
-        return HostTimer()
 
 
 class StrictEngine(FakeEngine):

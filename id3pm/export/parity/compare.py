@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from id3pm.config import DiffusionConfig
 from id3pm.engines.base import Engine
+from id3pm.engines.host_access import on_host
 from id3pm.engines.inputs import EngineInputs
 from id3pm.engines.manifest import Manifest, Parity
 from id3pm.export.parity.identity import known_face
@@ -66,6 +67,7 @@ def compare(
     Returns:
         The measurements, with the manifest's thresholds.
     """
+    reference, engine = on_host(reference), on_host(engine)
     report("parity: forward passes in batches of all sizes")
     forward, invariant = _compare_forward(reference, engine, manifest.diffusion)
     report("parity: trajectory")
