@@ -10,6 +10,7 @@ from array_api_compat import array_namespace, device, is_numpy_array
 from numpy.typing import NDArray
 
 from id3pm.diffusion.rows import Array, Subset, Thresholds
+from id3pm.formats.array_api import clamp
 
 
 def guide(eps_cond: Array, eps_uncond: Array | None, scale: Array, rows: Subset) -> Array:
@@ -54,15 +55,15 @@ def clip_x0(x0: Array, thresholds: Thresholds | None) -> Array:
     """
     xp = array_namespace(x0)
     if thresholds is None:
-        return xp.clip(x0, min=-1.0, max=1.0)
+        return clamp(x0, -1.0, 1.0)
     subset = thresholds.subset
     magnitudes = xp.abs(xp.reshape(subset.take(x0), (len(subset), -1)))
     select = _numpy_quantiles if is_numpy_array(x0) else _quantiles
-    quantiles = xp.clip(select(magnitudes, thresholds), min=1.0)
+    quantiles = xp.maximum(select(magnitudes, thresholds), 1.0)
     rank = (1,) * (x0.ndim - 1)
     limit = xp.ones((x0.shape[0], *rank), dtype=x0.dtype, device=device(x0))
     limit = subset.put(limit, xp.reshape(quantiles, (-1, *rank)))
-    clipped = xp.clip(x0, min=-limit, max=limit)
+    clipped = clamp(x0, -limit, limit)
     clipped /= limit
     return clipped
 

@@ -31,8 +31,12 @@ class Engine(Protocol):
 
     config: UNetConfig
     max_batch: int
-    arrays: Arrays
     description: str
+
+    @property
+    def arrays(self) -> Arrays:
+        """See the attributes."""
+        ...
 
     def run(self, inputs: EngineInputs) -> Array:
         """Evaluates the U-Net.

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from id3pm.config import UNetConfig
 from id3pm.engines.arrays import Array, DeviceArrays
 from id3pm.engines.buckets import batch_buckets, bucket_of
 from id3pm.engines.cupy_arrays import CupyArrays
 from id3pm.engines.device_buffers import DeviceBuffers
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, assert_inputs, input_shapes, output_shape
 from id3pm.engines.manifest import Manifest
-from id3pm.engines.onnxruntime_engine import import_onnxruntime, open_session, session_options
+from id3pm.engines.onnxruntime_engine import import_onnxruntime, open_session, require_provider, session_options
 from id3pm.errors import EngineError
 
 logger = logging.getLogger(__name__)

@@ -50,8 +50,8 @@ class TensorRTEngine:
 
         Raises:
             MissingExtraError: TensorRT or CuPy is not installed.
-            EngineError: CuPy cannot use the device. The plan was built by another TensorRT version, or for another GPU, or is not what the manifest
-                says, or cannot be loaded.
+            EngineError: CuPy cannot use the device; or the plan was built by another TensorRT version, or for another
+                GPU, or is not what the manifest says, or cannot be loaded.
         """
         self.config = manifest.unet
         self.max_batch = manifest.max_batch

@@ -135,9 +135,7 @@ def require_available(target: Target, precision: str, gpu: str | None) -> str:
         return TARGETS[target].device
     here = gpu_here() if gpu == "current" else gpu
     if here is None and gpu == "current":
-        raise EngineError(
-            "--gpu current: this machine has no GPU that CuPy sees; name one, such as --gpu sm86"
-        )
+        raise EngineError("--gpu current: this machine has no GPU that CuPy sees; name one, such as --gpu sm86")
     if here is None or not re.fullmatch(r"sm\d+", here):
         raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")
     return here

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from id3pm.errors import DamagedImageError, ImageError, ImageTooLargeError, UnsupportedImageError
+from id3pm.formats.array_api import clamp
 from id3pm.formats.file_types import how_to_convert
 
 MAX_PIXELS = 40_000_000
@@ -70,7 +71,7 @@ def to_uint8(x: Array) -> Array:
     if x.ndim < 3 or x.shape[-3] != 3:
         raise ImageError(f"x is {x.shape}: need [..., 3, H, W]")
     xp = array_namespace(x)
-    scaled = xp.clip((x + 1.0) * 127.5, min=0.0, max=255.0)
+    scaled = clamp((x + 1.0) * 127.5, 0.0, 255.0)
     pixels = xp.astype(xp.where(xp.isnan(scaled), xp.zeros_like(scaled), scaled), xp.uint8)
     moved = xp.moveaxis(pixels, -3, -1)
     return xp.reshape(xp.reshape(moved, (-1,)), moved.shape)  # contiguous

@@ -78,7 +78,9 @@ class FakePlan:
 
     device_memory_size_v2 = 1000
 
-    def __init__(self, arrays: StrictDeviceArrays, batches: list[int], tensors: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+    def __init__(
+        self, arrays: StrictDeviceArrays, batches: list[int], tensors: dict[str, tuple[str, tuple[int, ...]]]
+    ) -> None:
         self.arrays = arrays
         self.batches = batches
         self.tensors = tensors

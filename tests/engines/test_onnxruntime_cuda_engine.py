@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import queue
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,20 @@ import numpy as np
 import onnxruntime
 import pytest
 import tiny_engines
+from strict_arrays import DEVICE, StrictDeviceArrays
 
+from id3pm.config import SamplingOptions
+from id3pm.diffusion.noise import STAGE_BASE
 from id3pm.engines import onnxruntime_cuda_engine
 from id3pm.engines.base import load_engine
+from id3pm.engines.host_access import on_host
 from id3pm.engines.inputs import EngineInputs, input_shapes
 from id3pm.engines.manifest import Manifest, read_manifest
-from id3pm.engines.onnxruntime_cuda_engine import BoundBatch, OnnxRuntimeCudaEngine, provider_options
+from id3pm.engines.onnxruntime_cuda_engine import OnnxRuntimeCudaEngine, provider_options
+from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
 from id3pm.errors import EngineError
+from id3pm.sampling.request import SampleRequest
+from id3pm.sampling.scheduler import StepScheduler
 
 
 def random_inputs(rows: int, seed: int = 0) -> EngineInputs:
@@ -38,78 +46,91 @@ def manifest(base_folder: Path) -> Manifest:
 
 
 @pytest.fixture
+def arrays() -> StrictDeviceArrays:
+    return StrictDeviceArrays()
+
+
+@pytest.fixture
 def providers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Lets the engine start on the CPU provider and the CPU device; the options it asked CUDA for, by attempt."""
     asked: list[dict[str, Any]] = []
     start = onnxruntime_cuda_engine.open_session
-    bind = onnxruntime_cuda_engine.bind_buckets
 
     def open_session(ort: Any, path: Path, config: Any, options: Any, provider: str, given: dict[str, Any]) -> Any:
         assert provider == "CUDAExecutionProvider"
         asked.append(given)
         return start(ort, path, config, options, "CPUExecutionProvider", {})
 
-    def bind_buckets(ort: Any, session: Any, config: Any, max_batch: int, device: str, index: int) -> Any:
-        assert (device, index) == ("cuda", 1)
-        return bind(ort, session, config, max_batch, "cpu", 0)
-
     monkeypatch.setattr(onnxruntime_cuda_engine, "open_session", open_session)
-    monkeypatch.setattr(onnxruntime_cuda_engine, "bind_buckets", bind_buckets)
+    monkeypatch.setattr(onnxruntime_cuda_engine, "require_provider", lambda ort, provider: None)
+    monkeypatch.setattr(onnxruntime_cuda_engine, "DEVICE", "cpu")
     return asked
 
 
 @pytest.fixture
-def load(base_folder: Path, manifest: Manifest, providers: list[Any]) -> Callable[[], OnnxRuntimeCudaEngine]:
-    return lambda: OnnxRuntimeCudaEngine(base_folder / manifest.file, manifest, device_index=1)
+def load(
+    base_folder: Path, manifest: Manifest, arrays: StrictDeviceArrays, providers: list[Any]
+) -> Callable[[], OnnxRuntimeCudaEngine]:
+    return lambda: OnnxRuntimeCudaEngine(base_folder / manifest.file, manifest, 0, arrays)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6])
 def test_rows_are_padded_to_a_bucket_and_come_back_alone(
     base_folder: Path, load: Callable[[], OnnxRuntimeCudaEngine], rows: int
 ) -> None:
-    engine, reference = load(), onnxruntime.InferenceSession(str(base_folder / "model.onnx"))
+    engine, reference = on_host(load()), onnxruntime.InferenceSession(str(base_folder / "model.onnx"))
     engine.run(random_inputs(6, seed=1))  # what it leaves behind must not be seen
     inputs = random_inputs(rows)
     np.testing.assert_array_equal(engine.run(inputs), reference.run(None, inputs)[0])
 
 
-def test_outputs_of_two_calls_are_different_arrays(load: Callable[[], OnnxRuntimeCudaEngine]) -> None:
-    engine = load()
-    first = engine.run(random_inputs(3))
-    kept = first.copy()
-    engine.run(random_inputs(3, seed=1))
-    np.testing.assert_array_equal(first, kept)
-
-
-def test_every_bucket_has_its_own_tensors_and_graph(
-    base_folder: Path, load: Callable[[], OnnxRuntimeCudaEngine], monkeypatch: pytest.MonkeyPatch
+def test_a_call_moves_nothing_between_host_and_device_and_its_output_stays(
+    load: Callable[[], OnnxRuntimeCudaEngine], arrays: StrictDeviceArrays
 ) -> None:
-    ids: list[str] = []
-    runs: list[int] = []
+    engine = load()
+    there = [{name: arrays.from_host(a) for name, a in random_inputs(3, seed).items()} for seed in range(2)]
+    before = len(arrays.to_device), len(arrays.from_device)
+    first = engine.run(there[0])
+    kept = first._array.copy()
+    engine.run(there[1])
+    assert first.device == DEVICE and (len(arrays.to_device), len(arrays.from_device)) == before
+    np.testing.assert_array_equal(first._array, kept)
+
+
+def test_every_bucket_has_its_own_graph_and_all_share_their_tensors(
+    load: Callable[[], OnnxRuntimeCudaEngine], arrays: StrictDeviceArrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries: list[tuple[str, str]] = []
+    runs: list[str] = []
 
     class Options(onnxruntime.RunOptions):
         def add_run_config_entry(self, key: str, value: str) -> None:
-            assert key == "gpu_graph_id"
-            ids.append(value)
+            entries.append((key, value))
             super().add_run_config_entry(key, value)
 
+    class Session:
+        def __init__(self, session: Any) -> None:
+            self._session = session
+            self.io_binding = session.io_binding
+
+        def run_with_iobinding(self, binding: Any, options: Any) -> None:
+            runs.append(options.get_run_config_entry("gpu_graph_id"))
+            self._session.run_with_iobinding(binding, options)
+
+    start = onnxruntime_cuda_engine.open_session
+    monkeypatch.setattr(onnxruntime_cuda_engine, "open_session", lambda *arguments: Session(start(*arguments)))
     monkeypatch.setattr(onnxruntime, "RunOptions", Options)
-    execute = BoundBatch.execute
-
-    def counted(self: BoundBatch) -> None:
-        runs.append(len(self._host["x"]))
-        execute(self)
-
-    monkeypatch.setattr(BoundBatch, "execute", counted)
     engine = load()
-    assert ids == ["1", "2", "3", "4", "6"]
-    assert runs == [1, 2, 3, 4, 6]  # all of them when it is loaded
-    engine.run(random_inputs(5))
-    assert runs[5:] == [6]
+    assert [value for key, value in entries if key == "gpu_graph_id"] == ["1", "2", "3", "4", "6"]
+    assert entries.count(("disable_synchronize_execution_providers", "1")) == 5, "the host waits for no call"
+    assert runs == ["1", "2", "3", "4", "6"], "all of them when it is loaded"
+    assert len(arrays.allocated) == len(input_shapes(tiny_engines.BASE, 1)) + 1
+    on_host(engine).run(random_inputs(5))
+    assert runs[5:] == ["6"]
 
 
 def test_a_row_does_not_depend_on_the_others(load: Callable[[], OnnxRuntimeCudaEngine]) -> None:
-    engine = load()
+    engine = on_host(load())
     inputs = random_inputs(6)
     together = engine.run(inputs)
     for row in range(6):
@@ -117,12 +138,33 @@ def test_a_row_does_not_depend_on_the_others(load: Callable[[], OnnxRuntimeCudaE
         np.testing.assert_array_equal(alone[0], together[row])
 
 
+def test_images_of_rows_on_the_device_are_those_of_the_cpu_engine(
+    base_folder: Path, manifest: Manifest, load: Callable[[], OnnxRuntimeCudaEngine]
+) -> None:
+    """The whole scheduler on arrays that raise where anything goes through the host, with the real onnxruntime."""
+    images = []
+    left: queue.Queue[Any] = queue.Queue()
+    for engine in (OnnxRuntimeEngine(base_folder / manifest.file, manifest, threads=1), load()):
+        scheduler = StepScheduler(engine, manifest.diffusion, STAGE_BASE, max_rows=3)
+        for seed in range(3):
+            identity = np.random.default_rng(seed).standard_normal(tiny_engines.BASE.identity_dim).astype(np.float32)
+            options = SamplingOptions(steps=3, guidance_scale=2.0, dynamic_threshold=0.9)
+            request = SampleRequest(id=str(seed), seed=seed, options=options, identity=identity)
+            scheduler.submit(request, lambda outcome, seed=seed: left.put((seed, outcome)))  # type: ignore[misc]
+        made = dict(left.get(timeout=60) for _ in range(3))
+        assert scheduler.close()
+        images.append(np.stack([made[seed].image for seed in range(3)]))
+    np.testing.assert_array_equal(images[0], images[1])
+
+
 def test_cuda_is_asked_for_graphs_and_exact_fp32(
     load: Callable[[], OnnxRuntimeCudaEngine], providers: list[dict[str, Any]]
 ) -> None:
     engine = load()
-    assert providers == [provider_options(1)]
-    assert (providers[0]["device_id"], providers[0]["enable_cuda_graph"], providers[0]["use_tf32"]) == (1, 1, 0)
+    assert providers == [provider_options(0, engine.arrays.stream)]
+    asked = provider_options(1, 77)
+    assert (asked["device_id"], asked["user_compute_stream"]) == (1, "77")
+    assert (asked["enable_cuda_graph"], asked["use_tf32"]) == (1, 0)
     assert engine.description.endswith(" CUDA fp32")
     engine.close()
 
@@ -147,7 +189,7 @@ def test_a_graph_that_cuda_cannot_record_runs_without_and_says_so(
     assert [given["enable_cuda_graph"] for given in providers] == [1, 0]
     assert "without CUDA graphs" in caplog.text and engine.description.endswith(" CUDA fp32")
     assert "not all nodes are on CUDA" in caplog.text
-    assert engine.run(random_inputs(2)).shape[0] == 2
+    assert on_host(engine).run(random_inputs(2)).shape[0] == 2
 
 
 def test_without_a_cuda_provider_the_package_is_named(engine_copy: Path) -> None:

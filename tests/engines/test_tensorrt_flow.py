@@ -101,9 +101,7 @@ def test_a_call_moves_nothing_between_host_and_device(arrays: StrictDeviceArrays
     assert output.device == DEVICE and (len(arrays.to_device), len(arrays.from_device)) == before
 
 
-def test_tensorrt_replays_one_recorded_graph_per_bucket(
-    arrays: StrictDeviceArrays, plan: FakePlan, load: Load
-) -> None:
+def test_tensorrt_replays_one_recorded_graph_per_bucket(arrays: StrictDeviceArrays, plan: FakePlan, load: Load) -> None:
     engine = load()
     assert plan.computed == [1, 2, 3, 4] * 2  # set up before anything is recorded
     assert len(arrays.recorded) == 4 and arrays.replayed == []
@@ -125,7 +123,9 @@ def test_what_cannot_be_recorded_runs_without_graphs_and_says_so(
     assert arrays.replayed == []
 
 
-def test_tensorrt_rtx_records_by_itself_and_compiles_at_once(arrays: StrictDeviceArrays, plan: FakePlan, load: Load) -> None:
+def test_tensorrt_rtx_records_by_itself_and_compiles_at_once(
+    arrays: StrictDeviceArrays, plan: FakePlan, load: Load
+) -> None:
     load("tensorrt_rtx")
     assert arrays.recorded == []
     assert plan.computed == [1, 2, 3, 4] * 2  # it records in the second run

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_engines
+import torch
 from fake_engine import CONFIG, DIFFUSION, POISON, FakeEngine, Inbox, request
 from strict_engine import HostEngine, StrictEngine
 from tiny_bundle import write_tiny_bundle
@@ -17,7 +19,7 @@ from waiting import wait_until
 from id3pm.config import SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
 from id3pm.engines.arrays import HOST
-from id3pm.engines.inputs import input_shapes
+from id3pm.engines.inputs import EngineInputs, assert_inputs, input_shapes
 from id3pm.engines.torch_arrays import TorchArrays
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import CancelledError, EngineError
@@ -240,3 +242,37 @@ def test_rows_that_live_in_torch_give_the_images_of_rows_in_numpy(tiny_bundle: P
         images.append(np.stack([inbox.sample(str(seed)).image for seed in range(3)]).astype(int))
         assert scheduler.close()
     assert np.abs(images[0] - images[1]).max() <= 1, "the last bits of exp and tanh differ"
+
+
+class NoNumbers(TorchArrays):
+    """PyTorch's `meta` device: what needs a number, and so would wait on a GPU, raises."""
+
+    ahead = 1
+
+    def to_host(self, array: torch.Tensor) -> Callable[[], np.ndarray]:
+        kind = {torch.bool: np.bool_, torch.uint8: np.uint8}[array.dtype]
+        return lambda: np.ones(tuple(array.shape), kind)
+
+
+@pytest.mark.parametrize("stage", ["base", "sr"])
+def test_no_part_of_a_step_waits_for_the_device(stage: Stage) -> None:
+    config = CONFIG if stage == "base" else UPSAMPLER
+    engine, inbox = FakeEngine(config), Inbox()
+    engine.arrays = NoNumbers("meta")
+
+    def run(inputs: EngineInputs) -> torch.Tensor:
+        assert_inputs(config, engine.max_batch, inputs)
+        return torch.empty((inputs["x"].shape[0], 6, *inputs["x"].shape[2:]), device="meta")
+
+    engine.run = run  # type: ignore[method-assign]
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE, max_rows=3)  # 5 requests: some rows pause
+    for n, kind in enumerate(KINDS):
+        if stage == "base":
+            one = request(str(n), seed=n, options=kind)
+        else:
+            options = dataclasses.replace(kind, guidance_scale=1.0, consistency=0.5 * (n % 2))
+            one = SampleRequest(id=str(n), seed=n, options=options, low_res=np.zeros((3, 8, 8), np.float32))
+        scheduler.submit(one, inbox.receiver(str(n)))
+    for n, kind in enumerate(KINDS):
+        assert inbox.sample(str(n)).steps == kind.steps
+    assert scheduler.close()
