@@ -28,7 +28,7 @@ ENGINE_MODELS = ("denoiser_64", "super_resolution", "face_embedding")
 _BUNDLE_REQUIRED = frozenset({"bundle.json", "base.safetensors", "sr.safetensors"})
 _BUNDLE_FILES = _BUNDLE_REQUIRED | {CARD_ON_HUB, "latent/pca.npz", "latent/directions.npz"}
 _ENGINE_FILE = re.compile(r"(denoiser_64|super_resolution|face_embedding)/1/engine/[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_ENGINE_SUFFIXES = (".json", ".onnx", ".onnx.data", ".plan")
+_ENGINE_SUFFIXES = (".json", ".onnx", ".onnx.data", ".plan", ".safetensors")
 _TEXT_SUFFIXES = (".json", ".md")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -22,10 +22,12 @@ _RUNTIMES: Mapping[Target, tuple[str, ...]] = {
     "onnx-cuda": ("onnxruntime",),
     "openvino-cpu": ("openvino",),
     "tensorrt": ("tensorrt", "tensorrt_rtx"),
+    "torch-cuda": ("torch",),
 }
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
+    "torch": ("torch",),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 }

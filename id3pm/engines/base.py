@@ -14,6 +14,7 @@ from id3pm.engines.onnxruntime_cuda_engine import OnnxRuntimeCudaEngine
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
 from id3pm.engines.openvino_engine import OpenVINOEngine
 from id3pm.engines.tensorrt_engine import TensorRTEngine
+from id3pm.engines.torch_engine import TorchCudaEngine
 from id3pm.errors import EngineError
 
 __all__ = ["Engine", "EngineInputs", "load_engine"]
@@ -79,6 +80,8 @@ def load_engine(folder: str | Path, device: str = "cpu", threads: int | None = N
         return OpenVINOEngine(path, manifest, threads=threads)
     if manifest.target == "onnx-cuda":
         return OnnxRuntimeCudaEngine(path, manifest, device_index=index or 0)
+    if manifest.target == "torch-cuda":
+        return TorchCudaEngine(path, manifest, device_index=index or 0)
     return OnnxRuntimeEngine(path, manifest, threads=threads)
 
 
@@ -88,7 +91,7 @@ def _device_index(manifest: Manifest, device: str) -> int | None:
     if match is None:
         raise EngineError(f"device={device!r}: use cpu, cuda or cuda:<index>")
     if (device == "cpu") != (manifest.target in CPU_TARGETS):
-        wanted = "--target cpu" if device == "cpu" else "--target onnx-cuda or --target tensorrt"
+        wanted = "--target cpu" if device == "cpu" else "--target onnx-cuda, --target tensorrt or --target torch-cuda"
         raise EngineError(
             f"device={device}: this engine was built for {manifest.target}; "
             f"choose another device or run: id3pm build {wanted}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from id3pm.attributes import AttributeSet
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
+from id3pm.engines.buckets import Buckets
 from id3pm.errors import ConfigError, EngineError, EngineMissingError
 from id3pm.formats.bundle import Stage
 from id3pm.formats.hashing import file_sha256
@@ -18,7 +19,7 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 BUILD_HINT = "run: id3pm build"
 
-Target = Literal["onnx-cpu", "openvino-cpu", "onnx-cuda", "tensorrt"]
+Target = Literal["onnx-cpu", "openvino-cpu", "onnx-cuda", "tensorrt", "torch-cuda"]
 CPU_TARGETS: frozenset[Target] = frozenset({"onnx-cpu", "openvino-cpu"})
 
 
@@ -59,6 +60,8 @@ class Parity:
         batch_invariant: Whether a row's result has the same bits in any batch; `None` where that was not measured.
         graph: The same comparisons of the graph that the engine was built from, and the evaluator; empty if the engine
             itself was measured. It proves the graph, not the runtime that executes the engine.
+        company: With `fast` buckets, how far a row alone may be from the same row among others: `relative_error` of a
+            forward pass, `psnr_db` and `max_levels` (of 255) of final images. Empty where bits must be equal.
     """
 
     forward: list[dict[str, Any]]
@@ -66,6 +69,7 @@ class Parity:
     thresholds: dict[str, Any]
     batch_invariant: bool | None = None
     graph: dict[str, Any] = dataclasses.field(default_factory=dict)
+    company: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,13 +90,14 @@ class Manifest:
         sampling: The bundle's default options of the stage.
         id_vector_model: Name of the face-recognition model whose ID vectors the bundle takes.
         attribute_set: Number or name of the attribute set, or `None`.
-        opset: ONNX opset of the exported graph.
-        onnx: Size of the graph.
+        opset: ONNX opset of the exported graph; `None` where there is none (`torch-cuda`).
+        onnx: Size of the graph, or `None`.
         versions: Name and version of each library used in the build.
         device: What the engine runs on: `cpu`, `cuda`, or the compute capability of a TensorRT engine (`sm86`).
         parity: Proof of equality.
         built_at: UTC time in ISO 8601.
         conversion: Changes to the exported fp32 graph to reach `precision`; empty for `fp32`.
+        buckets: How calls are padded: see `id3pm.engines.buckets`. Engines for CPUs pad nothing, which is exact.
         l2_normalised: The bundle's value: see `id3pm.formats.bundle.Bundle`.
         source: Address that the engine was pulled from, or `None`. Not in the file: `source.json` of the model
             repository has it.
@@ -111,13 +116,14 @@ class Manifest:
     sampling: SamplingOptions
     id_vector_model: str
     attribute_set: AttributeSet | None
-    opset: int
-    onnx: OnnxNodes
+    opset: int | None
+    onnx: OnnxNodes | None
     versions: dict[str, str]
     device: str
     parity: Parity
     built_at: str
     conversion: dict[str, Any] = dataclasses.field(default_factory=dict)
+    buckets: Buckets = "exact"
     l2_normalised: bool | None = None
     source: str | None = dataclasses.field(default=None, compare=False)
 

@@ -59,13 +59,13 @@ class OnnxRuntimeCudaEngine:
         require_provider(ort, PROVIDER)
         self.config = manifest.unet
         self.max_batch = manifest.max_batch
-        self.description = f"onnxruntime {ort.__version__} CUDA {manifest.precision}"
         self.arrays: DeviceArrays = arrays or CupyArrays(device_index)
+        self.description = f"onnxruntime {ort.__version__} {self.arrays.capability} {manifest.precision}"
         self._session = self._open(ort, path, device_index)
         self._buffers = DeviceBuffers(self.arrays, self.config, self.max_batch)
         self._bindings = {
             rows: _Binding(ort, self._session, self.config, rows, self._buffers, device_index)
-            for rows in batch_buckets(self.max_batch)
+            for rows in batch_buckets(self.max_batch, manifest.buckets)
         }
         for binding in self._bindings.values():
             binding.enqueue()

@@ -66,7 +66,7 @@ class TensorRTEngine:
         self._workspace_bytes = max(4, self._plan.device_memory_size_v2)
         self._workspace = self.arrays.zeros((-(-self._workspace_bytes // 4),))
         self._kernels = _KernelCache(path.with_name(KERNEL_CACHE)) if hasattr(self._trt, "IRuntimeCache") else None
-        self._buckets = batch_buckets(self.max_batch)
+        self._buckets = batch_buckets(self.max_batch, manifest.buckets)
         self._contexts = {rows: self._context(index, rows) for index, rows in enumerate(self._buckets)}
         self._graphs: dict[int, Callable[[], None]] = {}
         self._warm_up()
@@ -227,5 +227,8 @@ def check_plan(trt: Any, plan: Any, manifest: Manifest) -> None:
         raise EngineError(f"the plan's tensors are {found}, its manifest says {wanted}; {REBUILD}")
     profiles = [plan.get_tensor_profile_shape("x", index) for index in range(plan.num_optimization_profiles)]
     sizes = [sorted({shape[0] for shape in shapes}) for shapes in profiles]
-    if sizes != [[rows] for rows in batch_buckets(manifest.max_batch)]:
-        raise EngineError(f"the plan's batch sizes are {sizes}, not those of max_batch={manifest.max_batch}; {REBUILD}")
+    if sizes != [[rows] for rows in batch_buckets(manifest.max_batch, manifest.buckets)]:
+        raise EngineError(
+            f"the plan's batch sizes are {sizes}, not those of max_batch={manifest.max_batch} with {manifest.buckets} "
+            f"buckets; {REBUILD}"
+        )

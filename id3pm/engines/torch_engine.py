@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from id3pm.engines.arrays import HOST, Array, Arrays
 from id3pm.engines.buckets import batch_buckets, bucket_of
 from id3pm.engines.inputs import EngineInputs, assert_inputs, input_shapes
-from id3pm.errors import MissingExtraError
+from id3pm.engines.manifest import BUILD_HINT, Manifest
+from id3pm.errors import EngineError, MissingExtraError
 from id3pm.formats.bundle import Stage, load_weights, read_bundle
+from id3pm.formats.weights import read_weights
 from id3pm.installation import how_to_install
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from id3pm.unet.model import UNet
@@ -55,7 +58,7 @@ class UNetEngine:
         self.config = unet.config
         self.max_batch = max_batch
         self.arrays: Arrays = arrays or (HOST if device == "cpu" else TorchArrays(device))
-        self.description = f"torch {torch.__version__} {device} {precision}"
+        self.description = f"torch {torch.__version__} {_kind(self._device)} {precision}"
         self._unet = unet.to(self._device)
         half = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         if half is not None:
@@ -149,14 +152,90 @@ class TorchEngine(UNetEngine):
             BundleError: The folder is incomplete or damaged.
             ConfigError: The network does not exist at this image size.
         """
-        try:
-            import torch  # noqa: F401
+        require_torch()
+        from id3pm.unet.model import load_unet
 
-            from id3pm.unet.model import load_unet
-        except ImportError as error:
-            raise MissingExtraError(f"torch is not installed; run: {how_to_install('export')}") from error
         description = read_bundle(bundle)
         config = description.base if stage == "base" else description.sr
         config = config if image_size is None else config.at_size(image_size)
         unet = load_unet(config, load_weights(bundle, stage))
         super().__init__(unet, max_batch, device, precision, arrays)
+
+
+class TorchCudaEngine(UNetEngine):
+    """A `UNetEngine` over an engine folder of target `torch-cuda`, on a CUDA GPU."""
+
+    def __init__(self, path: Path, manifest: Manifest, device_index: int = 0) -> None:
+        """Loads the weights, and records a CUDA graph for every bucket.
+
+        Args:
+            path: The `.safetensors` file.
+            manifest: The engine's manifest.
+            device_index: Number of the CUDA device.
+
+        Raises:
+            MissingExtraError: torch is not installed.
+            EngineError: PyTorch sees no such GPU, is another version than the manifest's, or cannot run the network.
+        """
+        require_torch()
+        from id3pm.engines.torch_arrays import TorchArrays
+        from id3pm.unet.model import load_unet
+
+        require_version(manifest)
+        device = cuda_device(device_index)
+        buckets = batch_buckets(manifest.max_batch, manifest.buckets)
+        precision = cast(TorchPrecision, manifest.precision)
+        unet = load_unet(manifest.unet, read_weights(path))
+        try:
+            super().__init__(unet, manifest.max_batch, device, precision, TorchArrays(device), buckets)
+        except RuntimeError as error:  # CUDA's errors, and no memory
+            raise EngineError(f"PyTorch cannot run this engine on {device}: {error}") from error
+
+
+def require_torch() -> None:
+    """Refuses to go on without PyTorch.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"torch is not installed; run: {how_to_install('export')}") from error
+
+
+def require_version(manifest: Manifest) -> None:
+    """Refuses an engine that was proven with another PyTorch, whose kernels may be others.
+
+    Raises:
+        EngineError: The installed version is not the manifest's.
+    """
+    import torch
+
+    built, here = (str(version).partition("+")[0] for version in (manifest.versions.get("torch"), torch.__version__))
+    if built != here:
+        raise EngineError(f"torch {here} is installed, the engine was built by {built}; {BUILD_HINT}")
+
+
+def cuda_device(index: int) -> str:
+    """PyTorch's name of a CUDA device.
+
+    Raises:
+        EngineError: PyTorch sees no such device.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise EngineError(f"PyTorch {torch.__version__} sees {count} CUDA devices, asked for is number {index} from 0")
+    return f"cuda:{index}"
+
+
+def _kind(device: torch.device) -> str:
+    """What decides the bits of a device: `cpu`, or the compute capability of a GPU."""
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm{major}{minor}"

@@ -6,9 +6,10 @@
 `python export/build_engines.py` is the same in a checkout.
 
 For the 64 px and the super-resolution stage: PyTorch -> fp32 ONNX -> the requested precision (-> TensorRT), then the
-parity gate (`id3pm.export.parity`), then <repository>/<model>/1/engine/{model.onnx or model.plan, manifest.json}. If a
-stage misses a threshold, the program prints the table, keeps the old engine and exits with code 1. The face models
-come first, because they compare the identity of the images. Engines that are up to date are not rebuilt.
+parity gate (`id3pm.export.parity`), then <repository>/<model>/1/engine: manifest.json and model.onnx, model.plan or
+model.safetensors. If a stage misses a threshold, the program prints the table, keeps the old engine and exits with
+code 1. The face models come first, because they compare the identity of the images. Engines that are up to date are
+not rebuilt.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import click
 from rich.console import Console
 
 from id3pm.command_options import BUNDLE, FOLDER, option, takes
+from id3pm.engines.buckets import Buckets
 from id3pm.engines.manifest import Target
 from id3pm.errors import EngineError, Id3pmError
 from id3pm.export import engine_folder, targets
@@ -53,6 +55,13 @@ class BuildOptions:
     max_batch: int = option(
         type=click.IntRange(1, 1024), default=16, show_default=True, help="Most rows of one engine call."
     )
+    buckets: Buckets = option(
+        type=click.Choice(get_args(Buckets)),
+        default="exact",
+        show_default=True,
+        help="On a GPU. exact: every call is padded to --max-batch rows, and a row's bits never depend on the others. "
+        "fast: a call runs the smallest batch size that holds it; bits may differ, by what the build measures.",
+    )
     repository: Path = option(
         type=FOLDER,
         default=Path("triton_repo"),
@@ -76,7 +85,7 @@ def main(options: BuildOptions) -> None:
     bundle_path, repository, stage = options.bundle_path or default_bundle(), options.repository, options.stage
     target = targets.runtime(options.target_name, options.precision)
     try:
-        device = targets.require_available(target, options.precision, options.gpu)
+        device = targets.require_available(target, options.precision, options.gpu, options.buckets)
         bundle = read_bundle(bundle_path)
         sizes = {"base": bundle.base.image_size, "sr": bundle.sr.image_size}
         for file in write_repository(repository, sizes):
@@ -90,6 +99,7 @@ def main(options: BuildOptions) -> None:
                     target=target,
                     precision=options.precision,
                     max_batch=options.max_batch,
+                    buckets=options.buckets,
                     device=device,
                     bundle=engine_folder.bundle_reference(bundle_path, bundle, name),
                     versions=engine_folder.versions(target, options.precision),

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib
+import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import Manifest, OnnxNodes, Parity, engine_sha256, write_manifest
 from id3pm.engines.onnxruntime_engine import OnnxRuntimeEngine
-from id3pm.engines.torch_engine import TorchEngine
+from id3pm.engines.torch_engine import TorchEngine, TorchPrecision
 from id3pm.errors import EngineError, ParityError
 from id3pm.export import engine_folder, targets
 from id3pm.export.engine_folder import ConversionJob, EngineSpec
@@ -26,7 +27,7 @@ from id3pm.export.progress import Progress
 from id3pm.export.tensorrt import build_plan as to_tensorrt
 from id3pm.export.unet import emulate_half as rounded
 from id3pm.export.unet import onnx_export as to_onnx
-from id3pm.formats.bundle import read_bundle
+from id3pm.formats.bundle import Bundle, read_bundle, weights_file
 
 
 class EngineBuild:
@@ -47,7 +48,7 @@ class EngineBuild:
         self._target = targets.TARGETS[spec.target]
         self._model = engine_folder.MODELS[spec.stage]
         self._name = f"{self._model} ({spec.target} {spec.precision}, max batch {spec.max_batch})"
-        self._limits = dataclasses.asdict(thresholds(spec.target, spec.precision))
+        self._limits = dataclasses.asdict(thresholds(spec.target, spec.precision, spec.buckets))
         self._progress = Progress(console)
 
     def run(self, *, force: bool, allow_unverified: bool) -> None:
@@ -87,7 +88,7 @@ class EngineBuild:
 
     def _built(self, staging: Path, unverifiable: str | None) -> Manifest:
         """Builds the engine into `staging`; its manifest, with parity as far as this machine can measure it."""
-        manifest = self._graph(staging)
+        manifest = self._weights(staging) if self._spec.target == "torch-cuda" else self._graph(staging)
         if unverifiable is not None:
             graph = self._graph_parity(staging, manifest)
             not_executed = dataclasses.replace(manifest.parity, trajectory={"not_executed": unverifiable}, graph=graph)
@@ -106,22 +107,33 @@ class EngineBuild:
         if converter is not None:
             job = ConversionJob(graph=graph, bundle=self._bundle, repository=self._repository, spec=spec)
             notes = importlib.import_module(f"id3pm.export.{converter}").convert(job, self._progress)
-        base = spec.stage == "base"
+        onnx = OnnxNodes(nodes_before=exported.nodes_before, nodes_after=exported.nodes_after)
+        return self._manifest(bundle, graph, opset=exported.opset, onnx=onnx, conversion=notes)
+
+    def _weights(self, staging: Path) -> Manifest:
+        """Copies the stage's weights into `staging`: PyTorch runs the network itself. As `_graph`."""
+        bundle, file = read_bundle(self._bundle), staging / self._target.file
+        shutil.copyfile(self._bundle / weights_file(self._spec.stage), file)
+        manifest = self._manifest(bundle, file, opset=None, onnx=None)
+        if manifest.file_sha256 != manifest.bundle.weights_sha256:
+            raise EngineError(f"{weights_file(self._spec.stage)} changed while it was copied; build again")
+        return manifest
+
+    def _manifest(self, bundle: Bundle, file: Path, **rest: Any) -> Manifest:
+        base = self._spec.stage == "base"
         return engine_folder.built_manifest(
-            spec,
-            file=graph.name,
-            file_sha256=engine_sha256(graph),
+            self._spec,
+            file=file.name,
+            file_sha256=engine_sha256(file),
             unet=bundle.base if base else bundle.sr,
             diffusion=bundle.base_diffusion if base else bundle.sr_diffusion,
             sampling=bundle.sampling if base else bundle.sr_sampling,
             id_vector_model=bundle.id_vector_model,
             attribute_set=bundle.attribute_set,
             l2_normalised=bundle.l2_normalised,
-            opset=exported.opset,
-            onnx=OnnxNodes(nodes_before=exported.nodes_before, nodes_after=exported.nodes_after),
-            conversion=notes,
             parity=Parity(forward=[], trajectory={}, thresholds=self._limits),
             built_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            **rest,
         )
 
     def _plan(self, staging: Path, manifest: Manifest) -> Manifest:
@@ -146,6 +158,20 @@ class EngineBuild:
             ParityError: A threshold is missed; the table has been printed.
         """
         self._progress("loading graph and reference")
+        # Whether bits depend on the batch is a question to the engine, not to the evaluator of its graph.
+        limits = {**self._limits, "batch_invariant": False}
+        manifest = dataclasses.replace(
+            manifest, parity=dataclasses.replace(manifest.parity, thresholds=limits), buckets="exact"
+        )
+        if manifest.target == "torch-cuda":
+            precision = cast(TorchPrecision, manifest.precision)
+            network = TorchEngine(self._bundle, manifest.stage, manifest.max_batch, precision=precision)
+            measured = self._measured(network, manifest)
+            return {
+                "evaluated_by": network.description,
+                "forward": measured.forward,
+                "trajectory": measured.trajectory,
+            }
         with tempfile.TemporaryDirectory(dir=staging) as folder:
             graph, evaluator = rounded.evaluable(staging / manifest.file, Path(folder), manifest.precision)
             engine = OnnxRuntimeEngine(graph, manifest)

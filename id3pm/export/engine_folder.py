@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import id3pm
+from id3pm.engines.buckets import Buckets
 from id3pm.engines.manifest import BundleReference, Manifest, Target, read_manifest, verify_engine_file
 from id3pm.errors import EngineError, EngineMissingError, MissingExtraError
 from id3pm.export.recipe import recipe_hash
@@ -38,6 +39,7 @@ class EngineSpec:
         target: Runtime.
         precision: Precision of weights and matrix products.
         max_batch: Most rows of one call.
+        buckets: How calls are padded.
         device: `cpu`, `cuda` or a compute capability.
         bundle: Name and hashes of the bundle.
         versions: Versions of libraries and of the recipe (see `recipe.recipe_hash`).
@@ -47,6 +49,7 @@ class EngineSpec:
     target: Target
     precision: str
     max_batch: int
+    buckets: Buckets
     device: str
     bundle: BundleReference
     versions: dict[str, str]
@@ -98,7 +101,8 @@ def versions(target: Target, precision: str) -> dict[str, str]:
     Raises:
         MissingExtraError: A library is not installed.
     """
-    modules, recipe = list(BUILD_LIBRARIES), [*TARGETS[target].precisions[precision].recipe]
+    modules = ["torch"] if target == "torch-cuda" else list(BUILD_LIBRARIES)
+    recipe = [*TARGETS[target].precisions[precision].recipe]
     if target == "openvino-cpu":
         modules.append("openvino")
     if target == "tensorrt":

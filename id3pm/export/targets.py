@@ -10,8 +10,9 @@ import types
 from collections.abc import Mapping
 from typing import cast
 
+from id3pm.engines.buckets import Buckets
 from id3pm.engines.cupy_arrays import CupyArrays
-from id3pm.engines.manifest import Target
+from id3pm.engines.manifest import CPU_TARGETS, Target
 from id3pm.engines.openvino_engine import why_no_bf16
 from id3pm.errors import EngineError, MissingExtraError
 from id3pm.installation import how_to_install
@@ -64,6 +65,8 @@ _BF16_CUDA = Precision(
 _INT8_CUDA = Precision(
     why_not="onnxruntime's CUDA provider has no quantised convolution: it would compute in floating point"
 )
+_TORCH = Precision()  # the network rounds itself: `UNet.convert`
+_INT8_TORCH = Precision(why_not="PyTorch has no quantised convolution for CUDA")
 _INT8_CPU = Precision(
     converter="unet.quantize_cpu",
     recipe=(
@@ -101,6 +104,11 @@ TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
             device="cuda",
             precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _INT8_TENSORRT},
         ),
+        "torch-cuda": TargetInfo(
+            file="model.safetensors",
+            device="cuda",
+            precisions={"fp32": _TORCH, "fp16": _TORCH, "bf16": _TORCH, "int8": _INT8_TORCH},
+        ),
     }
 )
 CPU = "cpu"
@@ -116,8 +124,14 @@ def runtime(target: str, precision: str) -> Target:
     return CPU_RUNTIMES[precision] if target == CPU else cast(Target, target)
 
 
-def require_available(target: Target, precision: str, gpu: str | None) -> str:
+def require_available(target: Target, precision: str, gpu: str | None, buckets: Buckets = "exact") -> str:
     """Refuses a combination that cannot be built, before any work is done.
+
+    Args:
+        target: The runtime.
+        precision: The precision.
+        gpu: Compute capability, `current`, or `None`.
+        buckets: How calls are padded.
 
     Returns:
         The device to build for: `cpu`, `cuda`, or the compute capability that `gpu` names.
@@ -129,6 +143,10 @@ def require_available(target: Target, precision: str, gpu: str | None) -> str:
     if reason is not None:
         available = ", ".join(name for name, known in TARGETS[target].precisions.items() if known.why_not is None)
         raise EngineError(f"--target {target} --precision {precision}: {reason}; available for {target}: {available}")
+    if target in CPU_TARGETS and buckets == "fast":
+        raise EngineError(
+            f"--buckets fast: {target} evaluates every row by itself, which is exact and pads nothing; leave it out"
+        )
     if target != "tensorrt":
         if gpu is not None:
             raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")
@@ -165,6 +183,10 @@ def why_not_executable(target: Target, gpu: str | None) -> str | None:
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             return None
         return f"onnxruntime {onnxruntime.__version__} has no CUDAExecutionProvider; install onnxruntime-gpu"
+    if target == "torch-cuda":
+        import torch
+
+        return None if torch.cuda.is_available() else f"torch {torch.__version__} sees no GPU"
     here = gpu_here()
     if here is None:
         return "no GPU"

@@ -7,6 +7,9 @@
 A stage whose bundle or engine was pulled has `"sources": {"bundle": address, "engine": address}` too: where the bytes
 came from. The hashes say what they are.
 
+A stage whose engine has `fast` buckets (`id3pm.engines.buckets`) has `"buckets": "fast"` and `"company"`, how far an
+image made alone may be from the same image made among others (`Parity.company`).
+
 The ID vector is named by its hash only: it is biometric data and belongs to the caller.
 """
 
@@ -67,6 +70,8 @@ def add_stage(
         "weights_sha256": manifest.bundle.weights_sha256,
         "engine": engine,
     }
+    if manifest.buckets == "fast":
+        stage |= {"buckets": "fast", "company": manifest.parity.company}
     sources = {"bundle": manifest.bundle.source, "engine": manifest.source}
     if found := {what: address for what, address in sources.items() if address is not None}:
         stage["sources"] = found

@@ -17,3 +17,7 @@ def test_every_batch_has_a_bucket_that_is_at_most_half_as_large_again(max_batch:
 
 def test_the_buckets_of_the_default_batch() -> None:
     assert batch_buckets(16) == [1, 2, 3, 4, 6, 8, 12, 16]
+
+
+def test_exact_buckets_are_one() -> None:
+    assert batch_buckets(16, "exact") == [16]

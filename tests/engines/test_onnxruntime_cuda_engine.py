@@ -42,7 +42,7 @@ def random_inputs(rows: int, seed: int = 0) -> EngineInputs:
 
 @pytest.fixture
 def manifest(base_folder: Path) -> Manifest:
-    return dataclasses.replace(read_manifest(base_folder), target="onnx-cuda", max_batch=6)
+    return dataclasses.replace(read_manifest(base_folder), target="onnx-cuda", max_batch=6, buckets="fast")
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_cuda_is_asked_for_graphs_and_exact_fp32(
     asked = provider_options(1, 77)
     assert (asked["device_id"], asked["user_compute_stream"]) == (1, "77")
     assert (asked["enable_cuda_graph"], asked["use_tf32"]) == (1, 0)
-    assert engine.description.endswith(" CUDA fp32")
+    assert engine.description.endswith(" sm86 fp32")
     engine.close()
 
 
@@ -187,7 +187,7 @@ def test_a_graph_that_cuda_cannot_record_runs_without_and_says_so(
     with caplog.at_level(logging.WARNING):
         engine = load()
     assert [given["enable_cuda_graph"] for given in providers] == [1, 0]
-    assert "without CUDA graphs" in caplog.text and engine.description.endswith(" CUDA fp32")
+    assert "without CUDA graphs" in caplog.text and engine.description.endswith(" sm86 fp32")
     assert "not all nodes are on CUDA" in caplog.text
     assert on_host(engine).run(random_inputs(2)).shape[0] == 2
 

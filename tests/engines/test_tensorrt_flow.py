@@ -49,7 +49,7 @@ def load(base_folder: Path, tmp_path: Path, plan: FakePlan, monkeypatch: pytest.
         (tmp_path / "model.plan").write_bytes(content)
         manifest: Manifest = dataclasses.replace(
             read_manifest(base_folder),
-            **{"target": "tensorrt", "device": "sm86", "versions": {module: "10.13"}, **changes},
+            **{"target": "tensorrt", "device": "sm86", "versions": {module: "10.13"}, "buckets": "fast", **changes},
         )
         return TensorRTEngine(tmp_path / "model.plan", manifest, 1, plan.arrays)
 
@@ -82,6 +82,13 @@ def test_rows_go_through_the_smallest_bucket_and_come_back(
     engine = load(module, max_batch=6)
     check(engine, rows, bucket)
     assert engine.description == f"{module} 10.13 sm86 fp32"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_exact_buckets_run_every_call_as_one_of_the_largest_size(plan: FakePlan, load: Load, rows: int) -> None:
+    plan.batches = [4]
+    check(load(buckets="exact"), rows, 4)
+    assert set(plan.computed) == {4}
 
 
 def test_outputs_of_two_calls_are_different_arrays(load: Load) -> None:
@@ -196,7 +203,9 @@ def test_other_gpu_is_refused(load: Load) -> None:
 
 def test_plan_of_other_batch_sizes_is_refused(plan: FakePlan, load: Load) -> None:
     plan.batches = [1, 2, 4]
-    with pytest.raises(EngineError, match=re.escape("batch sizes are [[1], [2], [4]], not those of max_batch=4")):
+    with pytest.raises(
+        EngineError, match=re.escape("batch sizes are [[1], [2], [4]], not those of max_batch=4 with fast buckets")
+    ):
         load()
 
 

@@ -190,7 +190,7 @@ def test_a_damaged_engine_is_not_up_to_date(bundle: Path, repository: Path, monk
         (["--max-batch", "0"], "0 is not in the range"),
         (
             ["--target", "onnx-npu"],
-            "'onnx-npu' is not one of 'cpu', 'onnx-cpu', 'openvino-cpu', 'onnx-cuda', 'tensorrt'",
+            "'onnx-npu' is not one of 'cpu', 'onnx-cpu', 'openvino-cpu', 'onnx-cuda', 'tensorrt', 'torch-cuda'",
         ),
         (["--precision", "fp64"], "'fp64' is not one of"),
         (["--precision", "fp16"], "take bf16, few take fp16; .*; available for openvino-cpu: bf16, int8"),
@@ -204,6 +204,8 @@ def test_a_damaged_engine_is_not_up_to_date(bundle: Path, repository: Path, monk
         (["--target", "tensorrt"], "such as --gpu sm86"),
         (["--target", "tensorrt", "--gpu", "rtx3090"], "--gpu rtx3090: .* such as --gpu sm86"),
         (["--gpu", "sm86"], "only --target tensorrt"),
+        (["--buckets", "fast"], "evaluates every row by itself, which is exact"),
+        (["--target", "torch-cuda", "--precision", "int8"], "no quantised convolution for CUDA; available for .*bf16"),
     ],
 )
 def test_what_cannot_be_built_is_refused_at_once(

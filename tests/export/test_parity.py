@@ -98,11 +98,32 @@ def test_the_measured_error_is_the_error(manifest: Manifest) -> None:
 
 
 def test_a_gpu_engine_may_depend_on_the_batch_but_that_is_recorded(manifest: Manifest) -> None:
-    limits = dataclasses.asdict(thresholds("onnx-cuda", "fp32"))
+    limits = dataclasses.asdict(thresholds("onnx-cuda", "fp32", "fast"))
     manifest = dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, thresholds=limits))
     measured = parity.compare(NumpyEngine(), NumpyEngine("batch", 1e-6), manifest)
     assert measured.batch_invariant is False
     assert parity_report.misses(measured) == []
+
+
+def test_exact_buckets_must_give_equal_bits_and_fast_ones_say_how_far_they_are_from_it(manifest: Manifest) -> None:
+    exact = dataclasses.asdict(thresholds("tensorrt", "fp32", "exact"))
+    manifest = dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, thresholds=exact))
+    faulty = NumpyEngine("batch", 1e-3)
+    assert any(
+        "depends on the batch" in miss for miss in parity_report.misses(parity.compare(faulty, faulty, manifest))
+    )
+    fast = dataclasses.asdict(thresholds("tensorrt", "fp32", "fast"))
+    manifest = dataclasses.replace(
+        manifest, buckets="fast", parity=dataclasses.replace(manifest.parity, thresholds=fast)
+    )
+    company = parity.compare(faulty, faulty, manifest).company
+    assert company["relative_error"] > 1e-4 and company["rows"] == [1, 4]
+    assert 20 < company["psnr_db"] < parity.MAX_PSNR and 0 <= company["max_levels"] < 30
+    same = parity.compare(NumpyEngine(), NumpyEngine(), manifest)
+    assert same.company == {"rows": [1, 4], "relative_error": 0.0, "psnr_db": parity.MAX_PSNR, "max_levels": 0}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(parity_report.table("engine", same))
+    assert "an image alone and among others" in console.export_text()
 
 
 def test_the_person_is_compared_by_the_landmarks_of_the_reference(face_folder: Path) -> None:

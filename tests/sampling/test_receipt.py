@@ -45,6 +45,16 @@ def test_a_receipt_names_the_addresses_that_bundle_and_engine_were_pulled_from(b
     assert bundle == manifest.bundle, "the hashes say whether an engine is up to date"
 
 
+def test_a_receipt_says_that_bits_depend_on_the_company_and_how_much(base_folder: Path) -> None:
+    manifest = read_manifest(base_folder)
+    company = {"rows": [1, 4], "relative_error": 1e-4, "psnr_db": 61.0, "max_levels": 1}
+    fast = dataclasses.replace(manifest, buckets="fast", parity=dataclasses.replace(manifest.parity, company=company))
+    stage = add_stage(new_receipt("demo", 7, None), fast, "engine", SamplingOptions())["stages"]["base"]
+    assert (stage["buckets"], stage["company"]) == ("fast", company)
+    exact = add_stage(new_receipt("demo", 7, None), manifest, "engine", SamplingOptions())["stages"]["base"]
+    assert "buckets" not in exact and "company" not in exact
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2, "stages": {}}', '{"schema": 1, "stages": []}'])
 def test_text_that_is_no_receipt_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="receipt"):

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.config import DiffusionConfig
+from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.engines.base import Engine
 from id3pm.engines.host_access import on_host
 from id3pm.engines.inputs import EngineInputs
 from id3pm.engines.manifest import Manifest, Parity
+from id3pm.export.parity.company import compare_company
 from id3pm.export.parity.identity import known_face
 from id3pm.export.parity.inputs import conditions_of, dead_leaves, forward_rows
 from id3pm.export.parity.trajectory import largest_batch, options, run_rows, sample_images
@@ -69,20 +70,29 @@ def compare(
     """
     reference, engine = on_host(reference), on_host(engine)
     report("parity: forward passes in batches of all sizes")
-    forward, invariant = _compare_forward(reference, engine, manifest.diffusion)
+    forward, from_alone = _compare_forward(reference, engine, manifest.diffusion)
     report("parity: trajectory")
+    images = _sampler(manifest, faces)
+    trajectory = _compare_trajectory(reference, engine, manifest, images, faces)
+    company: dict[str, Any] = {}
+    if manifest.buckets == "fast":
+        report("parity: alone and among others")
+        company = compare_company(engine, largest_batch(engine), images, from_alone, _psnr)
     return dataclasses.replace(
         manifest.parity,
         forward=forward,
-        trajectory=_compare_trajectory(reference, engine, manifest, faces),
-        batch_invariant=invariant,
+        trajectory=trajectory,
+        batch_invariant=from_alone == 0.0,
+        company=company,
     )
 
 
 def _compare_forward(
     reference: Engine, engine: Engine, diffusion: DiffusionConfig
-) -> tuple[list[dict[str, Any]], bool]:
-    """One entry per timestep and condition, and whether all batch sizes gave the same bits."""
+) -> tuple[list[dict[str, Any]], float]:
+    """One entry per timestep and condition; and the largest relative L2 error of a row in any batch size from the same
+    row alone, 0 for the same bits and never 0 for others.
+    """
     rows = forward_rows(reference.config, diffusion)
     names, inputs = zip(*rows, strict=True)
     stacked = {name: np.stack([row[name] for row in inputs]) for name in inputs[0]}
@@ -91,10 +101,10 @@ def _compare_forward(
     sizes = sorted({min(size, largest) for size in BATCH_SIZES} | {largest})
     alone = run_rows(engine, stacked, 1)
     worst_abs, worst_relative = np.zeros(len(names)), np.zeros(len(names))
-    invariant = True
+    from_alone = 0.0
     single = (np.arange(len(names)), alone)
     for indices, outputs in (single, *_larger_batches(engine, stacked, sizes)):
-        invariant = invariant and outputs.tobytes() == alone[indices].tobytes()
+        from_alone = max(from_alone, _from_alone(outputs, alone[indices]))
         difference = (outputs - expected[indices]).reshape(len(indices), -1)
         norm = np.linalg.norm(expected[indices].reshape(len(indices), -1), axis=1)
         relative = np.linalg.norm(difference, axis=1) / np.maximum(norm, np.finfo(np.float32).tiny)
@@ -111,7 +121,17 @@ def _compare_forward(
         }
         for i, (timestep, condition) in enumerate(names)
     ]
-    return entries, invariant
+    return entries, from_alone
+
+
+def _from_alone(outputs: FloatArray, alone: FloatArray) -> float:
+    """The largest relative L2 error of a row; infinity for NaN."""
+    if outputs.tobytes() == alone.tobytes():
+        return 0.0
+    rows = (len(outputs), -1)
+    norm = np.maximum(np.linalg.norm(alone.reshape(rows), axis=1), np.finfo(np.float32).tiny)
+    worst = float(np.max(np.linalg.norm((outputs - alone).reshape(rows), axis=1) / norm))
+    return math.inf if math.isnan(worst) else max(worst, np.finfo(np.float32).tiny)
 
 
 def _larger_batches(
@@ -127,11 +147,13 @@ def _larger_batches(
             yield indices, engine.run({name: np.ascontiguousarray(array[indices]) for name, array in inputs.items()})
 
 
-def _compare_trajectory(
-    reference: Engine, engine: Engine, manifest: Manifest, faces: FaceStage | None
-) -> dict[str, Any]:
+def _how(manifest: Manifest) -> SamplingOptions:
+    return options(manifest.unet, min(TRIALS[manifest.stage].steps, manifest.diffusion.diffusion_steps))
+
+
+def _sampler(manifest: Manifest, faces: FaceStage | None) -> Callable[[Engine], FloatArray]:
+    """A function that samples the images of the trajectory with an engine."""
     config, trial = manifest.unet, TRIALS[manifest.stage]
-    how = options(config, min(trial.steps, manifest.diffusion.diffusion_steps))
     pairs = [conditions_of(config, image) for image in range(trial.images)]
     conditions = [(pair[0][1], pair[-1][1]) for pair in pairs]
     if faces is not None and config.identity_dim is not None:
@@ -140,14 +162,24 @@ def _compare_trajectory(
     low_res = None
     if config.low_res_size is not None:
         low_res = np.stack([dead_leaves(image, config.low_res_size) for image in range(trial.images)])
-    expected = sample_images(reference, manifest.diffusion, how, conditions, low_res)
-    actual = sample_images(engine, manifest.diffusion, how, conditions, low_res)
+    return lambda engine: sample_images(engine, manifest.diffusion, _how(manifest), conditions, low_res)
+
+
+def _compare_trajectory(
+    reference: Engine,
+    engine: Engine,
+    manifest: Manifest,
+    images: Callable[[Engine], FloatArray],
+    faces: FaceStage | None,
+) -> dict[str, Any]:
+    how = _how(manifest)
+    expected, actual = images(reference), images(engine)
     squared = np.mean((actual.astype(np.float64) - expected) ** 2, axis=(1, 2, 3))
     result: dict[str, Any] = {
         "sampler": how.sampler,
         "steps": how.steps,
         "guidance_scale": how.guidance_scale,
-        "images": trial.images,
+        "images": len(expected),
         "psnr_db": float(np.min([_psnr(float(error)) for error in squared])),  # NaN stays NaN
         "max_abs_error": float(np.abs(actual - expected).max()),
     }

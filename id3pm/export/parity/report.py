@@ -46,6 +46,9 @@ def table(title: str, parity: Parity) -> Table:
     answer = "equal bits" if parity.batch_invariant else "differ"
     ok = bool(parity.batch_invariant) or not limits["batch_invariant"]
     grid.add_row(f"rows in batches of {sizes}", "", answer, required, _mark(ok))
+    if company := parity.company:
+        among = f"PSNR {company['psnr_db']:.1f} dB, {company['max_levels']} of 255"
+        grid.add_row("an image alone and among others", "", among, "recorded", _mark(True))
     run = parity.trajectory
     grid.add_row(
         f"{run['images']} image(s), {run['sampler']} {run['steps']} steps, guidance {run['guidance_scale']:g}",

@@ -6,6 +6,7 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
+from id3pm.engines.buckets import Buckets
 from id3pm.engines.manifest import CPU_TARGETS
 
 
@@ -33,12 +34,12 @@ _LIMITS: Mapping[str, tuple[float, float]] = types.MappingProxyType(
 IDENTITY_COSINE = 0.98
 
 
-def thresholds(target: str, precision: str) -> Thresholds:
-    """The published limits of a target and precision."""
+def thresholds(target: str, precision: str, buckets: Buckets = "exact") -> Thresholds:
+    """The published limits of a target, a precision and a way of padding."""
     relative_error, psnr_db = _LIMITS[precision]
     return Thresholds(
         relative_error=relative_error,
         psnr_db=psnr_db,
         identity_cosine=IDENTITY_COSINE,
-        batch_invariant=target in CPU_TARGETS,
+        batch_invariant=target in CPU_TARGETS or buckets == "exact",
     )

@@ -78,7 +78,7 @@ def build_plan(onnx_path: Path, plan_path: Path, manifest: Manifest, cache: Path
 def _config(trt: Any, builder: Any, manifest: Manifest) -> Any:
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32
-    for rows in batch_buckets(manifest.max_batch):
+    for rows in batch_buckets(manifest.max_batch, manifest.buckets):
         profile = builder.create_optimization_profile()
         for name, shape in input_shapes(manifest.unet, rows).items():
             profile.set_shape(name, shape, shape, shape)
