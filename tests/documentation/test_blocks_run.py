@@ -39,7 +39,8 @@ NOT_RUN = {
     r"id3pm convert .*ema_0.9999": WEIGHTS,
     r"id3pm embed-dataset images1024x1024|id3pm train .*data/ffhq": WEIGHTS,
     r"id3pm latent .*vectors.npy": WEIGHTS,
-    r"id3pm (sheet|analyse|evaluate)": ENGINES,
+    r"id3pm (sheet|analyse|evaluate|baseline compare)": ENGINES,
+    r"id3pm baseline train .*--vgg": WEIGHTS,
     r"id3pm dataset|sbatch": "makes images for minutes; tests/synthetic makes tiny ones",
     r"id3pm study": "needs the pictures of a comparison; tests/evaluation/user_study makes a page of its own",
     r"id3pm (serve|page)|id3pm-client|curl|grpcurl|\(printf": SERVER,
@@ -54,6 +55,8 @@ NOT_RUN = {
 SMALL = {
     "id3pm train": "--preset demo --steps 1 --batch-size 2 --precision no --identity-loss 0 --cpu --threads 1",
     "id3pm demo-dataset": "--count 30 --workers 1",
+    "id3pm baseline train nbnet": "--batch-size 2 --steps 1 --threads 1",
+    "id3pm baseline train vec2face": "--batch-size 2 --student-steps 1 --steps 1 --threads 1",
     "id3pm convert": "--no-proof",
 }
 """What is added to a command so that it is quick; the last of an option given twice counts."""
