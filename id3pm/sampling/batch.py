@@ -37,6 +37,7 @@ class Step:
         guided: Which rows have a second evaluation.
         images: Waits for the finished images, uint8 [K, S, S, 3]; of the rows that have made their last step.
         timer: How long the step took.
+        engine: How long the U-Net took, a part of that.
         evaluations: Rows that the U-Net evaluated.
         kept: Host memory from which copies to the device may still be under way.
     """
@@ -48,6 +49,7 @@ class Step:
     guided: NDArray[np.intp]
     images: Callable[[], NDArray[np.uint8]] | None
     timer: Timer
+    engine: Timer
     evaluations: int
     kept: list[FloatArray]
 
@@ -157,7 +159,10 @@ class RowBatch:
         coefficients = gather([row.plan for row in rows], number)
         packed: list[FloatArray] = []
         of = columns(coefficients, int(np.prod(self._shape)), lambda array: self._packed(array, packed))
-        output = self._evaluate(self._inputs(of))
+        inputs = self._inputs(of)
+        engine = self._arrays.timer()
+        output = self._evaluate(inputs)
+        engine.stop()
         computed()
         count, xp = len(rows), array_namespace(output)
         finite = xp.all(xp.reshape(xp.isfinite(output), (output.shape[0], -1)), axis=1)
@@ -185,7 +190,7 @@ class RowBatch:
             self.noise.prefetch(row)
         evaluations = count + len(of.guided)
         guided_rows = coefficients.guided_rows
-        return Step(rows, number, x0, flags, guided_rows, images, timer, evaluations, [*packed, *draws])
+        return Step(rows, number, x0, flags, guided_rows, images, timer, engine, evaluations, [*packed, *draws])
 
     def collect(self, step: Step) -> Left:
         """Waits for a step.

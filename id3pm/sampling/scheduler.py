@@ -328,7 +328,7 @@ class StepScheduler:
         left = self._batch.collect(step)
         self._steps += 1
         self._cost.observe(step.evaluations, step.timer.seconds(), waited_s)
-        self._observer.stepped(step.rows)
+        self._observer.stepped(step.rows, step.evaluations, step.engine.seconds())
         return left
 
     def _rows(self) -> list[Row]:

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.server
 FAULT = """
 
 import os, time
-from id3pm.serving.models.metrics import MeteredEngine
-_run = MeteredEngine.run
+from id3pm.sampling.batch import RowBatch
+_run = RowBatch._evaluate
 def run(self, inputs):
     fault = open(FILE).read() if os.path.exists(FILE) else ""
     if fault == "hang":
@@ -32,7 +32,7 @@ def run(self, inputs):
     if fault == "fail":
         raise ValueError("made to fail")
     return _run(self, inputs)
-MeteredEngine.run = run
+RowBatch._evaluate = run
 """
 # A thread that ends, as by an unexpected error: the scheduler's while idle, or the one that answers.
 DEATHS = """

@@ -90,7 +90,7 @@ class LastImages(Observer):
     def __init__(self) -> None:
         self.images: dict[str, FloatArray] = {}
 
-    def stepped(self, rows: Sequence[Row]) -> None:
+    def stepped(self, rows: Sequence[Row], evaluations: int, engine_s: float) -> None:
         self.images |= {row.request.id: row.x0 for row in rows if row.x0 is not None}
 
 

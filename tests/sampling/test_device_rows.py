@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import tiny_engines
 import torch
 from fake_engine import CONFIG, DIFFUSION, POISON, FakeEngine, Inbox, request
+from strict_arrays import StrictArrays
 from strict_engine import HostEngine, StrictEngine
 from tiny_bundle import write_tiny_bundle
 from waiting import wait_until
@@ -24,7 +25,10 @@ from id3pm.engines.torch_arrays import TorchArrays
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import CancelledError, EngineError
 from id3pm.formats.bundle import Stage
+from id3pm.sampling.cost import CostModel
+from id3pm.sampling.observer import Observer
 from id3pm.sampling.request import SampleRequest
+from id3pm.sampling.row import Row
 from id3pm.sampling.scheduler import StepScheduler
 
 KINDS = [
@@ -244,6 +248,56 @@ def test_rows_that_live_in_torch_give_the_images_of_rows_in_numpy(tiny_bundle: P
     assert np.abs(images[0] - images[1]).max() <= 1, "the last bits of exp and tanh differ"
 
 
+class Ticks:
+    """A device's clock: a timer starts and stops when the device gets there, and knows then."""
+
+    def __init__(self, arrays: TickingArrays) -> None:
+        self._arrays = arrays
+        self._start = arrays.clock_s
+        self._end = 0.0
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._end, self._stopped = self._arrays.clock_s, True
+
+    def seconds(self) -> float:
+        assert self._stopped
+        return self._end - self._start
+
+
+class TickingArrays(StrictArrays):
+    clock_s = 0.0
+
+    def timer(self) -> Ticks:  # type: ignore[override]
+        return Ticks(self)
+
+
+class Seen(Observer):
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int, float]] = []
+
+    def stepped(self, rows: Sequence[Row], evaluations: int, engine_s: float) -> None:
+        self.steps.append((rows[0].made, evaluations, engine_s))
+
+
+def test_cost_and_metrics_are_fed_by_the_clock_of_the_device() -> None:
+    engine, inbox, seen, cost = StrictEngine(), Inbox(), Seen(), CostModel()
+    engine.arrays = arrays = TickingArrays()
+    run = engine.run
+
+    def slow(inputs: EngineInputs) -> object:
+        arrays.clock_s += 10.0 * inputs["x"].shape[0]
+        return run(inputs)
+
+    engine.run = slow  # type: ignore[method-assign]
+    scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE, cost=cost, observer=seen)
+    scheduler.submit(request("a", options=SamplingOptions(steps=3, guidance_scale=2.0)), inbox.receiver("a"))
+    inbox.sample("a")
+    assert scheduler.close()
+    assert seen.steps == [(1, 2, 20.0), (2, 2, 20.0), (3, 2, 20.0)], "made, not enqueued"
+    assert cost.step_s(2) == pytest.approx(20.0)
+
+
 class NoNumbers(TorchArrays):
     """PyTorch's `meta` device: what needs a number, and so would wait on a GPU, raises."""
 
@@ -259,6 +313,8 @@ def test_no_part_of_a_step_waits_for_the_device(stage: Stage) -> None:
     config = CONFIG if stage == "base" else UPSAMPLER
     engine, inbox = FakeEngine(config), Inbox()
     engine.arrays = NoNumbers("meta")
+    torch.empty(2, device="meta").sort()  # its first operations import for seconds
+    kinds = [dataclasses.replace(kind, steps=3) for kind in KINDS]
 
     def run(inputs: EngineInputs) -> torch.Tensor:
         assert_inputs(config, engine.max_batch, inputs)
@@ -266,13 +322,13 @@ def test_no_part_of_a_step_waits_for_the_device(stage: Stage) -> None:
 
     engine.run = run  # type: ignore[method-assign]
     scheduler = StepScheduler(engine, DIFFUSION, STAGE_BASE, max_rows=3)  # 5 requests: some rows pause
-    for n, kind in enumerate(KINDS):
+    for n, kind in enumerate(kinds):
         if stage == "base":
             one = request(str(n), seed=n, options=kind)
         else:
             options = dataclasses.replace(kind, guidance_scale=1.0, consistency=0.5 * (n % 2))
             one = SampleRequest(id=str(n), seed=n, options=options, low_res=np.zeros((3, 8, 8), np.float32))
         scheduler.submit(one, inbox.receiver(str(n)))
-    for n, kind in enumerate(KINDS):
+    for n, kind in enumerate(kinds):
         assert inbox.sample(str(n)).steps == kind.steps
     assert scheduler.close()

@@ -33,6 +33,7 @@ def model(engine: StandInEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         l2_normalised=False,
         attribute_set=None,
         bundle=types.SimpleNamespace(name="stand-in", weights_sha256="b" * 64, source=None),
+        buckets="exact",
         source=None,
     )
     monkeypatch.setattr(stage, "read_manifest", lambda folder: manifest)

@@ -131,7 +131,7 @@ def _from_alone(outputs: FloatArray, alone: FloatArray) -> float:
     rows = (len(outputs), -1)
     norm = np.maximum(np.linalg.norm(alone.reshape(rows), axis=1), np.finfo(np.float32).tiny)
     worst = float(np.max(np.linalg.norm((outputs - alone).reshape(rows), axis=1) / norm))
-    return math.inf if math.isnan(worst) else max(worst, np.finfo(np.float32).tiny)
+    return math.inf if math.isnan(worst) else max(worst, float(np.finfo(np.float32).tiny))
 
 
 def _larger_batches(

@@ -11,10 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-from id3pm.config import UNetConfig
-from id3pm.engines.arrays import Arrays
-from id3pm.engines.base import Engine
-from id3pm.engines.inputs import EngineInputs
 from id3pm.errors import (
     CancelledError,
     DeadlineError,
@@ -31,7 +27,6 @@ from id3pm.sampling.row import Row
 from id3pm.sampling.status import Status
 from id3pm.serving.models.triton_types import Backend, BackendMetric, BackendMetricFamily
 from id3pm.serving.protocol.error_envelope import TRITON_CODES
-from id3pm.serving.protocol.wire import Array
 
 _STEP_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _WAIT_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -141,8 +136,8 @@ class StageMetrics:
         )
         self._errors = made.errors()
 
-    def engine_call(self, rows: int, most: int, seconds: float) -> None:
-        """One call of the U-Net."""
+    def evaluated(self, rows: int, most: int, seconds: float) -> None:
+        """The U-Net has evaluated the rows of a step, of at most `most` in a call."""
         self._observe(self._step, seconds)
         self._observe(self._occupancy, rows / most)
         self._count(self._engine_rows, rows)
@@ -256,26 +251,3 @@ class FaceMetrics:
         with self._lock:
             self._requests[outcome_of(error)].increment(1)
             self._errors[code].increment(1)
-
-
-class MeteredEngine:
-    """An engine whose calls are measured."""
-
-    def __init__(self, engine: Engine, metrics: StageMetrics) -> None:
-        self._engine = engine
-        self._metrics = metrics
-        self.config: UNetConfig = engine.config
-        self.max_batch: int = engine.max_batch
-        self.arrays: Arrays = engine.arrays
-        self.description: str = engine.description
-
-    def run(self, inputs: EngineInputs) -> Array:
-        """As the engine itself; counts rows and seconds."""
-        start = time.perf_counter()
-        output: Array = self._engine.run(inputs)
-        self._metrics.engine_call(output.shape[0], self.max_batch, time.perf_counter() - start)
-        return output
-
-    def close(self) -> None:
-        """Closes the engine."""
-        self._engine.close()

@@ -33,7 +33,7 @@ from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.models.backend_model import BackendModel
 from id3pm.serving.models.logs import shown
 from id3pm.serving.models.long_poll import LongPolls, Watch
-from id3pm.serving.models.metrics import MeteredEngine, StageMetrics
+from id3pm.serving.models.metrics import StageMetrics
 from id3pm.serving.models.model_args import compute_lock, device_of, parameter, require_one_instance, threads
 from id3pm.serving.models.request_registry import Outcome, PendingRows, RegisteredRequest, RequestRegistry, content_of
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply
@@ -50,13 +50,15 @@ _HOUSEKEEPING_S = 0.25  # a check for a disconnected caller takes 70 us per requ
 class _StageObserver(Observer):
     """Passes the scheduler's events to the metrics, and wakes the long polls."""
 
-    def __init__(self, metrics: StageMetrics, long_polls: LongPolls) -> None:
+    def __init__(self, metrics: StageMetrics, long_polls: LongPolls, max_batch: int) -> None:
         self._metrics = metrics
         self._long_polls = long_polls
+        self._max_batch = max_batch
 
-    def stepped(self, rows: Sequence[SampledRow]) -> None:
+    def stepped(self, rows: Sequence[SampledRow], evaluations: int, engine_s: float) -> None:
+        self._metrics.evaluated(evaluations, self._max_batch, engine_s)
         for row in rows:
-            if row.step == 1:
+            if row.made == 1:
                 self._metrics.first_step(row)
         self._long_polls.changed()
 
@@ -107,14 +109,14 @@ class StageModel(BackendModel):
         self._registry = RequestRegistry()
         self._long_polls = LongPolls(self._has_news, self._progress)
         self._scheduler = StepScheduler(
-            MeteredEngine(self.engine, self._metrics),
+            self.engine,
             self.manifest.diffusion,
             self.stage_index,
             max_rows=max_rows,
             max_waiting=parameter(args, "max_waiting"),
             max_backlog_s=parameter(args, "max_backlog_s"),
             cost=cost,
-            observer=_StageObserver(self._metrics, self._long_polls),
+            observer=_StageObserver(self._metrics, self._long_polls, self.engine.max_batch),
             compute_lock=compute_lock(self.manifest.target, STAGES.index(self.stage), len(STAGES)),
         )
         self._serial = itertools.count(1)
