@@ -136,6 +136,9 @@ class SimulatedDevice:
         self._free_at = 0.0
         self.waited_s = 0.0
 
+    def use(self) -> None:
+        pass
+
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return np.empty(shape, np.float32)
 
