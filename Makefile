@@ -9,8 +9,9 @@ BUNDLE ?= bundles/demo
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+ONE    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 # Two processes, a file at a time, in the order of tests/conftest.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(ONE) -n 2 --dist loadfile --no-loadscope-reorder
 REPO   := triton_repo
 STAMP  := $(VENV)/.installed
 # The page shows the demo bundle with attributes, unless a bundle is named.
@@ -22,7 +23,7 @@ WEB_BUNDLE := $(BUNDLE)
 WEB_REPO   := $(REPO)
 endif
 
-.PHONY: help setup engines attributes demo web serve bench load test quick generated docs lint types unit test-quick test-rooms test-integration test-slow fuzz clean
+.PHONY: help setup engines attributes demo web serve bench load test quick generated docs lint types unit test-sampling test-wire test-rooms test-integration test-slow fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -66,10 +67,14 @@ load: engines  ## perf_analyzer against the server: table and plot in out/load/;
 test: lint types unit  ## linters, types and all tests
 
 quick: $(STAMP)  ## linters, types, and the tests that need neither a server nor a network: about a minute
-	$(MAKE) --jobs=2 --keep-going lint types test-quick
+	$(MAKE) --jobs=2 --keep-going lint types test-sampling test-wire
 
-test-quick: $(STAMP)
-	$(PYTEST) -q tests/contract tests/diffusion tests/sampling tests/formats tests/attributes tests/client
+# A process for each half: neither collects the other's tests, and one of them needs no PyTorch.
+test-sampling: $(STAMP)
+	$(ONE) -q tests/diffusion tests/sampling tests/formats
+
+test-wire: $(STAMP)
+	$(ONE) -q tests/contract tests/attributes tests/client
 
 generated: $(STAMP)  ## the files of the client that are made from others: the blocking client from the asyncio one
 	$(BIN)/python client/generate.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -51,26 +52,28 @@ def _engine(
     model = onnx.parser.parse_model(GRAPHS[stage])
     weights = np.full((unet.out_channels, 3, 1, 1), 0.1, dtype=np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+    write_stand_in(folder, model, stage=stage, unet=unet, diffusion=diffusion, sampling=sampling)
+
+
+def write_stand_in(folder: Path, model: onnx.ModelProto, **changes: Any) -> None:
+    """A graph as an engine folder with a manifest that proves nothing, but for these fields of it."""
     folder.mkdir(parents=True)
     onnx.save(model, folder / "model.onnx")
-    manifest = Manifest(
-        stage=stage,
-        target="onnx-cpu",
-        precision="fp32",
-        max_batch=16,
-        file="model.onnx",
-        file_sha256=engine_sha256(folder / "model.onnx"),
-        bundle=BundleReference(name="stand-in", weights_sha256="0" * 64, bundle_json_sha256="0" * 64),
-        unet=unet,
-        diffusion=diffusion,
-        sampling=sampling,
-        id_vector_model="sface",
-        attribute_set=None,
-        opset=17,
-        onnx=OnnxNodes(nodes_before=1, nodes_after=1),
-        versions={"onnx": onnx.__version__},
-        device="cpu",
-        parity=Parity(forward=[], trajectory={}, thresholds={}),
-        built_at="1970-01-01T00:00:00+00:00",
-    )
-    write_manifest(folder, manifest)
+    nodes = len(model.graph.node)
+    fields = {
+        "target": "onnx-cpu",
+        "precision": "fp32",
+        "max_batch": 16,
+        "file": "model.onnx",
+        "file_sha256": engine_sha256(folder / "model.onnx"),
+        "bundle": BundleReference(name="stand-in", weights_sha256="0" * 64, bundle_json_sha256="0" * 64),
+        "id_vector_model": "sface",
+        "attribute_set": None,
+        "opset": 17,
+        "onnx": OnnxNodes(nodes_before=nodes, nodes_after=nodes),
+        "versions": {"onnx": onnx.__version__},
+        "device": "cpu",
+        "parity": Parity(forward=[], trajectory={}, thresholds={}),
+        "built_at": "1970-01-01T00:00:00+00:00",
+    }
+    write_manifest(folder, Manifest(**{**fields, **changes}))

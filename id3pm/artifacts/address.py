@@ -80,11 +80,6 @@ class Address:
         raise TransferError(f"{self}: {why}; give {wanted}. This prints it: id3pm pull --resolve {self}")
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is meant as an address, not as the path of a folder."""
-    return text.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-
-
 def parse_address(text: str) -> Address:
     """Reads an address.
 

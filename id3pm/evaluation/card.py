@@ -15,7 +15,6 @@ from id3pm.formats.bundle import read_bundle, replace_card, weights_hash
 from id3pm.formats.model_card import write_card
 
 DIGITS = 4  # of a figure
-SUPER_RESOLUTION = ("psnr", "ssim", "perceptual", "identity")
 REPORT = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 

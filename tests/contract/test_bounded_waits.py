@@ -81,22 +81,22 @@ LIMITED_ELSEWHERE = {
 
 def unbounded(source: str) -> Iterator[ast.Call]:
     """The calls that wait without a limit."""
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     futures = any(word in source for word in ("concurrent", "run_coroutine_threadsafe"))
     wrapped = {
         id(inner)
-        for call in ast.walk(tree)
+        for call in nodes
         if isinstance(call, ast.Call) and _name(call) == "wait_for" and _is_limited(call)
         for inner in call.args[:1]
     }
     wrapped |= {
         id(inner)
-        for block in ast.walk(tree)
+        for block in nodes
         if isinstance(block, (ast.With, ast.AsyncWith))
         and any(isinstance(i.context_expr, ast.Call) and _name(i.context_expr) in TIMED_BLOCKS for i in block.items)
         for inner in ast.walk(block)
     }
-    for call in ast.walk(tree):
+    for call in nodes:
         if isinstance(call, ast.Call) and id(call) not in wrapped and _waits(call) and not _is_limited(call):
             if futures or _name(call) != "result":  # of asyncio's futures it does not wait
                 yield call

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from id3pm.evaluation.files import new_figure, save_figure
 from id3pm.formats.images import GENERATED_XMP, XMP_KEY
-from id3pm.training.preview import save_picture
 
 ROOT = Path(__file__).parents[2]
 PLOTS = {"docs/benchmarks.png"}
@@ -34,6 +32,9 @@ NO_FACES = {
     "benchmarks/load/charts.py": {"savefig"},
 }
 """Files that write plots only."""
+PLOT_WRITERS = ("savefig", "imsave", "imwrite")
+PICTURES = ("image", "picture", "sheet", "figure", "resize")
+"""Words in the name of what is saved as a picture."""
 
 
 def is_marked(file: Path) -> bool:
@@ -52,13 +53,6 @@ def test_the_repositorys_own_pictures_of_generated_faces_are_marked() -> None:
         assert is_marked(ROOT / name) == (name not in PLOTS), name
 
 
-def test_a_preview_of_training_is_marked(tmp_path: Path) -> None:
-    save_picture(tmp_path / "preview.png", np.zeros((8, 16, 3), np.uint8), scale=2)
-    with Image.open(tmp_path / "preview.png") as image:
-        assert image.size == (32, 16)
-    assert is_marked(tmp_path / "preview.png")
-
-
 def test_a_figure_is_marked_where_it_shows_faces(tmp_path: Path) -> None:
     for generated in (True, False):
         save_figure(tmp_path / "figure.png", new_figure(1, 1), generated=generated)
@@ -72,12 +66,12 @@ def test_pictures_are_written_in_known_places_alone() -> None:
     ):
         name = str(path.relative_to(ROOT))
         known = WRITERS.get(name, set()) | NO_FACES.get(name, set())
-        for call in ast.walk(ast.parse(path.read_text())):
+        source = path.read_text()
+        if not any(f".{way}" in source for way in ("save", *PLOT_WRITERS)):
+            continue
+        for call in ast.walk(ast.parse(source)):
             if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
                 continue
-            what = ast.unparse(call.func)
-            if call.func.attr in {"savefig", "imsave", "imwrite"} or (
-                call.func.attr == "save"
-                and any(word in what for word in ("image", "picture", "sheet", "figure", "resize"))
-            ):
-                assert call.func.attr in known, f"{name} writes a picture by {what}"
+            way = call.func.attr
+            if way in PLOT_WRITERS or (way == "save" and any(word in ast.unparse(call.func) for word in PICTURES)):
+                assert way in known, f"{name} writes a picture by {ast.unparse(call.func)}"

@@ -10,17 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from id3pm.config import (
-    PAPER_BASE_64,
-    PAPER_BASE_DIFFUSION,
-    PAPER_BASE_SAMPLING,
-    PAPER_SR_256,
-    PAPER_SR_DIFFUSION,
-    PAPER_SR_SAMPLING,
-    UNetConfig,
-)
+from id3pm.config import PAPER_BASE_64, PAPER_SR_256, UNetConfig
 from id3pm.engines.manifest import read_manifest
-from id3pm.formats.bundle import Bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
 PEAK_MEMORY = 12 * 2**30
@@ -51,29 +42,12 @@ TINY_BASE = UNetConfig(
 def test_the_papers_network_is_built_within_12_gb_and_15_minutes(
     stage: str, model: str, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import tiny_engines
+    from tiny_bundle import write_paper_bundle
+    from tiny_engines import random_unet
 
     base = PAPER_BASE_64 if stage == "base" else TINY_BASE  # the stage that is not built stays small
     sr = PAPER_SR_256 if stage == "sr" else TINY_SR
-    bundle = Bundle(
-        name="full-size",
-        id_vector_model="none",
-        identity_dim=512,
-        attribute_set=None,
-        base=base,
-        base_diffusion=PAPER_BASE_DIFFUSION,
-        sr=sr,
-        sr_diffusion=PAPER_SR_DIFFUSION,
-        sampling=PAPER_BASE_SAMPLING,
-        sr_sampling=PAPER_SR_SAMPLING,
-        licence="none",
-    )
-    tensors = [
-        {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config).state_dict().items()}
-        for config in (base, sr)
-    ]
-    write_bundle(tmp_path / "bundle", bundle, *tensors, storage="fp16")
-    del tensors
+    write_paper_bundle(tmp_path / "bundle", random_unet(base), random_unet(sr), storage="fp16")
     command = [sys.executable, str(ROOT / "export" / "build_engines.py"), "--stage", stage, "--max-batch", "4"]
     command += ["--bundle", str(tmp_path / "bundle"), "--repository", str(tmp_path), "--precision", precision]
     start = time.monotonic()

@@ -15,10 +15,10 @@ import pytest
 import tiny_engines
 import torch
 from test_half import random_inputs, relative_error, trained_ranges
+from tiny_bundle import write_paper_bundle
 
-from id3pm.config import PAPER_BASE_64, PAPER_BASE_DIFFUSION, PAPER_BASE_SAMPLING, PAPER_SR_DIFFUSION, PAPER_SR_SAMPLING
+from id3pm.config import PAPER_BASE_64
 from id3pm.export.unet import emulate_half as rounded
-from id3pm.formats.bundle import Bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
 PEAK_MEMORY = 12 * 2**30
@@ -74,22 +74,7 @@ def say(capsys: pytest.CaptureFixture[str], what: str, seconds: float, peak: int
 def test_the_papers_base_network_in_fp16(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorrt_rtx", reason="not installed: the extra tensorrt")
     unet = trained_ranges(PAPER_BASE_64)
-    weights = {key: tensor.numpy() for key, tensor in unet.state_dict().items()}
-    sr = {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(SR).state_dict().items()}
-    bundle = Bundle(
-        name="full-size",
-        id_vector_model="none",
-        identity_dim=512,
-        attribute_set=None,
-        base=PAPER_BASE_64,
-        base_diffusion=PAPER_BASE_DIFFUSION,
-        sr=SR,
-        sr_diffusion=PAPER_SR_DIFFUSION,
-        sampling=PAPER_BASE_SAMPLING,
-        sr_sampling=PAPER_SR_SAMPLING,
-        licence="none",
-    )
-    write_bundle(tmp_path / "bundle", bundle, weights, sr, storage="fp32")
+    write_paper_bundle(tmp_path / "bundle", unet, tiny_engines.random_unet(SR), storage="fp32")
     graph = tmp_path / "engine" / "model.onnx"
     graph.parent.mkdir()
     notes, seconds, peak = measured(CONVERT, tmp_path / "bundle", graph)

@@ -13,6 +13,7 @@ import pytest
 import tiny_engines
 import torch
 from onnx.reference import ReferenceEvaluator
+from tiny_bundle import arrays
 
 from id3pm.config import PAPER_BASE_64, PAPER_BASE_DIFFUSION, UNetConfig
 from id3pm.engines.inputs import EngineInputs, input_shapes
@@ -227,8 +228,6 @@ def test_fp16_has_no_infinities_at_the_papers_width(tmp_path: Path) -> None:
     """192 to 768 channels, three heads; fewer levels and blocks than the paper's, whose size is a slow test's."""
     unet = trained_ranges(NARROW_DEEP)
     description = read_bundle(Path(__file__).parents[2] / "bundles" / "demo")
-    weights = {key: tensor.numpy() for key, tensor in unet.state_dict().items()}
-    sr = {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(tiny_engines.SR).state_dict().items()}
     bundle: Bundle = dataclasses.replace(
         description,
         identity_dim=512,
@@ -236,7 +235,7 @@ def test_fp16_has_no_infinities_at_the_papers_width(tmp_path: Path) -> None:
         sr=tiny_engines.SR,
         base_diffusion=PAPER_BASE_DIFFUSION,
     )
-    write_bundle(tmp_path / "bundle", bundle, weights, sr)
+    write_bundle(tmp_path / "bundle", bundle, arrays(unet), arrays(tiny_engines.random_unet(tiny_engines.SR)))
     to_onnx.export_onnx(tmp_path / "bundle", "base", tmp_path / "model.onnx")
     graph = rounding(converted(tmp_path / "model.onnx", tmp_path / "half", "fp16"))
     inputs = random_inputs(NARROW_DEEP, 5)

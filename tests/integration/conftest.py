@@ -27,13 +27,15 @@ from tritonclient.utils import np_to_triton_dtype
 import screenshots
 from id3pm.attributes import AttributeSet
 from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
-from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
+from id3pm.engines.manifest import BundleReference, Stage
 from id3pm.export.repository import write_repository
 from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to
 from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm.serving.service import Service
+from id3pm_client import Client
+from load.stand_ins import write_stand_in
 
 ROOT = Path(__file__).parents[2]
 MAX_BODY = 2**20  # of the service
@@ -111,30 +113,18 @@ def tiny_engine(
             array = value if value.dtype == np.int64 else value.astype(np.float32)
             model.graph.initializer.append(numpy_helper.from_array(array, name))
     onnx.checker.check_model(model, full_check=True)
-    folder.mkdir(parents=True)
-    onnx.save(model, folder / "model.onnx")
-    manifest = Manifest(
+    write_stand_in(
+        folder,
+        model,
         stage=stage,
-        target="onnx-cpu",
-        precision="fp32",
         max_batch=8,
-        file="model.onnx",
-        file_sha256=engine_sha256(folder / "model.onnx"),
         bundle=BundleReference(name="tiny", weights_sha256="0" * 64, bundle_json_sha256="1" * 64),
         unet=unet,
         diffusion=diffusion,
         sampling=sampling,
-        id_vector_model="sface",
         l2_normalised=False,  # tests may send any vector
         attribute_set=attribute_set,
-        opset=17,
-        onnx=OnnxNodes(nodes_before=len(model.graph.node), nodes_after=len(model.graph.node)),
-        versions={"onnx": onnx.__version__},
-        device="cpu",
-        parity=Parity(forward=[], trajectory={}, thresholds={}),
-        built_at="2025-01-01T00:00:00+00:00",
     )
-    write_manifest(folder, manifest)
 
 
 @pytest.fixture(scope="session")
@@ -172,6 +162,13 @@ def server(repository: Path) -> Iterator[TritonServer]:
             yield running
     finally:
         running.kill()
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[Client]:
+    """A client of `server`."""
+    with Client(server.grpc_url, timeout_s=60) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,12 @@ from id3pm.serving.gateway.auth import Access, read_tokens
 from id3pm.serving.service import Service, ServiceSettings
 from id3pm_client import Client, GeneratedImage
 
+# Each keeps one stage busy for many seconds if it is not stopped.
+LONG: dict[str, dict[str, Any]] = {
+    "denoiser_64": {"steps": 1000, "sampler": "ddpm"},
+    "super_resolution": {"steps": 1, "sr_steps": 1000, "sr_sampler": "ddpm"},
+}
+
 
 def service_on(repository: Path, **settings: Any) -> Service:
     """A service on free ports that has not begun; `settings` are those of `ServiceSettings`."""

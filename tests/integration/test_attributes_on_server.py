@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,6 @@ from tests.integration.test_client_server import QUICK, same
 
 pytestmark = pytest.mark.server
 ASKED = {"yaw": -20, "smile": 0.75}
-
-
-@pytest.fixture
-def client(server: Any) -> Iterator[Client]:
-    with Client(server.grpc_url, timeout_s=60) as made:
-        yield made
 
 
 def test_the_server_describes_its_attributes_to_both_clients(server: Any, client: Client) -> None:

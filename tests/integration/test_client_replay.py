@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from id3pm_client import AsyncClient, Client, GeneratedImage, ReplayError
 from tests.integration.test_client_server import PHOTO, QUICK, same
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def client(server: Any) -> Iterator[Client]:
-    with Client(server.grpc_url, timeout_s=60) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

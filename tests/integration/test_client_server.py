@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from services import idle, same
+from services import LONG, idle, same
 from waiting import wait_until
 
 from id3pm_client import (
@@ -32,17 +32,6 @@ from id3pm_client._grpc import GrpcTransport
 pytestmark = pytest.mark.server
 PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 QUICK: dict[str, Any] = {"steps": 4, "sampler": "dpmpp_2m", "sr_steps": 2, "sr_sampler": "ddim"}
-# Each keeps one stage busy for many seconds if it is not stopped.
-LONG: dict[str, dict[str, Any]] = {
-    "denoiser_64": {"steps": 1000, "sampler": "ddpm"},
-    "super_resolution": {"steps": 1, "sr_steps": 1000, "sr_sampler": "ddpm"},
-}
-
-
-@pytest.fixture
-def client(server: Any) -> Iterator[Client]:
-    with Client(server.grpc_url, timeout_s=60) as made:
-        yield made
 
 
 def test_an_image_is_the_same_alone_and_in_a_batch(client: Client, embedding: np.ndarray) -> None:

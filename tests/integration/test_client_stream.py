@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from services import idle, same
+from services import LONG, idle, same
 from waiting import wait_until
 
 from id3pm_client import AsyncClient, Client, GeneratedImage, Image64, InvalidRequestError, Progress, Retry
@@ -24,17 +23,6 @@ PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 # The stand-in networks take 1 ms a step: with so many, some are seen.
 OPTIONS: dict[str, Any] = {"steps": 150, "sampler": "ddim", "eta": 0.5, "sr_steps": 30, "sr_sampler": "ddpm"}
 STAGES = ("denoiser_64", "super_resolution")
-# Each keeps one stage busy for many seconds unless it is stopped.
-LONG: dict[str, dict[str, Any]] = {
-    "denoiser_64": {"steps": 1000, "sampler": "ddpm"},
-    "super_resolution": {"steps": 1, "sr_steps": 1000, "sr_sampler": "ddpm"},
-}
-
-
-@pytest.fixture
-def client(server: Any) -> Iterator[Client]:
-    with Client(server.grpc_url, timeout_s=60) as made:
-        yield made
 
 
 def check(events: list[Any]) -> GeneratedImage:

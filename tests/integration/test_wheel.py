@@ -23,7 +23,7 @@ import tiny_engines
 from PIL import Image
 
 from id3pm.formats.bundle import write_bundle
-from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_bundle import arrays, write_tiny_bundle
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
@@ -85,11 +85,8 @@ def built(folder: Path, run: Run) -> Path:
     small = {"channel_mult": (1,), "attention_resolutions": ()}  # what takes long to export grows with the layers
     base = dataclasses.replace(bundle.base, identity_dim=128, **small)  # SFace's
     bundle = dataclasses.replace(bundle, identity_dim=128, base=base, sr=dataclasses.replace(bundle.sr, **small))
-    weights = [
-        {key: tensor.numpy() for key, tensor in tiny_engines.random_unet(config).state_dict().items()}
-        for config in (bundle.base, bundle.sr)
-    ]
-    write_bundle(folder / "bundle", bundle, *weights)
+    unets = map(tiny_engines.random_unet, (bundle.base, bundle.sr))
+    write_bundle(folder / "bundle", bundle, *map(arrays, unets))
     done = run("id3pm", "build", "--bundle", "bundle", "--repository", "models", "--max-batch", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("installed") == 2

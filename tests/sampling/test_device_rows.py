@@ -38,7 +38,6 @@ KINDS = [
     SamplingOptions(sampler="ddpm", steps=3, guidance_scale=1.0),
     SamplingOptions(sampler="dpmpp_2m", steps=4, guidance_scale=1.0, dynamic_threshold=0.5),
 ]
-IMAGE_INPUTS = ("x", "timesteps")
 UPSAMPLER = dataclasses.replace(CONFIG, identity_dim=None, image_size=16, low_res_size=8)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from id3pm.errors import InvalidInputError
+from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.figures.diversity import interval
 from id3pm.evaluation.user_study.make import KEY_SCHEMA, QUESTIONS, SCHEMA
+from id3pm.installation import how_to_install
 
 MAX_BYTES = 10_000_000  # of one participant's file
 Floats = NDArray[np.float64]
@@ -166,7 +166,7 @@ def _result(question: str, methods: Sequence[str], ranks: Floats) -> QuestionRes
     """Args: `ranks`: Mean ranks, [participants, methods]."""
     statistic = p_value = agreement = float("nan")
     if len(methods) >= 3 and len(ranks) >= 2:
-        statistic, p_value = map(float, stats.friedmanchisquare(*ranks.T))
+        statistic, p_value = _friedman(ranks)
         agreement = statistic / (len(ranks) * (len(methods) - 1))
     return QuestionResult(
         question=question,
@@ -177,6 +177,20 @@ def _result(question: str, methods: Sequence[str], ranks: Floats) -> QuestionRes
         p_value=p_value,
         kendalls_w=agreement,
     )
+
+
+def _friedman(ranks: Floats) -> tuple[float, float]:
+    """Friedman's chi-squared and its p-value.
+
+    Raises:
+        MissingExtraError: scipy is not installed.
+    """
+    try:
+        from scipy import stats  # slow to import, and only needed here
+    except ImportError as error:
+        raise MissingExtraError(f"the test of the ranks needs scipy: {how_to_install('evaluate')}") from error
+    statistic, p_value = stats.friedmanchisquare(*ranks.T)
+    return float(statistic), float(p_value)
 
 
 def _json(file: Path) -> Mapping[str, Any]:

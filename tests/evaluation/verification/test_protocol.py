@@ -8,7 +8,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from sklearn.model_selection import KFold
 
 from id3pm.evaluation.verification.pairs import fold_slices
 from id3pm.evaluation.verification.protocol import PROTOCOLS, ProtocolName, accuracy
@@ -28,6 +27,8 @@ def test_every_fold_has_the_accuracy_of_the_original(case: str, protocol: Protoc
 
 @pytest.mark.parametrize("pairs", [10, 19, 203, 6000])
 def test_folds_are_those_of_an_unshuffled_kfold(pairs: int) -> None:
+    from sklearn.model_selection import KFold  # more than a second
+
     wanted = [test.tolist() for _, test in KFold(10).split(np.arange(pairs))]
     assert [list(range(*fold.indices(pairs))) for fold in fold_slices(pairs)] == wanted
 
