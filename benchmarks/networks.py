@@ -40,7 +40,7 @@ TINY_SR = UNetConfig(
 
 
 def random_unet(config: UNetConfig) -> UNet:
-    """A network all of whose weights are random: at initialisation many are zero, and zeros are cheap to add."""
+    """A network with random weights everywhere: at initialisation many are zero, and zeros are cheap to add."""
     unet = UNet(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

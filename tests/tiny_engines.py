@@ -39,7 +39,7 @@ SR_SAMPLING = SamplingOptions(steps=3, guidance_scale=1.0, dynamic_threshold=0.0
 
 
 def random_unet(config: UNetConfig, seed: int = 0) -> UNet:
-    """A U-Net all of whose weights are random: initialisation leaves the last layers zero, which would hide much."""
+    """A U-Net with random weights everywhere: initialisation leaves the last layers zero, which would hide much."""
     unet = UNet(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

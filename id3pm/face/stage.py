@@ -79,7 +79,7 @@ class _View:
 
     @property
     def face(self) -> NDArray[np.float32] | None:
-        """The largest face, if it is large enough to be used."""
+        """The largest face, a detection [15] in pixels of `image`, if it is large enough to be used."""
         face = _largest(self.faces) if len(self.faces) else None
         return None if face is None or min(face[2:4]) < MIN_FACE_SIZE else face
 

@@ -133,7 +133,7 @@ def turned_crop(
 
 
 def quarter_back(face: NDArray[np.float32], turn: int, size: tuple[int, int]) -> NDArray[np.float32]:
-    """A detection in `np.rot90(photo, turn // 90)` in pixels of the photo of this (height, width)."""
+    """A detection [15] in `np.rot90(photo, turn // 90)`, in pixels of the photo of this (height, width)."""
     height, width = size
     x, y, w, h = face[:4].tolist()
     points = face[4:14].reshape(5, 2)
@@ -153,7 +153,7 @@ def quarter_back(face: NDArray[np.float32], turn: int, size: tuple[int, int]) ->
 
 
 def crop_back(face: NDArray[np.float32], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A detection in a crop of `turned_crop` in pixels of the photo; the box is the one around the turned box."""
+    """A detection [15] in a crop of `turned_crop`, in pixels of the photo; its box is the one around the turned box."""
     inverse = np.linalg.inv(matrix[:, :2])
 
     def moved(points: NDArray[Any]) -> NDArray[np.float64]:

@@ -135,7 +135,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 
 def load_weights(path: str | os.PathLike[str], stage: Stage) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights of one stage as float32, whatever they are stored in.
+    """The weights of one stage as float32 by parameter name, whatever they are stored in.
 
     Raises:
         BundleError: The file is missing, differs from what `bundle.json` recorded, holds NaN or infinity, or is stored

@@ -45,7 +45,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def write_shard(folder: Path, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes one shard atomically."""
+    """Writes one shard atomically: the arrays that the head of this file names."""
     _write(shard_path(folder, number), arrays)
 
 
@@ -157,7 +157,7 @@ def _read_description(file: Path) -> dict[str, Any]:
 
 
 def is_test(index: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Every 20th number is held out: the split needs no list and never changes when a data set grows."""
+    """Whether each number [n] is held out: every 20th is, so a data set that grows keeps its split without a list."""
     test: NDArray[np.bool_] = index % TEST_EVERY == 0
     return test
 

@@ -78,7 +78,7 @@ def to_uint8(x: Array) -> Array:
 
 
 def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Means of blocks of factor x factor pixels, as uint8, the format that the first stage passes on."""
+    """Means of blocks of factor x factor pixels of uint8 [N, H, W, 3], as uint8: what the first stage passes on."""
     count, height, width, _ = images.shape
     blocks = images.reshape(count, height // factor, factor, width // factor, factor, 3)
     means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32)

@@ -136,7 +136,7 @@ def score(model: Model, target: Floats, predicted: Floats, seed: int) -> Score:
 
 
 def r_squared(target: Floats, predicted: Floats) -> float:
-    """1 - residual variance / variance; below 0 for predictions that are worse than the mean."""
+    """R^2 of predictions [N]: 1 - residual variance / variance; below 0 where they are worse than the mean."""
     return 1.0 - float(np.sum((target - predicted) ** 2) / np.sum((target - target.mean()) ** 2))
 
 

@@ -1,6 +1,4 @@
-"""The ID-vector space on the page: between people, along principal axes and along
-custom directions.
-"""
+"""The ID-vector space on the page: between people, along principal axes, along custom directions."""
 
 from __future__ import annotations
 

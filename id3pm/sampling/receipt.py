@@ -94,5 +94,5 @@ def parse_receipt(text: str) -> Receipt:
 
 
 def id_vector_sha256(identity: FloatArray) -> str:
-    """Hash (hex) of an ID vector's float32 bytes, little-endian."""
+    """sha256 (hex) of an ID vector's float32 [D] bytes, little-endian."""
     return hashlib.sha256(np.ascontiguousarray(identity, dtype="<f4").tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Who makes the images of a shard: the pipeline of this process, or services. The bits are the same."""
+"""Generators of the images of a shard: the pipeline of this process, or services. The bits are the same."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Summary:
         number: Of the shard.
         kept: Images in it.
         rejected: Images made in vain.
-        missing: Planned images none of whose attempts was kept.
+        missing: Planned images without an attempt that was kept.
         seconds: That it took.
         found: Another worker had made it meanwhile; nothing was made.
     """

@@ -36,7 +36,7 @@ class RayOptions:
 
 
 def on_ray(options: RayOptions) -> Make:
-    """`Make` on a Ray cluster, on all of whose machines plan, output and repository have the same path or URL."""
+    """`Make` on a Ray cluster; plan, output and repository have the same path or URL on all its machines."""
 
     def make(settings: WorkerSettings, numbers: Sequence[int], on_image: OnImage) -> Iterator[Summary]:
         ray = _connected(options.address)

@@ -28,7 +28,7 @@ class Totals:
         made: Shards that this run made.
         kept: Images in these.
         rejected: Images made in vain.
-        missing: Planned images none of whose attempts was kept.
+        missing: Planned images without an attempt that was kept.
     """
 
     there: int

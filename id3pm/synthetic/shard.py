@@ -64,7 +64,7 @@ class Shard:
         files: Name -> content, in the order in which they are to be written.
         kept: Images in it.
         rejected: Images that were made in vain.
-        missing: Planned images none of whose attempts was kept.
+        missing: Planned images without an attempt that was kept.
         receipts: Of the images that were made.
     """
 

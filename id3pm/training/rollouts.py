@@ -76,7 +76,7 @@ class Rollouts:
         self._state = {name: tensor for name, tensor in state.items() if name != "places"}
 
     def begin(self, draws: RolloutDraws, step: int, network: Network) -> None:
-        """Starts the rows whose turn it is: one after the other, so that every step sees all sampling steps.
+        """Starts the next rows, one after the other, so that every step sees all sampling steps.
 
         Args:
             draws: The random numbers and people of this optimiser step, for all rows.

@@ -142,7 +142,7 @@ def repository(face_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def set_3_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the paper's largest attribute set, all of whose fields are given or none."""
+    """The same with the paper's largest attribute set: all of its fields are given, or none."""
     folder = tmp_path_factory.mktemp("set_3") / "triton_repo"
     shutil.copytree(repository, folder)
     engine = folder / "denoiser_64/1/engine"

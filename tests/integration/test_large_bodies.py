@@ -53,7 +53,7 @@ class Pulse:
 
 
 @pytest.fixture(autouse=True)
-def nobody_notices(
+def other_requests_are_served(
     service: Service, public: Any, neighbour: dict[str, np.ndarray], alone: np.ndarray
 ) -> Iterator[None]:
     answer, pulse = public.start("id3pm", ["image"], **neighbour), Pulse(service)

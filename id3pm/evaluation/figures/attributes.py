@@ -17,7 +17,7 @@ from id3pm.errors import InvalidInputError
 from id3pm.evaluation.figures.common import mean
 from id3pm.evaluation.figures.generator import FaceGenerator, GeneratedFaces, Person
 from id3pm.evaluation.figures.grid import Tile, grid
-from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, correlation, slope
+from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, fitted_slope, pearson_r
 from id3pm.evaluation.figures.sheet import Effect, ImageOptions
 from id3pm.evaluation.figures.sweeps import DEFAULT_SWEEPS, Sweep, parse_sweep
 from id3pm.face.landmarks import FaceMesh
@@ -41,11 +41,11 @@ class Swept:
 
     @property
     def asked(self) -> NDArray[np.float64]:
-        """The value asked for, per image."""
+        """The value asked for, of every image: [steps * people]."""
         return np.repeat(np.array(self.sweep.asked), len(self.faces[0].images))
 
     def measured(self, step: int) -> NDArray[np.float64]:
-        """The value that the landmark network measures on the images of one step, or NaN."""
+        """What the landmark network measures on each image of one step, [people]; NaN where it finds no face."""
         count = len(self.faces[step].images)
         everything = self.measures.get(self.sweep.judge, np.full(count * len(self.faces), np.nan))
         return everything[step * count : (step + 1) * count]
@@ -182,9 +182,9 @@ def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
     return {
         **numbers,
         "measured": [mean(swept.measured(step)) for step in range(count)],
-        "slope": slope(swept.asked, swept.measures[sweep.judge]),
-        "correlation": correlation(swept.asked, swept.measures[sweep.judge]),
-        "correlation_dlib": None if second is None else correlation(swept.asked, second),
+        "slope": fitted_slope(swept.asked, swept.measures[sweep.judge]),
+        "correlation": pearson_r(swept.asked, swept.measures[sweep.judge]),
+        "correlation_dlib": None if second is None else pearson_r(swept.asked, second),
         "without": mean(spread[sweep.judge]),
         "std_without": float(np.nanstd(spread[sweep.judge])),
     }

@@ -55,7 +55,12 @@ def by_group(judge: str, similarities: Floats, groups: Sequence[str], threshold:
 
 
 def worst(similarities: Floats, count: int) -> list[int]:
-    """The people whose images are least like them, worst first; those without any face come before."""
+    """The people whose images are least like them, worst first; those without any face come before.
+
+    Args:
+        similarities: [people, seeds]; NaN where no face was found.
+        count: How many people.
+    """
     known = np.isfinite(similarities)
     sums = np.where(known, similarities, 0.0).sum(axis=1)
     means = np.divide(sums, known.sum(axis=1), out=np.full(len(sums), -np.inf), where=known.any(axis=1))

@@ -138,7 +138,7 @@ class View:
         )
 
     def embed(self, images: NDArray[np.uint8], images_key: object) -> NDArray[np.float32]:
-        """Vectors of images that are known by a key."""
+        """Vectors [P, D] of images [P, S, S, 3] that are known by a key; NaN where there is no face."""
         return self._cache.array({"judge": self._judge.key, "images": images_key}, lambda: self._judge.embed(images))
 
     def similarities(self, vectors: NDArray[np.float32], people: NDArray[np.int64]) -> Floats:
@@ -147,7 +147,7 @@ class View:
         return cosines
 
     def agreement(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> Floats:
-        """Cosines between two sets of vectors, row by row; NaN where either has no face."""
+        """Cosines [P] between two sets of vectors [P, D], row by row; NaN where either has no face."""
         cosines: Floats = np.einsum("pd,pd->p", self._directions(first), self._directions(second))
         return cosines
 

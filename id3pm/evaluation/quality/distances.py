@@ -72,7 +72,7 @@ def quality(images: NDArray[np.floating[Any]], reference: NDArray[np.floating[An
 
 
 def frechet_distance(first: Floats, second: Floats) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
+    """Frechet distance of two sets of features [N, D] and [M, D]: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
     The eigenvalues of S1 S2 are the squared singular values of C1 C2' with C'C = S. So no root of a matrix that is
     nearly singular is taken, and sets smaller than D cost less.
@@ -111,7 +111,7 @@ def _cubic(x: Floats, y: Floats) -> Floats:
 
 
 def precision_recall(images: Floats, reference: Floats, neighbour: int = NEIGHBOUR) -> tuple[float, float]:
-    """Shares of images in the reference's manifold, and of the reference in the images' manifold."""
+    """Shares of images [N, D] in the reference's [M, D] manifold, and of the reference in the images' manifold."""
     return (
         _share_inside(images, reference, _radii(reference, neighbour)),
         _share_inside(reference, images, _radii(images, neighbour)),

@@ -123,7 +123,7 @@ def verify(genuine: Floats, impostor: Floats, folds: NDArray[np.int64]) -> Verif
 
 
 def best_threshold(similarities: Floats, same: NDArray[np.bool_]) -> float:
-    """The threshold with the most right decisions: the middle one among midpoints of neighbouring values.
+    """The threshold of similarities [N] with the most right decisions: the middle one among midpoints of neighbours.
 
     NaN similarities are left out; without any other the threshold is 0.
     """

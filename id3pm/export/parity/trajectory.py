@@ -76,7 +76,7 @@ def largest_batch(engine: Engine) -> int:
 
 
 def run_rows(engine: Engine, inputs: EngineInputs, size: int) -> FloatArray:
-    """All rows in order, `size` at a time."""
+    """The engine's output for all rows in order, float32 [N, 6, S, S], evaluated `size` rows at a time."""
     count = len(inputs["x"])
     return np.concatenate(
         [
