@@ -69,7 +69,7 @@ def require_parity(network: nn.Module, path: Path, size: tuple[int, int]) -> flo
 
 
 def greatest_difference(expected: Sequence[npt.NDArray[Any]], actual: Sequence[npt.NDArray[Any]]) -> float:
-    """The greatest over all outputs; relative to the expected output's largest value where that is above 1. NaN for NaN."""
+    """Over all outputs [N, ...]; relative to the expected output's largest value where that is above 1. NaN for NaN."""
     differences = []
     for wanted, found in zip(expected, actual, strict=True):
         scale = max(float(np.abs(wanted).max()), 1.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, correlation, flat_measures, slope
+from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, fitted_slope, flat_measures, pearson_r
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.stage import FaceStage
 from id3pm.formats.images import decode_photo
@@ -53,6 +53,6 @@ def test_flat_measures_grow_with_what_they_are_named_after(name: str, rows: obje
 
 def test_correlation_and_slope_leave_out_images_without_a_face() -> None:
     asked, measured = np.array([0.0, 1, 2, 3]), np.array([1.0, 1.5, np.nan, 2.5])
-    assert correlation(asked, measured) == pytest.approx(1.0)
-    assert slope(asked, measured) == pytest.approx(0.5)
-    assert np.isnan(correlation(asked, np.full(4, np.nan))) and np.isnan(slope(asked, np.full(4, np.nan)))
+    assert pearson_r(asked, measured) == pytest.approx(1.0)
+    assert fitted_slope(asked, measured) == pytest.approx(0.5)
+    assert np.isnan(pearson_r(asked, np.full(4, np.nan))) and np.isnan(fitted_slope(asked, np.full(4, np.nan)))
