@@ -104,10 +104,11 @@ def in_space(found: Vectors, space: Space, name: str) -> NDArray[np.float32]:
     """The vectors [N, D].
 
     Raises:
-        InvalidInputError: They are known to be of another space than that of the file `name`.
+        InvalidInputError: They are of another space than that of the file `name`: of another length, or of an FR model
+            that is known to be another one.
     """
-    if found.id_vector_model is not None:
-        Space(id_vector_model=found.id_vector_model, identity_dim=found.vectors.shape[-1]).require(space, name)
+    model = found.id_vector_model or space.id_vector_model
+    Space(id_vector_model=model, identity_dim=found.vectors.shape[-1]).require(space, name)
     return found.vectors
 
 

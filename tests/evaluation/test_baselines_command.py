@@ -17,7 +17,7 @@ from test_verification_command import ColorModel
 
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation import options
-from id3pm.evaluation.baselines import comparison
+from id3pm.evaluation.baselines import comparison, methods
 from id3pm.evaluation.baselines.black_box import BlackBox, Reconstruction
 from id3pm.evaluation.baselines.commands import baseline_group
 from id3pm.evaluation.baselines.nbnet import NbNet
@@ -82,7 +82,7 @@ def guess(monkeypatch: pytest.MonkeyPatch) -> Guess:
     monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: ColorPipeline())
     monkeypatch.setattr(options, "StageModel", lambda repository, threads: model)
     monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first])
-    monkeypatch.setattr(comparison, "GaussianSampling", lambda authors_code: method)
+    monkeypatch.setattr(methods, "GaussianSampling", lambda authors_code: method)
     monkeypatch.setattr(comparison, "EfficientNetLite0", Pixels)
     return method
 
@@ -98,7 +98,8 @@ def run(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(baseline_group, ["compare", *common, *arguments], standalone_mode=False)
 
 
-ASKED = ("--method", "gaussian", "--method", "nbnet", "--count", "3", "--many", "22", "--seeds", "2", "--queries", "7")
+ASKED = ("--method", "gaussian", "--method", "nbnet", "--count", "3", "--many", "22", "--queries", "7")
+ASKED += ("--seeds", "3", "--search-seeds", "2")
 
 
 def test_all_methods_are_compared_on_both_sets_in_one_run(guess: Guess, tmp_path: Path) -> None:
@@ -120,6 +121,8 @@ def test_all_methods_are_compared_on_both_sets_in_one_run(guess: Guess, tmp_path
     # Verification and quality need more people than searches have.
     assert by_method["guess"]["verification"] == {} and by_method["guess"]["quality"] is None
     assert by_method["ID3PM"]["verification"]["sface"] >= 0.9 and by_method["ID3PM"]["people"] == 22
+    low, high = by_method["NbNet"]["interval"]["sface"]
+    assert low <= by_method["NbNet"]["similarity"]["sface"] <= high
     assert by_method["ID3PM"]["quality"] < 1e-2 < by_method["NbNet"]["quality"]
     assert rows[-1]["judgement"]["quality"] is None  # of photographs there is none
     ways = {(each["targets"], each["method"]): each for each in report["interpolations"]}

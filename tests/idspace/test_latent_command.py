@@ -194,6 +194,13 @@ def test_vectors_of_another_model_are_refused_though_their_length_fits(
         run("fit-pca", ours, "--id-vector-model", "dlib", "--out", tmp_path / "again.npz")
 
 
+def test_vectors_of_another_length_are_refused_though_their_model_is_unknown(vectors: Path, tmp_path: Path) -> None:
+    run("fit-pca", vectors, "--id-vector-model", "sface", "--out", tmp_path / "pca.npz")
+    np.save(tmp_path / "short.npy", np.ones((2, 3), np.float32))
+    with pytest.raises(InvalidInputError, match="is for sface vectors of 8 numbers, not for sface vectors of 3"):
+        run("project", tmp_path / "pca.npz", "--k", 2, "--vector", tmp_path / "short.npy", "--out", tmp_path / "x.npy")
+
+
 def test_the_name_of_an_unknown_model_is_not_made_up(vectors: Path, photographs: list[Path], tmp_path: Path) -> None:
     engines = ("--repository", "engines")
     for words in (("mean", vectors), ("mean", vectors, photographs[0])):

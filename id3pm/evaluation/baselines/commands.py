@@ -5,13 +5,19 @@ from __future__ import annotations
 import click
 
 from id3pm.evaluation.baselines.compare_command import compare_command
+from id3pm.evaluation.baselines.invert_command import (
+    gan_command,
+    gaussian_command,
+    nbnet_command,
+    vec2face_command,
+)
 from id3pm.evaluation.baselines.train_command import train_group
 
 
 @click.group("baseline")
 def baseline_group() -> None:
-    """Other methods to invert an FR model: train those that are networks, and compare all with ID3PM."""
+    """Other methods to invert an FR model: each on its own, all compared with ID3PM, networks trained."""
 
 
-baseline_group.add_command(compare_command)
-baseline_group.add_command(train_group)
+for command in (gaussian_command, gan_command, nbnet_command, vec2face_command, compare_command, train_group):
+    baseline_group.add_command(command)

@@ -13,19 +13,15 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from id3pm.errors import InvalidInputError
-from id3pm.evaluation.baselines import gaussian, nbnet, vec2face
-from id3pm.evaluation.baselines.black_box import BlackBox, Direct, Floats, Search
+from id3pm.evaluation.baselines import methods
+from id3pm.evaluation.baselines.black_box import Direct, Floats, Search
 from id3pm.evaluation.baselines.compare_options import CompareOptions, MethodName
-from id3pm.evaluation.baselines.gan_search import GanSearch
-from id3pm.evaluation.baselines.gaussian import GaussianSampling
-from id3pm.evaluation.baselines.generators import EmbeddedGenerator, OwnGenerator
 from id3pm.evaluation.baselines.interpolation import Smoothness, smoothness, way
 from id3pm.evaluation.baselines.judging import Judges, TargetSet
 from id3pm.evaluation.baselines.report import BaselineReport, MethodResult, write_baseline_report
 from id3pm.evaluation.baselines.sheets import plot_interpolations, plot_methods, save_images
 from id3pm.evaluation.baselines.study import Made, Maker, OnImages
 from id3pm.evaluation.baselines.trained import Id3pm, TrainedNetwork
-from id3pm.evaluation.files import SHORT
 from id3pm.evaluation.options import subject_of
 from id3pm.evaluation.quality.distances import frechet_distance
 from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
@@ -38,8 +34,6 @@ from id3pm.samples import PEOPLE
 
 TRAINED = ("nbnet", "vec2face")
 STRANGERS, OTHERS = 100, "other people"
-BANK_SEED = 0  # of the embedded data set: its training people are the bank
-BANK_CHUNK = 100  # images of the bank between two saves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +88,7 @@ class Comparison:
             **{
                 "targets per set": options.count,
                 "images per target": options.seeds,
+                "of searches": options.search_seeds,
                 "budget": options.queries,
                 "bank": options.bank,
                 **options.sampling,
@@ -130,7 +125,7 @@ class Comparison:
             )
             for method in self._methods:
                 people = shared if method.asks else targets
-                made = self._made(method, people, self._options.seeds, "")
+                made = self._all(method, people)
                 judgement = self._judges.judge(people, made.images, aligned=made.aligned, shared=len(shared.vectors))
                 results.append(
                     MethodResult(
@@ -149,6 +144,15 @@ class Comparison:
             if any(rows.values()):
                 plot_interpolations(self._options.out / f"interpolations_{name}.png", shared, rows)
             save_images(self._options.out / "baseline_images" / name, shared, images)
+
+    def _all(self, method: _Method, people: TargetSet) -> Made:
+        """All seeds of the targets that all methods have, and one seed of the people behind them."""
+        count, options = self._options.count, self._options
+        first = self._made(method, people.first(count), options.search_seeds if method.asks else options.seeds, "")
+        rest = TargetSet(people.name, people.images[count:], people.vectors[count:])
+        if not len(rest.vectors):
+            return first
+        return first.with_more(self._made(method, rest, 1, ", more people"))
 
     def _ways(self, method: _Method, targets: TargetSet, found: list[Smoothness]) -> list[NDArray[np.uint8]]:
         """Interpolations of a method; what was measured is added to `found`."""
@@ -189,49 +193,24 @@ class Comparison:
         if not file.exists() and name not in self._options.methods:
             self._notes.append(f"{name} was left out: there are no weights {file} (id3pm baseline train {name})")
             return []
-        network = TrainedNetwork(name, file, self._training.name)
-        deviations = nbnet.DEVIATIONS if name == "nbnet" else vec2face.DEVIATIONS
-        self._notes += [f"{network.name}: {deviation}" for deviation in deviations]
-        if name == "vec2face":
-            self._notes.append(vec2face.PAPER_RANKS)
-        facts = network.facts
-        self._notes.append(
-            f"{network.name}: trained {facts['steps']} steps of {facts['batch size']} on {facts['data']}"
-        )
-        return [network]
+        return [methods.open_network(name, self._options.weights, self._training.name, self._notes)]
 
     def _search(self, name: str) -> Search:
         options = self._options
         if name == "gaussian":
-            self._notes += [f"Gaussian sampling: {deviation}" for deviation in gaussian.DEVIATIONS]
-            return GaussianSampling(authors_code=options.authors_code)
+            return methods.open_gaussian(self._notes, authors_code=options.authors_code)
         own = options.generator
-        generator = EmbeddedGenerator() if own is None else OwnGenerator(own, options.threads)
         self._subject["generator"] = "GAN of the embedded data set" if own is None else own.name
-        # Every 20th face of the embedded data set is held out from training: none of these is in the bank.
-        indices = [index for index in range(2 * options.bank) if own or index % datasets.TEST_EVERY][: options.bank]
-        z = generator.latents(indices, BANK_SEED)
-        form = "" if own else " normalised"
-        key = {
-            "seed": BANK_SEED,
-            "generator": generator.weights_sha256 + form,
-            "black box": self._training.key,
-        }
-        task = self._bar.add_task("bank of the GAN", total=len(z))
-        parts = []
-        for start in range(0, len(z), BANK_CHUNK):
-            some = z[start : start + BANK_CHUNK]
-            parts.append(
-                self._cache.array({**key, "bank": indices[start : start + BANK_CHUNK]}, self._bank(generator, some))
-            )
-            self._bar.advance(task, len(some))
-        made_by = generator.weights_sha256[:SHORT] + form
-        return GanSearch(generator, z, np.concatenate(parts), made_by, authors_code=options.authors_code)
-
-    def _bank(
-        self, generator: EmbeddedGenerator | OwnGenerator, z: NDArray[np.float32]
-    ) -> Callable[[], NDArray[np.float32]]:
-        return lambda: BlackBox(self._training.embed).vectors(list(generator.images(z)), aligned=False)
+        task = self._bar.add_task("bank of the GAN", total=options.bank)
+        return methods.open_gan_search(
+            self._training,
+            self._cache,
+            options.bank,
+            own,
+            authors_code=options.authors_code,
+            threads=options.threads,
+            on_images=functools.partial(self._bar.advance, task),
+        )
 
 
 def _targets(options: CompareOptions, training: StageModel) -> tuple[list[TargetSet], NDArray[np.uint8]]:

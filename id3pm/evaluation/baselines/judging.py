@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.evaluation.baselines.black_box import Floats
+from id3pm.evaluation.figures.diversity import interval
 from id3pm.evaluation.verification.fr_models import PairModel
 from id3pm.evaluation.verification.similarities import FOLDS, folds_of, partners_of, verify
 
@@ -57,6 +58,7 @@ class Judgement:
 
     Attributes:
         similarity: By judge: mean cosine of image and target over the images with a face; NaN without any.
+        interval: By judge: its 95 % interval, by bootstrap over the targets that have an image with a face.
         no_face: By judge: share of the images without a face.
         verification: By judge: ten-fold accuracy on one image of each person; empty with too few people.
         quality: Distance of one image of each person from the people's real pictures; NaN with too few people.
@@ -64,6 +66,7 @@ class Judgement:
     """
 
     similarity: dict[str, float]
+    interval: dict[str, tuple[float, float]]
     no_face: dict[str, float]
     verification: dict[str, float]
     quality: float
@@ -98,11 +101,11 @@ class Judges:
 
     def strangers(self, targets: TargetSet) -> Judgement:
         """What pictures of other people score."""
-        similarity, no_face = {}, {}
-        for number, model in enumerate(self._models):
-            cosines = self._targets(number, targets) @ self._directions(number, self._strangers[number]).T
-            similarity[model.name], no_face[model.name] = _summary(cosines)
-        return Judgement(similarity=similarity, no_face=no_face, verification={}, quality=float("nan"), people=0)
+        cosines = {
+            model.name: self._targets(number, targets) @ self._directions(number, self._strangers[number]).T
+            for number, model in enumerate(self._models)
+        }
+        return Judgement(**_summary(cosines), verification={}, quality=float("nan"), people=0)
 
     def judge(
         self, targets: TargetSet, images: Sequence[NDArray[np.uint8]], *, aligned: bool, shared: int
@@ -111,28 +114,26 @@ class Judges:
 
         Args:
             targets: As many people as the method made images of.
-            images: For each of them uint8 [seeds, H, W, 3].
+            images: For each of them uint8 [seeds, H, W, 3]; those behind the first `shared` may have fewer seeds.
             aligned: They are crops of 112 px.
             shared: Similarity counts the first so many people, of which all methods have images.
         """
-        similarity, no_face, verification = {}, {}, {}
+        cosines: dict[str, Floats] = {}
+        verification = {}
         firsts = [of_target[0] for of_target in images]
         few, seeds = images[:shared], len(images[0])
         for number, model in enumerate(self._models):
             wanted = self._targets(number, targets)
             first = self._directions(number, model.views(firsts, aligned)[:, 0])
             every = self._directions(number, model.views([image for one in few for image in one], aligned)[:, 0])
-            cosines = (np.repeat(wanted[:shared], seeds, axis=0) * every).sum(axis=1)
-            similarity[model.name], no_face[model.name] = _summary(cosines)
+            cosines[model.name] = (np.repeat(wanted[:shared], seeds, axis=0) * every).sum(axis=1).reshape(-1, seeds)
             if len(firsts) >= 2 * FOLDS:
                 genuine = (wanted * first).sum(axis=1)
                 impostor = (wanted[partners_of(len(wanted))] * first).sum(axis=1)
                 verification[model.name] = verify(genuine, impostor, folds_of(len(wanted))).accuracy
         measured = self._distance is not None and targets.at_home and len(firsts) >= LEAST_FOR_QUALITY
         quality = self._distance(firsts, targets.images) if measured and self._distance else float("nan")
-        return Judgement(
-            similarity=similarity, no_face=no_face, verification=verification, quality=quality, people=len(firsts)
-        )
+        return Judgement(**_summary(cosines), verification=verification, quality=quality, people=len(firsts))
 
     def seen(self, vectors: Floats, images: Sequence[NDArray[np.uint8]], *, aligned: bool) -> tuple[Floats, Floats]:
         """Unit vectors of images [N, D] by the first judge, and their cosines [N] with ID vectors [N, D]."""
@@ -150,7 +151,13 @@ class Judges:
         return unit
 
 
-def _summary(cosines: Floats) -> tuple[float, float]:
-    """Mean of those that are known, and the share of the others."""
-    seen = np.isfinite(cosines)
-    return (float(cosines[seen].mean()) if seen.any() else float("nan")), float(np.mean(~seen))
+def _summary(cosines: Mapping[str, Floats]) -> dict[str, Any]:
+    """The first fields of a judgement from cosines [targets, images] by judge; NaN where no face was found."""
+    means, intervals, missing = {}, {}, {}
+    for name, of_judge in cosines.items():
+        seen = np.isfinite(of_judge)
+        means[name] = float(of_judge[seen].mean()) if seen.any() else float("nan")
+        per_target = [row[known].mean() for row, known in zip(of_judge, seen, strict=True) if known.any()]
+        intervals[name] = interval(np.array(per_target, np.float64))
+        missing[name] = float(np.mean(~seen))
+    return {"similarity": means, "interval": intervals, "no_face": missing}

@@ -28,7 +28,9 @@ class NbNetTraining:
     """
 
     def __init__(self, network: NbNet, pairs: Pairs, learning_rate: float, vgg: Vgg19 | None = None) -> None:
-        self._network, self._pairs, self._vgg = network.train(), pairs, vgg
+        # Channels last: a step takes half the time on a CPU.
+        self._network = network.train().to(memory_format=torch.channels_last)
+        self._pairs, self._vgg = pairs, vgg
         self._learning_rate = learning_rate
         self._optimizer = torch.optim.Adam(network.parameters(), learning_rate, BETAS)
 

@@ -91,8 +91,9 @@ def baseline_markdown(report: BaselineReport) -> str:
         "",
         ", ".join(f"{name} {value}" for name, value in report.subject.items()),
         "",
-        f"Columns {' and '.join(judges)}: mean cosine of image and target by each judge, over images with a face (in "
-        f"brackets: share without one). {judges[0]} is the black box. {UNEQUAL} {WHAT_IT_IS} {AT_HOME}",
+        f"Columns {' and '.join(judges)}: mean cosine of image and target by each judge over images with a face, in "
+        f"brackets its 95 % interval (bootstrap over targets). {judges[0]} is the black box. {UNEQUAL} "
+        f"{WHAT_IT_IS} {AT_HOME}",
         "",
         f"| targets | method | {' | '.join(heads)} | queries per face | seconds per face |",
         "|---" * (len(heads) + 4) + "|",
@@ -129,8 +130,12 @@ def _row(result: MethodResult, judges: Sequence[str]) -> str:
 
 
 def _similarity(judgement: Judgement, judge: str) -> str:
-    missing = f" ({judgement.no_face[judge]:.0%})" if judgement.no_face[judge] else ""
-    return _number(judgement.similarity[judge], 3) + missing
+    mean = judgement.similarity[judge]
+    if not math.isfinite(mean):
+        return "no face"
+    low, high = judgement.interval[judge]
+    missing = f", no face in {judgement.no_face[judge]:.0%}" if judgement.no_face[judge] else ""
+    return f"{mean:.3f} ({low:.3f} .. {high:.3f}){missing}"
 
 
 def _with_people(judgement: Judgement, text: str) -> str:

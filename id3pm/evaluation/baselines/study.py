@@ -33,6 +33,15 @@ class Made:
     seconds: float
     aligned: bool
 
+    def with_more(self, more: Made) -> Made:
+        """Those of other vectors behind these."""
+        counts = [sum(map(len, made.images)) for made in (self, more)]
+        queries, seconds = (
+            float(np.average([getattr(self, name), getattr(more, name)], weights=counts))
+            for name in ("queries", "seconds")
+        )
+        return Made([*self.images, *more.images], queries, seconds, self.aligned)
+
 
 class Maker:
     """Makes images by any method.

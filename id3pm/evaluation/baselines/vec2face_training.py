@@ -27,7 +27,8 @@ class StudentTraining:
     """
 
     def __init__(self, student: Student, pairs: Pairs, steps: int) -> None:
-        self._student, self._pairs, self._steps = student.train(), pairs, steps
+        self._student = student.train().to(memory_format=torch.channels_last)
+        self._pairs, self._steps = pairs, steps
         self._optimizer = torch.optim.Adam(student.parameters(), STUDENT_RATE)
 
     def step(self, step: int) -> Mapping[str, float]:
@@ -63,6 +64,8 @@ class GeneratorTraining:
 
     def __init__(self, generator: Generator, discriminator: Discriminator, student: Student, pairs: Pairs) -> None:
         self._networks: dict[str, nn.Module] = {"generator": generator.train(), "discriminator": discriminator.train()}
+        for network in self._networks.values():
+            network.to(memory_format=torch.channels_last)  # faster on a CPU
         self._generator, self._discriminator = generator, discriminator
         self._student = student.eval().requires_grad_(False)
         self._pairs = pairs
