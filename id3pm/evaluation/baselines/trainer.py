@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from id3pm.errors import CheckpointError, InvalidInputError
 from id3pm.formats import datasets
@@ -37,6 +37,11 @@ class Trainee(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from `state`."""
         ...
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lays out the weights of a network's convolutions channels last, in place: steps are faster on a CPU."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Pairs:
