@@ -47,7 +47,8 @@ ALLOWED = {
     | {"evaluation/baselines", "evaluation/groups"},
     # The GAN of the embedded data set is what GAN search searches.
     "evaluation/baselines": LIBRARY
-    | {"evaluation", "evaluation/identity", "evaluation/quality", "evaluation/verification", "training"},
+    | {"evaluation", "evaluation/identity", "evaluation/quality", "evaluation/verification", "evaluation/figures"}
+    | {"training"},
     "evaluation/identity": LIBRARY | {"evaluation", "evaluation/verification"},
     "evaluation/super_resolution": LIBRARY | {"evaluation", "evaluation/verification", "evaluation/quality"},
     "evaluation/figures": LIBRARY | {"evaluation"},
