@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 
 _TRAINING = "id3pm.training.commands:"
+_DISTILLATION = "id3pm.training.distillation.commands:"
 COMMANDS = {
     "analyse": Command(
         "id3pm.evaluation.robustness.commands:analyse_command",
@@ -42,6 +43,7 @@ COMMANDS = {
         "id3pm.synthetic.commands:dataset_group", "synthetic data sets: plan, run, check, export", "dataset"
     ),
     "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
+    "distill": Command(_DISTILLATION + "distill_command", "a bundle -> a student of 1, 2 or 4 evaluations", "train"),
     "embed-dataset": Command(
         _TRAINING + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"
     ),
@@ -51,6 +53,7 @@ COMMANDS = {
     "export-bundle": Command(
         _TRAINING + "export_bundle_command", "EMA weights of two training runs -> a bundle", "train"
     ),
+    "export-student": Command(_DISTILLATION + "export_student_command", "distillation runs -> a bundle", "train"),
     "latent": Command("id3pm.idspace.commands:latent_group", "axes and directions of ID vectors", "face"),
     "measure-dataset": Command(
         _TRAINING + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"

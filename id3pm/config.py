@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeVar
 from id3pm.errors import ConfigError, InvalidOptionError
 
 T = TypeVar("T")
-SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
+SamplerName = Literal["ddpm", "ddim", "dpmpp_2m", "student"]
 SpacingName = Literal["uniform", "logsnr"]
 NoiseScheduleName = Literal["cosine", "linear"]
+PredictionName = Literal["eps", "v"]
 MAX_SEED = 2**63 - 1
 
 
@@ -52,6 +53,8 @@ class UNetConfig:
         identity_dim: Length D of the ID vector, or `None` for no identity conditioning.
         attribute_dim: Length A of the attribute vector, or `None` for no attribute conditioning.
         low_res_size: Size in pixels of the image to upsample; set means super-resolution (`SuperResModel`).
+        guidance_range: Lowest and highest guidance scale of a network that takes the scale as an input (a student, see
+            `id3pm.training.distillation`), or `None` for a network without that input.
     """
 
     image_size: int
@@ -72,6 +75,7 @@ class UNetConfig:
     identity_dim: int | None = None
     attribute_dim: int | None = None
     low_res_size: int | None = None
+    guidance_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("image_size", "num_channels", "num_res_blocks", "num_heads", "norm_groups"):
@@ -80,6 +84,7 @@ class UNetConfig:
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name}={value}: must be null or at least 1")
         require(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must be in [0, 1)")
+        self._check_guidance_range()
         require(len(self.channel_mult) >= 1, "channel_mult is empty: name one multiplier per level")
         factor = 2 ** (len(self.channel_mult) - 1)
         require(
@@ -98,6 +103,19 @@ class UNetConfig:
                 resolution >= 1 and self.image_size % resolution == 0,
                 f"attention_resolutions has {resolution}: must divide image_size={self.image_size}",
             )
+
+    def _check_guidance_range(self) -> None:
+        if self.guidance_range is None:
+            return
+        shown = f"guidance_range={list(self.guidance_range)}"
+        require(
+            len(self.guidance_range) == 2 and 1.0 <= self.guidance_range[0] <= self.guidance_range[1] <= 10.0,
+            f"{shown}: must be the lowest and the highest scale, within 1 .. 10",
+        )
+        require(
+            self.identity_dim is not None or self.attribute_dim is not None,
+            f"{shown}: a network without ID vector and attributes has nothing to guide; leave it out",
+        )
 
     @property
     def in_channels(self) -> int:
@@ -136,20 +154,33 @@ class UNetConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
-    """The noising process a U-Net was trained with; it always predicts eps.
+    """The noising process a U-Net was trained with, and what it predicts.
 
     Attributes:
         diffusion_steps: T, the number of training timesteps.
         noise_schedule: `cosine` (Nichol and Dhariwal 2021) or `linear` (Ho et al. 2020).
         rescale_timesteps: Give the U-Net t * 1000 / T instead of t, as guided-diffusion can.
+        prediction: What the output means: `eps`, the noise in x_t (Ho et al. 2020), or `v`, sqrt(abar) eps -
+            sqrt(1 - abar) x0 (Salimans and Ho 2022), from which x0 is found without a large factor in pure noise, too.
+        student_timesteps: The only timesteps at which a student was trained, ascending: one for each step that sampler
+            `student` can make. `None` for a network that was trained at all of them.
     """
 
     diffusion_steps: int = 1000
     noise_schedule: NoiseScheduleName = "cosine"
     rescale_timesteps: bool = False
+    prediction: PredictionName = "eps"
+    student_timesteps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self.diffusion_steps >= 1, f"diffusion_steps={self.diffusion_steps}: must be at least 1")
+        kept = self.student_timesteps
+        if kept is not None:
+            require(
+                len(kept) >= 1 and list(kept) == sorted(set(kept)) and 0 <= kept[0] <= kept[-1] < self.diffusion_steps,
+                f"student_timesteps={list(kept)}: must be one or more different ones, ascending, in 0 .. "
+                f"{self.diffusion_steps - 1}",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,7 +188,8 @@ class SamplingOptions:
     """How one image is sampled by one stage. Defaults are the paper's for the 64 px stage.
 
     Attributes:
-        sampler: `ddpm` (respaced ancestral sampling with the learned variance), `ddim` or `dpmpp_2m`.
+        sampler: `ddpm` (respaced ancestral sampling with the learned variance), `ddim` or `dpmpp_2m`; or `student`, the
+            only one for the bundles that `id3pm distill` makes.
         steps: Evaluations of the U-Net; T is respaced to this many (paper: 250). A single step gives no face: it keeps
             timestep 0 alone, as guided-diffusion's respacing does, and so treats the noise as a finished image.
         spacing: Which timesteps these are: `uniform` in t (guided-diffusion's) or in `logsnr`; see

@@ -1,9 +1,12 @@
 """Coefficients of every step of every sampler: computed in float64, once per (process, options).
 
-With eps the (guided) output of the U-Net, one step of every sampler here is
+With the (guided) output of the U-Net, one step of every sampler here is
 
-    x0     = consistent(clip(a x - b eps))                a = sqrt(1 / abar_t), b = sqrt(1 / abar_t - 1)
+    x0     = consistent(clip(a x - b output))
     x_next = c_x x + c_x0 x0 + c_prev x0_prev + std noise
+
+where a = sqrt(1 / abar_t), b = sqrt(1 / abar_t - 1) if the output is eps, and a = sqrt(abar_t), b = sqrt(1 - abar_t) if
+it is v (Salimans and Ho 2022, appendix D).
 
     ddpm      guided-diffusion's `SpacedDiffusion.p_sample`: the respaced ancestral sampler of Nichol and Dhariwal
               (2021); variance LEARNED_RANGE where the U-Net learns it, else FIXED_LARGE
@@ -12,20 +15,24 @@ With eps the (guided) output of the U-Net, one step of every sampler here is
               DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint",
               final_sigmas_type="zero"), all else at its defaults, with `set_timesteps(timesteps=...)` given
               the timesteps of `space_timesteps` (noisiest first), and x0 clipped as its `thresholding` does
+    student   multistep consistency sampling of Song et al. (2023), algorithm 1: every step is a whole image, to which
+              noise is added anew for the next; at the timesteps a student was trained for (`id3pm distill`), and with
+              guidance inside the network. The first step is given pure noise
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.schedule import Schedule, respaced_schedule
+from id3pm.config import DiffusionConfig, PredictionName, SamplingOptions
+from id3pm.diffusion.schedule import Schedule, respaced_schedule, student_schedule
 from id3pm.errors import InvalidOptionError
 
 Float32Array = NDArray[np.float32]
@@ -41,8 +48,8 @@ class Coefficients:
 
     Attributes:
         timestep: Input of the U-Net, float32 (rescaled where the process says so).
-        sqrt_recip_alphas_cumprod: a in x0 = a x - b eps.
-        sqrt_recipm1_alphas_cumprod: b in x0 = a x - b eps.
+        x0_from_x: a in x0 = a x - b output.
+        x0_from_output: b in x0 = a x - b output.
         c_x: Factor of x.
         c_x0: Factor of the clipped x0.
         c_prev: Factor of the previous step's clipped x0; 0 where the step does not use it.
@@ -58,8 +65,8 @@ class Coefficients:
     """
 
     timestep: Float32Array
-    sqrt_recip_alphas_cumprod: Float32Array
-    sqrt_recipm1_alphas_cumprod: Float32Array
+    x0_from_x: Float32Array
+    x0_from_output: Float32Array
     c_x: Float32Array
     c_x0: Float32Array
     c_prev: Float32Array
@@ -136,7 +143,7 @@ def plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) -
         learn_sigma: The U-Net has variance channels.
 
     Raises:
-        InvalidOptionError: More steps than the process has.
+        InvalidOptionError: More steps than the process has, or an option that a student cannot honour.
         ConfigError: The process has no valid betas.
     """
     return _plan(config, options, learn_sigma)
@@ -148,10 +155,50 @@ def _plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) 
         raise InvalidOptionError(
             f"steps={options.steps}: this model has {config.diffusion_steps} training steps, ask for that many or fewer"
         )
-    return plan_from_schedule(respaced_schedule(config, options.steps, options.spacing), options, learn_sigma)
+    check_student(config, options)
+    if config.student_timesteps is not None:
+        schedule = student_schedule(config, options.steps)
+    else:
+        schedule = respaced_schedule(config, options.steps, options.spacing)
+    return plan_from_schedule(schedule, options, learn_sigma, config.prediction)
 
 
-def plan_from_schedule(schedule: Schedule, options: SamplingOptions, learn_sigma: bool) -> StepPlan:
+def check_student(
+    config: DiffusionConfig, options: SamplingOptions, names: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Refuses what a student was not trained for, and its sampler for all others.
+
+    Args:
+        config: The process that the U-Net was trained with.
+        options: How to sample.
+        names: What the reader calls a field, where that is another name; see `id3pm.config.broken_rule`.
+
+    Raises:
+        InvalidOptionError: The message names the option.
+    """
+
+    def shown(field: str) -> str:
+        return f"{names.get(field, field)}={getattr(options, field)!r}"
+
+    if config.student_timesteps is None:
+        if options.sampler == "student":
+            raise InvalidOptionError(f"{shown('sampler')}: this bundle is no student; choose ddpm, ddim or dpmpp_2m")
+        return
+    taught, usual = len(config.student_timesteps), SamplingOptions()
+    if options.sampler != "student":
+        raise InvalidOptionError(
+            f"{shown('sampler')}: this bundle is a student; send student, with 1 .. {taught} steps, and no preset"
+        )
+    if options.steps > taught:
+        raise InvalidOptionError(f"{shown('steps')}: this bundle is a student of {taught}, ask for that many or fewer")
+    for field in ("spacing", "guidance_low", "guidance_high"):
+        if getattr(options, field) != getattr(usual, field):
+            raise InvalidOptionError(f"{shown(field)}: a student has no choice of it; leave {getattr(usual, field)!r}")
+
+
+def plan_from_schedule(
+    schedule: Schedule, options: SamplingOptions, learn_sigma: bool, prediction: PredictionName = "eps"
+) -> StepPlan:
     """As `plan`, for a process that was respaced in any other way (such as "ddim25"); `options.steps` is not read."""
     count = len(schedule)
     learned = learn_sigma and options.sampler == "ddpm"
@@ -159,8 +206,11 @@ def plan_from_schedule(schedule: Schedule, options: SamplingOptions, learn_sigma
         c_x, c_x0, c_prev, std = _ddpm(schedule)
     elif options.sampler == "ddim":
         c_x, c_x0, c_prev, std = _ddim(schedule, options.eta)
+    elif options.sampler == "student":
+        c_x, c_x0, c_prev, std = _student(schedule)
     else:
         c_x, c_x0, c_prev, std = _dpmpp_2m(schedule)
+    from_x, from_output = _x0_factors(schedule, prediction)
     timesteps = np.array(schedule.timesteps)
     inside = (options.guidance_low <= timesteps) & (timesteps <= options.guidance_high)
     needs_noise = std > 0
@@ -170,8 +220,8 @@ def plan_from_schedule(schedule: Schedule, options: SamplingOptions, learn_sigma
     flag = functools.partial(_noisiest_first, dtype=np.bool_)
     return StepPlan(
         timestep=real(schedule.model_timesteps),
-        sqrt_recip_alphas_cumprod=real(schedule.sqrt_recip_alphas_cumprod),
-        sqrt_recipm1_alphas_cumprod=real(schedule.sqrt_recipm1_alphas_cumprod),
+        x0_from_x=real(from_x),
+        x0_from_output=real(from_output),
         c_x=real(c_x),
         c_x0=real(c_x0),
         c_prev=real(c_prev),
@@ -181,10 +231,17 @@ def plan_from_schedule(schedule: Schedule, options: SamplingOptions, learn_sigma
         guidance_scale=real(np.full(count, options.guidance_scale)),
         percentile=_noisiest_first(np.full(count, options.dynamic_threshold), np.float64),
         consistency=real(np.full(count, options.consistency)),
-        guided=flag(inside & (options.guidance_scale != 1.0)),
+        guided=flag(inside & (options.guidance_scale != 1.0) & (options.sampler != "student")),
         learned_variance=flag(needs_noise & learned),
         needs_noise=flag(needs_noise),
     )
+
+
+def _x0_factors(schedule: Schedule, prediction: PredictionName) -> tuple[Float64Array, Float64Array]:
+    """A and b of x0 = a x - b output."""
+    if prediction == "v":
+        return schedule.sqrt_alphas_cumprod, schedule.sqrt_one_minus_alphas_cumprod
+    return schedule.sqrt_recip_alphas_cumprod, schedule.sqrt_recipm1_alphas_cumprod
 
 
 def _noisiest_first(cleanest_first: NDArray[np.generic], dtype: type[ScalarT]) -> NDArray[ScalarT]:
@@ -232,6 +289,15 @@ def _dpmpp_2m(schedule: Schedule) -> tuple[Float64Array, ...]:
     extrapolation = np.zeros(len(schedule))  # 1 / (2 r)
     extrapolation[1:-1] = (log_snr[:-2] - log_snr[1:-1]) / (2 * (log_snr[1:-1] - log_snr[2:]))
     return c_x, first_order * (1 + extrapolation), -first_order * extrapolation, np.zeros(len(schedule))
+
+
+def _student(schedule: Schedule) -> tuple[Float64Array, ...]:
+    """sqrt(abar_prev) x0 + sqrt(1 - abar_prev) noise: q(x_prev | x0) for the image that this step made.
+
+    Song et al. (2023), "Consistency Models", algorithm 1.
+    """
+    nothing = np.zeros(len(schedule))
+    return nothing, np.sqrt(schedule.alphas_cumprod_prev), nothing, np.sqrt(1.0 - schedule.alphas_cumprod_prev)
 
 
 def gather(plans: Sequence[StepPlan], steps: Sequence[int]) -> RowCoefficients:

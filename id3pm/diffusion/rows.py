@@ -94,8 +94,8 @@ class Columns:
 
     Attributes:
         timestep: float32 [N].
-        a: sqrt(1 / abar), of all rows.
-        b: sqrt(1 / abar - 1), of all rows.
+        a: Factor of x in x0, of all rows.
+        b: Factor of the output in x0, of all rows.
         c_x: Of all rows.
         c_x0: Of all rows.
         guided: The rows that are guided; `guidance_scale` is theirs.
@@ -171,8 +171,8 @@ def columns(rows: RowCoefficients, elements: int, copy: Copy) -> Columns:
     count = len(rows.timestep)
     pack = _Pack(max(count, 1))
     factors = {
-        "a": rows.sqrt_recip_alphas_cumprod,
-        "b": rows.sqrt_recipm1_alphas_cumprod,
+        "a": rows.x0_from_x,
+        "b": rows.x0_from_output,
         "c_x": rows.c_x,
         "c_x0": rows.c_x0,
         "guidance_scale": rows.guidance_scale[rows.guided_rows],

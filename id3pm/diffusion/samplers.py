@@ -37,7 +37,8 @@ def update(
 
     Args:
         x: x_t, float32 [N, C, H, W].
-        model_output: The U-Net's conditional output, float32 [N, C or 2C, H, W]: eps, then the variance channels.
+        model_output: The U-Net's conditional output, float32 [N, C or 2C, H, W]: eps (or v), then the variance
+            channels.
         rows: Each row's coefficients: on the host, from where they are copied to the device of `x`, or there already.
         unconditional: The U-Net's unconditional output for the guided rows alone, in their order, float32
             [G, C or 2C, H, W]; its variance channels are ignored. `None` where no row is guided.
@@ -56,11 +57,11 @@ def update(
     """
     of = rows if isinstance(rows, Columns) else columns_beside(rows, x)
     channels = x.shape[1]
-    eps = model_output[:, :channels, ...]
-    eps_uncond = None if unconditional is None else unconditional[:, :channels, ...]
-    eps = guide(eps, eps_uncond, of.guidance_scale, of.guided)
+    predicted = model_output[:, :channels, ...]
+    unguided = None if unconditional is None else unconditional[:, :channels, ...]
+    predicted = guide(predicted, unguided, of.guidance_scale, of.guided)
     x0 = of.a * x
-    x0 -= of.b * eps
+    x0 -= of.b * predicted
     x0 = clip_x0(x0, of.thresholds)
     if len(of.consistent):
         if low_res is None:

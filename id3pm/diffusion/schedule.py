@@ -234,16 +234,30 @@ def respaced_schedule(config: DiffusionConfig, respacing: Respacing, spacing: Sp
     if spacing == "logsnr":
         if not isinstance(respacing, int):
             raise InvalidOptionError(f"respacing={respacing!r}: logsnr spacing takes a number of steps")
-        return _kept(config, space_logsnr(config, respacing))
+        return kept_schedule(config, space_logsnr(config, respacing))
     return _respaced_schedule(config, respacing if isinstance(respacing, (int, str)) else tuple(respacing))
+
+
+def student_schedule(config: DiffusionConfig, count: int) -> Schedule:
+    """The noisiest `count` timesteps at which a student was trained: the process of sampler `student`."""
+    kept = config.student_timesteps
+    assert kept is not None and count <= len(kept)  # `id3pm.diffusion.plans.check_student` says so to users
+    return kept_schedule(config, kept[len(kept) - count :])
+
+
+def nearest_timestep(config: DiffusionConfig, log_snr: float) -> int:
+    """The training timestep whose log SNR, log(abar / (1 - abar)), is nearest."""
+    kept = np.cumprod(1.0 - betas(config))
+    return int(np.abs(np.log(kept / (1.0 - kept)) - log_snr).argmin())
 
 
 @functools.lru_cache(maxsize=256)
 def _respaced_schedule(config: DiffusionConfig, respacing: int | str | tuple[int, ...]) -> Schedule:
-    return _kept(config, space_timesteps(config.diffusion_steps, respacing))
+    return kept_schedule(config, space_timesteps(config.diffusion_steps, respacing))
 
 
-def _kept(config: DiffusionConfig, timesteps: tuple[int, ...]) -> Schedule:
+def kept_schedule(config: DiffusionConfig, timesteps: tuple[int, ...]) -> Schedule:
+    """The process that keeps these training timesteps, ascending and different."""
     kept = np.cumprod(1.0 - betas(config))[list(timesteps)]
     # The betas under which the kept steps have the same abar as in training (Nichol and Dhariwal 2021, eq. 19).
     respaced_betas = 1 - kept / np.append(1.0, kept[:-1])

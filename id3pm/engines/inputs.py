@@ -18,7 +18,8 @@ def input_shapes(config: UNetConfig, rows: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the float32 inputs that a U-Net of this configuration takes, in graph order.
 
     `x` [N, 3, S, S] is x_t and `timesteps` [N] the training timesteps (rescaled where the diffusion says so);
-    `identity` [N, D], `attributes` [N, A] and `low_res` [N, 3, s, s] exist where the configuration has them.
+    `identity` [N, D], `attributes` [N, A], `low_res` [N, 3, s, s] and `guidance` [N] (guidance scales) exist where the
+    configuration has them.
     """
     shapes: dict[str, tuple[int, ...]] = {
         "x": (rows, 3, config.image_size, config.image_size),
@@ -30,11 +31,13 @@ def input_shapes(config: UNetConfig, rows: int) -> dict[str, tuple[int, ...]]:
         shapes["attributes"] = (rows, config.attribute_dim)
     if config.low_res_size is not None:
         shapes["low_res"] = (rows, 3, config.low_res_size, config.low_res_size)
+    if config.guidance_range is not None:
+        shapes["guidance"] = (rows,)
     return shapes
 
 
 def output_shape(config: UNetConfig, rows: int) -> tuple[int, ...]:
-    """Shape of `model_output`: eps [N, 3, S, S], and the variance interpolation behind it where it is learned."""
+    """Shape of `model_output`: eps or v, [N, 3, S, S], and the variance interpolation behind it where it is learned."""
     return (rows, config.out_channels, config.image_size, config.image_size)
 
 

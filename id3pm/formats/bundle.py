@@ -111,6 +111,15 @@ class Bundle:
                 self.sr.identity_dim is None and self.sr.attribute_dim is None
             ),
         }
+        for name, diffusion, sampling in (
+            ("sampling", self.base_diffusion, self.sampling),
+            ("sr_sampling", self.sr_diffusion, self.sr_sampling),
+        ):
+            taught = len(diffusion.student_timesteps or ())
+            rules[
+                f"{name}: sampler={sampling.sampler!r} with {sampling.steps} steps does not fit student_timesteps="
+                f"{diffusion.student_timesteps}: students take sampler student with at most so many steps, others none"
+            ] = sampling.steps <= taught if sampling.sampler == "student" else not taught
         for rule, holds in rules.items():
             if not holds:
                 raise ConfigError(rule)

@@ -80,7 +80,12 @@ def _main_settings() -> list[Any]:
 
 def _fine_settings() -> list[Any]:
     return [
-        gr.Dropdown(list(get_args(SamplerName)), value=_START.sampler, label="Sampler", elem_id="sampler"),
+        gr.Dropdown(
+            [name for name in get_args(SamplerName) if name != "student"],
+            value=_START.sampler,
+            label="Sampler",
+            elem_id="sampler",
+        ),
         gr.Dropdown(list(get_args(SpacingName)), value=_START.spacing, label="Spacing of the timesteps"),
         gr.Slider(0, 1, _START.eta, step=0.05, label="Fresh noise at each step (eta)", info="For the sampler ddim."),
         gr.Slider(

@@ -43,6 +43,11 @@ class SampleRequest:
     priority: int = 1
     caller: str = ""
 
+    @property
+    def guidance(self) -> np.float32:
+        """The guidance scale, for a U-Net that takes it as an input."""
+        return np.float32(self.options.guidance_scale)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
@@ -84,12 +89,16 @@ def validated(
 
     Raises:
         InvalidInputError: A value is missing, superfluous, not finite, or of the wrong size or norm.
-        InvalidOptionError: Guidance is asked of a stage that has no condition, or consistency of one that has no small
-            image.
+        InvalidOptionError: Guidance is asked of a stage that has no condition, a scale of a student that was not taught
+            it, or consistency of a stage that has no small image.
     """
     scale = request.options.guidance_scale
     if config.identity_dim is None and config.attribute_dim is None and scale != 1.0:
         raise InvalidOptionError(f"guidance_scale={scale}: this stage has no condition to guide; leave it at 1")
+    if config.guidance_range is not None:
+        low, high = config.guidance_range
+        if not low <= scale <= high:
+            raise InvalidOptionError(f"guidance_scale={scale}: this student was taught {low:g} .. {high:g}")
     if config.low_res_size is None and request.options.consistency != 0.0:
         raise InvalidOptionError(
             f"consistency={request.options.consistency}: belongs to super-resolution; leave it at 0"

@@ -62,13 +62,17 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: Weights hold NaN or infinity; the previous checkpoint stays.
     """
-    if problem := _not_finite(checkpoint):
+    if problem := not_finite_in(checkpoint.model, checkpoint.ema):
         raise CheckpointError(
             f"step {checkpoint.step}: {problem}. The checkpoint before this step is kept: resume it with a lower "
             "learning rate, or another precision"
         )
+    write(folder, {**vars(checkpoint), "config": to_json(checkpoint.config)})
+
+
+def write(folder: Path, state: dict[str, Any]) -> None:
+    """Replaces a run's checkpoint file, whole or not at all."""
     partial = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
-    state = {**vars(checkpoint), "config": to_json(checkpoint.config)}
     with partial.open("wb") as file:
         torch.save(state, file)
         file.flush()
@@ -90,14 +94,14 @@ def load(folder: Path) -> Checkpoint:
         checkpoint = Checkpoint(**{**state, "config": from_json(TrainConfig, state["config"])})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file.name} is no checkpoint of a training run: {error}") from error
-    if problem := _not_finite(checkpoint):
+    if problem := not_finite_in(checkpoint.model, checkpoint.ema):
         raise CheckpointError(f"{file}: {problem}")
     return checkpoint
 
 
-def _not_finite(checkpoint: Checkpoint) -> str | None:
-    """Error text for weights or their average; `None` if all numbers are finite."""
-    for tensors in (checkpoint.model, checkpoint.ema):
+def not_finite_in(*states: dict[str, Tensor]) -> str | None:
+    """Error text for weights that hold NaN or infinity; `None` if all numbers are finite."""
+    for tensors in states:
         for name, tensor in tensors.items():
             if problem := not_finite({name: tensor.detach().float().cpu().numpy()}):
                 return problem

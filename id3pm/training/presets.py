@@ -153,6 +153,9 @@ class TrainConfig:
             f"landmark_loss={self.landmark_loss}: must be 0 or more, and 0 without attributes": (
                 self.landmark_loss == 0 or (self.landmark_loss > 0 and self.unet.attribute_dim is not None)
             ),
+            "diffusion.prediction must be eps and diffusion.student_timesteps null: students come from id3pm distill": (
+                self.diffusion.prediction == "eps" and self.diffusion.student_timesteps is None
+            ),
             f"train_size={self.train_size}: a base network is trained at its image_size={self.unet.image_size}": (
                 factor == 1 or self.unet.low_res_size is not None
             ),

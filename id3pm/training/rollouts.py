@@ -60,7 +60,7 @@ class Rollouts:
         self._stage = stage
         self._centring = centring
         self._plan = plan(diffusion, SAMPLING, learn_sigma)
-        shares = 1.0 / self._plan.sqrt_recip_alphas_cumprod**2
+        shares = 1.0 / self._plan.x0_from_x**2
         taught = np.flatnonzero((shares >= TAUGHT_SHARES[0]) & (shares <= TAUGHT_SHARES[1]))
         self._first, self._last = int(taught[0]), int(taught[-1])
         self._places = np.zeros(0, np.int64)  # the sampling step that comes next, per row
@@ -126,8 +126,8 @@ class Rollouts:
         active = self.active
         rows = self._coefficients(self._places[active])
         x = self._state["images"][active]
-        a = torch.from_numpy(rows.sqrt_recip_alphas_cumprod).to(x)
-        b = torch.from_numpy(rows.sqrt_recipm1_alphas_cumprod).to(x)
+        a = torch.from_numpy(rows.x0_from_x).to(x)
+        b = torch.from_numpy(rows.x0_from_output).to(x)
         eps, eps_uncond = output[:, : x.shape[1]], unconditional[:, : x.shape[1]]
         guided = eps_uncond + SAMPLING.guidance_scale * (eps - eps_uncond)
         predicted = (a.view(-1, 1, 1, 1) * x - b.view(-1, 1, 1, 1) * guided).clamp(-1.0, 1.0)
@@ -146,7 +146,7 @@ class Rollouts:
         """(1 - cosine similarity) sqrt(share): its gradient to eps is then as large at every time step."""
         if len(predicted) == 0:
             return predicted.sum(dim=(1, 2, 3))
-        alignments = self._alignments(predicted.detach(), active)
+        alignments = found_alignments(self._stage, predicted, self._state["alignments"][active])
         moved = alignments[:, :, :2] @ draws.jitter[active]
         moved[:, :, 2] += alignments[:, :, 2]
         vectors = self._identity_loss.embed(predicted, moved)
@@ -155,16 +155,23 @@ class Rollouts:
         centred = torch.cosine_similarity(vectors - draws.mean, wanted - draws.mean, dim=1)
         return (1.0 - torch.lerp(whole, centred, self._centring)) * share.sqrt()
 
-    def _alignments(self, predicted: Tensor, rows: NDArray[np.intp]) -> Tensor:
-        """Where the faces are: found by the detector, else where training images have them."""
-        alignments = self._state["alignments"][rows].clone()
-        pixels = ((predicted + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        for row, faces in enumerate(self._stage.detect(np.ascontiguousarray(pixels))):
-            if len(faces):
-                face = faces[np.argmax(faces[:, 2] * faces[:, 3])]
-                points = face[4:14].reshape(1, 5, 2).astype(np.float64)
-                alignments[row] = torch.from_numpy(crop_to_image(points))[0].to(alignments)
-        return alignments
-
     def _coefficients(self, places: NDArray[np.int64]) -> RowCoefficients:
         return self._plan.at(places)
+
+
+def found_alignments(stage: FaceStage, images: Tensor, known: Tensor) -> Tensor:
+    """Where the faces in images are: found by the detector, else where they are known to be.
+
+    Args:
+        stage: Finds the faces.
+        images: float32 [N, 3, S, S] in [-1, 1].
+        known: float32 [N, 2, 3] of `crop_to_image`.
+    """
+    alignments = known.clone()
+    pixels = ((images.detach() + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    for row, faces in enumerate(stage.detect(np.ascontiguousarray(pixels))):
+        if len(faces):
+            face = faces[np.argmax(faces[:, 2] * faces[:, 3])]
+            points = face[4:14].reshape(1, 5, 2).astype(np.float64)
+            alignments[row] = torch.from_numpy(crop_to_image(points))[0].to(alignments)
+    return alignments

@@ -104,7 +104,7 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
             batches = BatchesBeside(batches)
     else:
         data, batches = _stream(config, options, options.stream)
-    facts = {"data": data, "hardware": _hardware(accelerator)}
+    facts = {"data": data, "hardware": hardware(accelerator)}
     judge = identity_loss(options.faces, options.data) if config.identity_loss else None
     # Faces are tilted only if their roll is given; -1, which leaves it free, is next to the value for furthest left.
     landmarks = LandmarkLoss(resting={"roll": 0.0} if config.tilt else None) if config.landmark_loss else None
@@ -121,7 +121,7 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
         trainer.start_from(options.start_from)
     show = _Pictures(config, options, trainer)
     deadline = float("inf") if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
-    with _StopSignal() as stopped:
+    with StopSignal() as stopped:
         _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
     return trainer.step
 
@@ -187,7 +187,7 @@ def _steps(
     saved_at = time.monotonic()
     history = options.out / HISTORY_FILE
     if accelerator.is_main_process:
-        _cut_history(history, trainer.step)
+        cut_history(history, trainer.step)
     with tqdm(
         total=trainer.config.total_steps,
         initial=trainer.step,
@@ -260,7 +260,7 @@ class _Pictures:
             preview.save_picture(self._out / f"full_size_{step:07d}.png", grid[: 3 * config.unet.image_size], scale=1)
 
 
-class _StopSignal:
+class StopSignal:
     """SIGTERM and SIGINT ask for a stop at the next step instead of killing the run."""
 
     def __enter__(self) -> Callable[[], bool]:
@@ -276,7 +276,7 @@ class _StopSignal:
             signal.signal(number, handler)
 
 
-def _cut_history(history: Path, step: int) -> None:
+def cut_history(history: Path, step: int) -> None:
     """Drops lines after `step`: an interrupted run wrote them after its last checkpoint, and they will come again."""
     if history.exists():
         lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -287,7 +287,8 @@ def _data_facts(folder: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]
     return {"description": shards.describe(folder), "images": len(arrays["images"])}
 
 
-def _hardware(accelerator: Accelerator) -> str:
+def hardware(accelerator: Accelerator) -> str:
+    """Processes and device of a run, in words, for its training card."""
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return f"{accelerator.num_processes} process(es), {name}, {platform.machine()}, PyTorch {torch.__version__}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from id3pm.errors import EngineError
-from id3pm.training.data import Batch, FaceBatches, Faces
+from id3pm.training.data import Batch, Batches, FaceBatches, Faces
 from id3pm.training.demo_data import DEMO_FILTER
 from id3pm.training.embedding import Embedder
 from id3pm.training.gan import FaceGenerator
@@ -76,6 +76,11 @@ def stream_batches(seed: int, faces: Path, config: TrainConfig) -> BatchesAhead:
         config: The run; without attributes, which are measured on stored pictures.
     """
     return BatchesAhead(_Steps(seed, faces, config), config.total_steps)
+
+
+def stream_source(seed: int, faces: Path, config: TrainConfig) -> Batches:
+    """As `stream_batches`, made in this process when they are asked for, in any order."""
+    return _StreamedFaces(GeneratedPeople(seed, faces), config)
 
 
 class BatchesAhead:

@@ -34,6 +34,9 @@ from id3pm.unet.layers import (
 NULL_IDENTITY = 0.0  # every element of the vector that means "no identity" (paper, section 2 of the supplement)
 NULL_ATTRIBUTES = -1.0  # 0 is a valid attribute value, so "no attributes" is -1 (footnote 1 of the supplement)
 
+GUIDANCE_FACTOR = 100.0
+"""Scales 1 .. 10 become 100 .. 1000, the range that the sinusoidal embedding resolves best, that of timesteps."""
+
 
 class UNet(nn.Module):
     """Predicts eps (and the variance interpolation) from x_t, t and the conditions (Dhariwal and Nichol 2021).
@@ -57,6 +60,11 @@ class UNet(nn.Module):
         self.attribute_embed = (
             None if config.attribute_dim is None else embedding_mlp(config.attribute_dim, emb_channels)
         )
+        self.guidance_embed = None
+        if config.guidance_range is not None:  # zero at first: a student begins as its teacher, whatever the scale
+            self.guidance_embed = embedding_mlp(config.num_channels, emb_channels)
+            for parameter in self.guidance_embed[2].parameters():
+                nn.init.zeros_(parameter)
 
         level_channels = [int(mult * config.num_channels) for mult in config.channel_mult]
         levels = range(len(level_channels))
@@ -109,6 +117,7 @@ class UNet(nn.Module):
         identity: Tensor | None = None,
         attributes: Tensor | None = None,
         low_res: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
         """One evaluation.
 
@@ -118,30 +127,79 @@ class UNet(nn.Module):
             identity: ID vectors [N, D]; `None` is the unconditional case, the 0-vector.
             attributes: Attribute vectors [N, A]; `None` is the unconditional case, the -1-vector.
             low_res: Images to upsample in [-1, 1], [N, 3, s, s]; needed by a super-resolution network.
+            guidance: Guidance scales, [N]; needed by a network with `guidance_range`.
 
         Returns:
-            [N, 3, S, S]: eps; or [N, 6, S, S]: eps, then the learned interpolation of the log-variance in [-1, 1].
+            [N, 3, S, S]: eps (or v); or [N, 6, S, S]: eps, then the learned interpolation of the log-variance in
+            [-1, 1].
 
         Raises:
             InvalidInputError: A condition was given that the network does not take, or has the wrong length, or the
-                low-resolution image is missing or of another size.
+                low-resolution image or the guidance scale is missing or of another size.
         """
-        emb = self.time_embed(timestep_embedding(timesteps, self.config.num_channels))
+        emb = self._embedding(x, timesteps, identity, attributes, guidance)
+        skips = self._encoded(x, emb, low_res)
+        h = self._run(self.middle_block, skips[-1], emb)
+        for block in self.output_blocks:
+            h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb)
+        return self.out(h.float())  # type: ignore[no-any-return]
+
+    def features(self, x: Tensor, timesteps: Tensor, **conditions: Tensor) -> list[Tensor]:
+        """What the encoder makes of noisy images: its last activations at each resolution, finest first.
+
+        Args:
+            x: See `forward`.
+            timesteps: See `forward`.
+            **conditions: The other arguments of `forward`.
+
+        Returns:
+            float32 [N, C, H, W] each, H = S, S / 2, S / 4, ...
+        """
+        low_res = conditions.pop("low_res", None)
+        names = ("identity", "attributes", "guidance")
+        emb = self._embedding(x, timesteps, *(conditions.get(name) for name in names))
+        last = {skip.shape[2]: skip for skip in self._encoded(x, emb, low_res)}
+        return [skip.float() for skip in last.values()]
+
+    def _embedding(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        identity: Tensor | None,
+        attributes: Tensor | None,
+        guidance: Tensor | None,
+    ) -> Tensor:
+        """The sum of the embeddings of time and conditions, [N, E]."""
+        emb: Tensor = self.time_embed(timestep_embedding(timesteps, self.config.num_channels))
         identity = _condition("identity", identity, self.config.identity_dim, NULL_IDENTITY, x)
         attributes = _condition("attributes", attributes, self.config.attribute_dim, NULL_ATTRIBUTES, x)
         if self.identity_embed is not None:
             emb = emb + self.identity_embed(identity)
         if self.attribute_embed is not None:
             emb = emb + self.attribute_embed(attributes)
+        if (scales := self._guidance(guidance, x)) is not None and self.guidance_embed is not None:
+            emb = emb + self.guidance_embed(scales)
+        return emb
+
+    def _encoded(self, x: Tensor, emb: Tensor, low_res: Tensor | None) -> list[Tensor]:
+        """The outputs of the input blocks, in order."""
         h = self._with_low_res(x, low_res).to(self.dtype)
         skips = []
         for block in self.input_blocks:
             h = self._run(block, h, emb)
             skips.append(h)
-        h = self._run(self.middle_block, h, emb)
-        for block in self.output_blocks:
-            h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out(h.float())  # type: ignore[no-any-return]
+        return skips
+
+    def _guidance(self, guidance: Tensor | None, x: Tensor) -> Tensor | None:
+        """The scales as the layers that embed them take them; `None` for a network without that input."""
+        if self.config.guidance_range is None:
+            if guidance is not None:
+                raise InvalidInputError("this network takes no guidance scale")
+            return None
+        if guidance is None or guidance.ndim != 1:
+            got = None if guidance is None else tuple(guidance.shape)
+            raise InvalidInputError(f"guidance is {got}: this network takes [{x.shape[0]}] scales")
+        return timestep_embedding(GUIDANCE_FACTOR * guidance, self.config.num_channels)
 
     def convert(self, dtype: torch.dtype) -> None:
         """Keeps the convolutions between the embeddings and the last layer in half precision, as `use_fp16` does.

@@ -91,6 +91,12 @@ def test_draining_refuses_new_work_and_finishes_the_old(model: DenoiserModel, en
     assert old.response().error is None
 
 
+def test_a_stage_refuses_the_sampler_of_students_by_the_name_that_was_sent(model: DenoiserModel) -> None:
+    asked = good(parameters={"sampler": "student", "steps": 2})
+    model.accept(asked)
+    assert "sampler='student': this bundle is no student" in str(asked.response().error)
+
+
 def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
     plain = control("describe", "")
     model.accept(plain)
@@ -98,6 +104,7 @@ def test_a_stage_describes_what_may_be_asked_for(model: DenoiserModel) -> None:
     presets = state.pop("presets")
     known = {"bundle": "stand-in", "id_vector_model": "sface", "identity_dim": UNET.identity_dim}
     options = {"image_size": UNET.image_size, "defaults": to_json(model.manifest.sampling)}
+    options["guidance_range"] = None
     assert state == {**known, "l2_normalised": False, "attribute_set": None, "attributes": [], **options}
     assert presets["fast"] == to_json(PRESETS["fast"].base)
     assert list(presets) == list(PRESETS)

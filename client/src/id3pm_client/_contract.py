@@ -90,8 +90,13 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "priority": Option("INT32", "class of a request: 0 (first) .. 9 (last); default 1"),
         "id_vector_model": Option("BYTES", "FR model of the ID vector: the stage refuses another than its own"),
         "preset": Option("BYTES", "paper, balanced, fast: all sampling options at once; others beside it win"),
-        "sampler": Option("BYTES", "one of ddpm, ddim, dpmpp_2m"),
-        "steps": Option("INT32", "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
+        "sampler": Option(
+            "BYTES", "one of ddpm, ddim, dpmpp_2m, student; a student takes student alone, others the rest"
+        ),
+        "steps": Option(
+            "INT32",
+            "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise, unless the bundle is a student",
+        ),
         "spacing": Option("BYTES", "timesteps: uniform, or uniform in logsnr"),
         "guidance_scale": Option("FP32", "classifier-free guidance, 1 .. 10; 1 is off"),
         "guidance_low": Option("INT32", "lowest training timestep with guidance (inclusive)"),

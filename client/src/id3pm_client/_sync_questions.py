@@ -44,10 +44,11 @@ class SyncQuestions(SyncRequests):
         Returns:
             `bundle` (name), `id_vector_model`, `identity_dim`, `l2_normalised` (whether ID vectors must have norm 1),
             `image_sizes` (px of `image_64` and `image`), `defaults` (what each sampling option is where it is left
-            out), `presets` (the same of each preset), `attribute_set` (`None` without attributes) and `attributes`: a
-            list of fields, each with `name`, `group`, `low`, `high`, `unit`, `default`, `free` and `needed`. Without
-            any attribute all of them are free. Where some are given, each of the others stays free if it is `free`,
-            else takes its `default`; of the `needed` fields of a group at least one must be given.
+            out), `guidance_range` (the scales that a student was taught; `None` for other bundles), `presets` (what
+            `defaults` is, for each preset), `attribute_set` (`None` without attributes) and `attributes`: a list of
+            fields, each with `name`, `group`, `low`, `high`, `unit`, `default`, `free` and `needed`. Without any
+            attribute all of them are free. Where some are given, each of the others stays free if it is `free`, else
+            takes its `default`; of the `needed` fields of a group at least one must be given.
 
         Raises:
             InvalidRequestError: No server of this client.

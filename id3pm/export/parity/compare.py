@@ -148,7 +148,7 @@ def _larger_batches(
 
 
 def _how(manifest: Manifest) -> SamplingOptions:
-    return options(manifest.unet, min(TRIALS[manifest.stage].steps, manifest.diffusion.diffusion_steps))
+    return options(manifest.unet, manifest.diffusion, TRIALS[manifest.stage].steps)
 
 
 def _sampler(manifest: Manifest, faces: FaceStage | None) -> Callable[[Engine], FloatArray]:

@@ -50,11 +50,15 @@ def dead_leaves(seed: int, size: int) -> NDArray[np.float32]:
 
 
 def forward_rows(config: UNetConfig, diffusion: DiffusionConfig) -> list[tuple[tuple[float, str], Row]]:
-    """Noised pictures: ((time step, condition), inputs without batch axis)."""
+    """Noised pictures: ((time step, condition), inputs without batch axis).
+
+    At all `TIMESTEPS`; of a student only at those that it was trained at.
+    """
     schedule = respaced_schedule(diffusion, diffusion.diffusion_steps)
+    last = diffusion.diffusion_steps - 1
+    spread = tuple(min(int(fraction * diffusion.diffusion_steps), last) for fraction in TIMESTEPS)
     rows = []
-    for number, fraction in enumerate(TIMESTEPS):
-        index = min(int(fraction * diffusion.diffusion_steps), diffusion.diffusion_steps - 1)
+    for number, index in enumerate(diffusion.student_timesteps or spread):
         x0 = dead_leaves(number, config.image_size)
         eps = noise(number, STAGE_BASE, 0, x0.shape)
         # q(x_t | x_0), Ho et al. (2020) eq. 4
@@ -80,4 +84,7 @@ def conditions_of(config: UNetConfig, seed: int) -> list[tuple[str, Row]]:
     if config.attribute_dim is not None:
         given["attributes"] = generator.random(config.attribute_dim, dtype=np.float32)
         null["attributes"] = null_attributes(1, config.attribute_dim)[0]
+    if config.guidance_range is not None:
+        scale = np.array(generator.uniform(*config.guidance_range), dtype=np.float32)
+        given["guidance"] = null["guidance"] = scale
     return [("conditional", given), ("null", null)] if given else [("", {})]

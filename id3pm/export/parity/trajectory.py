@@ -20,8 +20,11 @@ MAX_ACTIVATION = 2**26
 """Most elements of one activation (256 MiB) in a batch of the checks; only full-size super-resolution is above."""
 
 
-def options(config: UNetConfig, steps: int) -> SamplingOptions:
-    """DDIM with eta 1: fresh noise at every step as in ddpm, but faces after few steps."""
+def options(config: UNetConfig, diffusion: DiffusionConfig, steps: int) -> SamplingOptions:
+    """DDIM with eta 1: fresh noise at every step as in ddpm, but faces after few steps. A student's own steps."""
+    steps = min(steps, diffusion.diffusion_steps)
+    if diffusion.student_timesteps is not None:
+        return SamplingOptions(sampler="student", steps=len(diffusion.student_timesteps))
     conditional = config.identity_dim is not None or config.attribute_dim is not None
     return SamplingOptions(sampler="ddim", eta=1.0, steps=steps, guidance_scale=GUIDANCE_SCALE if conditional else 1.0)
 

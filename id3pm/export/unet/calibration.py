@@ -93,7 +93,8 @@ def record(job: ConversionJob) -> tuple[list[EngineInputs], str]:
         conditions, source = [({}, {})] * size.images, "none"
         low_res = _low_res(engine.config, size.images)
         diffusion = bundle.sr_diffusion
-    sample_images(recorder, diffusion, options(engine.config, size.steps), conditions, low_res)
+    how = options(engine.config, diffusion, size.steps)
+    sample_images(recorder, diffusion, how, conditions, low_res)
     engine.close()
     return recorder.calls, source
 
@@ -105,7 +106,8 @@ def _conditions(job: ConversionJob, bundle: Bundle, engine: Engine, size: Size) 
     faces = face_stage(job.repository, bundle.id_vector_model)
     if faces is None or engine.config.identity_dim is None:
         return conditions, "random unit vectors: the repository has no face engine of these ID vectors"
-    images = to_uint8(sample_images(engine, bundle.base_diffusion, options(engine.config, 10), conditions, None))
+    how = options(engine.config, bundle.base_diffusion, 10)
+    images = to_uint8(sample_images(engine, bundle.base_diffusion, how, conditions, None))
     found = 0
     for (given, _), face in zip(conditions, faces.embed_images(images), strict=True):
         if not isinstance(face, FaceError):

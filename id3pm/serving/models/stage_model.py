@@ -19,6 +19,7 @@ from typing import TypedDict
 from id3pm.attributes import describe_fields
 from id3pm.config import to_json
 from id3pm.diffusion import noise
+from id3pm.diffusion.plans import check_student
 from id3pm.engines.base import load_engine
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
@@ -40,7 +41,7 @@ from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.models.triton_types import Backend
 from id3pm.serving.models.worker import Worker
 from id3pm.serving.protocol.options import RowOptions, parse_rows, per_row
-from id3pm.serving.protocol.wire import STAGES, Array, Control, RequestKey, Stage, passed_on, strings
+from id3pm.serving.protocol.wire import OPTION_NAMES, STAGES, Array, Control, RequestKey, Stage, passed_on, strings
 
 logger = logging.getLogger(__name__)
 _SEED_KEY = secrets.token_bytes(32)  # of this process, so that no id has a seed that others can know
@@ -230,6 +231,7 @@ class StageModel(BackendModel):
                 caller=call.caller,
                 **self.inputs_of(call, index, row),
             )
+            check_student(self.manifest.diffusion, row.options, OPTION_NAMES[self.stage])
             names = {"identity": "embedding"}  # what the library calls identity is `embedding` to the sender
             return validated(request, self.engine.config, unit_vectors=self.unit_vectors, names=names)
 
@@ -305,6 +307,7 @@ class StageModel(BackendModel):
             "attributes": describe_fields(manifest.attribute_set) if self.stage == "base" else [],
             "image_size": manifest.unet.image_size,
             "defaults": to_json(manifest.sampling),
+            "guidance_range": manifest.unet.guidance_range,
             "presets": {name: to_json(getattr(options, self.stage)) for name, options in PRESETS.items()},
         }
 

@@ -17,6 +17,7 @@ from id3pm.sampling.presets import preset
 from id3pm.serving.protocol.error_envelope import ERROR_TAG
 from id3pm.serving.protocol.limits import MAX_TEXT, MAX_VECTOR
 from id3pm.serving.protocol.wire import (
+    OPTION_NAMES,
     OPTIONS,
     OPTIONS_BY_NAME,
     STAGES,
@@ -180,7 +181,7 @@ def _sampling_options(stage: Stage, values: Mapping[str, Any], defaults: Samplin
     if "preset" in values:
         chosen = preset(values["preset"])
         defaults = chosen.base if stage == "base" else chosen.sr
-    names = {option.field: option.name for option in OPTIONS if option.field is not None and stage in option.stages}
+    names = OPTION_NAMES[stage]
     changes = {field: values[name] for field, name in names.items() if name in values}
     # eta belongs to ddim: a bundle that defaults to ddim with noise must not spoil a request for another sampler.
     if changes.get("sampler", defaults.sampler) != defaults.sampler:

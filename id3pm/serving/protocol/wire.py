@@ -90,8 +90,18 @@ OPTIONS: tuple[Option, ...] = (
     Option("priority", "INT32", STAGES, "class of a request: 0 (first) .. 9 (last); default 1"),
     Option("id_vector_model", "STRING", BASE, "FR model of the ID vector: the stage refuses another than its own"),
     Option("preset", "STRING", STAGES, f"{', '.join(PRESETS)}: all sampling options at once; others beside it win"),
-    Option("sampler", "STRING", BASE, f"one of {', '.join(get_args(SamplerName))}"),
-    Option("steps", "INT32", BASE, "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise"),
+    Option(
+        "sampler",
+        "STRING",
+        BASE,
+        f"one of {', '.join(get_args(SamplerName))}; a student takes student alone, others the rest",
+    ),
+    Option(
+        "steps",
+        "INT32",
+        BASE,
+        "sampling steps of the 64 px stage, 1 .. 1000; a single one gives noise, unless the bundle is a student",
+    ),
     Option("spacing", "STRING", BASE, "timesteps: uniform, or uniform in logsnr"),
     Option("guidance_scale", "FP32", BASE, "classifier-free guidance, 1 .. 10; 1 is off"),
     Option("guidance_low", "INT32", BASE, "lowest training timestep with guidance (inclusive)"),
@@ -112,6 +122,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("sr_consistency", "FP32", SR, "0 .. 1: how closely the 256 px image, reduced, must be the 64 px image"),
 )
 OPTIONS_BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
+OPTION_NAMES: Mapping[Stage, Mapping[str, str]] = {
+    stage: {option.field: option.name for option in OPTIONS if option.field is not None and stage in option.stages}
+    for stage in STAGES
+}
+"""What each stage's options are called on the wire, by field of `SamplingOptions`."""
 
 
 @dataclasses.dataclass(frozen=True)

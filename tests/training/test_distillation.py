@@ -1,0 +1,333 @@
+"""Distillation: a student begins as its teacher, learns its guidance, resumes, and is a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_engines import random_unet
+from tiny_training import face_arrays
+
+from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
+from id3pm.diffusion.guidance import null_identity
+from id3pm.diffusion.noise import STAGE_BASE, noise
+from id3pm.diffusion.plans import plan
+from id3pm.diffusion.samplers import sample
+from id3pm.engines.torch_engine import TorchEngine, UNetEngine
+from id3pm.errors import CheckpointError, ConfigError, InvalidInputError, InvalidOptionError
+from id3pm.formats import datasets as shards
+from id3pm.formats.arrays import read_arrays
+from id3pm.formats.bundle import Bundle, load_weights, read_bundle, verify, weights_hash, write_bundle
+from id3pm.formats.images import to_uint8
+from id3pm.formats.model_card import is_current
+from id3pm.sampling.request import SampleRequest
+from id3pm.sampling.scheduler import StepScheduler
+from id3pm.sampling.wait_all import collect
+from id3pm.training.distillation.config import DistillConfig, student_network
+from id3pm.training.distillation.export import export_student
+from id3pm.training.distillation.loop import load
+from id3pm.training.distillation.pairs import KIND, PairBatch, pairs_file
+from id3pm.training.distillation.session import DistillOptions, distill
+from id3pm.training.distillation.student import StudentSteps, fit_last_layer, from_teacher
+from id3pm.training.distillation.teacher import Teacher
+from id3pm.unet.model import UNet, load_unet
+
+BASE = UNetConfig(
+    image_size=16,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1),
+    attention_resolutions=(8,),
+    identity_dim=8,
+)
+SR = UNetConfig(
+    image_size=32,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1),
+    attention_resolutions=(),
+    low_res_size=16,
+)
+DIFFUSION = DiffusionConfig(diffusion_steps=100)
+FAST = SamplingOptions(sampler="ddim", eta=1.0, steps=3, spacing="logsnr", dynamic_threshold=0.0)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    bundle = Bundle(
+        name="tiny-teacher",
+        id_vector_model="none",
+        identity_dim=8,
+        attribute_set=None,
+        base=BASE,
+        base_diffusion=DIFFUSION,
+        sr=SR,
+        sr_diffusion=dataclasses.replace(DIFFUSION, noise_schedule="linear"),
+        sampling=FAST,
+        sr_sampling=dataclasses.replace(FAST, eta=0.0, guidance_scale=1.0, consistency=1.0),
+        licence="MIT",
+    )
+    weights = [
+        {name: value.numpy() for name, value in random_unet(config).state_dict().items()} for config in (BASE, SR)
+    ]
+    write_bundle(folder, bundle, *weights)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    shards.begin(folder, {"kind": "test", "id_vector_model": "none", "identity_dim": 8})
+    arrays = face_arrays()
+    arrays["images"] = np.repeat(np.repeat(arrays["images"], 2, axis=1), 2, axis=2)
+    shards.write_shard(folder, 0, arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small_data")
+    shards.begin(folder, {"kind": "test", "id_vector_model": "none", "identity_dim": 8})
+    shards.write_shard(folder, 0, face_arrays())
+    return folder
+
+
+def config_of(teacher: Path, stage: str = "base", steps: int = 2, **changes: object) -> DistillConfig:
+    unet, diffusion = student_network(read_bundle(teacher), stage, steps, (1.0, 3.0))  # type: ignore[arg-type]
+    config = DistillConfig(
+        teacher="tiny-teacher",
+        teacher_weights_sha256=weights_hash(teacher, stage),  # type: ignore[arg-type]
+        unet=unet,
+        diffusion=diffusion,
+        train_size=unet.image_size,
+        pairs=32,
+        teacher_steps=2,
+        identity_loss=0.0,
+        feature_loss=1.0 if stage == "sr" else 0.0,
+        batch_size=4,
+        total_steps=4,
+    )
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def run(config: DistillConfig, teacher: Path, data: Path, out: Path, **options: object) -> int:
+    more = {"repository": out / "none", "cpu": True, "threads": 1, "log_every": 2, **options}
+    return distill(config, DistillOptions(teacher=teacher, out=out, data=data, **more))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(teacher: Path, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    assert run(config_of(teacher), teacher, small_data, out) == 4
+    return out
+
+
+def guided(config: DistillConfig, teacher: Path, x: torch.Tensor, places: list[int], scales: list[float]) -> np.ndarray:
+    made = Teacher(TorchEngine(teacher, "base"), DIFFUSION, FAST)
+    timesteps, numbers = config.diffusion.student_timesteps or (), np.array(scales, np.float32)
+    return made.guided(x.numpy(), timesteps, np.array(places), numbers, {"identity": vectors(len(places)).numpy()})
+
+
+def vectors(count: int) -> torch.Tensor:
+    drawn = torch.randn((count, 8), generator=torch.Generator().manual_seed(1))
+    return drawn / drawn.norm(dim=1, keepdim=True)
+
+
+def test_a_student_begins_as_its_teacher_whatever_the_guidance_scale(teacher: Path) -> None:
+    student = from_teacher(config_of(teacher), load_weights(teacher, "base")).eval()
+    network = load_unet(BASE, load_weights(teacher, "base"))
+    x, t = torch.randn(3, 3, 16, 16), torch.tensor([10.0, 50.0, 90.0])
+    with torch.no_grad():
+        expected = network(x, t, identity=vectors(3))[:, :3]
+        given = student(x, t, identity=vectors(3), guidance=torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.allclose(given, expected, atol=1e-6)
+
+
+def test_the_guided_target_is_what_two_evaluations_of_the_teacher_give(teacher: Path) -> None:
+    config = config_of(teacher)
+    x, scales = torch.randn(2, 3, 16, 16), [1.0, 2.5]
+    found = guided(config, teacher, x, [0, 1], scales)
+    network = load_unet(BASE, load_weights(teacher, "base"))
+    alphas = np.cos((np.arange(101) / 100 + 0.008) / 1.008 * np.pi / 2) ** 2  # Nichol and Dhariwal (2021), eq. 17
+    low, high = config.diffusion.student_timesteps or ()
+    for row, t in enumerate((high, low)):
+        abar = alphas[t + 1] / alphas[0]
+        with torch.no_grad():
+            inputs = x[row : row + 1], torch.tensor([float(t)])
+            given, null = network(*inputs, identity=vectors(2)[row : row + 1]), network(*inputs)
+        eps = (null + scales[row] * (given - null))[:, :3]
+        x0 = ((x[row] - (1 - abar) ** 0.5 * eps) / abar**0.5).clamp(-1, 1)
+        assert np.allclose(found[row], x0[0].numpy(), atol=1e-3)
+
+
+def test_a_student_learns_the_guidance_of_its_teacher(teacher: Path, small_data: Path, tmp_path: Path) -> None:
+    config = config_of(teacher, critic=0.0, total_steps=40, learning_rate=1e-3, ema_rate=0.9, batch_size=8)
+
+    def error(unet: UNet) -> float:
+        x, scales = torch.randn((16, 3, 16, 16), generator=torch.Generator().manual_seed(3)), torch.full((16,), 3.0)
+        given = {"identity": vectors(16), "guidance": scales}
+        steps, places = StudentSteps(config.diffusion, torch.device("cpu")), torch.ones(16, dtype=torch.int64)
+        with torch.no_grad():
+            made = steps.x0(x, unet(x, steps.at("timestep", places), **given), places)
+        return float(np.abs(made.numpy() - guided(config, teacher, x, [1] * 16, [3.0] * 16)).mean())
+
+    run(config, teacher, small_data, tmp_path)
+    state, _ = load(tmp_path)
+    learned = UNet(config.unet).eval()
+    learned.load_state_dict(state["ema"])
+    assert error(learned) < 0.7 * error(from_teacher(config, load_weights(teacher, "base")).eval())
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(
+    teacher: Path, small_data: Path, finished: Path, tmp_path: Path
+) -> None:
+    run(config_of(teacher, total_steps=2), teacher, small_data, tmp_path)
+    assert run(config_of(teacher), teacher, small_data, tmp_path, resume=True) == 4
+    straight, resumed = load(finished)[0], load(tmp_path)[0]
+    for part in ("model", "ema", "critic"):
+        assert all(torch.equal(value, resumed[part][name]) for name, value in straight[part].items()), part
+
+
+def test_a_stopped_run_keeps_the_teachers_results(teacher: Path, small_data: Path, tmp_path: Path) -> None:
+    run(config_of(teacher, total_steps=1), teacher, small_data, tmp_path)
+    file = pairs_file(tmp_path / "pairs", 0)
+    before = file.stat().st_mtime_ns
+    run(config_of(teacher, total_steps=2), teacher, small_data, tmp_path, resume=True)
+    assert file.stat().st_mtime_ns == before
+    with pytest.raises(CheckpointError, match="teacher_steps=2, this run has 3"):
+        run(config_of(teacher, teacher_steps=3), teacher, small_data, tmp_path, resume=True)
+
+
+def test_the_results_are_the_teachers_own_images(teacher: Path, finished: Path) -> None:
+    _, arrays = read_arrays(pairs_file(finished / "pairs", 0), KIND)
+    engine = TorchEngine(teacher, "base")
+    shape, row = (3, 16, 16), 5
+    seed, scale, vector = int(arrays["seeds"][row]), float(arrays["scales"][row]), arrays["identity"][row]
+
+    def model(x: np.ndarray, t: np.ndarray, rows: np.ndarray, conditional: np.ndarray) -> np.ndarray:
+        given = np.where(conditional[:, None], vector, null_identity(1, 8)).astype(np.float32)
+        return engine.run({"x": x, "timesteps": t, "identity": given})  # type: ignore[no-any-return]
+
+    how = plan(DIFFUSION, dataclasses.replace(FAST, steps=2, guidance_scale=scale), True)
+    start = noise(seed, STAGE_BASE, 0, shape)[None]
+    image = sample(model, start, [how], lambda _, draw: noise(seed, STAGE_BASE, draw, shape))
+    assert np.abs(to_uint8(image)[0].astype(int) - arrays["results"][row]).max() <= 1
+
+
+def test_the_last_layer_of_a_student_of_v_is_fitted_to_the_results() -> None:
+    config = UNetConfig(
+        image_size=16, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), learn_sigma=False
+    )
+    diffusion = dataclasses.replace(DIFFUSION, prediction="v", student_timesteps=(80,))
+    unet, steps = random_unet(config), StudentSteps(diffusion, torch.device("cpu"))
+    batch = PairBatch(
+        noises=torch.randn(1, 8, 3, 16, 16),
+        results=torch.linspace(-1, 1, 3).view(1, 3, 1, 1).expand(8, 3, 16, 16),
+        places=torch.zeros(8, dtype=torch.int64),
+        own=torch.zeros(8, dtype=torch.bool),
+        conditions={},
+    )
+
+    def error() -> float:
+        with torch.no_grad():
+            output = unet(batch.noises[0], steps.at("timestep", batch.places))
+        return float((steps.x0(batch.noises[0], output, batch.places) - batch.results).abs().mean())
+
+    before = error()
+    fit_last_layer(unet, steps, [batch])
+    assert error() < 0.1 * before
+
+
+def test_a_student_is_a_bundle_whose_card_names_the_teacher(teacher: Path, finished: Path, tmp_path: Path) -> None:
+    export_student(teacher, finished, None, tmp_path, name="tiny-student")
+    bundle = verify(tmp_path)
+    assert bundle.sampling == SamplingOptions(sampler="student", steps=2, guidance_scale=2.0, dynamic_threshold=0.0)
+    assert bundle.training_card["base"]["teacher"] == {
+        "bundle": "tiny-teacher",
+        "weights_sha256": weights_hash(teacher, "base"),
+    }
+    assert (bundle.sr, bundle.sr_sampling) == (read_bundle(teacher).sr, read_bundle(teacher).sr_sampling)
+    assert is_current(tmp_path)
+    with pytest.raises(ConfigError, match="is a student already"):
+        student_network(bundle, "base", 2, (1.0, 3.0))
+    with pytest.raises(ConfigError, match="a 'sr' run is needed"):
+        export_student(teacher, None, finished, tmp_path / "other", name="other")
+    with pytest.raises(InvalidInputError, match="teacher's folder"):
+        export_student(teacher, finished, None, teacher, name="other")
+
+
+def test_a_super_resolution_student_of_one_evaluation(teacher: Path, data: Path, tmp_path: Path) -> None:
+    config = config_of(teacher, "sr", 1)
+    assert run(config, teacher, data, tmp_path / "run") == 4
+    export_student(teacher, None, tmp_path / "run", tmp_path / "bundle", name="student")
+    bundle = verify(tmp_path / "bundle")
+    assert bundle.sr_diffusion.prediction == "v" and bundle.sr_sampling.steps == 1
+    assert bundle.sr_sampling.consistency == 1.0
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("student")
+    export_student(teacher, finished, None, folder, name="tiny-student")
+    return folder
+
+
+def request(number: int, **changes: object) -> SampleRequest:
+    how = SamplingOptions(sampler="student", **{"steps": 2, "guidance_scale": 1.5, **changes})  # type: ignore[arg-type]
+    return SampleRequest(id=str(number), seed=number, options=how, identity=vectors(4)[number].numpy())
+
+
+def images(scheduler: StepScheduler, requests: list[SampleRequest]) -> list[np.ndarray]:
+    return [sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)]
+
+
+@pytest.fixture(scope="module")
+def scheduler(student: Path) -> Iterator[StepScheduler]:
+    bundle = read_bundle(student)
+    # Random weights throughout: after four optimiser steps the scale hardly shows.
+    engine = UNetEngine(random_unet(bundle.base), max_batch=1)
+    scheduler = StepScheduler(engine, bundle.base_diffusion, STAGE_BASE, max_rows=4)
+    yield scheduler
+    scheduler.close()
+
+
+def test_a_student_makes_the_same_image_alone_and_among_others(scheduler: StepScheduler) -> None:
+    mixed = [request(0), request(1, guidance_scale=3.0), request(2, steps=1)]
+    together = images(scheduler, mixed)
+    for one, image in zip(mixed, together, strict=True):
+        again = dataclasses.replace(one, id=f"{one.id} again")
+        assert np.array_equal(images(scheduler, [again])[0], image)
+
+
+def test_the_guidance_scale_reaches_the_network(scheduler: StepScheduler) -> None:
+    low, high = images(scheduler, [request(3), dataclasses.replace(request(3, guidance_scale=3.0), id="high")])
+    assert not np.array_equal(low, high)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sampler": "ddim"}, "sampler='ddim': this bundle is a student"),
+        ({"steps": 3}, "steps=3: this bundle is a student of 2"),
+        ({"guidance_scale": 4.0}, r"guidance_scale=4.0: this student was taught 1 .. 3"),
+        ({"spacing": "logsnr"}, "spacing='logsnr'"),
+        ({"guidance_low": 10}, "guidance_low=10"),
+        ({"guidance_high": 500}, "guidance_high=500"),
+    ],
+)
+def test_what_a_student_cannot_honour_is_refused_by_name(
+    scheduler: StepScheduler, changes: dict[str, object], words: str
+) -> None:
+    how = dataclasses.replace(request(0).options, **changes)
+    with pytest.raises(InvalidOptionError, match=words):
+        scheduler.submit(dataclasses.replace(request(0), options=how), lambda outcome: None)
+
+
+def test_a_teacher_refuses_the_sampler_of_students(teacher: Path) -> None:
+    with pytest.raises(InvalidOptionError, match="this bundle is no student"):
+        plan(read_bundle(teacher).base_diffusion, SamplingOptions(sampler="student", steps=2), True)
