@@ -6,11 +6,11 @@ The functions take numpy, torch or CuPy arrays and return the kind they are give
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import device, is_numpy_array
 from numpy.typing import NDArray
 
 from id3pm.diffusion.rows import Array, Subset, Thresholds
-from id3pm.formats.array_api import clamp
+from id3pm.formats.array_api import array_namespace, clamp
 
 
 def guide(eps_cond: Array, eps_uncond: Array | None, scale: Array, rows: Subset) -> Array:

@@ -26,7 +26,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +81,39 @@ class Coefficients:
     needs_noise: BoolArray
 
 
+_OTHER_TYPES = {
+    "percentile": np.float64,
+    "guided": np.bool_,
+    "learned_variance": np.bool_,
+    "needs_noise": np.bool_,
+}
+_FIELDS = {
+    dtype: [
+        field.name for field in dataclasses.fields(Coefficients) if _OTHER_TYPES.get(field.name, np.float32) is dtype
+    ]
+    for dtype in (np.float32, np.float64, np.bool_)
+}
+"""The names of all coefficients by their dtype."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StepPlan(Coefficients):
     """Every step of one image, noisiest first: each array has one read-only entry per step."""
 
     def __len__(self) -> int:
         return len(self.timestep)
+
+    @functools.cached_property
+    def _tables(self) -> list[NDArray[Any]]:
+        """For every dtype the fields that have it, [steps, fields]: a step is a row of each."""
+        tables = [np.stack([getattr(self, name) for name in names], axis=1) for names in _FIELDS.values()]
+        for table in tables:
+            table.setflags(write=False)
+        return tables
+
+    def row(self, step: int) -> list[NDArray[Any]]:
+        """A step's numbers, in the order of `_FIELDS`."""
+        return [table[step] for table in self._tables]
 
     @property
     def evaluations(self) -> int:
@@ -302,6 +329,8 @@ def _student(schedule: Schedule) -> tuple[Float64Array, ...]:
 
 def gather(plans: Sequence[StepPlan], steps: Sequence[int]) -> RowCoefficients:
     """The coefficients of a mixed batch whose row i takes step `steps[i]` (0 = noisiest) of `plans[i]`."""
-    places = list(zip(plans, steps, strict=True))
-    names = [field.name for field in dataclasses.fields(RowCoefficients)]
-    return RowCoefficients(**{name: np.array([getattr(plan, name)[step] for plan, step in places]) for name in names})
+    rows = [plan.row(step) for plan, step in zip(plans, steps, strict=True)]
+    columns: dict[str, Any] = {}
+    for names, kind in zip(_FIELDS.values(), zip(*rows, strict=True), strict=True):
+        columns.update(zip(names, np.array(kind).T, strict=True))
+    return RowCoefficients(**columns)

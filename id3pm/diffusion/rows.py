@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import device, is_numpy_array
 from numpy.typing import NDArray
 
 from id3pm.diffusion.plans import IndexArray, RowCoefficients
+from id3pm.formats.array_api import array_namespace
 
 Array = Any  # numpy.ndarray, torch.Tensor, cupy.ndarray, or any other of the array API standard
 Copy = Callable[[NDArray[np.float32]], Array]
@@ -90,7 +91,7 @@ class Thresholds:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Columns:
-    """What `samplers.update` reads: factors as [N, 1, 1, 1], or [K, 1, 1, 1] for the K rows of a subset.
+    """What `samplers.update` reads: factors as [N, 1, 1, 1], or [K, 1, 1, 1] for the K rows of a subset, `None` for 0.
 
     Attributes:
         timestep: float32 [N].
@@ -125,6 +126,19 @@ class Columns:
     consistent: Subset
     consistency: Array
     thresholds: Thresholds | None
+
+
+_OF_ALL_ROWS = {"a": "x0_from_x", "b": "x0_from_output", "c_x": "c_x", "c_x0": "c_x0"}
+"""Factors of `Columns` that all rows have, and their names in `RowCoefficients`."""
+_OF_A_SUBSET = {
+    "guidance_scale": "guided",
+    "c_prev": "multistep",
+    "std": "noisy",
+    "min_log_variance": "learned",
+    "max_log_variance": "learned",
+    "consistency": "consistent",
+}
+"""Factors that some rows have, and which."""
 
 
 class _Pack:
@@ -170,33 +184,25 @@ def columns(rows: RowCoefficients, elements: int, copy: Copy) -> Columns:
     """
     count = len(rows.timestep)
     pack = _Pack(max(count, 1))
-    factors = {
-        "a": rows.x0_from_x,
-        "b": rows.x0_from_output,
-        "c_x": rows.c_x,
-        "c_x0": rows.c_x0,
-        "guidance_scale": rows.guidance_scale[rows.guided_rows],
-        "c_prev": rows.c_prev[rows.multistep_rows],
-        "std": rows.std[rows.noise_rows],
-        "min_log_variance": rows.min_log_variance[rows.learned_rows],
-        "max_log_variance": rows.max_log_variance[rows.learned_rows],
-        "consistency": rows.consistency[rows.consistent_rows],
-    }
-    noisy_learned = np.flatnonzero(rows.learned_variance[rows.noise_rows])
     subsets = {
         "guided": (rows.guided_rows, count),
         "multistep": (rows.multistep_rows, count),
         "noisy": (rows.noise_rows, count),
         "learned": (rows.learned_rows, count),
-        "learned_noisy": (noisy_learned, len(rows.noise_rows)),
+        "learned_noisy": (np.flatnonzero(rows.learned_variance[rows.noise_rows]), len(rows.noise_rows)),
         "consistent": (rows.consistent_rows, count),
         "thresholded": (rows.thresholded_rows, count),
     }
-    places = [_place(float(rows.percentile[row]), elements) for row in rows.thresholded_rows]
     timestep = pack.add(rows.timestep)
-    lines = {name: pack.add(values) for name, values in factors.items()}
+    lines = {name: pack.add(getattr(rows, of_rows)) for name, of_rows in _OF_ALL_ROWS.items()}
+    lines |= {
+        name: pack.add(getattr(rows, name)[subsets[subset][0]])
+        for name, subset in _OF_A_SUBSET.items()
+        if len(subsets[subset][0])
+    }
     parts = {name: _add_subset(pack, some, total) for name, (some, total) in subsets.items()}
-    place_lines = [pack.add(np.array([place[part] for place in places])) for part in range(3)]
+    places = _places(rows.percentile[rows.thresholded_rows], elements)
+    place_lines = [pack.add(part) for part in places] if len(rows.thresholded_rows) else []
     pack.copy(copy)
     made = {
         name: Subset(some, total, *(_whole(pack, line) for line in parts[name]))
@@ -204,16 +210,13 @@ def columns(rows: RowCoefficients, elements: int, copy: Copy) -> Columns:
     }
     thresholded = made.pop("thresholded")
     thresholds = None
-    if places:
+    if place_lines:
         lower, upper = (pack.integers(line) for line in place_lines[:2])
+        on_host = list(zip(*(part.tolist() for part in places), strict=True))
         weight = pack.column(place_lines[2], 2)
-        thresholds = Thresholds(subset=thresholded, places=places, lower=lower, upper=upper, weight=weight)
-    return Columns(
-        timestep=pack.values(timestep),
-        thresholds=thresholds,
-        **made,
-        **{name: pack.column(line) for name, line in lines.items()},
-    )
+        thresholds = Thresholds(subset=thresholded, places=on_host, lower=lower, upper=upper, weight=weight)
+    factors: dict[str, Array] = dict.fromkeys(_OF_A_SUBSET) | {name: pack.column(line) for name, line in lines.items()}
+    return Columns(timestep=pack.values(timestep), thresholds=thresholds, **made, **factors)
 
 
 def _add_subset(pack: _Pack, rows: IndexArray, total: int) -> tuple[int | None, int | None]:
@@ -229,9 +232,12 @@ def _whole(pack: _Pack, line: int | None) -> Array:
     return None if line is None else pack.integers(line)
 
 
-def _place(fraction: float, count: int) -> tuple[int, int, float]:
-    lower = math.floor(fraction * (count - 1))
-    return lower, min(lower + 1, count - 1), fraction * (count - 1) - lower
+def _places(fractions: NDArray[np.float64], count: int) -> tuple[IndexArray, IndexArray, NDArray[np.float64]]:
+    """Where these quantiles of `count` sorted numbers lie: lower and upper element, and the weight of the upper."""
+    position = fractions * (count - 1)
+    lower = np.floor(position)
+    places = lower.astype(np.intp)
+    return places, np.minimum(places + 1, count - 1), position - lower
 
 
 def columns_beside(rows: RowCoefficients, x: Array) -> Columns:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from id3pm.diffusion.guidance import clip_x0, guide, make_consistent
 from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
 from id3pm.diffusion.rows import Array, Columns, columns_beside
+from id3pm.formats.array_api import array_namespace
 
 __all__ = ["RowCoefficients", "StepPlan", "gather", "plan", "sample", "update"]
 

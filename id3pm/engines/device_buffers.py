@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
-
 from id3pm.config import UNetConfig
 from id3pm.engines.arrays import Array, DeviceArrays
 from id3pm.engines.inputs import OUTPUT_NAME, EngineInputs, input_shapes, output_shape
+from id3pm.formats.array_api import array_namespace
 
 
 class DeviceBuffers:

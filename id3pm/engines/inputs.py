@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
 from id3pm.config import UNetConfig
 from id3pm.engines.arrays import Array
+from id3pm.formats.array_api import array_namespace
 
 FloatArray = NDArray[np.float32]
 EngineInputs = dict[str, Array]

@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from id3pm.errors import DamagedImageError, ImageError, ImageTooLargeError, UnsupportedImageError
-from id3pm.formats.array_api import clamp
+from id3pm.formats.array_api import array_namespace, clamp
 from id3pm.formats.file_types import how_to_convert
 
 MAX_PIXELS = 40_000_000

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from id3pm.diffusion.guidance import null_attributes, null_identity
@@ -17,6 +16,7 @@ from id3pm.engines.arrays import Array, Timer
 from id3pm.engines.base import Engine
 from id3pm.engines.inputs import EngineInputs, FloatArray, input_shapes
 from id3pm.errors import EngineError
+from id3pm.formats.array_api import array_namespace
 from id3pm.formats.images import to_uint8
 from id3pm.sampling.noise_ahead import NoiseAhead
 from id3pm.sampling.request import Sample
@@ -186,8 +186,7 @@ class RowBatch:
         for row, guided in zip(rows, coefficients.guided.tolist(), strict=True):
             row.step, row.evaluations_left = row.step + 1, row.evaluations_left - 1 - int(guided)
         self._keep([not row.finishing for row in rows])
-        for row in self.rows:
-            self.noise.prefetch(row)
+        self.noise.prefetch(self.rows)
         evaluations = count + len(of.guided)
         guided_rows = coefficients.guided_rows
         return Step(rows, number, x0, flags, guided_rows, images, timer, engine, evaluations, [*packed, *draws])

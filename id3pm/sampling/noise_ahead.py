@@ -14,6 +14,7 @@ from id3pm.diffusion.noise import noise
 from id3pm.sampling.row import Row
 
 FloatArray = NDArray[np.float32]
+_Draw = tuple[Row, int]  # a row, and the number of its draw
 TIMEOUT_S = 60.0  # a draw takes milliseconds
 LIMIT_BYTES = 64 << 20
 """Of drawn noise that no step has taken yet; beyond it nothing is drawn ahead."""
@@ -41,38 +42,44 @@ class NoiseAhead:
         """
         self._stage, self._shape, self._host = stage, shape, host
         self._most = limit_bytes // (4 * math.prod(shape))
+        self._threads = threads
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix=f"noise-{stage}")
-        self._draws: dict[tuple[Row, int], concurrent.futures.Future[FloatArray]] = {}
+        self._draws: dict[_Draw, tuple[concurrent.futures.Future[list[FloatArray]], int]] = {}
         self._lock = threading.Lock()
 
-    def prefetch(self, row: Row) -> None:
-        """Begins to draw what the row's next step needs; from any thread."""
+    def prefetch(self, rows: Sequence[Row]) -> None:
+        """Begins to draw what the rows' next steps need; from any thread."""
         with self._lock:
-            for draw in () if row.answered else row.next_draws:
-                if (row, draw) not in self._draws and len(self._draws) < self._most:
-                    self._submit(row, draw)
+            wanted = [(row, draw) for row in rows if not row.answered for draw in row.next_draws]
+            new = [key for key in wanted if key not in self._draws]
+            self._submit(new[: max(0, self._most - len(self._draws))])
 
     def take(self, rows: Sequence[Row], draws: Sequence[int]) -> list[FloatArray]:
         """These draws, [3, S, S] each, which then belong to the caller; waits for those that are not ready."""
         with self._lock:
-            for row, draw in zip(rows, draws, strict=True):
-                if (row, draw) not in self._draws:
-                    self._submit(row, draw)
-            futures = [self._draws.pop((row, draw)) for row, draw in zip(rows, draws, strict=True)]
-        return [future.result(TIMEOUT_S) for future in futures]
+            keys = list(zip(rows, draws, strict=True))
+            self._submit([key for key in keys if key not in self._draws])
+            made = [self._draws.pop(key) for key in keys]
+        return [future.result(TIMEOUT_S)[place] for future, place in made]
 
     def drop(self, row: Row) -> None:
         """Forgets what was drawn for a row that has ended."""
         with self._lock:
             for key in [key for key in self._draws if key[0] is row]:
-                self._draws.pop(key).cancel()
+                del self._draws[key]
 
     def close(self) -> None:
         """Ends the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _submit(self, row: Row, draw: int) -> None:
-        self._draws[row, draw] = self._pool.submit(self._draw, row.request.seed, draw)
+    def _submit(self, keys: list[_Draw]) -> None:
+        """One task for each thread: what a task costs, the sampling loop pays."""
+        for part in range(min(self._threads, len(keys))):
+            some = keys[part :: self._threads]
+            future = self._pool.submit(self._draw, some)
+            self._draws.update({key: (future, place) for place, key in enumerate(some)})
 
-    def _draw(self, seed: int, draw: int) -> FloatArray:
-        return noise(seed, self._stage, draw, self._shape, out=self._host(self._shape))
+    def _draw(self, keys: list[_Draw]) -> list[FloatArray]:
+        return [
+            noise(row.request.seed, self._stage, draw, self._shape, out=self._host(self._shape)) for row, draw in keys
+        ]

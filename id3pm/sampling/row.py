@@ -49,6 +49,7 @@ class Row:
         begun: A batch has taken it: x_T is drawn.
         step: Steps made, or enqueued on the device.
         made: Steps made, as far as the host has heard.
+        count: How many steps it has.
         evaluations_left: Rows that the U-Net still has to compute for it.
         paused: x_t and the latest x0 while it is paused, float32 [3, S, S], on the engine's device.
         x0: The prediction of the finished image by step `made`, float32 [3, S, S], on the engine's device, never
@@ -69,18 +70,20 @@ class Row:
     begun: bool = False
     step: int = 0
     made: int = 0
+    count: int = dataclasses.field(init=False)
     evaluations_left: int = dataclasses.field(init=False)
     paused: tuple[Array, Array] | None = None
     x0: Array | None = None
     answered: bool = False
 
     def __post_init__(self) -> None:
+        self.count = len(self.plan)
         self.evaluations_left = self.plan.evaluations
 
     @property
     def finishing(self) -> bool:
         """Whether its last step has been made or enqueued."""
-        return self.step == len(self.plan)
+        return self.step == self.count
 
     @property
     def next_evaluations(self) -> int:

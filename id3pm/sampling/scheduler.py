@@ -125,8 +125,7 @@ class StepScheduler:
                 row.place = self._place(row)
                 self._in_flight[row.request.id] = row
             self._changed.notify_all()
-        for row in rows:
-            self._batch.noise.prefetch(row)
+        self._batch.noise.prefetch(rows)
 
     def _row(self, request: SampleRequest, on_done: OnDone) -> Row:
         request = validated(request, self.engine.config)

@@ -15,7 +15,7 @@ def test_every_case_runs_on_the_host_and_on_the_simulated_device(monkeypatch: py
     assert [line["stage"] for line in lines] == ["base", "base", "sr", "sr"]
     for line in lines:
         assert 0 < line["use_host_loop"] < 1 and 0 < line["use_device_rows"] <= 1
-        assert 0 < line["device_rows_ms"]
+        assert 0 < line["device_rows_ms"] and 0 < line["loop_ms"]
     text = host_overhead.table(lines, 1)
     assert len(text.splitlines()) == 2 + len(lines)
 

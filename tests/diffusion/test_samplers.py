@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_every_sampler_ends_at_its_last_x0_without_noise(sampler, learn_sigma):
         last = (row_plan.c_x[-1], row_plan.c_x0[-1], row_plan.c_prev[-1], row_plan.std[-1])
         np.testing.assert_allclose(last, (0, 1, 0, 0), atol=1e-7)
         assert not row_plan.needs_noise[-1]
-        assert np.isfinite([getattr(row_plan, name) for name in vars(row_plan)]).all()
+        assert np.isfinite([getattr(row_plan, field.name) for field in dataclasses.fields(row_plan)]).all()
 
 
 def test_only_ddpm_and_ddim_with_eta_need_noise():
@@ -157,7 +158,7 @@ def test_a_process_without_valid_betas_is_refused():
 def test_a_cached_plan_cannot_be_changed():
     row_plan = plan(COSINE, PLAIN, True)
     assert row_plan is plan(COSINE, SamplingOptions(**vars(PLAIN)), True)
-    for array in vars(row_plan).values():
+    for array in [*(getattr(row_plan, field.name) for field in dataclasses.fields(row_plan)), *row_plan.row(0)]:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
