@@ -1,0 +1,49 @@
+"""What the device is, its peaks, and its memory under many requests."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from gpu_parts.report import Report
+from gpu_parts.stages import demo, images
+
+
+def machine(report: Report) -> None:
+    """What the device is, and its peaks."""
+    add = report.table()
+    add(what="torch", value=torch.__version__)
+    if not report.small:
+        properties = torch.cuda.get_device_properties(report.device)
+        add(what="device", value=f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        add(what="CUDA", value=str(torch.version.cuda))
+    size = 256 if report.small else 8192
+    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(size, size, device=report.device).to(dtype) for _ in range(2))
+        seconds = report.seconds(functools.partial(torch.matmul, a, b), most_s=0.5)
+        add(what=f"matrix product {name}, TFLOP/s", value=2 * size**3 / seconds / 1e12)
+    count = (1 << 20) if report.small else (1 << 28)
+    host = torch.empty(count, dtype=torch.uint8, pin_memory=not report.small)
+    there = host.to(report.device)
+    for what, work in (
+        ("copy to the device, GB/s", lambda: there.copy_(host, non_blocking=True)),
+        ("copy from the device, GB/s", lambda: host.copy_(there, non_blocking=True)),
+        ("copy on the device, GB/s", lambda: there.clone()),
+    ):
+        add(what=what, value=count / report.seconds(work, most_s=0.5) / 1e9)
+
+
+def memory(report: Report) -> None:
+    """Memory of the device before and after many requests."""
+    add = report.table()
+    count = 20 if report.small else 1000
+    stage = demo(report.small)[0]
+    engine = stage.engine(report, "fp32", 16)
+    images(stage, engine, 8, 2, 8)
+    used = [] if report.small else [torch.cuda.memory_allocated()]
+    _, seconds = images(stage, engine, count, 2, 8)
+    if not report.small:
+        used.append(torch.cuda.memory_allocated())
+    growth = (used[1] - used[0]) / 2**20 if used else 0.0
+    add(requests=count, seconds=seconds, growth_mib=growth)
