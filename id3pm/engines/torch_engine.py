@@ -47,7 +47,8 @@ class UNetEngine:
             device: A torch device.
             precision: Of the convolutions between the first layers and the last; see `UNet.convert`.
             arrays: Where inputs and output live; `None`: in host memory for the CPU, else on the device.
-            buckets: Batch sizes for which a graph is recorded, `max_batch` among them; `None`: `batch_buckets`.
+            buckets: Batch sizes to which calls are padded, `max_batch` among them; `None`: `batch_buckets` on a GPU,
+                none elsewhere.
         """
         import torch
 
@@ -63,12 +64,13 @@ class UNetEngine:
         half = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         if half is not None:
             self._unet.convert(half)
+        self._buckets = list(buckets or (batch_buckets(max_batch) if self._device.type == "cuda" else []))
         self._graphs: dict[int, Callable[[dict[str, Tensor]], Tensor]] = {}
         if self._device.type == "cuda":
             self.arrays.use()
             self._unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             with torch.inference_mode():
-                self._graphs = {rows: self._record(rows) for rows in buckets or batch_buckets(max_batch)}
+                self._graphs = {rows: self._record(rows) for rows in self._buckets}
 
     @property
     def parameters(self) -> int:
@@ -85,9 +87,15 @@ class UNetEngine:
             return self._evaluate(tensors, rows).cpu().numpy()
 
     def _evaluate(self, tensors: dict[str, Tensor], rows: int) -> Tensor:
+        size = bucket_of(rows, self._buckets) if self._buckets else rows
         if self._graphs:
-            return self._graphs[bucket_of(rows, list(self._graphs))](tensors)
-        output: Tensor = self._unet(**tensors).float().contiguous()
+            return self._graphs[size](tensors)
+        if size > rows:
+            tensors = {
+                name: self._torch.cat([tensor, tensor.new_zeros((size - rows, *tensor.shape[1:]))])
+                for name, tensor in tensors.items()
+            }
+        output: Tensor = self._unet(**tensors)[:rows].float().contiguous()
         return output
 
     def _record(self, rows: int) -> Callable[[dict[str, Tensor]], Tensor]:

@@ -76,6 +76,21 @@ def test_an_engine_that_can_run_is_proven_and_computes_what_the_bundle_does(
     np.testing.assert_allclose(on_host(engine).run(inputs), reference.run(inputs), atol=1e-5)
 
 
+def test_an_exact_engine_gives_equal_bits_in_any_company(exported_bundle: Path, tmp_path: Path, on_cpu: None) -> None:
+    """By PyTorch's own kernels on the CPU: all calls have one size."""
+    result = build(exported_bundle, tmp_path, "--max-batch", "5")
+    assert result.exit_code == 0, result.output
+    manifest = read_manifest(tmp_path / ENGINE)
+    assert (manifest.buckets, manifest.parity.batch_invariant, manifest.parity.company) == ("exact", True, {})
+    engine = on_host(load_engine(tmp_path / ENGINE, device="cuda"))
+    rng = np.random.default_rng(0)
+    inputs = {n: rng.standard_normal(s, dtype=np.float32) for n, s in input_shapes(engine.config, 5).items()}
+    together = engine.run(inputs)
+    for row in range(5):
+        alone = engine.run({name: array[row : row + 1] for name, array in inputs.items()})
+        np.testing.assert_array_equal(alone[0], together[row])
+
+
 def test_another_version_of_torch_is_refused_and_a_missing_one_named(
     exported_bundle: Path, tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
