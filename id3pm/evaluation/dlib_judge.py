@@ -1,7 +1,8 @@
 """dlib's ResNet (Davis King, 2017; public domain) as a judge that was not used in training.
 
 It shares no data, loss, landmarks or alignment with the models of the face stage; only the rectangle in which to look
-for the face comes from there, because dlib's own detectors miss one in five 64 px faces.
+for the face comes from there, because dlib's own detectors miss one in five 64 px faces. dlib aligns the face; its
+network runs in onnxruntime (`id3pm.evaluation.dlib_network`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from id3pm.errors import MissingExtraError
+from id3pm.evaluation.dlib_network import CHIP_SIZE, DIM, DlibNetwork
 from id3pm.face.stage import FaceStage
 from id3pm.installation import how_to_install
 
-CHIP_SIZE, CHIP_PADDING = 150, 0.25  # what the network was trained on
+CHIP_PADDING = 0.25  # what the network was trained on
 LEAST_SIDE = 256
 """Smaller pictures are enlarged to this: dlib's landmark model measures in whole pixels."""
-DIM = 128
 HOW = f"the independent evaluation model needs dlib: {how_to_install('evaluate')}, or choose --no-independent"
 
 
@@ -49,7 +50,7 @@ class DlibJudge:
         self._dlib = dlib
         self._stage = stage
         self._landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
-        self._network = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
+        self._network = DlibNetwork(models / "dlib_face_recognition_resnet_model_v1.dat")
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `id3pm.evaluation.judges.Judge.embed`."""
@@ -62,7 +63,7 @@ class DlibJudge:
 
     def describe(self, chip: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The vector of an aligned face, float32 [128], as the network gives it."""
-        return np.array(self._network.compute_face_descriptor(chip), np.float32)
+        return self._network.describe(chip)
 
     def chip(self, image: NDArray[np.uint8], face: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The aligned face, uint8 [150, 150, 3].

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,18 +22,17 @@ from id3pm.synthetic.check import check_dataset
 from id3pm.synthetic.draws import Draw, parse_draw
 from id3pm.synthetic.errors import OtherDatasetError
 from id3pm.synthetic.exports import FORMATS, export_dataset
-from id3pm.synthetic.maker import WorkerSettings
 from id3pm.synthetic.plan_file import ImageFormat
 from id3pm.synthetic.planning import Planner, Rules, describe_identities
-from id3pm.synthetic.processes import devices_of, in_processes
-from id3pm.synthetic.ray_cluster import RayOptions, on_ray
-from id3pm.synthetic.run import Make, in_this_process, run
+from id3pm.synthetic.run import run
+from id3pm.synthetic.run_options import RunOptions
 from id3pm.synthetic.store import open_store, split
 from id3pm.synthetic.variations import Variations, parse_attributes, read_attributes
 
 REFUSED = 3
 """Exit status where the folder holds another data set: running again does not help."""
-INDEX_VARIABLES = ["JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID"]
+NEEDS_SOURCE = {("people", "between"): ("people", "split"), ("pca",): ("pca",), ("between",): ("share",)}
+"""Options that mean something with these sources only."""
 
 
 def _limit(context: click.Context, parameter: click.Parameter, text: str) -> float | str | None:
@@ -78,9 +76,11 @@ class PlanOptions:
     )
     identities: int | None = option(type=click.IntRange(1), help="How many; else all of --people.")
     people: Path | None = option(type=EXISTING, help="ID vectors: .npy, .npz or the folder of a data set.")
-    split: Split = option(type=click.Choice(get_args(Split)), default="test", help="Half of the data set --people.")
+    split: Split | None = option(
+        type=click.Choice(get_args(Split)), help="Half of the data set --people.  [default: test]"
+    )
     pca: Path | None = option(type=EXISTING_FILE, help="Principal axes, of id3pm latent fit-pca.")
-    share: str = option(default="0.5", help="Way from one to another with --from between: a number or 0.3..0.7.")
+    share: str | None = option(help="Way from one to another, a number or 0.3..0.7; with between.  [default: 0.5]")
     least_angle: float = option(type=float, default=0.0, help="Degrees that any two identities are apart at least.")
     images: int = option(type=click.IntRange(1), default=50, help="Of each identity.")
     guidance: str | None = option(help="A number, a range 1.5..3, or values 1.5,2,3.  [default: the bundle's]")
@@ -129,10 +129,15 @@ class PlanOptions:
         Raises:
             InvalidInputError: See `id3pm.synthetic.identities.choose`.
         """
+        for kinds, names in NEEDS_SOURCE.items():
+            unused = given(self, *names)
+            if unused and self.source not in kinds:
+                name = next(iter(unused)).replace("_", "-")
+                raise InvalidInputError(f"--{name}: is for --from {' and '.join(kinds)}, not for {self.source}")
         space = planner.space
-        people = None if self.people is None else sources.read_people(self.people, self.split, space)
+        people = None if self.people is None else sources.read_people(self.people, self.split or "test", space)
         pca = None if self.pca is None else Pca.load(self.pca)
-        share = parse_draw(self.share, "share")
+        share = None if self.share is None else parse_draw(self.share, "share")
         return sources.choose(
             self.source, self.identities, self.least_angle, self.seed, space, people=people, pca=pca, share=share
         )
@@ -161,74 +166,6 @@ class PlanOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """The options of `id3pm dataset run`."""
-
-    plan: str = argument()
-    out: str = option(required=True, help="Folder, or URL such as s3://bucket/faces.")
-    repository: Path = option(type=REPOSITORY, default=Path("triton_repo"), help="Built engines and face models.")
-    device: str = option(default="cpu", help="cpu, cuda or cuda:0,cuda:1: a process for each.")
-    threads: int | None = option(type=click.IntRange(1), help="CPU threads of each network; all cores if not given.")
-    processes: int | None = option(type=click.IntRange(1), help="Processes of each device.  [default: 1]")
-    server: tuple[str, ...] = option(multiple=True, help="gRPC host:port of a service; may be repeated.")
-    token_file: Path | None = option(type=EXISTING_FILE, help="Of the services.")
-    root_certificates: Path | None = option(type=EXISTING_FILE, help="PEM; the services use TLS.")
-    in_flight: int = option(type=click.IntRange(1), default=32, help="Images on the way to services at once.")
-    timeout: float = option(type=click.FloatRange(1.0), default=300.0, help="Seconds for an image of a service.")
-    ray: str | None = option(help="auto, HOST:PORT, ray://HOST:PORT, or local (extra ray).")
-    workers: int | None = option(type=click.IntRange(1), help="Ray actors.  [default: as many as fit]")
-    cpus: float = option(type=click.FloatRange(0.0), default=1.0, help="Cores of each Ray actor.")
-    gpus: float | None = option(type=click.FloatRange(0.0), help="GPUs of each Ray actor.  [default: 1, with cpu 0]")
-    parts: int = option(type=click.IntRange(1), default=1, help="Into how many parts the shards are dealt.")
-    part: int = option(
-        type=click.IntRange(0), default=0, envvar=INDEX_VARIABLES, help="Which of them; else the index of the job."
-    )
-    overlap: int = option(type=click.IntRange(1, 16), default=2, help="Shards at once in a process.")
-
-    def settings(self) -> WorkerSettings:
-        """What a worker needs to know.
-
-        Raises:
-            OSError: The token cannot be read.
-        """
-        client: dict[str, Any] = {}
-        if self.token_file is not None:
-            client["token"] = self.token_file.read_text(encoding="utf-8").strip()
-        if self.root_certificates is not None:
-            client |= {"ssl": True, "root_certificates": str(self.root_certificates)}
-        far = self.ray is not None  # its workers run in folders of their own
-        return WorkerSettings(
-            plan=_absolute(self.plan) if far else self.plan,
-            out=_absolute(self.out) if far else self.out,
-            repository=str(self.repository.absolute() if far else self.repository),
-            device=self.device,
-            threads=self.threads,
-            servers=self.server,
-            client=client,
-            in_flight=self.in_flight,
-            timeout_s=self.timeout,
-            overlap=self.overlap,
-        )
-
-    def make(self) -> Make:
-        """How the shards are made.
-
-        Raises:
-            InvalidInputError: Two ways are asked for.
-        """
-        devices = devices_of(self.device, self.processes)
-        ways = given(self, "ray", "processes")
-        if len(ways) > 1 or (self.server and ways):
-            raise InvalidInputError("give one of --server, --processes and --ray")
-        if self.ray is not None:
-            if len(devices) > 1:
-                raise InvalidInputError(f"--device {self.device}: with --ray give cuda, and the number with --workers")
-            gpus = self.gpus if self.gpus is not None else float(self.device != "cpu")
-            return on_ray(RayOptions(address=self.ray, workers=self.workers, cpus=self.cpus, gpus=gpus))
-        return in_this_process if len(devices) == 1 else in_processes(devices)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckOptions:
     """The options of `id3pm dataset check`."""
 
@@ -244,10 +181,6 @@ class ExportOptions:
     folder: str = argument()
     out: Path = option(type=FOLDER, required=True, help="New or empty folder.")
     to: str = option(type=click.Choice(tuple(FORMATS)), required=True, help="Layout.")
-
-
-def _absolute(address: str) -> str:
-    return address if "://" in address else os.path.abspath(address)
 
 
 @click.group("dataset")

@@ -70,14 +70,16 @@ class Jury:
                 self._targets = targets / np.linalg.norm(targets, axis=1, keepdims=True)
 
     @classmethod
-    def load(cls, header: PlanHeader, repository: Path, targets: Vectors | None, threads: int | None = None) -> Jury:
+    def load(cls, header: PlanHeader, repository: Path, targets: Vectors | None) -> Jury:
         """The models that the plan names.
+
+        Each network has one thread: shards are judged beside each other and beside the engines, and onnxruntime's
+        threads would spend as much of a processor waiting for each other as computing.
 
         Args:
             header: Of the plan.
             repository: With built face models.
             targets: See `Jury`.
-            threads: CPU threads of each network.
 
         Raises:
             OtherDatasetError: The models are not those of the plan.
@@ -88,7 +90,7 @@ class Jury:
         if not filters.on:
             return cls(filters, None, None, None)
         manifest = read_manifest(repository / FACES)
-        stage = FaceStage.load(repository / FACES, threads)
+        stage = FaceStage.load(repository / FACES, threads=1)
         second = DlibJudge(stage, "") if filters.second else None
         _require_models(filters.models, models_of(manifest, second is not None))
         return cls(filters, stage, second, targets)

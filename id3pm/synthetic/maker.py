@@ -35,7 +35,7 @@ class WorkerSettings:
         out: Folder or URL.
         repository: Built engines and face models.
         device: See `Pipeline.load`.
-        threads: CPU threads of each network; `None` for all cores.
+        threads: CPU threads of each engine; `None` for all cores.
         servers: Services, `host:port`; where there are any, no engine is loaded.
         client: Settings of `id3pm_client.Client`, such as `token`.
         in_flight: Images on the way to services at once.
@@ -106,7 +106,7 @@ class ShardMaker:
         plan, store, repository = open_plan(settings.plan), open_store(settings.out), Path(settings.repository)
         filters = plan.header.filters
         targets = plan.targets() if filters.on else None
-        jury = Jury.load(plan.header, repository, targets, settings.threads)
+        jury = Jury.load(plan.header, repository, targets)
         if settings.servers:
             served = ServedGenerator(settings.servers, settings.in_flight, settings.timeout_s, **settings.client)
             return cls(plan, store, served, jury)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import socket
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from id3pm.errors import InvalidInputError, MissingExtraError, ServerError
+from id3pm.errors import InvalidInputError, MissingExtraError, ServerError, os_reason
 from id3pm.installation import how_to_install
 from id3pm.synthetic.maker import ShardMaker, Summary, WorkerSettings
 from id3pm.synthetic.run import Make
 from id3pm.synthetic.shard import OnImage
 
+CONNECT_S = 10.0
 MOST_LOSSES = 5
 """Times that one shard may lose its worker before the run ends: a shard may end every worker."""
 
@@ -66,7 +69,32 @@ class _Worker:
         return self._maker.make(number)
 
 
+def _require_listener(address: str) -> None:
+    """Raises within seconds where nothing listens: Ray itself asks again for a minute, without a word.
+
+    Raises:
+        InvalidInputError: The address has another form.
+        ServerError: Nothing answers there.
+    """
+    if address in ("auto", "local"):
+        return
+    try:
+        parts = urllib.parse.urlsplit(address if "://" in address else f"ray://{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = parts = None
+    if parts is None or parts.scheme != "ray" or not host or not port or parts.path:
+        raise InvalidInputError(f"--ray {address[:200]!r}: give auto, local, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, port), CONNECT_S).close()
+    except OSError as error:
+        raise ServerError(
+            f"--ray {address}: nothing answers there ({os_reason(error)}); ray status shows the address of a cluster"
+        ) from error
+
+
 def _connected(address: str) -> Any:
+    _require_listener(address)
     try:
         import ray
     except ImportError as error:

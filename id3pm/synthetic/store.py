@@ -16,6 +16,7 @@ from id3pm.installation import how_to_install
 PARTIAL = ".partial"
 ATOMIC = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory")
 """Stores in which an object is replaced as a whole: a write that is interrupted leaves no object."""
+SCHEMES = (*ATOMIC, "file", "http", "https")
 
 
 class StoreError(Id3pmError):
@@ -60,20 +61,32 @@ def open_store(address: str) -> Store:
     """The folder at a path or URL; it need not exist.
 
     Raises:
-        InvalidInputError: The scheme of the URL is unknown.
+        InvalidInputError: It is empty, or the scheme of the URL is unknown.
         MissingExtraError: fsspec, or its package for this scheme, is not installed.
     """
-    if "://" not in address or address.startswith("file://"):
-        return LocalStore(Path(address.removeprefix("file://")))
-    return RemoteStore(address)
+    if "://" in address and not address.startswith("file://"):
+        return RemoteStore(address)
+    path = address.removeprefix("file://")
+    if not path or "\0" in path:
+        raise InvalidInputError(f"{address!r}: name a folder")
+    # A folder `s3:` in the current one is never meant.
+    scheme, colon, _ = path.partition("/")[0].partition(":")
+    if colon and scheme in SCHEMES and not Path(path).exists():
+        raise InvalidInputError(f"{address!r}: a URL has two slashes, {scheme}://; for a folder of that name give ./")
+    return LocalStore(Path(path))
 
 
 def split(address: str) -> tuple[Store, str]:
-    """The folder of a file, and the file's name."""
-    folder, slash, name = address.rpartition("/")
-    if not name:
+    """The folder of a file, and the file's name.
+
+    Raises:
+        InvalidInputError: It names no file, or see `open_store`.
+    """
+    root = len(address) - len(address.rpartition("://")[2])  # a name in a URL begins behind its scheme
+    folder, slash, name = address[root:].rpartition("/")
+    if not name or (root and not slash):
         raise InvalidInputError(f"{address!r}: name a file, not a folder")
-    return open_store(folder or ("/" if slash else ".")), name
+    return open_store(address[:root] + (folder or ("/" if slash else "."))), name
 
 
 class LocalStore:
@@ -172,6 +185,8 @@ class RemoteStore:
         except ImportError as error:
             raise MissingExtraError(f"{url}: needs fsspec: {how_to_install('dataset')}") from error
         self.address = url.rstrip("/")
+        if self.address.endswith(":"):
+            raise InvalidInputError(f"{url!r}: name a bucket or a folder behind ://")
         try:
             self._fs, self._folder = cast("tuple[Any, str]", fsspec.core.url_to_fs(self.address))
         except ImportError as error:  # its text names the package

@@ -24,10 +24,10 @@ from id3pm.errors import Id3pmError, InvalidInputError, ServerError
 from id3pm.synthetic.check import check_dataset
 from id3pm.synthetic.commands import dataset_group
 from id3pm.synthetic.errors import OtherDatasetError
-from id3pm.synthetic.maker import ShardMaker, WorkerSettings
+from id3pm.synthetic.maker import ShardMaker, WorkerSettings, open_plan
 from id3pm.synthetic.processes import in_processes
 from id3pm.synthetic.run import in_this_process, run, shards_of_part
-from id3pm.synthetic.store import LocalStore, StoreError, open_store
+from id3pm.synthetic.store import LocalStore, StoreError, open_store, split
 from id3pm_client import Retry
 
 SHARDS = 4
@@ -312,6 +312,62 @@ def test_stores_name_what_they_cannot_do() -> None:
         store.read("absent")
     assert store.names() == set() and store.write_new("a", b"1") and not store.write_new("a", b"2")
     assert store.read("a") == b"1"
+
+
+@pytest.mark.parametrize(
+    "address", ["", "s3:/bucket/faces", "gs:bucket/faces", "s3://", "memory:///", "file://", "nul\0l/faces"]
+)
+def test_addresses_that_would_be_folders_by_mistake_are_refused(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="name a|two slashes"):
+        open_store(address)
+    for file in (f"{address}/", f"{address.rstrip('/')}://plan.parquet" if "://" in address else ""):
+        with pytest.raises(InvalidInputError, match="name a file"):
+            split(file)
+    assert not list(tmp_path.iterdir())
+
+
+def test_any_other_characters_are_those_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = made.plan_data()
+    for address in ("a b/ü#%20?.parquet", "./s3:/x", f"file://{tmp_path}/c d/e", "memory://odd/a b#c?d=%20", "x'\n/y"):
+        store, name = split(address)
+        store.write(name, data)
+        assert store.read(name) == data and open_plan(address).header.images == 6
+        assert name in store.names()
+    assert (tmp_path / "a b/ü#%20?.parquet").read_bytes() == (tmp_path / "c d/e").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--workers", "2"), "--workers: needs --ray"),
+        (("--gpus", "1"), "--gpus: needs --ray"),
+        (("--cpus", "2"), "--cpus: needs --ray"),
+        (("--in-flight", "2"), "--in-flight: needs --server"),
+        (("--timeout", "20"), "--timeout: needs --server"),
+        (("--server", "a:1", "--device", "cuda"), "--device: is for engines of this machine"),
+        (("--server", "a:1", "--threads", "1"), "--threads: is for engines of this machine"),
+        (("--server", "a:1", "--ray", "auto"), "--server and --ray: give one of"),
+        (("--processes", "2", "--ray", "auto"), "--processes and --ray: give one of"),
+        (("--ray", "auto", "--device", "cuda:0,cuda:1"), "with --ray give cuda"),
+        (("--ray", ""), "--ray '': give auto, local, HOST:PORT or ray://HOST:PORT"),
+        (("--ray", "127.0.0.1"), "--ray '127.0.0.1': give auto"),
+        (("--ray", "http://127.0.0.1:9"), "give auto"),
+        (("--ray", "127.0.0.1:99999"), "give auto"),
+        (("--ray", "127.0.0.1:9"), "--ray 127.0.0.1:9: nothing answers there"),
+        (("--ray", "ray://[::1]:9"), "nothing answers there"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_would_do_nothing_are_refused_at_once(
+    options: tuple[str, ...], words: str, plan: str, tiny_repository: Path, tmp_path: Path
+) -> None:
+    done = command("run", plan, "--out", tmp_path / "out", "--repository", tiny_repository, *options)
+    assert isinstance(done.exception, Id3pmError) and words in str(done.exception)
+    assert not list((tmp_path / "out").glob("*.tar"))
 
 
 def test_a_service_that_is_not_there_ends_the_run(plan: str, tiny_repository: Path, tmp_path: Path) -> None:

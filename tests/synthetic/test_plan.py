@@ -115,6 +115,8 @@ def test_further_seeds_are_those_of_the_plan_and_never_meet() -> None:
         (("--images", "200000"), "images=200000: must be from 1 to 100000"),
         (("--shard-size", "200000"), "shard_size=200000"),
         (("--least-angle", "181"), "least_angle=181"),
+        (("--share", "0.4"), "--share: is for --from between, not for sphere"),
+        (("--split", "train"), "--split: is for --from people and between, not for sphere"),
     ],
     ids=" ".join,
 )
