@@ -112,7 +112,7 @@ class _Graph:
         return name
 
     def convolved(self, x: str, channels: int, filters: int, size: int, stride: int) -> str:
-        """dlib's `con`, padded where its stride is 1, and `affine`."""
+        """The layers `con` of dlib, padded where its stride is 1, and `affine`."""
         count = filters * channels * size * size
         values = self._weights.next(b"con_4", count + filters)
         kernel, bias = values[:count].reshape(filters, channels, size, size), values[count:]
@@ -126,7 +126,7 @@ class _Graph:
         return self.add("Pad", x, self.constant(np.array([0, 0, 0, 0, 0, channels, pixels, pixels], np.int64)))
 
     def residual(self, x: str, channels: int, filters: int, size: int, halves: bool) -> tuple[str, int]:
-        """dlib's `ares` or `ares_down`: output, and its side in pixels."""
+        """A block `ares` or `ares_down` of dlib: output, and its side in pixels."""
         stride = 2 if halves else 1
         y = self.add("Relu", self.convolved(x, channels, filters, 3, stride))
         y = self.convolved(y, filters, filters, 3, 1)
@@ -138,7 +138,7 @@ class _Graph:
         return self.add("Relu", self.add("Add", x, y)), size
 
     def dense(self, x: str, inputs: int) -> str:
-        """dlib's `fc_no_bias`."""
+        """The layer `fc_no_bias` of dlib."""
         return self.add("MatMul", x, self.constant(self._weights.next(b"fc_2", inputs * DIM).reshape(inputs, DIM)))
 
     def model(self, output: str) -> Any:

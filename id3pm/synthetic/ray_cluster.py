@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import socket
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from id3pm.synthetic.run import Make
 from id3pm.synthetic.shard import OnImage
 
 CONNECT_S = 10.0
+HINT = "ray start prints the address of a cluster, HOST:6379 for most"
 MOST_LOSSES = 5
 """Times that one shard may lose its worker before the run ends: a shard may end every worker."""
 
@@ -70,11 +72,11 @@ class _Worker:
 
 
 def _require_listener(address: str) -> None:
-    """Raises within seconds where nothing listens: Ray itself asks again for a minute, without a word.
+    """Raises within seconds where no Ray cluster answers: Ray itself asks again for minutes, without a word.
 
     Raises:
         InvalidInputError: The address has another form.
-        ServerError: Nothing answers there.
+        ServerError: Nothing answers there, or something else.
     """
     if address in ("auto", "local"):
         return
@@ -88,9 +90,27 @@ def _require_listener(address: str) -> None:
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:
-        raise ServerError(
-            f"--ray {address}: nothing answers there ({os_reason(error)}); ray status shows the address of a cluster"
-        ) from error
+        raise ServerError(f"--ray {address}: nothing answers there ({os_reason(error)}): {HINT}") from error
+    if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(f"{_bracketed(host)}:{port}"):
+        raise ServerError(f"--ray {address}: what answers there is no Ray cluster: {HINT}")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _speaks_grpc(target: str) -> bool:
+    """Whether a gRPC server, such as Ray's, listens there: Ray's dashboard, for one, is none."""
+    try:
+        import grpc
+    except ImportError as error:
+        raise MissingExtraError(f"--ray needs gRPC: {how_to_install('dataset')}") from error
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_S)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
 
 
 def _connected(address: str) -> Any:

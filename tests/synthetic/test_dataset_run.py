@@ -6,9 +6,11 @@ import dataclasses
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tiny_engines import rewrite_manifest
 
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import Id3pmError, InvalidInputError, ServerError
+from id3pm.synthetic import ray_cluster
 from id3pm.synthetic.check import check_dataset
 from id3pm.synthetic.commands import dataset_group
 from id3pm.synthetic.errors import OtherDatasetError
@@ -368,6 +371,16 @@ def test_options_that_would_do_nothing_are_refused_at_once(
     done = command("run", plan, "--out", tmp_path / "out", "--repository", tiny_repository, *options)
     assert isinstance(done.exception, Id3pmError) and words in str(done.exception)
     assert not list((tmp_path / "out").glob("*.tar"))
+
+
+def test_a_port_that_is_not_rays_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "CONNECT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        begun = time.monotonic()
+        with pytest.raises(ServerError, match=f"--ray {address}: what answers there is no Ray cluster"):
+            ray_cluster._require_listener(address)
+        assert time.monotonic() - begun < 20
 
 
 def test_a_service_that_is_not_there_ends_the_run(plan: str, tiny_repository: Path, tmp_path: Path) -> None:
