@@ -112,6 +112,17 @@ class Contest:
         }
 
 
+def _seconds(found: list[float], images: int) -> float:
+    """For each image: the median."""
+    return statistics.median(found) / images
+
+
+def _speed(alone: list[Time], found: list[Time], clock: str) -> str:
+    """Relative to the pipeline alone, round by round: median and range."""
+    shares = sorted(getattr(a, clock) / getattr(b, clock) for a, b in zip(alone, found, strict=True))
+    return f"{statistics.median(shares):.2f} ({shares[0]:.2f} .. {shares[-1]:.2f})"
+
+
 def _median_ms(work: Callable[[], object], images: int) -> float:
     """Of a processor, for each image."""
     return statistics.median(timed(work).cpu for _ in range(5)) / images * 1e3
@@ -144,11 +155,11 @@ def main(
                 times[name].append(timed(work))
                 click.echo(f"round {number + 1}, {name}: {times[name][-1]}", err=True)
     for name, found in times.items():
-        shares = sorted(first.cpu / time.cpu for first, time in zip(times["pipeline"], found, strict=True))
-        cpu = statistics.median(time.cpu for time in found) / contest.count
+        wall, cpu = (_seconds([getattr(time, clock) for time in found], contest.count) for clock in ("wall", "cpu"))
         click.echo(
-            f"{name:15} {cpu:6.3f} s of a processor for an image; speed in the same round: "
-            f"{statistics.median(shares):.2f} ({shares[0]:.2f} .. {shares[-1]:.2f})"
+            f"{name:15} {1 / wall:6.3f} images/s, {cpu:6.3f} s of a processor for an image; speed in the same round: "
+            f"by the clock {_speed(times['pipeline'], found, 'wall')}, by processor time "
+            f"{_speed(times['pipeline'], found, 'cpu')}"
         )
     click.echo("ms of a processor for an image: " + ", ".join(f"{name} {value:.0f}" for name, value in parts.items()))
     out.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import http.client
 import os
 import subprocess
@@ -25,7 +26,7 @@ class Envoy:
 
     Args:
         folder: For its configuration and log.
-        replicas: Ports of HTTP and gRPC of each.
+        replicas: Ports of HTTP and gRPC of each: two as in the file, or more, written as those are.
     """
 
     def __init__(self, folder: Path, replicas: Sequence[tuple[int, int]]) -> None:
@@ -39,6 +40,10 @@ class Envoy:
         listener["address"]["socket_address"]["port_value"] = ports["port"]
         for cluster, which in zip(document["static_resources"]["clusters"], (0, 1), strict=True):
             (locality,) = cluster["load_assignment"]["endpoints"]
+            for number in range(len(locality["lb_endpoints"]), len(replicas)):
+                more = copy.deepcopy(locality["lb_endpoints"][0])
+                more["metadata"]["filter_metadata"]["envoy.lb"]["hash_key"] = f"replica-{number}"
+                locality["lb_endpoints"].append(more)
             for entry, pair in zip(locality["lb_endpoints"], replicas, strict=True):
                 entry["endpoint"]["address"]["socket_address"] = {"address": HOST, "port_value": pair[which]}
                 if "health_check_config" in entry["endpoint"]:

@@ -155,7 +155,7 @@ def _model(weights: _Weights) -> Any:
     graph = _Graph(weights)
     x = graph.add("Transpose", graph.add("Cast", "chip", to=1), perm=[0, 3, 1, 2])  # to=1: float32
     x = graph.add("Sub", x, graph.constant(np.array(MEAN, np.float32).reshape(1, 3, 1, 1)))
-    x = graph.add("Div", x, graph.constant(np.float32(256.0)))
+    x = graph.add("Div", x, graph.constant(np.array(256.0, np.float32)))
     channels = LEVELS[0][0]
     x = graph.add("Relu", graph.convolved(x, 3, channels, 7, 2))
     x, size = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2]), 35  # 150 -> 72 -> 35

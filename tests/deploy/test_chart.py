@@ -233,6 +233,13 @@ def test_parts_of_a_data_set_are_the_indexes_of_a_job(rendered: Render) -> None:
     assert argument(pod, "parts") == "1000" and argument(pod, "part") is None  # it is in JOB_COMPLETION_INDEX
 
 
+def test_pods_may_listen_on_ipv6(helm: Helm) -> None:
+    """tests/integration/test_ipv6.py: all ports of such a service answer."""
+    (pod,) = pods(helm.objects(*OPEN, "--set", "serve.host=::")).values()
+    assert argument(pod, "host") == "::"
+    assert "serve/host" in helm.refusal(*OPEN, "--set", "serve.host=127.0.0.1")
+
+
 def test_long_names_fit_and_stay_apart(helm: Helm) -> None:
     pools = [{"name": "p" * 39 + end} for end in "ab"]
     values = {

@@ -57,7 +57,7 @@ runtimeClassName: {{ . | quote }}
 {{- define "id3pm.serveArguments" -}}
 {{- $serve := .root.Values.serve -}}
 - --repository={{ .repository }}
-- --host=0.0.0.0
+- "--host={{ $serve.host }}"
 - --accept={{ $serve.accept }}
 - --max-body={{ $serve.maxBodyMiB }}
 - --max-bodies={{ $serve.maxBodiesMiB }}
