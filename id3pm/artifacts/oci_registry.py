@@ -61,7 +61,17 @@ class _Refusing(BaseAdapter):  # type: ignore[misc]
 class _Provider(oras.provider.Registry):  # type: ignore[misc]
     """Without the library's own repetitions, which sleep for minutes: whole transfers are repeated, and resumed."""
 
-    do_request = oras.provider.Registry.do_request.__wrapped__
+    _request = oras.provider.Registry.do_request.__wrapped__
+
+    def do_request(self, *args: Any, **settings: Any) -> Any:
+        """One request; with a new token, if the one that it was sent with has expired, as some do after minutes."""
+        had_token = getattr(self.auth, "token", None) is not None
+        response = self._request(*args, **settings)
+        if response.status_code == 401 and had_token:
+            response.close()
+            self.auth.token = None  # the library would send it again and again
+            response = self._request(*args, **settings)
+        return response
 
 
 def _provider(address: Address, kind: str) -> _Provider:

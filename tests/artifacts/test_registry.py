@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from fake_hub import HttpServer, Storage, send, send_file
 from pulling import asked, bytes_of, pulled
+from token_server import TokenServer
 
 from id3pm.artifacts import download, requirements
 from id3pm.artifacts.address import Address, parse_address
@@ -131,11 +133,59 @@ def test_access_is_that_of_docker_login(
     (folder / "users").write_text(USERS)
     with pytest.raises(TransferError, match="docker login"):
         pushed(bundle, f"oci://{host}/lab/faces:v1")
-    (tmp_path / ".docker").mkdir()
-    login = base64.b64encode(b"caller:secret").decode()
-    (tmp_path / ".docker" / "config.json").write_text(json.dumps({"auths": {host: {"auth": login}}}))
+    log_in(tmp_path / ".docker", host)
     address = pushed(bundle, f"oci://{host}/lab/faces:v1")
     assert pulled(address, tmp_path / "new")
+
+
+@pytest.mark.parametrize("seconds", [300.0, 5.0], ids=["in time", "expired on the way"])
+def test_tokens_come_from_the_server_that_the_registry_names(
+    seconds: float,
+    start_registry: Callable[..., tuple[str, Path]],
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / ".docker"))
+    tokens = TokenServer(tmp_path, seconds)
+    try:
+        host, _ = start_registry(tokens.configuration)
+        with pytest.raises(TransferError, match="docker login"):
+            pushed(bundle, f"oci://{host}/lab/faces:v1")
+        log_in(tmp_path / ".docker", host)
+        address = pushed(bundle, f"oci://{host}/lab/faces:v1")
+        before = len(tokens.scopes)
+        if seconds < 10:
+            slow_down(monkeypatch, seconds)
+        assert pulled(address, tmp_path / "new")
+        assert bytes_of(bundle).items() <= bytes_of(tmp_path / "new").items()
+        assert {"repository:lab/faces:pull,push", "repository:lab/faces:pull"} <= set(tokens.scopes)
+        pulls = tokens.scopes[before:].count("repository:lab/faces:pull")
+        assert pulls == (2 if seconds < 10 else 1), "one token for all files, and another when it has expired"
+        tokens.accepts = "nobody"
+        with pytest.raises(TransferError, match="docker login"):
+            pulled(address, tmp_path / "other")
+    finally:
+        tokens.close()
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Before the second file of a pull, its token expires."""
+    read, waits = download._read_on, iter((0.0, seconds + 1.0))
+
+    def later(*args: Any) -> int:
+        time.sleep(next(waits, 0.0))
+        return read(*args)
+
+    monkeypatch.setattr(download, "_read_on", later)
+
+
+def log_in(folder: Path, host: str) -> None:
+    """What `docker login` writes."""
+    folder.mkdir()
+    login = base64.b64encode(b"caller:secret").decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": login}}}))
 
 
 class LyingRegistry(HttpServer):

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from id3pm.errors import EngineError, InvalidInputError
-from id3pm.evaluation.dlib_judge import DIM, DlibJudge
+from id3pm.evaluation.dlib_judge import DlibJudge
+from id3pm.evaluation.dlib_network import DIM
 from id3pm.face.encoders import load_models
 from id3pm.face.manifest import FaceManifest, read_manifest
 from id3pm.face.stage import FaceStage
