@@ -1,10 +1,11 @@
-"""The client's contract and the documentation's table of options, from the server's tables."""
+"""The client's contract and the documentation's tables of options and errors, from the server's tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from id3pm.config import MAX_SEED
+from id3pm.error_codes import ERROR_CODES
 from id3pm.face.detect import DETECTION_SIZE
 from id3pm.formats.images import GENERATED_XMP, XMP_KEY
 from id3pm.serving.protocol.served_models import FACE_MODEL, SIGNATURES, STAGE_MODELS
@@ -60,7 +61,8 @@ class Options(TypedDict, total=False):
     """Sampling options of `generate`; what is left out or `None` takes the default of the server's bundle."""
 
 '''
-COLUMNS = ("option", "type", "stage", "meaning")
+OPTION_COLUMNS = ("option", "type", "stage", "meaning")
+ERROR_COLUMNS = ("code", "HTTP", "gRPC", "client", "send again", "when", "fields")
 
 
 def options() -> list[Option]:
@@ -90,6 +92,10 @@ def contract() -> str:
             "DTYPES: Mapping[str, type[np.generic]] = MappingProxyType({",
             *(f"    {datatype!r}: {dtype}," for datatype, dtype in NUMPY.items()),
             "})",
+            "ERROR_CODES: Mapping[str, str] = MappingProxyType({",
+            *(f"    {row.code!r}: {row.exception!r}," for row in ERROR_CODES.values()),
+            "})",
+            '"""The server\'s error codes, and the exception that each becomes."""',
             "OPTIONS: Mapping[str, Option] = MappingProxyType({",
             *(f"    {option.name!r}: Option({_datatype(option)!r}, {option.help!r})," for option in options()),
             "})",
@@ -100,14 +106,37 @@ def contract() -> str:
     )
 
 
-def table() -> str:
+def options_table() -> str:
     """The options as a table in Markdown."""
     stages = {"base": "base", "sr": "super-resolution"}
     rows = [
         (f"`{option.name}`", TYPES[option.dtype], ", ".join(stages[stage] for stage in option.stages), option.help)
         for option in options()
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (COLUMNS, ("---",) * len(COLUMNS), *rows))
+    return _markdown(OPTION_COLUMNS, rows)
+
+
+def errors_table() -> str:
+    """The error codes as a table in Markdown."""
+    return _markdown(
+        ERROR_COLUMNS,
+        [
+            (
+                f"`{row.code}`",
+                str(row.http),
+                row.grpc,
+                f"`{row.exception}`",
+                "yes" if row.retryable else "",
+                row.meaning,
+                ", ".join(f"`{name}`" for name in row.fields),
+            )
+            for row in ERROR_CODES.values()
+        ],
+    )
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
 def _type(option: Option) -> str:

@@ -1,14 +1,12 @@
 """The table of error codes: for each its HTTP and gRPC status, the client's exception, and words for people.
 
 A code travels beside the text of an error from the stages through the gateway to the client and the page. Programs read
-the code, people the text. `python -m id3pm.error_codes` prints the table of docs/errors.md; tests compare the two,
-the exceptions of `id3pm.errors` and the client's own table with this one.
+the code, people the text. The client's table and that of docs/errors.md are written from this one (`make generated`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -144,21 +142,3 @@ _ROWS = (
 
 ERROR_CODES: Mapping[str, ErrorCode] = MappingProxyType({row.code: row for row in _ROWS})
 """The rows, by code."""
-
-
-def markdown() -> str:
-    """The table of docs/errors.md."""
-    lines = [
-        "| code | HTTP | gRPC | client | send again | when | fields |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in ERROR_CODES.values():
-        again, fields = "yes" if row.retryable else "", ", ".join(f"`{name}`" for name in row.fields)
-        lines.append(
-            f"| `{row.code}` | {row.http} | {row.grpc} | `{row.exception}` | {again} | {row.meaning} | {fields} |"
-        )
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown() + "\n")

@@ -58,9 +58,9 @@ class Settings:
     def of_preset(cls, quality: str, seed: int) -> Settings:
         """Values of the sliders for each quality; those of `balanced` for the bundle's own."""
         preset = _preset("balanced" if quality == BUNDLE else quality)
-        values: dict[str, Any] = dataclasses.asdict(preset.base)
+        shown = {field.name for field in dataclasses.fields(cls)}  # the page has no control for some options
+        values: dict[str, Any] = {name: value for name, value in vars(preset.base).items() if name in shown}
         values["guidance_high"] = min(values["guidance_high"], ALL_STEPS)
-        del values["consistency"]
         return cls(quality=quality, seed=seed, sr_steps=preset.sr.steps, **values)
 
     @classmethod

@@ -85,6 +85,35 @@ DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
         "BYTES": np.object_,
     }
 )
+ERROR_CODES: Mapping[str, str] = MappingProxyType(
+    {
+        "invalid_argument": "InvalidRequestError",
+        "invalid_image": "InvalidRequestError",
+        "image_too_large": "InvalidRequestError",
+        "unsupported_image": "InvalidRequestError",
+        "damaged_image": "InvalidRequestError",
+        "no_face": "InvalidRequestError",
+        "face_too_small": "InvalidRequestError",
+        "several_faces": "InvalidRequestError",
+        "unauthenticated": "AccessDeniedError",
+        "permission_denied": "AccessDeniedError",
+        "not_found": "NotServedError",
+        "method_not_allowed": "InvalidRequestError",
+        "request_timeout": "DeadlineExceededError",
+        "too_large": "InvalidRequestError",
+        "unsupported_encoding": "InvalidRequestError",
+        "too_many_requests": "OverloadedError",
+        "cancelled": "CancelledRequestError",
+        "internal": "InternalServerError",
+        "unimplemented": "NotServedError",
+        "queue_full": "OverloadedError",
+        "draining": "OverloadedError",
+        "stopped": "OverloadedError",
+        "unavailable": "OverloadedError",
+        "deadline_exceeded": "DeadlineExceededError",
+    }
+)
+"""The server's error codes, and the exception that each becomes."""
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {
         "priority": Option("INT32", "class of a request: 0 (first) .. 9 (last); default 1"),

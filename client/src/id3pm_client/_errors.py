@@ -26,6 +26,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from id3pm_client._contract import ERROR_CODES
+
 Self = TypeVar("Self", bound="ClientError")
 
 
@@ -145,35 +147,22 @@ class InternalServerError(ClientError):
     """The server failed, or answered something that does not fit the contract."""
 
 
+_BY_NAME = {
+    kind.__name__: kind
+    for kind in (
+        InvalidRequestError,
+        OverloadedError,
+        DeadlineExceededError,
+        CancelledRequestError,
+        AccessDeniedError,
+        NotServedError,
+        InternalServerError,
+    )
+}
 BY_CODE: Mapping[str, type[ClientError]] = MappingProxyType(
-    {
-        "invalid_argument": InvalidRequestError,
-        "invalid_image": InvalidRequestError,
-        "image_too_large": InvalidRequestError,
-        "unsupported_image": InvalidRequestError,
-        "damaged_image": InvalidRequestError,
-        "no_face": InvalidRequestError,
-        "face_too_small": InvalidRequestError,
-        "several_faces": InvalidRequestError,
-        "unauthenticated": AccessDeniedError,
-        "permission_denied": AccessDeniedError,
-        "not_found": NotServedError,
-        "method_not_allowed": InvalidRequestError,
-        "request_timeout": DeadlineExceededError,
-        "too_large": InvalidRequestError,
-        "unsupported_encoding": InvalidRequestError,
-        "too_many_requests": OverloadedError,
-        "cancelled": CancelledRequestError,
-        "internal": InternalServerError,
-        "unimplemented": NotServedError,
-        "queue_full": OverloadedError,
-        "draining": OverloadedError,
-        "stopped": OverloadedError,
-        "unavailable": OverloadedError,
-        "deadline_exceeded": DeadlineExceededError,
-    }
+    {code: _BY_NAME[name] for code, name in ERROR_CODES.items()}
 )
-"""The server's error codes. A test compares them with the server's table."""
+"""The exception for each of the server's error codes."""
 CODE, RETRY_AFTER_S = "id3pm-code", "id3pm-retry-after-s"
 """Names of an error's fields in gRPC's trailing metadata."""
 ERROR_TAG = "x-id3pm-error-tag"
