@@ -28,6 +28,7 @@ from id3pm.sampling.request import SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.sampling.wait_all import collect
 from id3pm.training.distillation.config import DistillConfig, student_network
+from id3pm.training.distillation.estimate import estimate
 from id3pm.training.distillation.export import export_student
 from id3pm.training.distillation.loop import load
 from id3pm.training.distillation.pairs import KIND, PairBatch, pairs_file
@@ -331,3 +332,13 @@ def test_what_a_student_cannot_honour_is_refused_by_name(
 def test_a_teacher_refuses_the_sampler_of_students(teacher: Path) -> None:
     with pytest.raises(InvalidOptionError, match="this bundle is no student"):
         plan(read_bundle(teacher).base_diffusion, SamplingOptions(sampler="student", steps=2), True)
+
+
+def test_the_estimate_counts_the_network(teacher: Path) -> None:
+    config = config_of(teacher)
+    found = estimate(config, torch.device("cpu"))
+    assert found.parameters == sum(parameter.numel() for parameter in UNet(config.unet).parameters())
+    first = 2 * 16 * 16 * 32 * 3 * 9 / 1e12  # multiplications and additions of the first convolution
+    assert first < found.teraflops < 1000 * first
+    assert found.evaluation_s > 0
+    assert found.pairs_s == pytest.approx(32 * 2 * 2 * found.evaluation_s)

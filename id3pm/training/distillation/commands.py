@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import click
+import torch
 
 from id3pm.command_options import BUNDLE, FOLDER, extract, given, option, takes
 from id3pm.formats.bundle import Storage, read_bundle, weights_hash
 from id3pm.training.commands import FacesOption
 from id3pm.training.distillation.config import DistillConfig, student_network
+from id3pm.training.distillation.estimate import estimate
 from id3pm.training.distillation.export import export_student
 from id3pm.training.distillation.session import DistillOptions, distill
 from id3pm.training.presets import StageName
@@ -47,6 +49,7 @@ class DistillCommandOptions(FacesOption):
     repository: Path = option(
         type=FOLDER, default=Path("triton_repo"), help="Where an engine of the teacher's makes its results faster."
     )
+    estimate: bool = option(is_flag=True, help="Print what the run will take on this machine, and end.")
     resume: bool = option(is_flag=True, help="Go on from the checkpoint in --out.")
     guidance_from: float = option(type=click.FloatRange(1, 10), default=1.0, help="Lowest guidance scale taught.")
     guidance_to: float = option(type=click.FloatRange(1, 10), default=3.0, help="Highest guidance scale taught.")
@@ -115,7 +118,12 @@ def distill_command(options: DistillCommandOptions) -> None:
     go on where they were interrupted with --resume. For several GPUs or processes: `torchrun --nproc_per_node 2 -m
     id3pm distill ...`. Then: id3pm export-student.
     """
-    steps = distill(options.config(), extract(options, DistillOptions))
+    config = options.config()
+    if options.estimate:
+        device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
+        click.echo("\n".join(estimate(config, device).lines()))
+        return
+    steps = distill(config, extract(options, DistillOptions))
     click.echo(f"{steps} steps done: {options.out}")
 
 
