@@ -62,7 +62,7 @@ class DistillCommandOptions(FacesOption):
     batch_size: int | None = option(type=click.IntRange(1), help="Images per optimiser step, over all processes.")
     learning_rate: float | None = option(type=click.FloatRange(0, min_open=True))
     identity_loss: float | None = option(
-        type=click.FloatRange(0), help="Weight of the FR model's gradient; 0 needs no FR model.  [default: base 0.1]"
+        type=click.FloatRange(0), help="Weight of the FR model's gradient; 0 needs no FR model.  [default: base 0.01]"
     )
     feature_loss: float | None = option(
         type=click.FloatRange(0),
@@ -103,7 +103,7 @@ class DistillCommandOptions(FacesOption):
             unet=unet,
             diffusion=diffusion,
             train_size=self.train_size or size,
-            identity_loss=0.1 if unet.identity_dim is not None else 0.0,
+            identity_loss=0.01 if unet.identity_dim is not None else 0.0,
             feature_loss=1.0 if self.stage == "sr" else 0.0,
         )
         return dataclasses.replace(config, **given(self, *CONFIG_FIELDS, optimiser_steps="total_steps"))

@@ -66,14 +66,14 @@ class DistillConfig:
     altered_vectors: float = 0.3
     own_share: float = 0.5
     feature_loss: float = 0.0
-    identity_loss: float = 0.1
+    identity_loss: float = 0.01
     identity_centring: float = 0.5
     identity_jitter: float = 1.0
     critic: float = 0.3
     critic_learning_rate: float = 5e-4
     batch_size: int = 8
     total_steps: int = 20_000
-    learning_rate: float = 5e-5
+    learning_rate: float = 3e-5
     warmup_steps: int = 20
     ema_rate: float = 0.99
     grad_clip: float = 1.0

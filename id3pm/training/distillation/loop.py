@@ -27,6 +27,7 @@ from id3pm.unet.checkpoint import read_plain
 from id3pm.unet.model import UNet
 
 NOISE_STREAM = 13  # second key word of Philox, beside those of `id3pm.training.distillation.pairs`
+GUIDANCE_SPEED = 20.0  # factor on the learning rate of what embeds the guidance scale
 FREE = ("total_steps", "gradient_checkpointing", "precision")
 """Fields that may change when a run goes on."""
 FILE_NAME = checkpoints.FILE_NAME
@@ -72,7 +73,7 @@ class Distiller:
         self.steps = StudentSteps(config.diffusion, accelerator.device)
         unet.gradient_checkpointing = config.gradient_checkpointing
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(_groups(unet), lr=config.learning_rate, weight_decay=0.0, fused=True)
         self._model, self._optimizer = accelerator.prepare(unet.train(), optimizer)
         self._critic: Any = None
         self._critic_optimizer: Any = None
@@ -101,7 +102,8 @@ class Distiller:
         counter = self.step * accelerator.num_processes + rank
         torch.manual_seed(int(step_rng(config.seed, NOISE_STREAM, counter).integers(2**62)))
         for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+            warm = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+            group["lr"] = config.learning_rate * warm * group.get("speed", 1.0)
         losses = self._backward(batch)
         accelerator.clip_grad_norm_(self._model.parameters(), config.grad_clip)
         for optimizer in (self._optimizer, self._critic_optimizer):
@@ -220,6 +222,14 @@ class Distiller:
         finally:
             unet.load_state_dict(current)
             unet.train()
+
+
+def _groups(unet: UNet) -> list[dict[str, Any]]:
+    """The optimiser's parameters: what embeds the guidance scale begins at zero, and may move faster than the rest."""
+    named = list(unet.named_parameters())
+    own = [parameter for name, parameter in named if name.startswith("guidance_embed.")]
+    rest = [parameter for name, parameter in named if not name.startswith("guidance_embed.")]
+    return [{"params": rest}, {"params": own, "speed": GUIDANCE_SPEED}] if own else [{"params": rest}]
 
 
 def load(folder: Path) -> tuple[dict[str, Any], DistillConfig]:

@@ -29,6 +29,7 @@ from id3pm.unet.model import UNet
 SEEN_LOG_SNR = (-1.0, 4.0)
 """Through how much noise the teacher's encoder looks at images: the image has a share of 0.27 .. 0.98."""
 IDENTITY_EVERY = 2  # every other image has the identity loss: the FR model costs as much as the student
+SMALL_ERROR = 0.03  # c of the pseudo-Huber loss: four of 255 levels
 BALANCE_EVERY = 10  # optimiser steps between two measurements of the critic's gradient
 BALANCE_RATE = 0.8  # weight of the old measurement
 MOST_BALANCE = 100.0
@@ -111,7 +112,7 @@ class StudentLosses(nn.Module):
         images = predicted.detach().requires_grad_()
         final = (batch.places == batch.places.max()).nonzero()[:, 0]
         conditions = {name: value[final] for name, value in batch.conditions.items()}
-        terms = {"pixels": (images - targets).abs().mean()}
+        terms = {"pixels": pseudo_huber(images - targets).mean()}
         total = terms["pixels"]
         if self._identity is not None and batch.alignments is not None:
             some = final[::IDENTITY_EVERY]
@@ -172,6 +173,11 @@ class StudentLosses(nn.Module):
         whole = F.cosine_similarity(vectors, wanted, dim=1)
         centred = F.cosine_similarity(vectors - mean, wanted - mean, dim=1)
         return 1.0 - torch.lerp(whole, centred, self._identity_centring)
+
+
+def pseudo_huber(error: Tensor) -> Tensor:
+    """sqrt(e^2 + c^2) - c per element, so that small errors have small gradients (Song and Dhariwal 2024, eq. 8)."""
+    return (error.square() + SMALL_ERROR**2).sqrt() - SMALL_ERROR
 
 
 def _halves(
