@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gpu_parts.engines import engines
 from gpu_parts.equality import bits, parity
 from gpu_parts.machine import machine, memory
 from gpu_parts.paper_networks import paper_speed
@@ -16,6 +17,7 @@ __all__ = ["PARTS", "Report"]
 PARTS: dict[str, Callable[[Report], None]] = {
     "machine": machine,
     "parity": parity,
+    "engines": engines,
     "rows": rows,
     "paper": paper_speed,
     "training": training,

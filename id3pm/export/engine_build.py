@@ -25,8 +25,6 @@ from id3pm.export.parity.identity import face_stage
 from id3pm.export.parity.thresholds import thresholds
 from id3pm.export.progress import Progress
 from id3pm.export.tensorrt import build_plan as to_tensorrt
-from id3pm.export.unet import emulate_half as rounded
-from id3pm.export.unet import onnx_export as to_onnx
 from id3pm.formats.bundle import Bundle, read_bundle, weights_file
 
 
@@ -99,6 +97,8 @@ class EngineBuild:
 
     def _graph(self, staging: Path) -> Manifest:
         """Writes the graph into `staging`; its manifest as if it were the engine, without parity."""
+        from id3pm.export.unet import onnx_export as to_onnx  # with onnx, which torch-cuda does not need
+
         spec, bundle, graph = self._spec, read_bundle(self._bundle), staging / "model.onnx"
         winograd = spec.target == "onnx-cpu" and spec.precision == "fp32"
         exported = to_onnx.export_onnx(self._bundle, spec.stage, graph, self._progress, winograd=winograd)
@@ -172,6 +172,8 @@ class EngineBuild:
                 "forward": measured.forward,
                 "trajectory": measured.trajectory,
             }
+        from id3pm.export.unet import emulate_half as rounded
+
         with tempfile.TemporaryDirectory(dir=staging) as folder:
             graph, evaluator = rounded.evaluable(staging / manifest.file, Path(folder), manifest.precision)
             engine = OnnxRuntimeEngine(graph, manifest)

@@ -1,0 +1,103 @@
+"""The engines that can be built and loaded here, by the build's own parity gate, and what a call of them takes."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from rich.console import Console
+
+from gpu_parts.report import Report
+from gpu_parts.stages import BUNDLE
+from id3pm.engines.base import Engine, load_engine
+from id3pm.engines.buckets import Buckets
+from id3pm.engines.inputs import input_shapes
+from id3pm.engines.manifest import Manifest, Target, read_manifest
+from id3pm.errors import Id3pmError
+from id3pm.export import engine_folder, targets
+from id3pm.export.engine_build import EngineBuild
+from id3pm.formats.bundle import read_bundle
+from networks import TINY_16, write_random_bundle
+
+STAGE = "base"
+
+
+def engines(report: Report) -> None:
+    """Each target and kind of buckets: built, proven, loaded, timed; or why not."""
+    add = report.table()
+    max_batch, precision = (2, "fp32") if report.small else (16, "fp16")
+    wanted: tuple[Target, ...] = ("torch-cuda",) if report.small else ("torch-cuda", "tensorrt", "onnx-cuda")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = BUNDLE
+        if report.small:
+            bundle = Path(folder) / "bundle"
+            write_random_bundle(bundle, "toy", TINY_16)
+        for target in wanted:
+            device = targets.TARGETS[target].device if report.small else report.device
+            for kind in get_args(Buckets):
+                start = time.perf_counter()
+                try:
+                    manifest, engine = _built(bundle, Path(folder), target, precision, max_batch, kind, device)
+                except (Id3pmError, ImportError, RuntimeError) as error:
+                    add(target=target, buckets=kind, result=str(error)[:300])
+                    continue
+                proof = {"result": "ok", "build_s": time.perf_counter() - start, **_proof(manifest)}
+                add(target=target, buckets=kind, **proof, **_calls(report, engine))
+                engine.close()
+
+
+def _built(
+    bundle: Path, folder: Path, target: Target, precision: str, max_batch: int, buckets: Buckets, device: str
+) -> tuple[Manifest, Engine]:
+    """An engine, proven and loaded.
+
+    Raises:
+        Id3pmError: It cannot be built, proven or loaded here.
+        ImportError: Its libraries are not installed.
+    """
+    gpu = "current" if target == "tensorrt" else None
+    spec = engine_folder.EngineSpec(
+        stage=STAGE,
+        target=target,
+        precision=precision,
+        max_batch=max_batch,
+        buckets=buckets,
+        device=targets.require_available(target, precision, gpu, buckets),
+        bundle=engine_folder.bundle_reference(bundle, read_bundle(bundle), STAGE),
+        versions=engine_folder.versions(target, precision),
+    )
+    repository = folder / f"{target}-{buckets}"
+    EngineBuild(Console(file=io.StringIO()), bundle, repository, spec).run(force=True, allow_unverified=False)
+    place = engine_folder.engine_folder(repository, STAGE)
+    return read_manifest(place), load_engine(place, device=device)
+
+
+def _proof(manifest: Manifest) -> dict[str, Any]:
+    parity = manifest.parity
+    return {
+        "forward_error": max(row["relative_error"] for row in parity.forward),
+        "images_psnr_db": parity.trajectory["psnr_db"],
+        "equal_bits": parity.batch_invariant,
+        "company_psnr_db": parity.company.get("psnr_db", ""),
+        "company_levels": parity.company.get("max_levels", ""),
+    }
+
+
+def _calls(report: Report, engine: Engine) -> dict[str, float]:
+    """Milliseconds of a call of one row and of the most, inputs on the device already."""
+    found = {}
+    for rows in (1, engine.max_batch):
+        arrays = engine.arrays
+        arrays.use()
+        zeros = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(engine.config, rows).items()}
+        there = {name: arrays.from_host(array) for name, array in zeros.items()}
+
+        def call(there: Any = there, arrays: Any = arrays) -> None:
+            arrays.to_host(engine.run(there)[:1, :1, :1, :1])()  # one number: waits for the device
+
+        found[f"ms_{'one' if rows == 1 else 'most'}"] = 1e3 * report.seconds(call, most_s=0.5)
+    return found
