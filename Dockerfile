@@ -20,7 +20,7 @@ FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}
 
 # What runs the engines; openvino for those of --precision bf16 and int8 on a CPU. A TensorRT plan loads only in the version that built it: name that one.
 ARG RUNTIME=onnxruntime
-# Further packages of PyPI; for `id3pm dataset run`: "pyarrow fsspec s3fs dlib-bin face-recognition-models".
+# Further packages of PyPI; for `id3pm dataset run`: "pyarrow fsspec s3fs dlib-bin face-recognition-models onnx".
 ARG PACKAGES=""
 # What is copied to triton_repo: `built` are the engines of this checkout.
 ARG ENGINES=built

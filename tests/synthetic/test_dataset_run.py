@@ -170,11 +170,23 @@ def test_the_slurm_script_makes_the_part_of_its_task(
         "ID3PM_DEVICE": "cpu",
         "SLURM_ARRAY_TASK_ID": "1",
         "SLURM_ARRAY_TASK_COUNT": str(SHARDS),
+        "SLURM_ARRAY_TASK_MIN": "0",
+        "SLURM_ARRAY_TASK_MAX": str(SHARDS - 1),
     }
     subprocess.run(["bash", str(script), plan, str(tmp_path)], env=environment, check=True, timeout=120)
     found = made.files_of(tmp_path)
     assert [name for name in found if name.endswith(".tar")] == ["00001.tar"]
     assert found.items() <= reference.items()
+    for least, most, count in (("1", "4", "4"), ("0", "6", "4"), ("3", "3", "1")):  # 1-4, 0-6:2 and 3
+        array = {"SLURM_ARRAY_TASK_MIN": least, "SLURM_ARRAY_TASK_MAX": most, "SLURM_ARRAY_TASK_COUNT": count}
+        other = subprocess.run(
+            ["bash", str(script), plan, str(tmp_path)],
+            env={**environment, **array},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert other.returncode == 2 and b"the array must be 0-" in other.stderr
 
 
 def maker(data: bytes, folder: Path, weights: str = "0", engine: str = "e") -> ShardMaker:
