@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import torch
 
-from id3pm.command_options import BUNDLE, FOLDER, extract, given, option, takes
+from id3pm.command_options import BUNDLE, FOLDER, REPOSITORY, extract, given, option, takes
 from id3pm.formats.bundle import Storage, read_bundle, weights_hash
 from id3pm.training.commands import FacesOption
 from id3pm.training.distillation.config import DistillConfig, student_network
@@ -47,7 +47,7 @@ class DistillCommandOptions(FacesOption):
     data: Path | None = option(type=FOLDER, help="Data set whose ID vectors (sr: images) the teacher is given.")
     stream: int | None = option(type=click.IntRange(0), help="Generated people of this seed instead of --data.")
     repository: Path = option(
-        type=FOLDER, default=Path("triton_repo"), help="Where an engine of the teacher's makes its results faster."
+        type=REPOSITORY, default=Path("triton_repo"), help="Where an engine of the teacher's makes its results faster."
     )
     estimate: bool = option(is_flag=True, help="Print what the run will take on this machine, and end.")
     resume: bool = option(is_flag=True, help="Go on from the checkpoint in --out.")
