@@ -25,6 +25,7 @@ class StrictArrays:
         to_device: Bytes of every copy to the device.
         from_device: Bytes of every copy from it.
         waits: Copies from it that have been waited for.
+        fast_only: Whether copies from any memory but that of `host` are refused: on a GPU they would wait for it.
     """
 
     ahead = 1
@@ -34,14 +35,19 @@ class StrictArrays:
         self.to_device: list[int] = []
         self.from_device: list[int] = []
         self.waits = 0
+        self.fast_only = False
+        self._fast: list[int] = []
 
     def use(self) -> None:
         pass
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return np.empty(shape, np.float32)
+        memory = np.empty(shape, np.float32)
+        self._fast.append(memory.ctypes.data)
+        return memory
 
     def from_host(self, array: NDArray[np.float32]) -> Array:
+        assert not self.fast_only or array.ctypes.data in self._fast, "this copy would wait for the device"
         self.to_device.append(array.nbytes)
         return xp.asarray(array.copy(), device=DEVICE)
 

@@ -52,9 +52,9 @@ class Arrays(Protocol):
         ...
 
     def from_host(self, array: NDArray[np.float32]) -> Array:
-        """The array on the device; enqueued. The caller keeps `array` as it is until the step's result is read.
+        """The array on the device; enqueued. The caller writes to `array` no more until the step's result is read.
 
-        On the host it is the array itself.
+        The copy waits for nothing only if the memory is from `host`. On the host it is the array itself.
         """
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import importlib
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,11 @@ class CupyArrays:
         self._cupy = import_cupy()
         self._pinned = importlib.import_module("cupyx").empty_pinned
         self.noise_threads = max(1, min(NOISE_THREADS, (os.cpu_count() or 2) - 1))
-        self._copies: collections.deque[tuple[Any, Any]] = collections.deque()
+        # Host memory of copies that may not be done, behind an event that follows them: the pool of pinned memory gives
+        # memory that is freed to the next who asks, whatever the device still has to do with it.
+        self._kept: collections.deque[tuple[Any, list[Any]]] = collections.deque()
+        self._sent: list[Any] = []  # since the last event
+        self._lock = threading.Lock()
         try:
             self._device = self._cupy.cuda.Device(device_index)
             self._device.use()
@@ -84,20 +89,23 @@ class CupyArrays:
         """See `Arrays.from_host`."""
         assert array.flags.c_contiguous, "need contiguous memory"
         copy = self._cupy.empty(array.shape, array.dtype)
-        copy.data.copy_from_host_async(array.ctypes.data, array.nbytes, self._stream)
+        with self._lock:
+            copy.data.copy_from_host_async(array.ctypes.data, array.nbytes, self._stream)
+            self._sent.append(array)
         return copy
 
     def to_host(self, array: Array) -> Callable[[], NDArray[Any]]:
         """See `Arrays.to_host`."""
         array = self._cupy.ascontiguousarray(array)
         copy = self._pinned(array.shape, array.dtype)
-        array.data.copy_to_host_async(copy.ctypes.data, copy.nbytes, self._stream)
         done = self._cupy.cuda.Event(disable_timing=True)
-        done.record(self._stream)
-        # The memory must not be used for anything else before the copy is done, even where nobody waits for it.
-        while self._copies and self._copies[0][0].done:
-            self._copies.popleft()
-        self._copies.append((done, copy))
+        with self._lock:
+            array.data.copy_to_host_async(copy.ctypes.data, copy.nbytes, self._stream)
+            done.record(self._stream)
+            while self._kept and self._kept[0][0].done:
+                self._kept.popleft()
+            self._kept.append((done, [copy, *self._sent]))
+            self._sent.clear()
 
         def wait() -> NDArray[Any]:
             done.synchronize()

@@ -107,7 +107,7 @@ class RowBatch:
         states = [(drawn[row], drawn[row]) if row.paused is None else row.paused for row in rows]
         xp = array_namespace(states[0][0])
         conditions = {
-            name: self._arrays.from_host(np.stack([getattr(row.request, name) for row in rows]))
+            name: self._to_device(np.stack([getattr(row.request, name) for row in rows]))
             for name in self._condition_shapes
         }
         x, x0 = (xp.stack([state[part] for state in states]) for part in range(2))
@@ -158,7 +158,7 @@ class RowBatch:
         rows, number = list(self.rows), [row.step for row in self.rows]
         coefficients = gather([row.plan for row in rows], number)
         packed: list[FloatArray] = []
-        of = columns(coefficients, int(np.prod(self._shape)), lambda array: self._packed(array, packed))
+        of = columns(coefficients, int(np.prod(self._shape)), lambda array: self._to_device(array, packed))
         inputs = self._inputs(of)
         engine = self._arrays.timer()
         output = self._evaluate(inputs)
@@ -225,10 +225,12 @@ class RowBatch:
         self._arrays.use()
         return self._arrays.to_host(to_uint8(x0))()
 
-    def _packed(self, array: FloatArray, kept: list[FloatArray]) -> Array:
+    def _to_device(self, array: FloatArray, kept: list[FloatArray] | None = None) -> Array:
+        """Copies through the memory that copies fastest; from any other, a copy would wait for the device."""
         fast = self._arrays.host(array.shape)
         fast[...] = array
-        kept.append(fast)
+        if kept is not None:
+            kept.append(fast)
         return self._arrays.from_host(fast)
 
     def _inputs(self, of: Columns) -> EngineInputs:
@@ -246,7 +248,7 @@ class RowBatch:
             return guided.take(array)
         known = self._nothing.get(name)
         if known is None or known.shape[0] < len(guided):
-            known = self._nothing[name] = self._arrays.from_host(make(len(guided), *self._condition_shapes[name]))
+            known = self._nothing[name] = self._to_device(make(len(guided), *self._condition_shapes[name]))
         return known[: len(guided), ...]
 
     def _evaluate(self, inputs: EngineInputs) -> Array:

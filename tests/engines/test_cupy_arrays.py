@@ -43,11 +43,28 @@ def test_a_thread_that_uses_them_has_their_device_and_stream() -> None:
 def test_memory_of_a_copy_that_nobody_waits_for_is_kept_until_it_is_done() -> None:
     arrays = CupyArrays()
     arrays.to_host(arrays.zeros((2,)))  # the function that would wait is dropped, as after a failure
-    kept = weakref.ref(arrays._copies[0][1])
+    kept = weakref.ref(arrays._kept[0][1][0])
     gc.collect()
     assert kept() is not None
     arrays.synchronize()
     arrays.to_host(arrays.zeros((2,)))
+    gc.collect()
+    assert kept() is None
+
+
+def test_memory_that_a_copy_reads_is_kept_until_it_is_done_though_its_owner_has_gone() -> None:
+    arrays = CupyArrays()
+    given = arrays.host((3,))
+    given[...] = 5.0
+    there, kept = arrays.from_host(given), weakref.ref(given)
+    del given
+    gc.collect()
+    assert kept() is not None
+    wait = arrays.to_host(there)
+    gc.collect()
+    assert kept() is not None, "enqueued, not done"
+    assert (wait() == 5.0).all()
+    arrays.to_host(there)
     gc.collect()
     assert kept() is None
 

@@ -13,6 +13,7 @@ import onnx_ir
 import pytest
 import tiny_engines
 
+from id3pm.engines.buckets import Buckets
 from id3pm.engines.manifest import Manifest, read_manifest
 from id3pm.errors import EngineError
 from id3pm.export.tensorrt import build_plan as to_tensorrt
@@ -83,11 +84,14 @@ def check_plan(fp32: Path, folder: Path, stage: Stage, precision: str, gpu: str)
     }
 
 
-def test_every_bucket_is_a_profile_of_exactly_its_size(base_folder: Path, tmp_path: Path, tensorrt_rtx: Any) -> None:
-    manifest = dataclasses.replace(read_manifest(base_folder), device="sm86", max_batch=2)
+@pytest.mark.parametrize(("buckets", "profiles"), [("fast", 2), ("exact", 1)])
+def test_every_bucket_is_a_profile_of_exactly_its_size(
+    base_folder: Path, tmp_path: Path, tensorrt_rtx: Any, buckets: Buckets, profiles: int
+) -> None:
+    manifest = dataclasses.replace(read_manifest(base_folder), device="sm86", max_batch=2, buckets=buckets)
     builder = tensorrt_rtx.Builder(tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR))
     config = to_tensorrt._config(tensorrt_rtx, builder, manifest)
-    assert config.num_optimization_profiles == 2
+    assert config.num_optimization_profiles == profiles
     assert not config.get_flag(tensorrt_rtx.BuilderFlag.TF32)
     assert config.get_compute_capability(0) == tensorrt_rtx.ComputeCapability.SM86
     assert build_plan(base_folder / "model.onnx", tmp_path / "model.plan", manifest)["SOFTMAX FLOAT"] > 0
