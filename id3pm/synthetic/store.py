@@ -223,10 +223,10 @@ class RemoteStore:
     def write(self, name: str, data: bytes) -> None:
         """See `Store.write`."""
         with self._named(name):
-            self._fs.makedirs(self._folder, exist_ok=True)
-            if _protocol(self._fs) in ATOMIC:
+            if _protocol(self._fs) in ATOMIC:  # without folders; `makedirs` would make a bucket of a misspelt name
                 self._fs.pipe_file(self._path(name), data)
                 return
+            self._fs.makedirs(self._folder, exist_ok=True)
             partial = self._path(f".{name}~{secrets.token_hex(8)}{PARTIAL}")
             self._fs.pipe_file(partial, data)
             self._fs.mv(partial, self._path(name))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import fsspec.implementations.memory
 import made_up_plans as made
 import pytest
 from click.testing import CliRunner, Result
@@ -393,6 +393,16 @@ def test_a_port_that_is_not_rays_is_refused_within_seconds(monkeypatch: pytest.M
         with pytest.raises(ServerError, match=f"--ray {address}: what answers there is no Ray cluster"):
             ray_cluster._require_listener(address)
         assert time.monotonic() - begun < 20
+
+
+def test_no_bucket_is_made_of_a_misspelt_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_folders: list[str] = []
+    for name in ("mkdir", "makedirs"):
+        monkeypatch.setattr(
+            fsspec.implementations.memory.MemoryFileSystem, name, lambda *at, **_: made_folders.append(at)
+        )
+    open_store("memory://buckte/faces").write("a", b"1")
+    assert not made_folders
 
 
 def test_a_service_that_is_not_there_ends_the_run(plan: str, tiny_repository: Path, tmp_path: Path) -> None:
