@@ -17,6 +17,8 @@ from id3pm.synthetic.run import Make
 from id3pm.synthetic.shard import OnImage
 
 CONNECT_S = 10.0
+START_S = 1800.0
+"""Seconds until the first worker must have begun: an autoscaler may have to start a machine."""
 HINT = "ray start prints the address of a cluster, HOST:6379 for most"
 MOST_LOSSES = 5
 """Times that one shard may lose its worker before the run ends: a shard may end every worker."""
@@ -66,6 +68,9 @@ class _Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._maker = ShardMaker.load(settings)
+
+    def ready(self) -> None:
+        """Answers once the engines are loaded."""
 
     def make(self, number: int) -> Summary:
         return self._maker.make(number)
@@ -139,21 +144,41 @@ def _fitting(resources: dict[str, float], options: RayOptions) -> int:
 
 
 def _dispatched(ray: Any, actors: Sequence[Any], numbers: Sequence[int], overlap: int) -> Iterator[Summary]:
-    """Each actor is given `overlap` shards at a time; Ray gives a shard whose worker is lost to its successor."""
-    waiting = collections.deque(numbers)
+    """Each actor that has begun is given `overlap` shards at a time; those that fit nowhere yet hold up none.
+
+    Ray gives a shard whose worker is lost to its successor.
+    """
+    waiting, free = collections.deque(numbers), collections.deque[Any]()
+    starting = {actor.ready.remote(): actor for actor in actors}
     running: dict[Any, tuple[int, Any]] = {}
-    free = [actor for _ in range(overlap) for actor in actors]
     while waiting or running:
         while waiting and free:
-            number, actor = waiting.popleft(), free.pop(0)
+            number, actor = waiting.popleft(), free.popleft()
             running[actor.make.remote(number)] = number, actor
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        number, actor = running.pop(ready)
-        free.append(actor)
-        try:
-            yield ray.get(ready)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except ray.exceptions.RayError as error:  # its text ends with the reason
-            reason = [line for line in str(error).splitlines() if line.strip()][-1]
-            raise ServerError(f"shard {number}: no worker could make it: {reason.strip()}") from error
+        limit = START_S if len(starting) == len(actors) else None
+        found, _ = ray.wait([*running, *starting], num_returns=1, timeout=limit)
+        if not found:
+            raise ServerError(f"no Ray worker began within {START_S / 60:g} minutes: ray status says what it waits for")
+        (ready,) = found
+        if ready in starting:
+            _result(ray, ready, "no worker could begin")
+            free.extend([starting.pop(ready)] * overlap)
+        else:
+            number, actor = running.pop(ready)
+            free.append(actor)
+            yield _result(ray, ready, f"shard {number}: no worker could make it")
+
+
+def _result(ray: Any, ready: Any, failed: str) -> Any:
+    """What a task came to.
+
+    Raises:
+        Id3pmError: The task's own error, or `failed` with Ray's reason.
+    """
+    try:
+        return ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:  # its text ends with the reason
+        reason = [line for line in str(error).splitlines() if line.strip()][-1]
+        raise ServerError(f"{failed}: {reason.strip()}") from error

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from waiting import wait_until
 
 from id3pm.errors import InvalidInputError, ServerError
+from id3pm.synthetic import ray_cluster
 from id3pm.synthetic.commands import dataset_group
 from id3pm.synthetic.maker import Summary, WorkerSettings
 from id3pm.synthetic.ray_cluster import RayOptions, on_ray
@@ -95,6 +96,18 @@ def working_actor() -> int:
 
     wait_until(look, timeout_s=60)
     return found[0]
+
+
+def test_workers_that_fit_nowhere_hold_up_no_shard(
+    cluster: str, plan: str, tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there is no autoscaler: four of the eight begin."""
+    totals = run(settings(plan, tmp_path, tiny_repository), on_ray(RayOptions(address=cluster, workers=8)))
+    assert totals.made == SHARDS
+    monkeypatch.setattr(ray_cluster, "START_S", 1.0)
+    none = on_ray(RayOptions(address=cluster, workers=1, cpus=3.0))
+    with pytest.raises(ServerError, match="no Ray worker began within"):
+        list(none(settings(plan, tmp_path, tiny_repository), [0], lambda kept: None))
 
 
 def test_what_is_wrong_with_a_shard_is_the_error_of_the_run(
