@@ -44,7 +44,7 @@ class NoiseAhead:
         self._most = limit_bytes // (4 * math.prod(shape))
         self._threads = threads
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix=f"noise-{stage}")
-        self._draws: dict[_Draw, tuple[concurrent.futures.Future[list[FloatArray]], int]] = {}
+        self._draws: dict[_Draw, tuple[concurrent.futures.Future[list[FloatArray | Exception]], int]] = {}
         self._lock = threading.Lock()
 
     def prefetch(self, rows: Sequence[Row]) -> None:
@@ -60,7 +60,7 @@ class NoiseAhead:
             keys = list(zip(rows, draws, strict=True))
             self._submit([key for key in keys if key not in self._draws])
             made = [self._draws.pop(key) for key in keys]
-        return [future.result(TIMEOUT_S)[place] for future, place in made]
+        return [_drawn(future.result(TIMEOUT_S)[place]) for future, place in made]
 
     def drop(self, row: Row) -> None:
         """Forgets what was drawn for a row that has ended."""
@@ -79,7 +79,18 @@ class NoiseAhead:
             future = self._pool.submit(self._draw, some)
             self._draws.update({key: (future, place) for place, key in enumerate(some)})
 
-    def _draw(self, keys: list[_Draw]) -> list[FloatArray]:
-        return [
-            noise(row.request.seed, self._stage, draw, self._shape, out=self._host(self._shape)) for row, draw in keys
-        ]
+    def _draw(self, keys: list[_Draw]) -> list[FloatArray | Exception]:
+        return [self._outcome(*key) for key in keys]
+
+    def _outcome(self, row: Row, draw: int) -> FloatArray | Exception:
+        """A draw, or why there is none: it is its row's own trouble."""
+        try:
+            return noise(row.request.seed, self._stage, draw, self._shape, out=self._host(self._shape))
+        except Exception as error:
+            return error
+
+
+def _drawn(outcome: FloatArray | Exception) -> FloatArray:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
