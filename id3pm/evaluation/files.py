@@ -14,6 +14,7 @@ from id3pm.installation import how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 SCHEMA = 1  # of the JSON reports
 SHORT = 12  # hexadecimal digits of a hash in a report
@@ -42,6 +43,13 @@ def save_figure(file: Path, figure: Figure, *, generated: bool = False) -> None:
     """
     partial = _partial(file)
     figure.savefig(partial, dpi=110, format="png", pil_kwargs={"pnginfo": png_info(generated=generated)})
+    partial.replace(file)
+
+
+def save_sheet(file: Path, sheet: Image.Image) -> None:
+    """Writes a PNG of generated faces, which says so in its metadata; it appears whole or not at all."""
+    partial = _partial(file)
+    sheet.save(partial, format="png", pnginfo=png_info(generated=True))
     partial.replace(file)
 
 

@@ -17,7 +17,7 @@ WRITERS = {
     "id3pm/formats/images.py": {"save"},  # encode_png, marked where its callers say so
     "id3pm/evaluation/figures/sheet.py": {"save"},
     "id3pm/evaluation/figures/table.py": {"save"},
-    "id3pm/evaluation/files.py": {"savefig"},
+    "id3pm/evaluation/files.py": {"save", "savefig"},
     "id3pm/evaluation/robustness/report.py": {"save"},  # JPEG thumbnails of what was shown, none of them generated
     "client/src/id3pm_client/_images.py": {"save"},
     "client/src/id3pm_client/_cli.py": {"save"},  # GeneratedImage.save

@@ -49,8 +49,9 @@ ALLOWED = {
     "evaluation/baselines": LIBRARY
     | {"evaluation", "evaluation/identity", "evaluation/quality", "evaluation/verification", "evaluation/figures"}
     | {"training"},
-    "evaluation/identity": LIBRARY | {"evaluation", "evaluation/verification"},
-    "evaluation/super_resolution": LIBRARY | {"evaluation", "evaluation/verification", "evaluation/quality"},
+    "evaluation/identity": LIBRARY | {"evaluation", "evaluation/verification", "evaluation/figures"},
+    "evaluation/super_resolution": LIBRARY
+    | {"evaluation", "evaluation/verification", "evaluation/quality", "evaluation/figures"},
     "evaluation/figures": LIBRARY | {"evaluation"},
     "evaluation/robustness": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/verification"},
     "evaluation/groups": LIBRARY

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.evaluation.baselines.judging import TargetSet
-from id3pm.evaluation.files import new_figure, save_figure
+from id3pm.evaluation.figures.grid import Tile, grid
+from id3pm.evaluation.files import save_sheet
 from id3pm.formats.images import encode_png
 
 Images = Mapping[str, Sequence[NDArray[np.uint8]]]
@@ -27,16 +28,13 @@ def plot_methods(file: Path, targets: TargetSet, images: Images, shown: int = 8,
         images: See `Images`.
         shown: Most targets.
         seeds: Most images of a method.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
     rows = [
         [("target", targets.images[row])]
         + [(name, image) for name, of_method in images.items() for image in of_method[row][:seeds]]
         for row in range(min(shown, len(targets.images)))
     ]
-    _grid(file, rows)
+    _draw(file, rows)
 
 
 def plot_interpolations(file: Path, targets: TargetSet, rows: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
@@ -54,26 +52,13 @@ def plot_interpolations(file: Path, targets: TargetSet, rows: Mapping[str, Seque
             shares = np.linspace(0.0, 1.0, len(images))
             middle = [(f"t = {share:.2f}", image) for share, image in zip(shares, images, strict=True)]
             lines.append((name, [("first", ends[0]), *middle, ("second", ends[1])]))
-    _grid(file, [line for _, line in lines], [TITLES.get(name, name) for name, _ in lines])
+    _draw(file, [line for _, line in lines], [TITLES.get(name, name) for name, _ in lines])
 
 
-def _grid(
-    file: Path, rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], names: Sequence[str] | None = None
-) -> None:
-    columns = len(rows[0])
-    figure = new_figure(width=1.1 * columns + (1.0 if names else 0.0), height=1.15 * len(rows) + 0.2)
-    panels = figure.subplots(len(rows), columns, squeeze=False)
-    for row, tiles in enumerate(rows):
-        for column, (panel, (title, image)) in enumerate(zip(panels[row], tiles, strict=True)):
-            panel.imshow(image)
-            panel.set_xticks([])
-            panel.set_yticks([])
-            panel.set_frame_on(False)
-            if row == 0:
-                panel.set_title(TITLES.get(title, title), fontsize=7)
-            if names and column == 0:
-                panel.set_ylabel(names[row], fontsize=7, rotation=0, ha="right", va="center")
-    save_figure(file, figure, generated=True)
+def _draw(file: Path, rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], names: Sequence[str] = ()) -> None:
+    """Draws rows of images, which have the same titles, and the names of the rows to their left."""
+    columns = [TITLES.get(title, title) for title, _ in rows[0]]
+    save_sheet(file, grid([[Tile(image) for _, image in row] for row in rows], columns=columns, labels=names))
 
 
 def save_images(folder: Path, targets: TargetSet, images: Images) -> None:

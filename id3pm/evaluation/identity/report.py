@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
+from id3pm.evaluation.figures.grid import Tile, grid
+from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, save_sheet, write_json, write_text
 from id3pm.evaluation.identity.study import ALWAYS, Setting, SettingResult
 from id3pm.evaluation.identity.targets import Baseline, Measurement
 from id3pm.evaluation.markdown import head, table
@@ -233,23 +234,17 @@ def plot_faces(
         generated: uint8 [N, K, S', S', 3].
         judges: Names.
         similarities: For every judge, [N, K]; NaN where no face was found.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
-    people, seeds = generated.shape[:2]
-    figure = new_figure(width=1.5 * people, height=1.75 * (seeds + 1))
-    panels = figure.subplots(seeds + 1, people, squeeze=False)
-    for panel in panels.flat:
-        panel.set_axis_off()
-    for person in range(people):
-        panels[0, person].imshow(targets[person])
-        panels[0, person].set_title("target", fontsize=8)
-        for seed in range(seeds):
-            values = [
-                f"{judge} {found[person, seed]:.2f}" if np.isfinite(found[person, seed]) else f"{judge}: no face"
-                for judge, found in zip(judges, similarities, strict=True)
+    rows = [[Tile(target, "target") for target in targets]]
+    for seed in range(generated.shape[1]):
+        rows.append(
+            [
+                Tile(images[seed], "\n".join(_similarity(*pair) for pair in zip(judges, found[:, seed], strict=True)))
+                for images, found in zip(generated, np.stack(similarities, axis=1), strict=True)
             ]
-            panels[seed + 1, person].imshow(generated[person, seed])
-            panels[seed + 1, person].set_title("  ".join(values), fontsize=7)
-    save_figure(file, figure, generated=True)
+        )
+    save_sheet(file, grid(rows))
+
+
+def _similarity(judge: str, value: float) -> str:
+    return f"{judge} {value:.2f}" if np.isfinite(value) else f"{judge}: no face"

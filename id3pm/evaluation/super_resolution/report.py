@@ -7,11 +7,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from id3pm.evaluation.files import SCHEMA, new_figure, save_figure, write_json, write_text
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.evaluation.figures.grid import Tile, grid
+from id3pm.evaluation.files import SCHEMA, save_sheet, write_json, write_text
 from id3pm.evaluation.markdown import head, table
 from id3pm.evaluation.super_resolution.study import Comparison, Enlarged
 
-SHOWN = 4  # pictures of each set in the plot
+SHOWN = 4  # pictures of each set in the sheet
+SIDE = 256  # of a picture in the sheet, pixels
 
 
 def write_super_resolution_report(
@@ -24,31 +29,33 @@ def write_super_resolution_report(
         subject: What was evaluated.
         comparisons: One per set of pictures.
         shown: The sets' pictures; some are shown.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = {"schema": SCHEMA, "subject": subject, "comparisons": [dataclasses.asdict(found) for found in comparisons]}
     write_json(folder / "super_resolution.json", data)
     write_text(folder / "super_resolution.md", super_resolution_markdown(subject, comparisons))
-    figure = new_figure(width=10, height=2.3 * SHOWN * len(shown))
-    panels = figure.subplots(SHOWN * len(shown), 4, squeeze=False)
-    for panel in panels.flat:
-        panel.set_axis_off()
-    for number, enlarged in enumerate(shown):
-        columns = {
-            "input": enlarged.low,
-            "Lanczos": enlarged.lanczos,
-            "network": enlarged.network,
-            "truth": enlarged.truth,
-        }
-        for row in range(min(SHOWN, len(enlarged.truth))):
-            for column, (title, images) in enumerate(columns.items()):
-                panel = panels[number * SHOWN + row, column]
-                panel.imshow(images[row], interpolation="nearest")
-                panel.set_title(f"{title}, {images.shape[1]} px", fontsize=8)
-    save_figure(folder / "super_resolution.png", figure, generated=True)
+    rows = [
+        [Tile(_enlarged(images[row]), f"{title}, {images.shape[1]} px") for title, images in _columns(enlarged).items()]
+        for enlarged in shown
+        for row in range(min(SHOWN, len(enlarged.truth)))
+    ]
+    save_sheet(folder / "super_resolution.png", grid(rows, size=SIDE))
+
+
+def _columns(enlarged: Enlarged) -> dict[str, NDArray[np.uint8]]:
+    """The pictures of a set, uint8 [N, S, S, 3], by the title of their column."""
+    return {
+        "input": enlarged.low,
+        "Lanczos": enlarged.lanczos,
+        "network": enlarged.network,
+        "truth": enlarged.truth,
+    }
+
+
+def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Its pixels as squares, as far as they fit a tile."""
+    factor = max(SIDE // len(image), 1)
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def super_resolution_markdown(subject: dict[str, object], comparisons: Sequence[Comparison]) -> str:
