@@ -182,12 +182,21 @@ def _training(card: Mapping[str, Any]) -> list[str]:
                     str(found["batch_size"]),
                     f"{found['learning_rate']:g}",
                     found["weights"],
-                    ", ".join(f"{name} {value}" for name, value in found.get("deviations_from_paper", {}).items()),
+                    _departs(found),
                 )
             )
     if not rows:
         return [f"{TO_DO} `bundle.json` does not say how the networks were trained."]
     return _table(("", "images seen", "batch", "learning rate", "weights", "departs from the paper in"), rows)
+
+
+def _departs(found: Mapping[str, Any]) -> str:
+    """What a stage's training does otherwise than the paper's; of a student, its teacher and how it learned."""
+    told = ", ".join(f"{name} {value}" for name, value in found.get("deviations_from_paper", {}).items())
+    if (teacher := found.get("teacher")) is None:
+        return told
+    how = ", ".join(f"{name} {value}" for name, value in found.get("distillation", {}).items())
+    return f"student of bundle {teacher['bundle']}, weights `{teacher['weights_sha256'][:12]}`: {how}"
 
 
 def _compute(card: Mapping[str, Any]) -> list[str]:

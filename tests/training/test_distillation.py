@@ -23,7 +23,7 @@ from id3pm.formats import datasets as shards
 from id3pm.formats.arrays import read_arrays
 from id3pm.formats.bundle import Bundle, load_weights, read_bundle, verify, weights_hash, write_bundle
 from id3pm.formats.images import to_uint8
-from id3pm.formats.model_card import is_current
+from id3pm.formats.model_card import card_text, is_current
 from id3pm.sampling.request import SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.sampling.wait_all import collect
@@ -254,6 +254,7 @@ def test_a_student_is_a_bundle_whose_card_names_the_teacher(teacher: Path, finis
     }
     assert (bundle.sr, bundle.sr_sampling) == (read_bundle(teacher).sr, read_bundle(teacher).sr_sampling)
     assert is_current(tmp_path)
+    assert f"student of bundle tiny-teacher, weights `{weights_hash(teacher, 'base')[:12]}`" in card_text(tmp_path)
     with pytest.raises(ConfigError, match="is a student already"):
         student_network(bundle, "base", 2, (1.0, 3.0))
     with pytest.raises(ConfigError, match="a 'sr' run is needed"):

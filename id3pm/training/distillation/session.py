@@ -250,7 +250,9 @@ def _distiller(
     if config.critic:
         torch.manual_seed(config.seed)
         critic = Critic(_channels(frozen))
-    facts = {"hardware": hardware(accelerator), "data": options.data.name if options.data else "generated people"}
+    about = {} if options.data is None else shards.describe(options.data)
+    source = about.get("source", about.get("kind", "generated people"))
+    facts = {"hardware": hardware(accelerator), "data": source}
     distiller = Distiller(config, unet, pairs, teacher, losses, critic, options.out, facts, accelerator)
     if not options.resume and config.diffusion.prediction == "v":
         rows = np.arange(FITTED * FITTED_ROWS) % len(pairs)
