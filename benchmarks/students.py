@@ -18,6 +18,7 @@ import click
 import numpy as np
 
 from id3pm.pipeline import Pipeline
+from id3pm.sampling.presets import PRESETS
 
 FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
@@ -56,11 +57,11 @@ class Way:
         }
 
 
-def ways(teacher: Pipeline, student: Pipeline) -> list[Way]:
-    """The teacher at its presets, and the student with each number of steps that it was taught."""
+def ways(teacher: Pipeline, student: Pipeline, names: tuple[str, ...]) -> list[Way]:
+    """The teacher at some presets and its defaults, and the student with each number of steps that it was taught."""
     taught = student.base_manifest.diffusion.student_timesteps or ()
     steps = range(len(taught), 0, -1)
-    presets = [Way(f"teacher, {name}", teacher, {"preset": name}) for name in ("balanced", "fast")]
+    presets = [Way(f"teacher, {name}", teacher, {"preset": name}) for name in names]
     return [
         *presets,
         Way("teacher, its defaults", teacher, {}),
@@ -71,11 +72,14 @@ def ways(teacher: Pipeline, student: Pipeline) -> list[Way]:
 @click.command()
 @click.argument("teacher", type=FOLDER)
 @click.argument("student", type=FOLDER)
+@click.option("--preset", "names", type=click.Choice(list(PRESETS)), multiple=True, default=("fast",))
 @click.option("--images", type=click.IntRange(1), default=8, help="Made together, in each round.")
 @click.option("--rounds", type=click.IntRange(1), default=3)
 @click.option("--threads", type=click.IntRange(1), default=2, help="Of each engine.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="JSON file of the results.")
-def main(teacher: Path, student: Path, images: int, rounds: int, threads: int, out: Path | None) -> None:
+def main(
+    teacher: Path, student: Path, names: tuple[str, ...], images: int, rounds: int, threads: int, out: Path | None
+) -> None:
     """TEACHER and STUDENT are model repositories (id3pm build)."""
     with (
         Pipeline.load(teacher, threads=threads) as first,
@@ -83,7 +87,7 @@ def main(teacher: Path, student: Path, images: int, rounds: int, threads: int, o
     ):
         vectors = np.random.default_rng(0).standard_normal((images, first.base_manifest.unet.identity_dim or 1))
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-        measured = ways(first, second)
+        measured = ways(first, second, names)
         for way in measured:
             way.round(vectors[:1])
             way.seconds.clear()
