@@ -45,7 +45,7 @@ def sections(text: str) -> tuple[str, ...]:
 
 
 def test_the_demo_bundle_has_a_whole_card_that_is_current() -> None:
-    for bundle in (DEMO, BUNDLES / "demo_attributes"):
+    for bundle in (DEMO, BUNDLES / "demo_attributes", BUNDLES / "demo_student"):
         assert is_current(bundle), f"run: id3pm card bundles/{bundle.name}"
     text = text_of(DEMO)
     assert sections(text) == SECTIONS
