@@ -64,6 +64,8 @@ def run_part(name: str, device: str, limit_s: float, out: Path) -> dict[str, Any
     with log.open("w") as output:
         try:
             environment = {**os.environ, "ID3PM_GPU_RESULT": str(result)}
+            if device == "cpu":  # small networks: threads would only wait for each other
+                environment.setdefault("OMP_NUM_THREADS", "1")
             code = subprocess.run(
                 [*command, "--out", str(out)], stdout=output, stderr=output, timeout=limit_s, env=environment
             ).returncode
