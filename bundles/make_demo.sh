@@ -59,7 +59,7 @@ if [ -n "$ROLLOUTS" ]; then
     stream="$stream --rollouts $ROLLOUTS --rollout-loss 0.03 --rollout-centring 0.5 --altered-vectors 0.5 --identity-jitter 1.5"
 fi
 "$PYTHON" -m id3pm demo-dataset --out data/demo --count "$FACES" --workers "$(nproc)"
-options="--sampler ddim --eta 1 --steps 25 --spacing logsnr --sr-sampler ddim --sr-eta 1 --sr-steps 25 --sr-consistency 1"
+options="--sampler ddim --eta 1 --steps 10 --spacing logsnr --sr-sampler ddim --sr-eta 0 --sr-steps 6 --sr-consistency 1"
 if [ -n "$ATTRIBUTES" ]; then
     "$PYTHON" -m id3pm measure-dataset --data data/demo --workers "$(nproc)"
     train base "$BASE_MINUTES" --attributes ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"}
