@@ -31,7 +31,7 @@ def guide(eps_cond: Array, eps_uncond: Array | None, scale: Array, rows: Subset)
     given = 0 if eps_uncond is None else eps_uncond.shape[0]
     if given != len(rows):
         raise ValueError(f"{given} unconditional rows for {len(rows)} guided rows: give one for each, in their order")
-    if eps_uncond is None:
+    if eps_uncond is None or given == 0:
         return eps_cond
     guided = rows.take(eps_cond) - eps_uncond
     guided *= scale  # in place, here and below: fresh pages cost more than the arithmetic

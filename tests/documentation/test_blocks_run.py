@@ -56,12 +56,13 @@ NOT_RUN = {
 SMALL = {
     "id3pm train": "--preset demo --steps 1 --batch-size 2 --precision no --identity-loss 0 --cpu --threads 1",
     "id3pm demo-dataset": "--count 30 --workers 1",
+    "id3pm baseline gan": "--queries 32 --seeds 1 --bank 4",
     "id3pm baseline train nbnet": "--batch-size 2 --steps 1 --threads 1",
     "id3pm baseline train vec2face": "--batch-size 2 --student-steps 1 --steps 1 --threads 1",
     "id3pm convert": "--no-proof",
 }
 """What is added to a command so that it is quick; the last of an option given twice counts."""
-STAND_INS = {"PICTURES": "demo/people", "base.json": "bundles/demo/bundle.json", "sr.json": "bundles/demo/bundle.json"}
+STAND_INS = {"PICTURES": "demo/people", "portrait.jpg": "demo/people/03.png", "base.json": "bundles/demo/bundle.json", "sr.json": "bundles/demo/bundle.json"}
 PHOTOGRAPHS = ("anna.jpg", "ben.jpg", "a1.jpg", "a2.jpg", "a3.jpg")
 TIMEOUT_S = 600
 """Of the commands of a block, which take seconds on a machine with nothing else to do."""

@@ -73,7 +73,7 @@ def test_the_receipt_tells_what_was_asked_for(client: Client, embedding: np.ndar
     ("arguments", "message"),
     [
         ({"steps": 0}, "^steps=0: must be between 1 and 1000$"),
-        ({"sampler": "euler"}, "^sampler='euler': choose one of ddpm, ddim, dpmpp_2m$"),
+        ({"sampler": "euler"}, "^sampler='euler': choose one of ddpm, ddim, dpmpp_2m, student$"),
         ({"embedding": np.ones(7)}, "7"),
         ({"id_vector_model": "facenet:x"}, "^id_vector_model='facenet:x': this server's bundle takes .* of 'sface'"),
     ],
