@@ -62,7 +62,12 @@ SMALL = {
     "id3pm convert": "--no-proof",
 }
 """What is added to a command so that it is quick; the last of an option given twice counts."""
-STAND_INS = {"PICTURES": "demo/people", "portrait.jpg": "demo/people/03.png", "base.json": "bundles/demo/bundle.json", "sr.json": "bundles/demo/bundle.json"}
+STAND_INS = {
+    "PICTURES": "demo/people",
+    "portrait.jpg": "demo/people/03.png",
+    "base.json": "bundles/demo/bundle.json",
+    "sr.json": "bundles/demo/bundle.json",
+}
 PHOTOGRAPHS = ("anna.jpg", "ben.jpg", "a1.jpg", "a2.jpg", "a3.jpg")
 TIMEOUT_S = 600
 """Of the commands of a block, which take seconds on a machine with nothing else to do."""

@@ -38,7 +38,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         torch.save({key: torch.from_numpy(array) for key, array in tensors.items()}, folder / f"{stage}.pt")
         del tensors
     arguments = ["convert", "--base=base.pt", "--sr=sr.pt", "--out=bundle", "--name=full", "--licence=MIT"]
-    command = [sys.executable, "-c", "from id3pm.cli import main; main()", *arguments, "--id-vector-model=insightface:buffalo_l"]
+    command = [
+        sys.executable,
+        "-c",
+        "from id3pm.cli import main; main()",
+        *arguments,
+        "--id-vector-model=insightface:buffalo_l",
+    ]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(command, cwd=folder, env=environment, check=True, timeout=280)
     yield folder / "bundle"
