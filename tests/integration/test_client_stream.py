@@ -21,7 +21,7 @@ from id3pm_client._cli import main
 pytestmark = pytest.mark.server
 PHOTO = Path(__file__).parents[2] / "demo" / "astronaut.jpg"
 # The stand-in networks take 1 ms a step: with so many, some are seen.
-OPTIONS: dict[str, Any] = {"steps": 150, "sampler": "ddim", "eta": 0.5, "sr_steps": 30, "sr_sampler": "ddpm"}
+OPTIONS: dict[str, Any] = {"steps": 400, "sampler": "ddim", "eta": 0.5, "sr_steps": 30, "sr_sampler": "ddpm"}
 STAGES = ("denoiser_64", "super_resolution")
 
 
@@ -45,7 +45,7 @@ def test_a_stream_ends_with_the_image_of_generate(client: Client, embedding: np.
     events = list(client.stream(embedding, 5, **OPTIONS))
     assert same(check(events), client.generate(embedding, 5, **OPTIONS))
     progress = [event for event in events if isinstance(event, Progress)]
-    assert {(event.stage, event.steps) for event in progress} == {(STAGES[0], 150), (STAGES[1], 30)}
+    assert {(event.stage, event.steps) for event in progress} == {(STAGES[0], OPTIONS["steps"]), (STAGES[1], 30)}
     assert any(event.preview is not None for event in progress)
 
 
@@ -53,7 +53,7 @@ def test_progress_and_previews_come_while_the_work_goes_on(client: Client, embed
     """Beside the work of another stream, which is left when this one is done."""
     with closing(client.stream(-embedding, 1, preview_every=0, **LONG[STAGES[1]])) as other:
         next(event for event in other if isinstance(event, Progress) and event.stage == STAGES[1])
-        events = list(client.stream(embedding, 5, preview_every=10, **{**OPTIONS, "steps": 40, "sr_steps": 40}))
+        events = list(client.stream(embedding, 5, preview_every=10, **{**OPTIONS, "sr_steps": 40}))
     told = [event for event in events if isinstance(event, Progress) and event.stage == STAGES[1]]
     assert len(told) >= 4, "of 40 steps"
     assert any(event.preview is not None for event in told)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+_TELLING_STARTS = ("E", "terminate called", "  what():")
+"""Of lines that say why a server died; the last two are the C++ runtime's, before it aborts."""
+
 
 class Outlet:
     """Passes on lines for the operator. A line that cannot be written is dropped and counted: no work stops for it.
@@ -42,7 +45,7 @@ def last_words(log: Sequence[str], lines: int = 20) -> str:
     if reasons := dict(filter(None, map(_not_loaded, log))):
         return "\n".join(f"{model} cannot be loaded: {reason}" for model, reason in reasons.items())
     log = [line for line in log if not _is_noise(line)]
-    telling = [line for line in log if line.startswith("E") or "rror" in line or "failed" in line]
+    telling = [line for line in log if line.startswith(_TELLING_STARTS) or "rror" in line or "failed" in line]
     return "\n".join((telling or log)[-lines:])
 
 
