@@ -166,11 +166,15 @@ def test_a_deadline_ends_the_work(wire: Any, embedding: np.ndarray, model: str) 
 def test_the_stages_of_an_ensemble_share_one_deadline(wire: Any, embedding: np.ndarray) -> None:
     """Triton gives each of them the whole of it."""
 
-    def seconds(**options: int) -> float:
+    def once(**options: int) -> float:
         inputs = {name: np.array([[value]], dtype=np.int32) for name, value in options.items()}
         start = time.monotonic()
         wire.infer("id3pm", ["image"], embedding=embedding[None], seed=np.array([[1]]), **inputs)
         return time.monotonic() - start
+
+    def seconds(**options: int) -> float:
+        """The least of three: other work on this machine may have slowed one."""
+        return min(once(**options) for _ in range(3))
 
     sr_steps = 1
     while (first := seconds(steps=400)) and (second := seconds(steps=1, sr_steps=sr_steps)) < 0.6 * first:
