@@ -11,7 +11,7 @@ from id3pm.formats.array_api import array_namespace
 class DeviceBuffers:
     """Memory for calls of up to `max_batch` rows; all buckets share it, because one runs at a time.
 
-    Rows that a call does not bring compute on old data, and nobody reads their output.
+    Rows that a call does not bring compute on old data, and their output is not read.
 
     Attributes:
         addresses: Address of every input and of the output, by name.

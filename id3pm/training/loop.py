@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
 from id3pm.training.presets import EXECUTION, TrainConfig
 from id3pm.training.rollouts import Rollouts
+from id3pm.training.stepped_run import Losses, SteppedRun
 from id3pm.unet.model import NULL_IDENTITY, UNet
 
 DROPOUT_STREAM = 2  # second key word of Philox, beside those of `id3pm.training.data`
-Losses = dict[str, float]
 
 
 def build(config: TrainConfig) -> UNet:
@@ -45,7 +45,7 @@ def build(config: TrainConfig) -> UNet:
     return unet
 
 
-class Trainer:
+class Trainer(SteppedRun):
     """One run: the network, its optimiser and average, and how far it is.
 
     Args:
@@ -119,6 +119,11 @@ class Trainer:
         """The averaged weights by name, as they are now."""
         return self._ema.average
 
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.config.total_steps
+
     def train_step(self) -> Losses:
         """One optimiser step; the losses of this process's rows, averaged."""
         started = time.perf_counter()
@@ -190,23 +195,6 @@ class Trainer:
         with torch.no_grad(), self._accelerator.autocast():
             output: Tensor = self.unet(x, timestep, identity=identity).float()
         return output
-
-    def run(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, Losses]]:
-        """Trains up to `total_steps`; yields (steps done, losses) after each step.
-
-        Args:
-            should_stop: Asked before each step, in every process; one process that says yes stops them all.
-        """
-        while self.step < self.config.total_steps and not self.agree(should_stop()):
-            losses = self.train_step()
-            yield self.step, losses
-
-    def agree(self, flag: bool) -> bool:
-        """True in every process as soon as one says so; called by all of them at the same step."""
-        if self._accelerator.num_processes == 1:
-            return flag
-        votes = torch.tensor(float(flag), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(votes, "sum") > 0)
 
     def save(self) -> None:
         """Writes the checkpoint; called in every process, done by the first."""

@@ -28,10 +28,11 @@ from id3pm.training.data import Batches, BatchesBeside, FaceBatches, SuperResolu
 from id3pm.training.demo_data import DemoJob
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
-from id3pm.training.loop import Losses, Trainer
+from id3pm.training.loop import Trainer
 from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig
 from id3pm.training.rollouts import Rollouts
+from id3pm.training.stepped_run import Losses
 from id3pm.training.stream import stream_batches
 
 HISTORY_FILE = "history.jsonl"

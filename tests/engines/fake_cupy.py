@@ -45,7 +45,7 @@ class FakeArray:
 
 
 class Stream:
-    """As `cupy.cuda.Stream`: work is done when somebody waits for it, or recorded."""
+    """As `cupy.cuda.Stream`: work is done when a caller waits for it, or recorded."""
 
     current: Stream | None = None
 

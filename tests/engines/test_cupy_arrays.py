@@ -40,7 +40,7 @@ def test_a_thread_that_uses_them_has_their_device_and_stream() -> None:
     assert arrays.capability == "sm86"
 
 
-def test_memory_of_a_copy_that_nobody_waits_for_is_kept_until_it_is_done() -> None:
+def test_memory_of_a_copy_without_a_waiting_caller_is_kept_until_it_is_done() -> None:
     arrays = CupyArrays()
     arrays.to_host(arrays.zeros((2,)))  # the function that would wait is dropped, as after a failure
     kept = weakref.ref(arrays._kept[0][1][0])

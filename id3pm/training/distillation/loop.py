@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from id3pm.training.distillation.pairs import ROWS_PER_EARLIER, PairBatch, Pairs
 from id3pm.training.distillation.student import StudentSteps
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.ema import Ema
+from id3pm.training.stepped_run import Losses, SteppedRun
 from id3pm.unet.checkpoint import read_plain
 from id3pm.unet.model import UNet
 
@@ -31,10 +32,9 @@ GUIDANCE_SPEED = 20.0  # factor on the learning rate of what embeds the guidance
 FREE = ("total_steps", "gradient_checkpointing", "precision")
 """Fields that may change when a run goes on."""
 FILE_NAME = checkpoints.FILE_NAME
-Losses = dict[str, float]
 
 
-class Distiller:
+class Distiller(SteppedRun):
     """One run: the student, the critic, their optimisers, and how far it is.
 
     Args:
@@ -93,6 +93,11 @@ class Distiller:
         unwrapped: UNet = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
         return unwrapped
 
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.config.total_steps
+
     def train_step(self) -> Losses:
         """One optimiser step of the student and of the critic; the losses of this process's rows."""
         started = time.perf_counter()
@@ -141,23 +146,6 @@ class Distiller:
         scales, timesteps = given.pop("guidance"), self.config.diffusion.student_timesteps or ()
         places = batch.places.cpu().numpy()
         return torch.from_numpy(self._teacher.guided(x.cpu().numpy(), timesteps, places, scales, given)).to(x)
-
-    def run(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, Losses]]:
-        """Trains up to `total_steps`; yields (steps done, losses) after each step.
-
-        Args:
-            should_stop: Asked before each step, in every process; one process that says yes stops them all.
-        """
-        while self.step < self.config.total_steps and not self.agree(should_stop()):
-            losses = self.train_step()
-            yield self.step, losses
-
-    def agree(self, flag: bool) -> bool:
-        """True in every process as soon as one says so; called by all of them at the same step."""
-        if self._accelerator.num_processes == 1:
-            return flag
-        votes = torch.tensor(float(flag), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(votes, "sum") > 0)
 
     def save(self) -> None:
         """Writes the checkpoint; called in every process, done by the first.

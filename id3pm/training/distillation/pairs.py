@@ -37,7 +37,7 @@ from id3pm.training.variation import altered_vectors, jitter
 
 SHARD = 32  # pairs of a file
 FIRST_SEED = 2**40
-"""Seeds of the pairs are above: nobody's images have been asked for with them."""
+"""Seeds of the pairs are above: no image is requested with them."""
 SCALE_STREAM, STEP_STREAM, CROP_STREAM = 10, 11, 12  # second key word of Philox, beside those of id3pm.training.data
 KIND = "distillation pairs"
 ROWS_PER_EARLIER = 4  # rows of a batch for each that learns one of the steps before the last

@@ -28,7 +28,7 @@ from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.critic import Critic
-from id3pm.training.distillation.loop import Distiller, Losses
+from id3pm.training.distillation.loop import Distiller
 from id3pm.training.distillation.losses import StudentLosses
 from id3pm.training.distillation.pairs import SHARD, PairBatch, PairMaker, Pairs, files_of, pairs_file
 from id3pm.training.distillation.student import fit_last_layer, from_teacher
@@ -36,6 +36,7 @@ from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.presets import TrainConfig
 from id3pm.training.session import HISTORY_FILE, StopSignal, cut_history, hardware, make_batches
+from id3pm.training.stepped_run import Losses
 from id3pm.training.stream import stream_source
 from id3pm.unet.model import UNet, load_unet
 
