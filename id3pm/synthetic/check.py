@@ -18,7 +18,7 @@ from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.evaluation import files
 from id3pm.idspace.vectors import Vectors
 from id3pm.synthetic.histograms import draw_similarities
-from id3pm.synthetic.maker import PLAN_FILE, open_plan, read_description
+from id3pm.synthetic.maker import PLAN_FILE, plan_of, read_description
 from id3pm.synthetic.plan_file import Plan, PlannedImage
 from id3pm.synthetic.shard_files import (
     KEPT,
@@ -133,7 +133,7 @@ def check_dataset(store: Store, folder: Path | None, too_close_degrees: float) -
         Id3pmError: The folder cannot be read.
     """
     description = read_description(store)
-    plan = open_plan(f"{store.address}/{PLAN_FILE}")
+    plan = plan_of(store)
     report = Report(planned=plan.header.images, shards=plan.header.shards)
     if plan.sha256 != description.get("plan_sha256"):
         report.problems.append(f"{PLAN_FILE} is not the plan that dataset.json names")

@@ -239,7 +239,7 @@ def run_command(options: RunOptions) -> int:
     """Makes the shards of PLAN that are missing in --out.
 
     A shard is written whole or not at all, so an interrupted run is continued by the same command. Exit status 3: the
-    folder, the plan and the engines do not belong together.
+    folder, the plan and the engines do not belong together. Exit status 1: an error, or every image was rejected.
     """
     try:
         totals = run(options.settings(), options.make(), options.parts, options.part)
@@ -250,6 +250,14 @@ def run_command(options: RunOptions) -> int:
         f"{totals.made} shards made, {totals.there} were there: {totals.kept} images, {totals.rejected} rejected, "
         f"{totals.missing} missing"
     )
+    if totals.empty:
+        click.echo(
+            f"id3pm: every image was rejected: the data set has none. id3pm dataset check {options.out} counts the "
+            "reasons; make another plan with weaker filters (--least-similarity, --most-other, --least-second) or more "
+            "--attempts, and another folder",
+            err=True,
+        )
+        return 1
     return 0
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from id3pm.errors import InvalidInputError
 from id3pm.face.align import CROP_SIZE, align_face
 from id3pm.formats.images import decode_photo
-from id3pm.synthetic.maker import PLAN_FILE, open_plan, read_description
+from id3pm.synthetic.maker import plan_of, read_description
 from id3pm.synthetic.plan_file import PlanHeader
 from id3pm.synthetic.recordio import RecordWriter
 from id3pm.synthetic.shard_files import KEPT, encode_picture, kept_name, numbers_of, read_table, read_tar, tar_name
@@ -39,7 +39,7 @@ class _Dataset:
 
     def __init__(self, store: Store) -> None:
         read_description(store)
-        self.header: PlanHeader = open_plan(f"{store.address}/{PLAN_FILE}").header
+        self.header: PlanHeader = plan_of(store).header
         self._store = store
         self.shards = sorted(numbers_of(store.names()))
         missing = self.header.shards - len(self.shards)

@@ -19,7 +19,7 @@ from id3pm.synthetic.judging import Jury
 from id3pm.synthetic.plan_file import Plan, PlanHeader
 from id3pm.synthetic.shard import OnImage, job_of, make_shard
 from id3pm.synthetic.shard_files import tar_name
-from id3pm.synthetic.store import Store, open_store, split
+from id3pm.synthetic.store import Store, StoreError, open_store, split
 
 DESCRIPTION_FILE = "dataset.json"
 PLAN_FILE = "plan.parquet"
@@ -186,14 +186,36 @@ def open_plan(address: str) -> Plan:
     """The plan at a path or URL.
 
     Raises:
-        InvalidInputError: It is no plan, or damaged.
+        InvalidInputError: It does not exist, is no plan, or damaged.
         OSError: It cannot be read.
     """
     store, name = split(address)
+    return _open_plan(store, name, f"{address} does not exist: make a plan with id3pm dataset plan")
+
+
+def plan_of(store: Store) -> Plan:
+    """The plan in the folder of a data set.
+
+    Raises:
+        InvalidInputError: There is none, or see `open_plan`.
+        OSError: It cannot be read.
+    """
+    missing = (
+        f"{store.address} has no {PLAN_FILE}, so nobody can tell what the data set should hold: copy the plan that "
+        f"id3pm dataset run was given into the folder as {PLAN_FILE}"
+    )
+    return _open_plan(store, PLAN_FILE, missing)
+
+
+def _open_plan(store: Store, name: str, if_missing: str) -> Plan:
     try:
         return Plan(functools.partial(store.open, name))
     except InvalidInputError as error:
         raise type(error)(f"{name}: {error}") from error
+    except (FileNotFoundError, StoreError) as error:
+        if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
+            raise InvalidInputError(if_missing) from error
+        raise
 
 
 def copy_plan(plan: str, store: Store) -> None:

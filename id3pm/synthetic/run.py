@@ -12,8 +12,8 @@ from id3pm.errors import CancelledError, InvalidInputError
 from id3pm.synthetic.maker import ShardMaker, Summary, WorkerSettings, copy_plan, open_plan, require_same_plan
 from id3pm.synthetic.progress import RunProgress
 from id3pm.synthetic.shard import OnImage
-from id3pm.synthetic.shard_files import numbers_of
-from id3pm.synthetic.store import open_store
+from id3pm.synthetic.shard_files import KEPT, kept_name, numbers_of, read_table
+from id3pm.synthetic.store import Store, open_store
 
 Make = Callable[[WorkerSettings, Sequence[int], OnImage], Iterator[Summary]]
 """Makes shards with these settings and tells of each that is done, in any order; the function is told of each image."""
@@ -29,6 +29,7 @@ class Totals:
         kept: Images in these.
         rejected: Images made in vain.
         missing: Planned images without an attempt that was kept.
+        empty: All shards of the plan are there, those of other parts too, and none has an image: all were rejected.
     """
 
     there: int
@@ -36,6 +37,7 @@ class Totals:
     kept: int
     rejected: int
     missing: int
+    empty: bool
 
 
 def shards_of_part(shards: int, parts: int, part: int) -> list[int]:
@@ -82,13 +84,22 @@ def run(
             for summary in make(settings, missing, shown.image):
                 shown.shard(summary, plan.shard_sizes[summary.number])
                 summaries.append(summary)
+    kept = sum(summary.kept for summary in summaries)
     return Totals(
         there=len(numbers) - len(missing) + sum(summary.found for summary in summaries),
         made=sum(not summary.found for summary in summaries),
-        kept=sum(summary.kept for summary in summaries),
+        kept=kept,
         rejected=sum(summary.rejected for summary in summaries),
         missing=sum(summary.missing for summary in summaries),
+        empty=not kept and _empty(store, plan.header.shards),
     )
+
+
+def _empty(store: Store, shards: int) -> bool:
+    """Whether all shards are there and none has an image; tables are read up to the first that has."""
+    numbers = range(shards)
+    there = numbers_of(store.names())
+    return there.issuperset(numbers) and not any(len(read_table(store, kept_name(n), KEPT)) for n in numbers)
 
 
 def in_this_process(settings: WorkerSettings, numbers: Sequence[int], on_image: OnImage) -> Iterator[Summary]:

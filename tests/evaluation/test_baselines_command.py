@@ -84,7 +84,13 @@ def guess(monkeypatch: pytest.MonkeyPatch) -> Guess:
     monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first])
     monkeypatch.setattr(methods, "GaussianSampling", lambda authors_code: method)
     monkeypatch.setattr(comparison, "EfficientNetLite0", Pixels)
+    monkeypatch.setattr(comparison, "landmark_look", lambda stage, threads, notes: brightness)
     return method
+
+
+def brightness(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+    """Stands for pose."""
+    return {"yaw": images.mean(axis=(1, 2, 3))}
 
 
 def run(folder: Path, *arguments: str) -> Result:
@@ -125,10 +131,28 @@ def test_all_methods_are_compared_on_both_sets_in_one_run(guess: Guess, tmp_path
     assert low <= by_method["NbNet"]["similarity"]["sface"] <= high
     assert by_method["ID3PM"]["quality"] < 1e-2 < by_method["NbNet"]["quality"]
     assert rows[-1]["judgement"]["quality"] is None  # of photographs there is none
+    diverse = report["diversity"]["held-out people"]
+    assert list(diverse) == [
+        "one real picture, altered",
+        "real pictures of different people",
+        "guess, 2 images",
+        "ID3PM, 3 images",
+    ]
+    # All images of one target have one colour here; strangers have several.
+    strangers = diverse["real pictures of different people"]
+    for measure in ("feature distance", "ID distance (sface)", "pose distance"):
+        assert (
+            diverse["ID3PM, 3 images"][measure] == pytest.approx([0.0] * 3, abs=1e-3) and strangers[measure][0] > 0.05
+        )
+    assert diverse["ID3PM, 3 images"]["to the target (sface)"][0] == pytest.approx(0.0, abs=1e-2)
+    assert diverse["guess, 2 images"]["to the target (sface)"][0] > 0.1
+    assert diverse["one real picture, altered"]["pose distance"][0] > 1.0  # brighter, darker
+    assert set(report["diversity"]) == {"held-out people", "photographs"}
     ways = {(each["targets"], each["method"]): each for each in report["interpolations"]}
     assert ways["held-out people", "ID3PM"]["similarity"] == pytest.approx(1.0, abs=1e-2)
     assert 1.0 <= ways["photographs", "ID3PM"]["largest"] < 1.5
     table = (tmp_path / "out/baselines.md").read_text()
+    assert "| guess, 2 images | " in table and "Targets: photographs." in table
     assert "at home" in table and "| photographs | NbNet |" in table and "% (22)" in table
     assert "NbNet: trained 7 steps of 2 on {'name': 'made up'}" in table
     for name in ("held-out_people", "photographs"):

@@ -17,7 +17,7 @@ from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.commands import evaluate_group
 from id3pm.evaluation.quality import command
 from id3pm.evaluation.quality import diversity as module
-from id3pm.evaluation.quality.diversity import diversity
+from id3pm.evaluation.quality.diversity import CEILING, FLOOR, altered, diversity
 from id3pm.formats import datasets
 
 
@@ -57,6 +57,10 @@ def test_table_has_the_floor_and_a_row_per_guidance_scale(pipeline: ColorPipelin
     assert opposite["quality"]["frechet"] > 1.0 and real["quality"]["frechet"] > 1.0
     assert real["quality"]["count"] == 30 and real["diversity"] == {}
     assert same["diversity"]["feature distance"] == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+    assert same["diversity"]["to the target (color)"] == pytest.approx([0.0, 0.0, 0.0], abs=1e-3)
+    assert opposite["diversity"]["to the target (color)"][0] == pytest.approx(2.0, abs=1e-2)
+    floor, ceiling = (found["references"][name]["ID distance (color)"][0] for name in (FLOOR, CEILING))
+    assert ceiling > floor
     assert found["notes"] == ["no landmarks"]
     table = (tmp_path / "out/quality.md").read_text()
     assert "| images | Frechet distance, colour |" in table and "FID" not in table
@@ -116,22 +120,33 @@ def test_bad_requests_are_refused_before_anything_is_generated(
 
 
 def test_diversity_is_measured_within_each_person() -> None:
-    images = np.zeros((2, 3, 4, 4, 3), np.uint8)
+    images = [np.zeros((3, size, size, 3), np.uint8) for size in (4, 5)]  # people may have pictures of their own size
     angles = np.radians([[0.0, 0.0, 0.0], [0.0, 60.0, 120.0]])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
     yaw = np.array([5.0, 5.0, 5.0, -10.0, 0.0, np.nan])
 
     def look(rows: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-        assert len(rows) == 6
-        return {"yaw": yaw, "smile": np.full(6, np.nan)}
+        assert len(rows) == 3
+        return {"yaw": yaw[:3] if rows.shape[1] == 4 else yaw[3:], "smile": np.full(3, np.nan)}
 
-    found = diversity(images, vectors, {"sface": vectors}, look)
+    own = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
+    found = diversity(images, vectors, {"sface": vectors}, look, None, {"sface": own})
+    assert found["to the target (sface)"][0] == pytest.approx((1.0 + (0.0 + 0.5 + 1.5) / 3) / 2)
     assert found["ID distance (sface)"][0] == pytest.approx((0.0 + (0.5 + 0.5 + 1.5) / 3) / 2)
     assert found["pose distance"][0] == pytest.approx((0.0 + 10.0) / 2)
     assert np.isnan(found["expression distance"][0])
     perceptual = SimpleNamespace(name="LPIPS", pairs=lambda person: np.array([0.1, 0.2, 0.3]))
     found = diversity(images, vectors, {}, None, perceptual)  # type: ignore[arg-type]
     assert found["LPIPS"][0] == pytest.approx(0.2)
+
+
+def test_the_floor_alters_one_picture_without_moving_it() -> None:
+    picture = np.random.default_rng(0).integers(0, 200, (64, 64, 3), np.uint8)
+    made = altered(picture, 3)
+    assert made.shape == (3, 64, 64, 3)
+    np.testing.assert_allclose(made[0], 0.8 * picture, atol=1.0)  # darker, and sharp
+    assert made[2].mean() > picture.mean() > made[0].mean()
+    assert np.abs(np.diff(made[2].astype(float), axis=0)).mean() < np.abs(np.diff(picture.astype(float), axis=0)).mean()
 
 
 def test_missing_landmarks_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:

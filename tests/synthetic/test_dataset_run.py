@@ -30,6 +30,7 @@ from id3pm.synthetic.errors import OtherDatasetError
 from id3pm.synthetic.maker import ShardMaker, WorkerSettings, open_plan
 from id3pm.synthetic.processes import in_processes
 from id3pm.synthetic.run import in_this_process, run, shards_of_part
+from id3pm.synthetic.run_options import RunOptions
 from id3pm.synthetic.store import LocalStore, StoreError, open_store, split
 from id3pm_client import Retry
 
@@ -270,6 +271,43 @@ def test_damaged_shards_are_found_and_made_again(
     run(settings(plan, tmp_path, tiny_repository), in_this_process)
     assert made.files_of(tmp_path) == reference
     assert check_dataset(LocalStore(tmp_path), None, 1.0).digest == whole.digest
+
+
+def test_a_data_set_without_a_plan_says_what_is_missing(plan: str, reference: dict[str, bytes], tmp_path: Path) -> None:
+    for name, data in reference.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "plan.parquet").unlink()
+    for arguments in (("check", tmp_path), ("export", tmp_path, "--to", "parquet", "--out", tmp_path / "table")):
+        refused = command(*arguments).exception
+        assert isinstance(refused, InvalidInputError), refused
+        assert "has no plan.parquet" in str(refused) and "copy the plan that id3pm dataset run was given" in str(
+            refused
+        )
+    refused = command("run", tmp_path / "none.parquet", "--out", tmp_path / "out").exception
+    assert isinstance(refused, InvalidInputError) and "none.parquet does not exist: make a plan with" in str(refused)
+
+
+def test_a_data_set_of_which_every_image_was_rejected_is_an_error_and_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = made.plan_data(images=1, filters=made.filters(attempts=1)), tmp_path / "out"
+    (tmp_path / "plan.parquet").write_bytes(data)
+    planned = made.opened(data)
+    generator = made.ColorGenerator({10 * identity: None for identity in range(3)})  # pictures without a face
+    shards = ShardMaker(planned, LocalStore(out), generator, made.jury(planned))
+    monkeypatch.setattr(RunOptions, "make", lambda self: lambda settings, numbers, told: map(shards.make, numbers))
+    asked = ["run", str(tmp_path / "plan.parquet"), "--out", str(out), "--repository", str(tmp_path), "--parts", "3"]
+    # The last part to end sees the whole; so does a second try.
+    for part, status in (("0", 0), ("1", 0), ("2", 1), ("2", 1)):
+        done = CliRunner().invoke(dataset_group, [*asked, "--part", part], standalone_mode=False)
+        assert done.exception is None and done.return_value == status, done.exception
+    assert "every image was rejected" in done.output and "--least-similarity" in done.output
+    (out / "00001.tar").unlink()
+    (out / "00001.parquet").unlink()
+    generator = made.ColorGenerator({})
+    shards = ShardMaker(planned, LocalStore(out), generator, made.jury(planned))
+    done = CliRunner().invoke(dataset_group, [*asked, "--part", "1"], standalone_mode=False)
+    assert done.return_value == 0 and "1 images" in done.output
 
 
 def test_a_report_counts_and_draws_similarities(tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ class CompareOptions(DataOptions, PairModelOptions, PresetOptions, SearchOptions
     )
     seeds: int = option(type=click.IntRange(1), default=4, help="Images of each target by ID3PM.")
     search_seeds: int = option(
-        type=click.IntRange(1), default=1, help="Images of each target by Gaussian sampling and by GAN search."
+        type=click.IntRange(1),
+        default=2,
+        help="Images of each target by Gaussian sampling and by GAN search; diversity needs 2.",
     )
     interpolation: int = option(
         type=click.IntRange(0),
@@ -78,5 +80,8 @@ class CompareOptions(DataOptions, PairModelOptions, PresetOptions, SearchOptions
     pairs: int = option(type=click.IntRange(1), default=1, help="Interpolations in each set.")
     inception: Path | None = option(
         type=EXISTING_FILE, help="weights-inception-2015-12-05-6726825d.pth, for FID; else EfficientNet-Lite0."
+    )
+    lpips_backbone: Path | None = option(
+        type=EXISTING_FILE, help="alexnet-owt-7be5be79.pth, for LPIPS in the diversity table."
     )
     out: Path = option(type=FOLDER, default=Path("out/baselines"), help="Folder of the report.")

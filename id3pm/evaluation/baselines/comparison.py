@@ -20,12 +20,16 @@ from id3pm.evaluation.baselines.interpolation import Smoothness, smoothness, way
 from id3pm.evaluation.baselines.judging import Judges, TargetSet
 from id3pm.evaluation.baselines.report import BaselineReport, MethodResult, write_baseline_report
 from id3pm.evaluation.baselines.sheets import plot_interpolations, plot_methods, save_images
+from id3pm.evaluation.baselines.spread import LEAST_SEEDS, Spread
 from id3pm.evaluation.baselines.study import Made, Maker, OnImages
 from id3pm.evaluation.baselines.trained import Id3pm, TrainedNetwork
 from id3pm.evaluation.options import subject_of
 from id3pm.evaluation.quality.distances import frechet_distance
+from id3pm.evaluation.quality.diversity import Diversity, landmark_look
 from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
 from id3pm.evaluation.quality.inception import Inception
+from id3pm.evaluation.quality.lpips import Lpips
+from id3pm.evaluation.quality.study import FeatureNetwork
 from id3pm.evaluation.verification.fr_models import StageModel
 from id3pm.formats import datasets
 from id3pm.formats.picture_files import named_pictures
@@ -57,12 +61,12 @@ class FeatureDistance:
     """See `id3pm.evaluation.baselines.judging.Distance`."""
 
     def __init__(self, inception: Path | None) -> None:
-        self._network = EfficientNetLite0() if inception is None else Inception(inception)
-        self.name = f"{self._network.frechet_name}, {self._network.name}"
+        self.network: FeatureNetwork = EfficientNetLite0() if inception is None else Inception(inception)
+        self.name = f"{self.network.frechet_name}, {self.network.name}"
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], reference: Sequence[NDArray[np.uint8]]) -> float:
         """See `Distance`."""
-        made, real = (self._network.features(np.stack(each)).astype(np.float64) for each in (images, reference))
+        made, real = (self.network.features(np.stack(each)).astype(np.float64) for each in (images, reference))
         return frechet_distance(made, real)
 
 
@@ -95,14 +99,21 @@ class Comparison:
                 **({"searches": "as in their published code"} if options.authors_code else {}),
             },
         )
-        self._sets, strangers = _targets(options, self._training)
+        self._sets, self._strangers = _targets(options, self._training)
         self._notes: list[str] = []
         names = options.methods or get_args(MethodName)
         direct: list[Direct] = [network for name in names if name in TRAINED for network in self._network(name)]
         direct.append(Id3pm(pipeline, options.sampling))
         distance = FeatureDistance(options.inception)
-        self._judges = Judges(models, strangers, distance)
+        self._judges = Judges(models, self._strangers, distance)
         self._quality = distance.name
+        self._spread = Spread(
+            judges=self._judges,
+            network=distance.network,
+            look=landmark_look(pipeline.face_stage, options.threads, self._notes),
+            lpips=None if options.lpips_backbone is None else Lpips(options.lpips_backbone),
+        )
+        self._diversity: dict[str, dict[str, Diversity]] = {}
         maker = Maker(self._training, self._cache, options.queries)
         searches = [self._search(name) for name in names if name not in TRAINED]
         self._methods = [
@@ -137,6 +148,7 @@ class Comparison:
                     )
                 )
                 images[method.name] = made.images[: len(shared.vectors)]
+                self._diverse(shared, method, images[method.name], made.aligned)
                 rows[method.name] = self._ways(method, shared, ways)
                 self._write(results, ways)
             name = targets.name.replace(" ", "_")
@@ -153,6 +165,16 @@ class Comparison:
         if not len(rest.vectors):
             return first
         return first.with_more(self._made(method, rest, 1, ", more people"))
+
+    def _diverse(self, targets: TargetSet, method: _Method, images: list[NDArray[np.uint8]], aligned: bool) -> None:
+        """Measures the diversity of a one-to-many method; before the first one, that of real pictures."""
+        seeds = len(images[0])
+        if not method.one_to_many or seeds < LEAST_SEEDS:
+            return
+        if targets.name not in self._diversity:
+            self._diversity[targets.name] = self._spread.references(targets, self._strangers, seeds)
+        of_set = self._diversity[targets.name]
+        of_set[f"{method.name}, {seeds} images"] = self._spread.of_method(targets, images, aligned=aligned)
 
     def _ways(self, method: _Method, targets: TargetSet, found: list[Smoothness]) -> list[NDArray[np.uint8]]:
         """Interpolations of a method; what was measured is added to `found`."""
@@ -184,6 +206,8 @@ class Comparison:
             notes=self._notes,
             results=results,
             ways=ways,
+            diversity=self._diversity,
+            features=self._spread.network.name,
         )
         write_baseline_report(self._options.out, report)
 

@@ -140,6 +140,17 @@ class Judges:
         made = self._directions(0, self._models[0].views(list(images), aligned)[:, 0])
         return made, (self._directions(0, vectors) * made).sum(axis=1)
 
+    def directions(self, images: Sequence[NDArray[np.uint8]], *, aligned: bool) -> dict[str, Floats]:
+        """By judge the unit vectors [N, D] of images uint8 [H, W, 3]; NaN where no face was found."""
+        return {
+            model.name: self._directions(number, model.views(images, aligned)[:, 0])
+            for number, model in enumerate(self._models)
+        }
+
+    def of_targets(self, targets: TargetSet) -> dict[str, Floats]:
+        """By judge the unit vectors [N, D] of the targets."""
+        return {model.name: self._targets(number, targets) for number, model in enumerate(self._models)}
+
     def _targets(self, judge: int, targets: TargetSet) -> Floats:
         """Directions of the targets. The training model is held to the ID vectors, as in `id3pm evaluate identity`."""
         seen = self._models[judge].views(targets.images, False)[:, 0] if judge else targets.vectors

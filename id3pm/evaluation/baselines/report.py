@@ -11,6 +11,8 @@ from typing import Any
 from id3pm.evaluation.baselines.interpolation import Smoothness
 from id3pm.evaluation.baselines.judging import Judgement
 from id3pm.evaluation.files import SCHEMA, write_json, write_text
+from id3pm.evaluation.quality.diversity import Diversity
+from id3pm.evaluation.quality.report import diversity_table, diversity_text
 
 WHAT_IT_IS = (
     "Generators are of 64 px, the methods are reimplemented from their published maths, and queries are fewer than "
@@ -57,6 +59,8 @@ class BaselineReport:
         notes: Sentences below the tables.
         results: By set and method.
         ways: Of interpolations.
+        diversity: By set, of real pictures and of the methods that make several images of a target.
+        features: Name of the network of its feature distance.
     """
 
     subject: Mapping[str, Any]
@@ -65,6 +69,8 @@ class BaselineReport:
     notes: Sequence[str]
     results: Sequence[MethodResult]
     ways: Sequence[Smoothness]
+    diversity: Mapping[str, Mapping[str, Diversity]]
+    features: str
 
 
 def write_baseline_report(folder: Path, report: BaselineReport) -> None:
@@ -76,6 +82,7 @@ def write_baseline_report(folder: Path, report: BaselineReport) -> None:
         "quality": report.quality,
         "notes": list(report.notes),
         "rows": [dataclasses.asdict(result) for result in report.results],
+        "diversity": {name: dict(rows) for name, rows in report.diversity.items()},
         "interpolations": [dataclasses.asdict(each) for each in report.ways],
     }
     write_json(folder / "baselines.json", data)
@@ -99,6 +106,15 @@ def baseline_markdown(report: BaselineReport) -> str:
         "|---" * (len(heads) + 4) + "|",
         *(_row(result, judges) for result in report.results),
     ]
+    if report.diversity:
+        lines += [
+            "",
+            "## Diversity",
+            "",
+            f"Methods that make several images of a target. {diversity_text(report.features)}",
+        ]
+    for name, rows in report.diversity.items():
+        lines += ["", f"Targets: {name}.", "", *diversity_table(rows)]
     if report.ways:
         lines += [
             "",

@@ -81,6 +81,7 @@ def quality_command(options: QualityOptions) -> None:
             rows=rows,
             asked=1 + len(wanted),
             notes=notes,
+            references=study.references() if wanted else {},
         )
         write_quality_report(options.out, report)
         for scale, given in wanted:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from id3pm.evaluation.files import SCHEMA, write_json, write_text
+from id3pm.evaluation.markdown import table
 from id3pm.evaluation.quality.distances import NEIGHBOUR
+from id3pm.evaluation.quality.diversity import Diversity
 from id3pm.evaluation.quality.study import FeatureNetwork, QualityRow
 
 
@@ -24,6 +27,7 @@ class QualityReport:
         rows: Real images first.
         asked: Number of rows that were asked for.
         notes: What was left out, and why.
+        references: Diversity of real pictures; empty where there are no rows of generated images.
     """
 
     subject: dict[str, Any]
@@ -33,6 +37,7 @@ class QualityReport:
     rows: Sequence[QualityRow]
     asked: int
     notes: Sequence[str]
+    references: Mapping[str, Diversity]
 
 
 def write_quality_report(folder: Path, report: QualityReport) -> None:
@@ -45,6 +50,7 @@ def write_quality_report(folder: Path, report: QualityReport) -> None:
         "people": report.people,
         "seeds": report.seeds,
         "rows": [dataclasses.asdict(row) for row in report.rows],
+        "references": dict(report.references),
         "asked": report.asked,
         "notes": list(report.notes),
     }
@@ -74,26 +80,39 @@ def quality_markdown(report: QualityReport) -> str:
             for row in report.rows
         ),
     ]
-    measured = [row for row in report.rows if row.diversity]
+    measured = {row.label: row.diversity for row in report.rows if row.diversity}
     if measured:
-        names = list(measured[0].diversity)
         lines += [
             "",
             "## Diversity",
             "",
             f"{report.seeds} images of each of {report.people} people; mean over people with its 95 % interval. "
-            f"Means over pairs of images. Feature distance: cosine distance of {network.name}'s features, not LPIPS. "
-            "Pose in degrees, expression in shares of what faces show; dlib's (yaw and pitch) in units of its own.",
+            f"{diversity_text(network.name)}",
             "",
-            f"| images | {' | '.join(names)} |",
-            "|---" * (len(names) + 1) + "|",
-            *(f"| {row.label} | {' | '.join(_spread(row, name) for name in names)} |" for row in measured),
+            *diversity_table({**report.references, **measured}),
         ]
     return "\n".join([*lines, *(f"\n{note}" for note in report.notes)]) + "\n"
 
 
-def _spread(row: QualityRow, name: str) -> str:
-    if name not in row.diversity:
+def diversity_text(network: str) -> str:
+    """What the columns of `diversity_table` mean, for features of this network."""
+    return (
+        "Means over the pairs of each person's images; 'to the target': the cosine distance to the person's ID vector. "
+        f"Feature distance: cosine distance of {network}'s features, not LPIPS. Pose in degrees, expression in shares "
+        "of what faces show; dlib's (yaw and pitch) in units of its own. A picture that is only blurred and brightened "
+        "gives the floor of each measure, pictures of different people what it says where no identity is kept."
+    )
+
+
+def diversity_table(rows: Mapping[str, Diversity]) -> list[str]:
+    """A row for each kind of images, as lines."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    cells = [[label, *(_spread(row, name) for name in names)] for label, row in rows.items()]
+    return table(("images", *names), cells)
+
+
+def _spread(row: Diversity, name: str) -> str:
+    if name not in row or not math.isfinite(row[name][0]):
         return "no face"
-    mean, low, high = row.diversity[name]
+    mean, low, high = row[name]
     return f"{mean:.3f} ({low:.3f} .. {high:.3f})"

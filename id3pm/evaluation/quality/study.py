@@ -21,7 +21,7 @@ from id3pm.errors import InvalidInputError
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.quality.distances import Quality, quality
-from id3pm.evaluation.quality.diversity import Look, diversity
+from id3pm.evaluation.quality.diversity import CEILING, FLOOR, Diversity, Look, altered, diversity
 from id3pm.evaluation.quality.lpips import Lpips
 from id3pm.formats import datasets
 from id3pm.pipeline import Pipeline
@@ -75,13 +75,13 @@ class QualityRow:
         label: `Real images`, or the guidance scale, with or without attributes.
         guidance_scale: `None` for real images.
         quality: Against the reference.
-        diversity: By measure its mean over people, and a 95 % interval; empty for real images, one per person.
+        diversity: Empty for real images, one per person.
     """
 
     label: str
     guidance_scale: float | None
     quality: Quality
-    diversity: dict[str, tuple[float, float, float]]
+    diversity: Diversity
 
 
 def load_faces(folder: Path, id_vector_model: str, count: int) -> Faces:
@@ -160,14 +160,37 @@ class QualityStudy:
         images, seen, vectors = self._made(repeated, seeds, options, given, on_images)
         shape = (self.people, self.seeds)
         spread = diversity(
-            images.reshape(*shape, *images.shape[1:]),
+            list(images.reshape(*shape, *images.shape[1:])),
             seen.reshape(*shape, -1),
             {name: each.reshape(*shape, -1) for name, each in vectors.items()},
             self.look,
             self.lpips,
+            {name: self.faces.vectors[: self.people] for name in vectors},
         )
         label = f"guidance {guidance_scale:g}{', attributes' if with_attributes else ''}"
         return QualityRow(label, guidance_scale, quality(features, self._reference()), spread)
+
+    def references(self) -> dict[str, Diversity]:
+        """What the measures of diversity say of one picture, and of pictures of different people."""
+        people, seeds = self.people, self.seeds
+        own = [altered(image, seeds) for image in self.faces.reference[:people]]
+        groups = max(1, min(people, len(self.faces.others) // seeds))  # no picture is in two groups
+        others = [self.faces.others[start : start + seeds] for start in range(0, groups * seeds, seeds)]
+        return {FLOOR: self._of_real(own), CEILING: self._of_real(others)}
+
+    def _of_real(self, images: list[NDArray[np.uint8]]) -> Diversity:
+        every = np.concatenate(images)
+        people = len(images)
+        vectors = {
+            judge.name: self._embedded(judge, every).reshape(people, len(images[0]), -1) for judge in self.judges
+        }
+        features = self._real(every).reshape(people, len(images[0]), -1)
+        own = {name: self.faces.vectors[:people] for name in vectors}
+        return diversity(images, features, vectors, self.look, self.lpips, own)
+
+    def _embedded(self, judge: Judge, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        digest = hashlib.sha256(images.tobytes()).hexdigest()
+        return self.cache.array({"judge": judge.key, "pictures": digest}, lambda: judge.embed(images))
 
     def _attributes(self, count: int) -> NDArray[np.float32]:
         """Attributes of the other people, one after the other, [count, A]; those that were measured alone."""
