@@ -20,7 +20,7 @@ from id3pm.page.picker import Picker
 from id3pm.page.runs import Tile
 from id3pm.page.served import Served
 from id3pm.page.settings import Settings
-from id3pm.page.user_messages import PageError, kindly
+from id3pm.page.user_messages import PageError, notice_for
 from id3pm.page.visits import NAME, Visits
 
 TITLE = "Faces from ID vectors"
@@ -47,7 +47,7 @@ _SHOW_RESULT = """() => {
   if (stage.top < 0 || stage.bottom > innerHeight) card.scrollIntoView({behavior: still ? 'auto' : 'smooth'});
 }"""
 """The picture forms where it is seen: on a phone, the settings above it fill the window."""
-_LIGHT_S = 10  # seconds between two looks at the service
+_REFRESH_S = 10  # seconds between two looks at the service
 _KEEP = gr.skip()
 Shown: TypeAlias = "tuple[Any, ...]"
 
@@ -70,10 +70,10 @@ class _Page:
     """The elements of the page, and what they do."""
 
     def __init__(self, app_state: AppState, uploads: Path, page: gr.Blocks) -> None:
-        self._desk = app_state
+        self._state = app_state
         self._visits = Visits()
         self._head = gr.HTML(_HEADER % html.status(False, "looking for the service"), apply_default_css=False)
-        self._trouble = gr.HTML("", elem_id="trouble", elem_classes="id-messages", apply_default_css=False)
+        self._problem = gr.HTML("", elem_id="problem", elem_classes="id-messages", apply_default_css=False)
         with gr.Row(elem_classes="id-columns"):
             with gr.Column(scale=6, min_width=340):
                 self._choices(uploads)
@@ -87,14 +87,14 @@ class _Page:
     def _choices(self, uploads: Path) -> None:
         with gr.Column(elem_classes="id-card"):
             gr.HTML("<h2>1. Whose face?</h2>", apply_default_css=False)
-            self._first = Picker(self._desk, uploads, "first")
+            self._first = Picker(self._state, uploads, "first")
         with gr.Column(elem_classes="id-card"):
             gr.HTML("<h2>2. How?</h2>", apply_default_css=False)
             self._panel = Panel()
             self._served, self._attributes = gr.State(Served()), gr.State({})
             attribute_panel(self._served, self._attributes)
             with gr.Accordion("Blend with a second person", open=False, elem_id="blend"):
-                self._second = Picker(self._desk, uploads, "second", removable=True)
+                self._second = Picker(self._state, uploads, "second", removable=True)
                 self._t = gr.Slider(
                     0,
                     1,
@@ -105,7 +105,7 @@ class _Page:
                     elem_id="t",
                 )
                 self._strip = gr.Button("Show five steps from one to the other", size="sm", elem_id="strip")
-            self._space = space_sliders(self._desk)
+            self._space = space_sliders(self._state)
 
     def _results(self) -> None:
         with gr.Column(elem_classes="id-card", elem_id="result"):
@@ -124,18 +124,18 @@ class _Page:
         self._visit = gr.Textbox(visible=False)
 
     def _wire(self, page: gr.Blocks) -> None:
-        page.load(self._greet, None, [self._head, self._trouble, self._served], **QUIET)
+        page.load(self._load, None, [self._head, self._problem, self._served], **QUIET)
         back = [self._history, self._stage, self._details, self._pictures, self._visit]
-        page.load(self._come_back, self._visit, back, js=NAME, **QUIET)
-        looked = [self._head, self._trouble, self._served]
-        gr.Timer(_LIGHT_S).tick(self._look, self._visit, looked, **QUIET)
-        asked = [self._first.person, self._second.person, self._t, self._attributes, self._history]
-        asked += [*self._panel.controls, *self._space]
+        page.load(self._restore, self._visit, back, js=NAME, **QUIET)
+        status = [self._head, self._problem, self._served]
+        gr.Timer(_REFRESH_S).tick(self._refresh, self._visit, status, **QUIET)
+        inputs = [self._first.person, self._second.person, self._t, self._attributes, self._history]
+        inputs += [*self._panel.controls, *self._space]
         shown = [self._stage, self._details, self._pictures, self._history, self._make, self._four, self._strip]
         shown.append(self._stop)
         for button, work in ((self._make, self._one), (self._four, self._several), (self._strip, self._between)):
             # Without preprocessing: a number out of range is refused below, in the page's own words.
-            button.click(work, asked, shown, preprocess=False, **QUIET)
+            button.click(work, inputs, shown, preprocess=False, **QUIET)
             button.click(None, None, None, js=_SHOW_RESULT, **QUIET)
         self._stop.click(self._stop_run, None, None, queue=False, **QUIET)
         viewed = [self._stage, self._details, self._pictures]
@@ -143,61 +143,61 @@ class _Page:
         self._details.again(self._again, self._history, self._details, **QUIET)
         page.unload(self._stop_run)
 
-    async def _greet(self) -> tuple[str, str, Served]:
-        light, trouble, about = await self._desk.greet()
-        return _HEADER % light, html.notice(trouble), about
+    async def _load(self) -> tuple[str, str, Served]:
+        pill, problem, about = await self._state.load()
+        return _HEADER % pill, html.notice(problem), about
 
-    def _come_back(self, visit: object) -> Shown:
+    def _restore(self, visit: object) -> Shown:
         """A tab has been opened, or loaded anew: its pictures are there, the newest one is shown."""
         history = self._visits.history(visit)
         newest = history.entries[0] if history.entries else None
-        stage = html.empty_stage() if newest is None else html.viewer(newest, self._desk.yardstick)
+        stage = html.empty_stage() if newest is None else html.viewer(newest, self._state.similarity_scale)
         return history, stage, html.details(newest), html.history(history, newest), visit
 
-    async def _look(self, visit: object) -> tuple[Any, ...]:
+    async def _refresh(self, visit: object) -> tuple[Any, ...]:
         self._visits.history(visit)  # the tab is open, so its pictures are kept
-        light, trouble, about = await self._desk.look()
-        return _HEADER % light, html.notice(trouble), _KEEP if about is None else about
+        pill, problem, about = await self._state.refresh()
+        return _HEADER % pill, html.notice(problem), _KEEP if about is None else about
 
-    async def _one(self, request: gr.Request, *asked: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        async for shown in self._work("one", request, asked):
+    async def _one(self, request: gr.Request, *inputs: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        async for shown in self._work("one", request, inputs):
             yield shown
 
-    async def _several(self, request: gr.Request, *asked: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        async for shown in self._work("several", request, asked):
+    async def _several(self, request: gr.Request, *inputs: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        async for shown in self._work("several", request, inputs):
             yield shown
 
-    async def _between(self, request: gr.Request, *asked: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        async for shown in self._work("between", request, asked):
+    async def _between(self, request: gr.Request, *inputs: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        async for shown in self._work("between", request, inputs):
             yield shown
 
-    async def _work(self, what: str, request: gr.Request, asked: tuple[Any, ...]) -> AsyncGenerator[Shown, None]:
+    async def _work(self, what: str, request: gr.Request, inputs: tuple[Any, ...]) -> AsyncGenerator[Shown, None]:
         """A run from the press of a button to its pictures in the history."""
-        first, second, t, attributes, history, *values = asked
+        first, second, t, attributes, history, *values = inputs
         history = History() if history is None else history
         controls, walk = values[: len(self._panel.controls)], values[len(self._panel.controls) :]
         try:
             settings = Settings.of_controls(tuple(controls))
             if what == "between":
-                tiles = self._desk.strip(first, second, settings.seed)
+                tiles = self._state.strip(first, second, settings.seed)
             else:
-                vector, label = self._desk.target(first, second, t, walk)
+                vector, label = self._state.target(first, second, t, walk)
                 one = [Tile(label, label, vector, settings.seed)]
-                tiles = one if what == "one" else self._desk.variations(vector, label, settings.seed)
-            run = await self._desk.begin(
+                tiles = one if what == "one" else self._state.variations(vector, label, settings.seed)
+            run = await self._state.begin(
                 str(request.session_hash), tiles, settings.options(), attributes, settings.preview_every
             )
         except Exception as error:
-            yield self._shown(stage=html.notice(kindly(error)) + html.empty_stage())
+            yield self._shown(stage=html.notice(notice_for(error)) + html.empty_stage())
             return
         async with contextlib.aclosing(run.watch()) as looks:
             async for _ in looks:
                 if not run.ended:
-                    yield self._shown(stage=html.stage(run, self._desk.yardstick), details="", busy=True)
+                    yield self._shown(stage=html.stage(run, self._state.similarity_scale), details="", busy=True)
         new = history.add(run)
         entry = new[0] if len(new) == 1 else None
         yield self._shown(
-            stage=html.stage(run, self._desk.yardstick),
+            stage=html.stage(run, self._state.similarity_scale),
             details=html.details(entry),
             pictures=html.history(history, entry),
             history=history,
@@ -212,7 +212,7 @@ class _Page:
         return stage, details, pictures, history, idle, idle, gr.update(interactive=not busy), gr.update(visible=busy)
 
     async def _stop_run(self, request: gr.Request) -> None:
-        await self._desk.stop(str(request.session_hash))
+        await self._state.stop(str(request.session_hash))
 
     def _view(self, history: History | None, event: gr.EventData) -> tuple[Any, ...]:
         """A picture of the history is shown in the place of a run."""
@@ -221,7 +221,7 @@ class _Page:
             entry = pictures.entry(event._data.get("key"))
         except PageError as error:
             return html.notice(error.notice), _KEEP, _KEEP
-        return html.viewer(entry, self._desk.yardstick), html.details(entry), html.history(pictures, entry)
+        return html.viewer(entry, self._state.similarity_scale), html.details(entry), html.history(pictures, entry)
 
     async def _again(self, history: History | None, event: gr.EventData) -> str:
         """A picture is made once more from its receipt."""
@@ -229,4 +229,4 @@ class _Page:
             entry = (History() if history is None else history).entry(event._data.get("key"))
         except PageError as error:
             return html.notice(error.notice)
-        return html.details(entry, await make_again(self._desk.client, entry))
+        return html.details(entry, await make_again(self._state.client, entry))

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from id3pm.page import html, served, space
-from id3pm.page.people import Person, Vector, Yardstick, measure, meet, sample_files
+from id3pm.page.people import Person, SimilarityScale, Vector, find_person, measure_scale, sample_files
 from id3pm.page.runs import Run, Tile
 from id3pm.page.settings import MAX_SEED
-from id3pm.page.user_messages import Notice, PageError, kindly
+from id3pm.page.user_messages import Notice, PageError, notice_for
 from id3pm.serving.protocol.limits import MAX_PHOTO_BYTES
 from id3pm_client import AsyncClient, InvalidRequestError
 
@@ -31,7 +31,7 @@ class AppState:
 
     Attributes:
         pictures: Name and data URI of each sample person.
-        yardstick: Scale of similarities; `None` until the service has answered.
+        similarity_scale: Scale of similarities; `None` until the service has answered.
         space: Axes and directions of ID vectors.
     """
 
@@ -51,7 +51,7 @@ class AppState:
             (f"Sample person {i}", html.data_uri(Image.open(file).convert("RGB")))
             for i, file in enumerate(self._files, start=1)
         ]
-        self.yardstick: Yardstick | None = None
+        self.similarity_scale: SimilarityScale | None = None
         self.space = space.Space.load(latent)
         self._about: served.Served | None = None
         self._client: AsyncClient | None = None
@@ -63,7 +63,7 @@ class AppState:
         """The client, made on first use: it belongs to the event loop of that call."""
         if self._client is None:
             self._loop = asyncio.get_running_loop()
-            self._loop.set_exception_handler(_hush(self._loop.get_exception_handler()))
+            self._loop.set_exception_handler(_exception_handler(self._loop.get_exception_handler()))
             self._client = self._connect()
         return self._client
 
@@ -81,30 +81,30 @@ class AppState:
         await asyncio.gather(*(run.stop() for run in self._runs.values()))
         await client.close()
 
-    async def greet(self) -> tuple[str, Notice | None, served.Served]:
+    async def load(self) -> tuple[str, Notice | None, served.Served]:
         """Answers an opened page: status in its head, a problem if there is one, and the served bundle."""
         try:
             about = await served.ask(self.client)
-            if self.yardstick is None or about != self._about:
-                self.yardstick = await self._measure()
+            if self.similarity_scale is None or about != self._about:
+                self.similarity_scale = await self._measure()
             self._about = about
         except Exception as error:
-            return html.status(False, "not ready"), kindly(error), served.Served()
-        light, trouble = await self._light()
-        return light, trouble, about
+            return html.status(False, "not ready"), notice_for(error), served.Served()
+        pill, problem = await self._readiness()
+        return pill, problem, about
 
-    async def look(self) -> tuple[str, Notice | None, served.Served | None]:
+    async def refresh(self) -> tuple[str, Notice | None, served.Served | None]:
         """A page is open for a while: the same, where `None` is what was served before."""
         if self._about is None:  # the service was away when the page was opened
-            return await self.greet()
-        return *await self._light(), None
+            return await self.load()
+        return *await self._readiness(), None
 
-    async def _light(self) -> tuple[str, Notice | None]:
+    async def _readiness(self) -> tuple[str, Notice | None]:
         try:
             if await self.client.is_ready():
                 return html.status(True, "ready"), None
         except Exception as error:
-            return html.status(False, "not ready"), kindly(error)
+            return html.status(False, "not ready"), notice_for(error)
         return html.status(False, "not ready"), Notice(
             "The service takes no requests at the moment.",
             "It may be starting, or be away. This page looks again every few seconds.",
@@ -124,9 +124,9 @@ class AppState:
         if str(key) not in names:
             raise PageError(f"There is no sample person {str(key)[:20]!r}.", "Please choose one of those shown.")
         number = names[str(key)]
-        return await meet(self.client, self.pictures[number][0], self._files[number].read_bytes())
+        return await find_person(self.client, self.pictures[number][0], self._files[number].read_bytes())
 
-    async def visitor(self, data: bytes) -> Person:
+    async def uploaded_person(self, data: bytes) -> Person:
         """The person in an uploaded photograph.
 
         Raises:
@@ -139,7 +139,7 @@ class AppState:
                 f"This picture is too large: {len(data) / 2**20:.0f} MiB.",
                 f"Please send one of at most {MAX_PHOTO_BYTES // 2**20} MiB; any photo program can make it smaller.",
             )
-        return await meet(self.client, "Your photograph", data, photograph=True)
+        return await find_person(self.client, "Your photograph", data, photograph=True)
 
     def target(
         self, first: Person | None, second: Person | None, t: float, walk: Sequence[float]
@@ -194,8 +194,8 @@ class AppState:
             every: Steps between two previews.
         """
         await self.stop(visitor)
-        asked = dict(attributes) if self._about is None else self._about.asked(attributes)
-        more = {"attributes": asked} if asked else {}
+        requested = dict(attributes) if self._about is None else self._about.requested(attributes)
+        more = {"attributes": requested} if requested else {}
         self._runs[visitor] = Run(self.client, tiles, {**options, **more}, every)
         return self._runs[visitor]
 
@@ -205,15 +205,15 @@ class AppState:
         if run is not None:
             await run.stop()
 
-    async def _measure(self) -> Yardstick | None:
+    async def _measure(self) -> SimilarityScale | None:
         try:
-            return await asyncio.wait_for(measure(self.client, self._files), timeout=60)
+            return await asyncio.wait_for(measure_scale(self.client, self._files), timeout=60)
         except InvalidRequestError as error:  # a face-recognition model to which a sample shows no face
-            logger.warning("no yardstick: %s", error)
+            logger.warning("no similarity scale: %s", error)
             return None
 
 
-def _hush(before: Handler | None) -> Handler:
+def _exception_handler(before: Handler | None) -> Handler:
     """An event loop's handler that keeps what cancelled calls leave in grpc's own tasks out of the terminal.
 
     When a browser leaves, its calls are cancelled; grpc may then raise `ExecuteBatchError` in a task that nothing

@@ -34,7 +34,7 @@ class _Sliders:
     def __init__(self, about: Served, chosen: gr.State) -> None:
         self._about = about
         self._chosen = chosen
-        self._line = gr.HTML(html.asked_line(about, {}), elem_id="asked", apply_default_css=False)
+        self._line = gr.HTML(html.requested_line(about, {}), elem_id="requested", apply_default_css=False)
         moved: list[Any] = []
         for group, fields in about.groups.items():
             name, few = group.replace("_", " "), len(about.attributes) <= _FEW
@@ -46,7 +46,7 @@ class _Sliders:
                     moved += self._free(field) if field.free else [self._slider(field)]
         forget = gr.Button("Leave all free", size="sm", elem_id="leave-free")
         starts = [start for field in about.groups.values() for each in field for start in _untouched(each)]
-        forget.click(lambda: [{}, html.asked_line(about, {}), *starts], None, [chosen, self._line, *moved], **QUIET)
+        forget.click(lambda: [{}, html.requested_line(about, {}), *starts], None, [chosen, self._line, *moved], **QUIET)
 
     def _slider(self, field: Field, *ticked: Any) -> Any:
         """The slider of a field; moving it ticks the boxes."""
@@ -90,15 +90,15 @@ class _Sliders:
             if on:
                 return self._with(field, value, chosen)
             left = {name: other for name, other in chosen.items() if name != field.name}
-            return left, html.asked_line(self._about, left)
+            return left, html.requested_line(self._about, left)
 
         box.input(ticked, [box, slider, self._chosen], [self._chosen, self._line], preprocess=False, **QUIET)
         return [box, slider]
 
     def _with(self, field: Field, value: Any, chosen: dict[str, float]) -> tuple[Any, ...]:
         """The requested attributes after a slider has moved; an empty number field becomes 0."""
-        asked = {**chosen, field.name: field.within(float(value or 0))}
-        return asked, html.asked_line(self._about, asked)
+        requested = {**chosen, field.name: field.within(float(value or 0))}
+        return requested, html.requested_line(self._about, requested)
 
 
 def _untouched(field: Field) -> list[Any]:

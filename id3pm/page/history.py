@@ -9,7 +9,7 @@ from typing import Any
 
 from id3pm.page.people import Vector
 from id3pm.page.runs import Run
-from id3pm.page.user_messages import Notice, PageError, kindly
+from id3pm.page.user_messages import Notice, PageError, notice_for
 from id3pm_client import AsyncClient, GeneratedImage, ReplayError
 
 KEPT = 48
@@ -107,9 +107,9 @@ async def make_again(client: AsyncClient, entry: Entry) -> Verdict:
     try:
         again = await client.replay(entry.image, entry.vector)
     except ReplayError as error:
-        return Verdict(kindly(error), error.differences)
+        return Verdict(notice_for(error), error.differences)
     except Exception as error:
-        return Verdict(kindly(error))
+        return Verdict(notice_for(error))
     return Verdict(
         Notice(
             f"Made again in {again.seconds:.1f} s: identical.",

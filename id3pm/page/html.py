@@ -11,7 +11,7 @@ from typing import Literal
 from PIL import Image
 
 from id3pm.page.history import Entry, History, Verdict
-from id3pm.page.people import Person, Yardstick
+from id3pm.page.people import Person, SimilarityScale
 from id3pm.page.runs import Run, Tile
 from id3pm.page.served import Served
 from id3pm.page.user_messages import Notice
@@ -100,7 +100,7 @@ def _remarks(person: Person) -> str:
     return "".join(f"<span>{remark}</span>" for remark in remarks)
 
 
-def asked_line(about: Served, chosen: Mapping[str, float]) -> str:
+def requested_line(about: Served, chosen: Mapping[str, float]) -> str:
     """The requested attributes, and the values of the others.
 
     Args:
@@ -108,8 +108,8 @@ def asked_line(about: Served, chosen: Mapping[str, float]) -> str:
         chosen: Attribute to value, for those that were touched.
     """
     labels = {field.name: field.label for field in about.attributes}
-    asked = ", ".join(f"{labels[name]} {value:g}" for name, value in chosen.items() if name in labels)
-    if not asked:
+    requested = ", ".join(f"{labels[name]} {value:g}" for name, value in chosen.items() if name in labels)
+    if not requested:
         move = "Move one to ask for it." if about.free else "Move one, and all are asked for as they stand here."
         return f'<p class="id-line">All are free: the model chooses, and the seed decides. {move}</p>'
     others = "The others are free."
@@ -117,7 +117,7 @@ def asked_line(about: Served, chosen: Mapping[str, float]) -> str:
         others = "The others are asked for as they stand here, for this model knows all of them or none."
         if "neutral" in labels and "neutral" not in chosen:
             others += " Neutral is what the other emotions leave."
-    return f'<p class="id-line">Asked for: <b>{escape(asked)}</b>. {others}</p>'
+    return f'<p class="id-line">Asked for: <b>{escape(requested)}</b>. {others}</p>'
 
 
 def empty_stage() -> str:
@@ -130,13 +130,13 @@ def empty_stage() -> str:
     )
 
 
-def stage(run: Run, yardstick: Yardstick | None) -> str:
+def stage(run: Run, scale: SimilarityScale | None) -> str:
     """A run in any state."""
     messages = "".join(notice(message) for message in run.notices)
     if len(run.tiles) > 1:
-        tiles = "".join(_tile(tile, yardstick) for tile in run.tiles)
+        tiles = "".join(_tile(tile, scale) for tile in run.tiles)
         grid = f'<div class="id-stage id-many" style="--id-tiles: {len(run.tiles)}">{tiles}</div>'
-        return messages + grid + _line(run, yardstick)
+        return messages + grid + _line(run, scale)
     (tile,) = run.tiles
     large = tile.large
     if tile.result is not None:
@@ -146,18 +146,18 @@ def stage(run: Run, yardstick: Yardstick | None) -> str:
     small = None if tile.small is None else data_uri(tile.small)
     return (
         f'{messages}<div class="id-stage id-two">{_figure(small, "64 px", "id-small")}{large_pane}</div>'
-        f"{_line(run, yardstick)}"
+        f"{_line(run, scale)}"
     )
 
 
-def viewer(entry: Entry, yardstick: Yardstick | None) -> str:
+def viewer(entry: Entry, scale: SimilarityScale | None) -> str:
     """A picture of the history in the place of a run."""
     small = None if entry.image.image_64 is None else data_uri(entry.image.image_64)
     large = _uri(entry.image.png(), "image/png")
     panes = _figure(small, "64 px", "id-small") + _figure(large, "256 px", "id-large")
     return (
         f'<div class="id-stage id-two">{panes}</div>'
-        f'<p class="id-line" role="status"><b>{escape(entry.label)}</b> {_likeness(entry.likeness, yardstick)}</p>'
+        f'<p class="id-line" role="status"><b>{escape(entry.label)}</b> {_likeness(entry.likeness, scale)}</p>'
     )
 
 
@@ -192,7 +192,7 @@ def history(pictures: History, chosen: Entry | None) -> str:
     return f'<div class="id-history">{buttons}</div>'
 
 
-def _tile(tile: Tile, yardstick: Yardstick | None) -> str:
+def _tile(tile: Tile, scale: SimilarityScale | None) -> str:
     small = tile.result is None and tile.large is None
     picture = tile.small if small else tile.large
     uri = None if picture is None else data_uri(picture, "PNG" if small or tile.result else "WEBP")
@@ -210,7 +210,7 @@ def _figure(uri: str | None, caption: str, kind: str, below: str = "") -> str:
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption>{below}</figure>"
 
 
-def _line(run: Run, yardstick: Yardstick | None) -> str:
+def _line(run: Run, scale: SimilarityScale | None) -> str:
     """The progress of a run, or its result."""
     if not run.ended:
         done = sum(tile.progress for tile in run.tiles) / len(run.tiles)
@@ -224,7 +224,7 @@ def _line(run: Run, yardstick: Yardstick | None) -> str:
         said = f"{len(made)} pictures in {run.seconds:.1f} s. They are in the history below, with their receipts."
         return f'<p class="id-line" role="status">{said}</p>'
     return (
-        f'<p class="id-line" role="status"><b>{escape(made[0].label)}</b> {_likeness(made[0].likeness, yardstick)} '
+        f'<p class="id-line" role="status"><b>{escape(made[0].label)}</b> {_likeness(made[0].likeness, scale)} '
         f"Made in {run.seconds:.1f} s.</p>"
     )
 
@@ -245,15 +245,15 @@ def _bar(done: float) -> str:
     return f'<div class="id-bar"><div style="width: {100 * done:.0f}%"></div></div>'
 
 
-def _likeness(value: float | None, yardstick: Yardstick | None) -> str:
+def _likeness(value: float | None, scale: SimilarityScale | None) -> str:
     if value is None:
         return "No face is found in the result: more steps or another seed may help."
-    if yardstick is None:
+    if scale is None:
         return f"Likeness {value:.2f} of 1."
     return (
-        f"Likeness {value:.2f}: {yardstick.words(value)}. "
-        f'<span class="id-scale">Cosine of the ID vectors; different sample people have {yardstick.strangers:.2f} on '
-        f"average, a picture and its mirror image {yardstick.same:.2f}. It does not say how natural the picture "
+        f"Likeness {value:.2f}: {scale.words(value)}. "
+        f'<span class="id-scale">Cosine of the ID vectors; different sample people have {scale.strangers:.2f} on '
+        f"average, a picture and its mirror image {scale.same:.2f}. It does not say how natural the picture "
         "looks.</span>"
     )
 

@@ -44,7 +44,7 @@ class Person:
 
 
 @dataclasses.dataclass(frozen=True)
-class Yardstick:
+class SimilarityScale:
     """Scale of similarities under this face-recognition model, measured on the sample people.
 
     Attributes:
@@ -72,7 +72,7 @@ def sample_files(folder: Path = PEOPLE) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
-async def meet(client: AsyncClient, name: str, data: bytes, *, photograph: bool = False) -> Person:
+async def find_person(client: AsyncClient, name: str, data: bytes, *, photograph: bool = False) -> Person:
     """The person in a photograph, the largest face where there are several.
 
     Args:
@@ -92,8 +92,8 @@ async def meet(client: AsyncClient, name: str, data: bytes, *, photograph: bool 
     return Person(name, found.vector, upright, found.faces, found.score, found.turned, photograph)
 
 
-async def measure(client: AsyncClient, files: list[Path]) -> Yardstick | None:
-    """The yardstick of the served face-recognition model, or `None` with fewer than two people.
+async def measure_scale(client: AsyncClient, files: list[Path]) -> SimilarityScale | None:
+    """The scale of the served face-recognition model, or `None` with fewer than two people.
 
     Raises:
         ClientError: The service does not answer.
@@ -107,7 +107,7 @@ async def measure(client: AsyncClient, files: list[Path]) -> Yardstick | None:
     as_they_are, mirrored = np.stack(vectors[: len(files)]), np.stack(vectors[len(files) :])
     cosines = as_they_are @ as_they_are.T
     others = cosines[~np.eye(len(files), dtype=bool)]
-    return Yardstick(float(others.mean()), float((as_they_are * mirrored).sum(axis=1).mean()))
+    return SimilarityScale(float(others.mean()), float((as_they_are * mirrored).sum(axis=1).mean()))
 
 
 def similarity(a: Vector, b: Vector) -> float:

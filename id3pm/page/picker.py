@@ -12,7 +12,7 @@ from id3pm.page.app_state import AppState
 from id3pm.page.events import QUIET
 from id3pm.page.people import Person
 from id3pm.page.uploads import take
-from id3pm.page.user_messages import kindly
+from id3pm.page.user_messages import notice_for
 
 
 class Picker:
@@ -32,7 +32,7 @@ class Picker:
             name: Begins the ids of its elements.
             removable: Let the visitor take the choice back.
         """
-        self._desk = app_state
+        self._state = app_state
         self._uploads = uploads
         self.person = gr.State(None)
         gr.HTML('<p class="id-line">Pick a person who does not exist:</p>', apply_default_css=False)
@@ -70,24 +70,24 @@ class Picker:
 
     async def _picked(self, event: gr.EventData) -> tuple[Any, ...]:
         try:
-            person = await self._desk.sample(event._data.get("key"))
+            person = await self._state.sample(event._data.get("key"))
         except Exception as error:
             return self._refused(error)
         return self._chosen(person)
 
     async def _dropped(self, file: Any) -> tuple[Any, ...]:
         try:
-            shown = self._chosen(await self._desk.visitor(take(file, self._uploads)))
+            shown = self._chosen(await self._state.uploaded_person(take(file, self._uploads)))
         except Exception as error:
             shown = self._refused(error)
         return (*shown, None)
 
     def _chosen(self, person: Person) -> tuple[Any, ...]:
-        return person, html.person_card(person), html.samples(self._desk.pictures, person.name), ""
+        return person, html.person_card(person), html.samples(self._state.pictures, person.name), ""
 
     def _removed(self) -> tuple[Any, ...]:
-        return None, html.person_card(None), html.samples(self._desk.pictures, None), ""
+        return None, html.person_card(None), html.samples(self._state.pictures, None), ""
 
     def _refused(self, error: Exception) -> tuple[Any, ...]:
         """Whoever was chosen before stays chosen."""
-        return gr.skip(), gr.skip(), gr.skip(), html.notice(kindly(error))
+        return gr.skip(), gr.skip(), gr.skip(), html.notice(notice_for(error))

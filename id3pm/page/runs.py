@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from id3pm.page.people import Vector, similarity
-from id3pm.page.user_messages import Notice, kindly
+from id3pm.page.user_messages import Notice, notice_for
 from id3pm_client import AsyncClient, GeneratedImage, Image64, InvalidRequestError, Progress
 
 _END_S = 5.0  # for stopped runs to cancel their requests
@@ -89,7 +89,7 @@ class Run:
         self._client = client
         self._options = dict(options)
         self._preview_every = preview_every
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._begin = time.monotonic()
         self._seconds: float | None = None
@@ -118,8 +118,8 @@ class Run:
         self._tasks = [asyncio.create_task(self._make(tile)) for tile in self.tiles]
         try:
             while not self.ended:
-                await self._news.wait()
-                self._news.clear()
+                await self._changed.wait()
+                self._changed.clear()
                 if not self.ended:
                     yield
                     await asyncio.sleep(_FRAME_S)
@@ -147,16 +147,16 @@ class Run:
             async with contextlib.aclosing(events):
                 async for event in events:
                     _note(tile, event)
-                    self._news.set()
+                    self._changed.set()
             assert tile.result is not None
             tile.likeness = await self._likeness(tile.result, tile.vector)
         except asyncio.CancelledError:
             pass  # by `stop`, or because the page was closed: the stream has cancelled the request
         except Exception as error:  # one picture's failure is shown in its place, the others go on
-            tile.notice = kindly(error)
+            tile.notice = notice_for(error)
         finally:
             tile.ended = True
-            self._news.set()
+            self._changed.set()
 
     async def _likeness(self, result: GeneratedImage, vector: Vector) -> float | None:
         try:

@@ -74,7 +74,7 @@ class Served:
         """Whether attributes may be left free one by one."""
         return any(field.free for field in self.attributes)
 
-    def asked(self, chosen: Mapping[str, float]) -> dict[str, float]:
+    def requested(self, chosen: Mapping[str, float]) -> dict[str, float]:
         """Attributes of a request: the chosen ones, and those that the service then needs, by their sliders.
 
         Args:
@@ -83,12 +83,12 @@ class Served:
         Returns:
             Attribute to value; empty where nothing is chosen.
         """
-        asked = {field.name: chosen[field.name] for field in self.attributes if field.name in chosen}
-        if asked:
+        requested = {field.name: chosen[field.name] for field in self.attributes if field.name in chosen}
+        if requested:
             for fields in self.groups.values():
                 if not any(field.name in chosen for field in fields):
-                    asked |= {field.name: field.start for field in fields if field.needed}
-        return asked
+                    requested |= {field.name: field.start for field in fields if field.needed}
+        return requested
 
 
 async def ask(client: AsyncClient) -> Served:

@@ -65,7 +65,7 @@ _CODES: tuple[tuple[type[ClientError], str], ...] = (
 )
 
 
-def kindly(error: Exception) -> Notice:
+def notice_for(error: Exception) -> Notice:
     """The notice for an error; an unexpected one goes to the log with its traceback."""
     detail = str(error)
     match error:
@@ -80,7 +80,7 @@ def kindly(error: Exception) -> Notice:
             return _of_code(code, detail, error.retry_after_s)
         case Id3pmError():
             return _of_code(error.code, detail, error.retry_after_s)
-    logger.error("unforeseen", exc_info=error)
+    logger.error("unexpected", exc_info=error)
     return Notice("Something went wrong in this page.", "Please try again. If it happens again, tell whoever runs it.")
 
 

@@ -164,12 +164,12 @@ class _Foreground:
             with self._console.status("loading engines"):
                 service.start()
             self._signals.ready = True
-            self._introduce()
+            self._print_overview()
             self._serve()
             tell("draining: work in flight is finished, new work is refused")
             if not service.stop():
                 late = f"{self._options.drain_timeout:g} s were over"
-                reason = "a second signal came" if self._signals.hurry else late
+                reason = "a second signal came" if self._signals.forced else late
                 raise ServerError(f"{service.failure or reason} before all work was finished")
             tell("stopped")
         except TooEarlyError as stop:
@@ -178,7 +178,7 @@ class _Foreground:
         finally:
             service.kill()
 
-    def _introduce(self) -> None:
+    def _print_overview(self) -> None:
         """Tells what is served, and a command to try it."""
         tell, service = self._tell, self._service
         tell(overview(service))

@@ -23,7 +23,7 @@ class Signals:
     """Received signals: plain fields, because a handler must not take locks."""
 
     def __init__(self) -> None:
-        self.ready = self.stop = self.hurry = self.reload = False
+        self.ready = self.stop = self.forced = self.reload = False
         self._first = 0.0
         self._terminal = _is_terminal()
 
@@ -36,7 +36,7 @@ class Signals:
                 if not self.ready:
                     raise TooEarlyError(number)
             elif time.monotonic() - self._first > _ECHO_S:
-                self.hurry = True
+                self.forced = True
                 abort()
 
         def on_hangup(number: int, frame: object) -> None:

@@ -57,7 +57,7 @@ def test_an_attribute_is_free_until_it_is_asked_for_and_can_be_free_again(visit:
     plain = visit.make(1)
     assert asked(visit) == [-1.0] * 7
     visit.click("#attributes button")
-    wait_until(lambda: "All are free" in visit.text("#asked"))
+    wait_until(lambda: "All are free" in visit.text("#requested"))
     box, number = visit.see("#ask-yaw input"), visit.see("#attribute-yaw input[type=number]")
     assert not box.is_selected() and number.value_of_css_property("color") == "rgba(0, 0, 0, 0)", "it shows no value"
 
@@ -65,7 +65,7 @@ def test_an_attribute_is_free_until_it_is_asked_for_and_can_be_free_again(visit:
         """Types it again while the page, which is still drawing, has missed it."""
         visit.set("attribute-yaw", 20)
         time.sleep(2.0)
-        return "Yaw (degrees) 20. The others are free" in visit.text("#asked")
+        return "Yaw (degrees) 20. The others are free" in visit.text("#requested")
 
     wait_until(follows, "the line to follow")
     wait_until(box.is_selected)
@@ -74,17 +74,19 @@ def test_an_attribute_is_free_until_it_is_asked_for_and_can_be_free_again(visit:
     assert asked(visit) == encode({"yaw": 20}, "landmarks").tolist() and not same(turned, plain)
 
     visit.set("attribute-yaw", 99)
-    wait_until(lambda: "Yaw (degrees) 35." in visit.text("#asked"), "what is out of range to be put right")
+    wait_until(lambda: "Yaw (degrees) 35." in visit.text("#requested"), "what is out of range to be put right")
     assert number.get_attribute("value") == "35"
     box.click()
-    wait_until(lambda: "All are free" in visit.text("#asked"))
+    wait_until(lambda: "All are free" in visit.text("#requested"))
     assert same(visit.make(3), plain) and asked(visit) == [-1.0] * 7
 
     visit.set("attribute-smile", 0.8)
     visit.set("attribute-roll", 0)
-    wait_until(lambda: "Smile 0.8, Roll (degrees) 0" in visit.text("#asked"), "a slider at its start to be asked for")
+    wait_until(
+        lambda: "Smile 0.8, Roll (degrees) 0" in visit.text("#requested"), "a slider at its start to be asked for"
+    )
     visit.click("#leave-free")
-    wait_until(lambda: "All are free" in visit.text("#asked"))
+    wait_until(lambda: "All are free" in visit.text("#requested"))
     assert not visit.see("#ask-smile input").is_selected() and not visit.see("#ask-roll input").is_selected()
     assert same(visit.make(4), plain)
 
@@ -145,10 +147,10 @@ def test_a_bundle_that_needs_all_attributes_works_when_one_is_touched(
         visit.pick(0)
         visit.quality("fast")
         visit.click("#attributes button")
-        wait_until(lambda: "all are asked for as they stand here" in visit.text("#asked"))
+        wait_until(lambda: "all are asked for as they stand here" in visit.text("#requested"))
         visit.click("#attributes-head-pose button")
         visit.set("attribute-yaw", 20)
-        wait_until(lambda: "Yaw (degrees) 20. The others are asked for" in visit.text("#asked"))
+        wait_until(lambda: "Yaw (degrees) 20. The others are asked for" in visit.text("#requested"))
         visit.make(1)
         shown = {"yaw": 20, "age": 30, "gender": 0.5, "bald": 0}
         assert asked(visit) == encode(shown, 3).tolist()

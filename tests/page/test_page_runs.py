@@ -44,7 +44,7 @@ class FakeClient:
         self.fails: dict[int, Exception] = {}
         self.hangs: set[int] = set()
         self.let_go: list[int] = []
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.embed_error: Exception | None = None
         self.replay_error: Exception | None = None
         self.ready = True
@@ -54,7 +54,7 @@ class FakeClient:
         return {"bundle": "fake", "id_vector_model": "sface", "attributes": self.attributes}
 
     async def stream(self, vector: Any, seed: int, **options: Any) -> AsyncGenerator[Any, None]:
-        self.asked.append({"seed": seed, **options})
+        self.requests.append({"seed": seed, **options})
         try:
             yield Progress("denoiser_64", 1, 2, picture(64, 1))
             await asyncio.sleep(0.15)
@@ -235,8 +235,8 @@ def test_a_new_run_of_a_visitor_stops_the_earlier_one(app_state: AppState) -> No
         await to_the_end(second)
         await asyncio.wait_for(watching, 5)
         assert first.stopped and not second.stopped
-        asked = app_state.client.asked[-1]  # type: ignore[attr-defined]
-        assert asked == {"seed": 2, "preset": "fast", "attributes": {"yaw": -20.0}, "preview_every": 1}
+        sent = app_state.client.requests[-1]  # type: ignore[attr-defined]
+        assert sent == {"seed": 2, "preset": "fast", "attributes": {"yaw": -20.0}, "preview_every": 1}
 
     asyncio.run(scene())
 
@@ -245,19 +245,19 @@ def test_a_request_says_what_the_served_bundle_needs(app_state: AppState) -> Non
     async def scene() -> None:
         client: Any = app_state.client
         client.attributes = describe_fields(3)
-        await app_state.greet()
+        await app_state.load()
         await to_the_end(await app_state.begin("visitor", tiles(1), {}, {"yaw": -20.0}, 1))
-        asked = client.asked[-1]["attributes"]
-        assert asked["yaw"] == -20 and asked["age"] == 30 and "gender" in asked
+        sent = client.requests[-1]["attributes"]
+        assert sent["yaw"] == -20 and sent["age"] == 30 and "gender" in sent
         await to_the_end(await app_state.begin("visitor", tiles(1), {}, {}, 1))
-        assert "attributes" not in client.asked[-1]
+        assert "attributes" not in client.requests[-1]
 
     asyncio.run(scene())
 
 
 def test_a_photograph_that_is_too_large_is_not_sent(app_state: AppState) -> None:
     with pytest.raises(PageError, match="too large: 33 MiB"):
-        asyncio.run(app_state.visitor(bytes(33 * 2**20)))
+        asyncio.run(app_state.uploaded_person(bytes(33 * 2**20)))
 
 
 def test_a_sample_that_is_not_there_is_refused(app_state: AppState) -> None:
@@ -270,14 +270,14 @@ def test_a_page_that_was_opened_before_the_service_finds_it_later(app_state: App
     async def scene() -> None:
         client: Any = app_state.client
         client.embed_error = ConnectionFailedError("connection refused")
-        light, trouble, _ = await app_state.greet()
-        assert "id-away" in light and trouble is not None and "cannot be reached" in trouble.title
+        pill, problem, _ = await app_state.load()
+        assert "id-away" in pill and problem is not None and "cannot be reached" in problem.title
         client.embed_error = None
-        light, trouble, about = await app_state.look()
-        assert "id-ready" in light and trouble is None and about is not None and app_state.yardstick is not None
+        pill, problem, about = await app_state.refresh()
+        assert "id-ready" in pill and problem is None and about is not None and app_state.similarity_scale is not None
         client.ready = False
-        light, trouble, about = await app_state.look()
-        assert "id-away" in light and trouble is not None and "takes no requests" in trouble.title and about is None
+        pill, problem, about = await app_state.refresh()
+        assert "id-away" in pill and problem is not None and "takes no requests" in problem.title and about is None
 
     asyncio.run(scene())
 

@@ -134,11 +134,11 @@ def test_the_attribute_panel_follows_the_schema() -> None:
 @pytest.mark.parametrize("attribute_set", ATTRIBUTE_SETS)
 def test_one_slider_alone_can_be_asked_for_whatever_the_set_needs(attribute_set: int | str) -> None:
     about = served.read({"attributes": describe_fields(attribute_set)})
-    assert about.asked({}) == {} and about.asked({"of another bundle": 1}) == {}
+    assert about.requested({}) == {} and about.requested({"of another bundle": 1}) == {}
     for field in about.attributes:
         value = field.low if field.start == field.high else field.high
-        asked = about.asked({field.name: value})
-        given = decode(encode(asked, attribute_set), attribute_set)
+        requested = about.requested({field.name: value})
+        given = decode(encode(requested, attribute_set), attribute_set)
         assert given[field.name] == pytest.approx(value)
         if about.free:
             assert list(given) == [field.name]

@@ -16,10 +16,10 @@ from id3pm.errors import ImageError
 from id3pm.formats.images import decode_photo
 from id3pm.page import html
 from id3pm.page.history import Entry, History, Verdict
-from id3pm.page.people import Person, Yardstick
+from id3pm.page.people import Person, SimilarityScale
 from id3pm.page.runs import Run, Tile
 from id3pm.page.served import read
-from id3pm.page.user_messages import Notice, PageError, kindly
+from id3pm.page.user_messages import Notice, PageError, notice_for
 from id3pm_client import (
     AccessDeniedError,
     CancelledRequestError,
@@ -58,7 +58,7 @@ FREE_AND_NOT = ("landmarks", 3)  # attribute sets
     ],
 )
 def test_every_failure_says_what_happened_and_what_to_do(error: Exception, title: str, advice: str) -> None:
-    notice = kindly(error)
+    notice = notice_for(error)
     assert title in notice.title and advice in notice.advice
     assert "Error" not in notice.title + notice.advice and "Traceback" not in html.notice(notice)
 
@@ -73,7 +73,7 @@ def test_every_failure_says_what_happened_and_what_to_do(error: Exception, title
 def test_the_library_s_own_words_about_pictures_are_understood(data: bytes, title: str) -> None:
     with pytest.raises(ImageError) as caught:
         decode_photo(data)
-    assert title in kindly(caught.value).title
+    assert title in notice_for(caught.value).title
 
 
 def test_a_picture_of_too_many_pixels_is_called_too_large() -> None:
@@ -81,7 +81,7 @@ def test_a_picture_of_too_many_pixels_is_called_too_large() -> None:
     Image.new("L", (300, 300)).save(file, "PNG")
     with pytest.raises(ImageError) as caught:
         decode_photo(file.getvalue(), max_pixels=100)
-    assert "too large" in kindly(caught.value).title
+    assert "too large" in notice_for(caught.value).title
 
 
 def test_what_nobody_foresaw_goes_to_the_log_and_not_to_the_page(caplog: pytest.LogCaptureFixture) -> None:
@@ -89,19 +89,21 @@ def test_what_nobody_foresaw_goes_to_the_log_and_not_to_the_page(caplog: pytest.
         try:
             raise RuntimeError("secret path /srv/x")
         except RuntimeError as error:
-            shown = html.notice(kindly(error))
+            shown = html.notice(notice_for(error))
     assert "secret" not in shown and "secret path" in caplog.text
 
 
 def test_the_page_says_which_attributes_are_asked_for_and_what_the_others_are() -> None:
     ours, papers = (read({"attributes": describe_fields(name)}) for name in FREE_AND_NOT)
-    assert "All are free" in html.asked_line(ours, {}) and "Move one to ask for it." in html.asked_line(ours, {})
-    assert "all are asked for as they stand here" in html.asked_line(papers, {})
-    said = html.asked_line(ours, {"yaw": -20.0, "smile": 0.8, "beard": 1})
+    assert "All are free" in html.requested_line(ours, {}) and "Move one to ask for it." in html.requested_line(
+        ours, {}
+    )
+    assert "all are asked for as they stand here" in html.requested_line(papers, {})
+    said = html.requested_line(ours, {"yaw": -20.0, "smile": 0.8, "beard": 1})
     assert "<b>Yaw (degrees) -20, Smile 0.8</b>. The others are free." in said
-    said = html.asked_line(papers, {"yaw": -20.0})
+    said = html.requested_line(papers, {"yaw": -20.0})
     assert "free" not in said and "as they stand here" in said and "Neutral is what the other emotions leave" in said
-    assert "Neutral is" not in html.asked_line(papers, {"neutral": 0.5})
+    assert "Neutral is" not in html.requested_line(papers, {"neutral": 0.5})
 
 
 def test_names_and_messages_cannot_bring_markup_into_the_page() -> None:
@@ -126,7 +128,7 @@ def test_several_faces_are_told() -> None:
     [(0.85, "100 % of the way"), (0.51, "50 % of the way"), (0.1, "no more than between two different people")],
 )
 def test_a_likeness_is_put_into_words_between_strangers_and_the_same_picture(similarity: float, words: str) -> None:
-    assert words in Yardstick(strangers=0.17, same=0.85).words(similarity)
+    assert words in SimilarityScale(strangers=0.17, same=0.85).words(similarity)
 
 
 def test_the_downloads_are_the_bytes_that_save_writes(tmp_path: Any) -> None:

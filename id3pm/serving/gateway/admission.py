@@ -34,7 +34,7 @@ class Admission:
         self._max_body = max_body
         self._max_bytes = max(max_bytes, 2 * max_body)  # a gRPC message is in memory twice
         self._most_decoded = max(max_bytes, 3 * max_body)  # one body can always be read
-        self._work = self._questions = 0
+        self._work = self._queries = 0
         self._parser = asyncio.Lock()
         self._arriving = _Places(max(max_bytes // max_body, 1))
         self._arriving_unknown = _Places(4)
@@ -59,13 +59,13 @@ class Admission:
 
     @contextlib.contextmanager
     def request(self, *, work: bool) -> Iterator[None]:
-        """Counts a request while it is answered: one for work, or a question about work.
+        """Counts a request while it is answered: one for work, or a query.
 
         Raises:
             RefusedError: There are too many.
         """
-        if (self._work if work else self._questions) >= (limits.MAX_WORK if work else limits.MAX_QUESTIONS):
-            number = f"{self._work} requests" if work else f"{self._questions} questions"
+        if (self._work if work else self._queries) >= (limits.MAX_WORK if work else limits.MAX_QUERIES):
+            number = f"{self._work} requests" if work else f"{self._queries} queries"
             raise full(f"{number} are in flight, as many as are allowed")
         self._count(work, 1)
         try:
@@ -142,7 +142,7 @@ class Admission:
         if work:
             self._work += change
         else:
-            self._questions += change
+            self._queries += change
 
 
 class _Places:
@@ -196,5 +196,5 @@ def decoded_size(text: bytes) -> int:
 
 
 def full(what: str) -> RefusedError:
-    """The refusal of excess load."""
+    """The error for excess load."""
     return RefusedError("too_many_requests", f"{what}: retry after 1 s", retry_after_s=1.0)

@@ -26,14 +26,14 @@ class Connection:
         peer: Its other end, as gRPC writes it: `ipv4:ADDRESS:PORT`.
         address: The address alone.
         shut: Ends it; its reader finds the end of the stream.
-        asked: Whether it has carried a request.
+        used: Whether it has carried a request.
         since: `time.monotonic` of its last request.
     """
 
     peer: str
     address: str
     shut: Callable[[], object]
-    asked: bool = False
+    used: bool = False
     since: float = dataclasses.field(default_factory=time.monotonic)
 
 
@@ -67,7 +67,7 @@ class Connections:
             return None
         if len(self._open) >= self._most and not self.make_room():
             return None
-        connection = Connection(peer, address, shut, asked=self._at_work[peer] > 0)
+        connection = Connection(peer, address, shut, used=self._at_work[peer] > 0)
         self._open[peer] = connection
         self._of[address] += 1
         return connection
@@ -96,7 +96,7 @@ class Connections:
         ]
         if not waiting:
             return False
-        longest = min(waiting, key=lambda entry: (-self._of[entry.address], entry.asked, entry.since))
+        longest = min(waiting, key=lambda entry: (-self._of[entry.address], entry.used, entry.since))
         longest.shut()
         self.forget(longest)
         self.closed += 1
@@ -126,7 +126,7 @@ class Connections:
 
     def _asked(self, peer: str) -> None:
         if (connection := self._open.get(peer)) is not None:
-            connection.asked, connection.since = True, time.monotonic()
+            connection.used, connection.since = True, time.monotonic()
 
 
 def name_of(address: tuple[object, ...]) -> tuple[str, str]:
@@ -149,7 +149,7 @@ class Shares:
         left = descriptors - limits.RESERVED_DESCRIPTORS
         metrics = min(limits.MAX_METRICS_CONNECTIONS, left // 16)
         grpc = min(limits.MAX_GRPC_CONNECTIONS, left // 4)
-        requests = limits.MAX_WORK + limits.MAX_QUESTIONS
+        requests = limits.MAX_WORK + limits.MAX_QUERIES
         left -= metrics + grpc
         http = min(limits.MAX_HTTP_CONNECTIONS, left - requests if left > 2 * requests else left // 2)
         return cls(http, grpc, metrics)

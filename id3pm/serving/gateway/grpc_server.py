@@ -33,7 +33,7 @@ from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError, internal
 
 logger = logging.getLogger(__name__)
-QUESTIONS = {
+QUERIES = {
     "ServerMetadata": service_pb2.ServerMetadataRequest,
     "ModelMetadata": service_pb2.ModelMetadataRequest,
     "ModelConfig": service_pb2.ModelConfigRequest,
@@ -60,7 +60,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             "ModelReady": self._model_ready,
             "ModelInfer": self._infer,
             "ModelStreamInfer": self._stream,
-            **{name: self._question(name) for name in QUESTIONS},
+            **{name: self._query(name) for name in QUERIES},
         }
         self._handlers = {name: self._guarded(name, run) for name, run in methods.items()}
         self._closed = self._guarded("a closed method", self._refuse)
@@ -122,8 +122,8 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _model_ready(self, context: CallContext) -> None:
         async with self._context.admission.arrival(known=False):
-            asked = parse_message(service_pb2.ModelReadyRequest, await self._question_of(context))
-        ready = self._context.health.ready and _is_served(asked)
+            query = parse_message(service_pb2.ModelReadyRequest, await self._query_message(context))
+        ready = self._context.health.ready and _is_served(query)
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
 
     async def _check(self, context: CallContext) -> None:
@@ -149,21 +149,21 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _probed(self, context: CallContext) -> str:
         async with self._context.admission.arrival(known=False):
-            sent = await self._question_of(context)
+            sent = await self._query_message(context)
         return str(parse_message(grpc_health.HealthCheckRequest, sent).service)
 
-    def _question(self, name: str) -> Call:
-        async def ask(context: CallContext) -> None:
+    def _query(self, name: str) -> Call:
+        async def answer(context: CallContext) -> None:
             self._context.options.access.caller(_authorization(context))
             upstream = self._context.upstreams.get(new_work=False)
             async with self._context.admission.arrival(known=True):
-                asked = parse_message(QUESTIONS[name], await self._question_of(context))
-            if name != "ServerMetadata" and (name != "ModelStatistics" or asked.name):  # else of all models
-                check_version(asked.name, asked.version)
+                query = parse_message(QUERIES[name], await self._query_message(context))
+            if name != "ServerMetadata" and (name != "ModelStatistics" or query.name):  # else of all models
+                check_version(query.name, query.version)
             with self._context.admission.request(work=False):
-                await self._write(await _call(upstream, name, asked.SerializeToString(), context), context)
+                await self._write(await _call(upstream, name, query.SerializeToString(), context), context)
 
-        return ask
+        return answer
 
     async def _infer(self, context: CallContext) -> None:
         caller = self._context.options.access.caller(_authorization(context))
@@ -250,16 +250,16 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
                 raise asyncio.CancelledError from error
             raise
 
-    async def _question_of(self, context: CallContext) -> bytes:
+    async def _query_message(self, context: CallContext) -> bytes:
         """The message of a call that asks for no work.
 
         Raises:
             RefusedError: As `_message`, or it is too large.
         """
         message = await self._message(context)
-        if len(message) > limits.MAX_QUESTION:
+        if len(message) > limits.MAX_QUERY:
             raise RefusedError(
-                "too_large", f"the message has {len(message)} bytes: at most {limits.MAX_QUESTION} are allowed"
+                "too_large", f"the message has {len(message)} bytes: at most {limits.MAX_QUERY} are allowed"
             )
         return message
 
@@ -296,9 +296,9 @@ def _address(context: CallContext) -> str:
     return str(context.peer()).rpartition(":")[0]
 
 
-def _is_served(asked: NamedModel) -> bool:
+def _is_served(query: NamedModel) -> bool:
     try:
-        check_version(asked.name, asked.version)
+        check_version(query.name, query.version)
     except RefusedError:
         return False
     return True
@@ -309,7 +309,7 @@ async def _call(upstream: Upstream, method: str, request: bytes, context: CallCo
     try:
         answer = await upstream.channel.unary_unary(f"/{SERVICE}/{method}")(request, metadata=_trace(context))
     except grpc.aio.AioRpcError as error:
-        raise upstream.refusal(error) from error
+        raise upstream.error_of(error) from error
     return bytes(answer)
 
 

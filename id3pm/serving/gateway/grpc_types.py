@@ -30,7 +30,7 @@ class Message(Protocol):
 
 
 class NamedModel(Message, Protocol):
-    """A question about one version of a model."""
+    """A query about one version of a model."""
 
     name: str
     version: str

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 128
 _EXHAUSTED_PAUSE_S = 0.2
 _EXHAUSTED_LINE_S = 60.0
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.05, 1.0
+_FIRST_CHECK_S, _LONGEST_CHECK_S = 0.05, 1.0
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -45,14 +45,14 @@ class HttpConnection(web.RequestHandler):
     sent, which every HTTP/1.1 client skips: the kernel of a disconnected caller then resets the connection.
     """
 
-    __slots__ = ("_connection", "_connections", "_first", "_detection_attempts", "answered")
+    __slots__ = ("_connection", "_connections", "_first", "_half_close_timer", "answered")
 
     def __init__(self, connection: Connection, connections: Connections, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connection = connection
         self._connections = connections
         self._first: asyncio.TimerHandle | None = None
-        self._detection_attempts: asyncio.TimerHandle | None = None
+        self._half_close_timer: asyncio.TimerHandle | None = None
         self.answered = False  # whether the response to the current request has begun
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -62,7 +62,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """See `asyncio.Protocol`."""
-        for timer in (self._first, self._detection_attempts):
+        for timer in (self._first, self._half_close_timer):
             if timer is not None:
                 timer.cancel()
         self._connections.forget(self._connection)
@@ -72,7 +72,7 @@ class HttpConnection(web.RequestHandler):
         """See `asyncio.Protocol`: whether the connection stays open for an answer."""
         if self._idle() or self._uploading() or self.ssl_context is not None:  # TLS has no half close here
             return False
-        self._detection_attempts = self._loop.call_later(_FIRST_LOOK_S, self._look, _FIRST_LOOK_S, False)
+        self._half_close_timer = self._loop.call_later(_FIRST_CHECK_S, self._check_half_closed, _FIRST_CHECK_S, False)
         return True
 
     def handle_error(
@@ -102,7 +102,7 @@ class HttpConnection(web.RequestHandler):
         return self._connections.uploading(self._connection.peer)
 
     def _first_is_due(self) -> None:
-        if not self._connection.asked and self.transport is not None:
+        if not self._connection.used and self.transport is not None:
             self.transport.abort()
 
     def _idle(self) -> bool:
@@ -113,7 +113,7 @@ class HttpConnection(web.RequestHandler):
         request = self._current_request
         return request is not None and not request.content.is_eof()
 
-    def _look(self, pause_s: float, told: bool) -> None:
+    def _check_half_closed(self, pause_s: float, sent: bool) -> None:
         """Checks after a half close, repeatedly: is the caller connected, and is there a request to answer?"""
         transport = self.transport
         if transport is None:
@@ -124,12 +124,12 @@ class HttpConnection(web.RequestHandler):
             transport.abort()
         else:
             request = self._current_request
-            if not told and request is not None and not self.answered and request.version >= (1, 1):
+            if not sent and request is not None and not self.answered and request.version >= (1, 1):
                 transport.write(_INTERIM)
-                told = True
+                sent = True
             else:
-                pause_s = min(2.0 * pause_s, _LAST_LOOK_S)
-            self._detection_attempts = self._loop.call_later(pause_s, self._look, pause_s, told)
+                pause_s = min(2.0 * pause_s, _LONGEST_CHECK_S)
+            self._half_close_timer = self._loop.call_later(pause_s, self._check_half_closed, pause_s, sent)
 
 
 def connection_of(request: web.BaseRequest) -> HttpConnection:

@@ -115,7 +115,7 @@ class HttpGateway:
         return web.Response()
 
     async def _pass_on(self, request: web.Request) -> web.Response:
-        """Answers a question about the server or a model from Triton."""
+        """Answers a query about the server or a model, from Triton."""
         self._context.options.access.caller(request.headers.get("Authorization"))
         _check_path(request)
         return _answer(await self._context.upstreams.get(new_work=False).get(request.path))

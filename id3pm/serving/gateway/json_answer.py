@@ -27,11 +27,11 @@ def infer_answer(response: InferResponse, wanted: Mapping[str, Any]) -> tuple[by
         The body, and the bytes of its JSON where binary tensors are behind it.
     """
     everything = wanted.get("parameters", {}).get(ALL_BINARY) is True
-    asked = {output["name"]: output.get("parameters", {}) for output in wanted.get("outputs", [])}
+    requested = {output["name"]: output.get("parameters", {}) for output in wanted.get("outputs", [])}
     outputs, behind = [], []
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         entry = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-        if asked.get(tensor.name, {}).get(BINARY, everything) is True:
+        if requested.get(tensor.name, {}).get(BINARY, everything) is True:
             outputs.append({**entry, "parameters": {BINARY_SIZE: len(raw)}})
             behind.append(raw)
         else:

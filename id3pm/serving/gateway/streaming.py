@@ -34,7 +34,7 @@ _SOURCES = {
     "id3pm": ("embedding", "a list of numbers"),
     "id3pm_photo": ("photo", "the base64 text of a JPEG, PNG or WebP file"),
 }
-Tell = Callable[[str, Mapping[str, object]], None]
+Emit = Callable[[str, Mapping[str, object]], None]
 Tensor = tuple[str, str, Iterable[int], bytes]  # name, data type, shape, bytes
 
 
@@ -99,8 +99,8 @@ def read_stream_request(origin: Origin, model: str, document: Mapping[str, objec
     return StreamRequest(origin, message, every, time.monotonic() + limit_us / 1e6 if limit_us else None)
 
 
-async def stream_image(stream: StreamRequest, upstream: Upstream, tell: Tell) -> None:
-    """Runs the stages; `tell` gets the events `face` (of a photograph), `progress`, `image_64` and `image`.
+async def stream_image(stream: StreamRequest, upstream: Upstream, emit: Emit) -> None:
+    """Runs the stages; `emit` gets the events `face` (of a photograph), `progress`, `image_64` and `image`.
 
     Raises:
         RefusedError: A stage answered with an error, or the request's time limit passed before one began.
@@ -110,32 +110,32 @@ async def stream_image(stream: StreamRequest, upstream: Upstream, tell: Tell) ->
         face = _message(stream, FACE_MODEL, [], "embedding", "faces", "turned")
         found = outputs(await _send(stream, face, upstream))
         embedding = [("embedding", "FP32", [1, len(found["embedding"]) // 4], found["embedding"])]
-        tell = _preceded(tell, "face", {name: _whole_number(found[name]) for name in ("faces", "turned")})
+        emit = _after(emit, "face", {name: _whole_number(found[name]) for name in ("faces", "turned")})
     first = _message(stream, STAGE_MODELS["base"], embedding, "image_64", "receipt_64")
-    base = outputs(await _followed(stream, first, upstream, tell))
+    base = outputs(await _run_stage(stream, first, upstream, emit))
     pixels = np.frombuffer(base["image_64"], dtype=np.uint8)
     side = math.isqrt(len(pixels) // 3)
     receipt = texts(base["receipt_64"])[0]
     picture = encode_png(pixels.reshape(side, side, 3), {PNG_TEXT_KEY: receipt}, generated=True)
-    tell("image_64", {"png": base64.b64encode(picture).decode(), "receipt": json.loads(receipt)})
+    emit("image_64", {"png": base64.b64encode(picture).decode(), "receipt": json.loads(receipt)})
 
     image = ("image_64", "UINT8", [1, side, side, 3], base["image_64"])
     so_far = ("receipt_64", "BYTES", [1, 1], base["receipt_64"])
     second = _message(stream, STAGE_MODELS["sr"], [image, so_far], "png", "receipt")
-    sr = outputs(await _followed(stream, second, upstream, tell))
-    tell("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
+    sr = outputs(await _run_stage(stream, second, upstream, emit))
+    emit("image", {"png": texts(sr["png"])[0], "receipt": json.loads(texts(sr["receipt"])[0])})
 
 
-def _preceded(tell: Tell, name: str, data: Mapping[str, object]) -> Tell:
+def _after(emit: Emit, name: str, data: Mapping[str, object]) -> Emit:
     """Delays each event until the next one, so that an error in between is still a plain HTTP error."""
     waiting = [(name, data)]
 
-    def told(name: str, data: Mapping[str, object]) -> None:
+    def after(name: str, data: Mapping[str, object]) -> None:
         while waiting:
-            tell(*waiting.pop())
-        tell(name, data)
+            emit(*waiting.pop())
+        emit(name, data)
 
-    return told
+    return after
 
 
 def _whole_number(raw: bytes) -> int:
@@ -176,9 +176,9 @@ def _inputs(message: InferRequest) -> list[Tensor]:
     ]
 
 
-async def _followed(stream: StreamRequest, message: InferRequest, upstream: Upstream, tell: Tell) -> InferResponse:
+async def _run_stage(stream: StreamRequest, message: InferRequest, upstream: Upstream, emit: Emit) -> InferResponse:
     """Runs one stage while its steps are streamed."""
-    follower = asyncio.ensure_future(_follow(message.model_name, stream, upstream, tell))
+    follower = asyncio.ensure_future(_stream_steps(message.model_name, stream, upstream, emit))
     try:
         return await _send(stream, message, upstream)
     finally:
@@ -192,7 +192,7 @@ async def _followed(stream: StreamRequest, message: InferRequest, upstream: Upst
             raise error  # if only `watch` is refused, the caller loses the progress, but not the image
 
 
-async def _follow(model: str, stream: StreamRequest, upstream: Upstream, tell: Tell) -> None:
+async def _stream_steps(model: str, stream: StreamRequest, upstream: Upstream, emit: Emit) -> None:
     """Streams every step of a stage until the request is over; `watch` answers as soon as there is a new one.
 
     It answers at once where the request has not arrived, is sampled and about to be answered, or too many watch.
@@ -213,8 +213,8 @@ async def _follow(model: str, stream: StreamRequest, upstream: Upstream, tell: T
             pause_s = min(2.0 * pause_s, _LONGEST_PAUSE_S)
             continue
         step, pause_s = row["step"], _FIRST_PAUSE_S
-        told = {"stage": model, "step": step, "steps": row["steps"]}
+        progress = {"stage": model, "step": step, "steps": row["steps"]}
         if (picture := row.get("preview_png")) is not None:
             shown = step
-            told["preview_png"] = picture
-        tell("progress", told)
+            progress["preview_png"] = picture
+        emit("progress", progress)

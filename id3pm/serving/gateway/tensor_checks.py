@@ -61,7 +61,7 @@ def shown(value: object) -> str:
 
 
 def invalid(message: str) -> RefusedError:
-    """The refusal of a request that breaks a rule."""
+    """The error for a request that breaks a rule."""
     return RefusedError("invalid_argument", message)
 
 
@@ -164,12 +164,12 @@ def leaves(data: object) -> Iterator[object]:
 
 
 def no_classes(value: object) -> RefusedError:
-    """The refusal of an output by classes."""
+    """The error for an output by classes."""
     return invalid(f"{CLASSIFICATION}={shown(value)}: must be left out, for no output has classes")
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> RefusedError:
-    """The refusal of an unknown name."""
+    """The error for an unknown name."""
     return invalid(f"{kind} {shown(name)} is unknown: {did_you_mean(name, known)}valid are {', '.join(known)}")
 
 

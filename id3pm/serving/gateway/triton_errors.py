@@ -27,7 +27,7 @@ _NO_MEMORY = (
 _GONE = ("UNAVAILABLE", "CANCELLED", "UNKNOWN")
 
 
-def refusal_of_triton(health: Health, status: str, message: str, request_id: str = "") -> RefusedError:
+def triton_error(health: Health, status: str, message: str, request_id: str = "") -> RefusedError:
     """What a caller gets of an error of Triton's.
 
     Args:

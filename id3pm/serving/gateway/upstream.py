@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from id3pm.error_codes import ERROR_CODES
 from id3pm.serving.gateway.grpc_types import InferRequest, InferResponse
 from id3pm.serving.gateway.origin import Origin
-from id3pm.serving.gateway.triton_errors import refusal_of_triton
+from id3pm.serving.gateway.triton_errors import triton_error
 from id3pm.serving.launcher.control import UNIX
 from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.protocol import error_envelope
@@ -82,7 +82,7 @@ class Upstream:
             raise self._health.unavailable() from error
         if answer.status >= 400:
             status = ERROR_CODES[code_of_http(answer.status)].grpc
-            raise refusal_of_triton(self._health, status, _error_of(content))
+            raise triton_error(self._health, status, _error_of(content))
         return HttpAnswer(answer.status, answer.headers, content)
 
     async def infer_bytes(
@@ -102,7 +102,7 @@ class Upstream:
         try:
             return bytes(await self._infer(message, timeout=timeout_s, metadata=tuple(metadata)))
         except grpc.aio.AioRpcError as error:
-            raise self.refusal(error, message.id) from error
+            raise self.error_of(error, message.id) from error
 
     async def infer(
         self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
@@ -134,13 +134,13 @@ class Upstream:
         assert isinstance(answer, dict)
         return answer
 
-    def refusal(self, error: grpc.aio.AioRpcError, request_id: str = "") -> RefusedError:
+    def error_of(self, error: grpc.aio.AioRpcError, request_id: str = "") -> RefusedError:
         """The error for the caller, from a gRPC error of a request with this id."""
         message = error.details() or ""
         said = error_envelope.read(self._error_tag, message)
         if said is not None:
             return RefusedError(said.code, without_paths(said.text), retry_after_s=said.retry_after_s)
-        return refusal_of_triton(self._health, error.code().name, message, request_id)
+        return triton_error(self._health, error.code().name, message, request_id)
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-_TELLING_STARTS = ("E", "terminate called", "  what():")
+_CAUSE_STARTS = ("E", "terminate called", "  what():")
 """Of lines that say why a server died; the last two are the C++ runtime's, before it aborts."""
 
 
@@ -45,8 +45,8 @@ def last_words(log: Sequence[str], lines: int = 20) -> str:
     if reasons := dict(filter(None, map(_not_loaded, log))):
         return "\n".join(f"{model} cannot be loaded: {reason}" for model, reason in reasons.items())
     log = [line for line in log if not _is_noise(line)]
-    telling = [line for line in log if line.startswith(_TELLING_STARTS) or "rror" in line or "failed" in line]
-    return "\n".join((telling or log)[-lines:])
+    causes = [line for line in log if line.startswith(_CAUSE_STARTS) or "rror" in line or "failed" in line]
+    return "\n".join((causes or log)[-lines:])
 
 
 def _not_loaded(line: str) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_BYTES, MAX_WAITING_PHOTO_S, MAX_WAITING_PHOTOS
 from id3pm.serving.protocol.wire import RequestKey
 
-_MOST_PACE = 10.0  # work that took longer than this many times its estimate was held up by other work
+_MAX_SLOWDOWN = 10.0  # work that took longer than this many times its estimate was held up by other work
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -55,7 +55,7 @@ class PhotoQueue:
         self._waiting: list[PhotoRequest] = []
         self._at_work: PhotoRequest | None = None
         self._clock = 0.0
-        self._pace = 1.0  # seconds on this machine per estimated second
+        self._slowdown = 1.0  # seconds on this machine per estimated second
 
     def put(self, request: PhotoRequest) -> None:
         """Adds a request.
@@ -95,7 +95,7 @@ class PhotoQueue:
             self._at_work = None
             self._clock = max(self._clock, request.place.end)
             if seconds is not None:
-                self._pace += 0.1 * (min(seconds / request.work_s, _MOST_PACE) - self._pace)
+                self._slowdown += 0.1 * (min(seconds / request.work_s, _MAX_SLOWDOWN) - self._slowdown)
 
     def cancel(self, key: RequestKey) -> tuple[bool, list[PhotoRequest]]:
         """Ends requests.
@@ -110,8 +110,8 @@ class PhotoQueue:
     def drop_abandoned(self) -> list[PhotoRequest]:
         """Ends requests whose callers have left; gives those that waited, which are to be answered."""
         with self._lock:
-            everyone = self._all()
-        gone = [request for request in everyone if request.reply.abandoned]
+            requests = self._all()
+        gone = [request for request in requests if request.reply.abandoned]
         with self._lock:
             return self._end(gone)
 
@@ -151,22 +151,22 @@ class PhotoQueue:
         return waited
 
     def _work_s(self, requests: Sequence[PhotoRequest]) -> float:
-        return self._pace * sum(request.work_s for request in requests)
+        return self._slowdown * sum(request.work_s for request in requests)
 
     def _check_room(self, request: PhotoRequest) -> None:
-        everyone = self._all()
-        if not everyone:  # one may be larger than all limits
+        requests = self._all()
+        if not requests:  # one may be larger than all limits
             return
-        own = [other for other in everyone if other.call.caller == request.call.caller]
-        callers = len({request.call.caller, *(other.call.caller for other in everyone)})
-        backlog_s, own_s = self._work_s(everyone), self._work_s(own)
-        sizes, own_sizes = (request.size + sum(other.size for other in some) for some in (everyone, own))
+        own = [other for other in requests if other.call.caller == request.call.caller]
+        callers = len({request.call.caller, *(other.call.caller for other in requests)})
+        backlog_s, own_s = self._work_s(requests), self._work_s(own)
+        sizes, own_sizes = (request.size + sum(other.size for other in some) for some in (requests, own))
         room = (
-            has_room(len(everyone), len(own), MAX_WAITING_PHOTOS, callers)
+            has_room(len(requests), len(own), MAX_WAITING_PHOTOS, callers)
             and has_room(sizes, own_sizes, MAX_WAITING_PHOTO_BYTES, callers)
             and has_room(backlog_s, own_s, MAX_WAITING_PHOTO_S, callers)
         )
         if not room:
             raise overloaded(
-                f"{len(everyone)} requests with photographs wait, {backlog_s:.1f} s of work", backlog_s / 2
+                f"{len(requests)} requests with photographs wait, {backlog_s:.1f} s of work", backlog_s / 2
             )

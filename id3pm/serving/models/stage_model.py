@@ -123,7 +123,7 @@ class StageModel(BackendModel):
         self._serial = itertools.count(1)
         self._answers = Worker("answers")
         self._stopping = threading.Event()
-        self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
+        self._housekeeper = threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True)
         self._housekeeper.start()
         logger.info("%s: a step of 1 row takes %.3g s", args["model_name"], cost.step_s(1))
 
@@ -359,7 +359,7 @@ class StageModel(BackendModel):
         png = None if picture is None else base64.b64encode(encode_png(picture, generated=True)).decode()
         return {"done": False, "step": progress.step, "steps": progress.steps, "preview_png": png}
 
-    def _keep_house(self) -> None:
+    def _housekeeping(self) -> None:
         """Updates the gauges, and stops work of disconnected callers."""
         while not self._stopping.wait(_HOUSEKEEPING_S):
             self._metrics.show(self._scheduler.status())

@@ -196,8 +196,8 @@ class Reply:
         """Answers with an error, which is logged; does nothing where the request is answered already."""
         described = describe(error)
         code, text = triton_code(described.code), described.text.replace("\n", " ")
-        unforeseen = None if isinstance(error, Id3pmError) else error
-        logger.log(_LEVELS[code], "request %s: %s: %s", shown(self.id), code, text, exc_info=unforeseen)
+        unexpected = None if isinstance(error, Id3pmError) else error
+        logger.log(_LEVELS[code], "request %s: %s: %s", shown(self.id), code, text, exc_info=unexpected)
         message = error_envelope.write(self._error_tag, described)
         triton_error = self._pb.TritonError(message, getattr(self._pb.TritonError, code))
         self._finish(self._pb.InferenceResponse(error=triton_error))

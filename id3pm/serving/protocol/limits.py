@@ -72,7 +72,7 @@ SOON_S = _limit(2.0, "s", "a gRPC message arrives while others wait for a place"
 # They determine the time to parse JSON; forty 64 px images have this many.
 MAX_PARTS = _limit(2**19, "", "commas and backslashes of JSON", "400")
 MAX_MESSAGE_PARTS = _limit(4096, "", "fields of a gRPC message, those of its inputs included", "400")
-MAX_QUESTION = _limit(64 * _KIB, "bytes", "a gRPC message that asks for no work", "413")
+MAX_QUERY = _limit(64 * _KIB, "bytes", "a gRPC message that asks for no work", "413")
 # Sixteen 64 px images have 196 608.
 MAX_NUMBERS = _limit(2**20, "", "numbers of a tensor", "400")
 MAX_DIMS = _limit(8, "", "dimensions of a tensor", "400")
@@ -91,7 +91,7 @@ MAX_MESSAGE = _limit(1500, "", "characters of an error's text", "cut")
 _heading("Requests")
 # More than the queues of both stages.
 MAX_WORK = _limit(512, "", "requests for work in flight", "429")
-MAX_QUESTIONS = _limit(1024, "", "questions in flight", "429")
+MAX_QUERIES = _limit(1024, "", "queries in flight", "429")
 MAX_CALLS = _limit(4096, "", "gRPC calls open", "RESOURCE_EXHAUSTED")
 MAX_CALLS_OF_ONE = _limit(512, "", "gRPC calls open on one connection", "the caller's library waits")
 # Each may hold one arriving message.

@@ -75,9 +75,9 @@ def _decoded(text: bytes) -> bytes:
     coded = _without_spaces(coded).translate(_URL_SAFE).rstrip(b"=")
     other = coded.translate(None, _ALPHABET)
     if other:
-        raise _refusal(text, f"it has {ascii(chr(other[0]))}, which base64 has not")
+        raise _error(text, f"it has {ascii(chr(other[0]))}, which base64 has not")
     if len(coded) % 4 == 1 or not coded:
-        raise _refusal(text, f"{len(coded)} characters are no whole number of bytes: it was cut off")
+        raise _error(text, f"{len(coded)} characters are no whole number of bytes: it was cut off")
     return binascii.a2b_base64(coded + b"=" * (-len(coded) % 4))
 
 
@@ -92,7 +92,7 @@ def _without_frame(text: bytes) -> bytes:
     if head is None:
         return text
     if not head[1].strip().lower().endswith(b"base64"):
-        raise _refusal(text, "a data: URL must say ;base64 before its comma")
+        raise _error(text, "a data: URL must say ;base64 before its comma")
     return text[head.end() :]
 
 
@@ -121,7 +121,7 @@ def _has_length(coded: bytes) -> bool:
     return b"=" not in digits and (len(coded) % 4 == 0 if len(coded) > len(digits) else len(digits) % 4 != 1)
 
 
-def _refusal(text: bytes, reason: str) -> ImageError:
+def _error(text: bytes, reason: str) -> ImageError:
     shown = ascii(text[:32].decode("ascii")) + "..." * (len(text) > 32)
     hint = ""
     if text[:8].lower().startswith((b"http://", b"https://", b"file://")):

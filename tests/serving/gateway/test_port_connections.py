@@ -59,7 +59,7 @@ def test_where_all_are_at_work_the_new_one_is_refused_until_an_upload_stands_sti
 @pytest.mark.parametrize("descriptors", [256, 1024, 4096, 16_384, 2**20])
 def test_connections_leave_descriptors_for_supervision(descriptors: int) -> None:
     shares = Shares.of(descriptors)
-    requests = min(shares.http, limits.MAX_WORK + limits.MAX_QUESTIONS)
+    requests = min(shares.http, limits.MAX_WORK + limits.MAX_QUERIES)
     assert min(shares.http, shares.grpc, shares.metrics) > 0
     assert shares.http + requests + shares.grpc + shares.metrics <= descriptors - limits.RESERVED_DESCRIPTORS
     if descriptors >= limits.MAX_DESCRIPTORS:

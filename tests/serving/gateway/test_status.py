@@ -24,7 +24,7 @@ def test_a_hint_becomes_a_header_in_whole_seconds() -> None:
     assert RefusedError("unavailable", "an input named retry after 7 s").headers == {}
 
 
-def test_what_is_long_is_cut_for_every_refusal() -> None:
+def test_what_is_long_is_cut_for_every_error() -> None:
     message = str(RefusedError("invalid_argument", "x" * 10**6))
     assert len(message) == MAX_MESSAGE and message.endswith("(cut)")
 

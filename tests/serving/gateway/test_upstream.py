@@ -27,7 +27,7 @@ def read(code: str, message: str, said: StageError | None = None) -> tuple[Refus
         upstream = Upstream(health.require(), health)
         none = grpc.aio.Metadata()
         details = message if said is None else message + write(upstream._error_tag, said)
-        refusal = upstream.refusal(grpc.aio.AioRpcError(grpc.StatusCode[code], none, none, details=details), "7")
+        refusal = upstream.error_of(grpc.aio.AioRpcError(grpc.StatusCode[code], none, none, details=details), "7")
         await upstream.close()
         return refusal, health.suspicion.is_set()
 
