@@ -1,4 +1,4 @@
-"""The sampling task of all contenders, and the timing that each returns."""
+"""The sampling task that is timed, and the timing of one contender."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Bundles and engine sets that travel: pulled from and pushed to the Hugging Face Hub and OCI registries."""
+"""Bundles and engine sets on the Hugging Face Hub and in OCI registries: pull and push."""

@@ -1,4 +1,4 @@
-"""What a hub and a registry have in common."""
+"""The interface that a hub and a registry share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of pictures: named themselves, or by their folder."""
+"""Picture files from paths: each file itself, or all pictures of a folder."""
 
 from __future__ import annotations
 

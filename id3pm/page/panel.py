@@ -1,4 +1,4 @@
-"""The sliders."""
+"""The panel of sampling settings: quality, seed, sliders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise that is drawn before a step needs it, by threads: numpy lets other threads run while it draws."""
+"""Draws noise ahead of the steps that need it, in threads: numpy releases the interpreter lock while it draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error of a folder that belongs to another data set."""
+"""Error for a folder that belongs to another data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are kept: a face, like its target, unlike all others, and like the other images of its identity."""
+"""Filters of images: a face, like its target, unlike all others, and like the other images of its identity."""
 
 from __future__ import annotations
 

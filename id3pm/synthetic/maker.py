@@ -1,4 +1,4 @@
-"""Makes shards of one plan into one store; what every kind of worker runs."""
+"""Makes shards of a plan and stores them; the work of every kind of worker."""
 
 from __future__ import annotations
 

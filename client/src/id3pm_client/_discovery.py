@@ -1,4 +1,4 @@
-"""Looks names up again and again: the servers behind a name come and go. Both clients share it.
+"""Discovery: resolves names repeatedly, because the servers behind a name change. Both clients share it.
 
 A lookup runs in a thread of its own, one at a time, so that a slow resolver delays no request. It begins with a
 request, not by a clock: a client without requests asks for nothing.

@@ -1,4 +1,4 @@
-"""Types that several modules name."""
+"""Shared type aliases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all models of Triton's Python backend share: each request is answered exactly once, later."""
+"""Base class of the Triton models: `execute` enqueues, and each request is answered exactly once, later."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ class StageModel(BackendModel):
                 reply.fail(error)
 
     def _control(self, control: Control, call: InferenceRequest, reply: Reply) -> None:
-        """Answers a control request: now, or from the long_polls' thread where there are pictures to encode."""
+        """Answers a control request: now, or from the thread of the long polls where there are pictures to encode."""
         key = RequestKey(call.owner, control.request_id)
         if control.op in ("watch", "progress"):
             watch = Watch(

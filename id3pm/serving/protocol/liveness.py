@@ -1,4 +1,4 @@
-"""What the answer to `ping` says of a model's threads: which one hangs."""
+"""Liveness of a model's threads, from its answer to `ping`: which one hangs."""
 
 from __future__ import annotations
 
