@@ -59,7 +59,7 @@ LIMITED_ELSEWHERE = {
     "id3pm/serving/gateway/http_listener.py: asyncio.gather(*tasks, return_exceptions=True)": "`Gateway.stop`, too",
     "id3pm/page/app_state.py: asyncio.gather(*(run.stop() for run in self._runs.values()))": "at most `_CLOSING_S`",
     "id3pm/page/people.py: asyncio.gather(*(client.embed(each) for each in both))": "the client's `timeout_s`",
-    "id3pm/page/runs.py: self._news.wait()": "every run ends within the client's `timeout_s`, which is news",
+    "id3pm/page/runs.py: self._changed.wait()": "every run ends within the client's `timeout_s`, which is news",
     "id3pm/sampling/scheduler.py: self._compute_lock.acquire(self._claim)": "`compute_lock.TIMEOUT_S`",
     # Results of functions of this process that compute, for whose time there is no rule.
     "id3pm/engines/openvino_engine.py: aside.submit(start).result()": "loads a library",
