@@ -73,7 +73,7 @@ fi
 train base "$BASE_MINUTES" ${IDENTITY_LOSS:+--identity-loss "$IDENTITY_LOSS"} $stream
 train sr "$SR_MINUTES"
 # shellcheck disable=SC2086
-"$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --out "$OUT" --licence MIT $options
+"$PYTHON" -m id3pm export-bundle --base "$RUNS/base" --sr "$RUNS/sr" --data-mean data/demo --out "$OUT" --licence MIT $options
 DATA=data/demo OUT="$OUT" PYTHON="$PYTHON" sh bundles/make_latent.sh
 if [ "$PEOPLE" -gt 0 ]; then
     "$PYTHON" export/build_engines.py --bundle "$OUT"

@@ -164,6 +164,10 @@ class DiffusionConfig:
             sqrt(1 - abar) x0 (Salimans and Ho 2022), from which x0 is found without a large factor in pure noise, too.
         student_timesteps: The only timesteps at which a student was trained, ascending: one for each step that sampler
             `student` can make. `None` for a network that was trained at all of them.
+        data_mean: Mean colour of the images that it was trained with, three numbers in [-1, 1]. A sampler then begins
+            at noise + sqrt(abar) data_mean, as training images of its first timestep do, and not at noise alone, which
+            the network takes for an image of medium grey (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample
+            Steps are Flawed"). `None` begins at noise alone: no difference where the first timestep is T - 1.
     """
 
     diffusion_steps: int = 1000
@@ -171,6 +175,7 @@ class DiffusionConfig:
     rescale_timesteps: bool = False
     prediction: PredictionName = "eps"
     student_timesteps: tuple[int, ...] | None = None
+    data_mean: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self.diffusion_steps >= 1, f"diffusion_steps={self.diffusion_steps}: must be at least 1")
@@ -180,6 +185,12 @@ class DiffusionConfig:
                 len(kept) >= 1 and list(kept) == sorted(set(kept)) and 0 <= kept[0] <= kept[-1] < self.diffusion_steps,
                 f"student_timesteps={list(kept)}: must be one or more different ones, ascending, in 0 .. "
                 f"{self.diffusion_steps - 1}",
+            )
+        mean = self.data_mean
+        if mean is not None:
+            require(
+                len(mean) == 3 and all(-1 <= value <= 1 for value in mean),
+                f"data_mean={list(mean)}: must be three numbers in [-1, 1]",
             )
 
 

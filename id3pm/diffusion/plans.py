@@ -98,7 +98,14 @@ _FIELDS = {
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StepPlan(Coefficients):
-    """Every step of one image, noisiest first: each array has one read-only entry per step."""
+    """Every step of one image, noisiest first: each array of `Coefficients` has one read-only entry per step.
+
+    Attributes:
+        start_mean: What x_T has besides noise, float32 [3, 1, 1]: sqrt(abar) times the data's mean colour, if that is
+            known.
+    """
+
+    start_mean: Float32Array | None = None
 
     def __len__(self) -> int:
         return len(self.timestep)
@@ -187,7 +194,7 @@ def _plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) 
         schedule = student_schedule(config, options.steps)
     else:
         schedule = respaced_schedule(config, options.steps, options.spacing)
-    return plan_from_schedule(schedule, options, learn_sigma, config.prediction)
+    return plan_from_schedule(schedule, options, learn_sigma, config.prediction, config.data_mean)
 
 
 def check_student(
@@ -224,7 +231,11 @@ def check_student(
 
 
 def plan_from_schedule(
-    schedule: Schedule, options: SamplingOptions, learn_sigma: bool, prediction: PredictionName = "eps"
+    schedule: Schedule,
+    options: SamplingOptions,
+    learn_sigma: bool,
+    prediction: PredictionName = "eps",
+    data_mean: Sequence[float] | None = None,
 ) -> StepPlan:
     """As `plan`, for a process that was respaced in any other way (such as "ddim25"); `options.steps` is not read."""
     count = len(schedule)
@@ -261,7 +272,18 @@ def plan_from_schedule(
         guided=flag(inside & (options.guidance_scale != 1.0) & (options.sampler != "student")),
         learned_variance=flag(needs_noise & learned),
         needs_noise=flag(needs_noise),
+        start_mean=_start_mean(schedule, data_mean),
     )
+
+
+def _start_mean(schedule: Schedule, data_mean: Sequence[float] | None) -> Float32Array | None:
+    if data_mean is None:
+        return None
+    scaled: Float32Array = (
+        (np.sqrt(schedule.alphas_cumprod[-1]) * np.array(data_mean)).astype(np.float32).reshape(3, 1, 1)
+    )
+    scaled.setflags(write=False)
+    return scaled
 
 
 def _x0_factors(schedule: Schedule, prediction: PredictionName) -> tuple[Float64Array, Float64Array]:

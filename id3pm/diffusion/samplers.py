@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from array_api_compat import device
 
 from id3pm.diffusion.guidance import clip_x0, guide, make_consistent
 from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
@@ -122,7 +123,7 @@ def sample(
         model: `model(x, timesteps, rows, conditional)` -> [M, C or 2C, H, W], where row j of this call belongs to
             image `rows[j]` (int [M]) at `timesteps[j]` (float32 [M]), with that image's condition where
             `conditional[j]` (bool [M]), else with the null vectors.
-        x_start: x_T, float32 [N, C, H, W] (draw 0 of the seed contract).
+        x_start: Noise, float32 [N, 3, H, W] (draw 0 of the seed contract); x_T is this and the plans' `start_mean`.
         plans: One plan per row.
         noise_fn: `noise_fn(row, draw)` -> [C, H, W], the noise that the row's step number `draw` (1 = noisiest) adds.
         low_res: As for `update`.
@@ -132,6 +133,9 @@ def sample(
     """
     xp = array_namespace(x_start)
     x, x0 = xp.asarray(x_start, copy=True), xp.zeros_like(x_start)
+    for row, row_plan in enumerate(plans):
+        if row_plan.start_mean is not None:
+            x[row, ...] += xp.asarray(row_plan.start_mean, device=device(x))
     for step in range(max(len(row_plan) for row_plan in plans)):
         active = np.flatnonzero([step < len(row_plan) for row_plan in plans])
         rows = gather([plans[row] for row in active], [step] * len(active))

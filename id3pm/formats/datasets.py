@@ -186,6 +186,24 @@ def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
+def mean_colour(folder: Path) -> tuple[float, ...]:
+    """The mean colour of all images of a data set, held-out ones included: three numbers in [-1, 1], to 4 digits.
+
+    Raises:
+        InvalidInputError: The folder is no data set, a shard is damaged, or there are no images.
+    """
+    describe(folder)
+    total, count = np.zeros(3), 0
+    for path in sorted(folder.glob("shard_*.npz")):
+        with _opened(path) as shard:
+            images = shard["images"]
+            total += images.mean((1, 2), dtype=np.float64).sum(0)
+            count += len(images)
+    if not count:
+        raise InvalidInputError(f"{folder} has no images")
+    return tuple(round(float(value), 4) for value in total / count / 127.5 - 1.0)
+
+
 def _measured(folder: Path, shard: Path, index: NDArray[np.int64]) -> NDArray[np.float32]:
     """The attributes measured on the images of a shard, which have these numbers."""
     path = measured_path(folder, shard)

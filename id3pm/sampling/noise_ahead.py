@@ -85,7 +85,10 @@ class NoiseAhead:
     def _outcome(self, row: Row, draw: int) -> FloatArray | Exception:
         """A draw, or why there is none: it is its row's own trouble."""
         try:
-            return noise(row.request.seed, self._stage, draw, self._shape, out=self._host(self._shape))
+            drawn = noise(row.request.seed, self._stage, draw, self._shape, out=self._host(self._shape))
+            if draw == 0 and row.plan.start_mean is not None:
+                drawn += row.plan.start_mean
+            return drawn
         except Exception as error:
             return error
 

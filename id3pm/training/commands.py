@@ -254,6 +254,9 @@ class ExportBundleOptions:
     )
     blend: Path | None = option(type=BUNDLE, help="Bundle that the base run started from: its weights stay in part.")
     blend_share: float = option(type=click.FloatRange(0, 1), default=0.5, help="Of the run's weights, with --blend.")
+    data_mean: Path | None = option(
+        type=FOLDER, help="Data set: the base stage begins at the mean colour of its images [as the run did]."
+    )
     out: Path = option(type=FOLDER, required=True, help="The bundle's folder.")
     name: str | None = option(help="Name of the bundle [as the folder in --out].")
     licence: str = option(required=True, help="Licence of the weights.")
@@ -299,5 +302,6 @@ def export_bundle_command(options: ExportBundleOptions) -> None:
         storage=options.storage,
         blend=options.blend,
         blend_share=options.blend_share,
+        data_mean=options.data_mean,
     )
     click.echo(f"{bundle.name}: {options.out}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from id3pm.attributes import AttributeSet
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import ConfigError
+from id3pm.formats import datasets
 from id3pm.formats.bundle import (
     CONFIG_FILE,
     Bundle,
@@ -59,6 +60,7 @@ def export_bundle(
     storage: Storage = "fp16",
     blend: Path | None = None,
     blend_share: float = 0.5,
+    data_mean: Path | None = None,
 ) -> Bundle:
     """Writes the bundle of the newest checkpoints of two runs, which may still be training, and its model card.
 
@@ -73,14 +75,21 @@ def export_bundle(
         storage: Number format of the matrices in the files.
         blend: The bundle that the base run started from: its weights stay in part.
         blend_share: Share of the run in the base stage's weights, 0 .. 1, where `blend` is given.
+        data_mean: A data set: the base stage begins at the mean colour of its images, else as the run's rollouts did;
+            see `DiffusionConfig`.
 
     Raises:
         CheckpointError: A run has no checkpoint.
         BundleError: A bundle cannot be read.
         ConfigError: A folder holds the other stage, or the stages do not fit each other.
+        InvalidInputError: `data_mean` is no data set.
     """
     base, sr = _part(base_run, "base"), _part(sr_run, "sr")
     base = base if blend is None else _blended(base, blend, blend_share)
+    if data_mean is not None:
+        base = dataclasses.replace(
+            base, diffusion=dataclasses.replace(base.diffusion, data_mean=datasets.mean_colour(data_mean))
+        )
     id_vector_model, identity_dim, attribute_set = base.id_vectors
     bundle = Bundle(
         name=name,
@@ -127,7 +136,10 @@ def _blended(run: _Part, bundle: Path, share: float) -> _Part:
     most of the gain of fine-tuning before it loses its earlier abilities.
     """
     start = _part(bundle, "base")
-    if (start.unet, start.diffusion) != (run.unet, run.diffusion):
+    if (start.unet, dataclasses.replace(start.diffusion, data_mean=run.diffusion.data_mean)) != (
+        run.unet,
+        run.diffusion,
+    ):
         raise ConfigError(f"{bundle} holds another base network: blend a run with the bundle that it started from")
     sha256 = weights_hash(bundle, "base")
     if (known := run.card.get("started_from", {}).get("weights_sha256")) != sha256:

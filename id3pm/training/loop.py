@@ -251,7 +251,10 @@ class Trainer(SteppedRun):
             raise ConfigError(
                 f"{bundle} has attribute set {read.attribute_set}, this run {config.attribute_set}: need the same"
             )
-        if (unet, diffusion) != (config.unet, config.diffusion):
+        if (unet, dataclasses.replace(diffusion, data_mean=config.diffusion.data_mean)) != (
+            config.unet,
+            config.diffusion,
+        ):
             raise ConfigError(f"{bundle} holds another {stage} network than this run trains: start from random weights")
         weights = {name: torch.from_numpy(array) for name, array in load_weights(bundle, stage).items()}
         if adds_attributes:

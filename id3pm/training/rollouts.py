@@ -95,6 +95,8 @@ class Rollouts:
         if len(new) == 0:
             return
         vectors, images = draws.vectors[new], draws.start[0][new]
+        if self._plan.start_mean is not None:
+            images = images + torch.tensor(self._plan.start_mean).to(images)
         for place in range(self._first):
             rows = self._coefficients(np.full(len(new), place))
             timestep = torch.from_numpy(rows.timestep).to(images)

@@ -19,9 +19,11 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from id3pm.config import DiffusionConfig
 from id3pm.errors import InvalidInputError
 from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
+from id3pm.formats.bundle import read_bundle
 from id3pm.formats.images import area_reduce
 from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches, BatchesBeside, FaceBatches, SuperResolutionBatches
@@ -98,6 +100,7 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
         cpu=options.cpu, mixed_precision=config.precision, dynamo_backend="inductor" if options.compile else None
     )
     options.out.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(config, diffusion=_process(config, options))
     if options.stream is None:
         arrays = shards.load(options.data, "train")
         data, batches = _data_facts(options.data, arrays), make_batches(config, arrays)
@@ -125,6 +128,18 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     with StopSignal() as stopped:
         _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
     return trainer.step
+
+
+def _process(config: TrainConfig, options: SessionOptions) -> DiffusionConfig:
+    """The run's process, with the mean colour of what it goes on from: rollouts begin as a sampler does."""
+    if options.resume:
+        before = checkpoint.load(options.out).config.diffusion
+    elif options.start_from is not None:
+        bundle = read_bundle(options.start_from)
+        before = bundle.base_diffusion if config.stage == "base" else bundle.sr_diffusion
+    else:
+        return config.diffusion
+    return dataclasses.replace(config.diffusion, data_mean=before.data_mean)
 
 
 def _stream(config: TrainConfig, options: SessionOptions, seed: int) -> tuple[dict[str, Any], Batches]:

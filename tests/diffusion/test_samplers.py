@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.plans import plan_from_schedule
+from id3pm.diffusion.plans import Coefficients, plan_from_schedule
 from id3pm.diffusion.samplers import gather, plan, sample, update
 from id3pm.diffusion.schedule import respaced_schedule
 from id3pm.errors import ConfigError, InvalidOptionError
@@ -89,7 +89,7 @@ def test_every_sampler_ends_at_its_last_x0_without_noise(sampler, learn_sigma):
         last = (row_plan.c_x[-1], row_plan.c_x0[-1], row_plan.c_prev[-1], row_plan.std[-1])
         np.testing.assert_allclose(last, (0, 1, 0, 0), atol=1e-7)
         assert not row_plan.needs_noise[-1]
-        assert np.isfinite([getattr(row_plan, field.name) for field in dataclasses.fields(row_plan)]).all()
+        assert np.isfinite([getattr(row_plan, field.name) for field in dataclasses.fields(Coefficients)]).all()
 
 
 def test_only_ddpm_and_ddim_with_eta_need_noise():
@@ -195,3 +195,31 @@ def test_a_learned_variance_needs_variance_channels():
     x = normal(0, 1, 3, 4, 4)
     with pytest.raises(ValueError, match="3 channels: learned variance needs 6"):
         update(x, x, rows, noise=x)
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_a_sampler_begins_at_the_mean_colour_of_the_data(as_array):
+    mean, options = (-0.5, 0.0, 0.25), SamplingOptions(sampler="ddim", steps=4, spacing="logsnr", guidance_scale=1.0)
+    plain = plan(COSINE, options, False)
+    coloured = plan(dataclasses.replace(COSINE, data_mean=mean), options, False)
+    noise, begun = as_array(normal(0, 2, 3, 4, 4)), []
+
+    def model(x, timesteps, rows, conditional):
+        begun.append(np.asarray(x).copy())
+        return 0.5 * x
+
+    image = sample(model, noise, [coloured, plain], lambda row, draw: as_array(normal(draw, 3, 4, 4)))
+    abar = np.exp(-6.0) / (1 + np.exp(-6.0))  # logsnr spacing begins at log SNR -6
+    shift = begun[0] - np.asarray(noise)
+    np.testing.assert_allclose(
+        shift[0], np.sqrt(abar) * np.broadcast_to(np.reshape(mean, (3, 1, 1)), (3, 4, 4)), rtol=0.02
+    )
+    assert not shift[1].any() and not np.array_equal(np.asarray(image[0]), np.asarray(image[1]))
+    paper = plan(dataclasses.replace(COSINE, data_mean=mean), SamplingOptions(), True)
+    assert np.abs(paper.start_mean).max() < 1e-4  # at timestep T - 1 there is no signal
+
+
+@pytest.mark.parametrize("mean", [(0.0, 0.0), (0.0, 0.0, 1.5), (0.0, 0.0, float("nan"))])
+def test_a_mean_colour_is_three_numbers(mean):
+    with pytest.raises(ConfigError, match="must be three numbers in \\[-1, 1\\]"):
+        DiffusionConfig(data_mean=mean)

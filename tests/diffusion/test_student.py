@@ -6,11 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.diffusion.plans import gather, plan
 from id3pm.diffusion.samplers import sample, update
 from id3pm.errors import ConfigError, InvalidOptionError
+from id3pm.training.distillation.student import StudentSteps
 
 STUDENT = DiffusionConfig(diffusion_steps=100, student_timesteps=(30, 60, 90))
 OPTIONS = SamplingOptions(sampler="student", steps=3, guidance_scale=2.0, dynamic_threshold=0.0)
@@ -52,6 +54,21 @@ def test_a_perfect_network_gives_the_image_in_one_step(prediction: str) -> None:
         following = alphas_cumprod((60, 30, 0)[step]) if step < 2 else 1.0
         expected = np.sqrt(following) * x0 + (np.sqrt(1 - following) * noise if step < 2 else 0.0)
         assert np.allclose(x_next, expected, atol=1e-4)
+
+
+def test_only_the_first_step_begins_at_the_mean_colour() -> None:
+    mean = (-0.5, 0.0, 0.5)
+    process = dataclasses.replace(STUDENT, data_mean=mean)
+    steps, seen = plan(process, OPTIONS, False), []
+
+    def model(x: np.ndarray, t: np.ndarray, rows: np.ndarray, conditional: np.ndarray) -> np.ndarray:
+        seen.append(x.mean((0, 2, 3)))
+        return np.zeros_like(x)
+
+    sample(model, np.zeros((1, 3, 8, 8), np.float32), [steps], lambda row, draw: np.zeros((3, 8, 8), np.float32))
+    assert np.allclose(seen[0], np.sqrt(alphas_cumprod(90)) * np.array(mean), atol=1e-6)
+    trained = StudentSteps(process, torch.device("cpu")).start(torch.zeros(1, 3, 8, 8)).mean((0, 2, 3))
+    assert np.allclose(trained.numpy(), seen[0], atol=1e-6)
 
 
 def test_fewer_steps_are_the_noisiest_ones() -> None:

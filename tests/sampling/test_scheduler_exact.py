@@ -112,6 +112,19 @@ def test_any_mixture_equals_each_request_alone(
         np.testing.assert_array_equal(image, to_uint8(expected))
 
 
+def test_the_first_step_has_the_mean_colour_of_the_data(base_engine: Engine) -> None:
+    diffusion = dataclasses.replace(tiny_engines.BASE_DIFFUSION, data_mean=(-0.8, 0.1, 0.6))
+    options = SamplingOptions(sampler="ddim", steps=3, spacing="logsnr")
+    request = SampleRequest(id="one", seed=5, options=options, identity=np.ones(8, np.float32))
+    scheduler, inbox = StepScheduler(base_engine, diffusion, STAGE_BASE, max_rows=2, observer=LastImages()), Inbox()
+    scheduler.submit(request, inbox.receiver("one"))
+    inbox.sample("one")
+    image = last_image(scheduler, "one")
+    assert scheduler.close()
+    np.testing.assert_array_equal(image, reference(base_engine, diffusion, STAGE_BASE, request))
+    assert not np.array_equal(image, reference(base_engine, tiny_engines.BASE_DIFFUSION, STAGE_BASE, request))
+
+
 def test_same_seed_same_image_in_any_batch(base_engine: Engine) -> None:
     images = []
     for company, max_rows in [(0, 1), (3, 8), (7, 8), (7, 2)]:

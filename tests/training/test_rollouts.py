@@ -62,18 +62,22 @@ def trainer(config: TrainConfig, folder: Path, judge: IdentityLoss, stage: FaceS
     return Trainer(config, FaceBatches(arrays(), config), folder, facts, Accelerator(cpu=True), judge, None, rollouts)
 
 
-def test_rows_are_sampled_as_the_sampler_does(judge: IdentityLoss, stage: FaceStage) -> None:
+@pytest.mark.parametrize("mean", [None, (-0.5, 0.0, 0.5)])
+def test_rows_are_sampled_as_the_sampler_does(
+    judge: IdentityLoss, stage: FaceStage, mean: tuple[float, ...] | None
+) -> None:
+    diffusion = dataclasses.replace(CONFIG.diffusion, data_mean=mean)
     generator = torch.Generator().manual_seed(0)
     shape, vectors = (2, 3, 16, 16), torch.randn(2, 128, generator=generator)
     start = torch.randn((3, *shape), generator=generator)
-    steps = plan(CONFIG.diffusion, SAMPLING, True)
+    steps = plan(diffusion, SAMPLING, True)
     noise = [torch.randn(shape, generator=generator) for _ in range(len(steps))]
 
     def network(x: torch.Tensor, t: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         eps = x * 0.5 + identity[:, :3, None, None] * t[:, None, None, None] / 1000.0
         return torch.cat([eps, eps], dim=1)
 
-    rollouts = Rollouts(judge, stage, CONFIG.diffusion, learn_sigma=True)
+    rollouts = Rollouts(judge, stage, diffusion, learn_sigma=True)
     alignments = torch.eye(3)[:2].expand(2, 2, 3)
     seen = []
     for step in range(20):

@@ -275,6 +275,24 @@ def test_a_run_is_blended_with_the_bundle_that_it_started_from(
         export_bundle(finished, bundle, tmp_path / "no", name="b", blend=bundle, **given)  # type: ignore[arg-type]
 
 
+def test_a_bundle_begins_at_the_mean_colour_of_a_data_set_and_so_do_its_runs(
+    data: Path, bundle: Path, tmp_path: Path
+) -> None:
+    options = SamplingOptions()
+    given = {"licence": "MIT", "sampling": options, "sr_sampling": options}
+    export_bundle(bundle, bundle, tmp_path / "b", name="b", data_mean=data, **given)  # type: ignore[arg-type]
+    pixels = np.concatenate([np.load(file)["images"].reshape(-1, 3) for file in sorted(data.glob("shard_*.npz"))])
+    mean = read_bundle(tmp_path / "b").base_diffusion.data_mean
+    assert mean is not None
+    np.testing.assert_allclose(mean, pixels.mean(0) / 127.5 - 1.0, atol=1e-4)
+    config = dataclasses.replace(TINY_BASE, seed=1, total_steps=1)
+    run(config, data, tmp_path / "run", start_from=tmp_path / "b", max_minutes=0.0)
+    assert checkpoint.load(tmp_path / "run").config.diffusion.data_mean == mean
+    assert run(config, data, tmp_path / "run", resume=True) == 1
+    with pytest.raises(InvalidInputError):
+        export_bundle(bundle, bundle, tmp_path / "c", name="c", data_mean=tmp_path, **given)  # type: ignore[arg-type]
+
+
 def test_what_a_bundle_says_of_the_norm_of_id_vectors_stays(bundle: Path, tmp_path: Path) -> None:
     raw = Path(shutil.copytree(bundle, tmp_path / "raw"))
     file, options = raw / "bundle.json", SamplingOptions()

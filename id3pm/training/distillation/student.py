@@ -43,7 +43,9 @@ class StudentSteps:
         count = len(diffusion.student_timesteps or ())
         options = SamplingOptions(sampler="student", steps=count, dynamic_threshold=0.0)
         schedule = student_schedule(diffusion, count)
-        plan: StepPlan = plan_from_schedule(schedule, options, False, diffusion.prediction)
+        plan: StepPlan = plan_from_schedule(schedule, options, False, diffusion.prediction, diffusion.data_mean)
+        mean = plan.start_mean
+        self._start_mean = None if mean is None else torch.from_numpy(mean.copy()).to(device)
         self._tables = {
             name: torch.from_numpy(getattr(plan, name).copy()).to(device)
             for name in ("timestep", "x0_from_x", "x0_from_output", "c_x0", "std")
@@ -53,6 +55,10 @@ class StudentSteps:
         """A coefficient of each row, [N, 1, 1, 1]; the timesteps as [N]."""
         values = self._tables[name][places]
         return values if name == "timestep" else values.view(-1, 1, 1, 1)
+
+    def start(self, noise: Tensor) -> Tensor:
+        """What the first step is given."""
+        return noise if self._start_mean is None else noise + self._start_mean
 
     def x0(self, x: Tensor, output: Tensor, places: Tensor) -> Tensor:
         """The images that the network's output stands for, not clipped."""
@@ -67,7 +73,7 @@ class StudentSteps:
         rows = torch.arange(len(batch.places), device=batch.places.device)
         before = (batch.places - 1).clamp(min=0)
         later = self.renoised(batch.results, batch.noises[batch.places, rows], before)
-        return torch.where((batch.places > 0).view(-1, 1, 1, 1), later, batch.noises[0])
+        return torch.where((batch.places > 0).view(-1, 1, 1, 1), later, self.start(batch.noises[0]))
 
     def renoised(self, images: Tensor, noise: Tensor, places: Tensor) -> Tensor:
         """What the step after step `places` is given, for the images of that step."""
@@ -80,7 +86,7 @@ class StudentSteps:
         for place in range(int(batch.places[batch.own].max()) if batch.own.any() else 0):
             rows = (batch.own & (batch.places > place)).nonzero()[:, 0]
             at = torch.full_like(rows, place)
-            now = batch.noises[0, rows] if place == 0 else x[rows]
+            now = self.start(batch.noises[0, rows]) if place == 0 else x[rows]
             given = {name: value[rows] for name, value in batch.conditions.items()}
             images = self.x0(now, unet(now, self.at("timestep", at), **given).float(), at)
             x[rows] = self.renoised(images, batch.noises[place + 1, rows], at)
