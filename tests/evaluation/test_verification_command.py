@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from id3pm.errors import EngineError, InvalidInputError
 from id3pm.evaluation import options
+from id3pm.evaluation.baselines.nbnet import NbNet
+from id3pm.evaluation.baselines.weights import save_weights
 from id3pm.evaluation.commands import evaluate_group
 from id3pm.evaluation.verification import sets
 from id3pm.evaluation.verification.fr_models import StageModel, main_face, open_models
@@ -66,6 +68,21 @@ def test_table_has_a_row_for_real_images_and_one_per_guidance_scale(pipeline: Co
     assert "| images | data: sface | data: independent |" in table
     assert "| guidance 3 | 0.00% ± 0.00% (80) |" in table
     assert pipeline.made == 3 * 40  # one image for each replaced picture, not for each pair
+
+
+def test_older_methods_have_rows_in_the_same_table(pipeline: ColorPipeline, tmp_path: Path) -> None:
+    result = run(tmp_path, "--method", "nbnet", "--weights", str(tmp_path), "--guidance", "2")
+    assert "there are no weights" in str(result.exception) and pipeline.made == 0
+    facts = {"method": "nbnet", "id_vector_model": "sface", "steps": 7, "batch size": 2, "data": {}}
+    network = {"identity_dim": 3, "blocks": "B", "channels": 256}
+    save_weights(tmp_path / "nbnet.safetensors", NbNet(3, "B"), {**facts, "network": network})
+    result = run(tmp_path, "--method", "nbnet", "--weights", str(tmp_path), "--guidance", "2", "--full")
+    assert result.exit_code == 0, result.exception
+    found = json.loads((tmp_path / "out/verification.json").read_text())
+    assert [row["label"] for row in found["rows"]] == ["Real images", "NbNet", "guidance 2"] and found["asked"] == 3
+    accuracies = [row["accuracies"][0][0]["mean"] for row in found["rows"]]
+    assert accuracies[0] == accuracies[2] == 1.0 and accuracies[1] < 0.7  # an untrained network knows nobody
+    assert "NbNet: trained 7 steps of 2" in (tmp_path / "out/verification.md").read_text()
 
 
 def test_a_second_run_generates_nothing_again(pipeline: ColorPipeline, tmp_path: Path) -> None:

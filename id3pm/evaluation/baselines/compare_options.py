@@ -13,6 +13,7 @@ from id3pm.evaluation.baselines.weights import FOLDER as WEIGHTS
 from id3pm.evaluation.options import DataOptions, PairModelOptions, PresetOptions
 
 MethodName = Literal["gaussian", "gan", "nbnet", "vec2face"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class CompareOptions(DataOptions, PairModelOptions, PresetOptions, SearchOptions
 
     methods: tuple[MethodName, ...] = option(
         "--method",
-        type=click.Choice(get_args(MethodName)),
+        type=click.Choice(METHODS),
         multiple=True,
         help="Repeatable; else all, networks where there are weights.",
     )

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from rich.progress import Progress
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.baselines import methods
 from id3pm.evaluation.baselines.black_box import Direct, Floats, Search
-from id3pm.evaluation.baselines.compare_options import CompareOptions, MethodName
+from id3pm.evaluation.baselines.compare_options import METHODS, CompareOptions
 from id3pm.evaluation.baselines.interpolation import Smoothness, smoothness, way
 from id3pm.evaluation.baselines.judging import Judges, TargetSet
 from id3pm.evaluation.baselines.report import BaselineReport, MethodResult, write_baseline_report
@@ -101,7 +101,7 @@ class Comparison:
         )
         self._sets, self._strangers = _targets(options, self._training)
         self._notes: list[str] = []
-        names = options.methods or get_args(MethodName)
+        names = options.methods or METHODS
         direct: list[Direct] = [network for name in names if name in TRAINED for network in self._network(name)]
         direct.append(Id3pm(pipeline, options.sampling))
         distance = FeatureDistance(options.inception)
@@ -132,7 +132,14 @@ class Comparison:
             nothing = float("nan")
             others = self._judges.strangers(shared)
             results.append(
-                MethodResult(targets=targets.name, method=OTHERS, judgement=others, queries=nothing, seconds=nothing)
+                MethodResult(
+                    targets=targets.name,
+                    method=OTHERS,
+                    judgement=others,
+                    queries=nothing,
+                    seconds=nothing,
+                    processor_seconds=nothing,
+                )
             )
             for method in self._methods:
                 people = shared if method.asks else targets
@@ -145,6 +152,7 @@ class Comparison:
                         judgement=judgement,
                         queries=made.queries,
                         seconds=made.seconds,
+                        processor_seconds=made.processor_seconds,
                     )
                 )
                 images[method.name] = made.images[: len(shared.vectors)]

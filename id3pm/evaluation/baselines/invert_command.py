@@ -150,6 +150,7 @@ def _invert(
         "black box": black_box.name,
         "queries per image": made.queries,
         "seconds per image": made.seconds,
+        "processor seconds per image": made.processor_seconds,
         "rows": rows,
     }
     write_json(options.out / f"{name}.json", report)

@@ -39,6 +39,7 @@ class MethodResult:
         judgement: What judges say.
         queries: Per face; NaN for other people.
         seconds: Per face, on the machine of the run.
+        processor_seconds: Per face, of all threads of the process.
     """
 
     targets: str
@@ -46,6 +47,7 @@ class MethodResult:
     judgement: Judgement
     queries: float
     seconds: float
+    processor_seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,8 +104,8 @@ def baseline_markdown(report: BaselineReport) -> str:
         f"brackets its 95 % interval (bootstrap over targets). {judges[0]} is the black box. {UNEQUAL} "
         f"{WHAT_IT_IS} {AT_HOME}",
         "",
-        f"| targets | method | {' | '.join(heads)} | queries per face | seconds per face |",
-        "|---" * (len(heads) + 4) + "|",
+        f"| targets | method | {' | '.join(heads)} | queries per face | seconds per face | processor seconds |",
+        "|---" * (len(heads) + 5) + "|",
         *(_row(result, judges) for result in report.results),
     ]
     if report.diversity:
@@ -141,7 +143,7 @@ def _row(result: MethodResult, judges: Sequence[str]) -> str:
         accuracy = judgement.verification.get(judge, float("nan"))
         cells.append(_with_people(judgement, _number(100.0 * accuracy, 1, "%")))
     cells.append(_with_people(judgement, _number(judgement.quality, 1)))
-    cells += [_number(result.queries, 0), _number(result.seconds, 2)]
+    cells += [_number(result.queries, 0), _number(result.seconds, 2), _number(result.processor_seconds, 2)]
     return f"| {result.targets} | {result.method} | {' | '.join(cells)} |"
 
 

@@ -25,22 +25,24 @@ class Made:
         images: For each vector uint8 [seeds, H, W, 3]; one seed where the method has one picture for one vector.
         queries: Per image.
         seconds: Per image, on the machine of the run.
+        processor_seconds: Per image, of all threads of this process: what other programs do does not count.
         aligned: The images are crops of 112 px.
     """
 
     images: list[NDArray[np.uint8]]
     queries: float
     seconds: float
+    processor_seconds: float
     aligned: bool
 
     def with_more(self, more: Made) -> Made:
         """Those of other vectors behind these."""
         counts = [sum(map(len, made.images)) for made in (self, more)]
-        queries, seconds = (
-            float(np.average([getattr(self, name), getattr(more, name)], weights=counts))
-            for name in ("queries", "seconds")
-        )
-        return Made([*self.images, *more.images], queries, seconds, self.aligned)
+        spent = {
+            name: float(np.average([getattr(self, name), getattr(more, name)], weights=counts))
+            for name in ("queries", "seconds", "processor_seconds")
+        }
+        return dataclasses.replace(self, images=[*self.images, *more.images], **spent)
 
 
 class Maker:
@@ -67,9 +69,9 @@ class Maker:
             on_queries: Called with the number of queries that are done whenever some are.
         """
         found = [[self._searched(method, vector, seed, on_queries) for seed in range(seeds)] for vector in vectors]
-        queries, seconds = np.mean([spent for of_vector in found for _, spent in of_vector], axis=0)
+        queries, seconds, processor = np.mean([spent for of_vector in found for _, spent in of_vector], axis=0)
         images = [np.stack([image for image, _ in of_vector]) for of_vector in found]
-        return Made(images, float(queries), float(seconds), method.aligned)
+        return Made(images, float(queries), float(seconds), float(processor), method.aligned)
 
     def direct(self, method: Direct, vectors: Floats, seeds: int, on_images: OnImages = lambda count: None) -> Made:
         """Without queries.
@@ -82,34 +84,37 @@ class Maker:
         """
         seeds = seeds if method.one_to_many else 1
         rows, numbers = np.repeat(vectors, seeds, axis=0), list(range(seeds)) * len(vectors)
-        parts, seconds = [], 0.0
+        parts, spent = [], np.zeros(2)
         for start in range(0, len(rows), CHUNK):
             images, taken = self._direct(method, rows[start : start + CHUNK], numbers[start : start + CHUNK])
             parts.append(images)
-            seconds += taken
+            spent += taken
             on_images(len(images))
         made = np.concatenate(parts)
-        return Made(list(made.reshape(len(vectors), seeds, *made.shape[1:])), 0.0, seconds / len(rows), False)
+        seconds, processor = (spent / len(rows)).tolist()
+        return Made(list(made.reshape(len(vectors), seeds, *made.shape[1:])), 0.0, seconds, processor, False)
 
-    def _direct(self, method: Direct, rows: Floats, seeds: Sequence[int]) -> tuple[NDArray[np.uint8], float]:
+    def _direct(
+        self, method: Direct, rows: Floats, seeds: Sequence[int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Images, and the seconds and processor seconds of all of them."""
         taken: list[float] = []
 
         def make() -> NDArray[np.uint8]:
-            started = time.perf_counter()
+            watch = _Watch()
             made = method.images(rows, seeds)
-            taken[:] = [time.perf_counter() - started]
-            self._cache.array({"key": key, "of": "seconds"}, lambda: np.array(taken))
+            taken[:] = watch.seconds()
+            self._cache.array({"key": key, "of": "times"}, lambda: np.array(taken))
             return made
 
         key = method.key(rows, seeds)
         images = self._cache.array({"key": key, "of": "images"}, make)
-        seconds = self._cache.array({"key": key, "of": "seconds"}, lambda: np.array(taken))
-        return images, float(seconds[0])
+        return images, self._cache.array({"key": key, "of": "times"}, lambda: np.array(taken))
 
     def _searched(
         self, method: Search, vector: Floats, seed: int, on_queries: OnImages
-    ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-        """Image, and its queries and seconds."""
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Image, and its queries, seconds and processor seconds."""
         key = {
             "method": method.key,
             "black box": self._training.key,
@@ -126,13 +131,24 @@ class Maker:
             on_queries(count)
 
         def run() -> NDArray[np.uint8]:
-            started = time.perf_counter()
+            watch = _Watch()
             found = method.reconstruct(vector, BlackBox(self._training.embed), self._budget, seed, tell)
-            numbers[:] = [found.queries, time.perf_counter() - started]
-            self._cache.array({**key, "of": "queries and seconds"}, lambda: np.array(numbers))
+            numbers[:] = [found.queries, *watch.seconds()]
+            self._cache.array({**key, "of": "queries and times"}, lambda: np.array(numbers))
             return found.image
 
         image = self._cache.array({**key, "of": "image"}, run)
-        spent = self._cache.array({**key, "of": "queries and seconds"}, lambda: np.array(numbers))
+        spent = self._cache.array({**key, "of": "queries and times"}, lambda: np.array(numbers))
         on_queries(self._budget - told)  # an image that was kept, or queries that were left
-        return image, (float(spent[0]), float(spent[1]))
+        return image, spent
+
+
+class _Watch:
+    """Measures a piece of work."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> tuple[float, float]:
+        """Since the start: seconds, and processor seconds of this process."""
+        return time.perf_counter() - self._start[0], time.process_time() - self._start[1]

@@ -13,6 +13,7 @@ import click
 from id3pm.command_options import option, takes
 from id3pm.evaluation.options import PairModelOptions, PresetOptions, guidance_scales, subject_of
 from id3pm.evaluation.progress import progress_bar
+from id3pm.evaluation.verification.older import OlderOptions
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import ProtocolName
 from id3pm.evaluation.verification.report import VerificationReport, write_verification_report
@@ -21,7 +22,7 @@ from id3pm.evaluation.verification.study import Replace, Row, VerificationStudy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerificationOptions(PairModelOptions, PresetOptions):
+class VerificationOptions(PairModelOptions, PresetOptions, OlderOptions):
     """The options of `id3pm evaluate verification`."""
 
     sets: tuple[str, ...] = option(
@@ -51,9 +52,9 @@ class VerificationOptions(PairModelOptions, PresetOptions):
 def verification_command(options: VerificationOptions) -> None:
     """Do FR models take generated faces for the person? LFW's protocol and its kin.
 
-    Accuracy on real pictures, and with one picture of each pair replaced by a generated one, by guidance scale:
-    verification.json and verification.md in --out, written anew after each row. What has been generated is kept in
-    --out and not made again. Published numbers need --full and --preset paper.
+    Accuracy on real pictures, and with one picture of each pair replaced by a generated one, by guidance scale and,
+    with --method, by older methods: verification.json and verification.md in --out, written anew after each row. What
+    has been generated is kept in --out and not made again. Published numbers need --full and --preset paper.
     """
     whole = [read_set(text, options.lfw_pairs) for text in options.sets]
     sets = whole if options.full else [pairs.first_of_each_fold(options.per_fold) for pairs in whole]
@@ -70,6 +71,8 @@ def verification_command(options: VerificationOptions) -> None:
             super_resolution=options.super_resolution,
         )
         rows: list[Row] = []
+        notes: list[str] = []
+        older = options.older(training, options.cache(), options.threads, notes)
         size = 256 if options.super_resolution else 64
         report = VerificationReport(
             subject=subject_of(pipeline.base_manifest, size=size, **options.sampling),
@@ -79,17 +82,24 @@ def verification_command(options: VerificationOptions) -> None:
             sets=sets,
             whole=[len(pairs.same) for pairs in whole],
             rows=rows,
-            asked=1 + len(options.guidance),
+            asked=1 + len(older) + len(options.guidance),
+            notes=notes,
         )
         rows.append(study.real(functools.partial(bar.advance, bar.add_task("real images", total=study.pictures()))))
         write_verification_report(options.out, report)
+        for method in older:
+            advance = functools.partial(bar.advance, bar.add_task(method.label, total=study.images()))
+            rows.append(study.made_by(method.label, None, method.chunks, advance, aligned=method.aligned))
+            write_verification_report(options.out, report)
         for scale in options.guidance:
             started, label = time.perf_counter(), f"guidance {scale:g}"
             advance = functools.partial(bar.advance, bar.add_task(label, total=study.images()))
             rows.append(study.generated(label, {**options.sampling, "guidance_scale": scale}, advance))
             write_verification_report(options.out, report)
             seconds = time.perf_counter() - started
-            if len(rows) == 2 and not options.full and seconds >= 1.0:  # else it was kept from an earlier run
+            if (
+                scale == options.guidance[0] and not options.full and seconds >= 1.0
+            ):  # else it was kept from an earlier run
                 bar.console.print(_estimate(seconds, sets, whole, len(options.guidance)), soft_wrap=True)
     click.echo((options.out / "verification.md").read_text(encoding="utf-8"))
 

@@ -27,6 +27,7 @@ class VerificationReport:
         whole: Pairs of each set as it was read.
         rows: Real images first.
         asked: Number of rows that were asked for.
+        notes: How older methods differ from what was published.
     """
 
     subject: dict[str, Any]
@@ -37,6 +38,7 @@ class VerificationReport:
     whole: Sequence[int]
     rows: Sequence[Row]
     asked: int
+    notes: Sequence[str]
 
 
 def write_verification_report(folder: Path, report: VerificationReport) -> None:
@@ -54,6 +56,7 @@ def write_verification_report(folder: Path, report: VerificationReport) -> None:
         ],
         "rows": [dataclasses.asdict(row) for row in report.rows],
         "asked": report.asked,
+        "notes": list(report.notes),
     }
     write_json(folder / "verification.json", data)
     write_text(folder / "verification.md", verification_markdown(report))
@@ -70,8 +73,9 @@ def verification_markdown(report: VerificationReport) -> str:
         *head("Verification", report.subject),
         f"Protocol `{report.protocol}`: {PROTOCOLS[report.protocol].text}; ten folds, accuracy ± standard deviation "
         f"of the folds. In the rows below the real images, the {report.replaced} picture of each pair is replaced by a "
-        "face generated from its ID vector. A pair without a face that can be detected, in either picture, is a wrong "
-        f"decision (in brackets: how many). {report.models[0]} gave the ID vectors.",
+        "face generated from its ID vector, by ID3PM at a guidance scale or by the named method. A pair without a face "
+        "that can be detected, in either picture, is a wrong decision (in brackets: how many). "
+        f"{report.models[0]} gave the ID vectors.",
         "",
         f"{used}. {len(report.rows)} of {report.asked} rows done.",
         "",
@@ -80,7 +84,7 @@ def verification_markdown(report: VerificationReport) -> str:
             [(row.label, *(_cell(one) for of_set in row.accuracies for one in of_set)) for row in report.rows],
         ),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(f"\n{note}" for note in report.notes)]) + "\n"
 
 
 def _cell(found: Accuracy) -> str:

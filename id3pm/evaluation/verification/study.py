@@ -7,8 +7,9 @@ generated from it, and the protocol's decision between that face and the other p
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,8 @@ from id3pm.pipeline import Pipeline
 CHUNK = 32  # pictures between two saves
 Replace = Literal["first", "second"]
 OnPictures = Callable[[int], object]
+Chunks = Callable[[NDArray[np.float32], Sequence[int]], Iterator[tuple[NDArray[np.uint8], object]]]
+"""Makes images uint8 [n, H, W, 3] of ID vectors [N, D] with these seeds, in order, with what they depend on as JSON."""
 
 
 def _silent(count: int) -> None:
@@ -38,7 +41,7 @@ class Row:
 
     Attributes:
         label: `Real images`, or how one picture of each pair was generated.
-        options: Sampling options; `None` for real pictures.
+        options: Sampling options; `None` for real pictures and older methods.
         accuracies: For every set, for every FR model.
     """
 
@@ -115,18 +118,39 @@ class VerificationStudy:
             options: Sampling options as `Pipeline.generate` takes them.
             on_images: Called with the number of images whenever some are done.
         """
+        return self.made_by(label, dict(options), functools.partial(self._images.chunks, options=options), on_images)
+
+    def made_by(
+        self,
+        label: str,
+        options: dict[str, Any] | None,
+        chunks: Chunks,
+        on_images: OnPictures = _silent,
+        *,
+        aligned: bool = False,
+    ) -> Row:
+        """The same for images of any method.
+
+        Args:
+            label: For the report.
+            options: Sampling options, or `None`.
+            chunks: Makes the images.
+            on_images: Called with the number of images whenever some are done.
+            aligned: They are crops of 112 px.
+        """
         found = []
         for number, pairs in enumerate(self._sets):
             replaced = np.unique(pairs.pairs[:, self._side])
             (training,) = self._real_views(number, [self._training])
-            made = self._generated_views(number, replaced, self._training.id_vectors(training), options, on_images)
+            vectors = self._training.id_vectors(training)
+            made = self._generated_views(number, replaced, vectors, chunks, aligned, on_images)
             row = []
             for real, generated in zip(self._real_views(number, self._models), made, strict=True):
                 views = real[pairs.pairs]
                 views[:, self._side] = generated[np.searchsorted(replaced, pairs.pairs[:, self._side])]
                 row.append(accuracy(self._protocol, views, pairs.same))
             found.append(tuple(row))
-        return Row(label, dict(options), tuple(found))
+        return Row(label, options, tuple(found))
 
     def _real_views(
         self, number: int, models: Sequence[PairModel], on_pictures: OnPictures = _silent
@@ -151,17 +175,18 @@ class VerificationStudy:
         number: int,
         replaced: NDArray[np.int64],
         vectors: NDArray[np.float32],
-        options: Mapping[str, Any],
+        chunks: Chunks,
+        aligned: bool,
         on_images: OnPictures,
     ) -> list[NDArray[np.float32]]:
         """What each model sees in the images of these pictures, [R, 2, D]."""
         seeds = [int(self._hashes[number][one][:15], 16) for one in replaced]
         usable = np.flatnonzero(np.isfinite(vectors[replaced]).all(axis=1))
         parts: list[list[NDArray[np.float32]]] = [[] for _ in self._models]
-        for images, key in self._images.chunks(vectors[replaced[usable]], [seeds[row] for row in usable], options):
+        for images, key in chunks(vectors[replaced[usable]], [seeds[row] for row in usable]):
             for model, found in zip(self._models, parts, strict=True):
                 views_key = {"model": model.key, "images": key}
-                found.append(self._cache.array(views_key, lambda m=model, i=images: m.views(list(i), False)))  # type: ignore[misc]
+                found.append(self._cache.array(views_key, functools.partial(model.views, list(images), aligned)))
             on_images(len(images))
         return [_placed(len(replaced), usable, found) for found in parts]
 

@@ -1,0 +1,95 @@
+"""Older methods in the place of ID3PM: rows of their own in the table of verification, as in the main paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from id3pm.command_options import option
+from id3pm.evaluation.baselines import methods
+from id3pm.evaluation.baselines.black_box import Search
+from id3pm.evaluation.baselines.compare_options import METHODS, BankOptions, MethodName, SearchOptions, WeightsOptions
+from id3pm.evaluation.baselines.study import Made, Maker
+from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.verification.fr_models import StageModel
+
+CHUNK = 16  # images between two reports of progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OlderOptions(SearchOptions, BankOptions, WeightsOptions):
+    """The older methods of `id3pm evaluate verification`."""
+
+    methods: tuple[MethodName, ...] = option(
+        "--method",
+        type=click.Choice(METHODS),
+        multiple=True,
+        help="A row for an older method (id3pm baseline); repeatable. Searches ask --queries for each picture.",
+    )
+
+    def older(self, training: StageModel, cache: Cache, threads: int | None, notes: list[str]) -> list[OlderMethod]:
+        """The methods that were asked for.
+
+        Args:
+            training: The FR model whose ID vectors are inverted.
+            cache: Keeps images, and the bank of GAN search.
+            threads: CPU threads of a generator.
+            notes: Gets how the methods differ from what was published.
+
+        Raises:
+            InvalidInputError: Weights are missing, or of another FR model.
+            CheckpointError: They are damaged.
+        """
+        return [self._older(name, training, cache, threads, notes) for name in dict.fromkeys(self.methods)]
+
+    def _older(
+        self, name: MethodName, training: StageModel, cache: Cache, threads: int | None, notes: list[str]
+    ) -> OlderMethod:
+        maker = Maker(training, cache, self.queries)
+        if name in ("nbnet", "vec2face"):
+            network = methods.open_network(name, self.weights, training.name, notes)
+            return OlderMethod(network.name, False, functools.partial(maker.direct, network, seeds=1))
+        search: Search
+        if name == "gaussian":
+            search = methods.open_gaussian(notes, authors_code=self.authors_code)
+        else:
+            search = methods.open_gan_search(
+                training, cache, self.bank, self.generator, authors_code=self.authors_code, threads=threads
+            )
+        label = f"{search.name}, {self.queries} queries"
+        return OlderMethod(label, search.aligned, functools.partial(maker.search, search, seeds=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class OlderMethod:
+    """One method.
+
+    Attributes:
+        label: Of its row.
+        aligned: Its images are crops of 112 px.
+        make: Makes one image of each of the ID vectors [N, D].
+    """
+
+    label: str
+    aligned: bool
+    make: Callable[[NDArray[np.float32]], Made]
+
+    def chunks(
+        self, vectors: NDArray[np.float32], seeds: Sequence[int]
+    ) -> Iterator[tuple[NDArray[np.uint8], dict[str, str]]]:
+        """Images uint8 [n, H, W, 3] of ID vectors [N, D], and a key for what is made of them.
+
+        Args:
+            vectors: The ID vectors.
+            seeds: Not used: every search begins with the same seed, as in the paper's interpolations.
+        """
+        for start in range(0, len(vectors), CHUNK):
+            made = self.make(vectors[start : start + CHUNK])
+            images = np.stack([of_vector[0] for of_vector in made.images])
+            yield images, {"pictures": hashlib.sha256(images.tobytes()).hexdigest()}
