@@ -11,6 +11,7 @@ from id3pm.evaluation.baselines.invert_command import (
     nbnet_command,
     vec2face_command,
 )
+from id3pm.evaluation.baselines.labelled_command import labelled_command
 from id3pm.evaluation.baselines.train_command import train_group
 
 
@@ -19,5 +20,7 @@ def baseline_group() -> None:
     """Other methods to invert an FR model: each on its own, all compared with ID3PM, networks trained."""
 
 
-for command in (gaussian_command, gan_command, nbnet_command, vec2face_command, compare_command, train_group):
+for command in (gaussian_command, gan_command, nbnet_command, vec2face_command, compare_command):
+    baseline_group.add_command(command)
+for command in (labelled_command, train_group):
     baseline_group.add_command(command)

@@ -38,11 +38,11 @@ class Made:
     def with_more(self, more: Made) -> Made:
         """Those of other vectors behind these."""
         counts = [sum(map(len, made.images)) for made in (self, more)]
-        spent = {
-            name: float(np.average([getattr(self, name), getattr(more, name)], weights=counts))
+        queries, seconds, processor = (
+            float(np.average([getattr(self, name), getattr(more, name)], weights=counts))
             for name in ("queries", "seconds", "processor_seconds")
-        }
-        return dataclasses.replace(self, images=[*self.images, *more.images], **spent)
+        )
+        return Made([*self.images, *more.images], queries, seconds, processor, self.aligned)
 
 
 class Maker:

@@ -94,6 +94,9 @@ class Vec2FaceOptions(TrainingOptions):
     out: Path = option(type=FOLDER, default=Path("runs/vec2face"), help="Folder; gets vec2face.safetensors.")
     student_steps: int = option(type=click.IntRange(1), default=10_000, help="Steps of the distillation.")
     steps: int = option(type=click.IntRange(1), default=50_000, help="Steps of the generator.")
+    labelled: Path | None = option(
+        type=FOLDER, help="Several pictures of each person (id3pm baseline labelled), for the generator; else --data."
+    )
 
 
 @train_group.command("vec2face")
@@ -118,6 +121,7 @@ def vec2face_command(options: Vec2FaceOptions) -> None:
     seconds = _train("student", StudentTraining(student, pairs, options.student_steps), run)
     resume = options.resume and (folders["generator"] / "checkpoint.pt").exists()
     rules = {"network": {"identity_dim": dim}, "student steps": options.student_steps}
+    pairs = pairs if options.labelled is None else Pairs(options.labelled, options.batch_size, 64)
     run = options.run(folders["generator"], options.steps, pairs, resume, method="vec2face", **rules)
     seconds += _train("generator", GeneratorTraining(generator, Discriminator(), student, pairs), run)
     _save(options.out / "vec2face.safetensors", generator, pairs, run, seconds)

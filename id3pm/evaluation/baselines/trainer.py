@@ -11,15 +11,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from id3pm.errors import CheckpointError, InvalidInputError
+from id3pm.evaluation.baselines.labelled import PICTURES
 from id3pm.formats import datasets
 from id3pm.formats.images import to_chw
 from id3pm.training.data import ROW_STREAM, rows_of_step, step_rng
 from id3pm.unet.checkpoint import read_plain
 
 CHECKPOINT = "checkpoint.pt"
+LEAST_LABELLED = 4
+"""Pictures of a batch of a labelled data set: distances within one person alone have no scale."""
 OnStep = Callable[[Mapping[str, float]], object]
 
 
@@ -47,7 +51,8 @@ def channels_last(network: nn.Module) -> None:
 class Pairs:
     """Pictures and their ID vectors, in batches that are a function of (seed, step); every second one is mirrored.
 
-    Held-out people are never among them.
+    Held-out people are never among them. Of a labelled data set (`id3pm baseline labelled`) a batch has two pictures of
+    each of its people.
 
     Args:
         folder: The data set.
@@ -56,7 +61,7 @@ class Pairs:
         seed: Of the order.
 
     Raises:
-        InvalidInputError: The data set has pictures of another size, or fewer than a batch.
+        InvalidInputError: The data set has pictures of another size, or fewer than a batch; or the batch is too small.
     """
 
     def __init__(self, folder: Path, batch_size: int, image_size: int, seed: int = 0) -> None:
@@ -67,20 +72,38 @@ class Pairs:
             raise InvalidInputError(f"the pictures of {folder} have {side} px: this method is trained on {image_size}")
         if len(arrays["images"]) < batch_size:
             raise InvalidInputError(f"{folder} has {len(arrays['images'])} people to train on: a batch is {batch_size}")
+        self._pictures = int(description.get(PICTURES, 1))
+        if self._pictures > 1 and batch_size < LEAST_LABELLED:
+            raise InvalidInputError(
+                f"batches of {batch_size}: of a labelled data set they need {LEAST_LABELLED} or more, two people"
+            )
         self.id_vector_model: str = description["id_vector_model"]
         self.identity_dim: int = arrays["vectors"].shape[1]
-        self.facts = {"name": folder.name, "seed": description.get("seed"), "people": len(arrays["images"])}
+        people = len(arrays["images"]) // self._pictures
+        self.facts = {"name": folder.name, "seed": description.get("seed"), "people": people}
+        if self._pictures > 1:
+            self.facts["pictures of each"] = self._pictures
         self._arrays, self._batch_size, self._seed = arrays, batch_size, seed
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Pictures [N, 3, S, S] in [-1, 1] and ID vectors [N, D]."""
         arrays = self._arrays
-        rows = rows_of_step(self._seed, step, self._batch_size, len(arrays["images"]))
-        flips = step_rng(self._seed, ROW_STREAM, step).random(len(rows)) < 0.5
+        random = step_rng(self._seed, ROW_STREAM, step)
+        rows = self._rows(step, random)
+        flips = random.random(len(rows)) < 0.5
         images = arrays["images"][rows]
         images = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
         vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
         return torch.from_numpy(to_chw(images)), torch.from_numpy(vectors.astype(np.float32))
+
+    def _rows(self, step: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Numbers of a batch's pictures; for a labelled data set two of each person, next to each other."""
+        size, pictures, count = self._batch_size, self._pictures, len(self._arrays["images"])
+        if pictures == 1:
+            return rows_of_step(self._seed, step, size, count)
+        people = rows_of_step(self._seed, step, -(-size // 2), count // pictures)
+        two = random.permuted(np.tile(np.arange(pictures), (len(people), 1)), axis=1)[:, :2]
+        return (people[:, None] * pictures + two).reshape(-1)[:size]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

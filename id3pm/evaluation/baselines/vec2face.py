@@ -22,7 +22,7 @@ DECAY = 0.5
 """Rate of the exponential weights: scale k takes the vector with exp(-DECAY k)."""
 DEVIATIONS = (
     "no bijective metric: distances of pictures are taken between pixels, not in the space of a normalising flow",
-    "trained with one picture of each person and its mirror image, and without labels",
+    "trained with one picture of each person and its mirror image, or with pictures that ID3PM made (--labelled)",
     "the student is distilled by its last vector alone, not by maps in between",
     "64 px generated faces instead of CASIA-WebFace; widths, rates and weights of the losses are our own",
 )
