@@ -103,7 +103,8 @@ class Pairs:
             return rows_of_step(self._seed, step, size, count)
         people = rows_of_step(self._seed, step, -(-size // 2), count // pictures)
         two = random.permuted(np.tile(np.arange(pictures), (len(people), 1)), axis=1)[:, :2]
-        return (people[:, None] * pictures + two).reshape(-1)[:size]
+        rows: NDArray[np.int64] = (people[:, None] * pictures + two).reshape(-1)[:size]
+        return rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
