@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import EngineError, InvalidInputError
 from id3pm.evaluation import options
+from id3pm.evaluation.baselines.commands import baseline_group
 from id3pm.evaluation.baselines.nbnet import NbNet
 from id3pm.evaluation.baselines.weights import save_weights
 from id3pm.evaluation.commands import evaluate_group
@@ -71,12 +72,15 @@ def test_table_has_a_row_for_real_images_and_one_per_guidance_scale(pipeline: Co
 
 
 def test_older_methods_have_rows_in_the_same_table(pipeline: ColorPipeline, tmp_path: Path) -> None:
-    result = run(tmp_path, "--method", "nbnet", "--weights", str(tmp_path), "--guidance", "2")
+    write_people(tmp_path / "data", 40)
+    asked = ["verification", "--set", f"data={tmp_path / 'data'}", "--out", str(tmp_path / "out"), "--full"]
+    asked += ["--method", "nbnet", "--weights", str(tmp_path)]
+    result = CliRunner().invoke(baseline_group, asked, standalone_mode=False)
     assert "there are no weights" in str(result.exception) and pipeline.made == 0
     facts = {"method": "nbnet", "id_vector_model": "sface", "steps": 7, "batch size": 2, "data": {}}
     network = {"identity_dim": 3, "blocks": "B", "channels": 256}
     save_weights(tmp_path / "nbnet.safetensors", NbNet(3, "B"), {**facts, "network": network})
-    result = run(tmp_path, "--method", "nbnet", "--weights", str(tmp_path), "--guidance", "2", "--full")
+    result = CliRunner().invoke(baseline_group, asked, standalone_mode=False)
     assert result.exit_code == 0, result.exception
     found = json.loads((tmp_path / "out/verification.json").read_text())
     assert [row["label"] for row in found["rows"]] == ["Real images", "NbNet", "guidance 2"] and found["asked"] == 3

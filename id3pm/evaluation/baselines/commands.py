@@ -13,6 +13,7 @@ from id3pm.evaluation.baselines.invert_command import (
 )
 from id3pm.evaluation.baselines.labelled_command import labelled_command
 from id3pm.evaluation.baselines.train_command import train_group
+from id3pm.evaluation.baselines.verification_command import verification_command
 
 
 @click.group("baseline")
@@ -22,5 +23,5 @@ def baseline_group() -> None:
 
 for command in (gaussian_command, gan_command, nbnet_command, vec2face_command, compare_command):
     baseline_group.add_command(command)
-for command in (labelled_command, train_group):
+for command in (verification_command, labelled_command, train_group):
     baseline_group.add_command(command)

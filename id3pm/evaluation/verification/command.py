@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -13,16 +14,16 @@ import click
 from id3pm.command_options import option, takes
 from id3pm.evaluation.options import PairModelOptions, PresetOptions, guidance_scales, subject_of
 from id3pm.evaluation.progress import progress_bar
-from id3pm.evaluation.verification.older import OlderOptions
+from id3pm.evaluation.verification.fr_models import StageModel
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import ProtocolName
 from id3pm.evaluation.verification.report import VerificationReport, write_verification_report
 from id3pm.evaluation.verification.sets import SetKind, read_set
-from id3pm.evaluation.verification.study import Replace, Row, VerificationStudy
+from id3pm.evaluation.verification.study import OtherMethod, Replace, Row, VerificationStudy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerificationOptions(PairModelOptions, PresetOptions, OlderOptions):
+class VerificationOptions(PairModelOptions, PresetOptions):
     """The options of `id3pm evaluate verification`."""
 
     sets: tuple[str, ...] = option(
@@ -52,9 +53,21 @@ class VerificationOptions(PairModelOptions, PresetOptions, OlderOptions):
 def verification_command(options: VerificationOptions) -> None:
     """Do FR models take generated faces for the person? LFW's protocol and its kin.
 
-    Accuracy on real pictures, and with one picture of each pair replaced by a generated one, by guidance scale and,
-    with --method, by older methods: verification.json and verification.md in --out, written anew after each row. What
-    has been generated is kept in --out and not made again. Published numbers need --full and --preset paper.
+    Accuracy on real pictures, and with one picture of each pair replaced by a generated one, by guidance scale:
+    verification.json and verification.md in --out, written anew after each row. What has been generated is kept in
+    --out and not made again. Published numbers need --full and --preset paper.
+    """
+    verify_sets(options, lambda training, notes: [])
+
+
+def verify_sets(
+    options: VerificationOptions, other_methods: Callable[[StageModel, list[str]], Sequence[OtherMethod]]
+) -> None:
+    """Reads the sets, generates, decides, and writes and prints the report.
+
+    Args:
+        options: Of the command.
+        other_methods: Given the FR model of the ID vectors and a list for notes, opens methods for rows of their own.
     """
     whole = [read_set(text, options.lfw_pairs) for text in options.sets]
     sets = whole if options.full else [pairs.first_of_each_fold(options.per_fold) for pairs in whole]
@@ -72,7 +85,7 @@ def verification_command(options: VerificationOptions) -> None:
         )
         rows: list[Row] = []
         notes: list[str] = []
-        older = options.older(training, options.cache(), options.threads, notes)
+        others = other_methods(training, notes)
         size = 256 if options.super_resolution else 64
         report = VerificationReport(
             subject=subject_of(pipeline.base_manifest, size=size, **options.sampling),
@@ -82,12 +95,12 @@ def verification_command(options: VerificationOptions) -> None:
             sets=sets,
             whole=[len(pairs.same) for pairs in whole],
             rows=rows,
-            asked=1 + len(older) + len(options.guidance),
+            asked=1 + len(others) + len(options.guidance),
             notes=notes,
         )
         rows.append(study.real(functools.partial(bar.advance, bar.add_task("real images", total=study.pictures()))))
         write_verification_report(options.out, report)
-        for method in older:
+        for method in others:
             advance = functools.partial(bar.advance, bar.add_task(method.label, total=study.images()))
             rows.append(study.made_by(method.label, None, method.chunks, advance, aligned=method.aligned))
             write_verification_report(options.out, report)

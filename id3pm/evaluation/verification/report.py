@@ -27,7 +27,7 @@ class VerificationReport:
         whole: Pairs of each set as it was read.
         rows: Real images first.
         asked: Number of rows that were asked for.
-        notes: How older methods differ from what was published.
+        notes: How other methods differ from what was published.
     """
 
     subject: dict[str, Any]

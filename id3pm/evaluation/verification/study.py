@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,24 @@ Chunks = Callable[[NDArray[np.float32], Sequence[int]], Iterator[tuple[NDArray[n
 """Makes images uint8 [n, H, W, 3] of ID vectors [N, D] with these seeds, in order, with what they depend on as JSON."""
 
 
+class OtherMethod(Protocol):
+    """A method in the place of ID3PM."""
+
+    @property
+    def label(self) -> str:
+        """Of its row."""
+        ...
+
+    @property
+    def aligned(self) -> bool:
+        """Whether its images are crops of 112 px."""
+        ...
+
+    def chunks(self, vectors: NDArray[np.float32], seeds: Sequence[int]) -> Iterator[tuple[NDArray[np.uint8], object]]:
+        """See `Chunks`."""
+        ...
+
+
 def _silent(count: int) -> None:
     """Reports no progress."""
 
@@ -41,7 +59,7 @@ class Row:
 
     Attributes:
         label: `Real images`, or how one picture of each pair was generated.
-        options: Sampling options; `None` for real pictures and older methods.
+        options: Sampling options; `None` for real pictures and other methods.
         accuracies: For every set, for every FR model.
     """
 

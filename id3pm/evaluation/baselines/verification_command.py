@@ -1,4 +1,4 @@
-"""Older methods in the place of ID3PM: rows of their own in the table of verification, as in the main paper."""
+"""`id3pm baseline verification`: the older methods beside ID3PM in the table of verification, as in the main paper."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.command_options import option
+from id3pm.command_options import option, takes
 from id3pm.evaluation.baselines import methods
 from id3pm.evaluation.baselines.black_box import Search
 from id3pm.evaluation.baselines.compare_options import METHODS, BankOptions, MethodName, SearchOptions, WeightsOptions
 from id3pm.evaluation.baselines.study import Made, Maker
-from id3pm.evaluation.cache import Cache
+from id3pm.evaluation.options import guidance_scales
+from id3pm.evaluation.verification.command import VerificationOptions, verify_sets
 from id3pm.evaluation.verification.fr_models import StageModel
 
 CHUNK = 16  # images between two reports of progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OlderOptions(SearchOptions, BankOptions, WeightsOptions):
-    """The older methods of `id3pm evaluate verification`."""
+class BaselineVerificationOptions(VerificationOptions, SearchOptions, BankOptions, WeightsOptions):
+    """The options of `id3pm baseline verification`."""
 
     methods: tuple[MethodName, ...] = option(
         "--method",
         type=click.Choice(METHODS),
         multiple=True,
-        help="A row for an older method (id3pm baseline); repeatable. Searches ask --queries for each picture.",
+        default=("nbnet",),
+        help="A row for an older method; repeatable. Searches ask --queries for each picture.",
+    )
+    guidance: tuple[float, ...] = option(
+        callback=guidance_scales, default="2", help="Guidance scales of ID3PM; empty: real images and older methods."
     )
 
-    def older(self, training: StageModel, cache: Cache, threads: int | None, notes: list[str]) -> list[OlderMethod]:
+    def older(self, training: StageModel, notes: list[str]) -> list[OlderMethod]:
         """The methods that were asked for.
 
         Args:
             training: The FR model whose ID vectors are inverted.
-            cache: Keeps images, and the bank of GAN search.
-            threads: CPU threads of a generator.
             notes: Gets how the methods differ from what was published.
 
         Raises:
             InvalidInputError: Weights are missing, or of another FR model.
             CheckpointError: They are damaged.
         """
-        return [self._older(name, training, cache, threads, notes) for name in dict.fromkeys(self.methods)]
+        return [self._older(name, training, notes) for name in dict.fromkeys(self.methods)]
 
-    def _older(
-        self, name: MethodName, training: StageModel, cache: Cache, threads: int | None, notes: list[str]
-    ) -> OlderMethod:
+    def _older(self, name: MethodName, training: StageModel, notes: list[str]) -> OlderMethod:
+        cache = self.cache()
         maker = Maker(training, cache, self.queries)
         if name in ("nbnet", "vec2face"):
             network = methods.open_network(name, self.weights, training.name, notes)
@@ -60,7 +62,7 @@ class OlderOptions(SearchOptions, BankOptions, WeightsOptions):
             search = methods.open_gaussian(notes, authors_code=self.authors_code)
         else:
             search = methods.open_gan_search(
-                training, cache, self.bank, self.generator, authors_code=self.authors_code, threads=threads
+                training, cache, self.bank, self.generator, authors_code=self.authors_code, threads=self.threads
             )
         label = f"{search.name}, {self.queries} queries"
         return OlderMethod(label, search.aligned, functools.partial(maker.search, search, seeds=1))
@@ -68,7 +70,7 @@ class OlderOptions(SearchOptions, BankOptions, WeightsOptions):
 
 @dataclasses.dataclass(frozen=True)
 class OlderMethod:
-    """One method.
+    """One method; see `id3pm.evaluation.verification.study.OtherMethod`.
 
     Attributes:
         label: Of its row.
@@ -93,3 +95,14 @@ class OlderMethod:
             made = self.make(vectors[start : start + CHUNK])
             images = np.stack([of_vector[0] for of_vector in made.images])
             yield images, {"pictures": hashlib.sha256(images.tobytes()).hexdigest()}
+
+
+@click.command("verification")
+@takes(BaselineVerificationOptions)
+def verification_command(options: BaselineVerificationOptions) -> None:
+    """Do FR models take what older methods make for the person? id3pm evaluate verification with rows for them.
+
+    verification.json and verification.md in --out, written anew after each row. What has been made is kept in --out and
+    not made again.
+    """
+    verify_sets(options, options.older)
