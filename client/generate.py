@@ -23,7 +23,7 @@ from contract_table import contract, errors_table, options_table
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENT = Path("client/src/id3pm_client")
-SYNC_OF = {f"_aio{part}": f"_sync{part}" for part in ("", "_questions", "_requests", "_pending")}
+SYNC_OF = {f"_aio{part}": f"_sync{part}" for part in ("", "_control", "_requests", "_pending")}
 """Modules of the asyncio client, and those of the blocking client that are made from them."""
 NAMES = {
     **SYNC_OF,

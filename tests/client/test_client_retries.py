@@ -112,9 +112,9 @@ def test_delays_grow_with_jitter_up_to_their_limit() -> None:
 
 def test_delays_are_not_shorter_than_what_is_asked_for_and_differ() -> None:
     retry = Retry(first_delay_s=0.1, max_delay_s=0.5)
-    delays = {retry.delay_s(1, asked_s=8.0) for _ in range(200)}
+    delays = {retry.delay_s(1, requested_s=8.0) for _ in range(200)}
     assert 8.0 <= min(delays) < max(delays) <= 10.0
-    assert min(retry.delay_s(4, asked_s=0.01) for _ in range(50)) >= 0.25, "a hint never shortens the delay"
+    assert min(retry.delay_s(4, requested_s=0.01) for _ in range(50)) >= 0.25, "a hint never shortens the delay"
 
 
 def defaults_without_their_delays() -> Retry:

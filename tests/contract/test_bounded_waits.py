@@ -50,7 +50,7 @@ LIMITED_ELSEWHERE = {
     "id3pm/serving/models/worker.py: self._jobs.get()": "a daemon thread; `close` puts `None`",
     # The callers of these have a limit, or what they wait for has.
     "id3pm/serving/gateway/sse.py: self._some.wait()": "`EventStream` waits for an event at most for a heartbeat",
-    "id3pm/serving/gateway/in_flight.py: asyncio.wait([self._cancels[key].task])": "a cancel ends within `_PATIENCE_S`",
+    "id3pm/serving/gateway/in_flight.py: asyncio.wait([self._cancels[key].task])": "a cancel ends within `_CANCEL_S`",
     "id3pm/serving/gateway/in_flight.py: asyncio.gather(*(upstream.control(model, 'cancel', key.id, origin=origin) "
     "for model in CANCELLED_MODELS), return_exceptions=True)": "control requests have the limit `_CONTROL_S`",
     "id3pm/serving/gateway/admission.py: asyncio.wait([work])": "parses a body, whose bytes and cost are limited",

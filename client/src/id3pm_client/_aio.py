@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
-from id3pm_client._aio_questions import AsyncQuestions
+from id3pm_client._aio_control import AsyncControl
 from id3pm_client._answers import parse_embedding
 from id3pm_client._bar import Bar
 from id3pm_client._errors import AccessDeniedError, InvalidRequestError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 
-class AsyncClient(AsyncQuestions):
+class AsyncClient(AsyncControl):
     """Client of one ID3PM server or of several for asyncio, to be kept and reused.
 
     Belongs to one event loop at a time: once that is closed, it connects again in the next (`asyncio.run` twice).
@@ -206,7 +206,7 @@ class AsyncClient(AsyncQuestions):
         self._check_open()
         if embedding is None:
             raise InvalidRequestError("embedding=None: pass one vector [D]")
-        return self._run_stage(self._streaming(embedding, seed, preview_every, timeout_s, options))
+        return self._stream_stages(self._streaming(embedding, seed, preview_every, timeout_s, options))
 
     def stream_from_photo(
         self,
@@ -248,7 +248,7 @@ class AsyncClient(AsyncQuestions):
         async def events() -> AsyncEvents:
             await self._run([analysis], on_answer)
             streaming.count_from(analysis)
-            async with contextlib.aclosing(self._run_stage(streaming)) as made:
+            async with contextlib.aclosing(self._stream_stages(streaming)) as made:
                 async for event in made:
                     yield event
 
@@ -315,6 +315,6 @@ class AsyncClient(AsyncQuestions):
         self, generation: Generation[AsyncTransport], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
         with generation.arrivals(on_image, progress) as images:
-            async with self._followed(generation.requests, images.bar):
+            async with self._with_progress(generation.requests, images.bar):
                 await self._run(generation.requests, images.add)
         return images.result()

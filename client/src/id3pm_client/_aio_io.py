@@ -19,7 +19,7 @@ from id3pm_client._slots import Slots
 from id3pm_client._transport import GRACE_S, AsyncTransport, Outcome
 
 T = TypeVar("T")
-_LOOK_S = 0.01  # between looks whether the first lookup of a name is over
+_LOOKUP_POLL_S = 0.01  # between checks whether the first lookup of a name is over
 
 
 class AsyncConnections(base.BaseClient[AsyncTransport]):
@@ -64,8 +64,8 @@ class AsyncConnections(base.BaseClient[AsyncTransport]):
         self._begin()
         self._discovery.begin()
         until = time.monotonic() + base.CONTROL_TIMEOUT_S
-        while not self._discovery.looked.is_set() and time.monotonic() < until:
-            await asyncio.sleep(_LOOK_S)
+        while not self._discovery.first_lookup.is_set() and time.monotonic() < until:
+            await asyncio.sleep(_LOOKUP_POLL_S)
         await _all((server.transport.close() for server in self._server_pool.take_unused()), base.CANCEL_TIMEOUT_S)
 
     def _begin_close(self) -> None:
@@ -87,13 +87,13 @@ class AsyncQueue(Generic[T]):
 
     def __init__(self) -> None:
         self._items: collections.deque[T] = collections.deque()
-        self._news: asyncio.Future[None] | None = None
+        self._arrival: asyncio.Future[None] | None = None
 
     def put(self, item: T) -> None:
         """Adds an item."""
         self._items.append(item)
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
     async def get(self, until: float) -> T | None:
         """The oldest item; `None` where there is none until this monotonic time."""
@@ -101,8 +101,8 @@ class AsyncQueue(Generic[T]):
             left_s = until - time.monotonic()
             if left_s <= 0.0:
                 return None
-            self._news = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._news], timeout=left_s)  # unlike `wait_for`, it never swallows a cancellation
+            self._arrival = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._arrival], timeout=left_s)  # unlike `wait_for`, it never swallows a cancellation
         return self._items.popleft()
 
 
@@ -137,7 +137,7 @@ async def repeating(work: Callable[[], Awaitable[None]], every_s: float, most_s:
 
 
 async def _control(call: Awaitable[T]) -> T:
-    """Awaits one question to a transport; see `_all`."""
+    """Awaits one call to a transport; see `_all`."""
     (outcome,) = await _all([call], base.CONTROL_TIMEOUT_S)
     if isinstance(outcome, BaseException):
         raise outcome

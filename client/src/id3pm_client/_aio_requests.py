@@ -21,7 +21,7 @@ from id3pm_client._errors import CancelledRequestError, ClientError
 from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
 from id3pm_client._slots import Slot
-from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
+from id3pm_client._steps import EVERY_S, POLL_TIMEOUT_S, Steps
 from id3pm_client._stream import WATCH_TIMEOUT_S, AsyncEvents, StageRequest, Streaming
 from id3pm_client._transport import AsyncTransport, Outcome
 from id3pm_client._types import Tensors
@@ -56,7 +56,7 @@ class AsyncRequests(AsyncConnections):
         self._begin_close()
         calls = self._mark_closed()
         try:
-            await self._ask(calls, timeout_s)
+            await self._call_all(calls, timeout_s)
         finally:
             await self._close_transports()
 
@@ -117,7 +117,7 @@ class AsyncRequests(AsyncConnections):
                     slots.give_back(slot)
 
     @contextlib.asynccontextmanager
-    async def _followed(
+    async def _with_progress(
         self, requests: Sequence[ClientRequest[AsyncTransport]], bar: Bar | None
     ) -> AsyncIterator[None]:
         """Shows the progress of the requests, and what they wait for."""
@@ -126,26 +126,26 @@ class AsyncRequests(AsyncConnections):
             return
         steps = Steps(requests, self.urls, bar)
 
-        async def follow() -> None:
-            outcomes = [] if self._closed else await self._ask(steps.questions(), ASK_TIMEOUT_S)
+        async def update() -> None:
+            outcomes = [] if self._closed else await self._call_all(steps.polls(), POLL_TIMEOUT_S)
             steps.read(outcomes, self._waiting, self._budget.answered)
 
-        async with repeating(follow, EVERY_S, ASK_TIMEOUT_S):
+        async with repeating(update, EVERY_S, POLL_TIMEOUT_S):
             try:
                 yield
             finally:
                 steps.end()
 
-    async def _run_stage(self, streaming: Streaming[AsyncTransport]) -> AsyncEvents:
+    async def _stream_stages(self, streaming: Streaming[AsyncTransport]) -> AsyncEvents:
         """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
         await self._enter()
         try:
             first = streaming.first()
-            async with contextlib.aclosing(self._stage_request(first, None)) as events:
+            async with contextlib.aclosing(self._stream_stage(first, None)) as events:
                 async for event in events:
                     yield event
             second = streaming.second(first.tensors)
-            async with contextlib.aclosing(self._stage_request(second, first.request.server)) as events:
+            async with contextlib.aclosing(self._stream_stage(second, first.request.server)) as events:
                 async for event in events:
                     yield event
             yield streaming.image()
@@ -155,7 +155,7 @@ class AsyncRequests(AsyncConnections):
         finally:
             self._in_flight.difference_update(streaming.requests)
 
-    async def _stage_request(
+    async def _stream_stage(
         self, current: StageRequest[AsyncTransport], prefer: Server[AsyncTransport] | None
     ) -> AsyncEvents:
         """One stage: its events; its answer is in `current` afterwards."""
@@ -168,10 +168,10 @@ class AsyncRequests(AsyncConnections):
                 while current.waiting:
                     yield current.waiting.pop(0)
                 outcome: Outcome | None = None
-                watch_at = time.monotonic()  # when to ask; infinite while a question is on its way, or none is left
+                watch_at = time.monotonic()  # when to ask; infinite while a call is on its way, or none is left
                 while outcome is None:
                     if watch_at <= time.monotonic() and not self._closed:
-                        pending.send(server.transport, current.question(), WATCH_TIMEOUT_S, _WATCH)
+                        pending.send(server.transport, current.watch_call(), WATCH_TIMEOUT_S, _WATCH)
                         watch_at = math.inf
                     arrived = await pending.next(math.inf if self._closed else watch_at)
                     if arrived is None:
@@ -209,10 +209,10 @@ class AsyncRequests(AsyncConnections):
 
     async def _stop_work(self, requests: Sequence[ClientRequest[AsyncTransport]]) -> None:
         calls = [] if self._closed else base.cancel_calls(requests)
-        for (server, call), outcome in zip(calls, await self._ask(calls, base.CANCEL_TIMEOUT_S), strict=True):
+        for (server, call), outcome in zip(calls, await self._call_all(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
-    async def _ask(self, calls: Sequence[tuple[Server[AsyncTransport], Call]], timeout_s: float) -> list[Outcome]:
+    async def _call_all(self, calls: Sequence[tuple[Server[AsyncTransport], Call]], timeout_s: float) -> list[Outcome]:
         """Sends control calls at once, without slots, and collects the answers in order."""
         outcomes: dict[int, Outcome] = {}
         async with AsyncPendingCalls() as pending:

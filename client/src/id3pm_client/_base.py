@@ -49,7 +49,7 @@ CONTROL_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 1.0
 NO_OUTCOME = "the transport gave no outcome within its time limit"
 # Seconds without a message while a server that has never answered is waited for.
-PATIENCE_S = 1.0
+WARN_AFTER_S = 1.0
 CLOSED_UNDER = "this client was closed before the answer came"
 
 TransportT = TypeVar("TransportT")
@@ -334,7 +334,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         if self._closed:
             raise request.named(ClosedClientError(f"{CLOSED_UNDER}; the last attempt: {outcome}"))
         self._waiting = outcome
-        if not self._budget.answered and not self._warned and request.age_s(now) + verdict >= PATIENCE_S:
+        if not self._budget.answered and not self._warned and request.age_s(now) + verdict >= WARN_AFTER_S:
             self._warned = True
             logger.warning("waiting for %s: %s", ", ".join(self.urls), outcome)
         logger.info("request %s at %s: %s; again in %.2f s", request.request_id, request.server.url, outcome, verdict)
@@ -342,7 +342,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
 
 
 def control_call(model: str, operation: str, request_id: str = "") -> Call:
-    """A question or command to a stage's scheduler, such as `cancel` for a request id."""
+    """A control request to a stage's scheduler, such as `cancel` for a request id."""
     words = text_tensor(operation, request_id)
     return Call(model, {contract.CONTROL: words}, (contract.STATUS,), about=request_id)
 

@@ -24,7 +24,7 @@ from id3pm_client._arguments import as_count, as_timeout, broadcast_length
 from id3pm_client._bar import Bar
 from id3pm_client._bench import Result
 from id3pm_client._bench import bench as run_bench
-from id3pm_client._cli_files import check_free, make_folder, said, write
+from id3pm_client._cli_files import check_free, make_folder, os_error_text, write
 from id3pm_client._cli_output import face_of, show, tell, tell_of_others, waiting
 from id3pm_client._cli_parser import make_parser
 from id3pm_client._connection import DEFAULT_URL
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        tell(f"id3pm-client: {said(error)}")
+        tell(f"id3pm-client: {os_error_text(error)}")
         return _exit_code(error)
     return int(code or 0)
 
@@ -98,7 +98,7 @@ def generate(args: argparse.Namespace) -> None:
             client.generate(vectors, seeds, **{**how, **known})
             return
         on_face = functools.partial(tell_of_others, args.photo, bar=bar)
-        with client._followed([], bar):
+        with client._with_progress([], bar):
             client.generate_from_photo(args.photo, seeds, face=args.face, on_face=on_face, **how)
 
 
@@ -153,7 +153,7 @@ def stream(args: argparse.Namespace) -> None:
         else:
             vectors, known = _read_vectors(args)
             events = client.stream(_only(vectors), seed, **{**how, **known})
-        with contextlib.closing(events), client._followed([], bar):
+        with contextlib.closing(events), client._with_progress([], bar):
             for name, image in _pictures(events, bar):
                 path = args.out / f"seed-{seed}{name}.png"
                 write(path, image.png() if isinstance(image, GeneratedImage) else png_of(image), args.overwrite)

@@ -48,7 +48,7 @@ def write(path: Path, data: bytes, overwrite: bool) -> None:
     check_free([path], overwrite=False)
 
 
-def said(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
     """An error of the operating system as one line: the file, and what is wrong with it."""
     if error.strerror is None:
         return str(error)

@@ -39,7 +39,7 @@ def waiting(client: Client, what: str, call: Callable[[], T]) -> T:
     """Makes a call without progress of its own; after a second it prints the reason for waiting."""
     bar = Bar(0, what)
     try:
-        with client._followed([], bar):
+        with client._with_progress([], bar):
             return call()
     finally:
         bar.clear()

@@ -27,7 +27,7 @@ class Discovery:
 
     Attributes:
         names: `host:port` each; empty for a client whose servers have fixed addresses.
-        looked: Set when the first lookup is over, with or without a result.
+        first_lookup: Set when the first lookup is over, with or without a result.
     """
 
     def __init__(self, names: Sequence[str], on_found: Callable[[Mapping[str, Sequence[str]]], None]) -> None:
@@ -38,14 +38,14 @@ class Discovery:
             on_found: Called, in the thread of the lookup, with the addresses of each name that has any.
         """
         self.names = tuple(names)
-        self.looked = threading.Event()
+        self.first_lookup = threading.Event()
         self._on_found = on_found
         self._found: dict[str, Sequence[str]] = {}
         self._due = 0.0
         self._busy = False
         self._lock = threading.Lock()
         if not names:
-            self.looked.set()
+            self.first_lookup.set()
 
     def begin(self) -> None:
         """Starts a lookup, if one is due and none is running."""
@@ -70,7 +70,7 @@ class Discovery:
         finally:
             with self._lock:
                 self._busy, self._due = False, time.monotonic() + REFRESH_S
-            self.looked.set()
+            self.first_lookup.set()
 
 
 def addresses(name: str) -> list[str]:

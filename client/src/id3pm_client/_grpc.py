@@ -48,7 +48,7 @@ _CHANNEL_ARGS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
     # A silent loss of the connection: after 20 s without a byte the server is sent a keepalive ping, and after 10 more
-    # the call fails and is sent again. A server that Triton alone guards must allow the question: deploy/README.md.
+    # the call fails and is sent again. A server that Triton alone guards must allow these pings: deploy/README.md.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
@@ -103,9 +103,9 @@ class GrpcTransport:
 
     def is_ready(self, model: str | None, timeout_s: float) -> bool:
         """Whether the server, or one model of it, takes requests."""
-        ask, request = _readiness(self._stub, model)
+        method, request = _readiness(self._stub, model)
         with self._typed_errors():
-            return bool(ask(request, metadata=self._metadata, timeout=timeout_s).ready)
+            return bool(method(request, metadata=self._metadata, timeout=timeout_s).ready)
 
     def close(self) -> None:
         """Closes the channel; it ends the calls in flight."""
@@ -157,7 +157,7 @@ class AsyncGrpcTransport:
     async def infer(self, call: Call, timeout_s: float) -> Tensors:
         """Sends `call` and waits; see `_transport.AsyncTransport.infer`."""
         request = _request(call, timeout_s, self._error_tag)
-        answer = await self._ask(self._stub.ModelInfer, request, timeout_s, _routed(self._metadata, call))
+        answer = await self._unary(self._stub.ModelInfer, request, timeout_s, _routed(self._metadata, call))
         outcome = _outcome(call, answer)
         if isinstance(outcome, ClientError):
             raise outcome
@@ -165,12 +165,12 @@ class AsyncGrpcTransport:
 
     async def server_metadata(self, timeout_s: float) -> tuple[str, str]:
         """Name and version of the server."""
-        answer = await self._ask(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout_s)
+        answer = await self._unary(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout_s)
         return answer.name, answer.version
 
     async def is_ready(self, model: str | None, timeout_s: float) -> bool:
         """Whether the server, or one model of it, takes requests."""
-        return bool((await self._ask(*_readiness(self._stub, model), timeout_s)).ready)
+        return bool((await self._unary(*_readiness(self._stub, model), timeout_s)).ready)
 
     async def close(self) -> None:
         """Closes the channel; the calls in flight end with `asyncio.CancelledError`."""
@@ -178,7 +178,7 @@ class AsyncGrpcTransport:
         if self._channel is not None and self._loop is asyncio.get_running_loop():
             await self._channel.close()
 
-    async def _ask(self, method: Any, request: Any, timeout_s: float, metadata: Metadata | None = None) -> Any:
+    async def _unary(self, method: Any, request: Any, timeout_s: float, metadata: Metadata | None = None) -> Any:
         try:
             return await method(request, metadata=metadata or self._metadata, timeout=timeout_s)
         except grpc.RpcError as error:

@@ -84,17 +84,17 @@ class Retry:
             if not 0 <= value < math.inf:
                 raise InvalidRequestError(f"Retry: {name}={value}: must be finite and not negative")
 
-    def delay_s(self, attempt: int, asked_s: float | None = None) -> float:
+    def delay_s(self, attempt: int, requested_s: float | None = None) -> float:
         """Seconds to wait after attempt number `attempt` (1 is the first) failed.
 
         Args:
             attempt: How many attempts have failed.
-            asked_s: Delay in seconds that the server requests, or `None`.
+            requested_s: Delay in seconds that the server requests, or `None`.
         """
         longest = min(self.first_delay_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS), self.max_delay_s)
         delay_s = longest * random.uniform(0.5, 1.0)
         # Random, so that requests that were refused together do not return together.
-        return delay_s if asked_s is None else max(delay_s, asked_s * random.uniform(1.0, 1.25))
+        return delay_s if requested_s is None else max(delay_s, requested_s * random.uniform(1.0, 1.25))
 
 
 class RetryBudget:

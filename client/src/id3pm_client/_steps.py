@@ -16,8 +16,8 @@ from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
 EVERY_S: Final = 0.25
-ASK_TIMEOUT_S: Final = 1.0
-_PATIENCE_S = 1.0
+POLL_TIMEOUT_S: Final = 1.0
+_NOTE_AFTER_S = 1.0
 
 
 class Steps(Generic[TransportT]):
@@ -40,7 +40,7 @@ class Steps(Generic[TransportT]):
         """Nothing more is to be shown."""
         self._ended = True
 
-    def questions(self) -> list[tuple[Server[TransportT], Call]]:
+    def polls(self) -> list[tuple[Server[TransportT], Call]]:
         """How many steps the stages have made for that request; empty where none is on its way."""
         for position, request in enumerate(self._requests):
             if request.open_at and request.server is not None:
@@ -59,7 +59,7 @@ class Steps(Generic[TransportT]):
         """Shows the progress in the answers.
 
         Args:
-            outcomes: The answers to `questions`.
+            outcomes: The answers to `polls`.
             waiting: What the latest attempt of a request failed with, if another one follows.
             answered: Whether any server has ever answered this client.
         """
@@ -78,7 +78,7 @@ class Steps(Generic[TransportT]):
             else:
                 self._bar.note(f"image {self._position} at step {step}/{steps} of {stage}")
             return
-        if self._bar.age_s < _PATIENCE_S:
+        if self._bar.age_s < _NOTE_AFTER_S:
             return
         if waiting is not None:
             self._bar.note(f"waiting for {', '.join(self._urls)}: {brief(waiting)}")

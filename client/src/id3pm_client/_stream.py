@@ -94,7 +94,7 @@ class StageRequest(Generic[TransportT]):
         self._found = False
         self._pause_s = _FIRST_PAUSE_S
 
-    def question(self) -> Call:
+    def watch_call(self) -> Call:
         """Asks for more steps than have been seen."""
         wanted = "1" if self._preview_every and self._step + 1 >= self._next_preview else "0"
         words = text_tensor("watch", self.request.request_id, str(self._step), wanted)
@@ -173,7 +173,7 @@ class Streaming(Generic[TransportT]):
 
     def first(self) -> StageRequest[TransportT]:
         """From the ID vector to the 64 px image."""
-        return self._stage_request(self._request)
+        return self._stream_stage(self._request)
 
     def second(self, tensors: Tensors) -> StageRequest[TransportT]:
         """From the 64 px stage's answer to the 256 px image."""
@@ -185,7 +185,7 @@ class Streaming(Generic[TransportT]):
         image = Image64(picture(tensors, "image_64"), self._request.seconds)
         json_object(tensors, "receipt_64")  # it is passed on as it is
         made = {name: np.asarray(tensors[name]) for name in ("image_64", "receipt_64")}
-        current = self._stage_request(
+        current = self._stream_stage(
             self._request.then(Call(contract.SUPER_RESOLUTION, {**options, **made}, ("image", "receipt")))
         )
         current.waiting.append(image)
@@ -208,6 +208,6 @@ class Streaming(Generic[TransportT]):
         """All requests so far."""
         return [current.request for current in self.stage_requests]
 
-    def _stage_request(self, request: ClientRequest[TransportT]) -> StageRequest[TransportT]:
+    def _stream_stage(self, request: ClientRequest[TransportT]) -> StageRequest[TransportT]:
         self.stage_requests.append(StageRequest(request, self._preview_every))
         return self.stage_requests[-1]

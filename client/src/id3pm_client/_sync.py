@@ -19,7 +19,7 @@ from id3pm_client._photos import Photo, photo_file
 from id3pm_client._replay import ReceiptSource, Replay
 from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._stream import Events
-from id3pm_client._sync_questions import SyncQuestions
+from id3pm_client._sync_control import SyncControl
 from id3pm_client._transport import SyncTransport
 from id3pm_client._types import Tensors
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 
-class Client(SyncQuestions):
+class Client(SyncControl):
     """Client of one ID3PM server or of several, to be kept and reused.
 
     Thread-safe.
@@ -206,7 +206,7 @@ class Client(SyncQuestions):
         self._check_open()
         if embedding is None:
             raise InvalidRequestError("embedding=None: pass one vector [D]")
-        return self._run_stage(self._streaming(embedding, seed, preview_every, timeout_s, options))
+        return self._stream_stages(self._streaming(embedding, seed, preview_every, timeout_s, options))
 
     def stream_from_photo(
         self,
@@ -248,7 +248,7 @@ class Client(SyncQuestions):
         def events() -> Events:
             self._run([analysis], on_answer)
             streaming.count_from(analysis)
-            with contextlib.closing(self._run_stage(streaming)) as made:
+            with contextlib.closing(self._stream_stages(streaming)) as made:
                 yield from made
 
         return events()
@@ -314,6 +314,6 @@ class Client(SyncQuestions):
         self, generation: Generation[SyncTransport], on_image: OnImage | None, progress: bool | Bar
     ) -> GeneratedImage | list[GeneratedImage]:
         with generation.arrivals(on_image, progress) as images:
-            with self._followed(generation.requests, images.bar):
+            with self._with_progress(generation.requests, images.bar):
                 self._run(generation.requests, images.add)
         return images.result()

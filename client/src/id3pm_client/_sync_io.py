@@ -42,7 +42,7 @@ class SyncConnections(base.BaseClient[SyncTransport]):
         """
         self._begin()
         self._discovery.begin()
-        self._discovery.looked.wait(timeout=base.CONTROL_TIMEOUT_S)
+        self._discovery.first_lookup.wait(timeout=base.CONTROL_TIMEOUT_S)
         for server in self._server_pool.take_unused():
             server.transport.close()
 

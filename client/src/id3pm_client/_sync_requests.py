@@ -20,7 +20,7 @@ from id3pm_client._errors import CancelledRequestError, ClientError
 from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
 from id3pm_client._slots import Slot
-from id3pm_client._steps import ASK_TIMEOUT_S, EVERY_S, Steps
+from id3pm_client._steps import EVERY_S, POLL_TIMEOUT_S, Steps
 from id3pm_client._stream import WATCH_TIMEOUT_S, Events, StageRequest, Streaming
 from id3pm_client._sync_io import SyncConnections, repeating
 from id3pm_client._sync_pending import SyncPendingCalls
@@ -57,7 +57,7 @@ class SyncRequests(SyncConnections):
         self._begin_close()
         calls = self._mark_closed()
         try:
-            self._ask(calls, timeout_s)
+            self._call_all(calls, timeout_s)
         finally:
             self._close_transports()
 
@@ -116,33 +116,33 @@ class SyncRequests(SyncConnections):
                     slots.give_back(slot)
 
     @contextlib.contextmanager
-    def _followed(self, requests: Sequence[ClientRequest[SyncTransport]], bar: Bar | None) -> Iterator[None]:
+    def _with_progress(self, requests: Sequence[ClientRequest[SyncTransport]], bar: Bar | None) -> Iterator[None]:
         """Shows the progress of the requests, and what they wait for."""
         if bar is None:
             yield
             return
         steps = Steps(requests, self.urls, bar)
 
-        def follow() -> None:
-            outcomes = [] if self._closed else self._ask(steps.questions(), ASK_TIMEOUT_S)
+        def update() -> None:
+            outcomes = [] if self._closed else self._call_all(steps.polls(), POLL_TIMEOUT_S)
             steps.read(outcomes, self._waiting, self._budget.answered)
 
-        with repeating(follow, EVERY_S, ASK_TIMEOUT_S):
+        with repeating(update, EVERY_S, POLL_TIMEOUT_S):
             try:
                 yield
             finally:
                 steps.end()
 
-    def _run_stage(self, streaming: Streaming[SyncTransport]) -> Events:
+    def _stream_stages(self, streaming: Streaming[SyncTransport]) -> Events:
         """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
         self._enter()
         try:
             first = streaming.first()
-            with contextlib.closing(self._stage_request(first, None)) as events:
+            with contextlib.closing(self._stream_stage(first, None)) as events:
                 for event in events:
                     yield event
             second = streaming.second(first.tensors)
-            with contextlib.closing(self._stage_request(second, first.request.server)) as events:
+            with contextlib.closing(self._stream_stage(second, first.request.server)) as events:
                 for event in events:
                     yield event
             yield streaming.image()
@@ -152,7 +152,7 @@ class SyncRequests(SyncConnections):
         finally:
             self._in_flight.difference_update(streaming.requests)
 
-    def _stage_request(self, current: StageRequest[SyncTransport], prefer: Server[SyncTransport] | None) -> Events:
+    def _stream_stage(self, current: StageRequest[SyncTransport], prefer: Server[SyncTransport] | None) -> Events:
         """One stage: its events; its answer is in `current` afterwards."""
         delay_s: float | None = 0.0
         while delay_s is not None:
@@ -163,10 +163,10 @@ class SyncRequests(SyncConnections):
                 while current.waiting:
                     yield current.waiting.pop(0)
                 outcome: Outcome | None = None
-                watch_at = time.monotonic()  # when to ask; infinite while a question is on its way, or none is left
+                watch_at = time.monotonic()  # when to ask; infinite while a call is on its way, or none is left
                 while outcome is None:
                     if watch_at <= time.monotonic() and not self._closed:
-                        pending.send(server.transport, current.question(), WATCH_TIMEOUT_S, _WATCH)
+                        pending.send(server.transport, current.watch_call(), WATCH_TIMEOUT_S, _WATCH)
                         watch_at = math.inf
                     arrived = pending.next(math.inf if self._closed else watch_at)
                     if arrived is None:
@@ -204,10 +204,10 @@ class SyncRequests(SyncConnections):
 
     def _stop_work(self, requests: Sequence[ClientRequest[SyncTransport]]) -> None:
         calls = [] if self._closed else base.cancel_calls(requests)
-        for (server, call), outcome in zip(calls, self._ask(calls, base.CANCEL_TIMEOUT_S), strict=True):
+        for (server, call), outcome in zip(calls, self._call_all(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 
-    def _ask(self, calls: Sequence[tuple[Server[SyncTransport], Call]], timeout_s: float) -> list[Outcome]:
+    def _call_all(self, calls: Sequence[tuple[Server[SyncTransport], Call]], timeout_s: float) -> list[Outcome]:
         """Sends control calls at once, without slots, and collects the answers in order."""
         outcomes: dict[int, Outcome] = {}
         with SyncPendingCalls() as pending:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 CANCELLED_MODELS = (FACE_MODEL, *STAGE_MODELS.values())
 _AGAIN_S, _SELDOM_S = 0.2, 1.0  # from one round of cancels to the next, at first and after a while
 GRACE_S = 2.0  # longest time between the answer to the first request of an image and the second request
-_PATIENCE_S = 900.0  # longer than any queue; the work itself ends with its Triton process at the latest
+_CANCEL_S = 900.0  # longer than any queue; the work itself ends with its Triton process at the latest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ class InFlight:
         """
         origin = Origin(key.owner or "", "gateway")
         clock, pause_s = asyncio.get_running_loop().time, _AGAIN_S
-        deadline = clock() + _PATIENCE_S
+        deadline = clock() + _CANCEL_S
         while not stop.is_set() and key in self._lost and clock() < deadline:
             await asyncio.gather(
                 *(upstream.control(model, "cancel", key.id, origin=origin) for model in CANCELLED_MODELS),

@@ -10,7 +10,7 @@ from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedEr
 from id3pm_client._types import JsonObject, Tensors
 
 
-class AsyncQuestions(AsyncRequests):
+class AsyncControl(AsyncRequests):
     """Readiness, ping and description."""
 
     async def ping(self, url: str | None = None) -> dict[str, JsonObject]:
@@ -28,7 +28,7 @@ class AsyncQuestions(AsyncRequests):
         await self._enter()
         calls = base.ping_calls(self._server_pool.server(url))
         answers = {}
-        for (_, call), outcome in zip(calls, await self._ask(calls, base.CONTROL_TIMEOUT_S), strict=True):
+        for (_, call), outcome in zip(calls, await self._call_all(calls, base.CONTROL_TIMEOUT_S), strict=True):
             if isinstance(outcome, ClientError):
                 raise outcome
             answers[call.model] = control_answer(outcome)
@@ -55,7 +55,7 @@ class AsyncQuestions(AsyncRequests):
         """
         await self._enter()
         answers: list[Tensors] = []
-        for outcome in await self._ask(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
+        for outcome in await self._call_all(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
             if isinstance(outcome, ClientError):
                 raise outcome
             answers.append(outcome)
