@@ -7,7 +7,7 @@ itself, and a resumed run continues with the same people as an uninterrupted one
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,5 +148,5 @@ class _Steps(Dataset[Batch]):
 
 
 def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches the whole process group: the training process stops in order, and then ends this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and torchrun's SIGTERM reach a whole process group: the training process stops in order, then ends this."""
+    os.setpgrp()

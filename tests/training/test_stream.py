@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,10 @@ CONFIG = dataclasses.replace(
 
 
 class Numbers(Dataset[Batch]):
-    """Batches that hold their step."""
+    """Batches that hold their step, and the process group that they were made in."""
 
     def __getitem__(self, step: int) -> Batch:
-        return Batch(torch.full((1,), step), torch.zeros(1), torch.zeros(1), {})
+        return Batch(torch.full((1,), step), torch.tensor([os.getpgrp()]), torch.zeros(1), {})
 
 
 def test_steps_come_in_order_and_from_anywhere() -> None:
@@ -52,6 +53,11 @@ def test_steps_come_in_order_and_from_anywhere() -> None:
     assert [int(batches.at(step).x0) for step in (0, 1, 2, 7, 8)] == [0, 1, 2, 7, 8]
     with pytest.raises(StopIteration):
         batches.at(9)
+
+
+def test_a_signal_to_the_process_group_of_training_leaves_its_batches_alone() -> None:
+    """torchrun sends SIGTERM, and a terminal Ctrl-C, to the whole group: a checkpoint is still to be written."""
+    assert int(BatchesAhead(Numbers(), 9).at(0).noise) != os.getpgrp()
 
 
 def test_a_person_follows_from_seed_and_number_alone(face_folder: Path) -> None:
