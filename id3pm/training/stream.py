@@ -148,5 +148,5 @@ class _Steps(Dataset[Batch]):
 
 
 def _leave_signals(worker: int) -> None:
-    """Ctrl-C and torchrun's SIGTERM reach a whole process group: the training process stops in order, then ends this."""
+    """Joins no process group that Ctrl-C or torchrun's SIGTERM reaches: training stops in order, and then ends this."""
     os.setpgrp()
