@@ -122,6 +122,16 @@ class StepPlan(Coefficients):
         """A step's numbers, in the order of `_FIELDS`."""
         return [table[step] for table in self._tables]
 
+    @functools.cached_property
+    def next_evaluations(self) -> tuple[int, ...]:
+        """For every step, and after the last, the rows that the U-Net computes for it: two where it is guided."""
+        return (*(2 if guided else 1 for guided in self.guided.tolist()), 0)
+
+    @functools.cached_property
+    def next_is_noisy(self) -> tuple[bool, ...]:
+        """For every step, and after the last, whether it needs noise."""
+        return (*self.needs_noise.tolist(), False)
+
     @property
     def evaluations(self) -> int:
         """Rows that the U-Net computes for one image: one a step, and one more where the step is guided."""

@@ -148,6 +148,7 @@ class _Pack:
         self._width = width
         self._lines: list[NDArray[Any]] = []
         self._packed: Array = None
+        self._columns: Array = None
 
     def add(self, values: NDArray[Any]) -> int:
         self._lines.append(values)
@@ -158,13 +159,14 @@ class _Pack:
         for line, values in zip(packed, self._lines, strict=True):
             line[: len(values)] = values
         self._packed = copy(packed)
+        self._columns = array_namespace(self._packed).reshape(self._packed, (*packed.shape, 1, 1, 1))
 
     def values(self, line: int) -> Array:
         return self._packed[line, : len(self._lines[line])]
 
-    def column(self, line: int, rank: int = 4) -> Array:
-        values = self.values(line)
-        return array_namespace(values).reshape(values, (-1,) + (1,) * (rank - 1))
+    def column(self, line: int) -> Array:
+        """[K, 1, 1, 1]."""
+        return self._columns[line, : len(self._lines[line]), ...]
 
     def integers(self, line: int) -> Array:
         values = self.values(line)
@@ -213,7 +215,7 @@ def columns(rows: RowCoefficients, elements: int, copy: Copy) -> Columns:
     if place_lines:
         lower, upper = (pack.integers(line) for line in place_lines[:2])
         on_host = list(zip(*(part.tolist() for part in places), strict=True))
-        weight = pack.column(place_lines[2], 2)
+        weight = pack.column(place_lines[2])[:, :, 0, 0]
         thresholds = Thresholds(subset=thresholded, places=on_host, lower=lower, upper=upper, weight=weight)
     factors: dict[str, Array] = dict.fromkeys(_OF_A_SUBSET) | {name: pack.column(line) for name, line in lines.items()}
     return Columns(timestep=pack.values(timestep), thresholds=thresholds, **made, **factors)

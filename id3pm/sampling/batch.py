@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 import time
 from collections.abc import Callable, Sequence
 
@@ -87,6 +89,8 @@ class RowBatch:
 
     def select(self, rows: Sequence[Row]) -> None:
         """Makes these the active rows. Others that were active pause, and go on from there when selected again."""
+        if len(rows) == len(self.rows) and all(map(operator.is_, rows, self.rows)):
+            return
         wanted = {id(row) for row in rows}
         for place, row in enumerate(self.rows):
             if id(row) not in wanted and not row.answered:  # copies: a view would keep the whole stack in memory
@@ -158,7 +162,7 @@ class RowBatch:
         rows, number = list(self.rows), [row.step for row in self.rows]
         coefficients = gather([row.plan for row in rows], number)
         packed: list[FloatArray] = []
-        of = columns(coefficients, int(np.prod(self._shape)), lambda array: self._to_device(array, packed))
+        of = columns(coefficients, math.prod(self._shape), lambda array: self._to_device(array, packed))
         inputs = self._inputs(of)
         engine = self._arrays.timer()
         output = self._evaluate(inputs)
@@ -178,14 +182,15 @@ class RowBatch:
                 noise=xp.stack(self._copied(draws)) if draws else None,
                 low_res=self._conditions.get("low_res"),
             )
-        last = [place for place, row in enumerate(rows) if number[place] + 1 == len(row.plan)]
+        last = [place for place, row in enumerate(rows) if number[place] + 1 == row.count]
         images = self._arrays.to_host(to_uint8(xp.stack([x[place, ...] for place in last]))) if last else None
         flags = self._arrays.to_host(finite)
         timer.stop()
         self._x, self._x0 = x, x0
         for row, guided in zip(rows, coefficients.guided.tolist(), strict=True):
             row.step, row.evaluations_left = row.step + 1, row.evaluations_left - 1 - int(guided)
-        self._keep([not row.finishing for row in rows])
+        if last:
+            self._keep([not row.finishing for row in rows])
         self.noise.prefetch(self.rows)
         evaluations = count + len(of.guided)
         guided_rows = coefficients.guided_rows
@@ -205,16 +210,18 @@ class RowBatch:
         step.kept.clear()
         now = time.monotonic()
         left: Left = []
+        fine = finite.tolist()
         for place, row in enumerate(step.rows):
             number = step.number[place] + 1
-            row.made, row.x0 = number, step.x0[place, ...]
-            image = next(images) if number == len(row.plan) else None
-            if not finite[place]:
+            row.made, row.latest = number, (step.x0, place)
+            image = next(images) if number == row.count else None
+            if not fine[place]:
                 left.append((row, EngineError(f"the U-Net's output at step {number} is not finite")))
             elif image is not None:
                 left.append((row, _sample(row, image, now)))
         failed = {id(row) for row, outcome in left if isinstance(outcome, EngineError)}
-        self._keep([id(row) not in failed for row in self.rows])
+        if failed:
+            self._keep([id(row) not in failed for row in self.rows])
         return left
 
     def preview(self, row: Row) -> NDArray[np.uint8] | None:

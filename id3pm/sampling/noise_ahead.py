@@ -60,7 +60,8 @@ class NoiseAhead:
             keys = list(zip(rows, draws, strict=True))
             self._submit([key for key in keys if key not in self._draws])
             made = [self._draws.pop(key) for key in keys]
-        return [_drawn(future.result(TIMEOUT_S)[place]) for future, place in made]
+        tasks = {future: future.result(TIMEOUT_S) for future in dict.fromkeys(future for future, _ in made)}
+        return [_drawn(tasks[future][place]) for future, place in made]
 
     def drop(self, row: Row) -> None:
         """Forgets what was drawn for a row that has ended."""

@@ -97,10 +97,11 @@ def choose(rows: Iterable[Row], max_rows: int, enough: int, most: int, now: floa
     chosen: list[Row] = []
     evaluations = 0
     for row in _line(rows, now)[:max_rows]:
-        if evaluations >= enough or (chosen and evaluations + row.next_evaluations > most):
+        more = row.next_evaluations
+        if evaluations >= enough or (chosen and evaluations + more > most):
             break
         chosen.append(row)
-        evaluations += row.next_evaluations
+        evaluations += more
     return chosen
 
 

@@ -52,8 +52,8 @@ class Row:
         count: How many steps it has.
         evaluations_left: Rows that the U-Net still has to compute for it.
         paused: x_t and the latest x0 while it is paused, float32 [3, S, S], on the engine's device.
-        x0: The prediction of the finished image by step `made`, float32 [3, S, S], on the engine's device, never
-            written to again; `None` before one.
+        latest: The predictions of finished images by step `made` of all rows that took it, float32 [N, 3, S, S], on
+            the engine's device, never written to again; and this row's place among them. `None` before one.
         answered: `on_done` has been or is being called.
     """
 
@@ -73,7 +73,7 @@ class Row:
     count: int = dataclasses.field(init=False)
     evaluations_left: int = dataclasses.field(init=False)
     paused: tuple[Array, Array] | None = None
-    x0: Array | None = None
+    latest: tuple[Array, int] | None = None
     answered: bool = False
 
     def __post_init__(self) -> None:
@@ -86,12 +86,18 @@ class Row:
         return self.step == self.count
 
     @property
+    def x0(self) -> Array | None:
+        """The prediction of the finished image by step `made`, float32 [3, S, S]; `None` before one."""
+        latest = self.latest
+        return None if latest is None else latest[0][latest[1], ...]
+
+    @property
     def next_evaluations(self) -> int:
         """Rows that the U-Net computes for its next step: two where that is guided, none after the last."""
-        return 0 if self.finishing else 1 + int(self.plan.guided[self.step])
+        return self.plan.next_evaluations[self.step]
 
     @property
     def next_draws(self) -> list[int]:
         """What its next step needs of the seed contract."""
         start = [] if self.begun else [0]
-        return start + [self.step + 1] if not self.finishing and self.plan.needs_noise[self.step] else start
+        return [*start, self.step + 1] if self.plan.next_is_noisy[self.step] else start
