@@ -2,9 +2,10 @@
 
     python benchmarks/gpu.py --minutes 10 --out DIR
 
-Works from a checkout without installation, with PyTorch and the light packages of pyproject.toml. Each part is a
-process of its own with a time limit: one that fails or hangs does not stop the others. Results are written after every
-part: `gpu.json`, and `gpu.md` with the tables. `--device cpu` runs the same parts with small networks, to test them.
+Works from a checkout without installation, with PyTorch and the light packages of pyproject.toml; what is missing is
+said first, and only the parts that need it fail. Each part is a process of its own with a time limit: one that fails or
+hangs does not stop the others. Results are written after every part: `gpu.json`, and `gpu.md` with the tables.
+`--device cpu` runs the same parts with small networks, to test them.
 """
 
 from __future__ import annotations
@@ -20,27 +21,37 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+FOLDERS = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "client" / "src")]
+sys.path[:0] = FOLDERS
+
+from gpu_parts import PARTS, part  # noqa: E402 - only now it can be found
+from gpu_parts.tritonserver import why_no_triton  # noqa: E402
+
 SHARES = {
-    "machine": 0.05,
-    "parity": 0.13,
-    "engines": 0.2,
-    "rows": 0.14,
-    "paper": 0.22,
-    "training": 0.11,
-    "bits": 0.08,
-    "memory": 0.07,
+    "machine": 0.04,
+    "parity": 0.1,
+    "engines": 0.16,
+    "rows": 0.12,
+    "paper": 0.18,
+    "served": 0.09,
+    "load": 0.12,
+    "training": 0.08,
+    "bits": 0.06,
+    "memory": 0.05,
 }
 """Part -> its share of the time."""
 WANTED = {
+    "array_api_compat": "everything but the machine's peaks",
+    "PIL": "everything but the machine's peaks",
+    "safetensors": "everything but the machine's peaks",
+    "rich": "engines that are built here",
     "tensorrt": "TensorRT engines",
-    "onnxscript": "TensorRT and onnxruntime engines, built here",
-    "tritonserver": "served against in process, load under the server",
+    "onnxscript": "TensorRT and onnxruntime engines that are built here",
     "cupy": "rows of TensorRT and onnxruntime engines on the device",
     "accelerate": "training",
-    "safetensors": "the demo bundle",
-    "PIL": "the demo bundle",
 }
+"""Module -> what cannot be measured without it."""
+TRITON = "Triton in `served` and `load`: both are measured in process without it"
 
 
 def say(text: str) -> None:
@@ -50,8 +61,10 @@ def say(text: str) -> None:
 
 
 def missing() -> dict[str, str]:
-    """What cannot be done here, by the module that it needs."""
-    return {name: use for name, use in WANTED.items() if importlib.util.find_spec(name) is None}
+    """What cannot be done here, by what it needs."""
+    found = {name: use for name, use in WANTED.items() if importlib.util.find_spec(name) is None}
+    why = why_no_triton()
+    return found if why is None else {**found, f"tritonserver ({why})": TRITON}
 
 
 def run_part(name: str, device: str, limit_s: float, out: Path) -> dict[str, Any]:
@@ -63,7 +76,8 @@ def run_part(name: str, device: str, limit_s: float, out: Path) -> dict[str, Any
     log = out / f"{name}.log"
     with log.open("w") as output:
         try:
-            environment = {**os.environ, "ID3PM_GPU_RESULT": str(result)}
+            path = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])  # for Triton's Python
+            environment = {**os.environ, "ID3PM_GPU_RESULT": str(result), "PYTHONPATH": path}
             if device == "cpu":  # small networks: threads would only wait for each other
                 environment.setdefault("OMP_NUM_THREADS", "1")
             code = subprocess.run(
@@ -100,15 +114,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="for all parts (default: 10)")
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.md")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu for a test with small networks")
-    parser.add_argument("--part", choices=list(SHARES), help="only this part, in this process")
+    parser.add_argument("--part", choices=list(PARTS), help="only this part, in this process")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.part:
-        from gpu_parts import PARTS, Report
+        from gpu_parts.report import Report  # with PyTorch
 
-        PARTS[given.part](Report(Path(os.environ["ID3PM_GPU_RESULT"]), given.device, 60 * given.minutes))
+        part(given.part)(Report(Path(os.environ["ID3PM_GPU_RESULT"]), given.device, 60 * given.minutes))
         return
-    absent = [{"module": module, "for": use} for module, use in missing().items()]
+    absent = [{"missing": module, "for": use} for module, use in missing().items()]
     results: dict[str, dict[str, Any]] = {"missing": {"tables": [absent] if absent else []}}
     for name, share in SHARES.items():
         say(f"{name} ...")

@@ -1,4 +1,4 @@
-"""What the device is, its peaks, and its memory under many requests."""
+"""What the device is, and its peaks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import torch
 
 from gpu_parts.report import Report
-from gpu_parts.stages import demo, images
 
 
 def machine(report: Report) -> None:
@@ -32,18 +31,3 @@ def machine(report: Report) -> None:
         ("copy on the device, GB/s", lambda: there.clone()),
     ):
         add(what=what, value=count / report.seconds(work, most_s=0.5) / 1e9)
-
-
-def memory(report: Report) -> None:
-    """Memory of the device before and after many requests."""
-    add = report.table()
-    count = 20 if report.small else 1000
-    stage = demo(report.small)[0]
-    engine = stage.engine(report, "fp32", 16)
-    images(stage, engine, 8, 2, 8)
-    used = [] if report.small else [torch.cuda.memory_allocated()]
-    _, seconds = images(stage, engine, count, 2, 8)
-    if not report.small:
-        used.append(torch.cuda.memory_allocated())
-    growth = (used[1] - used[0]) / 2**20 if used else 0.0
-    add(requests=count, seconds=seconds, growth_mib=growth)

@@ -18,17 +18,28 @@ input [
   {{ name: "sr_steps" data_type: TYPE_INT32 dims: [ 1 ] optional: true }}
 ]
 output [
-  {{ name: "image" data_type: TYPE_UINT8 dims: [ 256, 256, 3 ] }},
-  {{ name: "image_64" data_type: TYPE_UINT8 dims: [ 64, 64, 3 ] }},
+  {{ name: "image" data_type: TYPE_UINT8 dims: [ {large}, {large}, 3 ] }},
+  {{ name: "image_64" data_type: TYPE_UINT8 dims: [ {small}, {small}, 3 ] }},
   {{ name: "receipt" data_type: TYPE_STRING dims: [ 1 ] }}
 ]
 dynamic_batching {{ max_queue_delay_microseconds: {queue_delay_us} }}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-parameters [ {{ key: "engines" value: {{ string_value: "{engines}" }} }} ]
+parameters [
+  {{ key: "engines" value: {{ string_value: "{engines}" }} }},
+  {{ key: "device" value: {{ string_value: "{device}" }} }}
+]
 """
 
 
-def build(folder: Path, engines: Path, *, max_batch: int = 8, queue_delay_us: int = 100_000) -> Path:
+def build(
+    folder: Path,
+    engines: Path,
+    *,
+    max_batch: int = 8,
+    queue_delay_us: int = 100_000,
+    device: str = "cpu",
+    sizes: tuple[int, int] = (64, 256),
+) -> Path:
     """Writes the repository anew.
 
     Args:
@@ -36,11 +47,14 @@ def build(folder: Path, engines: Path, *, max_batch: int = 8, queue_delay_us: in
         engines: The repository with the engines that both systems share.
         max_batch: Most requests in a batch.
         queue_delay_us: How long the batcher waits for a batch to fill.
+        device: Of the engines; see `Pipeline.load`.
+        sizes: Pixels of the images of both stages.
     """
     shutil.rmtree(folder, ignore_errors=True)
     version = folder / "id3pm" / "1"
     version.mkdir(parents=True)
     shutil.copyfile(MODEL, version / "model.py")
-    text = CONFIG.format(max_batch=max_batch, queue_delay_us=queue_delay_us, engines=engines.resolve())
+    settings = {"max_batch": max_batch, "queue_delay_us": queue_delay_us, "device": device}
+    text = CONFIG.format(**settings, engines=engines.resolve(), small=sizes[0], large=sizes[1])
     (folder / "id3pm" / "config.pbtxt").write_text(text)
     return folder

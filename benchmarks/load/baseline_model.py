@@ -27,8 +27,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads both engines."""
-        engines = json.loads(args["model_config"])["parameters"]["engines"]["string_value"]
-        self._pipeline = Pipeline.load(engines, threads=threads())
+        parameters = json.loads(args["model_config"])["parameters"]
+        engines, device = (parameters[name]["string_value"] for name in ("engines", "device"))
+        self._pipeline = Pipeline.load(engines, device, threads=threads())
 
     def execute(self, requests: list[Any]) -> None:
         """Runs a batch to its end."""

@@ -16,8 +16,8 @@ from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from load import baseline
 from load.arrivals import Kind
-from load.generator import Record
 from load.plain_triton import PlainTriton
+from load.records import Record
 from load.running import MixtureOptions, Traffic, say
 from load.summary import ALL, seconds, summarise
 from report import table

@@ -25,9 +25,10 @@ from id3pm.errors import ServerError
 from id3pm_client import AsyncClient, InternalServerError, Retry
 from load.arrivals import Arrival
 from load.faulty_repository import MARK, STAGE, FaultyRepository
-from load.generator import Generator, Record
+from load.generator import Generator
 from load.identities import PHOTO
 from load.proxy import Proxy
+from load.records import Record
 from load.running import Traffic, say
 from load.service import ServiceProcess
 from report import table

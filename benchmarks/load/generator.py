@@ -7,7 +7,6 @@ sender makes the figures worse, not better (no "coordinated omission").
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from id3pm_client import (
     Retry,
 )
 from load.arrivals import Arrival
+from load.records import Record
 
 NO_RETRY = Retry(limit=0)
 _OUTCOMES: tuple[tuple[type[ClientError], str], ...] = (
@@ -39,36 +39,6 @@ _OUTCOMES: tuple[tuple[type[ClientError], str], ...] = (
 
 Digests = Mapping[tuple[str, int], str]
 """By name of the kind and seed, the digest of a known image."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Record:
-    """What became of one request.
-
-    Attributes:
-        kind: Name of its class.
-        at_s: When it was due.
-        sent_s: When it left, from the same start.
-        end_s: When its end was known.
-        outcome: ok, cancelled, refused, unreachable, late, invalid or failed.
-        expected: Whether that is what should become of it.
-        wrong: It is an image, but not the known one.
-        error: What was said, or nothing.
-    """
-
-    kind: str
-    at_s: float
-    sent_s: float
-    end_s: float
-    outcome: str
-    expected: bool
-    wrong: bool = False
-    error: str = ""
-
-    @property
-    def latency_s(self) -> float:
-        """Seconds from when it was due to its end."""
-        return self.end_s - self.at_s
 
 
 def digest(image: NDArray[np.uint8], image_64: NDArray[np.uint8]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from load.generator import Record
+from load.records import Record
 from report import table
 
 PERCENTILES = (50, 95, 99)

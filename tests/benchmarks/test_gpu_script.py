@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import json
+import queue
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import gpu
-from gpu_parts import PARTS, Report
+from gpu_parts import part, poisson_load, served
+from gpu_parts.both_stages import Engines, InProcess, Job, RequestBatches, System, engines_of, vectors_of
+from gpu_parts.report import Report
+from gpu_parts.stage_models import StageModels
+from gpu_parts.tritonserver import why_no_triton
 from id3pm.engines import torch_engine
 from id3pm.export import targets
 
 
-@pytest.mark.parametrize("part", list(gpu.SHARES))
-def test_every_part_gives_its_tables(part: str, tmp_path: Path) -> None:
-    PARTS[part](Report(tmp_path / "result.json", "cpu", 60.0))
+@pytest.fixture
+def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a server: the rest must be measured."""
+    for module in (served, poisson_load):
+        monkeypatch.setattr(module, "why_no_triton", lambda: "no tritonserver")
+
+
+@pytest.mark.usefixtures("no_triton")
+@pytest.mark.parametrize("name", list(gpu.SHARES))
+def test_every_part_gives_its_tables(name: str, tmp_path: Path) -> None:
+    part(name)(Report(tmp_path / "result.json", "cpu", 60.0))
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["tables"] and all(line for table in result["tables"] for line in table)
-    text = gpu.markdown({part: {**result, "seconds": 1.0}})
-    assert f"## {part} (1 s)" in text and "Ended early" not in text
+    text = gpu.markdown({name: {**result, "seconds": 1.0}})
+    assert f"## {name} (1 s)" in text and "Ended early" not in text
 
 
 def engine_lines(folder: Path) -> list[dict[str, object]]:
-    PARTS["engines"](Report(folder / "result.json", "cpu", 60.0))
+    part("engines")(Report(folder / "result.json", "cpu", 60.0))
     (table,) = json.loads((folder / "result.json").read_text())["tables"]
     assert [line["buckets"] for line in table] == ["exact", "fast"]
     return list(table)
@@ -47,7 +65,7 @@ def test_engines_that_cannot_run_are_named_with_the_reason(tmp_path: Path) -> No
 
 
 def test_parity_on_the_cpu_is_exact(tmp_path: Path) -> None:
-    PARTS["parity"](Report(tmp_path / "result.json", "cpu", 60.0))
+    part("parity")(Report(tmp_path / "result.json", "cpu", 60.0))
     (table,) = json.loads((tmp_path / "result.json").read_text())["tables"]
     assert {line["precision"] for line in table} == {"fp32"}
     assert all(float(line["forward_error"]) < 1e-5 and float(line["images_psnr_db"]) > 40 for line in table)
@@ -59,3 +77,57 @@ def test_a_part_that_takes_too_long_or_fails_is_named_and_stops_no_other(tmp_pat
     result = gpu.run_part("machine", "no such device", 60.0, tmp_path)
     assert "device" in result["failed"].lower()
     assert "Ended early" in gpu.markdown({"machine": result})
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[Engines]:
+    with engines_of(Report(tmp_path / "result.json", "cpu", 60.0)) as made:
+        yield made
+
+
+def ends(system: System, jobs: dict[str, Job]) -> dict[str, Any]:
+    """The images by name, in the order in which they were done."""
+    done: queue.Queue[tuple[str, Any]] = queue.Queue()
+    for name, job in jobs.items():
+        system.submit(job, lambda image, name=name: done.put((name, image)))  # type: ignore[misc]
+    found = dict(done.get(timeout=60) for _ in jobs)
+    system.close()
+    assert all(isinstance(image, np.ndarray) for image in found.values()), found
+    return found
+
+
+def test_the_systems_that_are_compared_make_the_same_images(engines: Engines) -> None:
+    vectors = vectors_of(engines, 3)
+    jobs = {str(n): Job(vectors[n], seed=n, steps=2 - n % 2) for n in range(3)}
+    expected = ends(InProcess(engines), jobs)
+    for system in (StageModels(engines, "fp32"), RequestBatches(engines)):
+        made = ends(system, jobs)
+        assert all(np.array_equal(made[name], expected[name]) for name in jobs), type(system).__name__
+
+
+def test_a_short_request_overtakes_long_ones_but_not_the_batch_of_the_baseline(engines: Engines) -> None:
+    vectors = vectors_of(engines, 3)
+    jobs = {name: Job(vectors[n], n, steps) for n, (name, steps) in enumerate({"a": 12, "b": 12, "short": 1}.items())}
+    assert list(ends(RequestBatches(engines), jobs))[-1] == "short", "the full batch went first"
+    assert next(iter(ends(StageModels(engines, "fp32"), jobs))) == "short"
+
+
+def test_the_peaks_are_measured_where_there_is_nothing_but_pytorch(tmp_path: Path) -> None:
+    blocked = ("id3pm", "array_api_compat", "safetensors", "PIL", "click", "rich")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        f"sys.path.insert(0, {str(Path(gpu.__file__).parent)!r})\n"
+        "import pathlib\nfrom gpu_parts import part\nfrom gpu_parts.report import Report\n"
+        f"part('machine')(Report(pathlib.Path({str(tmp_path / 'result.json')!r}), 'cpu', 60.0))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert "matrix product fp32" in (tmp_path / "result.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["served", "load"])
+def test_both_parts_go_through_a_real_server_where_there_is_one(name: str, tmp_path: Path) -> None:
+    if (missing := why_no_triton()) is not None:
+        pytest.skip(missing)
+    part(name)(Report(tmp_path / "result.json", "cpu", 120.0))
+    assert "through Triton" in (tmp_path / "result.json").read_text()

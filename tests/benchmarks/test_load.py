@@ -15,7 +15,8 @@ import pytest
 from id3pm_client import ClientError, ConnectionFailedError, InvalidRequestError, OverloadedError
 from load import compare, generator, soak, summary
 from load.arrivals import FRESH_SEEDS, Arrival, Kind, burst, gaps_us, poisson
-from load.generator import Generator, Record, digest, drive
+from load.generator import Generator, digest, drive
+from load.records import Record
 
 SHORT = Kind(name="10 steps", options={"steps": 10})
 LONG = Kind(name="50 steps", options={"steps": 50})

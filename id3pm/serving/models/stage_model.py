@@ -20,7 +20,7 @@ from id3pm.attributes import describe_fields
 from id3pm.config import to_json
 from id3pm.diffusion import noise
 from id3pm.diffusion.plans import check_student
-from id3pm.engines.base import load_engine
+from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
 from id3pm.face.manifest import takes_unit_vectors
@@ -104,7 +104,7 @@ class StageModel(BackendModel):
             self.manifest.id_vector_model,
             Path(args["model_repository"]).parent / "face_embedding" / "1" / "engine",
         )
-        self.engine = load_engine(self._folder, device_of(args, self.manifest.target), threads())
+        self.engine = self.load(args)
         cost = warm_up(self.engine, max_rows)
         self._metrics = StageMetrics(pb, args["model_name"])
         self._registry = RequestRegistry()
@@ -126,6 +126,10 @@ class StageModel(BackendModel):
         self._housekeeper = threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True)
         self._housekeeper.start()
         logger.info("%s: a step of 1 row takes %.3g s", args["model_name"], cost.step_s(1))
+
+    def load(self, args: Mapping[str, str]) -> Engine:
+        """The engine of the model's folder, on the device that Triton gave this instance."""
+        return load_engine(self._folder, device_of(args, self.manifest.target), threads())
 
     @abc.abstractmethod
     def inputs_of(self, call: InferenceRequest, row: int, options: RowOptions) -> StageInputs:
