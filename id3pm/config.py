@@ -28,6 +28,16 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def require_all(rules: Mapping[str, bool]) -> None:
+    """Raises ConfigError with the first rule that does not hold.
+
+    Args:
+        rules: Message, and whether its rule holds.
+    """
+    for message, holds in rules.items():
+        require(holds, message)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """Architecture of one U-Net, as guided-diffusion's `create_model` / `sr_create_model` take it.

@@ -172,10 +172,10 @@ class EngineBuild:
                 "forward": measured.forward,
                 "trajectory": measured.trajectory,
             }
-        from id3pm.export.unet import emulate_half as rounded
+        from id3pm.export.unet import emulate_half
 
         with tempfile.TemporaryDirectory(dir=staging) as folder:
-            graph, evaluator = rounded.evaluable(staging / manifest.file, Path(folder), manifest.precision)
+            graph, evaluator = emulate_half.evaluable(staging / manifest.file, Path(folder), manifest.precision)
             engine = OnnxRuntimeEngine(graph, manifest)
             engine.description = f"the {manifest.precision} graph ({evaluator})"
             measured = self._measured(engine, manifest)

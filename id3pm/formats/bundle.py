@@ -26,8 +26,8 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from id3pm.attributes import ATTRIBUTE_SETS, AttributeSet
-from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, to_json
-from id3pm.errors import BundleError, ConfigError, InvalidInputError
+from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, from_json, require_all, to_json
+from id3pm.errors import BundleError, InvalidInputError
 from id3pm.formats.arrays import read_arrays
 from id3pm.formats.hashing import file_sha256
 from id3pm.formats.weights import not_finite, read_weights
@@ -120,9 +120,7 @@ class Bundle:
                 f"{name}: sampler={sampling.sampler!r} with {sampling.steps} steps does not fit student_timesteps="
                 f"{diffusion.student_timesteps}: students take sampler student with at most so many steps, others none"
             ] = sampling.steps <= taught if sampling.sampler == "student" else not taught
-        for rule, holds in rules.items():
-            if not holds:
-                raise ConfigError(rule)
+        require_all(rules)
 
 
 BUNDLE_KEYS = frozenset({field.name for field in dataclasses.fields(Bundle)} | {HASHES_KEY})

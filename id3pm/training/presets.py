@@ -15,8 +15,8 @@ from id3pm.config import (
     PAPER_SR_DIFFUSION,
     DiffusionConfig,
     UNetConfig,
+    require_all,
 )
-from id3pm.errors import ConfigError
 
 StageName = Literal["base", "sr"]
 Precision = Literal["no", "fp16", "bf16"]
@@ -163,9 +163,7 @@ class TrainConfig:
                 factor.is_integer() and (self.unet.low_res_size or 0) % factor == 0
             ),
         }
-        for rule, holds in rules.items():
-            if not holds:
-                raise ConfigError(rule)
+        require_all(rules)
 
     @property
     def stage(self) -> StageName:

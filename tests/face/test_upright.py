@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from face_turns import tilted
 from id3pm.errors import NoFaceError
 from id3pm.face.detect import YuNet
 from id3pm.face.scrfd import Scrfd
@@ -12,7 +13,6 @@ from id3pm.face.stage import FaceResult
 from id3pm.face.upright import Peak, crop_back, one_way_up, quarter_back, turned_crop
 from id3pm.formats.images import decode_photo, encode_png
 from id3pm.samples import PEOPLE, PHOTOGRAPH
-from tests.face.tilted import tilted
 
 PORTRAITS = [*sorted(PEOPLE.glob("*.png")), PHOTOGRAPH]
 RULE = YuNet.upright_rule

@@ -38,7 +38,7 @@ def write_rounded(graph: Path, path: Path) -> None:
     """Writes an fp32 graph that computes what a half-precision graph does.
 
     Args:
-        graph: A graph as `half.convert` leaves it.
+        graph: A graph as `mixed_precision.convert` leaves it.
         path: The file to write, in another folder.
     """
     import onnx_ir as ir

@@ -1,7 +1,7 @@
-"""fp32 ONNX graph -> int8 for TensorRT: symmetric static QDQ around the 3 x 3 convolutions, the rest as `half` has it.
+"""fp32 ONNX graph -> int8 for TensorRT: symmetric static QDQ around the 3 x 3 convolutions, the rest in fp16.
 
 TensorRT knows no zero points, keeps biases in floating point, and multiplies 8-bit weights without overflow: so this is
-not the graph of `quantize`, which is made for onnxruntime on the CPU, though it leaves the same convolutions alone and
+not the graph of `quantize_cpu`, which is made for onnxruntime on the CPU, though it leaves the same convolutions and
 is calibrated on the same sampling trajectories. What is not quantised computes in fp16.
 """
 

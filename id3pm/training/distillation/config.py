@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import Literal
 
-from id3pm.config import DiffusionConfig, UNetConfig
+from id3pm.config import DiffusionConfig, UNetConfig, require_all
 from id3pm.diffusion.schedule import nearest_timestep
 from id3pm.errors import ConfigError
 from id3pm.formats.bundle import Bundle
@@ -106,9 +106,7 @@ class DistillConfig:
                 self.identity_loss == 0 or (self.identity_loss > 0 and conditional)
             ),
         }
-        for rule, holds in rules.items():
-            if not holds:
-                raise ConfigError(rule)
+        require_all(rules)
 
     @property
     def stage(self) -> StageName:

@@ -1,4 +1,4 @@
-"""A portrait without a face, and a stand-in for the diffusion model."""
+"""Stand-ins: a portrait without a face, a threshold, and the diffusion model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.evaluation.robustness.portrait import AVERAGE_FACE, SIZE, Portrait
+from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.face.stage import FaceStage
 
 PEOPLE = Path(__file__).parents[3] / "demo/people"
@@ -22,6 +23,22 @@ def flat_portrait(value: int = 128, tilt: float = 15.0) -> Portrait:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     landmarks = AVERAGE_FACE * 60 @ turn.T + (128, 100)
     return Portrait(np.full((SIZE, SIZE, 3), value, np.uint8), landmarks)
+
+
+def made_up_threshold(judge: str, cosine: float) -> Threshold:
+    """A decision threshold of a judge, without a false decision."""
+    return Threshold(
+        judge=judge,
+        key=judge,
+        cosine=cosine,
+        accuracy=1.0,
+        standard_error=0.0,
+        strangers_accepted=0.0,
+        false_match_1_in_100=0.0,
+        false_match_1_in_1000=0.0,
+        people=20,
+        data="made up",
+    )
 
 
 class MadeUpPipeline:

@@ -15,6 +15,7 @@ from id3pm.evaluation.robustness.summary import readings, summarise
 from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, Picture
 from id3pm.face.manifest import PublishedThreshold
+from tests.evaluation.robustness.made_up_model import made_up_threshold
 
 ORIGINAL_VALUE, NO_FACE = 10, 0
 
@@ -56,18 +57,7 @@ class MadeUpPipeline:
 
 
 def threshold(limit: float) -> Threshold:
-    return Threshold(
-        judge="angle",
-        key="angle",
-        cosine=cosine(limit),
-        accuracy=1.0,
-        standard_error=0.0,
-        strangers_accepted=0.0,
-        false_match_1_in_100=0.0,
-        false_match_1_in_1000=0.0,
-        people=20,
-        data="made up",
-    )
+    return made_up_threshold("angle", cosine(limit))
 
 
 def cosine(angle: float) -> float:

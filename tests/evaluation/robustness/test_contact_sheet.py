@@ -12,21 +12,10 @@ from PIL import Image
 from id3pm.evaluation.robustness.contact_sheet import COLOURS, COLUMNS, FRAME, TILE, _shelves, shown, write_sheet
 from id3pm.evaluation.robustness.study import Block, Opinion, Subject
 from id3pm.evaluation.robustness.summary import bands
-from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, VARIANTS, Picture
+from tests.evaluation.robustness.made_up_model import made_up_threshold
 
-LIMIT = Threshold(
-    judge="made up",
-    key="made up",
-    cosine=0.5,  # 60 degrees
-    accuracy=1.0,
-    standard_error=0.0,
-    strangers_accepted=0.0,
-    false_match_1_in_100=0.0,
-    false_match_1_in_1000=0.0,
-    people=20,
-    data="made up",
-)
+LIMIT = made_up_threshold("made up", 0.5)  # 60 degrees
 
 
 def plain(value: int) -> np.ndarray:
