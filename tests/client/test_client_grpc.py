@@ -28,7 +28,7 @@ from id3pm_client import (
     OverloadedError,
     Retry,
 )
-from id3pm_client._base import control_call
+from id3pm_client._calls import control_call
 from id3pm_client._connection import Connection
 from id3pm_client._grpc import AsyncGrpcTransport, GrpcTransport
 

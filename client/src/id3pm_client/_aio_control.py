@@ -6,6 +6,7 @@ from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._aio_requests import AsyncRequests
 from id3pm_client._answers import control_answer, description
+from id3pm_client._calls import describe_calls, ping_calls
 from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
 from id3pm_client._types import JsonObject, Tensors
 
@@ -26,7 +27,7 @@ class AsyncControl(AsyncRequests):
             ClientError: A stage gave no answer.
         """
         await self._enter()
-        calls = base.ping_calls(self._server_pool.server(url))
+        calls = ping_calls(self._server_pool.server(url))
         answers = {}
         for (_, call), outcome in zip(calls, await self._call_all(calls, base.CONTROL_TIMEOUT_S), strict=True):
             if isinstance(outcome, ClientError):
@@ -55,7 +56,7 @@ class AsyncControl(AsyncRequests):
         """
         await self._enter()
         answers: list[Tensors] = []
-        for outcome in await self._call_all(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
+        for outcome in await self._call_all(describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
             if isinstance(outcome, ClientError):
                 raise outcome
             answers.append(outcome)

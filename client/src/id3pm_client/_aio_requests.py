@@ -17,6 +17,7 @@ from id3pm_client import _base as base
 from id3pm_client._aio_io import AsyncConnections, repeating
 from id3pm_client._aio_pending import AsyncPendingCalls
 from id3pm_client._bar import Bar
+from id3pm_client._calls import cancel_calls
 from id3pm_client._errors import CancelledRequestError, ClientError
 from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
@@ -208,7 +209,7 @@ class AsyncRequests(AsyncConnections):
         self._check_open(request)
 
     async def _stop_work(self, requests: Sequence[ClientRequest[AsyncTransport]]) -> None:
-        calls = [] if self._closed else base.cancel_calls(requests)
+        calls = [] if self._closed else cancel_calls(requests)
         for (server, call), outcome in zip(calls, await self._call_all(calls, base.CANCEL_TIMEOUT_S), strict=True):
             logger.debug("cancel at %s of %s: %s", call.model, server.url, outcome)
 

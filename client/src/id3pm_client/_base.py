@@ -1,4 +1,4 @@
-"""Shared by both clients: settings, building requests, reading responses. No I/O."""
+"""Shared by both clients: settings, requests and their attempts. No I/O."""
 
 from __future__ import annotations
 
@@ -13,16 +13,8 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from id3pm_client import _contract as contract
-from id3pm_client._arguments import (
-    as_count,
-    as_timeout,
-    as_vectors,
-    broadcast_length,
-    option_tensors,
-    photo_tensors,
-    text_tensor,
-)
+from id3pm_client._arguments import as_count, as_timeout
+from id3pm_client._calls import cancel_calls, embedding_call, first_stage_call, image_calls, photo_calls
 from id3pm_client._connection import DEFAULT_URL, DNS, Connection, Security, as_urls
 from id3pm_client._discovery import Discovery
 from id3pm_client._errors import (
@@ -35,12 +27,9 @@ from id3pm_client._errors import (
 from id3pm_client._generation import Generation
 from id3pm_client._photos import Photo
 from id3pm_client._request import Call, ClientRequest, Retry, RetryBudget
-from id3pm_client._seeds import as_seeds, random_seed
 from id3pm_client._server_pool import Server, ServerPool
 from id3pm_client._stream import Streaming
 from id3pm_client._transport import Outcome
-from id3pm_client._types import Array
-from id3pm_client._vectors import model_of
 
 logger = logging.getLogger("id3pm_client")
 # Control calls are answered within milliseconds by a healthy server.
@@ -234,23 +223,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         self, embedding: object, seed: object, with_64: bool, timeout_s: float | None, options: Mapping[str, object]
     ) -> Generation[TransportT]:
         """The requests for `generate`: one per image."""
-        vectors = as_vectors("embedding", embedding)
-        tensors, attributes = option_tensors(_with_model(embedding, options))
-        rows = {"embedding": np.atleast_2d(vectors), **attributes}
-        lengths = {name: len(row) for name, row in rows.items()}
-        if seed is None:
-            seeds, one_seed = [random_seed() for _ in range(broadcast_length(lengths))], True
-        else:
-            seeds, one_seed = as_seeds(seed)
-        count = broadcast_length({**lengths, "seed": len(seeds)})
-        single = one_seed and vectors.ndim == 1 and all(len(row) == 1 for row in attributes.values())
-
-        seeds = seeds * count if len(seeds) == 1 else seeds
-        calls = []
-        for i in range(count):
-            own = {name: row[i % len(row)][None] for name, row in rows.items()}
-            inputs = {**own, "seed": np.array([[seeds[i]]], dtype=np.int64), **tensors}
-            calls.append(Call(contract.ID3PM, inputs, _wanted(with_64)))
+        calls, seeds, single = image_calls(embedding, seed, with_64, options)
         return Generation(self._requests(calls, timeout_s, seeds, single), seeds, single)
 
     def _photo_generation(
@@ -264,8 +237,7 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         options: Mapping[str, object],
     ) -> Generation[TransportT]:
         """The requests that make images from a photograph, each with the whole of it."""
-        picture = photo_tensors(photo, face)
-        calls = [Call(contract.ID3PM_PHOTO, {**picture, **_single(seed, options)}, _wanted(with_64)) for seed in seeds]
+        calls = photo_calls(photo, seeds, face, with_64, options)
         return Generation(self._requests(calls, timeout_s, list(seeds), single), seeds, single)
 
     def _streaming(
@@ -277,20 +249,15 @@ class BaseClient(abc.ABC, Generic[TransportT]):
         options: Mapping[str, object],
     ) -> Streaming[TransportT]:
         """The requests for `stream`: one per stage. `embedding` is `None` where it comes later."""
-        seeds, one_seed = as_seeds(random_seed() if seed is None else seed)
-        if not one_seed:
-            raise InvalidRequestError(f"seed has {len(seeds)} elements: a stream makes one image; pass one integer")
-        inputs = _single(seeds[0], options)
-        first = self._requests([Call(contract.DENOISER_64, inputs, ("image_64", "receipt_64"))], timeout_s, seeds, True)
-        streaming = Streaming(first[0], seeds[0], as_count("preview_every", preview_every, 0))
+        call, number = first_stage_call(seed, options)
+        first = self._requests([call], timeout_s, [number], single=True)
+        streaming = Streaming(first[0], number, as_count("preview_every", preview_every, 0))
         if embedding is not None:
             streaming.set_embedding(embedding)
         return streaming
 
     def _embedding_request(self, photo: Photo, face: str, timeout_s: float | None) -> ClientRequest[TransportT]:
-        outputs = tuple(contract.MODELS[contract.FACE_EMBEDDING].outputs)
-        call = Call(contract.FACE_EMBEDDING, photo_tensors(photo, face), outputs)
-        return self._requests([call], timeout_s, [0], single=True)[0]
+        return self._requests([embedding_call(photo, face)], timeout_s, [0], single=True)[0]
 
     def _requests(
         self, calls: Sequence[Call], timeout_s: float | None, seeds: list[int], single: bool
@@ -339,54 +306,3 @@ class BaseClient(abc.ABC, Generic[TransportT]):
             logger.warning("waiting for %s: %s", ", ".join(self.urls), outcome)
         logger.info("request %s at %s: %s; again in %.2f s", request.request_id, request.server.url, outcome, verdict)
         return verdict
-
-
-def control_call(model: str, operation: str, request_id: str = "") -> Call:
-    """A control request to a stage's scheduler, such as `cancel` for a request id."""
-    words = text_tensor(operation, request_id)
-    return Call(model, {contract.CONTROL: words}, (contract.STATUS,), about=request_id)
-
-
-def ping_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
-    """The calls `ping` to both stages of a server."""
-    return [(server, control_call(stage, "ping")) for stage in contract.STAGES]
-
-
-def describe_calls(server: Server[TransportT]) -> list[tuple[Server[TransportT], Call]]:
-    """The calls `describe` to both stages of a server."""
-    return [(server, control_call(stage, "describe")) for stage in contract.STAGES]
-
-
-def cancel_calls(requests: Sequence[ClientRequest[TransportT]]) -> list[tuple[Server[TransportT], Call]]:
-    """The cancels of these requests, because Triton does not pass a cancelled call through an ensemble."""
-    return [
-        (server, control_call(stage, "cancel", request.request_id))
-        for request in requests
-        for server in request.open_at
-        for stage in contract.STAGES
-    ]
-
-
-def _single(seed: int, options: Mapping[str, object]) -> dict[str, Array]:
-    """Seed and options of a request for one image."""
-    tensors, attributes = option_tensors(options)
-    for name, rows in attributes.items():
-        if len(rows) != 1:
-            raise InvalidRequestError(f"{name} has {len(rows)} rows for one image: pass one vector [A], or one dict")
-    return {"seed": np.array([[seed]], dtype=np.int64), **tensors, **attributes}
-
-
-def _with_model(embedding: object, options: Mapping[str, object]) -> Mapping[str, object]:
-    """The options, with the FR model of an `Embedding`, or of several of the same model.
-
-    Raises:
-        InvalidRequestError: They are of different models.
-    """
-    model = model_of(embedding)
-    if model is None or options.get("id_vector_model") is not None:
-        return options
-    return {**options, "id_vector_model": model}
-
-
-def _wanted(with_64: bool) -> tuple[str, ...]:
-    return ("image", "image_64", "receipt") if with_64 else ("image", "receipt")

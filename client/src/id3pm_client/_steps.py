@@ -7,8 +7,8 @@ from typing import Final, Generic, TypeVar
 
 from id3pm_client import _contract as contract
 from id3pm_client._answers import control_answer
-from id3pm_client._arguments import text_tensor
 from id3pm_client._bar import Bar
+from id3pm_client._calls import control_call
 from id3pm_client._errors import ClientError, ConnectionFailedError
 from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
@@ -45,14 +45,8 @@ class Steps(Generic[TransportT]):
         for position, request in enumerate(self._requests):
             if request.open_at and request.server is not None:
                 self._position = position
-                words = text_tensor("watch", request.request_id, "-1", "0")  # answered at once, without a preview
-                return [
-                    (
-                        request.server,
-                        Call(stage, {contract.CONTROL: words}, (contract.STATUS,), about=request.request_id),
-                    )
-                    for stage in contract.STAGES
-                ]
+                watch = ("watch", request.request_id, "-1", "0")  # answered at once, without a preview
+                return [(request.server, control_call(stage, *watch)) for stage in contract.STAGES]
         return []
 
     def read(self, outcomes: Sequence[Tensors | BaseException], waiting: ClientError | None, answered: bool) -> None:

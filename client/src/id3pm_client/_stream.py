@@ -16,6 +16,7 @@ from PIL import Image
 from id3pm_client import _contract as contract
 from id3pm_client._answers import control_answer, json_object, picture, preview
 from id3pm_client._arguments import as_vectors, text_tensor
+from id3pm_client._calls import control_call
 from id3pm_client._errors import (
     CancelledRequestError,
     ClientError,
@@ -97,10 +98,7 @@ class StageRequest(Generic[TransportT]):
     def watch_call(self) -> Call:
         """Asks for more steps than have been seen."""
         wanted = "1" if self._preview_every and self._step + 1 >= self._next_preview else "0"
-        words = text_tensor("watch", self.request.request_id, str(self._step), wanted)
-        return Call(
-            self.request.call.model, {contract.CONTROL: words}, (contract.STATUS,), about=self.request.request_id
-        )
+        return control_call(self.request.call.model, "watch", self.request.request_id, str(self._step), wanted)
 
     def read(self, outcome: Tensors | ClientError) -> tuple[Progress | None, float | None]:
         """Reads the answer to a `watch`.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from id3pm_client import _base as base
 from id3pm_client import _contract as contract
 from id3pm_client._answers import control_answer, description
+from id3pm_client._calls import describe_calls, ping_calls
 from id3pm_client._errors import ClientError, DeadlineExceededError, NotServedError, UnavailableError
 from id3pm_client._sync_requests import SyncRequests
 from id3pm_client._types import JsonObject, Tensors
@@ -27,7 +28,7 @@ class SyncControl(SyncRequests):
             ClientError: A stage gave no answer.
         """
         self._enter()
-        calls = base.ping_calls(self._server_pool.server(url))
+        calls = ping_calls(self._server_pool.server(url))
         answers = {}
         for (_, call), outcome in zip(calls, self._call_all(calls, base.CONTROL_TIMEOUT_S), strict=True):
             if isinstance(outcome, ClientError):
@@ -56,7 +57,7 @@ class SyncControl(SyncRequests):
         """
         self._enter()
         answers: list[Tensors] = []
-        for outcome in self._call_all(base.describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
+        for outcome in self._call_all(describe_calls(self._server_pool.server(url)), base.CONTROL_TIMEOUT_S):
             if isinstance(outcome, ClientError):
                 raise outcome
             answers.append(outcome)
