@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from id3pm.engines.manifest import BundleReference, Manifest, Target, engine_file, read_manifest
+from id3pm.engines.manifest import BundleReference, Manifest, engine_file, read_manifest
 from id3pm.errors import TransferError
 from id3pm.export.targets import TARGETS, why_not_executable
 from id3pm.face.manifest import FILE_NAME as FACE_MANIFEST
@@ -17,17 +17,9 @@ from id3pm.face.manifest import read_manifest as read_face_manifest
 
 STAGE_MODELS = {"denoiser_64": "base", "super_resolution": "sr"}
 FACE_MODEL = "face_embedding"
-_RUNTIMES: Mapping[Target, tuple[str, ...]] = {
-    "onnx-cpu": ("onnxruntime",),
-    "onnx-cuda": ("onnxruntime",),
-    "openvino-cpu": ("openvino",),
-    "tensorrt": ("tensorrt", "tensorrt_rtx"),
-    "torch-cuda": ("torch",),
-}
+# Distributions of a module that does not come from the one of its name alone.
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "openvino": ("openvino",),
-    "torch": ("torch",),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 }
@@ -85,7 +77,7 @@ def requirements(repository: Path) -> dict[str, dict[str, str]]:
 
 
 def _requirement(model: str, manifest: Manifest) -> dict[str, str]:
-    for runtime in _RUNTIMES[manifest.target]:
+    for runtime in TARGETS[manifest.target].runtimes:
         if runtime in manifest.versions:
             return {
                 "target": manifest.target,
@@ -93,7 +85,7 @@ def _requirement(model: str, manifest: Manifest) -> dict[str, str]:
                 "runtime": runtime,
                 "version": manifest.versions[runtime],
             }
-    raise TransferError(f"{model}: its manifest names no version of {' or '.join(_RUNTIMES[manifest.target])}")
+    raise TransferError(f"{model}: its manifest names no version of {' or '.join(TARGETS[manifest.target].runtimes)}")
 
 
 def check_machine(about: Mapping[str, Any]) -> None:
@@ -110,7 +102,7 @@ def check_machine(about: Mapping[str, Any]) -> None:
     for model, tags in about.items():
         if not isinstance(tags, dict) or set(tags) != _KEYS or tags["target"] not in TARGETS:
             raise TransferError(f"{model}: its tags must be {', '.join(sorted(_KEYS))}")
-        if tags["runtime"] not in _RUNTIMES[tags["target"]]:
+        if tags["runtime"] not in TARGETS[tags["target"]].runtimes:
             raise TransferError(f"{model}: {tags['target']} does not run on {str(tags['runtime'])[:80]!r}")
         runtime, version = tags["runtime"], str(tags["version"])[:80]
         here = installed_version(runtime)
@@ -126,7 +118,7 @@ def check_machine(about: Mapping[str, Any]) -> None:
 
 def installed_version(module: str) -> str | None:
     """The installed version of the distribution that has a module; `None` without one."""
-    for distribution in _DISTRIBUTIONS[module]:
+    for distribution in _DISTRIBUTIONS.get(module, (module,)):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(distribution)
     return None

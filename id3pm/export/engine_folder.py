@@ -103,10 +103,10 @@ def versions(target: Target, precision: str) -> dict[str, str]:
     """
     modules = ["torch"] if target == "torch-cuda" else list(BUILD_LIBRARIES)
     recipe = [*TARGETS[target].precisions[precision].recipe]
-    if target == "openvino-cpu":
-        modules.append("openvino")
+    runtime = tensorrt_module() if target == "tensorrt" else TARGETS[target].runtimes[0]
+    if runtime not in modules:
+        modules.append(runtime)
     if target == "tensorrt":
-        modules.append(tensorrt_module())
         recipe += ["tensorrt/build_plan.py", "tensorrt/check_precision.py"]
     # A module may come from several distributions: onnxruntime or onnxruntime-gpu, tensorrt-rtx-cu12 or -cu13.
     distributions = importlib.metadata.packages_distributions()

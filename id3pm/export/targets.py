@@ -44,11 +44,13 @@ class TargetInfo:
     Attributes:
         file: Name of the engine file.
         device: The device for `load_engine`.
+        runtimes: The modules that run it, any one of them.
         precisions: Every precision by name, available or not.
     """
 
     file: str
     device: str
+    runtimes: tuple[str, ...]
     precisions: Mapping[str, Precision]
 
 
@@ -87,26 +89,31 @@ TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
         "onnx-cpu": TargetInfo(
             file="model.onnx",
             device="cpu",
+            runtimes=("onnxruntime",),
             precisions={"fp32": _FP32, "fp16": _NO_FP16, "bf16": _NO_BF16, "int8": _INT8_CPU},
         ),
         "openvino-cpu": TargetInfo(
             file="model.onnx",
             device="cpu",
+            runtimes=("openvino",),
             precisions={"fp32": _NO_FP32, "fp16": _NO_FP16, "bf16": _BF16_CPU, "int8": _INT8_CPU},
         ),
         "onnx-cuda": TargetInfo(
             file="model.onnx",
             device="cuda",
+            runtimes=("onnxruntime",),
             precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _BF16_CUDA, "int8": _INT8_CUDA},
         ),
         "tensorrt": TargetInfo(
             file="model.plan",
             device="cuda",
+            runtimes=TENSORRT_MODULES,
             precisions={"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _INT8_TENSORRT},
         ),
         "torch-cuda": TargetInfo(
             file="model.safetensors",
             device="cuda",
+            runtimes=("torch",),
             precisions={"fp32": _TORCH, "fp16": _TORCH, "bf16": _TORCH, "int8": _INT8_TORCH},
         ),
     }

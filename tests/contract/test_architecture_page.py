@@ -1,4 +1,4 @@
-"""docs/architecture.md names files that exist, and at most three of them for each kind of change."""
+"""docs/architecture.md names files that exist, and at most three of them, beside a new one, for each kind of change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def test_each_change_needs_at_most_three_files_and_they_exist() -> None:
     found = rows("Where do I change ...")
     assert set(found) == set(KINDS)
     for change, files in found.items():
-        assert 1 <= len(files) <= 3, f"{change}: {files}"
+        edited = [file for file in files if "NAME" not in file and not file.endswith("/")]  # the others are new
+        assert 1 <= len(edited) <= 3, f"{change}: {files}"
         assert [file for file in files if not exists(file, ".")] == [], change
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,10 @@ from tritonclient.grpc import model_config_pb2
 
 from id3pm.serving.protocol import wire
 from id3pm.serving.protocol.pbtxt import config_text
+from id3pm_client import AsyncClient
 from id3pm_client import _contract as contract
+
+README = Path(__file__).parents[2] / "client/README.md"
 
 DATATYPES = {"TYPE_STRING": "BYTES"}
 # What the client decodes by position or turns into pictures.
@@ -46,6 +52,15 @@ def test_the_models_have_the_tensors_that_the_client_uses(model: str) -> None:
 def test_the_client_sends_all_that_the_models_need(model: str) -> None:
     needed = {tensor.name for tensor in config(model).input if not tensor.optional}
     assert needed <= set(contract.MODELS[model].inputs)
+
+
+def test_the_client_documents_every_option() -> None:
+    docstring, readme = inspect.getdoc(AsyncClient.generate) or "", README.read_text(encoding="utf-8")
+    for name in set(contract.Options.__annotations__) - {
+        "attribute_values"
+    }:  # what the wire has for names in `attributes`
+        assert re.search(rf"\b{name}\b", docstring.partition("**options:")[2]), name
+        assert f"`{name}`" in readme, name
 
 
 def test_the_client_uses_the_servers_control_operations() -> None:
