@@ -19,6 +19,7 @@ SamplerName = Literal["ddpm", "ddim", "dpmpp_2m", "student"]
 SpacingName = Literal["uniform", "logsnr"]
 NoiseScheduleName = Literal["cosine", "linear"]
 PredictionName = Literal["eps", "v"]
+StudentStart = Literal["noise", "low_res"]
 MAX_SEED = 2**63 - 1
 
 
@@ -178,6 +179,8 @@ class DiffusionConfig:
             at noise + sqrt(abar) data_mean, as training images of its first timestep do, and not at noise alone, which
             the network takes for an image of medium grey (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample
             Steps are Flawed"). `None` begins at noise alone: no difference where the first timestep is T - 1.
+        student_start: What the first step of a student is given: `noise`, or for super-resolution `low_res`, the small
+            image enlarged and noised to that step's timestep (as SDEdit begins, Meng et al. 2022).
     """
 
     diffusion_steps: int = 1000
@@ -186,6 +189,7 @@ class DiffusionConfig:
     prediction: PredictionName = "eps"
     student_timesteps: tuple[int, ...] | None = None
     data_mean: tuple[float, ...] | None = None
+    student_start: StudentStart = "noise"
 
     def __post_init__(self) -> None:
         require(self.diffusion_steps >= 1, f"diffusion_steps={self.diffusion_steps}: must be at least 1")
@@ -202,6 +206,11 @@ class DiffusionConfig:
                 len(mean) == 3 and all(-1 <= value <= 1 for value in mean),
                 f"data_mean={list(mean)}: must be three numbers in [-1, 1]",
             )
+        require(
+            self.student_start == "noise" or kept is not None,
+            f"student_start={self.student_start!r}: belongs to a student; leave 'noise' where there are no "
+            "student_timesteps",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ it is v (Salimans and Ho 2022, appendix D).
               the timesteps of `space_timesteps` (noisiest first), and x0 clipped as its `thresholding` does
     student   multistep consistency sampling of Song et al. (2023), algorithm 1: every step is a whole image, to which
               noise is added anew for the next; at the timesteps a student was trained for (`id3pm distill`), and with
-              guidance inside the network. The first step is given pure noise
+              guidance inside the network. The first step is given pure noise, or the small image through noise
+              (`DiffusionConfig.student_start`)
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 
 from id3pm.config import DiffusionConfig, PredictionName, SamplingOptions
 from id3pm.diffusion.schedule import Schedule, respaced_schedule, student_schedule
+from id3pm.diffusion.start import Start
 from id3pm.errors import InvalidOptionError
 
 Float32Array = NDArray[np.float32]
@@ -103,9 +105,11 @@ class StepPlan(Coefficients):
     Attributes:
         start_mean: What x_T has besides noise, float32 [3, 1, 1]: sqrt(abar) times the data's mean colour, if that is
             known.
+        start: Of a student that starts from the small image: how; `None` for all others.
     """
 
     start_mean: Float32Array | None = None
+    start: Start | None = None
 
     def __len__(self) -> int:
         return len(self.timestep)
@@ -201,10 +205,19 @@ def _plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) 
         )
     check_student(config, options)
     if config.student_timesteps is not None:
-        schedule = student_schedule(config, options.steps)
-    else:
-        schedule = respaced_schedule(config, options.steps, options.spacing)
+        return student_plan(config, options)
+    schedule = respaced_schedule(config, options.steps, options.spacing)
     return plan_from_schedule(schedule, options, learn_sigma, config.prediction, config.data_mean)
+
+
+def student_plan(config: DiffusionConfig, options: SamplingOptions) -> StepPlan:
+    """The steps of a student: its noisiest `options.steps` timesteps."""
+    schedule = student_schedule(config, options.steps)
+    if config.student_start == "noise":
+        return plan_from_schedule(schedule, options, False, config.prediction, config.data_mean)
+    steps = plan_from_schedule(schedule, options, False, config.prediction)  # the small image has its colours
+    start = Start(float(schedule.sqrt_alphas_cumprod[-1]), float(schedule.sqrt_one_minus_alphas_cumprod[-1]))
+    return dataclasses.replace(steps, start=start)
 
 
 def check_student(

@@ -15,6 +15,7 @@ from array_api_compat import device
 from id3pm.diffusion.guidance import clip_x0, guide, make_consistent
 from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
 from id3pm.diffusion.rows import Array, Columns, columns_beside
+from id3pm.diffusion.start import first_input
 from id3pm.formats.array_api import array_namespace
 
 __all__ = ["RowCoefficients", "StepPlan", "gather", "plan", "sample", "update"]
@@ -123,10 +124,10 @@ def sample(
         model: `model(x, timesteps, rows, conditional)` -> [M, C or 2C, H, W], where row j of this call belongs to
             image `rows[j]` (int [M]) at `timesteps[j]` (float32 [M]), with that image's condition where
             `conditional[j]` (bool [M]), else with the null vectors.
-        x_start: Noise, float32 [N, 3, H, W] (draw 0 of the seed contract); x_T is this and the plans' `start_mean`.
+        x_start: Noise, float32 [N, 3, H, W] (draw 0 of the seed contract); x_T is this and what the plans begin with.
         plans: One plan per row.
         noise_fn: `noise_fn(row, draw)` -> [C, H, W], the noise that the row's step number `draw` (1 = noisiest) adds.
-        low_res: As for `update`.
+        low_res: As for `update`; read in the rows that start from it, too.
 
     Returns:
         The images, float32 [N, C, H, W].
@@ -134,6 +135,8 @@ def sample(
     xp = array_namespace(x_start)
     x, x0 = xp.asarray(x_start, copy=True), xp.zeros_like(x_start)
     for row, row_plan in enumerate(plans):
+        if row_plan.start is not None:
+            x[row, ...] = first_input(x[row, ...], row_plan.start, None if low_res is None else low_res[row, ...])
         if row_plan.start_mean is not None:
             x[row, ...] += xp.asarray(row_plan.start_mean, device=device(x))
     for step in range(max(len(row_plan) for row_plan in plans)):

@@ -107,6 +107,8 @@ class Bundle:
             f"sr.low_res_size={self.sr.low_res_size}: must equal base.image_size={self.base.image_size}": (
                 self.sr.low_res_size == self.base.image_size
             ),
+            f"base_diffusion.student_start={self.base_diffusion.student_start!r}: must be 'noise', there is no small "
+            "image in the base stage": self.base_diffusion.student_start == "noise",
             "sr.identity_dim and sr.attribute_dim must be null: super-resolution is unconditional": (
                 self.sr.identity_dim is None and self.sr.attribute_dim is None
             ),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.diffusion.noise import noise
+from id3pm.diffusion.start import first_input
 from id3pm.sampling.row import Row
 
 FloatArray = NDArray[np.float32]
@@ -21,7 +22,10 @@ LIMIT_BYTES = 64 << 20
 
 
 class NoiseAhead:
-    """The draws of the seed contract for rows in flight. What a row will need is known when it arrives."""
+    """The draws of the seed contract for rows in flight. What a row will need is known when it arrives.
+
+    In place of draw 0, the row's first input: the same but for students that start from their small image.
+    """
 
     def __init__(
         self,
@@ -87,6 +91,8 @@ class NoiseAhead:
         """A draw, or why there is none: it is its row's own trouble."""
         try:
             drawn = noise(row.request.seed, self._stage, draw, self._shape, out=self._host(self._shape))
+            if draw == 0 and row.plan.start is not None:
+                drawn[...] = first_input(drawn, row.plan.start, row.request.low_res)
             if draw == 0 and row.plan.start_mean is not None:
                 drawn += row.plan.start_mean
             return drawn

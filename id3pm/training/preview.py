@@ -55,11 +55,14 @@ def generate(
         result: NDArray[np.float32] = output.float().cpu().numpy()
         return result
 
+    rows = np.arange(len(seeds))
+    low_res = conditions(rows, rows >= 0).get("low_res")
     x = sample(
         model,
         np.stack([noise(seed, stage, 0, shape) for seed in seeds]),
         [plan(diffusion, options, unet.config.learn_sigma)] * len(seeds),
         lambda row, draw: noise(seeds[row], stage, draw, shape),
+        None if low_res is None else low_res.cpu().numpy(),
     )
     pixels: NDArray[np.uint8] = to_uint8(x)
     return pixels

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.diffusion.plans import gather, plan
@@ -74,6 +75,29 @@ def test_only_the_first_step_begins_at_the_mean_colour() -> None:
 def test_fewer_steps_are_the_noisiest_ones() -> None:
     steps = plan(STUDENT, dataclasses.replace(OPTIONS, steps=2), False)
     assert steps.timestep.tolist() == [90, 60] and steps.evaluations == 2
+
+
+def test_super_resolution_may_start_from_the_small_image() -> None:
+    process = dataclasses.replace(STUDENT, student_start="low_res")
+    low_res, noise, seen = normal(3, 2, 3, 4, 4), normal(0, 2, 3, 8, 8), []
+
+    def model(x: np.ndarray, t: np.ndarray, rows: np.ndarray, conditional: np.ndarray) -> np.ndarray:
+        seen.append(x)
+        return np.zeros_like(x)
+
+    for steps in (1, 3):
+        plans = [plan(process, dataclasses.replace(OPTIONS, steps=steps), False)] * 2
+        sample(model, noise, plans, lambda row, draw: normal(draw, 3, 8, 8), low_res)
+        large = F.interpolate(torch.from_numpy(low_res), (8, 8), mode="bilinear", align_corners=False).numpy()
+        abar = alphas_cumprod(90)
+        assert np.allclose(seen[-steps], np.sqrt(abar) * large + np.sqrt(1 - abar) * noise, atol=1e-5)
+        with pytest.raises(ValueError, match="pass low_res"):
+            sample(model, noise, plans, lambda row, draw: normal(draw, 3, 8, 8))
+
+
+def test_only_a_student_starts_from_the_small_image() -> None:
+    with pytest.raises(ConfigError, match="student_start='low_res'"):
+        DiffusionConfig(student_start="low_res")
 
 
 def test_a_step_with_guidance_is_one_evaluation() -> None:

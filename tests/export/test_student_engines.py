@@ -33,7 +33,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base_diffusion=dataclasses.replace(teacher.base_diffusion, student_timesteps=(60, 90)),
         sampling=SamplingOptions(sampler="student", steps=2),
         sr=SR,
-        sr_diffusion=dataclasses.replace(teacher.sr_diffusion, prediction="v", student_timesteps=(80,)),
+        sr_diffusion=dataclasses.replace(teacher.sr_diffusion, student_timesteps=(40,), student_start="low_res"),
         sr_sampling=SamplingOptions(sampler="student", steps=1, guidance_scale=1.0, consistency=1.0),
     )
     networks = [tiny_engines.random_unet(config) for config in (BASE, SR)]

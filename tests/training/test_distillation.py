@@ -14,7 +14,7 @@ from tiny_training import face_arrays
 
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.diffusion.guidance import null_identity
-from id3pm.diffusion.noise import STAGE_BASE, noise
+from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.plans import plan
 from id3pm.diffusion.samplers import sample
 from id3pm.engines.torch_engine import TorchEngine, UNetEngine
@@ -263,13 +263,52 @@ def test_a_student_is_a_bundle_whose_card_names_the_teacher(teacher: Path, finis
         export_student(teacher, finished, None, teacher, name="other")
 
 
+def test_a_student_goes_on_where_an_earlier_one_ended(
+    teacher: Path, small_data: Path, student: Path, tmp_path: Path
+) -> None:
+    config = config_of(teacher)
+    with pytest.raises(InvalidInputError, match="leave --start-from out"):
+        run(config, teacher, small_data, tmp_path, resume=True, start_from=student)
+    with pytest.raises(ConfigError, match=r"has student_timesteps=.*this run has"):
+        run(config_of(teacher, steps=4), teacher, small_data, tmp_path / "other", start_from=student)
+    assert not (tmp_path / "other").exists()
+    assert run(config, teacher, small_data, tmp_path / "run", start_from=student, max_minutes=0.0) == 0
+    state, _ = load(tmp_path / "run")
+    started = load_weights(student, "base")
+    assert all(np.array_equal(value, started[name]) for name, value in state["model"].items())
+    run(config, teacher, small_data, tmp_path / "run", resume=True)
+    export_student(teacher, tmp_path / "run", None, tmp_path / "bundle", name="further")
+    assert read_bundle(tmp_path / "bundle").training_card["base"]["distillation"]["start_from"] == (
+        weights_hash(student, "base")[:12]
+    )
+
+
 def test_a_super_resolution_student_of_one_evaluation(teacher: Path, data: Path, tmp_path: Path) -> None:
     config = config_of(teacher, "sr", 1)
     assert run(config, teacher, data, tmp_path / "run") == 4
     export_student(teacher, None, tmp_path / "run", tmp_path / "bundle", name="student")
     bundle = verify(tmp_path / "bundle")
-    assert bundle.sr_diffusion.prediction == "v" and bundle.sr_sampling.steps == 1
+    assert (bundle.sr_diffusion.prediction, bundle.sr_diffusion.student_start) == ("eps", "low_res")
+    assert bundle.sr_sampling.steps == 1
     assert bundle.sr_sampling.consistency == 1.0
+
+
+def test_the_service_starts_super_resolution_as_the_reference_loop_does(teacher: Path) -> None:
+    _, diffusion = student_network(read_bundle(teacher), "sr", 2, (1.0, 3.0))
+    engine = UNetEngine(random_unet(dataclasses.replace(SR, learn_sigma=False)), max_batch=1)
+    how = SamplingOptions(sampler="student", steps=2, guidance_scale=1.0, dynamic_threshold=0.0, consistency=1.0)
+    low_res, shape = np.linspace(-1, 1, 3 * 16 * 16, dtype=np.float32).reshape(3, 16, 16), (3, 32, 32)
+
+    def model(x: np.ndarray, t: np.ndarray, rows: np.ndarray, conditional: np.ndarray) -> np.ndarray:
+        return engine.run({"x": x, "timesteps": t, "low_res": low_res[None]})
+
+    start = noise(5, STAGE_SR, 0, shape)[None]
+    steps = [plan(diffusion, how, False)]
+    expected = to_uint8(sample(model, start, steps, lambda _, draw: noise(5, STAGE_SR, draw, shape), low_res[None]))
+    scheduler = StepScheduler(engine, diffusion, STAGE_SR)
+    asked = SampleRequest(id="0", seed=5, options=how, low_res=low_res)
+    assert np.array_equal(images(scheduler, [asked])[0], expected[0])
+    scheduler.close()
 
 
 @pytest.fixture(scope="module")

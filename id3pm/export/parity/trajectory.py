@@ -67,7 +67,7 @@ def sample_images(
 
     start = np.stack([draw(image, 0) for image in range(len(conditions))])
     plans = [plan(diffusion, how, config.learn_sigma)] * len(conditions)
-    result: FloatArray = sample(model, start, plans, draw)
+    result: FloatArray = sample(model, start, plans, draw, low_res)
     return np.clip(result, -1.0, 1.0)
 
 

@@ -51,6 +51,11 @@ class DistillCommandOptions(FacesOption):
     )
     estimate: bool = option(is_flag=True, help="Print what the run will take on this machine, and end.")
     resume: bool = option(is_flag=True, help="Go on from the checkpoint in --out.")
+    start_from: Path | None = option(
+        type=BUNDLE,
+        help="A student whose weights a new run starts from, such as that of the same teacher before it was trained "
+        "further; else the teacher's weights.",
+    )
     guidance_from: float = option(type=click.FloatRange(1, 10), default=1.0, help="Lowest guidance scale taught.")
     guidance_to: float = option(type=click.FloatRange(1, 10), default=3.0, help="Highest guidance scale taught.")
     train_size: int | None = option(

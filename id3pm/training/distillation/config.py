@@ -22,6 +22,9 @@ LOG_SNR: Mapping[int, tuple[float, ...]] = types.MappingProxyType(
 """Log SNR, log(abar / (1 - abar)), of a student's timesteps by their number, cleanest first. The first step is given
 pure noise at log SNR -3.2, where the image has a share of 0.04: nearer to pure noise an error of eps becomes too large
 in the image (5 times here, 8 times at -4.2), and colours drift; the teacher's images are as good from either."""
+SR_LOG_SNR: Mapping[int, tuple[float, ...]] = types.MappingProxyType({1: (0.5,), 2: (2.0, 0.0), 4: (2.0, 1.0, 0.0, -1.0)})
+"""The same of super-resolution, which starts from the enlarged small image through noise: that image has most of what
+noise at log SNR -3.2 would hide, and an error of eps counts less than once in the image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,9 +132,9 @@ def student_network(
 ) -> tuple[UNetConfig, DiffusionConfig]:
     """The student's network and process: the teacher's, without variance, at few timesteps.
 
-    A student of one step predicts v: in pure noise an error of eps is five times as large in the image. One of more
-    steps predicts eps like its teacher, and begins as that: what the first step gets wrong, the noise before the next
-    covers.
+    A base student of one step predicts v: in pure noise an error of eps is five times as large in the image. One of
+    more steps predicts eps like its teacher, and begins as that: what the first step gets wrong, the noise before the
+    next covers. Super-resolution starts from the small image, so any number of steps does.
 
     Args:
         bundle: The teacher.
@@ -145,11 +148,18 @@ def student_network(
     unet, diffusion = (bundle.base, bundle.base_diffusion) if stage == "base" else (bundle.sr, bundle.sr_diffusion)
     if diffusion.student_timesteps is not None or diffusion.prediction != "eps":
         raise ConfigError(f"bundle {bundle.name}: its {stage} stage is a student already; give the teacher's bundle")
-    timesteps = tuple(sorted(nearest_timestep(diffusion, value) for value in LOG_SNR[steps]))
+    base = stage == "base"
+    values = LOG_SNR[steps] if base else SR_LOG_SNR[steps]
+    timesteps = tuple(sorted(nearest_timestep(diffusion, value) for value in values))
     conditional = unet.identity_dim is not None or unet.attribute_dim is not None
     return (
         dataclasses.replace(
             unet, learn_sigma=False, dropout=0.0, guidance_range=guidance_range if conditional else None
         ),
-        dataclasses.replace(diffusion, prediction="v" if steps == 1 else "eps", student_timesteps=timesteps),
+        dataclasses.replace(
+            diffusion,
+            prediction="v" if base and steps == 1 else "eps",
+            student_timesteps=timesteps,
+            student_start="noise" if base else "low_res",
+        ),
     )

@@ -21,6 +21,9 @@ from id3pm.training.presets import StageName
 from id3pm.training.session import HISTORY_FILE
 
 
+SHORT = 12  # characters of a hash
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Stage:
     unet: UNetConfig
@@ -115,7 +118,7 @@ def _card(state: dict[str, Any], config: DistillConfig, run: Path) -> dict[str, 
     names = ("pairs", "teacher_steps", "feature_loss", "identity_loss", "critic", "own_share", "altered_vectors")
     return {
         "teacher": {"bundle": config.teacher, "weights_sha256": config.teacher_weights_sha256},
-        "distillation": {name: getattr(config, name) for name in names},
+        "distillation": {name: getattr(config, name) for name in names} | _start(state),
         "steps": state["step"],
         "images_seen": state["step"] * config.batch_size,
         "batch_size": config.batch_size,
@@ -127,6 +130,12 @@ def _card(state: dict[str, Any], config: DistillConfig, run: Path) -> dict[str, 
         "data": {"images": config.pairs, "description": {"kind": "results of the teacher", "source": _source(state)}},
         "weights": f"exponential moving average, rate {config.ema_rate}",
     }
+
+
+def _start(state: dict[str, Any]) -> dict[str, str]:
+    """The student that the run started from, if one: its weights."""
+    started = state["facts"].get("start_from")
+    return {} if started is None else {"start_from": started[:SHORT]}
 
 
 def _source(state: dict[str, Any]) -> str:

@@ -194,6 +194,7 @@ class Distiller(SteppedRun):
             self._accelerator.unwrap_model(self._critic).load_state_dict(state["critic"])
             self._critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.step, self.seconds = state["step"], float(state["facts"]["training_seconds"])
+        self._facts["start_from"] = state["facts"].get("start_from")
 
     def restart_average(self) -> None:
         """Begins the average anew, with the weights as they are now."""

@@ -23,7 +23,7 @@ from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import InvalidInputError
 from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
-from id3pm.formats.bundle import Bundle, load_weights, read_bundle
+from id3pm.formats.bundle import Bundle, load_weights, read_bundle, weights_hash
 from id3pm.training import checkpoint, preview
 from id3pm.training.data import Batches
 from id3pm.training.distillation.config import DistillConfig
@@ -31,7 +31,7 @@ from id3pm.training.distillation.critic import Critic
 from id3pm.training.distillation.loop import Distiller
 from id3pm.training.distillation.losses import StudentLosses
 from id3pm.training.distillation.pairs import SHARD, PairBatch, PairMaker, Pairs, files_of, pairs_file
-from id3pm.training.distillation.student import fit_last_layer, from_teacher
+from id3pm.training.distillation.student import fit_last_layer, from_teacher, require_same_network
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.presets import TrainConfig
@@ -59,6 +59,7 @@ class DistillOptions:
         faces: Face engine folder.
         repository: Model repository: an engine of the teacher's there makes its results, which is faster.
         resume: Go on from the run's checkpoint.
+        start_from: A student's bundle whose weights a new run starts from, instead of the teacher's.
         max_minutes: Stop with a checkpoint after this long, counted from the first optimiser step; `None` for no limit.
         save_minutes: Time between checkpoints (with pictures).
         log_every: Steps per line of the history.
@@ -73,6 +74,7 @@ class DistillOptions:
     faces: Path = Path("triton_repo/face_embedding/1/engine")
     repository: Path = Path("triton_repo")
     resume: bool = False
+    start_from: Path | None = None
     max_minutes: float | None = None
     save_minutes: float = 10.0
     log_every: int = 20
@@ -87,16 +89,21 @@ def distill(config: DistillConfig, options: DistillOptions) -> int:
         Optimiser steps done in the run so far.
 
     Raises:
-        InvalidInputError: Neither data nor stream, or they do not fit the teacher.
+        InvalidInputError: Neither data nor stream, or they do not fit the teacher; or both `resume` and `start_from`.
+        BundleError, ConfigError: `start_from` cannot be read, or is another network.
         CheckpointError: The folder holds another run.
         EngineError: The face engine folder is not usable.
     """
+    if options.resume and options.start_from is not None:
+        raise InvalidInputError("--resume goes on from the run's own checkpoint: leave --start-from out")
     if not options.resume:
         checkpoint.require_none(options.out)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     accelerator = Accelerator(cpu=options.cpu, mixed_precision=config.precision)
     bundle = read_bundle(options.teacher)
+    if options.start_from is not None:
+        require_same_network(config, read_bundle(options.start_from))
     with StopSignal() as stopped:
         made = _pairs(config, options, bundle, accelerator, stopped)
         if made is None:
@@ -247,15 +254,21 @@ def _distiller(
         mean_vector=pairs.mean_vector,
     )
     unet = from_teacher(config, weights)
+    started = None
+    if options.start_from is not None:
+        unet.load_state_dict(
+            {name: torch.from_numpy(value) for name, value in load_weights(options.start_from, config.stage).items()}
+        )
+        started = weights_hash(options.start_from, config.stage)
     critic = None
     if config.critic:
         torch.manual_seed(config.seed)
         critic = Critic(_channels(frozen))
     about = {} if options.data is None else shards.describe(options.data)
     source = about.get("source", about.get("kind", "generated people"))
-    facts = {"hardware": hardware(accelerator), "data": source}
+    facts = {"hardware": hardware(accelerator), "data": source, "start_from": started}
     distiller = Distiller(config, unet, pairs, teacher, losses, critic, options.out, facts, accelerator)
-    if not options.resume and config.diffusion.prediction == "v":
+    if not options.resume and options.start_from is None and config.diffusion.prediction == "v":
         rows = np.arange(FITTED * FITTED_ROWS) % len(pairs)
         parts = [_at_steps(pairs.rows(part), config.steps) for part in np.split(rows, FITTED)]
         device = accelerator.device

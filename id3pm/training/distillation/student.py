@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.plans import StepPlan, plan_from_schedule
-from id3pm.diffusion.schedule import student_schedule
+from id3pm.diffusion.plans import StepPlan, student_plan
+from id3pm.diffusion.start import first_input
+from id3pm.errors import ConfigError
+from id3pm.formats.bundle import Bundle
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.pairs import PairBatch
 from id3pm.unet.model import UNet
@@ -31,6 +33,24 @@ def from_teacher(config: DistillConfig, weights: dict[str, NDArray[np.float32]])
     return unet
 
 
+def require_same_network(config: DistillConfig, student: Bundle) -> None:
+    """Refuses a student that a run cannot start from.
+
+    Raises:
+        ConfigError: It is another network, or was taught other timesteps; the message names the field.
+    """
+    base = config.stage == "base"
+    found = (student.base, student.base_diffusion) if base else (student.sr, student.sr_diffusion)
+    for wanted, given in zip((config.unet, config.diffusion), found, strict=True):
+        for name, value in vars(wanted).items():
+            # The mean colour at which sampling begins is no property of the weights.
+            if name != "data_mean" and getattr(given, name) != value:
+                raise ConfigError(
+                    f"bundle {student.name}: its {config.stage} stage has {name}={getattr(given, name)!r}, this run "
+                    f"has {value!r}: start from a student of the same network and steps"
+                )
+
+
 class StudentSteps:
     """The coefficients of the student's steps, noisiest first, on the device of its images.
 
@@ -42,10 +62,10 @@ class StudentSteps:
     def __init__(self, diffusion: DiffusionConfig, device: torch.device) -> None:
         count = len(diffusion.student_timesteps or ())
         options = SamplingOptions(sampler="student", steps=count, dynamic_threshold=0.0)
-        schedule = student_schedule(diffusion, count)
-        plan: StepPlan = plan_from_schedule(schedule, options, False, diffusion.prediction, diffusion.data_mean)
+        plan: StepPlan = student_plan(diffusion, options)
         mean = plan.start_mean
         self._start_mean = None if mean is None else torch.from_numpy(mean.copy()).to(device)
+        self._start = plan.start
         self._tables = {
             name: torch.from_numpy(getattr(plan, name).copy()).to(device)
             for name in ("timestep", "x0_from_x", "x0_from_output", "c_x0", "std")
@@ -56,9 +76,10 @@ class StudentSteps:
         values = self._tables[name][places]
         return values if name == "timestep" else values.view(-1, 1, 1, 1)
 
-    def start(self, noise: Tensor) -> Tensor:
-        """What the first step is given."""
-        return noise if self._start_mean is None else noise + self._start_mean
+    def first(self, batch: PairBatch) -> Tensor:
+        """What the first step is given, float32 [N, 3, S, S]."""
+        first: Tensor = first_input(batch.noises[0], self._start, batch.conditions.get("low_res"))
+        return first if self._start_mean is None else first + self._start_mean
 
     def x0(self, x: Tensor, output: Tensor, places: Tensor) -> Tensor:
         """The images that the network's output stands for, not clipped."""
@@ -73,7 +94,7 @@ class StudentSteps:
         rows = torch.arange(len(batch.places), device=batch.places.device)
         before = (batch.places - 1).clamp(min=0)
         later = self.renoised(batch.results, batch.noises[batch.places, rows], before)
-        return torch.where((batch.places > 0).view(-1, 1, 1, 1), later, self.start(batch.noises[0]))
+        return torch.where((batch.places > 0).view(-1, 1, 1, 1), later, self.first(batch))
 
     def renoised(self, images: Tensor, noise: Tensor, places: Tensor) -> Tensor:
         """What the step after step `places` is given, for the images of that step."""
@@ -86,7 +107,7 @@ class StudentSteps:
         for place in range(int(batch.places[batch.own].max()) if batch.own.any() else 0):
             rows = (batch.own & (batch.places > place)).nonzero()[:, 0]
             at = torch.full_like(rows, place)
-            now = self.start(batch.noises[0, rows]) if place == 0 else x[rows]
+            now = self.first(batch)[rows] if place == 0 else x[rows]
             given = {name: value[rows] for name, value in batch.conditions.items()}
             images = self.x0(now, unet(now, self.at("timestep", at), **given).float(), at)
             x[rows] = self.renoised(images, batch.noises[place + 1, rows], at)
