@@ -70,8 +70,13 @@ class OverheadOptions(LoadOptions):
     """The options of `overhead`."""
 
     steps: int = option(type=click.IntRange(1), default=10, show_default=True, help="Of both stages.")
+    sr_steps: int | None = option(type=click.IntRange(1), help="Of super-resolution, where that has another number.")
+    images: int = option(type=click.IntRange(1), default=overhead.AT_ONCE, show_default=True, help="At once.")
     rounds: int = option(type=click.IntRange(1), default=7, show_default=True, help="Turns of each.")
-    cancels: int = option(type=click.IntRange(1), default=10, show_default=True, help="In each stage.")
+    cancels: int = option(
+        type=click.IntRange(0), default=10, show_default=True, help="In each stage, of 200 steps: 0 for a student."
+    )
+    memory: bool = option("--memory/--no-memory", default=True, help="Measure a server with stand-ins, too.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,12 +158,17 @@ def overhead_command(options: OverheadOptions) -> None:
     repository, out = options.repository, options.out
     say("served beside in process")
     out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"served": overhead.served_share(repository, options.steps, options.rounds, out)}
-    with serving(repository) as server:
-        say("cancels")
-        results["cancel_steps"] = overhead.cancel_steps(server, people_of(server, 1)[0], options.cancels)
-    say("memory of a server with stand-ins for the networks")
-    results["own_memory"] = overhead.own_memory(repository, out)
+    served = overhead.served_share(
+        repository, options.steps, options.rounds, out, images=options.images, sr_steps=options.sr_steps
+    )
+    results: dict[str, Any] = {"served": served}
+    if options.cancels:
+        with serving(repository) as server:
+            say("cancels")
+            results["cancel_steps"] = overhead.cancel_steps(server, people_of(server, 1)[0], options.cancels)
+    if options.memory:
+        say("memory of a server with stand-ins for the networks")
+        results["own_memory"] = overhead.own_memory(repository, out)
     options.write("overhead", results, overhead.markdown(results))
     finish(all(met for _, _, met in overhead.verdicts(results)))
 

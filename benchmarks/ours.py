@@ -78,15 +78,15 @@ class _Timed:
 class Cascade:
     """Both stages in process, as the server runs them; see `id3pm.pipeline`."""
 
-    def __init__(self, repository: str, images: int, steps: int) -> None:
+    def __init__(self, repository: str, images: int, steps: int, sr_steps: int | None = None) -> None:
         self._pipeline = Pipeline.load(repository)
         self._vector = identities(self._pipeline.base_manifest.unet, 1)[0]
-        self._images, self._steps = images, steps
+        self._images, self._steps, self._sr_steps = images, steps, sr_steps or steps
 
     def sample(self) -> Timing:
-        """All images at once, `steps` steps in both stages."""
+        """All images at once, `steps` steps in the base stage and `sr_steps`, or as many, in super-resolution."""
         start = time.perf_counter()
-        self._pipeline.generate(self._vector, range(self._images), steps=self._steps, sr_steps=self._steps)
+        self._pipeline.generate(self._vector, range(self._images), steps=self._steps, sr_steps=self._sr_steps)
         return Timing(time.perf_counter() - start, math.nan)
 
     def preset(self, name: str, images: int, steps: int | None = None) -> float:

@@ -26,10 +26,11 @@ class Served:
         images: How many at once.
         steps: Of both stages.
         log: Where `id3pm serve` writes its log; `None` for Triton alone, without a gateway.
+        sr_steps: Of super-resolution, where that has another number.
     """
 
-    def __init__(self, repository: Path, images: int, steps: int, log: Path | None = None) -> None:
-        self._images, self._steps = images, steps
+    def __init__(self, repository: Path, images: int, steps: int, log: Path | None = None, sr_steps: int | None = None) -> None:
+        self._images, self._steps, self._sr_steps = images, steps, sr_steps or steps
         self._cleanup = contextlib.ExitStack()
         before = set(psutil.Process().children(recursive=True))
         server: TritonServer | ServiceProcess
@@ -48,14 +49,14 @@ class Served:
         self._vector = vector / np.linalg.norm(vector)
 
     def turn(self) -> Timing:
-        """All images at once, `steps` steps in both stages; as a worker's turn.
+        """All images at once; as a worker's turn.
 
         Raises:
             RuntimeError: The server did not make them.
         """
         start = time.perf_counter()
         try:
-            self._client.generate(self._vector, range(self._images), steps=self._steps, sr_steps=self._steps)
+            self._client.generate(self._vector, range(self._images), steps=self._steps, sr_steps=self._sr_steps)
         except ClientError as error:
             raise RuntimeError(str(error)) from error
         return Timing(time.perf_counter() - start, math.nan)

@@ -251,6 +251,14 @@ def nearest_timestep(config: DiffusionConfig, log_snr: float) -> int:
     return int(np.abs(np.log(kept / (1.0 - kept)) - log_snr).argmin())
 
 
+def steps_from(config: DiffusionConfig, timestep: int, count: int) -> tuple[int, ...]:
+    """Up to `count` timesteps from the clean end to this one, which is the last; equally spaced in log SNR."""
+    kept = np.cumprod(1.0 - betas(config))
+    log_snr = np.log(kept / (1.0 - kept))
+    wanted = np.linspace(log_snr[timestep], log_snr[0], count, endpoint=False)
+    return tuple(sorted({int(np.abs(log_snr - value).argmin()) for value in wanted}))
+
+
 @functools.lru_cache(maxsize=256)
 def _respaced_schedule(config: DiffusionConfig, respacing: int | str | tuple[int, ...]) -> Schedule:
     return kept_schedule(config, space_timesteps(config.diffusion_steps, respacing))

@@ -16,6 +16,7 @@ from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.diffusion.guidance import null_identity
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.plans import plan
+from id3pm.diffusion.schedule import betas
 from id3pm.diffusion.samplers import sample
 from id3pm.engines.torch_engine import TorchEngine, UNetEngine
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError, InvalidOptionError
@@ -166,8 +167,30 @@ def test_the_guided_target_is_what_two_evaluations_of_the_teacher_give(teacher: 
         assert np.allclose(found[row], x0[0].numpy(), atol=1e-3)
 
 
+def test_the_target_of_the_last_step_is_what_the_teacher_makes_of_its_input(teacher: Path) -> None:
+    made = Teacher(TorchEngine(teacher, "base"), DIFFUSION, FAST)
+    x, scales, timestep = torch.randn(2, 3, 16, 16), np.array([1.0, 2.5], np.float32), 60
+    found = made.finished(x.numpy(), timestep, 3, scales, {"identity": vectors(2).numpy()})
+    network = load_unet(BASE, load_weights(teacher, "base"))
+    kept = np.cumprod(1 - betas(DIFFUSION))
+    log_snr = np.log(kept / (1 - kept))
+    visited = [int(np.abs(log_snr - value).argmin()) for value in np.linspace(log_snr[60], log_snr[0], 4)[:3]]
+    image = x
+    for t, after in zip(visited, [*visited[1:], None], strict=True):  # Song et al. (2020), eq. 12 with sigma 0
+        with torch.no_grad():
+            times = torch.full((2,), float(t))
+            given, null = network(image, times, identity=vectors(2))[:, :3], network(image, times)[:, :3]
+        eps = null + torch.from_numpy(scales).view(-1, 1, 1, 1) * (given - null)
+        x0 = ((image - (1 - kept[t]) ** 0.5 * eps) / kept[t] ** 0.5).clamp(-1, 1)
+        eps = (image - kept[t] ** 0.5 * x0) / (1 - kept[t]) ** 0.5
+        image = x0 if after is None else kept[after] ** 0.5 * x0 + (1 - kept[after]) ** 0.5 * eps
+    assert np.allclose(found, image.numpy(), atol=1e-3)
+
+
 def test_a_student_learns_the_guidance_of_its_teacher(teacher: Path, small_data: Path, tmp_path: Path) -> None:
-    config = config_of(teacher, critic=0.0, total_steps=40, learning_rate=1e-3, ema_rate=0.9, batch_size=8)
+    config = config_of(
+        teacher, critic=0.0, total_steps=40, learning_rate=1e-3, ema_rate=0.9, batch_size=8, target_steps=1
+    )
 
     def error(unet: UNet) -> float:
         x, scales = torch.randn((16, 3, 16, 16), generator=torch.Generator().manual_seed(3)), torch.full((16,), 3.0)

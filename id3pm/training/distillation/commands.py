@@ -20,6 +20,7 @@ from id3pm.training.presets import StageName
 CONFIG_FIELDS = (
     "pairs",
     "teacher_steps",
+    "target_steps",
     "batch_size",
     "learning_rate",
     "identity_loss",
@@ -63,6 +64,9 @@ class DistillCommandOptions(FacesOption):
     )
     pairs: int | None = option(type=click.IntRange(1), help="Results of the teacher that are made ahead.")
     teacher_steps: int | None = option(type=click.IntRange(1), help="Steps in which the teacher makes an image.")
+    target_steps: int | None = option(
+        type=click.IntRange(1), help="Steps in which the teacher finishes the noisy images that the last step is given."
+    )
     optimiser_steps: int | None = option(type=click.IntRange(1), help="Optimiser steps in all.")
     batch_size: int | None = option(type=click.IntRange(1), help="Images per optimiser step, over all processes.")
     learning_rate: float | None = option(type=click.FloatRange(0, min_open=True))

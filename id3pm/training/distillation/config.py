@@ -39,6 +39,8 @@ class DistillConfig:
         train_size: Size in pixels of the images it is trained on; see `TrainConfig.train_size`.
         pairs: Results of the teacher that are made ahead.
         teacher_steps: Steps in which the teacher makes an image.
+        target_steps: Steps in which the teacher finishes the noisy image of the student's last step: the image that
+            this step is regressed to. 1 takes the mean of all images, which is blurred.
         altered_vectors: Share of ID vectors that no image has; see `id3pm.training.variation.altered_vectors`.
         own_share: Share of later steps that go on from the student's own image instead of the teacher's.
         feature_loss: For super-resolution: weight of the distance in the features of the teacher's encoder, beside the
@@ -66,6 +68,7 @@ class DistillConfig:
     train_size: int
     pairs: int = 10_000
     teacher_steps: int = 8
+    target_steps: int = 3
     altered_vectors: float = 0.3
     own_share: float = 0.5
     feature_loss: float = 0.0
@@ -89,8 +92,8 @@ class DistillConfig:
         rules = {
             "diffusion.student_timesteps must be set": self.diffusion.student_timesteps is not None,
             f"pairs={self.pairs}, batch_size={self.batch_size}, total_steps={self.total_steps}, "
-            f"teacher_steps={self.teacher_steps}: must be at least 1": (
-                min(self.pairs, self.batch_size, self.total_steps, self.teacher_steps) >= 1
+            f"teacher_steps={self.teacher_steps}, target_steps={self.target_steps}: must be at least 1": (
+                min(self.pairs, self.batch_size, self.total_steps, self.teacher_steps, self.target_steps) >= 1
             ),
             f"learning_rate={self.learning_rate}, critic_learning_rate={self.critic_learning_rate}: must be positive": (
                 min(self.learning_rate, self.critic_learning_rate) > 0

@@ -115,7 +115,7 @@ def _sampling(teacher: SamplingOptions, config: DistillConfig) -> SamplingOption
 
 def _card(state: dict[str, Any], config: DistillConfig, run: Path) -> dict[str, Any]:
     """The training card of a stage."""
-    names = ("pairs", "teacher_steps", "feature_loss", "identity_loss", "critic", "own_share", "altered_vectors")
+    names = ("pairs", "teacher_steps", "target_steps", "feature_loss", "identity_loss", "critic", "own_share", "altered_vectors")
     return {
         "teacher": {"bundle": config.teacher, "weights_sha256": config.teacher_weights_sha256},
         "distillation": {name: getattr(config, name) for name in names} | _start(state),

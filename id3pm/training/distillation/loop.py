@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -144,8 +145,15 @@ class Distiller(SteppedRun):
             return batch.results
         given = {name: value.cpu().numpy() for name, value in batch.conditions.items()}
         scales, timesteps = given.pop("guidance"), self.config.diffusion.student_timesteps or ()
-        places = batch.places.cpu().numpy()
-        return torch.from_numpy(self._teacher.guided(x.cpu().numpy(), timesteps, places, scales, given)).to(x)
+        places, noisy = batch.places.cpu().numpy(), x.cpu().numpy()
+        targets = self._teacher.guided(noisy, timesteps, places, scales, given)
+        if self.config.target_steps > 1:
+            last = np.flatnonzero(places == self.config.steps - 1)
+            some = {name: value[last] for name, value in given.items()}
+            targets[last] = self._teacher.finished(
+                noisy[last], timesteps[0], self.config.target_steps, scales[last], some
+            )
+        return torch.from_numpy(targets).to(x)
 
     def save(self) -> None:
         """Writes the checkpoint; called in every process, done by the first.
