@@ -29,7 +29,9 @@ class Served:
         sr_steps: Of super-resolution, where that has another number.
     """
 
-    def __init__(self, repository: Path, images: int, steps: int, log: Path | None = None, sr_steps: int | None = None) -> None:
+    def __init__(
+        self, repository: Path, images: int, steps: int, log: Path | None = None, sr_steps: int | None = None
+    ) -> None:
         self._images, self._steps, self._sr_steps = images, steps, sr_steps or steps
         self._cleanup = contextlib.ExitStack()
         before = set(psutil.Process().children(recursive=True))

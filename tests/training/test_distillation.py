@@ -16,8 +16,8 @@ from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.diffusion.guidance import null_identity
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.plans import plan
-from id3pm.diffusion.schedule import betas
 from id3pm.diffusion.samplers import sample
+from id3pm.diffusion.schedule import betas
 from id3pm.engines.torch_engine import TorchEngine, UNetEngine
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError, InvalidOptionError
 from id3pm.formats import datasets as shards
@@ -301,8 +301,9 @@ def test_a_student_goes_on_where_an_earlier_one_ended(
     assert all(np.array_equal(value, started[name]) for name, value in state["model"].items())
     run(config, teacher, small_data, tmp_path / "run", resume=True)
     export_student(teacher, tmp_path / "run", None, tmp_path / "bundle", name="further")
-    assert read_bundle(tmp_path / "bundle").training_card["base"]["distillation"]["start_from"] == (
-        weights_hash(student, "base")[:12]
+    assert (
+        read_bundle(tmp_path / "bundle").training_card["base"]["distillation"]["start_from"]
+        == (weights_hash(student, "base")[:12])
     )
 
 

@@ -22,7 +22,9 @@ LOG_SNR: Mapping[int, tuple[float, ...]] = types.MappingProxyType(
 """Log SNR, log(abar / (1 - abar)), of a student's timesteps by their number, cleanest first. The first step is given
 pure noise at log SNR -3.2, where the image has a share of 0.04: nearer to pure noise an error of eps becomes too large
 in the image (5 times here, 8 times at -4.2), and colours drift; the teacher's images are as good from either."""
-SR_LOG_SNR: Mapping[int, tuple[float, ...]] = types.MappingProxyType({1: (0.5,), 2: (2.0, 0.0), 4: (2.0, 1.0, 0.0, -1.0)})
+SR_LOG_SNR: Mapping[int, tuple[float, ...]] = types.MappingProxyType(
+    {1: (0.5,), 2: (2.0, 0.0), 4: (2.0, 1.0, 0.0, -1.0)}
+)
 """The same of super-resolution, which starts from the enlarged small image through noise: that image has most of what
 noise at log SNR -3.2 would hide, and an error of eps counts less than once in the image."""
 

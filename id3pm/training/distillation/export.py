@@ -20,8 +20,17 @@ from id3pm.training.export import recent_losses
 from id3pm.training.presets import StageName
 from id3pm.training.session import HISTORY_FILE
 
-
 SHORT = 12  # characters of a hash
+ON_THE_CARD = (
+    "pairs",
+    "teacher_steps",
+    "target_steps",
+    "feature_loss",
+    "identity_loss",
+    "critic",
+    "own_share",
+    "altered_vectors",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,10 +124,9 @@ def _sampling(teacher: SamplingOptions, config: DistillConfig) -> SamplingOption
 
 def _card(state: dict[str, Any], config: DistillConfig, run: Path) -> dict[str, Any]:
     """The training card of a stage."""
-    names = ("pairs", "teacher_steps", "target_steps", "feature_loss", "identity_loss", "critic", "own_share", "altered_vectors")
     return {
         "teacher": {"bundle": config.teacher, "weights_sha256": config.teacher_weights_sha256},
-        "distillation": {name: getattr(config, name) for name in names} | _start(state),
+        "distillation": {name: getattr(config, name) for name in ON_THE_CARD} | _start(state),
         "steps": state["step"],
         "images_seen": state["step"] * config.batch_size,
         "batch_size": config.batch_size,

@@ -29,7 +29,7 @@ from id3pm.unet.checkpoint import read_plain
 from id3pm.unet.model import UNet
 
 NOISE_STREAM = 13  # second key word of Philox, beside those of `id3pm.training.distillation.pairs`
-GUIDANCE_SPEED = 20.0  # factor on the learning rate of what embeds the guidance scale
+GUIDANCE_SPEED = 50.0  # factor on the learning rate of what embeds the guidance scale
 FREE = ("total_steps", "gradient_checkpointing", "precision")
 """Fields that may change when a run goes on."""
 FILE_NAME = checkpoints.FILE_NAME
