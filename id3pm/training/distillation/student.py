@@ -76,9 +76,9 @@ class StudentSteps:
         values = self._tables[name][places]
         return values if name == "timestep" else values.view(-1, 1, 1, 1)
 
-    def first(self, batch: PairBatch) -> Tensor:
-        """What the first step is given, float32 [N, 3, S, S]."""
-        first: Tensor = first_input(batch.noises[0], self._start, batch.conditions.get("low_res"))
+    def start(self, noise: Tensor, low_res: Tensor | None = None) -> Tensor:
+        """What the first step is given for noise [N, 3, S, S] and, in super-resolution, small images [N, 3, s, s]."""
+        first: Tensor = first_input(noise, self._start, low_res)
         return first if self._start_mean is None else first + self._start_mean
 
     def x0(self, x: Tensor, output: Tensor, places: Tensor) -> Tensor:
@@ -94,7 +94,10 @@ class StudentSteps:
         rows = torch.arange(len(batch.places), device=batch.places.device)
         before = (batch.places - 1).clamp(min=0)
         later = self.renoised(batch.results, batch.noises[batch.places, rows], before)
-        return torch.where((batch.places > 0).view(-1, 1, 1, 1), later, self.first(batch))
+        return torch.where((batch.places > 0).view(-1, 1, 1, 1), later, self._start_of(batch))
+
+    def _start_of(self, batch: PairBatch) -> Tensor:
+        return self.start(batch.noises[0], batch.conditions.get("low_res"))
 
     def renoised(self, images: Tensor, noise: Tensor, places: Tensor) -> Tensor:
         """What the step after step `places` is given, for the images of that step."""
@@ -107,7 +110,7 @@ class StudentSteps:
         for place in range(int(batch.places[batch.own].max()) if batch.own.any() else 0):
             rows = (batch.own & (batch.places > place)).nonzero()[:, 0]
             at = torch.full_like(rows, place)
-            now = self.first(batch)[rows] if place == 0 else x[rows]
+            now = self._start_of(batch)[rows] if place == 0 else x[rows]
             given = {name: value[rows] for name, value in batch.conditions.items()}
             images = self.x0(now, unet(now, self.at("timestep", at), **given).float(), at)
             x[rows] = self.renoised(images, batch.noises[place + 1, rows], at)
