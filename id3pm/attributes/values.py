@@ -127,11 +127,13 @@ def _completed(given: dict[str, float], names: list[str], attribute_set: int | s
             raise InvalidInputError(
                 f"attribute set {attribute_set} needs {' or '.join(members)}: {group} has no default"
             )
-    feelings = sum(given.get(name, 0.0) for name in EMOTIONS)
-    if feelings > 1.0 + ROUNDING:
+    emotion_sum = sum(given.get(name, 0.0) for name in EMOTIONS)
+    if emotion_sum > 1.0 + ROUNDING:
         told = ", ".join(f"{name}={given[name]:g}" for name in EMOTIONS if given.get(name))
-        raise InvalidInputError(f"the emotions sum to {feelings:g} ({told}): at most 1 is allowed; lower some of them")
-    return {**dict.fromkeys(names, 0.0), "neutral": max(1.0 - feelings, 0.0), **given}
+        raise InvalidInputError(
+            f"the emotions sum to {emotion_sum:g} ({told}): at most 1 is allowed; lower some of them"
+        )
+    return {**dict.fromkeys(names, 0.0), "neutral": max(1.0 - emotion_sum, 0.0), **given}
 
 
 def _with_emotion(values: Mapping[str, Any]) -> dict[str, Any]:

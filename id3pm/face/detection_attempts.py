@@ -15,7 +15,7 @@ OWN_SIZE = 2048
 """Longer side in pixels above which every detector gets a smaller picture: its time grows with the area."""
 
 
-class Look(Protocol):
+class Attempt(Protocol):
     """One attempt at finding a face."""
 
     def frame(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -38,7 +38,7 @@ class Scaled:
         return f"{self.size} px" + " with a border" * (self.border > 0)
 
     def frame(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """See `Look.frame`."""
+        """See `Attempt.frame`."""
         cv2 = _opencv()
         height, width = image.shape[:2]
         scale = self._scale((height, width))
@@ -47,7 +47,7 @@ class Scaled:
         return np.pad(scaled, ((self.border, self.border), (self.border, self.border), (0, 0)))
 
     def to_photo(self, faces: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """See `Look.to_photo`."""
+        """See `Attempt.to_photo`."""
         faces, scale = faces.copy(), self._scale(size)
         points = [0, 1, *range(4, 14)]
         # Resizing aligns the outer edges of pixels, so their centres, which coordinates count, move by half a pixel.
@@ -73,14 +73,14 @@ class Square:
         return f"{self.size} px in a square"
 
     def frame(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """See `Look.frame`."""
+        """See `Attempt.frame`."""
         height, width = self._fitted(image.shape[0], image.shape[1])
         square = np.zeros((self.size, self.size, 3), np.uint8)
         square[:height, :width] = _opencv().resize(image, (width, height))
         return square
 
     def to_photo(self, faces: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """See `Look.to_photo`."""
+        """See `Attempt.to_photo`."""
         faces = faces.copy()
         faces[:, :14] /= self._fitted(*size)[0] / size[0]
         return faces
@@ -92,7 +92,7 @@ class Square:
         return max(int(self.size * ratio), 1), self.size
 
 
-def detection_attempts(longer_side: int, at_own_size: bool, detection_size: int | None) -> tuple[Look, ...]:
+def detection_attempts(longer_side: int, at_own_size: bool, detection_size: int | None) -> tuple[Attempt, ...]:
     """Attempts in order; the next one is made only for pictures in which no face was found so far.
 
     Where the FR model's manifest gives a `detection_size`, the first attempt is a `Square` of that size. With a

@@ -23,7 +23,7 @@ CROP = 192  # side of the network's input in pixels
 BATCH = 32  # faces in one call; more are no faster
 MODEL = "modules/face_landmark/face_landmark.tflite"
 INSTALL = f"{how_to_install('attributes')} && pip install --no-deps mediapipe==0.10.21"
-FIRST_LOOK = np.array([[66.0, 78.0], [126.0, 78.0], [96.0, 112.0], [72.0, 138.0], [120.0, 138.0]])
+FIRST_TEMPLATE = np.array([[66.0, 78.0], [126.0, 78.0], [96.0, 112.0], [72.0, 138.0], [120.0, 138.0]])
 """Where the first crop puts a detector's five landmarks."""
 MARGIN = 1.5  # side of the second crop in longer sides of the box of all landmarks, as MediaPipe's tracking has it
 RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners
@@ -86,13 +86,13 @@ class FaceMesh:
         points, scores = np.zeros((len(images), POINTS, 3)), np.zeros(len(images))
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
-            moves = [similarity_transform(five, FIRST_LOOK) for five in landmarks[part]]
-            seen, _ = self._look(images[part], moves)
+            moves = [similarity_transform(five, FIRST_TEMPLATE) for five in landmarks[part]]
+            seen, _ = self._measure(images[part], moves)
             moves = [_around(face) for face in seen]
-            points[part], scores[part] = self._look(images[part], moves)
+            points[part], scores[part] = self._measure(images[part], moves)
         return points, scores
 
-    def _look(
+    def _measure(
         self, images: NDArray[np.uint8], moves: list[NDArray[np.float64]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Landmarks and scores as one pass over crops gives them; each move [2, 3] takes a picture to its crop."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from id3pm.errors import FaceError, FaceTooSmallError, InvalidInputError, NoFaceError, SeveralFacesError
 from id3pm.face.detect import DETECTION_SIZE, FaceDetector
-from id3pm.face.detection_attempts import Look, detection_attempts
+from id3pm.face.detection_attempts import Attempt, detection_attempts
 from id3pm.face.encoders import FaceEncoder, load_models
 from id3pm.face.manifest import read_manifest
 from id3pm.face.preprocessing import Preprocessing
@@ -224,14 +224,14 @@ class FaceStage:
             raise InvalidInputError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, 3]")
         faces = [np.empty((0, DETECTION_SIZE), dtype=np.float32)] * len(images)
         height, width = images.shape[1:3]
-        for look in self._detection_attempts(height, width):
+        for attempt in self._detection_attempts(height, width):
             missing = [i for i, found in enumerate(faces) if not len(found)]
             for start in range(0, len(missing), BATCH):
                 chunk = missing[start : start + BATCH]
                 alive()
-                scenes = np.stack([look.frame(images[i]) for i in chunk])
+                scenes = np.stack([attempt.frame(images[i]) for i in chunk])
                 for i, found in zip(chunk, self._detector.detect_batch(scenes), strict=True):
-                    faces[i] = look.to_photo(found, (height, width))
+                    faces[i] = attempt.to_photo(found, (height, width))
         return faces
 
     def _upright(self, photo: NDArray[np.uint8], alive: Callable[[], object]) -> tuple[_View, float]:
@@ -284,12 +284,12 @@ class FaceStage:
         turned = 180 - round(180 - view.quarter - tilt) % 360
         return FaceResult(vector, quarter_back(face, view.quarter, size), len(view.faces), turned)
 
-    def _detection_attempts(self, height: int, width: int) -> tuple[Look, ...]:
+    def _detection_attempts(self, height: int, width: int) -> tuple[Attempt, ...]:
         return detection_attempts(max(height, width), self._detector.at_own_size, self._detection_size)
 
 
 def _choose(
-    faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int], attempts: Sequence[Look]
+    faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int], attempts: Sequence[Attempt]
 ) -> NDArray[np.float32] | FaceError:
     """The face [15] that the policy takes, or the error why none can be taken."""
     height, width = size

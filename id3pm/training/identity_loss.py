@@ -21,7 +21,7 @@ from id3pm.face.align import ARCFACE_TEMPLATE, CROP_SIZE, similarity_transform
 from id3pm.face.manifest import read_manifest
 from id3pm.training.differentiable import DifferentiableGraph
 
-TELLING_SHARES = (0.2, 0.97)
+INFORMATIVE_SHARES = (0.2, 0.97)
 """Shares of the image in the noisy image: below, the predicted face is a blur; above, it is nearly given."""
 
 
@@ -74,7 +74,7 @@ class IdentityLoss(nn.Module):
     def forward(self, predicted_x0: Tensor, alignments: Tensor, vectors: Tensor, image_share: Tensor) -> Tensor:
         """(1 - cosine similarity to the ID vectors) times the share of the image in the noisy one, [N].
 
-        0 for rows whose vector is the null vector, and for those outside `TELLING_SHARES`, which are not embedded:
+        0 for rows whose vector is the null vector, and for those outside `INFORMATIVE_SHARES`, which are not embedded:
         the FR model costs as much as the network that is trained.
 
         Args:
@@ -83,15 +83,15 @@ class IdentityLoss(nn.Module):
             vectors: What the U-Net was conditioned on, float32 [N, D].
             image_share: Share of the image in the variance of the noisy image (alphas_cumprod), float32 [N].
         """
-        least, most = TELLING_SHARES
-        telling = (vectors.any(dim=1) & (image_share >= least) & (image_share <= most)).nonzero()[:, 0]
+        least, most = INFORMATIVE_SHARES
+        informative = (vectors.any(dim=1) & (image_share >= least) & (image_share <= most)).nonzero()[:, 0]
         loss = predicted_x0.new_zeros(len(predicted_x0))
-        if len(telling) == 0:
+        if len(informative) == 0:
             return loss + 0.0 * predicted_x0.sum()  # every process of a group has a gradient
         similarity = F.cosine_similarity(
-            self.embed(predicted_x0[telling].clamp(-1.0, 1.0), alignments[telling]), vectors[telling], dim=1
+            self.embed(predicted_x0[informative].clamp(-1.0, 1.0), alignments[informative]), vectors[informative], dim=1
         )
-        return loss.index_copy(0, telling, (1.0 - similarity) * image_share[telling])
+        return loss.index_copy(0, informative, (1.0 - similarity) * image_share[informative])
 
 
 def crop_to_image(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

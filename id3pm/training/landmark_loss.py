@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from id3pm.attributes import fields_of
 from id3pm.face.align import ARCFACE_TEMPLATE, similarity_transform
-from id3pm.face.landmarks import CROP, FIRST_LOOK
+from id3pm.face.landmarks import CROP, FIRST_TEMPLATE
 from id3pm.face.measures import BROWS, EYE_CORNERS, EYES, LOWER_LIP, MOUTH_CORNERS, RANGES, REFERENCE, RIGID, UPPER_LIP
 from id3pm.training.landmark_network import LandmarkNetwork
 from id3pm.unet.model import NULL_ATTRIBUTES
 
-TELLING_SHARES = (0.01, 0.9)
+INFORMATIVE_SHARES = (0.01, 0.9)
 """Shares of the image in the noisy image; lower than for identity, because pose is decided at high noise."""
 FIELD_WEIGHTS = {"roll": 8.0, "yaw": 4.0, "pitch": 2.0}
 """Weights other than 1. Turning the head, mainly left or right, breaks the symmetry of what the network has learned,
@@ -48,7 +48,7 @@ class LandmarkLoss(nn.Module):
         fields, resting = fields_of("landmarks"), resting or {}
         self._names = [field.name for field in fields]
         # The crop that `align_face` makes is known for every image; this one lies in it at a fixed place.
-        inside = np.vstack([similarity_transform(FIRST_LOOK, ARCFACE_TEMPLATE), [0.0, 0.0, 1.0]])
+        inside = np.vstack([similarity_transform(FIRST_TEMPLATE, ARCFACE_TEMPLATE), [0.0, 0.0, 1.0]])
         tables = {
             "_inside": inside,
             "_reference": REFERENCE - REFERENCE.mean(axis=0),
@@ -114,7 +114,7 @@ class LandmarkLoss(nn.Module):
 
         That is the mean over the fields that are given or have a resting value, weighted by `FIELD_WEIGHTS`.
 
-        0 for rows without any, and for those outside `TELLING_SHARES`. The root gives a step of the noise
+        0 for rows without any, and for those outside `INFORMATIVE_SHARES`. The root gives a step of the noise
         prediction the same weight at all shares.
 
         Args:
@@ -123,19 +123,19 @@ class LandmarkLoss(nn.Module):
             attributes: What the U-Net was conditioned on, float32 [N, 7].
             image_share: Share of the image in the variance of the noisy image (alphas_cumprod), float32 [N].
         """
-        least, most = TELLING_SHARES
+        least, most = INFORMATIVE_SHARES
         weights = self.get_buffer("_weights")
         wanted = torch.where(attributes == NULL_ATTRIBUTES, self.get_buffer("_resting"), attributes)
         given = wanted != NULL_ATTRIBUTES
-        telling = (given.any(dim=1) & (image_share >= least) & (image_share <= most)).nonzero()[:, 0]
+        informative = (given.any(dim=1) & (image_share >= least) & (image_share <= most)).nonzero()[:, 0]
         loss = predicted_x0.new_zeros(len(predicted_x0))
-        if len(telling) == 0:
+        if len(informative) == 0:
             return loss + 0.0 * predicted_x0.sum()  # every process of a group has a gradient
-        found = self.measure(predicted_x0[telling].clamp(-1.0, 1.0), alignments[telling])
-        given = given[telling]
-        apart = F.smooth_l1_loss(found, wanted[telling], reduction="none")
+        found = self.measure(predicted_x0[informative].clamp(-1.0, 1.0), alignments[informative])
+        given = given[informative]
+        apart = F.smooth_l1_loss(found, wanted[informative], reduction="none")
         distance = (apart * given * weights).sum(dim=1) / given.sum(dim=1)
-        return loss.index_copy(0, telling, distance * image_share[telling].sqrt())
+        return loss.index_copy(0, informative, distance * image_share[informative].sqrt())
 
 
 def _distance(head: Tensor, a: int, b: int) -> Any:

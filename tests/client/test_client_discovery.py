@@ -42,7 +42,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeServer]:
+def servers(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeServer]:
     """The servers by url; a new one for each url that a client opens."""
     servers: dict[str, FakeServer] = {}
 
@@ -60,51 +60,51 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeServer]:
 
 
 @pytest.fixture
-def named(make_client: Any, hosts: Hosts, fleet: dict[str, FakeServer]) -> Any:
+def named(make_client: Any, hosts: Hosts, servers: dict[str, FakeServer]) -> Any:
     first = FakeServer()
     client = make_client((first,), url=NAME, retry=Retry(limit=20, first_delay_s=0.01, max_delay_s=0.02))
-    fleet["faces.example:8001"] = first
+    servers["faces.example:8001"] = first
     yield client
     client.close()
 
 
-def test_all_addresses_of_a_name_are_used(named: Any, fleet: dict[str, FakeServer]) -> None:
+def test_all_addresses_of_a_name_are_used(named: Any, servers: dict[str, FakeServer]) -> None:
     named.generate(VECTOR, range(8))
     assert named.urls == ("10.0.0.1:8001", "10.0.0.2:8001")
-    assert [len(fleet[url].calls) for url in named.urls] == [4, 4]
-    assert fleet["faces.example:8001"].calls == []
+    assert [len(servers[url].calls) for url in named.urls] == [4, 4]
+    assert servers["faces.example:8001"].calls == []
 
 
-def test_servers_that_come_and_go_are_noticed(named: Any, hosts: Hosts, fleet: dict[str, FakeServer]) -> None:
+def test_servers_that_come_and_go_are_noticed(named: Any, hosts: Hosts, servers: dict[str, FakeServer]) -> None:
     named.generate(VECTOR, range(2))
     hosts["faces.example"] = ["10.0.0.2", "10.0.0.3"]
     wait_until(lambda: named.discover() == ("10.0.0.2:8001", "10.0.0.3:8001"))
-    before = len(fleet["10.0.0.1:8001"].calls)
+    before = len(servers["10.0.0.1:8001"].calls)
     named.generate(VECTOR, range(8))
-    assert len(fleet["10.0.0.1:8001"].calls) == before
-    assert len(fleet["10.0.0.3:8001"].calls) == 4
-    assert fleet["10.0.0.1:8001"].transport.closed  # type: ignore[attr-defined]
-    assert not fleet["10.0.0.2:8001"].transport.closed  # type: ignore[attr-defined]
+    assert len(servers["10.0.0.1:8001"].calls) == before
+    assert len(servers["10.0.0.3:8001"].calls) == 4
+    assert servers["10.0.0.1:8001"].transport.closed  # type: ignore[attr-defined]
+    assert not servers["10.0.0.2:8001"].transport.closed  # type: ignore[attr-defined]
 
 
-def test_a_request_survives_the_end_of_all_servers(named: Any, hosts: Hosts, fleet: dict[str, FakeServer]) -> None:
+def test_a_request_survives_the_end_of_all_servers(named: Any, hosts: Hosts, servers: dict[str, FakeServer]) -> None:
     def gone(call: Call) -> Any:
         hosts["faces.example"] = ["10.0.0.9"]
         raise ConnectionFailedError("Socket closed")
 
     for url in ("10.0.0.1:8001", "10.0.0.2:8001"):
-        fleet[url] = FakeServer()
-        fleet[url].answer = gone
+        servers[url] = FakeServer()
+        servers[url].answer = gone
     image = named.generate(VECTOR, 7)
     assert image.seed == 7
-    assert [call.request_id for call in fleet["10.0.0.9:8001"].calls] == [image.request_id]
+    assert [call.request_id for call in servers["10.0.0.9:8001"].calls] == [image.request_id]
 
 
 def test_a_server_that_has_gone_keeps_its_request_until_it_is_done(
-    named: Any, hosts: Hosts, fleet: dict[str, FakeServer]
+    named: Any, hosts: Hosts, servers: dict[str, FakeServer]
 ) -> None:
     hosts["faces.example"] = ["10.0.0.1"]
-    fleet["10.0.0.1:8001"] = server = FakeServer()
+    servers["10.0.0.1:8001"] = server = FakeServer()
     server.delay_s = lambda call: None  # until its last step has been seen
     events = named.stream(VECTOR, 1)
     next(events)
@@ -114,7 +114,7 @@ def test_a_server_that_has_gone_keeps_its_request_until_it_is_done(
     assert server.controls == [], "nothing was cancelled"
 
 
-def test_a_resolver_that_fails_ends_no_server(named: Any, hosts: Hosts, fleet: dict[str, FakeServer]) -> None:
+def test_a_resolver_that_fails_ends_no_server(named: Any, hosts: Hosts, servers: dict[str, FakeServer]) -> None:
     named.generate(VECTOR, 1)
     hosts.clear()
     for _ in range(3):
@@ -122,14 +122,14 @@ def test_a_resolver_that_fails_ends_no_server(named: Any, hosts: Hosts, fleet: d
     assert named.discover() == ("10.0.0.1:8001", "10.0.0.2:8001")
 
 
-def test_a_name_that_is_not_found_is_left_to_grpc(named: Any, hosts: Hosts, fleet: dict[str, FakeServer]) -> None:
+def test_a_name_that_is_not_found_is_left_to_grpc(named: Any, hosts: Hosts, servers: dict[str, FakeServer]) -> None:
     hosts.clear()
     assert named.generate(VECTOR, 1).seed == 1
-    assert len(fleet["faces.example:8001"].calls) == 1, "whose message says why"
+    assert len(servers["faces.example:8001"].calls) == 1, "whose message says why"
 
 
 def test_a_slow_resolver_delays_no_request(
-    named: Any, hosts: Hosts, fleet: dict[str, FakeServer], monkeypatch: pytest.MonkeyPatch
+    named: Any, hosts: Hosts, servers: dict[str, FakeServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named.generate(VECTOR, 1)
     answered = threading.Event()
@@ -144,7 +144,7 @@ def test_a_slow_resolver_delays_no_request(
     wait_until(lambda: named.discover() == ("10.0.0.5:8001",))
 
 
-def test_a_name_may_stand_beside_addresses(make_client: Any, hosts: Hosts, fleet: dict[str, FakeServer]) -> None:
+def test_a_name_may_stand_beside_addresses(make_client: Any, hosts: Hosts, servers: dict[str, FakeServer]) -> None:
     client = make_client((FakeServer(), FakeServer()), url=["a:1", NAME])
     assert client.discover() == ("a:1", "10.0.0.1:8001", "10.0.0.2:8001")
     assert set(client.ping("faces.example:8001")) == {"denoiser_64", "super_resolution"}
@@ -167,7 +167,7 @@ def test_another_form_of_name_is_refused(make_client: Any, url: str) -> None:
         make_client(url=url)
 
 
-def test_a_token_goes_to_no_address_without_tls(make_client: Any, hosts: Hosts, fleet: dict[str, FakeServer]) -> None:
+def test_a_token_goes_to_no_address_without_tls(make_client: Any, hosts: Hosts, servers: dict[str, FakeServer]) -> None:
     with pytest.raises(InvalidRequestError, match=r"a token for faces\.example:8001 would travel unencrypted"):
         make_client(url=NAME, token="t" * 16)
     hosts["localhost"] = ["127.0.0.1", "10.0.0.7"]
@@ -176,10 +176,10 @@ def test_a_token_goes_to_no_address_without_tls(make_client: Any, hosts: Hosts, 
     client.close()
 
 
-def test_proxies_are_told_the_request_of_each_call(named: Any, fleet: dict[str, FakeServer]) -> None:
+def test_proxies_are_told_the_request_of_each_call(named: Any, servers: dict[str, FakeServer]) -> None:
     seen: list[Call] = []
     for url in ("10.0.0.1:8001", "10.0.0.2:8001"):
-        fleet[url] = server = FakeServer()
+        servers[url] = server = FakeServer()
         server.delay_s = lambda call: None
         begin = server.begin
         server.begin = lambda call, timeout_s, begin=begin: (seen.append(call), begin(call, timeout_s))[1]  # type: ignore[method-assign]

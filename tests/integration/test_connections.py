@@ -174,7 +174,7 @@ def test_uploads_that_break_off_are_499_in_one_line(serving: Serving) -> None:
     assert serving.said == said
 
 
-class Pulse:
+class PingLoop:
     """Asks for readiness all the time; remembers the longest wait, and the most memory of the service."""
 
     def __init__(self, serving: Serving) -> None:
@@ -183,7 +183,7 @@ class Pulse:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Pulse:
+    def __enter__(self) -> PingLoop:
         self._thread.start()
         return self
 
@@ -212,25 +212,25 @@ def test_a_little_gzip_is_not_a_lot_of_memory(serving: Serving, packed: bytes, s
         statuses.append(ask(serving, "POST", GENERATE, packed, {"Content-Encoding": "gzip"})[0])
 
     threads = [threading.Thread(target=send, daemon=True) for _ in range(6)]
-    with Pulse(serving) as pulse:
+    with PingLoop(serving) as pings:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(timeout=120)
     assert set(statuses) <= {status, 429} and status in statuses
-    assert pulse.most < 1.2 * 2**30
-    assert pulse.longest_s < 10 * ADVANCE_S
+    assert pings.most < 1.2 * 2**30
+    assert pings.longest_s < 10 * ADVANCE_S
 
 
 def test_a_message_of_empty_parts_is_not_a_lot_of_memory(serving: Serving) -> None:
-    with Pulse(serving) as pulse, dial(serving) as channel:
+    with PingLoop(serving) as pings, dial(serving) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         for _ in range(2):
             with pytest.raises(grpc.RpcError) as caught:
                 infer(b"\x2a\x00" * (30 * 2**20), timeout=60)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and "fields" in caught.value.details()
-    assert pulse.most < 2**30
-    assert pulse.longest_s < 10 * ADVANCE_S
+    assert pings.most < 2**30
+    assert pings.longest_s < 10 * ADVANCE_S
 
 
 def test_idle_streams_make_room_for_others(serving: Serving) -> None:

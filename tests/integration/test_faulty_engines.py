@@ -62,8 +62,8 @@ class Faulty:
         model.write_text(model.read_text() + (FAULT + DEATHS).replace("FILE", repr(str(self.switch))))
         self.said: list[str] = []
         # Steps of these networks take no time, and stages may not say so.
-        patience = HealthCheckSettings(loop_steps=0.0, probe_every_s=probe_every_s)
-        self.service = service_on(copy, drain_timeout_s=1, health_check=patience, report=self.said.append)
+        settings = HealthCheckSettings(loop_steps=0.0, probe_every_s=probe_every_s)
+        self.service = service_on(copy, drain_timeout_s=1, health_check=settings, report=self.said.append)
 
     def generate(self, id: str = "mine") -> tuple[int, Any]:
         connection = http.client.HTTPConnection(self.service.http_url, timeout=60)

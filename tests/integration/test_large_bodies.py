@@ -31,7 +31,7 @@ def service(repository: Any) -> Iterator[Service]:
         yield service
 
 
-class Pulse:
+class PingLoop:
     """Asks a stage for a sign of life all the time; remembers the longest wait in seconds."""
 
     def __init__(self, service: Service) -> None:
@@ -56,12 +56,12 @@ class Pulse:
 def other_requests_are_served(
     service: Service, public: Any, neighbour: dict[str, np.ndarray], alone: np.ndarray
 ) -> Iterator[None]:
-    answer, pulse = public.start("id3pm", ["image"], **neighbour), Pulse(service)
+    answer, pings = public.start("id3pm", ["image"], **neighbour), PingLoop(service)
     yield
     np.testing.assert_array_equal(answer()["image"], alone)
-    pulse.end()
+    pings.end()
     assert public.metrics()["id3pm_gateway_restarts_total"] == 0, "a request brought the server down"
-    assert pulse.longest_s < LONGEST_PING_S
+    assert pings.longest_s < LONGEST_PING_S
 
 
 def refusal(

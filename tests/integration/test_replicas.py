@@ -55,7 +55,7 @@ def test_a_stream_and_its_cancel_pass_through(service: Service, half: Envoy, emb
         assert wait_until(lambda: idle(direct)) < 10.0
 
 
-class Fleet:
+class ReplicatedService:
     """Two replicas in processes of their own, and Envoy."""
 
     def __init__(self, repository: Path, folder: Path) -> None:
@@ -80,10 +80,10 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(repository: Path, tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(repository, tmp_path)
-    yield fleet
-    fleet.close()
+def replicated(repository: Path, tmp_path: Path) -> Iterator[ReplicatedService]:
+    replicated = ReplicatedService(repository, tmp_path)
+    yield replicated
+    replicated.close()
 
 
 async def under_load(
@@ -102,29 +102,29 @@ async def under_load(
 
 
 @pytest.mark.slow
-def test_a_replica_dies_and_one_drains_under_load(fleet: Fleet, embedding: np.ndarray) -> None:
+def test_a_replica_dies_and_one_drains_under_load(replicated: ReplicatedService, embedding: np.ndarray) -> None:
     def bits(images: list[GeneratedImage]) -> list[bytes]:
         return [image.image.tobytes() for image in images]
 
     async def drain() -> None:
-        fleet.replicas[0].process.send_signal(signal.SIGTERM)
+        replicated.replicas[0].process.send_signal(signal.SIGTERM)
 
     async def die() -> None:
-        await asyncio.to_thread(fleet.kill, 1)
+        await asyncio.to_thread(replicated.kill, 1)
 
-    with Client(f"127.0.0.1:{fleet.replicas[0].grpc_port}") as direct:
+    with Client(f"127.0.0.1:{replicated.replicas[0].grpc_port}") as direct:
         expected = bits(direct.generate(embedding, range(24), steps=60))
     # The proxy alone repeats: the client would not.
-    assert bits(asyncio.run(under_load(fleet.envoy.url, embedding, die, ONCE))) == expected
+    assert bits(asyncio.run(under_load(replicated.envoy.url, embedding, die, ONCE))) == expected
 
-    with Client(fleet.envoy.url) as client, Client(f"127.0.0.1:{fleet.replicas[0].grpc_port}") as survivor:
+    with Client(replicated.envoy.url) as client, Client(f"127.0.0.1:{replicated.replicas[0].grpc_port}") as survivor:
         for event in client.stream(embedding, 1, steps=1000):
             if isinstance(event, Progress):
                 break
         assert wait_until(lambda: idle(survivor)) < 10.0, "a cancel ends the work"
 
-    fleet.replicas[1] = again = Serving(fleet.repository, at=fleet.replicas[1].ports)
-    wait_until(lambda: {len(ports) for ports in fleet.envoy.in_ring().values()} == {2}, timeout_s=90, pause_s=0.2)
-    assert bits(asyncio.run(under_load(fleet.envoy.url, embedding, drain, ONCE))) == expected
-    assert fleet.replicas[0].end() == 0, "the work in it was finished"
+    replicated.replicas[1] = again = Serving(replicated.repository, at=replicated.replicas[1].ports)
+    wait_until(lambda: {len(ports) for ports in replicated.envoy.in_ring().values()} == {2}, timeout_s=90, pause_s=0.2)
+    assert bits(asyncio.run(under_load(replicated.envoy.url, embedding, drain, ONCE))) == expected
+    assert replicated.replicas[0].end() == 0, "the work in it was finished"
     assert again.ready()

@@ -195,8 +195,8 @@ def test_a_busy_service_is_left_alone(service: Service, said: list[str]) -> None
 
 def test_an_idle_service_is_probed(repository: Path) -> None:
     said: list[str] = []
-    patience = HealthCheckSettings(interval_s=0.1, probe_every_s=0.3)
-    with running(repository, health_check=patience, report=said.append) as probed:
+    settings = HealthCheckSettings(interval_s=0.1, probe_every_s=0.3)
+    with running(repository, health_check=settings, report=said.append) as probed:
         images = 'id3pm_images_total{model="super_resolution"} '
 
         def made() -> float:

@@ -40,9 +40,9 @@ class Swept:
     measures: Measures
 
     @property
-    def asked(self) -> NDArray[np.float64]:
+    def requested(self) -> NDArray[np.float64]:
         """The value asked for, of every image: [steps * people]."""
-        return np.repeat(np.array(self.sweep.asked), len(self.faces[0].images))
+        return np.repeat(np.array(self.sweep.requested), len(self.faces[0].images))
 
     def measured(self, step: int) -> NDArray[np.float64]:
         """What the landmark network measures on each image of one step, [people]; NaN where it finds no face."""
@@ -156,13 +156,13 @@ def _sheet(done: Sequence[Swept], people: Sequence[Person], free: Swept, how: st
     return grid(tiles, title=title, labels=[name.replace(" ", "\n") for name in names])
 
 
-def _tile(swept: Swept, step: int, row: int, asked: str) -> Tile:
+def _tile(swept: Swept, step: int, row: int, requested: str) -> Tile:
     """An image with the value asked for, the value measured and the similarity."""
     faces, value = swept.faces[step], float(swept.measured(step)[row])
     measured = "" if np.isnan(value) else f"measured {value:.{0 if swept.sweep.unit else 2}f}"
     similarity = faces.similarity[row]
     seen = "no face" if np.isnan(similarity) else f"similarity {similarity:.2f}"
-    return Tile(faces.images[row], "\n".join(line for line in (asked, measured, seen) if line))
+    return Tile(faces.images[row], "\n".join(line for line in (requested, measured, seen) if line))
 
 
 def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
@@ -172,19 +172,19 @@ def _numbers(swept: Swept, spread: Measures) -> dict[str, Any]:
         "name": sweep.name,
         "unit": sweep.unit,
         "steps": list(sweep.labels),
-        "asked": list(sweep.asked),
+        "asked": list(sweep.requested),
         "similarity": [mean(faces.similarity) for faces in swept.faces],
         "no_face": [int(np.isnan(faces.similarity).sum()) for faces in swept.faces],
     }
-    if not sweep.asked or sweep.judge not in swept.measures:
+    if not sweep.requested or sweep.judge not in swept.measures:
         return numbers
     second = swept.measures.get(f"dlib {sweep.judge}")
     return {
         **numbers,
         "measured": [mean(swept.measured(step)) for step in range(count)],
-        "slope": fitted_slope(swept.asked, swept.measures[sweep.judge]),
-        "correlation": pearson_r(swept.asked, swept.measures[sweep.judge]),
-        "correlation_dlib": None if second is None else pearson_r(swept.asked, second),
+        "slope": fitted_slope(swept.requested, swept.measures[sweep.judge]),
+        "correlation": pearson_r(swept.requested, swept.measures[sweep.judge]),
+        "correlation_dlib": None if second is None else pearson_r(swept.requested, second),
         "without": mean(spread[sweep.judge]),
         "std_without": float(np.nanstd(spread[sweep.judge])),
     }

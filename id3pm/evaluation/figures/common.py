@@ -66,12 +66,12 @@ def mean(values: ArrayLike, axis: int | None = None) -> float | Floats:
     return float(found) if axis is None else found
 
 
-def slope(asked: Numbers, got: Numbers) -> float:
+def slope(requested: Numbers, got: Numbers) -> float:
     """Share of the change asked for that was measured: least squares through the origin, without NaN."""
     known = np.isfinite(got)
-    if not np.any(asked[known]):
+    if not np.any(requested[known]):
         return float("nan")
-    return float(np.sum(asked[known] * got[known]) / np.sum(asked[known] ** 2))
+    return float(np.sum(requested[known] * got[known]) / np.sum(requested[known] ** 2))
 
 
 def rising(values: Numbers) -> float:

@@ -131,9 +131,9 @@ def directions_command(options: DirectionsOptions) -> None:
 
 def _sweep(session: Session, labels: Labels, direction: Direction, strengths: tuple[float, ...]) -> _Sweep:
     targets = session.targets
-    asked = np.stack([direction.apply(target, strengths) for target in targets])
-    faces = session.generate(asked)
-    shape = asked.shape[:2]
+    requested = np.stack([direction.apply(target, strengths) for target in targets])
+    faces = session.generate(requested)
+    shape = requested.shape[:2]
     found = labels.measure(
         faces.images.reshape(-1, *faces.images.shape[2:]), faces.detections.reshape(-1, DETECTION_SIZE)
     )

@@ -105,8 +105,8 @@ class FaceGenerator:
             images = self.pipeline.generate_64(vectors, seeds, **options)
         seconds = time.process_time() - start
         found, detections = self.look(images)
-        asked = np.broadcast_to(np.atleast_2d(vectors), found.shape)
-        cosines = np.einsum("nd,nd->n", found, asked / np.linalg.norm(asked, axis=1, keepdims=True))
+        requested = np.broadcast_to(np.atleast_2d(vectors), found.shape)
+        cosines = np.einsum("nd,nd->n", found, requested / np.linalg.norm(requested, axis=1, keepdims=True))
         return GeneratedFaces(images, cosines.astype(np.float32), found, detections, seconds)
 
     def sampling(self, **options: Any) -> SamplingOptions:

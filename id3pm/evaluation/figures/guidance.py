@@ -118,12 +118,12 @@ class GuidanceOptions(ImageOptions):
         scale = {"guidance_scale": self.scale}
         if self.percentiles:
             headings = [f"{value:g}" if value else "clipped" for value in self.percentiles]
-            asked: list[dict[str, Any]] = [{**scale, "dynamic_threshold": value} for value in self.percentiles]
-            return Columns("guidance_threshold", f"Dynamic threshold at guidance {self.scale:g}", headings, asked)
+            requested: list[dict[str, Any]] = [{**scale, "dynamic_threshold": value} for value in self.percentiles]
+            return Columns("guidance_threshold", f"Dynamic threshold at guidance {self.scale:g}", headings, requested)
         if self.intervals:
-            asked = [{**scale, "guidance_low": low, "guidance_high": high} for low, high in self.intervals]
+            requested = [{**scale, "guidance_low": low, "guidance_high": high} for low, high in self.intervals]
             headings = [f"{low}-{high}" for low, high in self.intervals]
-            return Columns("guidance_interval", f"Time steps with guidance {self.scale:g}", headings, asked)
+            return Columns("guidance_interval", f"Time steps with guidance {self.scale:g}", headings, requested)
         headings = [f"{value:g}" for value in self.scales]
         return Columns("guidance", "Guidance scale", headings, [{"guidance_scale": value} for value in self.scales])
 

@@ -101,8 +101,8 @@ def _generate(session: Session, options: InterpolationOptions) -> _Paths:
     drawn, shown = pairs_shown(session.names, circle, options.show, options.names)
     pairs = [(session.people[a], session.people[b]) for a, b in drawn]
     between = lerp if options.linear else slerp
-    asked = np.stack([between(a.vector, b.vector, options.shares) for a, b in pairs])
-    faces = session.generate(asked)
+    requested = np.stack([between(a.vector, b.vector, options.shares) for a, b in pairs])
+    faces = session.generate(requested)
     return _Paths(
         pairs=pairs,
         measured=len(circle),
@@ -161,8 +161,8 @@ def pairs_shown(
     if len(names) < 2:
         return list(pairs), rows_shown([people[a] for a, _ in pairs], count, names)
     row = rows_shown(people, count, names)
-    asked = list(zip(row[:-1], row[1:], strict=True))
-    if any(a == b for a, b in asked):
+    requested = list(zip(row[:-1], row[1:], strict=True))
+    if any(a == b for a, b in requested):
         raise click.BadParameter(f"--person {', '.join(names)}: a row leads from one person to another")
-    drawn = [*pairs, *dict.fromkeys(pair for pair in asked if pair not in pairs)]
-    return drawn, [drawn.index(pair) for pair in asked]
+    drawn = [*pairs, *dict.fromkeys(pair for pair in requested if pair not in pairs)]
+    return drawn, [drawn.index(pair) for pair in requested]

@@ -109,15 +109,15 @@ def _dlib_predictor() -> Any:
     return dlib, dlib.shape_predictor(str(Path(models.origin).parent / PREDICTOR))
 
 
-def pearson_r(asked: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
+def pearson_r(requested: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
     """Pearson's r of values [N] over the images in which a face was found; NaN where nothing varies."""
     seen = np.isfinite(measured)
-    if seen.sum() < 3 or np.ptp(measured[seen]) == 0 or np.ptp(asked[seen]) == 0:
+    if seen.sum() < 3 or np.ptp(measured[seen]) == 0 or np.ptp(requested[seen]) == 0:
         return float("nan")
-    return float(np.corrcoef(asked[seen], measured[seen])[0, 1])
+    return float(np.corrcoef(requested[seen], measured[seen])[0, 1])
 
 
-def fitted_slope(asked: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
+def fitted_slope(requested: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
     """Change of the measure [N] for a change of 1 of the value asked for [N], by least squares."""
     seen = np.isfinite(measured)
-    return float(np.polyfit(asked[seen], measured[seen], 1)[0]) if seen.sum() >= 3 else float("nan")
+    return float(np.polyfit(requested[seen], measured[seen], 1)[0]) if seen.sum() >= 3 else float("nan")

@@ -175,13 +175,13 @@ def _measure(session: Session, album: _Album) -> _Measured:
     together = mean_vector(vectors)[np.newaxis]
     single, whole = agreement(vectors, album.truth)
     if album.truth is not None:
-        asked = np.concatenate([album.truth[np.newaxis], vectors, together])
-        faces = session.generate(asked)
+        requested = np.concatenate([album.truth[np.newaxis], vectors, together])
+        faces = session.generate(requested)
         near = cosines(faces.vectors, album.truth)
         return _Measured(single, whole, faces.images, near[1:-1], near[-1:], float(near[0]))
-    asked = np.concatenate([vectors, together])
+    requested = np.concatenate([vectors, together])
     others = np.stack([mean_vector(np.delete(vectors, row, axis=0)) for row in range(len(vectors))])
-    faces = session.generate(np.concatenate([asked, others]))
+    faces = session.generate(np.concatenate([requested, others]))
     count = len(vectors)
     near = cosines(faces.vectors[:count, np.newaxis], vectors)
     np.fill_diagonal(near, np.nan)

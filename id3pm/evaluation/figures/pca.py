@@ -85,11 +85,11 @@ def pca_command(options: PcaOptions) -> None:
     with options.session() as session:
         pca = session.pca(options.bundle)
         shown = session.shown()
-        asked = np.stack(
+        requested = np.stack(
             [[pca.walk(one.vector, axis, options.amounts) for axis in range(options.axes)] for one in session.people]
         )
-        faces = session.generate(asked)
-        measured = _measure(pca, session, asked, faces)
+        faces = session.generate(requested)
+        measured = _measure(pca, session, requested, faces)
         apart = [n for n, amount in enumerate(options.amounts) if amount]  # where 0 leads is shown once for each person
         pictures = session.to_show(faces.images[shown][:, :, apart])
         unchanged = session.to_show(measured.start.images[shown])
@@ -113,11 +113,11 @@ def pca_command(options: PcaOptions) -> None:
     _write(options, below(*blocks, title=title), pca, session.names, measured)
 
 
-def _measure(pca: Pca, session: Session, asked: NDArray[np.float32], faces: GeneratedFaces) -> _Walks:
-    people, axes = session.targets, range(asked.shape[1])
+def _measure(pca: Pca, session: Session, requested: NDArray[np.float32], faces: GeneratedFaces) -> _Walks:
+    people, axes = session.targets, range(requested.shape[1])
     start = session.generate(people)
     moved = coordinates_of(pca, faces.vectors) - coordinates_of(pca, start.vectors)[:, None, None]
-    wanted = pca.coordinates(asked) - pca.coordinates(people)[:, None, None]
+    wanted = pca.coordinates(requested) - pca.coordinates(people)[:, None, None]
     return _Walks(
         start=start,
         to_person=cosines(faces.vectors, people[:, None, None]),

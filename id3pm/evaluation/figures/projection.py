@@ -23,8 +23,8 @@ def projection_command(options: BundleOptions) -> None:
     with options.session() as session:
         pca = session.pca(options.bundle)
         shown, counts = session.shown(), powers(len(pca.axes))
-        asked = np.stack([[pca.project(one.vector, k) for k in counts] for one in session.people])
-        faces = session.generate(asked)
+        requested = np.stack([[pca.project(one.vector, k) for k in counts] for one in session.people])
+        faces = session.generate(requested)
         pictures = session.to_show(faces.images[shown])
         title = (
             f"ID vectors of {enumerated([session.names[row] for row in shown])}, projected onto the first k of "
@@ -46,7 +46,7 @@ def projection_command(options: BundleOptions) -> None:
         "people": session.names,
         "to_target": listed(to_target),
         "to_full_image": listed(to_full),
-        "vector_to_target": listed(cosines(asked, targets)),
+        "vector_to_target": listed(cosines(requested, targets)),
         "explained": [float(pca.explained[:k].sum()) for k in counts],
         "enough": enough,
         "trained_on": pca.trained_on,

@@ -29,10 +29,10 @@ class Sweep:
 
     Attributes:
         name: Name of the attribute, or of both emotions.
-        unit: Unit of `asked`.
+        unit: Unit of `requested`.
         values: The attributes of each step, by name.
         labels: Label of each step.
-        asked: The number behind each step; empty where there is none, as for a list of emotions.
+        requested: The number behind each step; empty where there is none, as for a list of emotions.
         judge: The measure that should follow it (`id3pm.face.measures`), or empty.
     """
 
@@ -40,7 +40,7 @@ class Sweep:
     unit: str
     values: tuple[Mapping[str, Any], ...]
     labels: tuple[str, ...]
-    asked: tuple[float, ...]
+    requested: tuple[float, ...]
     judge: str
 
 
@@ -97,7 +97,7 @@ def _range(name: str, what: str, attribute_set: int | str, shares: NDArray[np.fl
     except ValueError:
         raise InvalidInputError(f"sweep {name}={what}: give two numbers, such as {name}=-20:20") from None
     units = {field.name: field.unit for field in fields_of(attribute_set)}
-    asked = tuple((low + (high - low) * shares).tolist())
-    values = tuple({name: value} for value in asked)
-    labels = tuple(f"{value:.0f}" if units.get(name) else f"{value:.2f}" for value in asked)
-    return Sweep(name, units.get(name, ""), values, labels, asked, name)
+    requested = tuple((low + (high - low) * shares).tolist())
+    values = tuple({name: value} for value in requested)
+    labels = tuple(f"{value:.0f}" if units.get(name) else f"{value:.2f}" for value in requested)
+    return Sweep(name, units.get(name, ""), values, labels, requested, name)

@@ -62,12 +62,12 @@ def diversity(
         people, seeds = len(images), len(images[0])
         seen = _looked(look, images)
         # dlib's roll is in degrees, its other fields are not: in one distance it would hide them.
-        for witness, pose in (("", POSE), ("dlib ", POSE[:2])):
+        for judge, pose in (("", POSE), ("dlib ", POSE[:2])):
             for group, fields in (("pose", pose), ("expression", EXPRESSION)):
-                names = [witness + field for field in fields if witness + field in seen]
+                names = [judge + field for field in fields if judge + field in seen]
                 if names:
                     values = np.stack([seen[name].reshape(people, seeds) for name in names])
-                    found[f"{witness}{group} distance"] = _apart(values)
+                    found[f"{judge}{group} distance"] = _apart(values)
     return {name: (_mean(values), *interval(values)) for name, values in found.items()}
 
 
@@ -82,7 +82,7 @@ def altered(image: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
 
 
 def landmark_look(stage: FaceStage, threads: int | None, notes: list[str]) -> Look | None:
-    """Pose and expression by the landmark network, with dlib's landmarks as a second witness where it is installed.
+    """Pose and expression by the landmark network, with dlib's landmarks as a second judge where it is installed.
 
     Args:
         stage: Finds the faces.

@@ -98,12 +98,12 @@ class LongPolls:
                     self._woken.wait(None if end is None else max(0.0, end - time.monotonic()))
                 self._changed = False
                 waiting = list(self._waiting)
-            self._look(waiting)
+            self._check(waiting)
         with self._woken:
             rest, self._waiting = self._waiting, []
         self._answer(rest)
 
-    def _look(self, waiting: list[Watch]) -> None:
+    def _check(self, waiting: list[Watch]) -> None:
         now = time.monotonic()
         ready = [watch for watch in waiting if watch.until <= now or self._is_new(watch)]
         with self._woken:

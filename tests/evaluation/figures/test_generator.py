@@ -12,10 +12,10 @@ from id3pm.evaluation.figures.generator import FaceGenerator
 
 
 def test_equal_vectors_are_generated_once_and_come_back_in_order() -> None:
-    asked: list[np.ndarray] = []
+    requested: list[np.ndarray] = []
 
     def generate_64(vectors: np.ndarray, seeds: Any) -> np.ndarray:
-        asked.append(vectors)
+        requested.append(vectors)
         shade = np.asarray(vectors[:, 0] * 100, np.uint8)
         return np.broadcast_to(shade[:, None, None, None], (len(vectors), 64, 64, 3))
 
@@ -23,7 +23,7 @@ def test_equal_vectors_are_generated_once_and_come_back_in_order() -> None:
     generator = FaceGenerator(SimpleNamespace(generate_64=generate_64, face_stage=stage))  # type: ignore[arg-type]
     vectors = np.array([[2, 0, 0, 0], [1, 0, 0, 0], [2, 0, 0, 0], [2, 0, 0, 1]], np.float32)
     faces = generator.generate(vectors, 0)
-    assert faces.images[:, 0, 0, 0].tolist() == [200, 100, 200, 200] and len(asked[0]) == 3
+    assert faces.images[:, 0, 0, 0].tolist() == [200, 100, 200, 200] and len(requested[0]) == 3
     assert np.isnan(faces.similarity).all()
     generator.generate(vectors, [0, 1, 2, 3])
-    assert np.array_equal(asked[1], vectors), "different seeds make different images"
+    assert np.array_equal(requested[1], vectors), "different seeds make different images"

@@ -52,7 +52,7 @@ def test_flat_measures_grow_with_what_they_are_named_after(name: str, rows: obje
 
 
 def test_correlation_and_slope_leave_out_images_without_a_face() -> None:
-    asked, measured = np.array([0.0, 1, 2, 3]), np.array([1.0, 1.5, np.nan, 2.5])
-    assert pearson_r(asked, measured) == pytest.approx(1.0)
-    assert fitted_slope(asked, measured) == pytest.approx(0.5)
-    assert np.isnan(pearson_r(asked, np.full(4, np.nan))) and np.isnan(fitted_slope(asked, np.full(4, np.nan)))
+    requested, measured = np.array([0.0, 1, 2, 3]), np.array([1.0, 1.5, np.nan, 2.5])
+    assert pearson_r(requested, measured) == pytest.approx(1.0)
+    assert fitted_slope(requested, measured) == pytest.approx(0.5)
+    assert np.isnan(pearson_r(requested, np.full(4, np.nan))) and np.isnan(fitted_slope(requested, np.full(4, np.nan)))

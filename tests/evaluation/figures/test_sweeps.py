@@ -11,7 +11,7 @@ from id3pm.evaluation.figures.sweeps import DEFAULT_SWEEPS, parse_sweep
 
 def test_a_range_goes_from_end_to_end_in_equal_steps() -> None:
     sweep = parse_sweep("yaw=-30:30", "landmarks", 5, {"smile": 0.5})
-    assert sweep.asked == (-30.0, -15.0, 0.0, 15.0, 30.0) and sweep.labels == ("-30", "-15", "0", "15", "30")
+    assert sweep.requested == (-30.0, -15.0, 0.0, 15.0, 30.0) and sweep.labels == ("-30", "-15", "0", "15", "30")
     assert sweep.values[1] == {"smile": 0.5, "yaw": -15.0}
     assert (sweep.unit, sweep.judge) == ("degrees", "yaw")
 
@@ -28,7 +28,7 @@ def test_one_emotion_becomes_another() -> None:
 
 def test_all_emotions_are_a_sweep() -> None:
     sweep = parse_sweep("emotion=all", 1, 3)
-    assert len(sweep.values) == len(sweep.labels) == 8 and sweep.asked == ()
+    assert len(sweep.values) == len(sweep.labels) == 8 and sweep.requested == ()
 
 
 @pytest.mark.parametrize(
