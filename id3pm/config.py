@@ -138,6 +138,12 @@ class UNetConfig:
         """3 channels of eps, and 3 of the variance interpolation where `learn_sigma` is on."""
         return 6 if self.learn_sigma else 3
 
+    @property
+    def evaluations_per_step(self) -> int:
+        """Rows that a step of one image may need: two where guidance compares with and without condition, else one."""
+        conditional = self.identity_dim is not None or self.attribute_dim is not None
+        return 2 if conditional and self.guidance_range is None else 1
+
     def at_size(self, image_size: int) -> UNetConfig:
         """The same weights for images of another size: all sizes change by one factor, attention keeps its depths.
 

@@ -4,9 +4,11 @@ The session works on the stream of the rows' arrays, so a call is one more piece
 graph when a run names an id (`gpu_graph_id`), and replays it afterwards. A replay reads and writes the addresses that
 were recorded: those of `DeviceBuffers`, to which a call copies its rows, on the device.
 
-By onnxruntime's source, two things hold that this project could not measure: a replay waits for the device, so the
-sampling loop is not a step ahead of it; and a recording belongs to the thread that made it, so the scheduler's thread
-makes its own, in its second call of a bucket.
+What follows is by onnxruntime's source; this project could not measure it. A session on a stream of its user's waits
+for it at the end of a run, unless the run says `disable_synchronize_execution_providers`. Before 1.28 a replay waits all
+the same, so the sampling loop is not a step ahead of the device; from 1.28 on a replay only enqueues the graph
+(microsoft/onnxruntime#28686). A recording belongs to the thread that made it, so the scheduler's thread makes its own,
+in its second call of a bucket.
 
 Binding, padding and the fall-back are tested on the CPU device, for which onnxruntime runs the same code. The CUDA
 provider itself has never been executed by this project's tests, which have no GPU.
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 PROVIDER = "CUDAExecutionProvider"
 DEVICE = "cuda"
+REPLAY_ENQUEUES = (1, 28)
+"""The first version of onnxruntime whose replay of a CUDA graph need not wait for the device."""
 
 
 class OnnxRuntimeCudaEngine:
@@ -75,7 +79,10 @@ class OnnxRuntimeCudaEngine:
         options = session_options(ort)
         given = provider_options(device_index, self.arrays.stream)
         try:
-            return open_session(ort, path, self.config, options, PROVIDER, given)
+            session = open_session(ort, path, self.config, options, PROVIDER, given)
+            if replay_waits(ort.__version__):
+                logger.info("%s waits for the GPU in every call; onnxruntime-gpu 1.28 does not", self.description)
+            return session
         except EngineError as error:
             # A graph with a single node that CUDA has no kernel for cannot be recorded; it may still run.
             plain = {**given, "enable_cuda_graph": 0}
@@ -117,6 +124,12 @@ class _Binding:
     def enqueue(self) -> None:
         """Runs the session on the current content of the buffers; on a device it may still be computing."""
         self._session.run_with_iobinding(self._binding, self._options)
+
+
+def replay_waits(version: str) -> bool:
+    """Whether this version of onnxruntime waits for the device whenever it replays a CUDA graph."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return (major, minor) < REPLAY_ENQUEUES
 
 
 def provider_options(device_index: int, stream: int) -> dict[str, Any]:

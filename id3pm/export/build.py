@@ -52,8 +52,10 @@ class BuildOptions:
     )
     precision: str = option(type=click.Choice(targets.PRECISIONS), default="fp32", show_default=True)
     gpu: str | None = option(help="GPU to build for: sm86, sm89, sm120, ... or current; with --target tensorrt.")
-    max_batch: int = option(
-        type=click.IntRange(1, 1024), default=16, show_default=True, help="Most rows of one engine call."
+    max_batch: int | None = option(
+        type=click.IntRange(1, 1024),
+        help="Most rows of one engine call.  [default: 16; on a GPU those of 8 images, which is 16 with guidance and 8 "
+        "without, as in super-resolution]",
     )
     buckets: Buckets = option(
         type=click.Choice(get_args(Buckets)),
@@ -87,7 +89,8 @@ def main(options: BuildOptions) -> None:
     try:
         device = targets.require_available(target, options.precision, options.gpu, options.buckets)
         bundle = read_bundle(bundle_path)
-        sizes = {"base": bundle.base.image_size, "sr": bundle.sr.image_size}
+        unets = {"base": bundle.base, "sr": bundle.sr}
+        sizes = {name: unet.image_size for name, unet in unets.items()}
         for file in write_repository(repository, sizes):
             console.print(f"{file}: was edited, kept as it is; delete it to get this version's", soft_wrap=True)
         if stage in ("face", "all"):  # first: they compare the images of the other engines
@@ -98,7 +101,7 @@ def main(options: BuildOptions) -> None:
                     stage=name,
                     target=target,
                     precision=options.precision,
-                    max_batch=options.max_batch,
+                    max_batch=options.max_batch or targets.default_max_batch(target, unets[name]),
                     buckets=options.buckets,
                     device=device,
                     bundle=engine_folder.bundle_reference(bundle_path, bundle, name),

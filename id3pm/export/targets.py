@@ -10,6 +10,7 @@ import types
 from collections.abc import Mapping
 from typing import cast
 
+from id3pm.config import UNetConfig
 from id3pm.engines.buckets import Buckets
 from id3pm.engines.cupy_arrays import CupyArrays
 from id3pm.engines.manifest import CPU_TARGETS, Target
@@ -118,6 +119,10 @@ TARGETS: Mapping[Target, TargetInfo] = types.MappingProxyType(
         ),
     }
 )
+CPU_MAX_BATCH = 16
+"""Rows on a CPU, which evaluates them one by one and pads nothing."""
+IMAGES_PER_CALL = 8
+"""Images on a GPU: `max_rows` of the served super-resolution. docs/engines.md has what other numbers cost."""
 CPU = "cpu"
 CPU_RUNTIMES: Mapping[str, Target] = types.MappingProxyType(
     {"fp32": "onnx-cpu", "fp16": "openvino-cpu", "bf16": "openvino-cpu", "int8": "openvino-cpu"}
@@ -164,6 +169,19 @@ def require_available(target: Target, precision: str, gpu: str | None, buckets: 
     if here is None or not re.fullmatch(r"sm\d+", here):
         raise EngineError(f"--target tensorrt --gpu {gpu}: name the GPU's compute capability, such as --gpu sm86")
     return here
+
+
+def default_max_batch(target: Target, unet: UNetConfig) -> int:
+    """Most rows of one engine call, where none is asked for.
+
+    On a GPU a call with `exact` buckets computes all of its rows, so both stages get those of `IMAGES_PER_CALL` images:
+    each fills its calls where the other does.
+
+    Args:
+        target: The runtime.
+        unet: The network.
+    """
+    return CPU_MAX_BATCH if target in CPU_TARGETS else IMAGES_PER_CALL * unet.evaluations_per_step
 
 
 def tensorrt_module() -> str:

@@ -31,6 +31,8 @@ class SampleRequest:
         deadline: `time.monotonic()` seconds after which the result is of no use, or `None`.
         priority: Class from 0 up; smaller ones go first, see `id3pm.sampling.policy`. No image depends on it.
         caller: The caller that its share of the machine is counted to; see there, too.
+        valid_for: The U-Net's configuration that `validated` has checked it for, or `None`. A changed copy has
+            not been checked.
     """
 
     id: str
@@ -42,6 +44,7 @@ class SampleRequest:
     deadline: float | None = None
     priority: int = 1
     caller: str = ""
+    valid_for: UNetConfig | None = dataclasses.field(default=None, init=False)
 
     @property
     def guidance(self) -> np.float32:
@@ -81,6 +84,8 @@ def validated(
 ) -> SampleRequest:
     """The request with its arrays copied to float32, after checking that a U-Net of this configuration can take it.
 
+    One that has been checked for this very configuration is returned as it is, unless `unit_vectors` asks for more.
+
     Args:
         request: The request.
         config: Of the U-Net.
@@ -92,6 +97,8 @@ def validated(
         InvalidOptionError: Guidance is asked of a stage that has no condition, a scale of a student that was not taught
             it, or consistency of a stage that has no small image.
     """
+    if request.valid_for is config and not unit_vectors:
+        return request
     scale = request.options.guidance_scale
     if config.identity_dim is None and config.attribute_dim is None and scale != 1.0:
         raise InvalidOptionError(f"guidance_scale={scale}: this stage has no condition to guide; leave it at 1")
@@ -110,13 +117,15 @@ def validated(
     identity = _checked("identity", request.identity, shapes, names)
     if unit_vectors and identity is not None:
         _check_norm(names.get("identity", "identity"), identity)
-    return dataclasses.replace(
+    checked = dataclasses.replace(
         request,
         seed=check_seed(request.seed),
         identity=identity,
         attributes=_checked("attributes", attributes, shapes, names),
         low_res=_checked("low_res", request.low_res, shapes, names),
     )
+    object.__setattr__(checked, "valid_for", config)  # frozen; no caller can set it
+    return checked
 
 
 def _check_norm(name: str, identity: FloatArray) -> None:

@@ -169,6 +169,22 @@ def test_cuda_is_asked_for_graphs_and_exact_fp32(
     engine.close()
 
 
+@pytest.mark.parametrize(
+    ("version", "waits"), [("1.20.1", True), ("1.27.0", True), ("1.28.0", False), ("1.32.0", False)]
+)
+def test_a_version_whose_replay_waits_for_the_gpu_is_named(
+    load: Callable[[], OnnxRuntimeCudaEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: str,
+    waits: bool,
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    with caplog.at_level(logging.INFO):
+        load()
+    assert ("waits for the GPU in every call" in caplog.text) is waits
+
+
 def test_a_graph_that_cuda_cannot_record_runs_without_and_says_so(
     load: Callable[[], OnnxRuntimeCudaEngine],
     providers: list[dict[str, Any]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ from id3pm.engines.manifest import MANIFEST_NAME, read_manifest
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import EngineError, MissingExtraError
 from id3pm.export import build as build_engines
-from id3pm.export import targets
-from id3pm.formats.bundle import weights_hash
+from id3pm.export import engine_folder, targets
+from id3pm.formats.bundle import read_bundle, weights_hash
+from id3pm.serving.protocol.served_models import MODELS
 
 ENGINE = "denoiser_64/1/engine"
 
@@ -104,3 +106,23 @@ def test_another_version_of_torch_is_refused_and_a_missing_one_named(
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match="torch is not installed"):
         load_engine(tmp_path / ENGINE, device="cuda")
+
+
+def test_both_stages_fill_their_calls_with_the_same_images(exported_bundle: Path, tmp_path: Path, on_cpu: None) -> None:
+    arguments = ["--bundle", str(exported_bundle), "--repository", str(tmp_path), "--target", "torch-cuda"]
+    found = []
+    for stage, model in engine_folder.MODELS.items():
+        result = CliRunner().invoke(build_engines.main, [*arguments, "--stage", stage])
+        assert result.exit_code == 0, result.output
+        found.append(read_manifest(tmp_path / model / "1" / "engine").max_batch)
+    rows = MODELS["super_resolution"].parameters["max_rows"]
+    assert found == [2 * rows, rows] and rows <= MODELS["denoiser_64"].parameters["max_rows"]
+
+
+def test_the_default_batch_follows_from_the_evaluations_of_a_step(exported_bundle: Path) -> None:
+    bundle = read_bundle(exported_bundle)
+    student = dataclasses.replace(bundle.base, guidance_range=(1.0, 4.0))
+    for target in ("torch-cuda", "tensorrt", "onnx-cuda"):
+        of = [targets.default_max_batch(target, unet) for unet in (bundle.base, student, bundle.sr)]
+        assert of == [16, 8, 8]
+    assert {targets.default_max_batch("onnx-cpu", unet) for unet in (bundle.base, student, bundle.sr)} == {16}

@@ -72,3 +72,16 @@ def test_super_resolution_takes_an_image_and_no_guidance() -> None:
 def test_the_64_px_stage_has_nothing_to_be_consistent_with() -> None:
     with pytest.raises(InvalidOptionError, match=r"consistency=0\.5: belongs to super-resolution"):
         validated(changed(options=SamplingOptions(consistency=0.5)), tiny_engines.BASE)
+
+
+def test_a_checked_request_is_not_checked_again_but_a_changed_copy_is() -> None:
+    once = validated(GOOD, tiny_engines.BASE)
+    assert validated(once, tiny_engines.BASE) is once
+    with pytest.raises(InvalidInputError, match="identity has values that are not finite"):
+        validated(dataclasses.replace(once, identity=np.full(8, np.nan)), tiny_engines.BASE)
+    other = dataclasses.replace(tiny_engines.BASE, identity_dim=9)
+    with pytest.raises(InvalidInputError, match=r"identity has shape \[8\]; this model takes \[9\]"):
+        validated(once, other)
+    with pytest.raises(InvalidInputError, match="L2 norm"):
+        validated(once, tiny_engines.BASE, unit_vectors=True)
+    assert once.identity is not None and not once.identity.flags.writeable

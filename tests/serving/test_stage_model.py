@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +268,16 @@ def test_without_space_for_the_file_of_turns_a_stage_serves_without(
     model_args.compute_lock("onnx-cpu", 0, 2).close()
     monkeypatch.setattr(os, "posix_fallocate", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
     assert isinstance(model_args.compute_lock("onnx-cpu", 0, 2), NoComputeLock)
+
+
+def test_a_stage_that_cannot_fill_the_calls_of_its_engine_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    def warned(target: str, buckets: str, max_rows: int) -> bool:
+        caplog.clear()
+        manifest: Any = types.SimpleNamespace(target=target, buckets=buckets, max_batch=16, unet=UNET)
+        with caplog.at_level(logging.WARNING):
+            model_args.warn_of_empty_rows(manifest, max_rows)
+        return bool(caplog.records)
+
+    assert warned("tensorrt", "exact", 4) and "max_rows=4 in config.pbtxt fills 8" in caplog.text
+    assert not warned("tensorrt", "exact", 8), "each image may need two rows"
+    assert not warned("tensorrt", "fast", 4) and not warned("onnx-cpu", "exact", 4)

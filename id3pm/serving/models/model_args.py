@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from id3pm.engines.manifest import CPU_TARGETS
+from id3pm.engines.manifest import CPU_TARGETS, Manifest
 from id3pm.errors import ConfigError
 from id3pm.sampling.compute_lock import ComputeLock, NoComputeLock, SharedComputeLock
 
@@ -42,6 +42,25 @@ def require_one_instance(args: Mapping[str, str]) -> None:
         raise ConfigError(
             f"{args['model_name']} would have {count} instances, and a control request reaches only one of them; run "
             "one server per GPU, each with its own CUDA_VISIBLE_DEVICES"
+        )
+
+
+def warn_of_empty_rows(manifest: Manifest, max_rows: int) -> None:
+    """Logs a warning where a stage cannot fill the calls of its engine, which cost the same whether full or not.
+
+    Args:
+        manifest: Of the engine.
+        max_rows: Images that the stage samples at a time.
+    """
+    most = max_rows * manifest.unet.evaluations_per_step
+    if manifest.target not in CPU_TARGETS and manifest.buckets == "exact" and most < manifest.max_batch:
+        logger.warning(
+            "every call of this engine computes %d rows, and max_rows=%d in config.pbtxt fills %d at the most; raise "
+            "max_rows, or build with --max-batch %d",
+            manifest.max_batch,
+            max_rows,
+            most,
+            most,
         )
 
 

@@ -35,7 +35,14 @@ from id3pm.serving.models.backend_model import BackendModel
 from id3pm.serving.models.logs import shown
 from id3pm.serving.models.long_poll import LongPolls, Watch
 from id3pm.serving.models.metrics import StageMetrics
-from id3pm.serving.models.model_args import compute_lock, device_of, parameter, require_one_instance, threads
+from id3pm.serving.models.model_args import (
+    compute_lock,
+    device_of,
+    parameter,
+    require_one_instance,
+    threads,
+    warn_of_empty_rows,
+)
 from id3pm.serving.models.request_registry import Outcome, PendingRows, RegisteredRequest, RequestRegistry, content_of
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.models.triton_types import Backend
@@ -105,6 +112,7 @@ class StageModel(BackendModel):
             Path(args["model_repository"]).parent / "face_embedding" / "1" / "engine",
         )
         self.engine = self.load(args)
+        warn_of_empty_rows(self.manifest, max_rows)
         cost = warm_up(self.engine, max_rows)
         self._metrics = StageMetrics(pb, args["model_name"])
         self._registry = RequestRegistry()
