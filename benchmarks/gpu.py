@@ -30,10 +30,10 @@ from gpu_parts.tritonserver import why_no_triton  # noqa: E402
 SHARES = {
     "machine": 0.04,
     "parity": 0.1,
-    "engines": 0.16,
+    "engines": 0.15,
     "rows": 0.12,
     "paper": 0.18,
-    "served": 0.09,
+    "served": 0.1,
     "load": 0.12,
     "training": 0.08,
     "bits": 0.06,

@@ -22,6 +22,7 @@ from id3pm.config import (
     SamplingOptions,
 )
 from id3pm.diffusion.noise import STAGE_SR
+from id3pm.engines.torch_arrays import TorchArrays
 from id3pm.engines.torch_engine import UNetEngine
 from id3pm.sampling.cascade import Cascade, CascadeImages
 from id3pm.sampling.cost import warm_up
@@ -81,11 +82,24 @@ def cascade_stages(small: bool) -> tuple[Stage, Stage]:
 
 
 @contextlib.contextmanager
-def engines_of(report: Report) -> Iterator[Engines]:
-    """Both engines with `exact` buckets, as they are served by default."""
+def engines_of(report: Report, own_streams: bool = False) -> Iterator[Engines]:
+    """Both engines with `exact` buckets, as they are served by default.
+
+    Args:
+        report: Where they run.
+        own_streams: On a GPU: each stage on a stream of its own, else both on one.
+    """
     (base, sr), images = cascade_stages(report.small), 2 if report.small else 8
-    precision = "fp32" if report.small else "fp16"
-    made = Engines(base, sr, base.engine(report, precision, 2 * images), sr.engine(report, precision, images), images)
+    rows, precision = {base.name: 2 * images, sr.name: images}, "fp32" if report.small else "fp16"
+    made = Engines(
+        base,
+        sr,
+        *(
+            stage.engine(report, precision, rows[stage.name], TorchArrays(report.device, own_streams))
+            for stage in (base, sr)
+        ),
+        images,
+    )
     yield made
     made.base_engine.close()
     made.sr_engine.close()

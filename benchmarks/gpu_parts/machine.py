@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
 from gpu_parts.report import Report
@@ -17,11 +15,8 @@ def machine(report: Report) -> None:
         properties = torch.cuda.get_device_properties(report.device)
         add(what="device", value=f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
         add(what="CUDA", value=str(torch.version.cuda))
-    size = 256 if report.small else 8192
     for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
-        a, b = (torch.randn(size, size, device=report.device).to(dtype) for _ in range(2))
-        seconds = report.seconds(functools.partial(torch.matmul, a, b), most_s=0.5)
-        add(what=f"matrix product {name}, TFLOP/s", value=2 * size**3 / seconds / 1e12)
+        add(what=f"matrix product {name}, TFLOP/s", value=report.peak_flop_s(dtype) / 1e12)
     count = (1 << 20) if report.small else (1 << 28)
     host = torch.empty(count, dtype=torch.uint8, pin_memory=not report.small)
     there = host.to(report.device)

@@ -1,4 +1,4 @@
-"""The paper's networks beside eager PyTorch and torch.compile."""
+"""The paper's networks beside eager PyTorch, torch.compile and the floor of their operations."""
 
 from __future__ import annotations
 
@@ -13,46 +13,76 @@ from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_engine import TorchPrecision
 from networks import unet_flops
 
+OURS, FLOOR = "our engine", "FLOP floor"
+Seconds = dict[str, dict[str, float]]
+"""Of a call, by way and network."""
+
 
 def paper_speed(report: Report) -> None:
-    """The paper's networks: a call beside eager PyTorch and torch.compile, and the seconds of an image."""
-    add, count = report.table(), 2 if report.small else 16
+    """Calls of the paper's networks, the seconds of an image that follow, and a trajectory."""
+    count: int = 2 if report.small else 16
     precision: TorchPrecision = "fp32" if report.small else "fp16"
-    calls: dict[str, float] = {}
+    calls: Seconds = {FLOOR: {}}
+    add, peak = report.table(), report.peak_flop_s(torch.float32 if report.small else torch.float16)
     for stage in paper(report.small):
-        flops = unet_flops(stage.config)
-        given = {n: np.stack([a] * count) for n, a in conditions(stage.config, 0).items()}
-        shapes = input_shapes(stage.config, count)
-        given |= {name: np.zeros(shapes[name], np.float32) for name in ("x", "timesteps")}
-        there = {name: torch.from_numpy(array).to(report.device) for name, array in given.items()}
+        flops = unet_flops(stage.config) * count
+        calls[FLOOR][stage.name] = flops / peak
 
-        def line(name: str, work: Callable[[], object], stage: Stage = stage, flops: int = flops) -> None:
-            seconds = report.seconds(work)
-            calls.setdefault(stage.name, seconds)
-            add(network=stage.name, way=name, rows=count, ms=1e3 * seconds, tflop_s=flops * count / seconds / 1e12)
+        def line(way: str, work: Callable[[], object], stage: Stage = stage, flops: int = flops) -> None:
+            seconds = calls.setdefault(way, {})[stage.name] = report.seconds(work)
+            rate = flops / seconds
+            add(network=stage.name, way=way, rows=count, ms=1e3 * seconds, tflop_s=rate / 1e12, of_peak=rate / peak)
 
-        engine = stage.engine(report, precision, count)
-        line(f"our engine {precision}", lambda engine=engine, there=there: engine.run(there))  # type: ignore[misc]
-        engine.close()
-        unet = stage.weights(stage.config).to(report.device).eval()
-        if precision == "fp16":
-            unet.convert(torch.float16)
-        with torch.inference_mode():
-            line(f"eager {precision}", lambda unet=unet, there=there: unet(**there))  # type: ignore[misc]
-            if not report.small and report.left_s > 60:
-                compiled = torch.compile(unet)
-                line(f"torch.compile {precision}", lambda c=compiled, there=there: c(**there))  # type: ignore[misc]
-    add = report.table()
-    base, sr = (calls[stage.name] for stage in paper(report.small))
-    for steps in (250, 10, 8):
-        seconds = steps * (2 * base + sr) / count
-        add(steps=f"{steps} + {steps}, guidance 2", seconds_per_image_from_calls=seconds, images_per_s=1 / seconds)
-    measured, steps = report.table(), 2 if report.small else 10
+        _time_calls(report, stage, precision, _inputs(report, stage, count), line)
+    _per_image(report, precision, calls, count)
+    _trajectories(report, precision, calls[OURS], count)
+
+
+def _inputs(report: Report, stage: Stage, count: int) -> dict[str, torch.Tensor]:
+    given = {n: np.stack([a] * count) for n, a in conditions(stage.config, 0).items()}
+    shapes = input_shapes(stage.config, count)
+    given |= {name: np.zeros(shapes[name], np.float32) for name in ("x", "timesteps")}
+    return {name: torch.from_numpy(array).to(report.device) for name, array in given.items()}
+
+
+def _time_calls(
+    report: Report,
+    stage: Stage,
+    precision: TorchPrecision,
+    there: dict[str, torch.Tensor],
+    line: Callable[[str, Callable[[], object]], None],
+) -> None:
+    engine = stage.engine(report, precision, len(there["x"]))
+    line(OURS, lambda: engine.run(there))
+    engine.close()
+    unet = stage.weights(stage.config).to(report.device).eval()
+    if precision == "fp16":
+        unet.convert(torch.float16)
+    with torch.inference_mode():
+        line("eager", lambda: unet(**there))
+        if not report.small and report.left_s > 60:
+            compiled = torch.compile(unet)
+            line("torch.compile", lambda: compiled(**there))
+
+
+def _per_image(report: Report, precision: str, calls: Seconds, count: int) -> None:
+    """Seconds of an image of 250, 10 and 8 steps in both stages, with guidance, as full calls would have it."""
+    add, names = report.table(), [stage.name for stage in paper(report.small)]
+    for way, times in calls.items():
+        if len(times) == len(names):
+            base, sr = (times[name] for name in names)
+            seconds = {f"seconds_{steps}+{steps}_steps": steps * (2 * base + sr) / count for steps in (250, 10, 8)}
+            add(way=f"{way}, from calls", precision=precision, guidance=2, **seconds)
+
+
+def _trajectories(report: Report, precision: TorchPrecision, calls: dict[str, float], count: int) -> None:
+    """Images of the step scheduler, and the share of their time that the engine needs."""
+    add, steps = report.table(), 2 if report.small else 10
     for stage in paper(report.small):
-        evaluations = 2 * count if stage.config.identity_dim else count
+        evaluations = stage.config.evaluations_per_step * count
         engine = stage.engine(report, precision, evaluations)
         images(stage, engine, count, 1, count)
         _, seconds = images(stage, engine, count, steps, count)
         ideal = steps * calls[stage.name] * evaluations / count
-        measured(network=stage.name, steps=steps, images=count, seconds=seconds, share_of_engine=ideal / seconds)
+        add(network=stage.name, steps=steps, images=count, seconds=seconds, share_of_engine=ideal / seconds)
         engine.close()

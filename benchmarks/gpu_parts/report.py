@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import statistics
 import time
@@ -56,6 +57,12 @@ class Report:
         """Waits for the device."""
         if not self.small:
             torch.cuda.synchronize()
+
+    def peak_flop_s(self, dtype: torch.dtype) -> float:
+        """Operations a second of a large matrix product, which no network can exceed."""
+        size = 256 if self.small else 8192
+        a, b = (torch.randn(size, size, device=self.device).to(dtype) for _ in range(2))
+        return 2 * size**3 / self.seconds(functools.partial(torch.matmul, a, b), most_s=0.5)
 
     def seconds(self, work: Callable[[], object], least: int = 3, most_s: float = 3.0) -> float:
         """Median seconds of a call, after one that warms up."""

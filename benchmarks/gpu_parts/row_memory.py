@@ -14,7 +14,7 @@ def rows(report: Report) -> None:
     steps = 2 if report.small else 10
     for stage in paper(True) if report.small else [*demo(False), *paper(False)]:
         for count in (1, 4) if report.small else (1, 16):
-            evaluations = 2 * count if stage.config.identity_dim else count
+            evaluations = stage.config.evaluations_per_step * count
             rates = {}
             for name, arrays in (("host", HOST), ("device", TorchArrays(report.device))):
                 engine = stage.engine(report, "fp32" if report.small else "fp16", evaluations, arrays)

@@ -27,7 +27,7 @@ def served(report: Report) -> None:
     with engines_of(report) as engines:
         vectors = vectors_of(engines, count)
         systems: dict[str, Callable[[], System]] = {
-            "in process": lambda: InProcess(engines),
+            "in process, both stages on one stream": lambda: InProcess(engines),
             "served stages, without Triton": lambda: StageModels(engines, precision),
         }
         own = 0.0
@@ -35,6 +35,9 @@ def served(report: Report) -> None:
             rates, alone_s = _measured(start(), vectors, steps)
             own = own or statistics.median(rates)
             _line(add, name, count, steps, rates, alone_s, own)
+        with engines_of(report, own_streams=True) as others:
+            rates, alone_s = _measured(InProcess(others), vectors, steps)
+            _line(add, "in process, a stream for each stage", count, steps, rates, alone_s, own)
         _with_triton(report, add, engines, precision, vectors, steps)
 
 

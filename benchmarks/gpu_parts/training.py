@@ -21,6 +21,7 @@ def training(report: Report) -> None:
     from id3pm.training.session import make_batches
 
     add = report.table()
+    peak = report.peak_flop_s(torch.float32 if report.small else torch.bfloat16)
     for preset in (PAPER_BASE, PAPER_SR):
         batch = 2 if report.small else (64 if preset.stage == "base" else 8)
         unet = preset.unet
@@ -36,13 +37,15 @@ def training(report: Report) -> None:
         if not report.small:
             torch.cuda.reset_peak_memory_stats()
         seconds = report.seconds(trainer.train_step, most_s=10.0)
+        flops = 3 * unet_flops(unet) * batch  # backward takes twice what forward does
         memory = 0.0 if report.small else torch.cuda.max_memory_allocated() / 2**30
         add(
             network=f"paper {preset.stage}",
             precision=config.precision,
             batch=batch,
             images_per_s=batch / seconds,
-            tflop_s=3 * unet_flops(unet) * batch / seconds / 1e12,
+            tflop_s=flops / seconds / 1e12,
+            share_of_peak=flops / seconds / peak,
             memory_gib=memory,
             hours_of_the_papers_run=preset.total_steps * preset.batch_size * seconds / batch / 3600,
         )

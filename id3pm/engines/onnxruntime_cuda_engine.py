@@ -5,8 +5,8 @@ graph when a run names an id (`gpu_graph_id`), and replays it afterwards. A repl
 were recorded: those of `DeviceBuffers`, to which a call copies its rows, on the device.
 
 What follows is by onnxruntime's source; this project could not measure it. A session on a stream of its user's waits
-for it at the end of a run, unless the run says `disable_synchronize_execution_providers`. Before 1.28 a replay waits all
-the same, so the sampling loop is not a step ahead of the device; from 1.28 on a replay only enqueues the graph
+for it at the end of a run, unless the run says `disable_synchronize_execution_providers`. Before 1.28 a replay waits
+all the same, so the sampling loop is not a step ahead of the device; from 1.28 on a replay only enqueues the graph
 (microsoft/onnxruntime#28686). A recording belongs to the thread that made it, so the scheduler's thread makes its own,
 in its second call of a bucket.
 

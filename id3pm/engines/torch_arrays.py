@@ -17,18 +17,27 @@ from id3pm.engines.arrays import NOISE_THREADS, HostTimer, Timer
 class TorchArrays:
     """See `id3pm.engines.arrays.Arrays`."""
 
-    def __init__(self, device: torch.device | str) -> None:
-        """Names a device; `cpu` serves tests."""
+    def __init__(self, device: torch.device | str, own_stream: bool = False) -> None:
+        """Names a device.
+
+        Args:
+            device: A torch device; `cpu` serves tests.
+            own_stream: On a GPU: work on a stream of its own, beside that of other engines in this process. The default
+                is the stream that all threads share, on which one step follows the other.
+        """
         self.device = torch.device(device)
         self._cuda = self.device.type == "cuda"
         self.ahead = int(self._cuda)
         self.noise_threads = max(1, min(NOISE_THREADS, (os.cpu_count() or 2) - 1))
         self._copies = _stream(self.device) if self._cuda else None
+        self._own = _stream(self.device) if self._cuda and own_stream else None
 
     def use(self) -> None:
-        """See `Arrays.use`; the stream is the default one, which all threads share."""
+        """See `Arrays.use`."""
         if self._cuda:
             torch.cuda.set_device(self.device)
+        if self._own is not None:
+            torch.cuda.set_stream(self._own)
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """See `Arrays.host`."""
