@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -20,14 +21,12 @@ from id3pm.engines.manifest import Manifest, Target, read_manifest
 from id3pm.errors import Id3pmError
 from id3pm.export import engine_folder, targets
 from id3pm.export.engine_build import EngineBuild
-from id3pm.formats.bundle import read_bundle
+from id3pm.formats.bundle import Stage, read_bundle
 from networks import TINY_16, write_random_bundle
-
-STAGE = "base"
 
 
 def engines(report: Report) -> None:
-    """Each target and kind of buckets: built, proven, loaded, timed; or why not."""
+    """Each stage, target and kind of buckets: built, proven, loaded, timed; or why not."""
     add = report.table()
     max_batch, precision = (2, "fp32") if report.small else (16, "fp16")
     wanted: tuple[Target, ...] = ("torch-cuda",) if report.small else ("torch-cuda", "tensorrt", "onnx-cuda")
@@ -36,22 +35,31 @@ def engines(report: Report) -> None:
         if report.small:
             bundle = Path(folder) / "bundle"
             write_random_bundle(bundle, "toy", TINY_16)
-        for target in wanted:
+        stages: tuple[Stage, ...] = ("base",) if report.small else ("base", "sr")
+        for stage, target, kind in itertools.product(stages, wanted, get_args(Buckets)):
             device = targets.TARGETS[target].device if report.small else report.device
-            for kind in get_args(Buckets):
-                start = time.perf_counter()
-                try:
-                    manifest, engine = _built(bundle, Path(folder), target, precision, max_batch, kind, device)
-                except (Id3pmError, ImportError, RuntimeError) as error:
-                    add(target=target, buckets=kind, result=str(error)[:300])
-                    continue
-                proof = {"result": "ok", "build_s": time.perf_counter() - start, **_proof(manifest)}
-                add(target=target, buckets=kind, **proof, **_calls(report, engine))
-                engine.close()
+            line = {"stage": stage, "target": target, "buckets": kind}
+            start = time.perf_counter()
+            try:
+                place = Path(folder) / f"{target}-{kind}"
+                manifest, engine = _built(bundle, place, stage, target, precision, max_batch, kind, device)
+            except (Id3pmError, ImportError, RuntimeError) as error:
+                add(**line, result=str(error)[:300])
+                continue
+            proof = {"result": "ok", "build_s": time.perf_counter() - start, **_proof(manifest)}
+            add(**line, **proof, **_calls(report, engine))
+            engine.close()
 
 
 def _built(
-    bundle: Path, folder: Path, target: Target, precision: str, max_batch: int, buckets: Buckets, device: str
+    bundle: Path,
+    repository: Path,
+    stage: Stage,
+    target: Target,
+    precision: str,
+    max_batch: int,
+    buckets: Buckets,
+    device: str,
 ) -> tuple[Manifest, Engine]:
     """An engine, proven and loaded.
 
@@ -61,18 +69,17 @@ def _built(
     """
     gpu = "current" if target == "tensorrt" else None
     spec = engine_folder.EngineSpec(
-        stage=STAGE,
+        stage=stage,
         target=target,
         precision=precision,
         max_batch=max_batch,
         buckets=buckets,
         device=targets.require_available(target, precision, gpu, buckets),
-        bundle=engine_folder.bundle_reference(bundle, read_bundle(bundle), STAGE),
+        bundle=engine_folder.bundle_reference(bundle, read_bundle(bundle), stage),
         versions=engine_folder.versions(target, precision),
     )
-    repository = folder / f"{target}-{buckets}"
     EngineBuild(Console(file=io.StringIO()), bundle, repository, spec).run(force=True, allow_unverified=False)
-    place = engine_folder.engine_folder(repository, STAGE)
+    place = engine_folder.engine_folder(repository, stage)
     return read_manifest(place), load_engine(place, device=device)
 
 
