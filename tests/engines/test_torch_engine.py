@@ -9,6 +9,7 @@ import tiny_engines
 import torch
 from tiny_bundle import write_tiny_bundle
 
+from id3pm.engines import torch_arrays
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_arrays import TorchArrays
 from id3pm.engines.torch_engine import TorchEngine, TorchPrecision
@@ -79,3 +80,43 @@ def test_copies_of_torch_arrays_on_the_cpu_are_what_was_given() -> None:
     tensor = arrays.from_host(memory)
     np.testing.assert_array_equal(arrays.to_host(tensor * 2)(), np.full((2, 3), 14.0))
     assert arrays.ahead == 0, "calls on the CPU wait for their result"
+
+
+def test_kernels_of_a_gpu_compute_fp32_in_fp32_and_repeat_their_bits(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuDNN takes TF32 for fp32 convolutions if nothing is said."""
+    engine, seen = TorchEngine(bundle_folder, "sr"), []
+    network = engine._unet
+
+    def looking(**tensors: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+        return network(**tensors)
+
+    monkeypatch.setattr(engine, "_unet", looking)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    engine.run({name: np.zeros(shape, np.float32) for name, shape in input_shapes(engine.config, 1).items()})
+    assert seen == [(False, True)]
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_without_a_number_is_the_first(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.cuda.set_device` refuses a device without a number."""
+    used: list[torch.device] = []
+    monkeypatch.setattr(torch_arrays, "_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    TorchArrays(name).use()
+    assert used == [torch.device("cuda", index)]
+
+
+def test_an_own_stream_is_the_one_of_every_thread_that_uses_the_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    used: list[str] = []
+    monkeypatch.setattr(torch_arrays, "_stream", lambda device: made.append(f"stream {len(made)}") or made[-1])
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_stream", used.append)
+    TorchArrays("cuda").use()
+    assert used == []
+    TorchArrays("cuda", own_stream=True).use()
+    assert len(used) == 1 and used[0] in made
