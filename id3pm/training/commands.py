@@ -257,6 +257,10 @@ class ExportBundleOptions:
     data_mean: Path | None = option(
         type=FOLDER, help="Data set: the base stage begins at the mean colour of its images [as the run did]."
     )
+    task: Path | None = option(
+        type=BUNDLE, help="Bundle trained from --task-start: what its base network learned is added (task arithmetic)."
+    )
+    task_start: Path | None = option(type=BUNDLE, help="Bundle that the one in --task was trained from.")
     out: Path = option(type=FOLDER, required=True, help="The bundle's folder.")
     name: str | None = option(help="Name of the bundle [as the folder in --out].")
     licence: str = option(required=True, help="Licence of the weights.")
@@ -291,6 +295,8 @@ def export_bundle_command(options: ExportBundleOptions) -> None:
 
     The runs may still be going on: their newest checkpoints are taken.
     """
+    if (options.task is None) != (options.task_start is None):
+        raise click.UsageError("--task and --task-start go together: the difference of the two is added")
     bundle = export_bundle(
         options.base_run,
         options.sr_run,
@@ -303,5 +309,7 @@ def export_bundle_command(options: ExportBundleOptions) -> None:
         blend=options.blend,
         blend_share=options.blend_share,
         data_mean=options.data_mean,
+        task=options.task,
+        task_start=options.task_start,
     )
     click.echo(f"{bundle.name}: {options.out}")

@@ -275,6 +275,33 @@ def test_a_run_is_blended_with_the_bundle_that_it_started_from(
         export_bundle(finished, bundle, tmp_path / "no", name="b", blend=bundle, **given)  # type: ignore[arg-type]
 
 
+def test_what_another_bundle_learned_is_added(data: Path, bundle: Path, tmp_path: Path) -> None:
+    unet = dataclasses.replace(TINY_BASE.unet, attribute_dim=7)
+    config = dataclasses.replace(TINY_BASE, unet=unet, attribute_set="landmarks", seed=1, total_steps=2)
+    folder, given = (
+        tmp_path / "data",
+        {"licence": "MIT", "sampling": SamplingOptions(), "sr_sampling": SamplingOptions()},
+    )
+    shutil.copytree(data, folder)
+    add_attributes(folder)
+    run(config, folder, tmp_path / "run", start_from=bundle)
+    export_bundle(tmp_path / "run", bundle, tmp_path / "task", name="t", storage="fp32", **given)  # type: ignore[arg-type]
+    run(dataclasses.replace(TINY_BASE, seed=2, total_steps=2), data, tmp_path / "on", start_from=bundle)
+    export_bundle(tmp_path / "on", bundle, tmp_path / "newer", name="n", storage="fp32", **given)  # type: ignore[arg-type]
+    how = {"name": "both", "storage": "fp32", "task": tmp_path / "task", "task_start": bundle, **given}
+    made = export_bundle(tmp_path / "newer", bundle, tmp_path / "both", **how)  # type: ignore[arg-type]
+    both, newer, task, start = (
+        load_weights(path, "base") for path in (tmp_path / "both", tmp_path / "newer", tmp_path / "task", bundle)
+    )
+    for name, array in both.items():
+        expected = newer[name] + task[name] - start[name] if name in start else task[name]
+        np.testing.assert_allclose(array, expected, atol=1e-6)
+    assert made.attribute_set == "landmarks" and made.base == unet and len(both) > len(start)
+    assert made.training_card["base"]["task"]["start_sha256"] == weights_hash(bundle, "base")
+    with pytest.raises(ConfigError, match="other base networks"):
+        export_bundle(tmp_path / "both", bundle, tmp_path / "no", **how)  # type: ignore[arg-type]
+
+
 def test_a_bundle_begins_at_the_mean_colour_of_a_data_set_and_so_do_its_runs(
     data: Path, bundle: Path, tmp_path: Path
 ) -> None:
