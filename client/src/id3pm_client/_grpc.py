@@ -12,7 +12,8 @@ import os
 import secrets
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -37,6 +38,9 @@ from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
 from id3pm_client._request import Call
 from id3pm_client._transport import Outcome
 from id3pm_client._types import Tensors
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _CHANNEL_ARGS = [
@@ -71,7 +75,7 @@ class GrpcTransport:
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
         """Sends `call`; see `_transport.SyncTransport.submit`."""
 
-        def done(answer: Any) -> None:
+        def done(answer: grpc.Future) -> None:
             try:
                 outcome = _outcome(call, answer.result())
             except grpc.FutureCancelledError:
@@ -138,13 +142,13 @@ class AsyncGrpcTransport:
         self._connection = connection
         self._metadata = tuple(connection.headers.items())
         self._error_tag = _new_tag()
-        self._channel: Any = None
-        self._made: Any = None
+        self._channel: grpc.aio.Channel | None = None
+        self._made: service_pb2_grpc.GRPCInferenceServiceStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
-    def _stub(self) -> Any:
+    def _stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
         if self._closed:
             raise ClosedClientError("this connection has been closed")
         loop = asyncio.get_running_loop()
@@ -178,7 +182,10 @@ class AsyncGrpcTransport:
         if self._channel is not None and self._loop is asyncio.get_running_loop():
             await self._channel.close()
 
-    async def _unary(self, method: Any, request: Any, timeout_s: float, metadata: Metadata | None = None) -> Any:
+    async def _unary(
+        self, method: grpc.aio.UnaryUnaryMultiCallable, request: Message, timeout_s: float, metadata: Metadata = ()
+    ) -> Any:
+        """The answer of a method, a message of the class that belongs to it."""
         try:
             return await method(request, metadata=metadata or self._metadata, timeout=timeout_s)
         except grpc.RpcError as error:
@@ -190,9 +197,11 @@ def _routed(metadata: Metadata, call: Call) -> Metadata:
     return (*metadata, (REQUEST_ID, call.routed_by)) if call.routed_by else metadata
 
 
-def _open(kind: Any, connection: Connection) -> Any:
+def _open(kind: ModuleType, connection: Connection) -> grpc.Channel | grpc.aio.Channel:
     """A channel of `grpc` or of `grpc.aio`."""
-    options: list[tuple[str, Any]] = [*_CHANNEL_ARGS, NO_PROXY_ARG] if is_local(connection.url) else [*_CHANNEL_ARGS]
+    options: list[tuple[str, int | str]] = (
+        [*_CHANNEL_ARGS, NO_PROXY_ARG] if is_local(connection.url) else [*_CHANNEL_ARGS]
+    )
     security = connection.security
     if connection.name:
         options.append(("grpc.default_authority", connection.name))
@@ -212,7 +221,9 @@ def _content(path: str | os.PathLike[str] | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
 
 
-def _readiness(stub: Any, model: str | None) -> tuple[Any, Any]:
+def _readiness(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, model: str | None
+) -> tuple[grpc.UnaryUnaryMultiCallable, Message]:
     """The method that says whether the server, or a model, is ready, and its request."""
     if model is None:
         return stub.ServerReady, service_pb2.ServerReadyRequest()
@@ -223,7 +234,7 @@ def _new_tag() -> str:
     return f"id3pm-{secrets.token_hex(16)}"
 
 
-def _request(call: Call, timeout_s: float, error_tag: str) -> Any:
+def _request(call: Call, timeout_s: float, error_tag: str) -> service_pb2.ModelInferRequest:
     """The `ModelInferRequest` of a call."""
     request = service_pb2.ModelInferRequest(model_name=call.model, id=call.request_id)
     for name, array in call.inputs.items():
@@ -239,7 +250,7 @@ def _request(call: Call, timeout_s: float, error_tag: str) -> Any:
     return request
 
 
-def _outcome(call: Call, answer: Any) -> Outcome:
+def _outcome(call: Call, answer: service_pb2.ModelInferResponse) -> Outcome:
     """The tensors of an answer. Never raises: every call needs an outcome."""
     try:
         result = tritonclient.grpc.InferResult(answer)
@@ -253,7 +264,7 @@ def _nothing() -> None:
     """There is no call to give up."""
 
 
-def _typed(error: Any, connection: Connection, error_tag: str) -> ClientError:
+def _typed(error: grpc.RpcError, connection: Connection, error_tag: str) -> ClientError:
     typed = error_from_status(error.code().name, error.details() or "", error.trailing_metadata() or (), error_tag)
     if isinstance(typed, WrongEndpointError):
         return typed.reworded(_wrong_endpoint(connection, str(typed)))
