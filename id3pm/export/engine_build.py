@@ -23,7 +23,7 @@ from id3pm.export.parity import compare as parity
 from id3pm.export.parity import report as parity_report
 from id3pm.export.parity.identity import face_stage
 from id3pm.export.parity.thresholds import thresholds
-from id3pm.export.progress import Progress
+from id3pm.export.progress import BuildProgress
 from id3pm.export.tensorrt import build_plan as to_tensorrt
 from id3pm.formats.bundle import Bundle, read_bundle, weights_file
 
@@ -47,7 +47,7 @@ class EngineBuild:
         self._model = engine_folder.MODELS[spec.stage]
         self._name = f"{self._model} ({spec.target} {spec.precision}, max batch {spec.max_batch})"
         self._limits = dataclasses.asdict(thresholds(spec.target, spec.precision, spec.buckets))
-        self._progress = Progress(console)
+        self._progress = BuildProgress(console)
 
     def run(self, *, force: bool, allow_unverified: bool) -> None:
         """Builds, verifies and installs the engine, unless the one in place fits.

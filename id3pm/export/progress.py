@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 
-class Progress:
+class BuildProgress:
     """A spinner with the name of the running phase, and a line with the seconds of every phase that ended."""
 
     def __init__(self, console: Console) -> None:

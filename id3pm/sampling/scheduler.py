@@ -30,7 +30,7 @@ from id3pm.sampling.observer import Observer
 from id3pm.sampling.policy import best, choose, due_time, take_place, urgency
 from id3pm.sampling.request import Sample, SampleRequest, validated
 from id3pm.sampling.row import OnDone, Place, Row
-from id3pm.sampling.status import Progress, Status
+from id3pm.sampling.status import RequestProgress, Status
 
 logger = logging.getLogger(__name__)
 IDLE_BEAT_S = 1.0
@@ -167,7 +167,7 @@ class StepScheduler:
             row = self._in_flight.get(request_id)
         return row is not None and self._answer(row, CancelledError("the request was cancelled"))
 
-    def progress(self, request_id: str, preview: bool = True) -> Progress | None:
+    def progress(self, request_id: str, preview: bool = True) -> RequestProgress | None:
         """Progress of a request, or `None` if none of this id is in flight."""
         with self._changed:
             row = self._in_flight.get(request_id)
@@ -177,7 +177,7 @@ class StepScheduler:
         picture = self._batch.preview(row) if preview else None
         if picture is None and preview and row.request.low_res is not None:
             picture = to_uint8(row.request.low_res)
-        return Progress(step, len(row.plan), picture)
+        return RequestProgress(step, len(row.plan), picture)
 
     def status(self) -> Status:
         """A snapshot."""

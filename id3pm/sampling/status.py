@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Progress(NamedTuple):
+class RequestProgress(NamedTuple):
     """Progress of a request: steps made, steps in all, and a picture, uint8 [S, S, 3], if it was requested.
 
     The picture is the predicted image. At step 0 it is the image to upsample, or `None` where there is none.
