@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -38,9 +38,6 @@ from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
 from id3pm_client._request import Call
 from id3pm_client._transport import Outcome
 from id3pm_client._types import Tensors
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _CHANNEL_ARGS = [
@@ -183,7 +180,7 @@ class AsyncGrpcTransport:
             await self._channel.close()
 
     async def _unary(
-        self, method: grpc.aio.UnaryUnaryMultiCallable, request: Message, timeout_s: float, metadata: Metadata = ()
+        self, method: grpc.aio.UnaryUnaryMultiCallable, request: object, timeout_s: float, metadata: Metadata = ()
     ) -> Any:
         """The answer of a method, a message of the class that belongs to it."""
         try:
@@ -223,7 +220,7 @@ def _content(path: str | os.PathLike[str] | None) -> bytes | None:
 
 def _readiness(
     stub: service_pb2_grpc.GRPCInferenceServiceStub, model: str | None
-) -> tuple[grpc.UnaryUnaryMultiCallable, Message]:
+) -> tuple[grpc.UnaryUnaryMultiCallable, object]:
     """The method that says whether the server, or a model, is ready, and its request."""
     if model is None:
         return stub.ServerReady, service_pb2.ServerReadyRequest()
