@@ -72,7 +72,7 @@ def _per_image(report: Report, precision: str, calls: Seconds, count: int) -> No
         if len(times) == len(names):
             base, sr = (times[name] for name in names)
             seconds = {f"seconds_{steps}+{steps}_steps": steps * (2 * base + sr) / count for steps in (250, 10, 8)}
-            add(way=f"{way}, from calls", precision=precision, guidance=2, **seconds)
+            add(way=way if way == FLOOR else f"{way}, from calls", precision=precision, guidance=2, **seconds)
 
 
 def _trajectories(report: Report, precision: TorchPrecision, calls: dict[str, float], count: int) -> None:

@@ -26,7 +26,7 @@ class TorchArrays:
                 is the stream that all threads share, on which one step follows the other.
         """
         self.device = torch.device(device)
-        if self.device.type == "cuda" and self.device.index is None:
+        if str(self.device) == "cuda":
             self.device = torch.device("cuda", 0)  # `set_device` takes no other
         self._cuda = self.device.type == "cuda"
         self.ahead = int(self._cuda)
