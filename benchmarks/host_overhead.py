@@ -116,7 +116,7 @@ def measure(case: Case, rows: int, device: SimulatedDevice | None) -> dict[str, 
         ]
     )
     for _ in range(rows):
-        assert left.acquire(timeout=120)
+        assert left.acquire(timeout=600)
     scheduler.close()
     steps, waits = np.diff(engine.times)[SKIPPED:], np.diff(engine.waited)[SKIPPED:]
     return {
