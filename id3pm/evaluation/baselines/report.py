@@ -143,7 +143,7 @@ def _row(result: MethodResult, judges: Sequence[str]) -> str:
         accuracy = judgement.verification.get(judge, float("nan"))
         cells.append(_with_people(judgement, _number(100.0 * accuracy, 1, "%")))
     cells.append(_with_people(judgement, _number(judgement.quality, 1)))
-    cells += [_number(result.queries, 0), _number(result.seconds, 2), _number(result.processor_seconds, 2)]
+    cells += [_number(result.queries, 0), _seconds(result.seconds), _seconds(result.processor_seconds)]
     return f"| {result.targets} | {result.method} | {' | '.join(cells)} |"
 
 
@@ -158,6 +158,10 @@ def _similarity(judgement: Judgement, judge: str) -> str:
 
 def _with_people(judgement: Judgement, text: str) -> str:
     return text if text == "-" else f"{text} ({judgement.people})"
+
+
+def _seconds(value: float) -> str:
+    return _number(value, 2 if value >= 0.1 else 4)
 
 
 def _number(value: float, digits: int, unit: str = "") -> str:
