@@ -261,6 +261,9 @@ class ExportBundleOptions:
         type=BUNDLE, help="Bundle trained from --task-start: what its base network learned is added (task arithmetic)."
     )
     task_start: Path | None = option(type=BUNDLE, help="Bundle that the one in --task was trained from.")
+    task_share: float = option(
+        type=click.FloatRange(0, 2), default=1.0, help="How much of what was learned is added, with --task."
+    )
     out: Path = option(type=FOLDER, required=True, help="The bundle's folder.")
     name: str | None = option(help="Name of the bundle [as the folder in --out].")
     licence: str = option(required=True, help="Licence of the weights.")
@@ -311,5 +314,6 @@ def export_bundle_command(options: ExportBundleOptions) -> None:
         data_mean=options.data_mean,
         task=options.task,
         task_start=options.task_start,
+        task_share=options.task_share,
     )
     click.echo(f"{bundle.name}: {options.out}")

@@ -63,6 +63,7 @@ def export_bundle(
     data_mean: Path | None = None,
     task: Path | None = None,
     task_start: Path | None = None,
+    task_share: float = 1.0,
 ) -> Bundle:
     """Writes the bundle of the newest checkpoints of two runs, which may still be training, and its model card.
 
@@ -82,6 +83,7 @@ def export_bundle(
         task: A bundle that was trained from `task_start` for some task, such as attributes: what its base network
             learned is added to this one's.
         task_start: The bundle that `task` was trained from; both or none.
+        task_share: How much of the difference is added.
 
     Raises:
         CheckpointError: A run has no checkpoint.
@@ -92,7 +94,7 @@ def export_bundle(
     base, sr = _part(base_run, "base"), _part(sr_run, "sr")
     base = base if blend is None else _blended(base, blend, blend_share)
     if task is not None and task_start is not None:
-        base = _with_task(base, task, task_start)
+        base = _with_task(base, task, task_start, task_share)
     if data_mean is not None:
         base = dataclasses.replace(
             base, diffusion=dataclasses.replace(base.diffusion, data_mean=datasets.mean_colour(data_mean))
@@ -158,7 +160,7 @@ def _blended(run: _Part, bundle: Path, share: float) -> _Part:
     return dataclasses.replace(run, weights=weights, card={**run.card, "weights": note})
 
 
-def _with_task(base: _Part, task: Path, task_start: Path) -> _Part:
+def _with_task(base: _Part, task: Path, task_start: Path, share: float) -> _Part:
     """The base network and the task vector of another: the difference between a network before and after training.
 
     Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023. What has no counterpart in the network before,
@@ -171,10 +173,14 @@ def _with_task(base: _Part, task: Path, task_start: Path) -> _Part:
     if after.id_vectors[:2] != base.id_vectors[:2]:
         raise ConfigError(f"{task} takes ID vectors of {after.id_vectors[0]}, the base network of {base.id_vectors[0]}")
     weights = {
-        name: base.weights[name] + (learned - before.weights[name]) if name in base.weights else learned
+        name: base.weights[name] + share * (learned - before.weights[name]) if name in base.weights else learned
         for name, learned in after.weights.items()
     }
-    added = {"weights_sha256": weights_hash(task, "base"), "start_sha256": weights_hash(task_start, "base")}
+    added = {
+        "share": share,
+        "weights_sha256": weights_hash(task, "base"),
+        "start_sha256": weights_hash(task_start, "base"),
+    }
     note = f"{base.card['weights']}; to which the difference of two others is added, see task"
     card = {**base.card, "weights": note, "task": {**added, "training": after.card}}
     return dataclasses.replace(base, unet=after.unet, weights=weights, card=card, id_vectors=after.id_vectors)

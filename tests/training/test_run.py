@@ -288,13 +288,20 @@ def test_what_another_bundle_learned_is_added(data: Path, bundle: Path, tmp_path
     export_bundle(tmp_path / "run", bundle, tmp_path / "task", name="t", storage="fp32", **given)  # type: ignore[arg-type]
     run(dataclasses.replace(TINY_BASE, seed=2, total_steps=2), data, tmp_path / "on", start_from=bundle)
     export_bundle(tmp_path / "on", bundle, tmp_path / "newer", name="n", storage="fp32", **given)  # type: ignore[arg-type]
-    how = {"name": "both", "storage": "fp32", "task": tmp_path / "task", "task_start": bundle, **given}
+    how = {
+        "name": "both",
+        "storage": "fp32",
+        "task": tmp_path / "task",
+        "task_start": bundle,
+        "task_share": 1.5,
+        **given,
+    }
     made = export_bundle(tmp_path / "newer", bundle, tmp_path / "both", **how)  # type: ignore[arg-type]
     both, newer, task, start = (
         load_weights(path, "base") for path in (tmp_path / "both", tmp_path / "newer", tmp_path / "task", bundle)
     )
     for name, array in both.items():
-        expected = newer[name] + task[name] - start[name] if name in start else task[name]
+        expected = newer[name] + 1.5 * (task[name] - start[name]) if name in start else task[name]
         np.testing.assert_allclose(array, expected, atol=1e-6)
     assert made.attribute_set == "landmarks" and made.base == unet and len(both) > len(start)
     assert made.training_card["base"]["task"]["start_sha256"] == weights_hash(bundle, "base")
