@@ -28,7 +28,7 @@ from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import Storage
 from id3pm.training.demo_data import DemoJob, make_demo_dataset
 from id3pm.training.embedding import FaceFilter
-from id3pm.training.export import export_bundle
+from id3pm.training.export import TaskVector, export_bundle
 from id3pm.training.labels import AttributeFiles, Split
 from id3pm.training.measured import measure_dataset
 from id3pm.training.picture_data import SKIPPED_FILE, PictureJob, embed_pictures
@@ -280,6 +280,15 @@ class ExportBundleOptions:
     sr_consistency: float = option(type=click.FloatRange(0, 1), default=0.0, help="Default of super-resolution.")
 
     @property
+    def task_vector(self) -> TaskVector | None:
+        """What is added, if anything."""
+        if self.task is None and self.task_start is None:
+            return None
+        if self.task is None or self.task_start is None:
+            raise click.UsageError("--task and --task-start go together: the difference of the two is added")
+        return TaskVector(self.task, self.task_start, self.task_share)
+
+    @property
     def sr_sampling(self) -> SamplingOptions:
         """Default options of the super-resolution stage."""
         return dataclasses.replace(
@@ -298,8 +307,6 @@ def export_bundle_command(options: ExportBundleOptions) -> None:
 
     The runs may still be going on: their newest checkpoints are taken.
     """
-    if (options.task is None) != (options.task_start is None):
-        raise click.UsageError("--task and --task-start go together: the difference of the two is added")
     bundle = export_bundle(
         options.base_run,
         options.sr_run,
@@ -312,8 +319,6 @@ def export_bundle_command(options: ExportBundleOptions) -> None:
         blend=options.blend,
         blend_share=options.blend_share,
         data_mean=options.data_mean,
-        task=options.task,
-        task_start=options.task_start,
-        task_share=options.task_share,
+        task=options.task_vector,
     )
     click.echo(f"{bundle.name}: {options.out}")

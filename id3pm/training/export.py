@@ -48,6 +48,24 @@ class _Part:
     """See `Bundle`; of the base stage."""
 
 
+@dataclasses.dataclass(frozen=True)
+class TaskVector:
+    """The difference of two bundles' base networks, before and after one of them learned something.
+
+    Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023. What has no counterpart in the network before,
+    such as the embedding of attributes, is taken whole.
+
+    Attributes:
+        bundle: After: trained from `start` for some task.
+        start: Before.
+        share: How much of the difference is added.
+    """
+
+    bundle: Path
+    start: Path
+    share: float = 1.0
+
+
 def export_bundle(
     base_run: Path,
     sr_run: Path,
@@ -61,9 +79,7 @@ def export_bundle(
     blend: Path | None = None,
     blend_share: float = 0.5,
     data_mean: Path | None = None,
-    task: Path | None = None,
-    task_start: Path | None = None,
-    task_share: float = 1.0,
+    task: TaskVector | None = None,
 ) -> Bundle:
     """Writes the bundle of the newest checkpoints of two runs, which may still be training, and its model card.
 
@@ -80,10 +96,7 @@ def export_bundle(
         blend_share: Share of the run in the base stage's weights, 0 .. 1, where `blend` is given.
         data_mean: A data set: the base stage begins at the mean colour of its images, else as the run's rollouts did;
             see `DiffusionConfig`.
-        task: A bundle that was trained from `task_start` for some task, such as attributes: what its base network
-            learned is added to this one's.
-        task_start: The bundle that `task` was trained from; both or none.
-        task_share: How much of the difference is added.
+        task: What another base network learned, which is added to this one.
 
     Raises:
         CheckpointError: A run has no checkpoint.
@@ -93,8 +106,7 @@ def export_bundle(
     """
     base, sr = _part(base_run, "base"), _part(sr_run, "sr")
     base = base if blend is None else _blended(base, blend, blend_share)
-    if task is not None and task_start is not None:
-        base = _with_task(base, task, task_start, task_share)
+    base = base if task is None else _with_task(base, task)
     if data_mean is not None:
         base = dataclasses.replace(
             base, diffusion=dataclasses.replace(base.diffusion, data_mean=datasets.mean_colour(data_mean))
@@ -160,26 +172,21 @@ def _blended(run: _Part, bundle: Path, share: float) -> _Part:
     return dataclasses.replace(run, weights=weights, card={**run.card, "weights": note})
 
 
-def _with_task(base: _Part, task: Path, task_start: Path, share: float) -> _Part:
-    """The base network and the task vector of another: the difference between a network before and after training.
-
-    Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023. What has no counterpart in the network before,
-    such as the embedding of attributes, comes as it is.
-    """
-    after, before = _part(task, "base"), _part(task_start, "base")
+def _with_task(base: _Part, task: TaskVector) -> _Part:
+    after, before = _part(task.bundle, "base"), _part(task.start, "base")
     unets = {dataclasses.replace(part.unet, attribute_dim=None) for part in (base, after, before)}
     if len(unets) > 1 or base.unet.attribute_dim is not None or before.unet.attribute_dim is not None:
-        raise ConfigError(f"{task} and {task_start} hold other base networks than the one they are to be added to")
+        raise ConfigError(f"{task.bundle} or {task.start} holds another base network than the one to be added to")
     if after.id_vectors[:2] != base.id_vectors[:2]:
-        raise ConfigError(f"{task} takes ID vectors of {after.id_vectors[0]}, the base network of {base.id_vectors[0]}")
+        raise ConfigError(f"{task.bundle} takes ID vectors of {after.id_vectors[0]}, not of {base.id_vectors[0]}")
     weights = {
-        name: base.weights[name] + share * (learned - before.weights[name]) if name in base.weights else learned
+        name: base.weights[name] + task.share * (learned - before.weights[name]) if name in base.weights else learned
         for name, learned in after.weights.items()
     }
     added = {
-        "share": share,
-        "weights_sha256": weights_hash(task, "base"),
-        "start_sha256": weights_hash(task_start, "base"),
+        "share": task.share,
+        "weights_sha256": weights_hash(task.bundle, "base"),
+        "start_sha256": weights_hash(task.start, "base"),
     }
     note = f"{base.card['weights']}; to which the difference of two others is added, see task"
     card = {**base.card, "weights": note, "task": {**added, "training": after.card}}

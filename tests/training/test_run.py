@@ -20,7 +20,7 @@ from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import load_weights, read_bundle, verify, weights_hash, write_bundle
 from id3pm.training import checkpoint
 from id3pm.training.data import BatchesBeside, FaceBatches
-from id3pm.training.export import export_bundle
+from id3pm.training.export import TaskVector, export_bundle
 from id3pm.training.loop import build, learning_rate
 from id3pm.training.presets import PRESETS, TrainConfig, deviations
 from id3pm.training.session import SessionOptions, train
@@ -291,9 +291,7 @@ def test_what_another_bundle_learned_is_added(data: Path, bundle: Path, tmp_path
     how = {
         "name": "both",
         "storage": "fp32",
-        "task": tmp_path / "task",
-        "task_start": bundle,
-        "task_share": 1.5,
+        "task": TaskVector(tmp_path / "task", bundle, 1.5),
         **given,
     }
     made = export_bundle(tmp_path / "newer", bundle, tmp_path / "both", **how)  # type: ignore[arg-type]
@@ -305,7 +303,7 @@ def test_what_another_bundle_learned_is_added(data: Path, bundle: Path, tmp_path
         np.testing.assert_allclose(array, expected, atol=1e-6)
     assert made.attribute_set == "landmarks" and made.base == unet and len(both) > len(start)
     assert made.training_card["base"]["task"]["start_sha256"] == weights_hash(bundle, "base")
-    with pytest.raises(ConfigError, match="other base networks"):
+    with pytest.raises(ConfigError, match="another base network"):
         export_bundle(tmp_path / "both", bundle, tmp_path / "no", **how)  # type: ignore[arg-type]
 
 
