@@ -132,6 +132,11 @@ class Pipeline:
         """What the 64 px engine is and was built from."""
         return self._base.manifest
 
+    @property
+    def sr_manifest(self) -> Manifest:
+        """Of the super-resolution engine."""
+        return self._sr.manifest
+
     @functools.cached_property
     def face_stage(self) -> FaceStage:
         """The face stage, loaded when it is first used.
