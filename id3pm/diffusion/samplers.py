@@ -138,7 +138,7 @@ def sample(
         if row_plan.start is not None:
             x[row, ...] = first_input(x[row, ...], row_plan.start, None if low_res is None else low_res[row, ...])
         if row_plan.start_mean is not None:
-            x[row, ...] += xp.asarray(row_plan.start_mean, device=device(x))
+            x[row, ...] += xp.asarray(row_plan.start_mean.copy(), device=device(x))
     for step in range(max(len(row_plan) for row_plan in plans)):
         active = np.flatnonzero([step < len(row_plan) for row_plan in plans])
         rows = gather([plans[row] for row in active], [step] * len(active))

@@ -158,7 +158,5 @@ def _processes(given: Candidate) -> Iterator[Candidate]:
     for schedule in ("cosine", "linear"):
         for steps in dict.fromkeys((given.diffusion.diffusion_steps, *DIFFUSION_STEPS)):
             for rescale in (False, True):
-                yield Candidate(
-                    given.unet,
-                    DiffusionConfig(diffusion_steps=steps, noise_schedule=schedule, rescale_timesteps=rescale),
-                )
+                how = {"diffusion_steps": steps, "noise_schedule": schedule, "rescale_timesteps": rescale}
+                yield Candidate(given.unet, dataclasses.replace(given.diffusion, **how))  # type: ignore[arg-type]

@@ -156,9 +156,11 @@ def test_a_process_without_valid_betas_is_refused():
 
 
 def test_a_cached_plan_cannot_be_changed():
-    row_plan = plan(COSINE, PLAIN, True)
-    assert row_plan is plan(COSINE, SamplingOptions(**vars(PLAIN)), True)
-    for array in [*(getattr(row_plan, field.name) for field in dataclasses.fields(row_plan)), *row_plan.row(0)]:
+    process = DiffusionConfig(data_mean=(0.1, 0.2, 0.3))
+    row_plan = plan(process, PLAIN, True)
+    assert row_plan is plan(process, SamplingOptions(**vars(PLAIN)), True)
+    arrays = [getattr(row_plan, field.name) for field in dataclasses.fields(Coefficients)]
+    for array in [*arrays, row_plan.start_mean, *row_plan.row(0)]:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 

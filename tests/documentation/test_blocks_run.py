@@ -43,6 +43,7 @@ NOT_RUN = {
     r"id3pm baseline train .*--vgg": WEIGHTS,
     r"id3pm dataset|sbatch": "makes images for minutes; tests/synthetic makes tiny ones",
     r"id3pm (distill|export-student)": "needs a bundle and a data set; tests/training/test_distillation.py makes both",
+    r"id3pm export-bundle .*--task": "needs two bundles besides; tests/training/test_run.py makes them",
     r"id3pm study": "needs the pictures of a comparison; tests/evaluation/user_study makes a page of its own",
     r"id3pm (serve|page)|id3pm-client|curl|grpcurl|\(printf": SERVER,
     r"pip ": INSTALLS,
