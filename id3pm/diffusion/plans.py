@@ -103,12 +103,9 @@ class StepPlan(Coefficients):
     """Every step of one image, noisiest first: each array of `Coefficients` has one read-only entry per step.
 
     Attributes:
-        start_mean: What x_T has besides noise, float32 [3, 1, 1]: sqrt(abar) times the data's mean colour, if that is
-            known.
-        start: Of a student that starts from the small image: how; `None` for all others.
+        start: What the first input has besides noise; `None` for noise alone.
     """
 
-    start_mean: Float32Array | None = None
     start: Start | None = None
 
     def __len__(self) -> int:
@@ -216,7 +213,7 @@ def student_plan(config: DiffusionConfig, options: SamplingOptions) -> StepPlan:
     if config.student_start == "noise":
         return plan_from_schedule(schedule, options, False, config.prediction, config.data_mean)
     steps = plan_from_schedule(schedule, options, False, config.prediction)  # the small image has its colours
-    start = Start(float(schedule.sqrt_alphas_cumprod[-1]), float(schedule.sqrt_one_minus_alphas_cumprod[-1]))
+    start = Start(None, float(schedule.sqrt_alphas_cumprod[-1]), float(schedule.sqrt_one_minus_alphas_cumprod[-1]))
     return dataclasses.replace(steps, start=start)
 
 
@@ -295,18 +292,18 @@ def plan_from_schedule(
         guided=flag(inside & (options.guidance_scale != 1.0) & (options.sampler != "student")),
         learned_variance=flag(needs_noise & learned),
         needs_noise=flag(needs_noise),
-        start_mean=_start_mean(schedule, data_mean),
+        start=_start(schedule, data_mean),
     )
 
 
-def _start_mean(schedule: Schedule, data_mean: Sequence[float] | None) -> Float32Array | None:
+def _start(schedule: Schedule, data_mean: Sequence[float] | None) -> Start | None:
     if data_mean is None:
         return None
     scaled: Float32Array = (
         (np.sqrt(schedule.alphas_cumprod[-1]) * np.array(data_mean)).astype(np.float32).reshape(3, 1, 1)
     )
     scaled.setflags(write=False)
-    return scaled
+    return Start(scaled)
 
 
 def _x0_factors(schedule: Schedule, prediction: PredictionName) -> tuple[Float64Array, Float64Array]:

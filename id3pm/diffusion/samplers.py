@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from array_api_compat import device
 
 from id3pm.diffusion.guidance import clip_x0, guide, make_consistent
 from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
@@ -137,8 +136,6 @@ def sample(
     for row, row_plan in enumerate(plans):
         if row_plan.start is not None:
             x[row, ...] = first_input(x[row, ...], row_plan.start, None if low_res is None else low_res[row, ...])
-        if row_plan.start_mean is not None:
-            x[row, ...] += xp.asarray(row_plan.start_mean.copy(), device=device(x))
     for step in range(max(len(row_plan) for row_plan in plans)):
         active = np.flatnonzero([step < len(row_plan) for row_plan in plans])
         rows = gather([plans[row] for row in active], [step] * len(active))

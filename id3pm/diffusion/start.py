@@ -1,4 +1,4 @@
-"""What the first step of an image is given: noise, or for some students the small image through noise."""
+"""The first input of an image: noise; with the data's mean colour; or for some students the noised small image."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from id3pm.formats.array_api import Array, array_namespace
 
 
 class Start(NamedTuple):
-    """Factors of the first input: share enlarged + std noise, q(x_t | x_0) of the small image, enlarged.
+    """What a sampler begins with besides noise: a mean colour, or the small image as q(x_t | x_0) would noise it.
 
     Attributes:
+        mean: sqrt(abar) times the data's mean colour, float32 [3, 1, 1], which is added to the noise; `None` where the
+            small image is there.
         share: Of the enlarged small image, sqrt(abar).
-        std: Of the noise, sqrt(1 - abar).
+        std: Of the noise beside it, sqrt(1 - abar).
     """
 
-    share: float
-    std: float
+    mean: NDArray[np.float32] | None
+    share: float = 0.0
+    std: float = 1.0
 
 
 def first_input(noise: Array, start: Start | None, low_res: Array | None) -> Array:
@@ -30,16 +33,18 @@ def first_input(noise: Array, start: Start | None, low_res: Array | None) -> Arr
     Args:
         noise: Draw 0 of the seed contract, float32 [..., 3, S, S].
         start: `StepPlan.start`; `None` gives the noise itself.
-        low_res: The small image in [-1, 1], float32 [..., 3, s, s]; read where there is a start.
+        low_res: The small image in [-1, 1], float32 [..., 3, s, s]; read where `start` has no mean.
 
     Returns:
         float32 of the shape of `noise`.
 
     Raises:
-        ValueError: There is a start and no small image.
+        ValueError: The image starts from its small image, and there is none.
     """
     if start is None:
         return noise
+    if start.mean is not None:
+        return noise + array_namespace(noise).asarray(start.mean.copy(), device=device(noise))
     if low_res is None:
         raise ValueError("this image starts from its small image: pass low_res")
     x = enlarged(low_res, noise.shape[-1])

@@ -24,7 +24,7 @@ LIMIT_BYTES = 64 << 20
 class NoiseAhead:
     """The draws of the seed contract for rows in flight. What a row will need is known when it arrives.
 
-    In place of draw 0, the row's first input: the same but for students that start from their small image.
+    In place of draw 0, the row's first input: see `id3pm.diffusion.start`.
     """
 
     def __init__(
@@ -93,8 +93,6 @@ class NoiseAhead:
             drawn = noise(row.request.seed, self._stage, draw, self._shape, out=self._host(self._shape))
             if draw == 0 and row.plan.start is not None:
                 drawn[...] = first_input(drawn, row.plan.start, row.request.low_res)
-            if draw == 0 and row.plan.start_mean is not None:
-                drawn += row.plan.start_mean
             return drawn
         except Exception as error:
             return error

@@ -201,7 +201,7 @@ def plan_of(store: Store) -> Plan:
         OSError: It cannot be read.
     """
     missing = (
-        f"{store.address} has no {PLAN_FILE}, so nobody can tell what the data set should hold: copy the plan that "
+        f"{store.address} has no {PLAN_FILE}, which says what the data set should hold: copy the plan that "
         f"id3pm dataset run was given into the folder as {PLAN_FILE}"
     )
     return _open_plan(store, PLAN_FILE, missing)

@@ -21,6 +21,7 @@ from torch import Tensor
 from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.diffusion.plans import RowCoefficients, plan
 from id3pm.diffusion.samplers import update
+from id3pm.diffusion.start import first_input
 from id3pm.face.stage import FaceStage
 from id3pm.training.data import RolloutDraws
 from id3pm.training.identity_loss import IdentityLoss, crop_to_image
@@ -94,9 +95,7 @@ class Rollouts:
         new = np.flatnonzero([(step - draws.turn(row, cycle)) % cycle == 0 for row in range(count)])
         if len(new) == 0:
             return
-        vectors, images = draws.vectors[new], draws.start[0][new]
-        if self._plan.start_mean is not None:
-            images = images + torch.tensor(self._plan.start_mean).to(images)
+        vectors, images = draws.vectors[new], first_input(draws.start[0][new], self._plan.start, None)
         for place in range(self._first):
             rows = self._coefficients(np.full(len(new), place))
             timestep = torch.from_numpy(rows.timestep).to(images)

@@ -160,7 +160,7 @@ def test_a_cached_plan_cannot_be_changed():
     row_plan = plan(process, PLAIN, True)
     assert row_plan is plan(process, SamplingOptions(**vars(PLAIN)), True)
     arrays = [getattr(row_plan, field.name) for field in dataclasses.fields(Coefficients)]
-    for array in [*arrays, row_plan.start_mean, *row_plan.row(0)]:
+    for array in [*arrays, row_plan.start.mean, *row_plan.row(0)]:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -218,7 +218,7 @@ def test_a_sampler_begins_at_the_mean_colour_of_the_data(as_array):
     )
     assert not shift[1].any() and not np.array_equal(np.asarray(image[0]), np.asarray(image[1]))
     paper = plan(dataclasses.replace(COSINE, data_mean=mean), SamplingOptions(), True)
-    assert np.abs(paper.start_mean).max() < 1e-4  # at timestep T - 1 there is no signal
+    assert np.abs(paper.start.mean).max() < 1e-4  # at timestep T - 1 there is no signal
 
 
 @pytest.mark.parametrize("mean", [(0.0, 0.0), (0.0, 0.0, 1.5), (0.0, 0.0, float("nan"))])

@@ -63,8 +63,6 @@ class StudentSteps:
         count = len(diffusion.student_timesteps or ())
         options = SamplingOptions(sampler="student", steps=count, dynamic_threshold=0.0)
         plan: StepPlan = student_plan(diffusion, options)
-        mean = plan.start_mean
-        self._start_mean = None if mean is None else torch.from_numpy(mean.copy()).to(device)
         self._start = plan.start
         self._tables = {
             name: torch.from_numpy(getattr(plan, name).copy()).to(device)
@@ -79,7 +77,7 @@ class StudentSteps:
     def start(self, noise: Tensor, low_res: Tensor | None = None) -> Tensor:
         """What the first step is given for noise [N, 3, S, S] and, in super-resolution, small images [N, 3, s, s]."""
         first: Tensor = first_input(noise, self._start, low_res)
-        return first if self._start_mean is None else first + self._start_mean
+        return first
 
     def x0(self, x: Tensor, output: Tensor, places: Tensor) -> Tensor:
         """The images that the network's output stands for, not clipped."""
