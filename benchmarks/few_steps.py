@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from networks import unet_flops
 from report import table
 from students import Way
 
+Command = Callable[..., None]
 H100 = "H100 SXM, H200"
 HEADS = (
     "way",
@@ -50,7 +51,7 @@ HEADS = (
     "dlib",
     "no face",
     "Frechet distance",
-    "diversity: features, ID",
+    "diversity: features, ID, to the target",
 )
 REPOSITORY = click.Path(path_type=Path, file_okay=False, exists=True)
 
@@ -147,20 +148,29 @@ def line(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def compared(command: Command) -> Command:
+    """The options of what is compared."""
+    for option in (
+        click.option("--without", multiple=True, type=click.Choice(list(PRESETS)), help="A preset that is left out."),
+        click.option("--threads", type=click.IntRange(1), default=2, help="Of each engine."),
+        click.option("--data", type=REPOSITORY, default=Path("data/demo"), help="From id3pm demo-dataset or similar."),
+        click.option("--student", "students", type=REPOSITORY, multiple=True, required=True, help="May be repeated."),
+        click.option("--teacher", type=REPOSITORY, required=True, help="Model repository (id3pm build)."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(help=(__doc__ or "").split("\n\n")[0])
 def main() -> None:
     """Command line; see the module's text."""
 
 
 @main.command("measure")
-@click.option("--teacher", type=REPOSITORY, required=True, help="Model repository (id3pm build).")
-@click.option("--student", "students", type=REPOSITORY, multiple=True, required=True, help="May be repeated.")
-@click.option("--data", type=REPOSITORY, default=Path("data/demo"), help="From id3pm demo-dataset or similar.")
+@compared
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("out/few_steps"))
 @click.option("--people", type=click.IntRange(20), default=60, help="Held-out people, for identity.")
 @click.option("--count", type=click.IntRange(10), default=150, help="Images, for quality.")
-@click.option("--threads", type=click.IntRange(1), default=2, help="Of each engine.")
-@click.option("--without", multiple=True, type=click.Choice(list(PRESETS)), help="A preset that is left out.")
 def measure_command(
     teacher: Path,
     students: tuple[Path, ...],
@@ -195,14 +205,10 @@ def measure_command(
 
 
 @main.command("picture")
-@click.option("--teacher", type=REPOSITORY, required=True, help="Model repository (id3pm build).")
-@click.option("--student", "students", type=REPOSITORY, multiple=True, required=True, help="May be repeated.")
-@click.option("--data", type=REPOSITORY, default=Path("data/demo"), help="From id3pm demo-dataset or similar.")
+@compared
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("out/few_steps.png"))
 @click.option("--person", type=click.IntRange(0), default=0, help="Which of the held-out people.")
 @click.option("--seeds", type=click.IntRange(1), default=3, help="Rows of the picture.")
-@click.option("--threads", type=click.IntRange(1), default=2, help="Of each engine.")
-@click.option("--without", multiple=True, type=click.Choice(list(PRESETS)), help="A preset that is left out.")
 def picture_command(
     teacher: Path,
     students: tuple[Path, ...],

@@ -85,7 +85,9 @@ def test_older_methods_have_rows_in_the_same_table(pipeline: ColorPipeline, tmp_
     found = json.loads((tmp_path / "out/verification.json").read_text())
     assert [row["label"] for row in found["rows"]] == ["Real images", "NbNet", "guidance 2"] and found["asked"] == 3
     accuracies = [row["accuracies"][0][0]["mean"] for row in found["rows"]]
-    assert accuracies[0] == accuracies[2] == 1.0 and accuracies[1] < 0.7  # an untrained network knows nobody
+    assert (
+        accuracies[0] == accuracies[2] == 1.0 and accuracies[1] < 0.7
+    )  # an untrained network cannot tell people apart
     assert "NbNet: trained 7 steps of 2" in (tmp_path / "out/verification.md").read_text()
 
 
