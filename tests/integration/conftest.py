@@ -160,6 +160,7 @@ def server(repository: Path) -> Iterator[TritonServer]:
     try:
         with running:
             yield running
+            assert running.poll() is None, f"it died with {running.poll()}:\n{running.log_tail(40)}"
     finally:
         running.kill()
 

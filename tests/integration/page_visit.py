@@ -144,6 +144,16 @@ class Visit:
         field.clear()
         field.send_keys(f"{value}\t")
 
+    def ask(self, slider: str, value: float, line: str) -> None:
+        """Sets an attribute until the page's line of attributes has this part; while it is drawn, it may miss a key."""
+
+        def follows() -> bool:
+            self.set(slider, value)
+            time.sleep(2.0)
+            return line in self.text("#requested")
+
+        wait_until(follows, f"{line!r} to be shown")
+
     def seen(self) -> list[str]:
         return list(self.browser.execute_script("return [...window.seen]"))
 

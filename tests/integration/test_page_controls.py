@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,30 +60,20 @@ def test_an_attribute_is_free_until_it_is_asked_for_and_can_be_free_again(visit:
     box, number = visit.see("#ask-yaw input"), visit.see("#attribute-yaw input[type=number]")
     assert not box.is_selected() and number.value_of_css_property("color") == "rgba(0, 0, 0, 0)", "it shows no value"
 
-    def follows() -> bool:
-        """Types it again while the page, which is still drawing, has missed it."""
-        visit.set("attribute-yaw", 20)
-        time.sleep(2.0)
-        return "Yaw (degrees) 20. The others are free" in visit.text("#requested")
-
-    wait_until(follows, "the line to follow")
+    visit.ask("attribute-yaw", 20, "Yaw (degrees) 20. The others are free")
     wait_until(box.is_selected)
     assert number.value_of_css_property("color") != "rgba(0, 0, 0, 0)"
     turned = visit.make(2)
     assert asked(visit) == encode({"yaw": 20}, "landmarks").tolist() and not same(turned, plain)
 
-    visit.set("attribute-yaw", 99)
-    wait_until(lambda: "Yaw (degrees) 35." in visit.text("#requested"), "what is out of range to be put right")
+    visit.ask("attribute-yaw", 99, "Yaw (degrees) 35.")  # the nearest that is in range
     assert number.get_attribute("value") == "35"
     box.click()
     wait_until(lambda: "All are free" in visit.text("#requested"))
     assert same(visit.make(3), plain) and asked(visit) == [-1.0] * 7
 
-    visit.set("attribute-smile", 0.8)
-    visit.set("attribute-roll", 0)
-    wait_until(
-        lambda: "Smile 0.8, Roll (degrees) 0" in visit.text("#requested"), "a slider at its start to be asked for"
-    )
+    visit.ask("attribute-smile", 0.8, "Smile 0.8")
+    visit.ask("attribute-roll", 0, "Smile 0.8, Roll (degrees) 0")  # where the slider starts
     visit.click("#leave-free")
     wait_until(lambda: "All are free" in visit.text("#requested"))
     assert not visit.see("#ask-smile input").is_selected() and not visit.see("#ask-roll input").is_selected()

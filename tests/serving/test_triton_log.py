@@ -29,6 +29,12 @@ def test_a_model_that_cannot_be_loaded_is_named_with_its_reason_alone() -> None:
     assert last_words(log) == "super_resolution cannot be loaded: model.onnx is damaged"
 
 
+def test_a_fatal_signal_is_shown() -> None:
+    assert last_words(["I1 ready", "Signal (11) received.", " 0# 0x1 in tritonserver", "a caller's Error"]) == (
+        "Signal (11) received.\na caller's Error"
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "reason"),
     [

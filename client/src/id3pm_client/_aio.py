@@ -206,7 +206,7 @@ class AsyncClient(AsyncControl):
         self._check_open()
         if embedding is None:
             raise InvalidRequestError("embedding=None: pass one vector [D]")
-        return self._stream_stages(self._streaming(embedding, seed, preview_every, timeout_s, options))
+        return self._stream_image(self._streaming(embedding, seed, preview_every, timeout_s, options))
 
     def stream_from_photo(
         self,
@@ -245,14 +245,7 @@ class AsyncClient(AsyncControl):
                 on_face(found)
             streaming.set_embedding(found)
 
-        async def events() -> AsyncEvents:
-            await self._run([analysis], on_answer)
-            streaming.count_from(analysis)
-            async with contextlib.aclosing(self._stream_stages(streaming)) as made:
-                async for event in made:
-                    yield event
-
-        return events()
+        return self._stream_image(streaming, analysis, on_answer)
 
     async def replay(
         self,

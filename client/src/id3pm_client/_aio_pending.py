@@ -13,7 +13,7 @@ from id3pm_client import _base as base
 from id3pm_client._aio_io import AsyncQueue, submit
 from id3pm_client._errors import ClientError, DeadlineExceededError
 from id3pm_client._request import Call
-from id3pm_client._transport import GRACE_S, AsyncTransport, Outcome
+from id3pm_client._transport import GRACE_S, SETTLE_S, AsyncTransport, Outcome
 
 
 def _nothing() -> None:
@@ -31,7 +31,7 @@ class _Sent:
 
 
 class AsyncPendingCalls:
-    """Calls without an outcome; on leaving the context, those that are left are cancelled.
+    """Calls without an outcome; on leaving the context, those that are left are given up, a little later.
 
     async with AsyncPendingCalls() as pending:
         pending.send(transport, call, timeout_s=5.0, key=0)
@@ -53,11 +53,11 @@ class AsyncPendingCalls:
     ) -> None:
         self._registry.discard(self)
         for sent in self._sent.values():
-            sent.cancel()
             sent.on_lost()
-        until = time.monotonic() + GRACE_S
-        while self._sent and (arrived := await self._arrived.get(until)) is not None:
-            self._take(arrived[0])
+        await self._collect(SETTLE_S)
+        for sent in self._sent.values():
+            sent.cancel()
+        await self._collect(GRACE_S)
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -120,6 +120,12 @@ class AsyncPendingCalls:
     def wake(self) -> None:
         """Lets `next` return."""
         self._arrived.put((None, None))
+
+    async def _collect(self, timeout_s: float) -> None:
+        """Waits for the outcomes of the calls, which nothing needs any more."""
+        until = time.monotonic() + timeout_s
+        while self._sent and (arrived := await self._arrived.get(until)) is not None:
+            self._take(arrived[0])
 
     def _put(self, sent: _Sent, outcome: Outcome | BaseException) -> None:
         self._arrived.put((sent, outcome))

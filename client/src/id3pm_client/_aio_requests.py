@@ -23,7 +23,7 @@ from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
 from id3pm_client._slots import Slot
 from id3pm_client._steps import EVERY_S, POLL_TIMEOUT_S, Steps
-from id3pm_client._stream import WATCH_TIMEOUT_S, AsyncEvents, StageRequest, Streaming
+from id3pm_client._stream import WATCH_TIMEOUT_S, AsyncEvents, Progress, StageRequest, Streaming
 from id3pm_client._transport import AsyncTransport, Outcome
 from id3pm_client._types import Tensors
 
@@ -32,6 +32,10 @@ Self = TypeVar("Self", bound="AsyncRequests")
 _ANSWER, _WATCH = 0, 1
 _GIVEN_UP = CancelledRequestError("given up")
 _SLOT_S = 60.0  # a call that waits for a slot looks so often whether it is there, though it is told
+
+
+def _ignore(position: int, tensors: Tensors) -> None:
+    """The answer is not needed."""
 
 
 class AsyncRequests(AsyncConnections):
@@ -49,7 +53,7 @@ class AsyncRequests(AsyncConnections):
         """Closes the connections; the client cannot be used afterwards.
 
         Calls in other tasks end with `ClosedClientError`, and the servers are told to stop their work on
-        it, which takes up to 1 s where one does not answer.
+        it, which takes up to 2 s where one does not answer.
         """
         await self._close(base.CANCEL_TIMEOUT_S)
 
@@ -67,11 +71,8 @@ class AsyncRequests(AsyncConnections):
         """Sends all requests, as many at once as there are slots; the first failure ends the others."""
         await self._enter()
         try:
-            async with AsyncPendingCalls(self._waiting_calls) as pending:
+            async with _RequestCalls(self, requests) as pending:
                 await self._run_all(requests, pending, on_answer)
-        except BaseException:
-            await self._stop_work(requests)
-            raise
         finally:
             self._in_flight.difference_update(requests)
 
@@ -137,56 +138,59 @@ class AsyncRequests(AsyncConnections):
             finally:
                 steps.end()
 
-    async def _stream_stages(self, streaming: Streaming[AsyncTransport]) -> AsyncEvents:
-        """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
+    async def _stream_image(
+        self,
+        streaming: Streaming[AsyncTransport],
+        analysis: ClientRequest[AsyncTransport] | None = None,
+        on_answer: Callable[[int, Tensors], None] = _ignore,
+    ) -> AsyncEvents:
+        """The events of an image, after the analysis of a photograph if there is one.
+
+        All in one generator: an event loop that ends closes all of its generators at once, which one that closes
+        another does not survive. No slot is taken: a caller that holds a stream may request other images.
+        """
+        if analysis is not None:
+            await self._run([analysis], on_answer)
+            streaming.count_from(analysis)
         await self._enter()
         try:
-            first = streaming.first()
-            async with contextlib.aclosing(self._stream_stage(first, None)) as events:
-                async for event in events:
-                    yield event
-            second = streaming.second(first.tensors)
-            async with contextlib.aclosing(self._stream_stage(second, first.request.server)) as events:
-                async for event in events:
-                    yield event
+            current: StageRequest[AsyncTransport] | None = streaming.first()
+            prefer: Server[AsyncTransport] | None = None
+            while current is not None:
+                delay_s: float | None = 0.0
+                while delay_s is not None:
+                    async with _RequestCalls(self, [current.request]) as pending:
+                        await self._pause(current.request, delay_s, pending)
+                        server = self._send(current.request, pending, _ANSWER, prefer)
+                        current.begin()
+                        while current.waiting:
+                            yield current.waiting.pop(0)
+                        while current.outcome is None:
+                            progress = await self._follow(current, server, pending)
+                            if progress is not None:
+                                yield progress
+                        delay_s = self._judge(current.request, current.outcome)
+                prefer, current = current.request.server, streaming.next(current)
             yield streaming.image()
-        except BaseException:  # also if the caller stops the stream
-            await self._stop_work(streaming.requests)
-            raise
         finally:
             self._in_flight.difference_update(streaming.requests)
 
-    async def _stream_stage(
-        self, current: StageRequest[AsyncTransport], prefer: Server[AsyncTransport] | None
-    ) -> AsyncEvents:
-        """One stage: its events; its answer is in `current` afterwards."""
-        delay_s: float | None = 0.0
-        while delay_s is not None:
-            async with AsyncPendingCalls(self._waiting_calls) as pending:
-                await self._pause(current.request, delay_s, pending)
-                server = self._send(current.request, pending, _ANSWER, prefer)
-                current.begin()
-                while current.waiting:
-                    yield current.waiting.pop(0)
-                outcome: Outcome | None = None
-                watch_at = time.monotonic()  # when to ask; infinite while a call is on its way, or none is left
-                while outcome is None:
-                    if watch_at <= time.monotonic() and not self._closed:
-                        pending.send(server.transport, current.watch_call(), WATCH_TIMEOUT_S, _WATCH)
-                        watch_at = math.inf
-                    arrived = await pending.next(math.inf if self._closed else watch_at)
-                    if arrived is None:
-                        continue
-                    if arrived[0] == _ANSWER:
-                        outcome = arrived[1]
-                        continue
-                    progress, wait_s = current.read(arrived[1])
-                    if progress is not None:
-                        yield progress
-                    watch_at = math.inf if wait_s is None else time.monotonic() + wait_s
-            delay_s = self._judge(current.request, outcome)
-            if not isinstance(outcome, ClientError):
-                current.tensors = outcome
+    async def _follow(
+        self, current: StageRequest[AsyncTransport], server: Server[AsyncTransport], pending: AsyncPendingCalls
+    ) -> Progress | None:
+        """Waits for what comes next of a stage: progress, or its outcome, which is then in `current`."""
+        if current.watch_at <= time.monotonic() and not self._closed:
+            pending.send(server.transport, current.watch_call(), WATCH_TIMEOUT_S, _WATCH)
+            current.watch_at = math.inf
+        arrived = await pending.next(math.inf if self._closed else current.watch_at)
+        if arrived is None:
+            return None
+        if arrived[0] == _ANSWER:
+            current.outcome = arrived[1]
+            return None
+        progress, wait_s = current.read(arrived[1])
+        current.watch_at = math.inf if wait_s is None else time.monotonic() + wait_s
+        return progress
 
     def _send(
         self,
@@ -224,3 +228,24 @@ class AsyncRequests(AsyncConnections):
                 if arrived is not None:
                     outcomes[arrived[0]] = arrived[1]
         return [outcomes[key] for key in range(len(calls))]
+
+
+class _RequestCalls(AsyncPendingCalls):
+    """The calls of some requests. Where these fail, or the caller leaves, the servers are told to stop and end them.
+
+    A class, not a generator: an event loop that ends closes its generators before these could await anything.
+    """
+
+    def __init__(self, client: AsyncRequests, requests: Sequence[ClientRequest[AsyncTransport]]) -> None:
+        super().__init__(client._waiting_calls)
+        self._client = client
+        self._requests = requests
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if exc_type is not None:
+                await self._client._stop_work(self._requests)
+        finally:
+            await super().__aexit__(exc_type, exc, traceback)

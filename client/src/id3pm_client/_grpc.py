@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
@@ -36,9 +37,10 @@ from id3pm_client._errors import (
 )
 from id3pm_client._proxy import NO_PROXY_ARG, is_local, proxy_note
 from id3pm_client._request import Call
-from id3pm_client._transport import Outcome
+from id3pm_client._transport import SETTLE_S, Outcome
 from id3pm_client._types import Tensors
 
+_POLL_S = 0.01
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _CHANNEL_ARGS = [
     # A photograph may be large; the server limits it.
@@ -67,6 +69,7 @@ class GrpcTransport:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = tuple(connection.headers.items())
         self._error_tag = _new_tag()
+        self._calls: set[grpc.Future] = set()
         self._closed = False
 
     def submit(self, call: Call, timeout_s: float, on_done: Callable[[Outcome], None]) -> Callable[[], None]:
@@ -79,17 +82,19 @@ class GrpcTransport:
                 outcome = CancelledRequestError("the request was given up by this client")
             except grpc.RpcError as error:
                 outcome = self._typed(error)
+            self._calls.discard(answer)
             on_done(outcome)
 
         request = _request(call, timeout_s, self._error_tag)
         try:
             with self._typed_errors():
                 answer = self._stub.ModelInfer.future(
-                    request, metadata=_routed(self._metadata, call), timeout=timeout_s
+                    request, metadata=_routed(self._metadata, call), timeout=timeout_s + SETTLE_S
                 )
         except ClosedClientError as error:
             on_done(error)
             return _nothing
+        self._calls.add(answer)
         answer.add_done_callback(done)
         cancel: Callable[[], None] = answer.cancel
         return cancel
@@ -109,8 +114,11 @@ class GrpcTransport:
             return bool(method(request, metadata=self._metadata, timeout=timeout_s).ready)
 
     def close(self) -> None:
-        """Closes the channel; it ends the calls in flight."""
+        """Closes the channel; calls that do not end by themselves soon end with it."""
         self._closed = True
+        until = time.monotonic() + SETTLE_S
+        while self._calls and time.monotonic() < until:
+            time.sleep(_POLL_S)
         self._channel.close()
 
     def _typed(self, error: grpc.RpcError) -> ClientError:
@@ -142,6 +150,7 @@ class AsyncGrpcTransport:
         self._channel: grpc.aio.Channel | None = None
         self._made: service_pb2_grpc.GRPCInferenceServiceStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls = 0
         self._closed = False
 
     @property
@@ -158,7 +167,13 @@ class AsyncGrpcTransport:
     async def infer(self, call: Call, timeout_s: float) -> Tensors:
         """Sends `call` and waits; see `_transport.AsyncTransport.infer`."""
         request = _request(call, timeout_s, self._error_tag)
-        answer = await self._unary(self._stub.ModelInfer, request, timeout_s, _routed(self._metadata, call))
+        self._calls += 1
+        try:
+            answer = await self._unary(
+                self._stub.ModelInfer, request, timeout_s + SETTLE_S, _routed(self._metadata, call)
+            )
+        finally:
+            self._calls -= 1
         outcome = _outcome(call, answer)
         if isinstance(outcome, ClientError):
             raise outcome
@@ -174,9 +189,12 @@ class AsyncGrpcTransport:
         return bool((await self._unary(*_readiness(self._stub, model), timeout_s)).ready)
 
     async def close(self) -> None:
-        """Closes the channel; the calls in flight end with `asyncio.CancelledError`."""
+        """Closes the channel; calls that do not end by themselves soon end with `asyncio.CancelledError`."""
         self._closed = True
         if self._channel is not None and self._loop is asyncio.get_running_loop():
+            until = time.monotonic() + SETTLE_S
+            while self._calls and time.monotonic() < until:
+                await asyncio.sleep(_POLL_S)
             await self._channel.close()
 
     async def _unary(

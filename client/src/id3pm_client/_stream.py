@@ -27,6 +27,7 @@ from id3pm_client._errors import (
 )
 from id3pm_client._images import Embedding, GeneratedImage
 from id3pm_client._request import Call, ClientRequest
+from id3pm_client._transport import Outcome
 from id3pm_client._types import Tensors
 
 TransportT = TypeVar("TransportT")
@@ -77,13 +78,15 @@ class StageRequest(Generic[TransportT]):
     Attributes:
         request: The request to the stage.
         waiting: Events to yield once the request is on its way.
-        tensors: The stage's answer; empty before it came.
+        outcome: Of the current attempt, if it has ended.
+        watch_at: When to ask for progress; infinite while a call is on its way, or none is left.
     """
 
     def __init__(self, request: ClientRequest[TransportT], preview_every: int) -> None:
         self.request = request
         self.waiting: list[Event] = []
-        self.tensors: Tensors = {}
+        self.outcome: Outcome | None = None
+        self.watch_at = 0.0
         self._preview_every = preview_every
         self._next_preview = preview_every
         self._step = -1
@@ -92,8 +95,15 @@ class StageRequest(Generic[TransportT]):
 
     def begin(self) -> None:
         """A new attempt: the steps of an earlier one are not reported again."""
+        self.outcome, self.watch_at = None, 0.0
         self._found = False
         self._pause_s = _FIRST_PAUSE_S
+
+    @property
+    def tensors(self) -> Tensors:
+        """The stage's answer, once it has come."""
+        assert not isinstance(self.outcome, (ClientError, type(None)))
+        return self.outcome
 
     def watch_call(self) -> Call:
         """Asks for more steps than have been seen."""
@@ -173,8 +183,11 @@ class Streaming(Generic[TransportT]):
         """From the ID vector to the 64 px image."""
         return self._stream_stage(self._request)
 
-    def second(self, tensors: Tensors) -> StageRequest[TransportT]:
-        """From the 64 px stage's answer to the 256 px image."""
+    def next(self, done: StageRequest[TransportT]) -> StageRequest[TransportT] | None:
+        """What follows on a stage: from the 64 px stage's answer to the 256 px image, then nothing."""
+        if done is not self.stage_requests[0]:
+            return None
+        tensors = done.tensors
         options: Tensors = {
             name: tensor
             for name, tensor in self._request.call.inputs.items()

@@ -206,7 +206,7 @@ class Client(SyncControl):
         self._check_open()
         if embedding is None:
             raise InvalidRequestError("embedding=None: pass one vector [D]")
-        return self._stream_stages(self._streaming(embedding, seed, preview_every, timeout_s, options))
+        return self._stream_image(self._streaming(embedding, seed, preview_every, timeout_s, options))
 
     def stream_from_photo(
         self,
@@ -245,13 +245,7 @@ class Client(SyncControl):
                 on_face(found)
             streaming.set_embedding(found)
 
-        def events() -> Events:
-            self._run([analysis], on_answer)
-            streaming.count_from(analysis)
-            with contextlib.closing(self._stream_stages(streaming)) as made:
-                yield from made
-
-        return events()
+        return self._stream_image(streaming, analysis, on_answer)
 
     def replay(
         self,

@@ -22,7 +22,7 @@ from id3pm_client._request import Call, ClientRequest
 from id3pm_client._server_pool import Server
 from id3pm_client._slots import Slot
 from id3pm_client._steps import EVERY_S, POLL_TIMEOUT_S, Steps
-from id3pm_client._stream import WATCH_TIMEOUT_S, Events, StageRequest, Streaming
+from id3pm_client._stream import WATCH_TIMEOUT_S, Events, Progress, StageRequest, Streaming
 from id3pm_client._sync_io import SyncConnections, repeating
 from id3pm_client._sync_pending import SyncPendingCalls
 from id3pm_client._transport import Outcome, SyncTransport
@@ -33,6 +33,10 @@ Self = TypeVar("Self", bound="SyncRequests")
 _ANSWER, _WATCH = 0, 1
 _GIVEN_UP = CancelledRequestError("given up")
 _SLOT_S = 60.0  # a call that waits for a slot looks so often whether it is there, though it is told
+
+
+def _ignore(position: int, tensors: Tensors) -> None:
+    """The answer is not needed."""
 
 
 class SyncRequests(SyncConnections):
@@ -50,7 +54,7 @@ class SyncRequests(SyncConnections):
         """Closes the connections; the client cannot be used afterwards.
 
         Calls in other threads end with `ClosedClientError`, and the servers are told to stop their work on
-        it, which takes up to 1 s where one does not answer. The end of the interpreter closes a client as well.
+        it, which takes up to 2 s where one does not answer. The end of the interpreter closes a client as well.
         """
         self._close(base.CANCEL_TIMEOUT_S)
 
@@ -66,11 +70,8 @@ class SyncRequests(SyncConnections):
         """Sends all requests, as many at once as there are slots; the first failure ends the others."""
         self._enter()
         try:
-            with SyncPendingCalls(self._waiting_calls) as pending:
+            with _RequestCalls(self, requests) as pending:
                 self._run_all(requests, pending, on_answer)
-        except BaseException:
-            self._stop_work(requests)
-            raise
         finally:
             self._in_flight.difference_update(requests)
 
@@ -134,54 +135,59 @@ class SyncRequests(SyncConnections):
             finally:
                 steps.end()
 
-    def _stream_stages(self, streaming: Streaming[SyncTransport]) -> Events:
-        """Both stages of a stream. No slot is taken: a caller that holds a stream may request other images."""
+    def _stream_image(
+        self,
+        streaming: Streaming[SyncTransport],
+        analysis: ClientRequest[SyncTransport] | None = None,
+        on_answer: Callable[[int, Tensors], None] = _ignore,
+    ) -> Events:
+        """The events of an image, after the analysis of a photograph if there is one.
+
+        All in one generator: an event loop that ends closes all of its generators at once, which one that closes
+        another does not survive. No slot is taken: a caller that holds a stream may request other images.
+        """
+        if analysis is not None:
+            self._run([analysis], on_answer)
+            streaming.count_from(analysis)
         self._enter()
         try:
-            first = streaming.first()
-            with contextlib.closing(self._stream_stage(first, None)) as events:
-                for event in events:
-                    yield event
-            second = streaming.second(first.tensors)
-            with contextlib.closing(self._stream_stage(second, first.request.server)) as events:
-                for event in events:
-                    yield event
+            current: StageRequest[SyncTransport] | None = streaming.first()
+            prefer: Server[SyncTransport] | None = None
+            while current is not None:
+                delay_s: float | None = 0.0
+                while delay_s is not None:
+                    with _RequestCalls(self, [current.request]) as pending:
+                        self._pause(current.request, delay_s, pending)
+                        server = self._send(current.request, pending, _ANSWER, prefer)
+                        current.begin()
+                        while current.waiting:
+                            yield current.waiting.pop(0)
+                        while current.outcome is None:
+                            progress = self._follow(current, server, pending)
+                            if progress is not None:
+                                yield progress
+                        delay_s = self._judge(current.request, current.outcome)
+                prefer, current = current.request.server, streaming.next(current)
             yield streaming.image()
-        except BaseException:  # also if the caller stops the stream
-            self._stop_work(streaming.requests)
-            raise
         finally:
             self._in_flight.difference_update(streaming.requests)
 
-    def _stream_stage(self, current: StageRequest[SyncTransport], prefer: Server[SyncTransport] | None) -> Events:
-        """One stage: its events; its answer is in `current` afterwards."""
-        delay_s: float | None = 0.0
-        while delay_s is not None:
-            with SyncPendingCalls(self._waiting_calls) as pending:
-                self._pause(current.request, delay_s, pending)
-                server = self._send(current.request, pending, _ANSWER, prefer)
-                current.begin()
-                while current.waiting:
-                    yield current.waiting.pop(0)
-                outcome: Outcome | None = None
-                watch_at = time.monotonic()  # when to ask; infinite while a call is on its way, or none is left
-                while outcome is None:
-                    if watch_at <= time.monotonic() and not self._closed:
-                        pending.send(server.transport, current.watch_call(), WATCH_TIMEOUT_S, _WATCH)
-                        watch_at = math.inf
-                    arrived = pending.next(math.inf if self._closed else watch_at)
-                    if arrived is None:
-                        continue
-                    if arrived[0] == _ANSWER:
-                        outcome = arrived[1]
-                        continue
-                    progress, wait_s = current.read(arrived[1])
-                    if progress is not None:
-                        yield progress
-                    watch_at = math.inf if wait_s is None else time.monotonic() + wait_s
-            delay_s = self._judge(current.request, outcome)
-            if not isinstance(outcome, ClientError):
-                current.tensors = outcome
+    def _follow(
+        self, current: StageRequest[SyncTransport], server: Server[SyncTransport], pending: SyncPendingCalls
+    ) -> Progress | None:
+        """Waits for what comes next of a stage: progress, or its outcome, which is then in `current`."""
+        if current.watch_at <= time.monotonic() and not self._closed:
+            pending.send(server.transport, current.watch_call(), WATCH_TIMEOUT_S, _WATCH)
+            current.watch_at = math.inf
+        arrived = pending.next(math.inf if self._closed else current.watch_at)
+        if arrived is None:
+            return None
+        if arrived[0] == _ANSWER:
+            current.outcome = arrived[1]
+            return None
+        progress, wait_s = current.read(arrived[1])
+        current.watch_at = math.inf if wait_s is None else time.monotonic() + wait_s
+        return progress
 
     def _send(
         self,
@@ -219,3 +225,24 @@ class SyncRequests(SyncConnections):
                 if arrived is not None:
                     outcomes[arrived[0]] = arrived[1]
         return [outcomes[key] for key in range(len(calls))]
+
+
+class _RequestCalls(SyncPendingCalls):
+    """The calls of some requests. Where these fail, or the caller leaves, the servers are told to stop and end them.
+
+    A class, not a generator: an event loop that ends closes its generators before these could anything.
+    """
+
+    def __init__(self, client: SyncRequests, requests: Sequence[ClientRequest[SyncTransport]]) -> None:
+        super().__init__(client._waiting_calls)
+        self._client = client
+        self._requests = requests
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if exc_type is not None:
+                self._client._stop_work(self._requests)
+        finally:
+            super().__exit__(exc_type, exc, traceback)

@@ -13,6 +13,9 @@ Outcome: TypeAlias = Tensors | ClientError
 GRACE_S: Final = 1.0
 """Seconds beyond a call's own limit that a client waits for the outcome. A transport that stays silent for longer is
 broken: its threads or its event loop have ended."""
+SETTLE_S: Final = 0.5
+"""Seconds that a call gets to end by itself, when its request has been answered or cancelled at the server, or is late,
+before it is given up: a Triton before 25.04 may die of a call that is given up while its answer is sent."""
 
 
 class SyncTransport(Protocol):
@@ -22,8 +25,8 @@ class SyncTransport(Protocol):
         """Sends `call` without waiting; returns a function that gives it up.
 
         `on_done` is called exactly once, from any thread: with the output tensors or a typed error, at the latest after
-        `timeout_s` seconds (`DeadlineExceededError`) or when the call is given up (`CancelledRequestError`). Where the
-        transport is closed, before the call or under it, with `ClosedClientError`.
+        `timeout_s + SETTLE_S` seconds (`DeadlineExceededError`) or when the call is given up (`CancelledRequestError`).
+        Where the transport is closed, before the call or under it, with `ClosedClientError`.
         """
         ...
 
@@ -50,8 +53,8 @@ class AsyncTransport(Protocol):
         """Sends `call` and waits for the output tensors.
 
         Raises:
-            ClientError: The request failed; `DeadlineExceededError` after `timeout_s` seconds; `ClosedClientError` if
-                the transport had been closed.
+            ClientError: The request failed; it is `DeadlineExceededError` after `timeout_s + SETTLE_S`, and
+                `ClosedClientError` if the transport had been closed.
             asyncio.CancelledError: The waiting task was cancelled, and the call with it; or the transport was closed
                 meanwhile, as `grpc.aio` tells it.
         """

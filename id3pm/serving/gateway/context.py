@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 from id3pm.serving.gateway.access_log import AccessLog
 from id3pm.serving.gateway.admission import Admission
 from id3pm.serving.gateway.grpc_streams import Streams
-from id3pm.serving.gateway.in_flight import InFlight
+from id3pm.serving.gateway.in_flight import InFlight, outlive
 from id3pm.serving.gateway.metrics import Counters
 from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.gateway.origin import Origin
@@ -60,7 +61,7 @@ class GatewayContext:
         held.enter_context(self.admission.request(work=work))
         sent = upstream.infer_bytes(request.message, metadata=metadata)
         if not work:
-            return await sent
+            return await outlive(asyncio.ensure_future(sent), held)
         answer = await self.in_flight.run(origin.key(request.id), upstream, sent, held)
         grace.answered(origin.owner, request)
         return answer

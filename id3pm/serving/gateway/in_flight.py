@@ -102,12 +102,8 @@ class InFlight:
             raise
         task = asyncio.ensure_future(work)
         try:
-            answer = await asyncio.shield(task)
+            answer = await outlive(task, held)
         except asyncio.CancelledError:
-            task.add_done_callback(_retrieve)
-            if held is not None:
-                kept = held.pop_all()
-                task.add_done_callback(lambda _: kept.close())
             self.abandon(key, upstream, task)
             raise
         except BaseException:
@@ -180,6 +176,18 @@ class DrainGrace:
         return any(until > self._clock() for until in list(self._until.values()))
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
+async def outlive(task: asyncio.Future[T], held: contextlib.ExitStack | None = None) -> T:
+    """The result of a task that goes on where its caller is cancelled; `held` is kept until it ends."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_retrieve)
+        if held is not None:
+            kept = held.pop_all()
+            task.add_done_callback(lambda _: kept.close())
+        raise
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()  # no caller is left to get it

@@ -1,4 +1,10 @@
-"""The connection of the gateway's event loop to the private Triton process."""
+"""The connection of the gateway's event loop to the private Triton process.
+
+A `ModelInfer` call is never cancelled, nor given a deadline of gRPC's, which cancels it as well: a Triton before 25.04
+may die of a cancellation that arrives together with the answer (triton-inference-server/server#7368, #8034). The time
+limit of the work is a parameter of the request, which the stages keep, and they are told by a control request where a
+caller has gone (`in_flight`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +25,7 @@ from id3pm.serving.gateway.origin import Origin
 from id3pm.serving.gateway.triton_errors import triton_error
 from id3pm.serving.launcher.control import UNIX
 from id3pm.serving.launcher.health import Addresses, Health
-from id3pm.serving.protocol import error_envelope
+from id3pm.serving.protocol import error_envelope, limits
 from id3pm.serving.protocol.error_envelope import ERROR_TAG
 from id3pm.serving.protocol.status import RefusedError, code_of_http, without_paths
 
@@ -51,6 +57,7 @@ class Upstream:
         self._health = health
         self._error_tag = f"id3pm-{secrets.token_hex(16)}"  # see `error_envelope`
         self._session = _session(addresses.http)
+        self._calls: set[asyncio.Task[bytes]] = set()
         self._infer = self.channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
@@ -90,19 +97,35 @@ class Upstream:
     ) -> bytes:
         """Sends a `ModelInferRequest`; gives the bytes of the `ModelInferResponse`.
 
+        The call itself goes on where this coroutine is cancelled, or the time is over.
+
         Args:
             message: The request.
             timeout_s: Seconds to wait.
             metadata: Names and values to send along.
 
         Raises:
-            RefusedError: Triton or the model answered with an error.
+            RefusedError: Triton or the model answered with an error, or not in time.
         """
         message.parameters[ERROR_TAG].string_param = self._error_tag
+        call = asyncio.ensure_future(self._send(message, tuple(metadata)))
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+        await asyncio.wait([call], timeout=timeout_s)
+        if not call.done():
+            raise RefusedError("deadline_exceeded", f"{message.model_name} did not answer within {timeout_s:g} s")
         try:
-            return bytes(await self._infer(message, timeout=timeout_s, metadata=tuple(metadata)))
+            return call.result()
         except grpc.aio.AioRpcError as error:
             raise self.error_of(error, message.id) from error
+
+    async def _send(self, message: InferRequest, metadata: Metadata) -> bytes:
+        return bytes(await self._infer(message, metadata=metadata))
+
+    def _ended(self, call: asyncio.Task[bytes]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # a caller may not have waited for it
 
     async def infer(
         self, message: InferRequest, timeout_s: float | None = None, metadata: Metadata = ()
@@ -143,8 +166,10 @@ class Upstream:
         return triton_error(self._health, error.code().name, message, request_id)
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """Closes all connections, when the calls in flight have ended or have been given time for it."""
         await self._session.close()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=limits.CLOSE_S)
         await self.channel.close()
 
 

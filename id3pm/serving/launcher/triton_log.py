@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-_CAUSE_STARTS = ("E", "terminate called", "  what():")
-"""Of lines that say why a server died; the last two are the C++ runtime's, before it aborts."""
+_CAUSE_STARTS = ("E", "terminate called", "  what():", "Signal (")
+"""Of lines that say why a server died: Triton's errors, the C++ runtime's words before it aborts, a fatal signal."""
 
 
 class Outlet:

@@ -8,8 +8,9 @@ import time
 import grpc
 import grpc.aio
 import pytest
+from tritonclient.grpc import service_pb2
 
-from id3pm.serving.gateway.upstream import Upstream
+from id3pm.serving.gateway.upstream import SERVICE, Upstream
 from id3pm.serving.launcher.health import Addresses, Health
 from id3pm.serving.protocol.error_envelope import StageError, write
 from id3pm.serving.protocol.status import MAX_MESSAGE, RefusedError
@@ -149,3 +150,49 @@ def test_a_message_of_any_length_is_read_in_time() -> None:
         refusal, _ = read("INTERNAL", text * 10**5)
         assert len(str(refusal)) <= MAX_MESSAGE
     assert time.process_time() - began < 2.0
+
+
+class _SlowTriton:
+    """Answers after `seconds`; keeps whether its calls were cancelled."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.ended: list[str] = []
+
+    async def infer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+        self.ended.append("answered")
+        return b""
+
+
+@pytest.mark.parametrize("way", ["cancelled", "late", "closed"])
+def test_no_call_to_triton_is_cancelled(way: str) -> None:
+    """One that is cancelled while it is answered ends Triton, and with it everybody's requests."""
+
+    async def play() -> list[str]:
+        triton, server, health = _SlowTriton(0.4), grpc.aio.server(), Health()
+        methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(triton.infer)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        health.serves(Addresses(address, address, address))
+        upstream = Upstream(health.require(), health)
+        message = service_pb2.ModelInferRequest(model_name="denoiser_64")
+        call = asyncio.ensure_future(upstream.infer_bytes(message, 0.2 if way == "late" else None))
+        await asyncio.sleep(0.1)
+        if way != "closed":
+            if way == "cancelled":
+                call.cancel()
+            with pytest.raises(asyncio.CancelledError if way == "cancelled" else RefusedError) as raised:
+                await call
+            if way == "late":
+                assert str(raised.value) == "denoiser_64 did not answer within 0.2 s"
+        await upstream.close()
+        await server.stop(1.0)
+        return triton.ended
+
+    assert asyncio.run(play()) == ["answered"]
