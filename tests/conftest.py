@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from made_once import made_once
+
+if TYPE_CHECKING:
+    from eager_compiler import EagerCompiler
 
 LONG = (
     "documentation/test_blocks_run.py",
@@ -37,6 +41,17 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first."""
     items.sort(key=lambda item: next((at for at, name in enumerate(LONG) if item.path.match(name)), len(LONG)))
+
+
+@pytest.fixture
+def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> EagerCompiler:
+    """Networks compile in milliseconds, to what Python would run."""
+    import torch
+    from eager_compiler import EagerCompiler
+
+    compiler = EagerCompiler()
+    monkeypatch.setattr(torch, "compile", compiler)
+    return compiler
 
 
 @pytest.fixture(scope="session")

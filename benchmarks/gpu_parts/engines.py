@@ -25,8 +25,12 @@ from id3pm.formats.bundle import Stage, read_bundle
 from networks import TINY_16, write_random_bundle
 
 
+Way = tuple[Target, Buckets, bool]
+"""Target, buckets, and whether PyTorch compiles the network."""
+
+
 def engines(report: Report) -> None:
-    """Each stage, target and kind of buckets: built, proven, loaded, timed; or why not."""
+    """Each stage, target and kind of buckets, and PyTorch's network compiled: built, proven, loaded, timed; or why not."""
     add = report.table()
     max_batch, precision = (2, "fp32") if report.small else (16, "fp16")
     wanted: tuple[Target, ...] = ("torch-cuda",) if report.small else ("torch-cuda", "tensorrt", "onnx-cuda")
@@ -36,13 +40,16 @@ def engines(report: Report) -> None:
             bundle = Path(folder) / "bundle"
             write_random_bundle(bundle, "toy", TINY_16)
         stages: tuple[Stage, ...] = ("base",) if report.small else ("base", "sr")
-        for stage, target, kind in itertools.product(stages, wanted, get_args(Buckets)):
+        ways = [(target, kind, False) for target, kind in itertools.product(wanted, get_args(Buckets))]
+        compiled: Way = ("torch-cuda", "exact", True)  # last: it takes longest, and `fast` eight times as long
+        for stage, way in [*itertools.product(stages, ways), *((stage, compiled) for stage in stages)]:
+            target, kind, _ = way
             device = targets.TARGETS[target].device if report.small else report.device
-            line = {"stage": stage, "target": target, "buckets": kind}
+            line = {"stage": stage, "target": target + " compiled" * way[2], "buckets": kind}
             start = time.perf_counter()
             try:
-                place = Path(folder) / f"{target}-{kind}"
-                manifest, engine = _built(bundle, place, stage, target, precision, max_batch, kind, device)
+                place = Path(folder) / "-".join(map(str, way))
+                manifest, engine = _built(bundle, place, stage, way, precision, max_batch, device)
             except (Id3pmError, ImportError, RuntimeError) as error:
                 add(**line, result=str(error)[:300])
                 continue
@@ -55,10 +62,9 @@ def _built(
     bundle: Path,
     repository: Path,
     stage: Stage,
-    target: Target,
+    way: Way,
     precision: str,
     max_batch: int,
-    buckets: Buckets,
     device: str,
 ) -> tuple[Manifest, Engine]:
     """An engine, proven and loaded.
@@ -67,6 +73,7 @@ def _built(
         Id3pmError: It cannot be built, proven or loaded here.
         ImportError: Its libraries are not installed.
     """
+    target, buckets, compiled = way
     gpu = "current" if target == "tensorrt" else None
     spec = engine_folder.EngineSpec(
         stage=stage,
@@ -74,7 +81,8 @@ def _built(
         precision=precision,
         max_batch=max_batch,
         buckets=buckets,
-        device=targets.require_available(target, precision, gpu, buckets),
+        compiled=compiled,
+        device=targets.require_available(target, precision, gpu, buckets, compiled),
         bundle=engine_folder.bundle_reference(bundle, read_bundle(bundle), stage),
         versions=engine_folder.versions(target, precision),
     )

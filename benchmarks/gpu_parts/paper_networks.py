@@ -13,7 +13,8 @@ from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_engine import TorchPrecision
 from networks import unet_flops
 
-OURS, FLOOR = "our engine", "FLOP floor"
+OURS, COMPILED, FLOOR = "our engine", "our engine, torch.compile", "FLOP floor"
+Line = Callable[[str, Callable[[], object]], None]
 Seconds = dict[str, dict[str, float]]
 """Of a call, by way and network."""
 
@@ -50,19 +51,24 @@ def _time_calls(
     stage: Stage,
     precision: TorchPrecision,
     there: dict[str, torch.Tensor],
-    line: Callable[[str, Callable[[], object]], None],
+    line: Line,
 ) -> None:
-    engine = stage.engine(report, precision, len(there["x"]))
-    line(OURS, lambda: engine.run(there))
-    engine.close()
+    _time_engine(report, stage, precision, there, line, compiled=False)
     unet = stage.weights(stage.config).to(report.device).eval()
     if precision == "fp16":
         unet.convert(torch.float16)
     with torch.inference_mode():
         line("eager", lambda: unet(**there))
-        if not report.small and report.left_s > 60:
-            compiled = torch.compile(unet)
-            line("torch.compile", lambda: compiled(**there))
+    if report.left_s > 60:  # of which a network needs some thirty
+        _time_engine(report, stage, precision, there, line, compiled=True)
+
+
+def _time_engine(
+    report: Report, stage: Stage, precision: TorchPrecision, there: dict[str, torch.Tensor], line: Line, compiled: bool
+) -> None:
+    engine = stage.engine(report, precision, len(there["x"]), compiled=compiled)
+    line(COMPILED if compiled else OURS, lambda: engine.run(there))
+    engine.close()
 
 
 def _per_image(report: Report, precision: str, calls: Seconds, count: int) -> None:

@@ -45,10 +45,17 @@ class Stage:
     number: int
     weights: Callable[[UNetConfig], UNet]
 
-    def engine(self, report: Report, precision: TorchPrecision, rows: int, arrays: Arrays | None = None) -> UNetEngine:
+    def engine(
+        self,
+        report: Report,
+        precision: TorchPrecision,
+        rows: int,
+        arrays: Arrays | None = None,
+        compiled: bool = False,
+    ) -> UNetEngine:
         """The network on the device, for at most so many evaluations."""
         here = arrays or TorchArrays(report.device)
-        return UNetEngine(self.weights(self.config), rows, report.device, precision, here, buckets=[rows])
+        return UNetEngine(self.weights(self.config), rows, report.device, precision, here, [rows], compiled)
 
 
 def demo(small: bool) -> list[Stage]:

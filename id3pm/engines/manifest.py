@@ -99,6 +99,7 @@ class Manifest:
         conversion: Changes to the exported fp32 graph to reach `precision`; empty for `fp32`.
         buckets: How calls are padded: see `id3pm.engines.buckets`. Engines for CPUs pad nothing, which is exact.
         l2_normalised: The bundle's value: see `id3pm.formats.bundle.Bundle`.
+        compiled: PyTorch compiles the network when the engine is loaded (`torch.compile`); of `torch-cuda` alone.
         source: Address that the engine was pulled from, or `None`. Not in the file: `source.json` of the model
             repository has it.
     """
@@ -125,6 +126,7 @@ class Manifest:
     conversion: dict[str, Any] = dataclasses.field(default_factory=dict)
     buckets: Buckets = "exact"
     l2_normalised: bool | None = None
+    compiled: bool = False
     source: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:

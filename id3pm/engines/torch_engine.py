@@ -38,6 +38,7 @@ class UNetEngine:
         precision: TorchPrecision = "fp32",
         arrays: Arrays | None = None,
         buckets: Sequence[int] | None = None,
+        compiled: bool = False,
     ) -> None:
         """Moves the network to a device, and records a CUDA graph for every bucket where that is a GPU.
 
@@ -49,9 +50,14 @@ class UNetEngine:
             arrays: Where inputs and output live; `None`: in host memory for the CPU, else on the device.
             buckets: Batch sizes to which calls are padded, `max_batch` among them; `None`: `batch_buckets` on a GPU,
                 none elsewhere.
+            compiled: Compile the network: see `compiled_network`.
+
+        Raises:
+            EngineError: This PyTorch cannot compile it.
         """
         import torch
 
+        from id3pm.engines.compiled_network import compiled_network
         from id3pm.engines.torch_arrays import TorchArrays
 
         self._torch = torch
@@ -59,13 +65,14 @@ class UNetEngine:
         self.config = unet.config
         self.max_batch = max_batch
         self.arrays: Arrays = arrays or (HOST if device == "cpu" else TorchArrays(device))
-        self.description = f"torch {torch.__version__} {_kind(self._device)} {precision}"
+        self.description = f"torch {torch.__version__} {_kind(self._device)} {precision}{' compiled' if compiled else ''}"
         self._unet = unet.to(self._device)
         half = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         if half is not None:
             self._unet.convert(half)
         self._buckets = list(buckets or (batch_buckets(max_batch) if self._device.type == "cuda" else []))
         self._graphs: dict[int, Callable[[dict[str, Tensor]], Tensor]] = {}
+        self._network: Callable[..., Tensor] = compiled_network(self._unet) if compiled else self._unet
         if self._device.type == "cuda":
             self.arrays.use()
             self._unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,7 +108,7 @@ class UNetEngine:
         """The network's output, by kernels whose fp32 is fp32 (cuDNN would take TF32) and that repeat their bits."""
         chosen = self._torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with chosen:
-            output: Tensor = self._unet(**tensors).float().contiguous()
+            output: Tensor = self._network(**tensors).float().contiguous()
         return output
 
     def _record(self, rows: int) -> Callable[[dict[str, Tensor]], Tensor]:
@@ -113,7 +120,7 @@ class UNetEngine:
         aside = torch.cuda.Stream(self._device)
         aside.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(aside):
-            for _ in range(3):  # the first runs choose kernels and allocate
+            for _ in range(3):  # the first runs compile, choose kernels and allocate
                 self._computed(given)
         torch.cuda.current_stream(self._device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
@@ -133,7 +140,7 @@ class UNetEngine:
     def close(self) -> None:
         """Drops the graphs and the weights."""
         self._graphs.clear()
-        del self._unet
+        del self._unet, self._network
 
 
 class TorchEngine(UNetEngine):
@@ -201,8 +208,9 @@ class TorchCudaEngine(UNetEngine):
         precision = cast(TorchPrecision, manifest.precision)
         unet = load_unet(manifest.unet, read_weights(path))
         try:
-            super().__init__(unet, manifest.max_batch, device, precision, TorchArrays(device), buckets)
-        except RuntimeError as error:  # CUDA's errors, and no memory
+            arrays = TorchArrays(device)
+            super().__init__(unet, manifest.max_batch, device, precision, arrays, buckets, manifest.compiled)
+        except RuntimeError as error:  # CUDA's errors, no memory, and what cannot be compiled
             raise EngineError(f"PyTorch cannot run this engine on {device}: {error}") from error
 
 

@@ -64,6 +64,11 @@ class BuildOptions:
         help="On a GPU. exact: every call is padded to --max-batch rows, and a row's bits never depend on the others. "
         "fast: a call runs the smallest batch size that holds it; bits may differ, by what the build measures.",
     )
+    compile: bool = option(
+        is_flag=True,
+        help="With --target torch-cuda: torch.compile, when the engine is loaded. Needs a C compiler there, and tens of "
+        "seconds for each batch size.",
+    )
     repository: Path = option(
         type=FOLDER,
         default=Path("triton_repo"),
@@ -87,7 +92,7 @@ def main(options: BuildOptions) -> None:
     bundle_path, repository, stage = options.bundle_path or default_bundle(), options.repository, options.stage
     target = targets.runtime(options.target_name, options.precision)
     try:
-        device = targets.require_available(target, options.precision, options.gpu, options.buckets)
+        device = targets.require_available(target, options.precision, options.gpu, options.buckets, options.compile)
         bundle = read_bundle(bundle_path)
         unets = {"base": bundle.base, "sr": bundle.sr}
         sizes = {name: unet.image_size for name, unet in unets.items()}
@@ -103,6 +108,7 @@ def main(options: BuildOptions) -> None:
                     precision=options.precision,
                     max_batch=options.max_batch or targets.default_max_batch(target, unets[name]),
                     buckets=options.buckets,
+                    compiled=options.compile,
                     device=device,
                     bundle=engine_folder.bundle_reference(bundle_path, bundle, name),
                     versions=engine_folder.versions(target, options.precision),

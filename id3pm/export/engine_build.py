@@ -45,7 +45,8 @@ class EngineBuild:
         self._spec = spec
         self._target = targets.TARGETS[spec.target]
         self._model = engine_folder.MODELS[spec.stage]
-        self._name = f"{self._model} ({spec.target} {spec.precision}, max batch {spec.max_batch})"
+        how = f"{spec.precision}{' compiled' if spec.compiled else ''}"
+        self._name = f"{self._model} ({spec.target} {how}, max batch {spec.max_batch})"
         self._limits = dataclasses.asdict(thresholds(spec.target, spec.precision, spec.buckets))
         self._progress = BuildProgress(console)
 

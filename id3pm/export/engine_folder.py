@@ -40,6 +40,7 @@ class EngineSpec:
         precision: Precision of weights and matrix products.
         max_batch: Most rows of one call.
         buckets: How calls are padded.
+        compiled: Whether PyTorch compiles the network when the engine is loaded.
         device: `cpu`, `cuda` or a compute capability.
         bundle: Name and hashes of the bundle.
         versions: Versions of libraries and of the recipe (see `recipe.recipe_hash`).
@@ -50,6 +51,7 @@ class EngineSpec:
     precision: str
     max_batch: int
     buckets: Buckets
+    compiled: bool = False
     device: str
     bundle: BundleReference
     versions: dict[str, str]

@@ -136,7 +136,9 @@ def runtime(target: str, precision: str) -> Target:
     return CPU_RUNTIMES[precision] if target == CPU else cast(Target, target)
 
 
-def require_available(target: Target, precision: str, gpu: str | None, buckets: Buckets = "exact") -> str:
+def require_available(
+    target: Target, precision: str, gpu: str | None, buckets: Buckets = "exact", compiled: bool = False
+) -> str:
     """Refuses a combination that cannot be built, before any work is done.
 
     Args:
@@ -144,6 +146,7 @@ def require_available(target: Target, precision: str, gpu: str | None, buckets: 
         precision: The precision.
         gpu: Compute capability, `current`, or `None`.
         buckets: How calls are padded.
+        compiled: Whether PyTorch compiles the network.
 
     Returns:
         The device to build for: `cpu`, `cuda`, or the compute capability that `gpu` names.
@@ -159,6 +162,8 @@ def require_available(target: Target, precision: str, gpu: str | None, buckets: 
         raise EngineError(
             f"--buckets fast: {target} evaluates every row by itself, which is exact and pads nothing; leave it out"
         )
+    if compiled and target != "torch-cuda":
+        raise EngineError(f"--compile: only --target torch-cuda runs PyTorch's compiler; leave it out for {target}")
     if target != "tensorrt":
         if gpu is not None:
             raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")

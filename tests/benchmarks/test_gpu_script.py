@@ -31,10 +31,10 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "why_no_triton", lambda: "no tritonserver")
 
 
-@pytest.mark.usefixtures("no_triton")
+@pytest.mark.usefixtures("no_triton", "eager_compiler")
 @pytest.mark.parametrize("name", list(gpu.SHARES))
 def test_every_part_gives_its_tables(name: str, tmp_path: Path) -> None:
-    part(name)(Report(tmp_path / "result.json", "cpu", 60.0))
+    part(name)(Report(tmp_path / "result.json", "cpu", 90.0))
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["tables"] and all(line for table in result["tables"] for line in table)
     text = gpu.markdown({name: {**result, "seconds": 1.0}})
@@ -44,16 +44,19 @@ def test_every_part_gives_its_tables(name: str, tmp_path: Path) -> None:
 def engine_lines(folder: Path) -> list[dict[str, object]]:
     part("engines")(Report(folder / "result.json", "cpu", 60.0))
     (table,) = json.loads((folder / "result.json").read_text())["tables"]
-    assert [line["buckets"] for line in table] == ["exact", "fast"]
+    assert [line["buckets"] for line in table] == ["exact", "fast", "exact"]
+    assert [line["target"] for line in table] == ["torch-cuda", "torch-cuda", "torch-cuda compiled"]
     return list(table)
 
 
+@pytest.mark.usefixtures("eager_compiler")
 def test_engines_that_can_run_are_built_proven_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With PyTorch on the CPU in place of the GPU."""
     monkeypatch.setattr(torch_engine, "cuda_device", lambda index: "cpu")
     monkeypatch.setattr(targets, "why_not_executable", lambda target, gpu: None)
-    exact, fast = engine_lines(tmp_path)
+    exact, fast, compiled = engine_lines(tmp_path)
     assert (exact["result"], fast["result"], exact["equal_bits"]) == ("ok", "ok", True)
+    assert (compiled["result"], compiled["equal_bits"]) == ("ok", True)
     assert exact["company_psnr_db"] == "" and float(str(fast["company_psnr_db"])) > 60
     assert all(float(str(exact[key])) > 0 for key in ("ms_one", "ms_most", "build_s"))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 import tiny_engines
 import torch
+from eager_compiler import EagerCompiler
 from tiny_bundle import write_tiny_bundle
 
 from id3pm.engines import torch_arrays
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_arrays import TorchArrays
-from id3pm.engines.torch_engine import TorchEngine, TorchPrecision
-from id3pm.errors import BundleError, MissingExtraError
+from id3pm.engines.torch_engine import TorchEngine, TorchPrecision, UNetEngine
+from id3pm.errors import BundleError, EngineError, MissingExtraError
 from id3pm.formats.bundle import Stage
 
 
@@ -87,17 +89,39 @@ def test_kernels_of_a_gpu_compute_fp32_in_fp32_and_repeat_their_bits(
 ) -> None:
     """cuDNN takes TF32 for fp32 convolutions if nothing is said."""
     engine, seen = TorchEngine(bundle_folder, "sr"), []
-    network = engine._unet
+    network = engine._network
 
     def looking(**tensors: torch.Tensor) -> torch.Tensor:
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
         return network(**tensors)
 
-    monkeypatch.setattr(engine, "_unet", looking)
+    monkeypatch.setattr(engine, "_network", looking)
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
     engine.run({name: np.zeros(shape, np.float32) for name, shape in input_shapes(engine.config, 1).items()})
     assert seen == [(False, True)]
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
+
+
+def test_a_compiled_network_is_one_graph_for_each_bucket_and_computes_the_same(eager_compiler: EagerCompiler) -> None:
+    """For more buckets than PyTorch compiles by itself, which are 8."""
+    config = dataclasses.replace(tiny_engines.SR, channel_mult=(1,), image_size=8, low_res_size=4)
+    sizes, rng = range(1, 10), np.random.default_rng(0)
+    plain, compiled = (
+        UNetEngine(tiny_engines.random_unet(config), 9, buckets=sizes, compiled=kind) for kind in (False, True)
+    )
+    assert compiled.description == plain.description + " compiled"
+    for rows in sizes:
+        given = {n: rng.standard_normal(s, dtype=np.float32) for n, s in input_shapes(config, rows).items()}
+        np.testing.assert_array_equal(compiled.run(given), plain.run(given))
+    (call,) = eager_compiler.calls
+    assert call.options == {"deterministic": True, "triton.cudagraphs": False}
+    assert call.graphs == len(sizes), "compiled, not run by Python"
+
+
+def test_a_compiler_that_would_not_repeat_its_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cu130")
+    with pytest.raises(EngineError, match=r"from 2\.10 on, this is 2\.9; install a newer one, or build without"):
+        UNetEngine(tiny_engines.random_unet(tiny_engines.BASE), 2, compiled=True)
 
 
 @pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1)])

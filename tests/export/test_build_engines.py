@@ -205,6 +205,8 @@ def test_a_damaged_engine_is_not_up_to_date(bundle: Path, repository: Path, monk
         (["--target", "tensorrt", "--gpu", "rtx3090"], "--gpu rtx3090: .* such as --gpu sm86"),
         (["--gpu", "sm86"], "only --target tensorrt"),
         (["--buckets", "fast"], "evaluates every row by itself, which is exact"),
+        (["--compile"], "only --target torch-cuda runs PyTorch's compiler; leave it out for onnx-cpu"),
+        (["--target", "tensorrt", "--gpu", "sm86", "--compile"], "leave it out for tensorrt"),
         (["--target", "torch-cuda", "--precision", "int8"], "no quantised convolution for CUDA; available for .*bf16"),
     ],
 )

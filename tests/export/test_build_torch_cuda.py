@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from eager_compiler import EagerCompiler
 
 from id3pm.engines import torch_engine
 from id3pm.engines.base import load_engine
@@ -22,6 +23,7 @@ from id3pm.errors import EngineError, MissingExtraError
 from id3pm.export import build as build_engines
 from id3pm.export import engine_folder, targets
 from id3pm.formats.bundle import read_bundle, weights_hash
+from id3pm.sampling.receipt import add_stage, new_receipt
 from id3pm.serving.protocol.served_models import MODELS
 
 ENGINE = "denoiser_64/1/engine"
@@ -91,6 +93,37 @@ def test_an_exact_engine_gives_equal_bits_in_any_company(exported_bundle: Path, 
     for row in range(5):
         alone = engine.run({name: array[row : row + 1] for name, array in inputs.items()})
         np.testing.assert_array_equal(alone[0], together[row])
+
+
+def test_a_compiled_engine_is_proven_and_told_apart(
+    exported_bundle: Path, tmp_path: Path, on_cpu: None, eager_compiler: EagerCompiler
+) -> None:
+    assert build(exported_bundle, tmp_path).exit_code == 0
+    plain = read_manifest(tmp_path / ENGINE)
+    result = build(exported_bundle, tmp_path, "--compile")
+    assert result.exit_code == 0 and "other compiled" in result.output, result.output
+    manifest = read_manifest(tmp_path / ENGINE)
+    assert (plain.compiled, manifest.compiled) == (False, True)
+    assert manifest.parity.batch_invariant and len(manifest.parity.forward) == 10
+    (proven,) = eager_compiler.calls
+    assert proven.graphs > 0, "what was proven was compiled"
+    assert "up to date" in build(exported_bundle, tmp_path, "--compile").output
+    engine = load_engine(tmp_path / ENGINE, device="cuda")
+    receipt = add_stage(new_receipt("tiny", 1, None), manifest, engine.description, manifest.sampling)
+    assert receipt["stages"]["base"]["engine"].endswith(" fp32 compiled")
+    assert len(eager_compiler.calls) == 2, "the loader compiles it, too"
+
+
+def test_an_engine_that_cannot_be_compiled_is_not_installed(
+    exported_bundle: Path, tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(*_: object, **__: object) -> object:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    result = build(exported_bundle, tmp_path, "--compile")
+    assert result.exit_code == 1 and "cannot run this engine on cpu: Failed to find C compiler" in result.output
+    assert not (tmp_path / ENGINE).exists()
 
 
 def test_another_version_of_torch_is_refused_and_a_missing_one_named(
