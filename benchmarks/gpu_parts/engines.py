@@ -24,13 +24,12 @@ from id3pm.export.engine_build import EngineBuild
 from id3pm.formats.bundle import Stage, read_bundle
 from networks import TINY_16, write_random_bundle
 
-
 Way = tuple[Target, Buckets, bool]
 """Target, buckets, and whether PyTorch compiles the network."""
 
 
 def engines(report: Report) -> None:
-    """Each stage, target and kind of buckets, and PyTorch's network compiled: built, proven, loaded, timed; or why not."""
+    """Each stage, target and kind of buckets, and PyTorch's compiler: built, proven, loaded, timed; or why not."""
     add = report.table()
     max_batch, precision = (2, "fp32") if report.small else (16, "fp16")
     wanted: tuple[Target, ...] = ("torch-cuda",) if report.small else ("torch-cuda", "tensorrt", "onnx-cuda")

@@ -14,29 +14,39 @@ from id3pm.engines.torch_engine import TorchPrecision
 from networks import unet_flops
 
 OURS, COMPILED, FLOOR = "our engine", "our engine, torch.compile", "FLOP floor"
-Line = Callable[[str, Callable[[], object]], None]
+Line = Callable[[Stage, str, Callable[[], object]], None]
+COMPILING_S = 30.0
+"""Seconds that must be left to begin with a network; what is measured by then is written."""
+COMPILING_CPU_S = 300.0
 Seconds = dict[str, dict[str, float]]
 """Of a call, by way and network."""
 
 
 def paper_speed(report: Report) -> None:
-    """Calls of the paper's networks, the seconds of an image that follow, and a trajectory."""
+    """Calls of the paper's networks, the seconds of an image that follow, a trajectory; then what compiles long."""
     count: int = 2 if report.small else 16
     precision: TorchPrecision = "fp32" if report.small else "fp16"
-    calls: Seconds = {FLOOR: {}}
-    add, peak = report.table(), report.peak_flop_s(torch.float32 if report.small else torch.float16)
-    for stage in paper(report.small):
-        flops = unet_flops(stage.config) * count
-        calls[FLOOR][stage.name] = flops / peak
+    stages, add = paper(report.small), report.table()
+    peak = report.peak_flop_s(torch.float32 if report.small else torch.float16)
+    flops = {stage.name: unet_flops(stage.config) * count for stage in stages}
+    calls: Seconds = {FLOOR: {name: one / peak for name, one in flops.items()}}
 
-        def line(way: str, work: Callable[[], object], stage: Stage = stage, flops: int = flops) -> None:
-            seconds = calls.setdefault(way, {})[stage.name] = report.seconds(work)
-            rate = flops / seconds
-            add(network=stage.name, way=way, rows=count, ms=1e3 * seconds, tflop_s=rate / 1e12, of_peak=rate / peak)
+    def line(stage: Stage, way: str, work: Callable[[], object]) -> None:
+        seconds = calls.setdefault(way, {})[stage.name] = report.seconds(work)
+        rate = flops[stage.name] / seconds
+        add(network=stage.name, way=way, rows=count, ms=1e3 * seconds, tflop_s=rate / 1e12, of_peak=rate / peak)
 
-        _time_calls(report, stage, precision, _inputs(report, stage, count), line)
-    _per_image(report, precision, calls, count)
+    for stage in stages:
+        _time_engine(report, stage, precision, count, line, compiled=False)
+        _time_eager(report, stage, precision, count, line)
+    per_image = report.table()
+    _per_image(report, precision, calls, count, per_image)
     _trajectories(report, precision, calls[OURS], count)
+    for stage in stages:
+        if report.left_s > (COMPILING_CPU_S if report.small else COMPILING_S):
+            _time_engine(report, stage, precision, count, line, compiled=True)
+    if COMPILED in calls:
+        _per_image(report, precision, {COMPILED: calls[COMPILED]}, count, per_image)
 
 
 def _inputs(report: Report, stage: Stage, count: int) -> dict[str, torch.Tensor]:
@@ -46,34 +56,26 @@ def _inputs(report: Report, stage: Stage, count: int) -> dict[str, torch.Tensor]
     return {name: torch.from_numpy(array).to(report.device) for name, array in given.items()}
 
 
-def _time_calls(
-    report: Report,
-    stage: Stage,
-    precision: TorchPrecision,
-    there: dict[str, torch.Tensor],
-    line: Line,
+def _time_engine(
+    report: Report, stage: Stage, precision: TorchPrecision, count: int, line: Line, compiled: bool
 ) -> None:
-    _time_engine(report, stage, precision, there, line, compiled=False)
+    engine, there = stage.engine(report, precision, count, compiled=compiled), _inputs(report, stage, count)
+    line(stage, COMPILED if compiled else OURS, lambda: engine.run(there))
+    engine.close()
+
+
+def _time_eager(report: Report, stage: Stage, precision: TorchPrecision, count: int, line: Line) -> None:
+    there = _inputs(report, stage, count)
     unet = stage.weights(stage.config).to(report.device).eval()
     if precision == "fp16":
         unet.convert(torch.float16)
     with torch.inference_mode():
-        line("eager", lambda: unet(**there))
-    if report.left_s > 60:  # of which a network needs some thirty
-        _time_engine(report, stage, precision, there, line, compiled=True)
+        line(stage, "eager", lambda: unet(**there))
 
 
-def _time_engine(
-    report: Report, stage: Stage, precision: TorchPrecision, there: dict[str, torch.Tensor], line: Line, compiled: bool
-) -> None:
-    engine = stage.engine(report, precision, len(there["x"]), compiled=compiled)
-    line(COMPILED if compiled else OURS, lambda: engine.run(there))
-    engine.close()
-
-
-def _per_image(report: Report, precision: str, calls: Seconds, count: int) -> None:
+def _per_image(report: Report, precision: str, calls: Seconds, count: int, add: Callable[..., None]) -> None:
     """Seconds of an image of 250, 10 and 8 steps in both stages, with guidance, as full calls would have it."""
-    add, names = report.table(), [stage.name for stage in paper(report.small)]
+    names = [stage.name for stage in paper(report.small)]
     for way, times in calls.items():
         if len(times) == len(names):
             base, sr = (times[name] for name in names)

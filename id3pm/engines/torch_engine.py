@@ -65,7 +65,8 @@ class UNetEngine:
         self.config = unet.config
         self.max_batch = max_batch
         self.arrays: Arrays = arrays or (HOST if device == "cpu" else TorchArrays(device))
-        self.description = f"torch {torch.__version__} {_kind(self._device)} {precision}{' compiled' if compiled else ''}"
+        how = f"{precision} compiled" if compiled else precision
+        self.description = f"torch {torch.__version__} {_kind(self._device)} {how}"
         self._unet = unet.to(self._device)
         half = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         if half is not None:

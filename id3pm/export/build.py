@@ -66,8 +66,8 @@ class BuildOptions:
     )
     compile: bool = option(
         is_flag=True,
-        help="With --target torch-cuda: torch.compile, when the engine is loaded. Needs a C compiler there, and tens of "
-        "seconds for each batch size.",
+        help="With --target torch-cuda: torch.compile, when the engine is loaded. Needs a C compiler there, and tens "
+        "of seconds for each batch size.",
     )
     repository: Path = option(
         type=FOLDER,

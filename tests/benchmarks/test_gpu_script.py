@@ -34,9 +34,11 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_triton", "eager_compiler")
 @pytest.mark.parametrize("name", list(gpu.SHARES))
 def test_every_part_gives_its_tables(name: str, tmp_path: Path) -> None:
-    part(name)(Report(tmp_path / "result.json", "cpu", 90.0))
+    part(name)(Report(tmp_path / "result.json", "cpu", 600.0))
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["tables"] and all(line for table in result["tables"] for line in table)
+    ways = [line["way"] for line in result["tables"][0] if name == "paper"]
+    assert sum("torch.compile" in way for way in ways) == (2 if name == "paper" else 0), "for both networks"
     text = gpu.markdown({name: {**result, "seconds": 1.0}})
     assert f"## {name} (1 s)" in text and "Ended early" not in text
 
