@@ -50,15 +50,15 @@ class UNetEngine:
             arrays: Where inputs and output live; `None`: in host memory for the CPU, else on the device.
             buckets: Batch sizes to which calls are padded, `max_batch` among them; `None`: `batch_buckets` on a GPU,
                 none elsewhere.
-            compiled: Compile the network: see `compiled_network`.
+            compiled: Compile the network: see `torch_compiled`.
 
         Raises:
             EngineError: This PyTorch cannot compile it.
         """
         import torch
 
-        from id3pm.engines.compiled_network import compiled_network
         from id3pm.engines.torch_arrays import TorchArrays
+        from id3pm.engines.torch_compiled import compiled_network
 
         self._torch = torch
         self._device = torch.device(device)
