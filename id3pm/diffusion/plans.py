@@ -129,9 +129,9 @@ class StepPlan(Coefficients):
         return (*(2 if guided else 1 for guided in self.guided.tolist()), 0)
 
     @functools.cached_property
-    def next_is_noisy(self) -> tuple[bool, ...]:
-        """For every step, and after the last, whether it needs noise."""
-        return (*self.needs_noise.tolist(), False)
+    def draws(self) -> tuple[int, ...]:
+        """The draws of the seed contract that the image needs, ascending: 0, and k for a k-th step with noise."""
+        return (0, *(np.flatnonzero(self.needs_noise) + 1).tolist())
 
     @property
     def evaluations(self) -> int:

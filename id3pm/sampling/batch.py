@@ -20,7 +20,7 @@ from id3pm.engines.inputs import EngineInputs, FloatArray, input_shapes
 from id3pm.errors import EngineError
 from id3pm.formats.array_api import array_namespace
 from id3pm.formats.images import to_uint8
-from id3pm.sampling.noise_ahead import NoiseAhead
+from id3pm.sampling.noise_ahead import STEPS_AHEAD, NoiseAhead
 from id3pm.sampling.request import Sample
 from id3pm.sampling.row import Row
 
@@ -72,7 +72,8 @@ class RowBatch:
         self._shape = shapes.pop("x")
         del shapes["timesteps"]
         self._condition_shapes = shapes
-        self.noise = NoiseAhead(stage, self._shape, self._arrays.host, self._arrays.noise_threads)
+        steps = STEPS_AHEAD if self._arrays.ahead else 1  # on a CPU the engine needs the cores and the memory
+        self.noise = NoiseAhead(stage, self._shape, self._arrays.host, self._arrays.noise_threads, steps=steps)
         self._nothing: dict[str, Array] = {}  # null conditions, of as many rows as have been needed
         self.clear()
 

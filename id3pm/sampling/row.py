@@ -95,9 +95,3 @@ class Row:
     def next_evaluations(self) -> int:
         """Rows that the U-Net computes for its next step: two where that is guided, none after the last."""
         return self.plan.next_evaluations[self.step]
-
-    @property
-    def next_draws(self) -> list[int]:
-        """What its next step needs of the seed contract."""
-        start = [] if self.begun else [0]
-        return [*start, self.step + 1] if self.plan.next_is_noisy[self.step] else start

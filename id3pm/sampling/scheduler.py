@@ -125,7 +125,7 @@ class StepScheduler:
                 row.place = self._place(row)
                 self._in_flight[row.request.id] = row
             self._changed.notify_all()
-        self._batch.noise.prefetch(rows)
+        self._batch.noise.begin(rows)
 
     def _row(self, request: SampleRequest, on_done: OnDone) -> Row:
         request = validated(request, self.engine.config)
