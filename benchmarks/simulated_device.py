@@ -7,6 +7,7 @@ Methods and functions are those of the array API standard and of `id3pm.engines.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import sys
@@ -145,6 +146,9 @@ class SimulatedDevice:
 
     def use(self) -> None:
         pass
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         with self._lock:  # memory is used again, as by the pools of pinned memory of CuPy and PyTorch

@@ -5,7 +5,8 @@ Copies are counted. A result is read only when it is waited for, as on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import array_api_strict as xp
@@ -24,6 +25,7 @@ class StrictArrays:
     Attributes:
         to_device: Bytes of every copy to the device.
         from_device: Bytes of every copy from it.
+        beside: Times that something was read beside the work under way.
         waits: Copies from it that have been waited for.
         fast_only: Whether copies from any memory but that of `host` are refused: on a GPU they would wait for it.
     """
@@ -34,12 +36,17 @@ class StrictArrays:
     def __init__(self) -> None:
         self.to_device: list[int] = []
         self.from_device: list[int] = []
-        self.waits = 0
+        self.waits = self.beside = 0
         self.fast_only = False
         self._fast: list[int] = []
 
     def use(self) -> None:
         pass
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        self.beside += 1
+        yield
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         memory = np.empty(shape, np.float32)

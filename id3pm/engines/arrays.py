@@ -6,8 +6,10 @@ host and device goes through the methods here.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +35,8 @@ class Timer(Protocol):
 class Arrays(Protocol):
     """One device's arrays, and the copies to it and from it.
 
-    One thread uses it at a time, and calls `use` first; `host` may be called from any thread.
+    One thread uses it at a time, and calls `use` first; `host` may be called from any thread, and so may `to_host`
+    within `reading`.
 
     Attributes:
         ahead: Steps that may be enqueued before the result of an earlier one is read; 0 where calls wait for theirs.
@@ -45,6 +48,13 @@ class Arrays(Protocol):
 
     def use(self) -> None:
         """Makes the device, and the stream on which its work is enqueued, the calling thread's."""
+        ...
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Within it the calling thread works beside what has been enqueued, not after it.
+
+        For arrays that are computed already. The caller waits for what it began within, and keeps them until then.
+        """
         ...
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -59,7 +69,10 @@ class Arrays(Protocol):
         ...
 
     def to_host(self, array: Array) -> Callable[[], NDArray[Any]]:
-        """Begins to copy an array to the host, after all that has been enqueued; the function waits for it."""
+        """Begins to copy an array to the host, after all that has been enqueued; the function waits for it.
+
+        It waits for nothing that is enqueued later, and that does not wait for the copy.
+        """
         ...
 
     def timer(self) -> Timer:
@@ -129,6 +142,10 @@ class HostArrays:
 
     def use(self) -> None:
         """See `Arrays.use`; nothing to do."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """See `Arrays.reading`; nothing to do."""
+        return contextlib.nullcontext()
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """See `Arrays.host`."""

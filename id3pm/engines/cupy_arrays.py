@@ -1,17 +1,19 @@
-"""CuPy arrays of one CUDA device as `Arrays`: pinned host memory, one stream for all work of an engine.
+"""CuPy arrays of one CUDA device as `Arrays`: pinned host memory, a stream for an engine's work, one for reading.
 
 Importing this module needs CuPy; `cupy_arrays` says what to install. Everything an engine does is enqueued on one
 stream, in whatever thread: so the order of the work is the order of the calls, and memory that is freed is used again
-after the work that reads it.
+after the work that reads it. Copies to the host alone are on a second stream, behind an event of the first: they hold
+up no step, and their reader waits for none that is enqueued later.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,15 +54,15 @@ class CupyArrays:
         self._cupy = import_cupy()
         self._pinned = importlib.import_module("cupyx").empty_pinned
         self.noise_threads = max(1, min(NOISE_THREADS, (os.cpu_count() or 2) - 1))
-        # Host memory of copies that may not be done, behind an event that follows them: the pool of pinned memory gives
-        # memory that is freed to the next who asks, whatever the device still has to do with it.
+        # Memory of copies that may not be done, behind an event that follows them: the pools of pinned memory and of a
+        # stream's memory give what is freed to the next who asks, whatever another stream still has to do with it.
         self._kept: collections.deque[tuple[Any, list[Any]]] = collections.deque()
         self._sent: list[Any] = []  # since the last event
         self._lock = threading.Lock()
         try:
             self._device = self._cupy.cuda.Device(device_index)
             self._device.use()
-            self._stream = self._cupy.cuda.Stream(non_blocking=True)
+            self._stream, self._copies = (self._cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         except self._cupy.cuda.runtime.CUDARuntimeError as error:
             raise EngineError(f"CuPy cannot use CUDA device {device_index}: {error}") from error
         self.use()
@@ -80,6 +82,20 @@ class CupyArrays:
         self._device.use()
         self._stream.use()
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """See `Arrays.reading`."""
+        cuda = self._cupy.cuda
+        device = cuda.Device()  # the thread's own
+        self._device.use()
+        stream = cuda.get_current_stream()
+        self._copies.use()
+        try:
+            yield
+        finally:  # CuPy's own context manager would go back to the default stream, not to that of `use`
+            stream.use()
+            device.use()
+
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """See `Arrays.host`."""
         memory: NDArray[np.float32] = self._pinned(shape, np.float32)
@@ -98,14 +114,19 @@ class CupyArrays:
         """See `Arrays.to_host`."""
         array = self._cupy.ascontiguousarray(array)
         copy = self._pinned(array.shape, array.dtype)
-        done = self._cupy.cuda.Event(disable_timing=True)
+        computed, done = (self._cupy.cuda.Event(disable_timing=True) for _ in range(2))
+        kept = [array, copy]
         with self._lock:
-            array.data.copy_to_host_async(copy.ctypes.data, copy.nbytes, self._stream)
-            done.record(self._stream)
+            if self._cupy.cuda.get_current_stream() != self._copies:  # not within `reading`
+                computed.record(self._stream)
+                self._copies.wait_event(computed)
+                kept += self._sent
+                self._sent.clear()
+            array.data.copy_to_host_async(copy.ctypes.data, copy.nbytes, self._copies)
+            done.record(self._copies)
             while self._kept and self._kept[0][0].done:
                 self._kept.popleft()
-            self._kept.append((done, [copy, *self._sent]))
-            self._sent.clear()
+            self._kept.append((done, kept))
 
         def wait() -> NDArray[Any]:
             done.synchronize()

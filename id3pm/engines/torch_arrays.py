@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,10 @@ class TorchArrays:
         if self._own is not None:
             torch.cuda.set_stream(self._own)
 
+    def reading(self) -> AbstractContextManager[None]:
+        """See `Arrays.reading`."""
+        return contextlib.nullcontext() if self._copies is None else torch.cuda.stream(self._copies)
+
     def host(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """See `Arrays.host`."""
         return torch.empty(shape, dtype=torch.float32, pin_memory=self._cuda).numpy()
@@ -53,7 +59,7 @@ class TorchArrays:
         """See `Arrays.to_host`."""
         if self._copies is None:
             return array.numpy
-        self._copies.wait_stream(torch.cuda.current_stream(self.device))
+        self._copies.wait_stream(torch.cuda.current_stream(self.device))  # nothing to wait for within `reading`
         with torch.cuda.stream(self._copies):
             copy = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
             copy.copy_(array, non_blocking=True)

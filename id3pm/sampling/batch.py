@@ -230,8 +230,8 @@ class RowBatch:
         x0 = row.x0
         if x0 is None:
             return None
-        self._arrays.use()
-        return self._arrays.to_host(to_uint8(x0))()
+        with self._arrays.reading():  # `collect` has waited for that step, not for the one under way
+            return self._arrays.to_host(to_uint8(x0))()
 
     def _to_device(self, array: FloatArray, kept: list[FloatArray] | None = None) -> Array:
         """Copies through the memory that copies fastest; from any other, a copy would wait for the device."""

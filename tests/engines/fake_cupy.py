@@ -59,6 +59,9 @@ class Stream:
     def use(self) -> None:
         Stream.current = self
 
+    def wait_event(self, event: Event) -> None:
+        self.enqueue(event.synchronize)
+
     def enqueue(self, work: Callable[[], object]) -> None:
         (self.waiting if self.recording is None else self.recording).append(work)
 
@@ -119,8 +122,8 @@ class Device:
     current: int | None = None
     count = 2
 
-    def __init__(self, index: int) -> None:
-        self._index = index
+    def __init__(self, index: int | None = None) -> None:
+        self._index = (Device.current or 0) if index is None else index
 
     def use(self) -> None:
         if self._index >= Device.count:
@@ -139,6 +142,7 @@ def fake_cupy() -> dict[str, types.ModuleType]:
             Device=Device,
             Stream=Stream,
             Event=Event,
+            get_current_stream=lambda: Stream.current,
             get_elapsed_time=lambda start, end: float(end.time_ms - start.time_ms),
             runtime=types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError, streamCaptureModeThreadLocal=1),
         ),

@@ -40,16 +40,60 @@ def test_a_thread_that_uses_them_has_their_device_and_stream() -> None:
     assert arrays.capability == "sm86"
 
 
+def test_a_copy_to_the_host_waits_for_what_is_enqueued_and_its_reader_for_nothing_later() -> None:
+    arrays = CupyArrays()
+    compute, done = Stream.current, []
+    assert compute is not None
+    there = arrays.zeros((2,))
+    compute.enqueue(lambda: there.numbers.fill(3.0))
+    read = arrays.to_host(there)
+    compute.enqueue(lambda: done.append("the next step"))
+    assert not done and (read() == 3.0).all()
+    assert not done, "the step that was enqueued later is still to come"
+    arrays.synchronize()
+    assert done == ["the next step"]
+
+
+def test_a_step_waits_for_no_copy_to_the_host() -> None:
+    arrays = CupyArrays()
+    read = arrays.to_host(arrays.zeros((2,)))
+    arrays.synchronize()
+    assert len(arrays._copies.waiting) == 3, "for the event, the copy, its own event"
+    assert (read() == 0.0).all() and not arrays._copies.waiting
+
+
+def test_what_is_computed_already_is_read_beside_the_step_under_way() -> None:
+    arrays = CupyArrays(1)
+    compute, done = Stream.current, []
+    assert compute is not None
+    given = arrays.host((2,))
+    given[...] = 4.0
+    there, kept = arrays.from_host(given), weakref.ref(given)
+    arrays.synchronize()
+    del given
+    compute.enqueue(lambda: done.append("the step under way"))
+    Device.current = 0
+    with arrays.reading():
+        assert Device.current == 1
+        read = arrays.to_host(there)
+    assert (Device.current, Stream.current) == (0, compute)
+    assert (read() == 4.0).all() and not done
+    with arrays.reading():
+        arrays.to_host(there)
+    gc.collect()
+    assert kept() is not None, "what copies to the device read is not freed by an event that does not follow them"
+
+
 def test_memory_of_a_copy_without_a_waiting_caller_is_kept_until_it_is_done() -> None:
     arrays = CupyArrays()
     arrays.to_host(arrays.zeros((2,)))  # the function that would wait is dropped, as after a failure
-    kept = weakref.ref(arrays._kept[0][1][0])
+    kept = [weakref.ref(memory) for memory in arrays._kept[0][1]]
     gc.collect()
-    assert kept() is not None
-    arrays.synchronize()
+    assert len(kept) == 2 and all(memory() is not None for memory in kept), "of the device, and of the host"
+    arrays._copies.synchronize()
     arrays.to_host(arrays.zeros((2,)))
     gc.collect()
-    assert kept() is None
+    assert not any(memory() for memory in kept)
 
 
 def test_memory_that_a_copy_reads_is_kept_until_it_is_done_though_its_owner_has_gone() -> None:
@@ -117,10 +161,10 @@ def test_the_real_package_has_all_that_is_called(monkeypatch: pytest.MonkeyPatch
     for owner, names in {
         cupy: ("empty", "zeros", "ascontiguousarray"),
         cupy.ndarray: ("data", "dtype", "shape", "__cuda_array_interface__"),
-        cupy.cuda: ("Device", "Stream", "Event", "get_elapsed_time"),
+        cupy.cuda: ("Device", "Stream", "Event", "get_current_stream", "get_elapsed_time"),
         cupy.cuda.MemoryPointer: ("copy_from_host_async", "copy_to_host_async", "ptr"),
         cupy.cuda.Device: ("compute_capability", "use"),
-        cupy.cuda.Stream: ("begin_capture", "end_capture", "synchronize", "use"),
+        cupy.cuda.Stream: ("begin_capture", "end_capture", "synchronize", "use", "wait_event"),
         cupy.cuda.Event: ("done", "record", "synchronize"),
         cupy.cuda.Graph: ("launch",),
         cupy.cuda.runtime: ("CUDARuntimeError", "streamCaptureModeThreadLocal"),

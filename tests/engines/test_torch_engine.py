@@ -134,6 +134,65 @@ def test_a_gpu_without_a_number_is_the_first(name: str, index: int, monkeypatch:
     assert used == [torch.device("cuda", index)]
 
 
+class Cuda:
+    """The calls of `torch.cuda` that a copy to the host makes, in their order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.current = "compute"
+        empty = torch.empty
+        monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
+        monkeypatch.setattr(torch_arrays, "_stream", lambda device: self)
+        monkeypatch.setattr(torch_arrays, "_event", lambda: self)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.current)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: self)
+
+    def __enter__(self) -> None:
+        self.current = "copies"
+
+    def __exit__(self, *_: object) -> None:
+        self.current = "compute"
+
+    def wait_stream(self, stream: str) -> None:
+        self.log.append(f"wait for {stream}")
+
+    def record(self, stream: Cuda) -> None:
+        self.log.append(f"event after {self.current}")
+
+    def synchronize(self) -> None:
+        self.log.append("read")
+
+    def array(self) -> torch.Tensor:
+        log, cuda = self.log, self
+
+        class Logged(torch.Tensor):
+            @classmethod
+            def __torch_function__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+                if func is torch.Tensor.copy_:
+                    log.append(f"copy on {cuda.current}")
+                with torch._C.DisableTorchFunctionSubclass():
+                    return func(*args, **(kwargs or {}))
+
+            def record_stream(self, stream: Cuda) -> None:  # type: ignore[override]
+                log.append("keep for copies")
+
+        return torch.full((2,), 7.0).as_subclass(Logged)
+
+
+def test_copies_to_the_host_are_on_a_stream_of_their_own_behind_what_is_enqueued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = Cuda(monkeypatch)
+    arrays = TorchArrays("cuda")
+    read = arrays.to_host(cuda.array())
+    assert cuda.log == ["wait for compute", "copy on copies", "keep for copies", "event after copies"]
+    assert (read() == 7.0).all() and cuda.log[-1] == "read"
+    cuda.log.clear()
+    with arrays.reading():
+        arrays.to_host(cuda.array())
+    assert "wait for compute" not in cuda.log, "read beside the step under way"
+
+
 def test_an_own_stream_is_the_one_of_every_thread_that_uses_the_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     used: list[str] = []

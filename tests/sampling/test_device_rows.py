@@ -123,6 +123,7 @@ def test_a_preview_is_of_the_step_that_progress_names() -> None:
     inbox.sample("a")
     assert scheduler.close()
     assert seen[0] is None and set(seen) == {0, 1, 2, 3}
+    assert engine.strict.beside == 3, "a preview waits for no step under way"
     shorter = HostEngine(held=True)
     scheduler = StepScheduler(shorter, DIFFUSION, STAGE_BASE)
     scheduler.submit(request("a", seed=4, options=options), inbox.receiver("again"))
