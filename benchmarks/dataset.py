@@ -25,7 +25,7 @@ from id3pm.pipeline import Pipeline
 from id3pm.synthetic.draws import Draw
 from id3pm.synthetic.generators import LocalGenerator
 from id3pm.synthetic.identities import choose
-from id3pm.synthetic.judging import Jury
+from id3pm.synthetic.judging import ImageJudges
 from id3pm.synthetic.maker import ShardMaker, open_plan
 from id3pm.synthetic.planning import Planner, Rules
 from id3pm.synthetic.shard import job_of
@@ -72,7 +72,7 @@ class Contest:
             (self._folder / name).write_bytes(data)
         self._plans = {name: open_plan(str(self._folder / name)) for name in ("off", "on")}
         self._juries = {
-            name: Jury.load(plan.header, repository, plan.targets() if name == "on" else None)
+            name: ImageJudges.load(plan.header, repository, plan.targets() if name == "on" else None)
             for name, plan in self._plans.items()
         }
 
@@ -84,9 +84,9 @@ class Contest:
 
     def shard(self, name: str) -> None:
         """The same as a shard, written to a new folder."""
-        plan, jury = self._plans[name], self._juries[name]
+        plan, judges = self._plans[name], self._juries[name]
         with tempfile.TemporaryDirectory(prefix="id3pm-dataset-") as out:
-            made = ShardMaker(plan, LocalStore(Path(out)), LocalGenerator(self._pipeline), jury).make(0)
+            made = ShardMaker(plan, LocalStore(Path(out)), LocalGenerator(self._pipeline), judges).make(0)
         assert made.kept + made.missing == self.count
 
     def parts(self) -> dict[str, float]:
@@ -98,8 +98,10 @@ class Contest:
 
         def judging(second: Literal["dlib"] | None) -> float:
             filters = dataclasses.replace(plan.header.filters, second=second, least_second=None, models={})
-            jury = Jury.load(dataclasses.replace(plan.header, filters=filters), self._repository, plan.targets())
-            return _median_ms(lambda: jury.judge(made.images, identities, vectors), len(rows))
+            judges = ImageJudges.load(
+                dataclasses.replace(plan.header, filters=filters), self._repository, plan.targets()
+            )
+            return _median_ms(lambda: judges.judge(made.images, identities, vectors), len(rows))
 
         def encoding() -> None:
             for image, receipt in zip(made.images, made.receipts, strict=True):

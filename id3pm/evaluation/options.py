@@ -17,7 +17,7 @@ from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.dlib_judge import DlibJudge
 from id3pm.evaluation.files import SHORT
 from id3pm.evaluation.judges import Judge, StageJudge
-from id3pm.evaluation.verification.fr_models import PairModel, StageModel, open_models
+from id3pm.evaluation.verification.fr_models import FaceEngineModel, PairModel, open_models
 from id3pm.face.manifest import read_manifest
 from id3pm.face.stage import FaceStage
 from id3pm.pipeline import Pipeline
@@ -83,7 +83,7 @@ class PairModelOptions(EngineOptions):
         help="An FR model beside the training one: dlib, or a folder of id3pm build-faces; repeatable.",
     )
 
-    def models(self, manifest: Manifest) -> tuple[StageModel, Sequence[PairModel]]:
+    def models(self, manifest: Manifest) -> tuple[FaceEngineModel, Sequence[PairModel]]:
         """The FR model of the repository; and all FR models that compare, this one first.
 
         Args:
@@ -93,7 +93,7 @@ class PairModelOptions(EngineOptions):
             InvalidInputError: The U-Net takes ID vectors of another FR model, or a model is named twice.
             EngineError: A folder has no usable face models.
         """
-        training = StageModel(self.repository, self.threads)
+        training = FaceEngineModel(self.repository, self.threads)
         if training.name != manifest.id_vector_model:
             raise InvalidInputError(
                 f"the face stage gives {training.name} ID vectors, the U-Net takes "

@@ -48,7 +48,7 @@ class Verdict:
     second_vector: NDArray[np.float32] | None = None
 
 
-class Jury:
+class ImageJudges:
     """The FR models of a plan.
 
     Args:
@@ -70,7 +70,7 @@ class Jury:
                 self._targets = targets / np.linalg.norm(targets, axis=1, keepdims=True)
 
     @classmethod
-    def load(cls, header: PlanHeader, repository: Path, targets: Vectors | None) -> Jury:
+    def load(cls, header: PlanHeader, repository: Path, targets: Vectors | None) -> ImageJudges:
         """The models that the plan names.
 
         Each network has one thread: shards are judged beside each other and beside the engines, and onnxruntime's
@@ -79,7 +79,7 @@ class Jury:
         Args:
             header: Of the plan.
             repository: With built face models.
-            targets: See `Jury`.
+            targets: See `ImageJudges`.
 
         Raises:
             OtherDatasetError: The models are not those of the plan.

@@ -15,7 +15,7 @@ from id3pm.pipeline import Pipeline
 from id3pm.sampling.receipt import Receipt
 from id3pm.synthetic.errors import OtherDatasetError
 from id3pm.synthetic.generators import Generator, LocalGenerator, ServedGenerator
-from id3pm.synthetic.judging import Jury
+from id3pm.synthetic.judging import ImageJudges
 from id3pm.synthetic.plan_file import Plan, PlanHeader
 from id3pm.synthetic.shard import OnImage, job_of, make_shard
 from id3pm.synthetic.shard_files import tar_name
@@ -83,14 +83,14 @@ class ShardMaker:
         plan: The plan.
         store: Where the files go.
         generator: Makes images; closed with the maker.
-        jury: Judges them.
+        judges: Judges them.
     """
 
-    def __init__(self, plan: Plan, store: Store, generator: Generator, jury: Jury) -> None:
+    def __init__(self, plan: Plan, store: Store, generator: Generator, judges: ImageJudges) -> None:
         self._plan = plan
         self._store = store
         self._generator = generator
-        self._jury = jury
+        self._judges = judges
         self._closed = False
         self._agreed: list[dict[str, Any]] = []  # environments that were compared
 
@@ -106,12 +106,12 @@ class ShardMaker:
         plan, store, repository = open_plan(settings.plan), open_store(settings.out), Path(settings.repository)
         filters = plan.header.filters
         targets = plan.targets() if filters.on else None
-        jury = Jury.load(plan.header, repository, targets)
+        judges = ImageJudges.load(plan.header, repository, targets)
         if settings.servers:
             served = ServedGenerator(settings.servers, settings.in_flight, settings.timeout_s, **settings.client)
-            return cls(plan, store, served, jury)
+            return cls(plan, store, served, judges)
         pipeline = Pipeline.load(repository, settings.device, settings.threads)
-        maker = cls(plan, store, LocalGenerator(pipeline), jury)
+        maker = cls(plan, store, LocalGenerator(pipeline), judges)
         try:
             job = job_of(plan.header, plan.shard(0)[0])
             receipts = pipeline.receipts(job.embedding, job.seed, attributes=job.attributes, **job.options)
@@ -132,7 +132,7 @@ class ShardMaker:
             return Summary(number=number, found=True)
         start = time.monotonic()
         rows = self._plan.shard(number)
-        shard = make_shard(number, self._plan.header, rows, self._generator, self._jury, on_image)
+        shard = make_shard(number, self._plan.header, rows, self._generator, self._judges, on_image)
         self.require_environment(shard.receipts)
         for name, content in shard.files.items():
             self._store.write(name, content)

@@ -18,7 +18,7 @@ from id3pm.attributes import decode
 from id3pm.pipeline import ImageJob
 from id3pm.sampling.receipt import Receipt
 from id3pm.synthetic.generators import Generator, MadeImage
-from id3pm.synthetic.judging import SECOND, Jury, Verdict
+from id3pm.synthetic.judging import SECOND, ImageJudges, Verdict
 from id3pm.synthetic.plan_file import PlanHeader, PlannedImage
 from id3pm.synthetic.shard_files import (
     KEPT,
@@ -91,7 +91,7 @@ def make_shard(
     header: PlanHeader,
     rows: Sequence[PlannedImage],
     generator: Generator,
-    jury: Jury,
+    judges: ImageJudges,
     on_image: OnImage = lambda kept: None,
 ) -> Shard:
     """Makes a shard: a pure function of the plan, as long as engines and FR models are the same.
@@ -101,7 +101,7 @@ def make_shard(
         header: Of the plan.
         rows: The shard's.
         generator: Makes the images.
-        jury: Judges them.
+        judges: Judges them.
         on_image: Told of each image.
     """
     kept: dict[int, _Candidate] = {}
@@ -110,9 +110,9 @@ def make_shard(
     waiting: Sequence[int] = range(len(rows))
     with concurrent.futures.ThreadPoolExecutor(ENCODERS, "id3pm-encode") as encoders:
         for attempt in range(header.filters.attempts):
-            candidates = _made(header, rows, waiting, attempt, generator, jury, encoders, on_image)
+            candidates = _made(header, rows, waiting, attempt, generator, judges, encoders, on_image)
             receipts += [candidate.receipt for candidate in candidates]
-            turned_down = _turned_down(candidates, kept.values(), jury)
+            turned_down = _turned_down(candidates, kept.values(), judges)
             rejected += turned_down
             bad = {candidate.position for candidate, _ in turned_down}
             kept |= {candidate.position: candidate for candidate in candidates if candidate.position not in bad}
@@ -131,7 +131,7 @@ def _made(
     positions: Sequence[int],
     attempt: int,
     generator: Generator,
-    jury: Jury,
+    judges: ImageJudges,
     encoders: concurrent.futures.Executor,
     on_image: OnImage,
 ) -> list[_Candidate]:
@@ -140,7 +140,7 @@ def _made(
     found: list[_Candidate] = []
     for chunk in _chunks(generator.generate(jobs), len(jobs)):
         planned = [rows[positions[made.position]] for made in chunk]
-        verdicts = jury.judge(
+        verdicts = judges.judge(
             np.stack([made.image for made in chunk]),
             [row.identity for row in planned],
             np.stack([row.vector for row in planned]),
@@ -176,20 +176,20 @@ def _chunks(images: Iterable[MadeImage], count: int) -> Iterator[list[MadeImage]
 
 
 def _turned_down(
-    candidates: Sequence[_Candidate], kept: Iterable[_Candidate], jury: Jury
+    candidates: Sequence[_Candidate], kept: Iterable[_Candidate], judges: ImageJudges
 ) -> list[tuple[_Candidate, str]]:
     """The rejected ones with the reason; sets the similarity of the second model on the others."""
     by_identity: dict[int, list[_Candidate]] = collections.defaultdict(list)
     for candidate in (*kept, *candidates):
         if candidate.verdict.second_vector is not None:
             by_identity[candidate.planned.identity].append(candidate)
-    least, found = jury.filters.least_second, []
+    least, found = judges.filters.least_second, []
     for candidate in candidates:
         reason, vector = candidate.verdict.reason, candidate.verdict.second_vector
         if vector is not None:
             others = [other for other in by_identity[candidate.planned.identity] if other is not candidate]
             vectors = [other.verdict.second_vector for other in others if other.verdict.second_vector is not None]
-            candidate.second_similarity = jury.agreement(vector, vectors)
+            candidate.second_similarity = judges.agreement(vector, vectors)
             if least is not None and candidate.second_similarity < least:  # false for NaN
                 reason = SECOND
         if reason is not None:

@@ -80,7 +80,7 @@ def guess(monkeypatch: pytest.MonkeyPatch) -> Guess:
     model = ColorBox()
     model.name, model.centred = "sface", True
     monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: ColorPipeline())
-    monkeypatch.setattr(options, "StageModel", lambda repository, threads: model)
+    monkeypatch.setattr(options, "FaceEngineModel", lambda repository, threads: model)
     monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first])
     monkeypatch.setattr(methods, "GaussianSampling", lambda authors_code: method)
     monkeypatch.setattr(comparison, "EfficientNetLite0", Pixels)

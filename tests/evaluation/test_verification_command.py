@@ -21,7 +21,7 @@ from id3pm.evaluation.baselines.nbnet import NbNet
 from id3pm.evaluation.baselines.weights import save_weights
 from id3pm.evaluation.commands import evaluate_group
 from id3pm.evaluation.verification import sets
-from id3pm.evaluation.verification.fr_models import StageModel, main_face, open_models
+from id3pm.evaluation.verification.fr_models import FaceEngineModel, main_face, open_models
 from id3pm.formats.images import decode_photo, encode_png
 from id3pm.samples import PHOTOGRAPH
 
@@ -43,7 +43,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> ColorPipeline:
     monkeypatch.setattr(options.Pipeline, "load", lambda repository, threads: fake)
     training = ColorModel()
     training.name = "sface"
-    monkeypatch.setattr(options, "StageModel", lambda repository, threads: training)
+    monkeypatch.setattr(options, "FaceEngineModel", lambda repository, threads: training)
     monkeypatch.setattr(options, "open_models", lambda names, first, threads: [first, ColorModel(independent=True)])
     monkeypatch.setattr(sets, "altered", lambda images: images)  # brighter colours would be other people
     return fake
@@ -155,7 +155,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(pipeline: ColorPipeline, tmp_
 
 
 def test_views_are_those_of_the_face_stage_and_its_mirror_image(face_folder: Path) -> None:
-    model = StageModel(face_folder)
+    model = FaceEngineModel(face_folder)
     photo = decode_photo(PHOTOGRAPH.read_bytes())
     views = model.views([photo, np.zeros((64, 64, 3), np.uint8)], aligned=False)
     assert views.shape == (2, 2, 128) and np.isnan(views[1]).all()
@@ -180,7 +180,7 @@ def test_the_main_face_is_large_and_in_the_middle() -> None:
 
 
 def test_fr_models_are_named_once_and_exist(face_folder: Path, tmp_path: Path) -> None:
-    training = StageModel(face_folder)
+    training = FaceEngineModel(face_folder)
     with pytest.raises(InvalidInputError, match="sface is in the report already"):
         open_models([str(face_folder)], training)
     with pytest.raises(EngineError, match="--fr-model .*no face models have been built.*or give dlib"):

@@ -13,7 +13,7 @@ from id3pm.errors import FaceError, NoFaceError
 from id3pm.face.stage import FaceResult
 from id3pm.pipeline import ImageJob
 from id3pm.synthetic.generators import MadeImage
-from id3pm.synthetic.judging import Jury
+from id3pm.synthetic.judging import ImageJudges
 from id3pm.synthetic.plan_file import Filters, Plan, PlanHeader, write_plan
 from id3pm.synthetic.variations import Variation
 
@@ -136,9 +136,9 @@ class ColorSecond:
         return (chip[0, 0].astype(np.float32) - 128) / 90
 
 
-def jury(plan: Plan) -> Jury:
+def judges(plan: Plan) -> ImageJudges:
     second = ColorSecond() if plan.header.filters.second else None
-    return Jury(plan.header.filters, cast(Any, ColorStage()), cast(Any, second), plan.targets())
+    return ImageJudges(plan.header.filters, cast(Any, ColorStage()), cast(Any, second), plan.targets())
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

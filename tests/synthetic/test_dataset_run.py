@@ -198,7 +198,7 @@ def maker(data: bytes, folder: Path, weights: str = "0", engine: str = "e") -> S
                 yield image
 
     plan = made.opened(data)
-    return ShardMaker(plan, LocalStore(folder), Other(), made.jury(plan))
+    return ShardMaker(plan, LocalStore(folder), Other(), made.judges(plan))
 
 
 def test_another_bundle_plan_or_engine_is_refused_by_name(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_data_set_of_which_every_image_was_rejected_is_an_error_and_stays_one(
     (tmp_path / "plan.parquet").write_bytes(data)
     planned = made.opened(data)
     generator = made.ColorGenerator({10 * identity: None for identity in range(3)})  # pictures without a face
-    shards = ShardMaker(planned, LocalStore(out), generator, made.jury(planned))
+    shards = ShardMaker(planned, LocalStore(out), generator, made.judges(planned))
     monkeypatch.setattr(RunOptions, "make", lambda self: lambda settings, numbers, told: map(shards.make, numbers))
     asked = ["run", str(tmp_path / "plan.parquet"), "--out", str(out), "--repository", str(tmp_path), "--parts", "3"]
     # The last part to end sees the whole; so does a second try.
@@ -305,7 +305,7 @@ def test_a_data_set_of_which_every_image_was_rejected_is_an_error_and_stays_one(
     (out / "00001.tar").unlink()
     (out / "00001.parquet").unlink()
     generator = made.ColorGenerator({})
-    shards = ShardMaker(planned, LocalStore(out), generator, made.jury(planned))
+    shards = ShardMaker(planned, LocalStore(out), generator, made.judges(planned))
     done = CliRunner().invoke(dataset_group, [*asked, "--part", "1"], standalone_mode=False)
     assert done.return_value == 0 and "1 images" in done.output
 
@@ -318,7 +318,7 @@ def test_a_report_counts_and_draws_similarities(tmp_path: Path) -> None:
     plan = made.opened(data)
     generator = made.ColorGenerator({0: made.AXES[1], 1: None})
     for number in (0, 1):
-        ShardMaker(plan, LocalStore(folder), generator, made.jury(plan)).make(number)
+        ShardMaker(plan, LocalStore(folder), generator, made.judges(plan)).make(number)
     done = command("check", folder, "--report", tmp_path / "report", "--too-close", 91)
     assert "2 of 3 shards, 12 of 18 images, 2 identities" in done.output
     assert "missing shards: 2\n" in done.output and "rejected: 1 no_face, 1 similarity" in done.output
@@ -339,7 +339,7 @@ def test_a_folder_that_cannot_be_written_ends_the_run_with_nothing_half_written(
             super().write(name, data)
 
     plan = made.opened(made.plan_data())
-    full = ShardMaker(plan, Full(tmp_path / "full"), made.ColorGenerator(), made.jury(plan))
+    full = ShardMaker(plan, Full(tmp_path / "full"), made.ColorGenerator(), made.judges(plan))
     with pytest.raises(OSError, match="No space left"):
         full.make(0)
     assert not list((tmp_path / "full").glob("*.tar")) and not list((tmp_path / "full").glob(".*"))

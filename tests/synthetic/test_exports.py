@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     plan = made.opened(data)
     generator = made.ColorGenerator({10: None, 11: None})
     for number in range(3):
-        ShardMaker(plan, LocalStore(out), generator, made.jury(plan)).make(number)
+        ShardMaker(plan, LocalStore(out), generator, made.judges(plan)).make(number)
     return out
 
 

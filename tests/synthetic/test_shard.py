@@ -22,7 +22,7 @@ X, Y, Z = made.AXES
 
 def make(generator: made.ColorGenerator, data: bytes, number: int = 0) -> Shard:
     plan = made.opened(data)
-    return make_shard(number, plan.header, plan.shard(number), generator, made.jury(plan))
+    return make_shard(number, plan.header, plan.shard(number), generator, made.judges(plan))
 
 
 def rows(shard: Shard, suffix: str) -> list[dict]:

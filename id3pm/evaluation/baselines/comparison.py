@@ -30,7 +30,7 @@ from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
 from id3pm.evaluation.quality.inception import Inception
 from id3pm.evaluation.quality.lpips import Lpips
 from id3pm.evaluation.quality.study import FeatureNetwork
-from id3pm.evaluation.verification.fr_models import StageModel
+from id3pm.evaluation.verification.fr_models import FaceEngineModel
 from id3pm.formats import datasets
 from id3pm.formats.picture_files import named_pictures
 from id3pm.pipeline import Pipeline
@@ -245,7 +245,7 @@ class Comparison:
         )
 
 
-def _targets(options: CompareOptions, training: StageModel) -> tuple[list[TargetSet], NDArray[np.uint8]]:
+def _targets(options: CompareOptions, training: FaceEngineModel) -> tuple[list[TargetSet], NDArray[np.uint8]]:
     """Held-out people and people of photographs, and pictures of strangers.
 
     Raises:

@@ -19,7 +19,7 @@ from id3pm.evaluation.baselines.study import Made, Maker, OnImages
 from id3pm.evaluation.files import SCHEMA, write_json
 from id3pm.evaluation.options import EngineOptions
 from id3pm.evaluation.progress import progress_bar
-from id3pm.evaluation.verification.fr_models import StageModel
+from id3pm.evaluation.verification.fr_models import FaceEngineModel
 from id3pm.formats.images import encode_png
 from id3pm.idspace.files import in_space, read_faces
 from id3pm.idspace.space import Space
@@ -58,7 +58,7 @@ def gaussian_command(options: GaussianOptions) -> None:
     SOURCES are pictures, of which the largest face is taken, or ID vectors (.npy, .npz). Writes an image for each ID
     vector and seed, and gaussian.json with similarity, queries and seconds. What has been made is kept in --out.
     """
-    black_box = StageModel(options.repository, options.threads)
+    black_box = FaceEngineModel(options.repository, options.threads)
     _search("gaussian", options, black_box, methods.open_gaussian([], authors_code=options.authors_code))
 
 
@@ -70,7 +70,7 @@ def gan_command(options: GanOptions) -> None:
     SOURCES are pictures, of which the largest face is taken, or ID vectors (.npy, .npz). Writes an image for each ID
     vector and seed, and gan.json with similarity, queries and seconds. What has been made is kept in --out.
     """
-    black_box = StageModel(options.repository, options.threads)
+    black_box = FaceEngineModel(options.repository, options.threads)
     with progress_bar() as bar:
         search = methods.open_gan_search(
             black_box,
@@ -106,7 +106,7 @@ def vec2face_command(options: NetworkOptions) -> None:
     _network("vec2face", options)
 
 
-def _search(name: str, options: GaussianOptions, black_box: StageModel, search: Search) -> None:
+def _search(name: str, options: GaussianOptions, black_box: FaceEngineModel, search: Search) -> None:
     def make(vectors: Floats, on_queries: OnImages) -> Made:
         return Maker(black_box, options.cache(), options.queries).search(search, vectors, options.seeds, on_queries)
 
@@ -114,7 +114,7 @@ def _search(name: str, options: GaussianOptions, black_box: StageModel, search: 
 
 
 def _network(name: str, options: NetworkOptions) -> None:
-    black_box = StageModel(options.repository, options.threads)
+    black_box = FaceEngineModel(options.repository, options.threads)
     network = methods.open_network(name, options.weights, black_box.name, [])
 
     def make(vectors: Floats, on_images: OnImages) -> Made:
@@ -127,7 +127,7 @@ def _invert(
     name: str,
     title: str,
     options: InvertOptions,
-    black_box: StageModel,
+    black_box: FaceEngineModel,
     make: Callable[[Floats, OnImages], Made],
     work: int,
 ) -> None:
@@ -156,7 +156,7 @@ def _invert(
     write_json(options.out / f"{name}.json", report)
 
 
-def _vectors(sources: Sequence[Path], repository: Path, black_box: StageModel) -> tuple[list[str], Floats]:
+def _vectors(sources: Sequence[Path], repository: Path, black_box: FaceEngineModel) -> tuple[list[str], Floats]:
     """A label for each ID vector, and the vectors [N, D].
 
     Raises:

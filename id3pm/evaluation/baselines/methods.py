@@ -16,7 +16,7 @@ from id3pm.evaluation.baselines.generators import EmbeddedGenerator, OwnGenerato
 from id3pm.evaluation.baselines.trained import TrainedNetwork
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.files import SHORT
-from id3pm.evaluation.verification.fr_models import StageModel
+from id3pm.evaluation.verification.fr_models import FaceEngineModel
 from id3pm.formats import datasets
 
 BANK_SEED = 0  # of the embedded data set: its training people are the bank
@@ -36,7 +36,7 @@ def open_gaussian(notes: list[str], *, authors_code: bool) -> GaussianSampling:
 
 
 def open_gan_search(
-    training: StageModel,
+    training: FaceEngineModel,
     cache: Cache,
     bank: int,
     own: Path | None,
@@ -95,6 +95,6 @@ def open_network(method: str, weights: Path, id_vector_model: str, notes: list[s
 
 
 def _bank(
-    training: StageModel, generator: EmbeddedGenerator | OwnGenerator, z: NDArray[np.float32]
+    training: FaceEngineModel, generator: EmbeddedGenerator | OwnGenerator, z: NDArray[np.float32]
 ) -> Callable[[], NDArray[np.float32]]:
     return lambda: BlackBox(training.embed).vectors(list(generator.images(z)), aligned=False)

@@ -18,7 +18,7 @@ DECAY, DECAY_STEPS = 0.94, 5000
 
 
 class NbNetTraining:
-    """See `id3pm.evaluation.baselines.trainer.Trainee`.
+    """See `id3pm.evaluation.baselines.trainer.Trainable`.
 
     Args:
         network: What is trained, in place.
@@ -34,7 +34,7 @@ class NbNetTraining:
         self._optimizer = torch.optim.Adam(network.parameters(), learning_rate, BETAS)
 
     def step(self, step: int) -> Mapping[str, float]:
-        """See `Trainee.step`."""
+        """See `Trainable.step`."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate * DECAY ** (step // DECAY_STEPS)
         images, vectors = self._pairs.at(step)
@@ -52,10 +52,10 @@ class NbNetTraining:
         return (self._vgg.maps(made) - wanted).square().mean()
 
     def state(self) -> dict[str, Any]:
-        """See `Trainee.state`."""
+        """See `Trainable.state`."""
         return {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainee.restore`."""
+        """See `Trainable.restore`."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])

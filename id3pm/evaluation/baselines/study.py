@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from id3pm.evaluation.baselines.black_box import BlackBox, Direct, Floats, Search
 from id3pm.evaluation.cache import Cache
-from id3pm.evaluation.verification.fr_models import StageModel
+from id3pm.evaluation.verification.fr_models import FaceEngineModel
 
 CHUNK = 16  # images of a method without queries between two saves
 OnImages = Callable[[int], object]
@@ -54,7 +54,7 @@ class Maker:
         budget: Most queries for one image.
     """
 
-    def __init__(self, training: StageModel, cache: Cache, budget: int) -> None:
+    def __init__(self, training: FaceEngineModel, cache: Cache, budget: int) -> None:
         self._training = training
         self._cache = cache
         self._budget = budget

@@ -15,7 +15,7 @@ from id3pm.command_options import EXISTING_FILE, FOLDER, option, takes
 from id3pm.evaluation.baselines import nbnet_training as nbnet_rules
 from id3pm.evaluation.baselines.nbnet import BlockKind, NbNet
 from id3pm.evaluation.baselines.nbnet_training import NbNetTraining
-from id3pm.evaluation.baselines.trainer import Pairs, Run, Trainee, train
+from id3pm.evaluation.baselines.trainer import Pairs, Run, Trainable, train
 from id3pm.evaluation.baselines.vec2face import Discriminator, Generator, Student
 from id3pm.evaluation.baselines.vec2face_training import GeneratorTraining, StudentTraining
 from id3pm.evaluation.baselines.vgg import Vgg19
@@ -133,7 +133,7 @@ def _prepare(options: TrainingOptions) -> None:
         torch.set_num_threads(options.threads)
 
 
-def _train(name: str, trainee: Trainee, run: Run) -> float:
+def _train(name: str, trained: Trainable, run: Run) -> float:
     with progress_bar() as bar:
         task = bar.add_task(name, total=run.steps)
 
@@ -141,7 +141,7 @@ def _train(name: str, trainee: Trainee, run: Run) -> float:
             told = ", ".join(f"{loss} {value:.3f}" for loss, value in losses.items())
             bar.update(task, advance=1, description=f"{name}: {told}")
 
-        return train(trainee, run, on_step, lambda at: bar.update(task, completed=at["step"]))
+        return train(trained, run, on_step, lambda at: bar.update(task, completed=at["step"]))
 
 
 def _save(file: Path, network: nn.Module, pairs: Pairs, run: Run, seconds: float) -> None:

@@ -27,7 +27,7 @@ LEAST_LABELLED = 4
 OnStep = Callable[[Mapping[str, float]], object]
 
 
-class Trainee(Protocol):
+class Trainable(Protocol):
     """What is trained. All of its randomness follows from the step."""
 
     def step(self, step: int) -> Mapping[str, float]:
@@ -127,12 +127,12 @@ class Run:
 
 
 def train(
-    trainee: Trainee, run: Run, on_step: OnStep = lambda losses: None, on_start: OnStep = lambda at: None
+    trained: Trainable, run: Run, on_step: OnStep = lambda losses: None, on_start: OnStep = lambda at: None
 ) -> float:
     """Trains to the last step; a run that is stopped loses what came after its last checkpoint.
 
     Args:
-        trainee: See `Trainee`.
+        trained: See `Trainable`.
         run: See `Run`.
         on_step: Called with the losses of each step.
         on_start: Called once with `{"step": steps that are done already}`.
@@ -148,7 +148,7 @@ def train(
     done, before = 0, 0.0
     if run.resume:
         saved = _read(file, run.description)
-        trainee.restore(saved["state"])
+        trained.restore(saved["state"])
         done, before = int(saved["step"]), float(saved["seconds"])
     elif file.exists():
         raise CheckpointError(f"{run.folder} holds a run already: go on with --resume, or choose another folder")
@@ -156,14 +156,14 @@ def train(
     on_start({"step": done})
     started = time.perf_counter()
     for step in range(done, run.steps):
-        losses = trainee.step(step)
+        losses = trained.step(step)
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise CheckpointError(f"step {step}: loss {name} is {value}; the checkpoint before it is kept")
         on_step(losses)
         if (step + 1) % run.save_every == 0 or step + 1 == run.steps:
             seconds = before + time.perf_counter() - started
-            _write(file, {**vars(run), "step": step + 1, "seconds": seconds, "state": trainee.state()})
+            _write(file, {**vars(run), "step": step + 1, "seconds": seconds, "state": trained.state()})
     return before + time.perf_counter() - started
 
 

@@ -32,7 +32,7 @@ class StudentTraining:
         self._optimizer = torch.optim.Adam(student.parameters(), STUDENT_RATE)
 
     def step(self, step: int) -> Mapping[str, float]:
-        """See `Trainee.step`."""
+        """See `Trainable.step`."""
         for group in self._optimizer.param_groups:
             group["lr"] = STUDENT_RATE * (1.0 + torch.cos(torch.tensor(torch.pi * step / self._steps)).item()) / 2.0
         images, vectors = self._pairs.at(step)
@@ -43,11 +43,11 @@ class StudentTraining:
         return {"cosine": 1.0 - loss.item()}
 
     def state(self) -> dict[str, Any]:
-        """See `Trainee.state`."""
+        """See `Trainable.state`."""
         return {"student": self._student.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainee.restore`."""
+        """See `Trainable.restore`."""
         self._student.load_state_dict(state["student"])
         self._optimizer.load_state_dict(state["optimizer"])
 
@@ -75,7 +75,7 @@ class GeneratorTraining:
         }
 
     def step(self, step: int) -> Mapping[str, float]:
-        """See `Trainee.step`."""
+        """See `Trainable.step`."""
         images, vectors = self._pairs.at(step)
         made = self._generator(vectors)
         real, fake = self._discriminator(images), self._discriminator(made.detach())
@@ -96,14 +96,14 @@ class GeneratorTraining:
         self._optimizers[name].step()
 
     def state(self) -> dict[str, Any]:
-        """See `Trainee.state`."""
+        """See `Trainable.state`."""
         return {
             "networks": {name: network.state_dict() for name, network in self._networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainee.restore`."""
+        """See `Trainable.restore`."""
         for name, network in self._networks.items():
             network.load_state_dict(state["networks"][name])
             self._optimizers[name].load_state_dict(state["optimizers"][name])

@@ -18,7 +18,7 @@ from id3pm.evaluation.baselines.compare_options import METHODS, BankOptions, Met
 from id3pm.evaluation.baselines.study import Made, Maker
 from id3pm.evaluation.options import guidance_scales
 from id3pm.evaluation.verification.command import VerificationOptions, verify_sets
-from id3pm.evaluation.verification.fr_models import StageModel
+from id3pm.evaluation.verification.fr_models import FaceEngineModel
 
 CHUNK = 16  # images between two reports of progress
 
@@ -38,7 +38,7 @@ class BaselineVerificationOptions(VerificationOptions, SearchOptions, BankOption
         callback=guidance_scales, default="2", help="Guidance scales of ID3PM; empty: real images and older methods."
     )
 
-    def older(self, training: StageModel, notes: list[str]) -> list[OlderMethod]:
+    def older(self, training: FaceEngineModel, notes: list[str]) -> list[OlderMethod]:
         """The methods that were asked for.
 
         Args:
@@ -51,7 +51,7 @@ class BaselineVerificationOptions(VerificationOptions, SearchOptions, BankOption
         """
         return [self._older(name, training, notes) for name in dict.fromkeys(self.methods)]
 
-    def _older(self, name: MethodName, training: StageModel, notes: list[str]) -> OlderMethod:
+    def _older(self, name: MethodName, training: FaceEngineModel, notes: list[str]) -> OlderMethod:
         cache = self.cache()
         maker = Maker(training, cache, self.queries)
         if name in ("nbnet", "vec2face"):

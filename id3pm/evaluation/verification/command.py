@@ -14,12 +14,12 @@ import click
 from id3pm.command_options import option, takes
 from id3pm.evaluation.options import PairModelOptions, PresetOptions, guidance_scales, subject_of
 from id3pm.evaluation.progress import progress_bar
-from id3pm.evaluation.verification.fr_models import StageModel
+from id3pm.evaluation.verification.fr_models import FaceEngineModel
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import ProtocolName
 from id3pm.evaluation.verification.report import VerificationReport, write_verification_report
 from id3pm.evaluation.verification.sets import SetKind, read_set
-from id3pm.evaluation.verification.study import OtherMethod, Replace, Row, VerificationStudy
+from id3pm.evaluation.verification.study import AccuracyRow, OtherMethod, Replace, VerificationStudy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def verification_command(options: VerificationOptions) -> None:
 
 
 def verify_sets(
-    options: VerificationOptions, other_methods: Callable[[StageModel, list[str]], Sequence[OtherMethod]]
+    options: VerificationOptions, other_methods: Callable[[FaceEngineModel, list[str]], Sequence[OtherMethod]]
 ) -> None:
     """Reads the sets, generates, decides, and writes and prints the report.
 
@@ -83,7 +83,7 @@ def verify_sets(
             replace=options.replace,
             super_resolution=options.super_resolution,
         )
-        rows: list[Row] = []
+        rows: list[AccuracyRow] = []
         notes: list[str] = []
         others = other_methods(training, notes)
         size = 256 if options.super_resolution else 64

@@ -50,7 +50,7 @@ class PairModel(Protocol):
         ...
 
 
-class StageModel:
+class FaceEngineModel:
     """A face engine folder as an FR model.
 
     Args:
@@ -128,7 +128,7 @@ class DlibModel:
 
     centred = True
 
-    def __init__(self, faces: StageModel) -> None:
+    def __init__(self, faces: FaceEngineModel) -> None:
         self._judge = DlibJudge(faces.stage, faces.manifest.models_key)
         self._faces = faces
         self.name = self._judge.name
@@ -162,13 +162,13 @@ def main_face(faces: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     return best
 
 
-def open_models(names: Sequence[str], training: StageModel, threads: int | None = None) -> list[PairModel]:
+def open_models(names: Sequence[str], training: FaceEngineModel, threads: int | None = None) -> list[PairModel]:
     """The FR models of a report: the training one, then the named ones.
 
     Args:
         names: `dlib`, or folders in which `id3pm build-faces` has built an FR model.
         training: The model that gives the ID vectors.
-        threads: See `StageModel`.
+        threads: See `FaceEngineModel`.
 
     Raises:
         InvalidInputError: Two of them are the same.
@@ -178,7 +178,7 @@ def open_models(names: Sequence[str], training: StageModel, threads: int | None 
     models: list[PairModel] = [training]
     for name in names:
         try:
-            model: PairModel = DlibModel(training) if name == "dlib" else StageModel(Path(name), threads)
+            model: PairModel = DlibModel(training) if name == "dlib" else FaceEngineModel(Path(name), threads)
         except EngineError as error:
             raise EngineError(f"--fr-model {name}: {error}; or give dlib") from error
         if model.name in [other.name for other in models]:

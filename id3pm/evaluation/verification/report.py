@@ -11,7 +11,7 @@ from id3pm.evaluation.files import SCHEMA, write_json, write_text
 from id3pm.evaluation.markdown import head, table
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import PROTOCOLS, Accuracy
-from id3pm.evaluation.verification.study import Replace, Row
+from id3pm.evaluation.verification.study import AccuracyRow, Replace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class VerificationReport:
     models: Sequence[str]
     sets: Sequence[PairSet]
     whole: Sequence[int]
-    rows: Sequence[Row]
+    rows: Sequence[AccuracyRow]
     asked: int
     notes: Sequence[str]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from id3pm.errors import ImageError
 from id3pm.evaluation.cache import Cache
 from id3pm.evaluation.generated import KeptImages
-from id3pm.evaluation.verification.fr_models import PairModel, StageModel
+from id3pm.evaluation.verification.fr_models import FaceEngineModel, PairModel
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import Accuracy, ProtocolName, accuracy
 from id3pm.formats.images import decode_photo
@@ -54,7 +54,7 @@ def _silent(count: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class AccuracyRow:
     """Accuracies of one kind of pictures.
 
     Attributes:
@@ -85,7 +85,7 @@ class VerificationStudy:
     def __init__(
         self,
         sets: Sequence[PairSet],
-        training: StageModel,
+        training: FaceEngineModel,
         models: Sequence[PairModel],
         pipeline: Pipeline,
         cache: Cache,
@@ -110,7 +110,7 @@ class VerificationStudy:
         """How many images are generated for one way of sampling."""
         return sum(len(np.unique(pairs.pairs[:, self._side])) for pairs in self._sets)
 
-    def real(self, on_pictures: OnPictures = _silent) -> Row:
+    def real(self, on_pictures: OnPictures = _silent) -> AccuracyRow:
         """The accuracies of the pictures as they are.
 
         Args:
@@ -123,9 +123,9 @@ class VerificationStudy:
         for number, pairs in enumerate(self._sets):
             views = self._real_views(number, self._models, on_pictures)
             found.append(tuple(accuracy(self._protocol, view[pairs.pairs], pairs.same) for view in views))
-        return Row("Real images", None, tuple(found))
+        return AccuracyRow("Real images", None, tuple(found))
 
-    def generated(self, label: str, options: Mapping[str, Any], on_images: OnPictures = _silent) -> Row:
+    def generated(self, label: str, options: Mapping[str, Any], on_images: OnPictures = _silent) -> AccuracyRow:
         """The accuracies with one picture of each pair replaced by a generated one.
 
         The image of a picture has a seed that follows from the picture's content: one picture, one image. Where the
@@ -146,7 +146,7 @@ class VerificationStudy:
         on_images: OnPictures = _silent,
         *,
         aligned: bool = False,
-    ) -> Row:
+    ) -> AccuracyRow:
         """The same for images of any method.
 
         Args:
@@ -168,7 +168,7 @@ class VerificationStudy:
                 views[:, self._side] = generated[np.searchsorted(replaced, pairs.pairs[:, self._side])]
                 row.append(accuracy(self._protocol, views, pairs.same))
             found.append(tuple(row))
-        return Row(label, options, tuple(found))
+        return AccuracyRow(label, options, tuple(found))
 
     def _real_views(
         self, number: int, models: Sequence[PairModel], on_pictures: OnPictures = _silent
