@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from rich.console import Console
 
+from gpu_parts.equality import in_companies
 from gpu_parts.report import Report
 from gpu_parts.stages import BUNDLE
 from id3pm.engines.base import Engine, load_engine
@@ -26,22 +27,25 @@ from networks import TINY_16, write_random_bundle
 
 Way = tuple[Target, Buckets, bool]
 """Target, buckets, and whether PyTorch compiles the network."""
+_TARGETS: tuple[Target, ...] = ("torch-cuda", "tensorrt", "onnx-cuda")
+WAYS: list[Way] = [(target, kind, False) for target in _TARGETS for kind in get_args(Buckets)]
+SMALL_WAYS: list[Way] = [*WAYS[:2], ("onnx-cpu", "exact", False)]
+COMPILED: Way = ("torch-cuda", "exact", True)
+"""Last: it takes longest. `fast` would compile eight times."""
 
 
 def engines(report: Report) -> None:
     """Each stage, target and kind of buckets, and PyTorch's compiler: built, proven, loaded, timed; or why not."""
     add = report.table()
     max_batch, precision = (2, "fp32") if report.small else (16, "fp16")
-    wanted: tuple[Target, ...] = ("torch-cuda",) if report.small else ("torch-cuda", "tensorrt", "onnx-cuda")
     with tempfile.TemporaryDirectory() as folder:
         bundle = BUNDLE
         if report.small:
             bundle = Path(folder) / "bundle"
             write_random_bundle(bundle, "toy", TINY_16)
         stages: tuple[Stage, ...] = ("base",) if report.small else ("base", "sr")
-        ways = [(target, kind, False) for target, kind in itertools.product(wanted, get_args(Buckets))]
-        compiled: Way = ("torch-cuda", "exact", True)  # last: it takes longest, and `fast` eight times as long
-        for stage, way in [*itertools.product(stages, ways), *((stage, compiled) for stage in stages)]:
+        ways = SMALL_WAYS if report.small else WAYS
+        for stage, way in [*itertools.product(stages, ways), *((stage, COMPILED) for stage in stages)]:
             target, kind, _ = way
             device = targets.TARGETS[target].device if report.small else report.device
             line = {"stage": stage, "target": target + " compiled" * way[2], "buckets": kind}
@@ -53,7 +57,7 @@ def engines(report: Report) -> None:
                 add(**line, result=str(error)[:300])
                 continue
             proof = {"result": "ok", "build_s": time.perf_counter() - start, **_proof(manifest)}
-            add(**line, **proof, **_calls(report, engine))
+            add(**line, **proof, **_calls(report, engine), **in_companies(engine))
             engine.close()
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from gpu_parts.report import Report
-from gpu_parts.stages import Stage, conditions, demo, images
+from gpu_parts.stages import conditions, demo, images
+from id3pm.config import UNetConfig
+from id3pm.engines.base import Engine
 from id3pm.engines.buckets import Buckets, batch_buckets
+from id3pm.engines.host_access import on_host
 from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_arrays import TorchArrays
 from id3pm.engines.torch_engine import TorchPrecision, UNetEngine
@@ -51,34 +55,37 @@ def bits(report: Report) -> None:
                 buckets = batch_buckets(rows, kind)
                 arrays = TorchArrays(report.device)
                 engine = UNetEngine(stage.weights(stage.config), rows, report.device, precision, arrays, buckets)
-                run = _caller(engine, _mixed_rows(stage, rows))
-                first = run([0])[0]
-                companies = [run(range(count))[0] for count in range(1, rows + 1)]
-                add(
-                    network=stage.name,
-                    precision=precision,
-                    buckets=kind,
-                    equal_in_companies=f"{sum(np.array_equal(row, first) for row in companies)} of {rows}",
-                    largest_difference=max(float(np.abs(row - first).max()) for row in companies),
-                    place_matters=not np.array_equal(run(range(rows)), run(range(rows)[::-1])[::-1]),
-                    lone_row_ms=1e3 * report.seconds(lambda run=run: run([0]), most_s=0.5),  # type: ignore[misc]
-                )
+                lone_ms = 1e3 * report.seconds(functools.partial(_caller(engine), [0]), most_s=0.5)
+                found = in_companies(engine)
+                add(network=stage.name, precision=precision, buckets=kind, **found, lone_row_ms=lone_ms)
                 engine.close()
 
 
-def _mixed_rows(stage: Stage, rows: int) -> dict[str, np.ndarray]:
+def in_companies(engine: Engine) -> dict[str, object]:
+    """Whether a row's bits depend on how many others are in its call, and on its place among them."""
+    run, rows = _caller(engine), engine.max_batch
+    first = run([0])[0]
+    companies = [run(range(count))[0] for count in range(1, rows + 1)]
+    return {
+        "equal_in_companies": f"{sum(np.array_equal(row, first) for row in companies)} of {rows}",
+        "largest_difference": max(float(np.abs(row - first).max()) for row in companies),
+        "place_matters": not np.array_equal(run(range(rows)), run(range(rows)[::-1])[::-1]),
+    }
+
+
+def _mixed_rows(config: UNetConfig, rows: int) -> dict[str, np.ndarray]:
     """Inputs of rows with conditions, noise and timesteps of their own."""
-    given = [conditions(stage.config, n) for n in range(rows)]
+    given = [conditions(config, n) for n in range(rows)]
     stacked = {name: np.stack([one[name] for one in given]) for name in given[0]}
-    noise = np.random.default_rng(0).standard_normal(input_shapes(stage.config, rows)["x"], dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal(input_shapes(config, rows)["x"], dtype=np.float32)
     return {**stacked, "x": noise, "timesteps": np.linspace(0, 999, rows, dtype=np.float32)}
 
 
-def _caller(engine: UNetEngine, stacked: dict[str, np.ndarray]) -> Callable[[Sequence[int]], np.ndarray]:
-    """A function that evaluates some of the rows in one call, from host to host."""
+def _caller(engine: Engine) -> Callable[[Sequence[int]], np.ndarray]:
+    """A function that evaluates some of `max_batch` rows in one call, from host to host."""
+    stacked, inner = _mixed_rows(engine.config, engine.max_batch), on_host(engine)
 
     def run(which: Sequence[int]) -> Any:
-        there = {n: engine.arrays.from_host(np.ascontiguousarray(a[list(which)])) for n, a in stacked.items()}
-        return engine.arrays.to_host(engine.run(there))()
+        return inner.run({name: np.ascontiguousarray(array[list(which)]) for name, array in stacked.items()})
 
     return run

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import gpu
+from gpu_parts import engines as engines_part
 from gpu_parts import part, poisson_load, served
 from gpu_parts.both_stages import Engines, InProcess, Job, RequestBatches, System, engines_of, vectors_of
 from gpu_parts.report import Report
@@ -32,7 +33,7 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_triton", "eager_compiler")
-@pytest.mark.parametrize("name", list(gpu.SHARES))
+@pytest.mark.parametrize("name", [name for name in gpu.SHARES if name != "engines"])  # which has its own tests
 def test_every_part_gives_its_tables(name: str, tmp_path: Path) -> None:
     part(name)(Report(tmp_path / "result.json", "cpu", 600.0))
     result = json.loads((tmp_path / "result.json").read_text())
@@ -46,8 +47,6 @@ def test_every_part_gives_its_tables(name: str, tmp_path: Path) -> None:
 def engine_lines(folder: Path) -> list[dict[str, object]]:
     part("engines")(Report(folder / "result.json", "cpu", 60.0))
     (table,) = json.loads((folder / "result.json").read_text())["tables"]
-    assert [line["buckets"] for line in table] == ["exact", "fast", "exact"]
-    assert [line["target"] for line in table] == ["torch-cuda", "torch-cuda", "torch-cuda compiled"]
     return list(table)
 
 
@@ -56,17 +55,25 @@ def test_engines_that_can_run_are_built_proven_and_timed(tmp_path: Path, monkeyp
     """With PyTorch on the CPU in place of the GPU."""
     monkeypatch.setattr(torch_engine, "cuda_device", lambda index: "cpu")
     monkeypatch.setattr(targets, "why_not_executable", lambda target, gpu: None)
-    exact, fast, compiled = engine_lines(tmp_path)
+    exact, fast, graph, compiled = lines = engine_lines(tmp_path)
+    assert [line["buckets"] for line in lines] == ["exact", "fast", "exact", "exact"]
+    assert [line["target"] for line in lines] == ["torch-cuda", "torch-cuda", "onnx-cpu", "torch-cuda compiled"]
     assert (exact["result"], fast["result"], exact["equal_bits"]) == ("ok", "ok", True)
-    assert (compiled["result"], compiled["equal_bits"]) == ("ok", True)
+    for other in (graph, compiled):
+        assert (other["result"], other["equal_bits"]) == ("ok", True)
+    for line in (exact, graph, compiled):
+        assert (line["equal_in_companies"], line["place_matters"]) == ("2 of 2", False)
+    assert "Ended early" not in gpu.markdown({"engines": {"tables": [lines]}})
     assert exact["company_psnr_db"] == "" and float(str(fast["company_psnr_db"])) > 60
     assert all(float(str(exact[key])) > 0 for key in ("ms_one", "ms_most", "build_s"))
 
 
-def test_engines_that_cannot_run_are_named_with_the_reason(tmp_path: Path) -> None:
+def test_engines_that_cannot_run_are_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    assert all("sees no GPU" in str(line["result"]) for line in engine_lines(tmp_path))
+    monkeypatch.setattr(engines_part, "SMALL_WAYS", engines_part.WAYS[:2])
+    lines = engine_lines(tmp_path)
+    assert len(lines) == 3 and all("sees no GPU" in str(line["result"]) for line in lines)
 
 
 def test_parity_on_the_cpu_is_exact(tmp_path: Path) -> None:
