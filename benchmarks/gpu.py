@@ -29,15 +29,16 @@ from gpu_parts.tritonserver import why_no_triton  # noqa: E402
 
 SHARES = {
     "machine": 0.04,
-    "parity": 0.1,
+    "parity": 0.08,
     "engines": 0.15,
-    "rows": 0.12,
+    "rows": 0.1,
     "paper": 0.18,
     "served": 0.1,
-    "load": 0.12,
-    "training": 0.08,
-    "bits": 0.06,
-    "memory": 0.05,
+    "load": 0.1,
+    "sharing": 0.1,
+    "training": 0.07,
+    "bits": 0.04,
+    "memory": 0.04,
 }
 """Part -> its share of the time."""
 WANTED = {

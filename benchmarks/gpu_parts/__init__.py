@@ -14,6 +14,7 @@ PARTS = {
     "paper": "paper_networks.paper_speed",
     "served": "served.served",
     "load": "poisson_load.load",
+    "sharing": "sharing.sharing",
     "training": "training.training",
     "bits": "equality.bits",
     "memory": "memory.memory",

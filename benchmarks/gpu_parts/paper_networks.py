@@ -49,7 +49,8 @@ def paper_speed(report: Report) -> None:
         _per_image(report, precision, {COMPILED: calls[COMPILED]}, count, per_image)
 
 
-def _inputs(report: Report, stage: Stage, count: int) -> dict[str, torch.Tensor]:
+def inputs_of(report: Report, stage: Stage, count: int) -> dict[str, torch.Tensor]:
+    """Inputs of a call of `count` rows, on the device."""
     given = {n: np.stack([a] * count) for n, a in conditions(stage.config, 0).items()}
     shapes = input_shapes(stage.config, count)
     given |= {name: np.zeros(shapes[name], np.float32) for name in ("x", "timesteps")}
@@ -59,13 +60,13 @@ def _inputs(report: Report, stage: Stage, count: int) -> dict[str, torch.Tensor]
 def _time_engine(
     report: Report, stage: Stage, precision: TorchPrecision, count: int, line: Line, compiled: bool
 ) -> None:
-    engine, there = stage.engine(report, precision, count, compiled=compiled), _inputs(report, stage, count)
+    engine, there = stage.engine(report, precision, count, compiled=compiled), inputs_of(report, stage, count)
     line(stage, COMPILED if compiled else OURS, lambda: engine.run(there))
     engine.close()
 
 
 def _time_eager(report: Report, stage: Stage, precision: TorchPrecision, count: int, line: Line) -> None:
-    there = _inputs(report, stage, count)
+    there = inputs_of(report, stage, count)
     unet = stage.weights(stage.config).to(report.device).eval()
     if precision == "fp16":
         unet.convert(torch.float16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 
 import gpu
 from gpu_parts import engines as engines_part
-from gpu_parts import part, poisson_load, served
+from gpu_parts import part, poisson_load, served, sharing
 from gpu_parts.both_stages import Engines, InProcess, Job, RequestBatches, System, engines_of, vectors_of
 from gpu_parts.report import Report
 from gpu_parts.stage_models import StageModels
@@ -134,6 +135,44 @@ def test_the_peaks_are_measured_where_there_is_nothing_but_pytorch(tmp_path: Pat
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     assert "matrix product fp32" in (tmp_path / "result.json").read_text()
+
+
+MPS = """#!/bin/sh
+echo "$0 $* $(test "$1" = -d || cat) in $CUDA_MPS_PIPE_DIRECTORY" >> {log}
+test "$1" = -d || echo {servers}
+"""
+
+
+def lines_of_layouts(folder: Path, monkeypatch: pytest.MonkeyPatch, servers: str) -> tuple[list[Any], list[str]]:
+    """The layouts of `sharing` with a stand-in for MPS's control program, and what it was told."""
+    log, program = folder / "log", folder / sharing.CONTROL
+    program.write_text(MPS.format(log=log, servers=servers))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(sharing, "_in_processes", lambda report, seconds, environment, joined: joined() or [4.0, 1.0])
+    part("sharing")(Report(folder / "result.json", "cpu", 60.0))
+    (table,) = json.loads((folder / "result.json").read_text())["tables"]
+    return table, log.read_text().splitlines()
+
+
+def test_mps_is_started_for_its_layout_alone_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, told = lines_of_layouts(tmp_path, monkeypatch, "123")
+    assert [line["way"] for line in table][2:] == ["two processes", "two processes, MPS"]
+    commands, places = zip(*(line.split(" ", 1)[1].rsplit(" in ", 1) for line in told), strict=True)
+    assert [command.split()[0] for command in commands] == ["-d", "get_server_list", "quit"]
+    assert len(set(places)) == 1 and not Path(places[0]).exists(), "one of its own, not the machine's"
+
+
+def test_processes_that_did_not_join_mps_are_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, told = lines_of_layouts(tmp_path, monkeypatch, "")
+    assert "no process has joined it" in table[3]["way"] and "together" not in table[3]
+    assert "quit" in told[-1]
+
+
+def test_a_process_that_ends_early_fails_its_layout_alone(tmp_path: Path) -> None:
+    report = Report(tmp_path / "result.json", "no such device", 60.0)
+    with pytest.raises(RuntimeError, match="a process ended early"):
+        sharing._in_processes(report, 0.1, {}, lambda: None)
 
 
 @pytest.mark.slow
