@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from id3pm.engines.inputs import input_shapes
 from id3pm.engines.torch_arrays import TorchArrays
 from id3pm.engines.torch_engine import TorchEngine, TorchPrecision, UNetEngine
 from id3pm.errors import BundleError, EngineError, MissingExtraError
+from id3pm.export.parity.thresholds import thresholds
 from id3pm.formats.bundle import Stage
+
+SMALLEST = dataclasses.replace(tiny_engines.SR, channel_mult=(1,), image_size=8, low_res_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def test_kernels_of_a_gpu_compute_fp32_in_fp32_and_repeat_their_bits(
 
 def test_a_compiled_network_is_one_graph_for_each_bucket_and_computes_the_same(eager_compiler: EagerCompiler) -> None:
     """For more buckets than PyTorch compiles by itself, which are 8."""
-    config = dataclasses.replace(tiny_engines.SR, channel_mult=(1,), image_size=8, low_res_size=4)
+    config = SMALLEST
     sizes, rng = range(1, 10), np.random.default_rng(0)
     plain, compiled = (
         UNetEngine(tiny_engines.random_unet(config), 9, buckets=sizes, compiled=kind) for kind in (False, True)
@@ -116,6 +120,22 @@ def test_a_compiled_network_is_one_graph_for_each_bucket_and_computes_the_same(e
     (call,) = eager_compiler.calls
     assert call.options == {"deterministic": True, "triton.cudagraphs": False}
     assert call.graphs == len(sizes), "compiled, not run by Python"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler, which inductor needs for CPUs")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own imports
+def test_kernels_of_inductor_keep_the_limit_of_the_gate_and_repeat_their_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    rng = np.random.default_rng(0)
+    given = {n: rng.standard_normal(s, dtype=np.float32) for n, s in input_shapes(SMALLEST, 2).items()}
+    plain, compiled = (UNetEngine(tiny_engines.random_unet(SMALLEST), 2, compiled=kind) for kind in (False, True))
+    expected, output = plain.run(given), compiled.run(given)
+    error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
+    assert 0 < error < thresholds("torch-cuda", "fp32").relative_error, "other kernels, the same numbers"
+    np.testing.assert_array_equal(compiled.run(given), output)
 
 
 def test_a_compiler_that_would_not_repeat_its_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
