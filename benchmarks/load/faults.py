@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from id3pm.errors import ServerError
 from id3pm_client import AsyncClient, InternalServerError, Retry
 from load.arrivals import Arrival
-from load.faulty_repository import MARK, STAGE, FaultyRepository
+from load.faulty_repository import STAGE, FaultyRepository, marked_vector
 from load.generator import Generator
 from load.identities import PHOTO
 from load.proxy import Proxy
@@ -36,7 +36,7 @@ from report import table
 TIMEOUT_S = 300.0  # the client's default
 PHOTOGRAPHS = 8
 FACE_STAGE, SR_STAGE = "face_embedding", "super_resolution"
-WORK_S = 10.0
+WORK_S = 20.0
 CUT_S, SLOW_S, SLOW_FOR_S = 3.0, 1.0, 5.0
 
 
@@ -87,7 +87,7 @@ async def failing_engine(scene: Scene) -> None:
 async def failing_row(scene: Scene) -> None:
     """Every step with one certain image raises an exception: its caller must be told, and the others' images come."""
     async with AsyncClient(scene.proxy.url) as client:
-        marked = np.full(scene.identities.shape[1], MARK, np.float32)
+        marked = marked_vector(scene.identities.shape[1])
         answers = await asyncio.gather(*(client.generate(marked, 0) for _ in range(2)), return_exceptions=True)
     for answer in answers:
         if not isinstance(answer, InternalServerError) or not re.search(r"the engine failed at step \d", str(answer)):

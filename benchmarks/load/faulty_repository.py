@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 STAGE = "denoiser_64"
-MARK = 0.0625
-"""An ID vector of nothing but this number makes every engine call that holds it fail."""
 PRELUDE = '''\
 """As the model of the repository, with an engine that can be told to be slow or to fail: for benchmarks/loadtest.py."""
 
@@ -22,7 +23,7 @@ ORDER = Path({order!r})
 class FaultyEngine:
     """An engine that reads before every call what is wrong with it: `slow SECONDS`, or `fail` for one call.
 
-    A call with a marked image always fails.
+    A call with a marked image always fails: see `marked_vector`.
     """
 
     def __init__(self, engine):
@@ -42,7 +43,8 @@ class FaultyEngine:
         elif order == "fail":
             ORDER.unlink(missing_ok=True)
             raise MemoryError("injected")
-        if (inputs["identity"] == {mark}).all(axis=1).any():
+        vectors = inputs["identity"]
+        if (abs(vectors - vectors.shape[1] ** -0.5) < 1e-5).all(axis=1).any():
             raise ValueError("injected, for one image")
         return self._engine.run(inputs)
 
@@ -51,6 +53,11 @@ load_engine = engines.load_engine
 engines.load_engine = lambda *args, **kwargs: FaultyEngine(load_engine(*args, **kwargs))
 
 '''
+
+
+def marked_vector(identity_dim: int) -> NDArray[np.float32]:
+    """The ID vector of length 1, all of whose numbers are equal: every engine call that holds it fails."""
+    return np.full(identity_dim, identity_dim**-0.5, np.float32)
 
 
 class FaultyRepository:
@@ -71,7 +78,7 @@ class FaultyRepository:
         for engine in sorted(repository.glob("*/1/engine")):
             (folder / engine.relative_to(repository)).symlink_to(engine.resolve())
         model = folder / STAGE / "1" / "model.py"
-        model.write_text(PRELUDE.format(order=str(self._order), mark=MARK) + model.read_text())
+        model.write_text(PRELUDE.format(order=str(self._order)) + model.read_text())
 
     def order(self, what: str) -> None:
         """`slow SECONDS` until `recover`, or `fail` at the next call of the engine."""
