@@ -44,7 +44,7 @@ class FaultyEngine:
             ORDER.unlink(missing_ok=True)
             raise MemoryError("injected")
         vectors = inputs["identity"]
-        if (abs(vectors - vectors.shape[1] ** -0.5) < 1e-5).all(axis=1).any():
+        if (abs(vectors + vectors.shape[1] ** -0.5) < 1e-5).all(axis=1).any():
             raise ValueError("injected, for one image")
         return self._engine.run(inputs)
 
@@ -56,8 +56,11 @@ engines.load_engine = lambda *args, **kwargs: FaultyEngine(load_engine(*args, **
 
 
 def marked_vector(identity_dim: int) -> NDArray[np.float32]:
-    """The ID vector of length 1, all of whose numbers are equal: every engine call that holds it fails."""
-    return np.full(identity_dim, identity_dim**-0.5, np.float32)
+    """The ID vector of length 1 and of one negative number: every engine call that holds it fails.
+
+    A positive one is what `id3pm serve` sends when it starts.
+    """
+    return np.full(identity_dim, -(identity_dim**-0.5), np.float32)
 
 
 class FaultyRepository:
