@@ -25,7 +25,7 @@ FACTS: dict[str, Any] = {
     "network": {"identity_dim": DIM, "blocks": "B", "channels": 256},
     "steps": 7,
     "batch size": 2,
-    "data": {"name": "made up"},
+    "data": {"name": "made up", "people": 5},
 }
 
 

@@ -29,7 +29,8 @@ FACTS: dict[str, Any] = {
     "network": {"identity_dim": 3, "blocks": "B", "channels": 256},
     "steps": 7,
     "batch size": 2,
-    "data": {"name": "made up"},
+    "data": {"name": "made up", "people": 5},
+    "start": "a.safetensors",
 }
 
 
@@ -154,7 +155,10 @@ def test_all_methods_are_compared_on_both_sets_in_one_run(guess: Guess, tmp_path
     table = (tmp_path / "out/baselines.md").read_text()
     assert "| guess, 2 images | " in table and "Targets: photographs." in table
     assert "at home" in table and "| photographs | NbNet |" in table and "% (22)" in table
-    assert "NbNet: trained 7 steps of 2 on {'name': 'made up'}" in table
+    trained = (
+        "- NbNet: trained 7 steps of 2 on 5 people of the data set made up, from a.safetensors of an earlier run\n"
+    )
+    assert trained in table
     for name in ("held-out_people", "photographs"):
         for kind in ("baselines", "interpolations"):
             with Image.open(tmp_path / f"out/{kind}_{name}.png") as sheet:

@@ -63,9 +63,17 @@ def test_a_labelled_set_has_several_pictures_of_each_training_person_in_every_ba
         write_labelled(pipeline, data, tmp_path, 2, {"steps": 2})  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="batches of 3: of a labelled data set they need 4 or more"):
         Pairs(tmp_path, 3, 64)
+    few = tmp_path_factory.mktemp("few")
+    assert write_labelled(pipeline, data, few, 1, {"steps": 2}, most=4) == 4  # type: ignore[arg-type]
+    np.testing.assert_array_equal(datasets.load(few, "train")["images"][::2], own["images"][:4])
     labels = ("--labelled", str(tmp_path), "--student-steps", "1", "--steps", "1")
     run = ["train", "vec2face", "--data", str(data), "--out", str(tmp_path / "run"), "--batch-size", "4", *labels]
     result = CliRunner().invoke(baseline_group, run, standalone_mode=False)
     assert result.exception is None, result.exception
     facts = load_facts(tmp_path / "run/vec2face.safetensors", "vec2face")
     assert facts["data"]["pictures of each"] == 4
+    description = tmp_path / datasets.DESCRIPTION_FILE
+    description.write_text(description.read_text().replace('"sface"', '"other"'))
+    result = CliRunner().invoke(baseline_group, [*run[:5], str(tmp_path / "second"), *run[6:]], standalone_mode=False)
+    assert isinstance(result.exception, InvalidInputError) and "has ID vectors of other" in str(result.exception)
+    assert not (tmp_path / "second").exists()

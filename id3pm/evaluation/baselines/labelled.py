@@ -30,6 +30,7 @@ def write_labelled(
     seeds: int,
     options: Mapping[str, Any],
     on_images: Callable[[int], object] = lambda count: None,
+    most: int | None = None,
 ) -> int:
     """Writes the data set; shards that are there are not made again.
 
@@ -40,6 +41,7 @@ def write_labelled(
         seeds: Images of each person beside the person's own picture.
         options: Sampling options.
         on_images: Called with the number of images whenever some are done.
+        most: Takes the first people alone, at most so many; `None` takes all.
 
     Returns:
         How many people there are.
@@ -54,7 +56,7 @@ def write_labelled(
             f"{source} has ID vectors of {found.get('id_vector_model')}: this bundle takes those of "
             f"{manifest.id_vector_model}"
         )
-    people = datasets.load(source, "train")
+    people = first_people(source, most)
     description = {
         "kind": "labelled",
         "of": found,
@@ -62,6 +64,7 @@ def write_labelled(
         "bundle": manifest.bundle.name,
         "weights_sha256": manifest.bundle.weights_sha256,
         "options": dict(options),
+        "people": len(people["index"]),
         PICTURES: seeds + 1,
     }
     datasets.begin(out, description)
@@ -74,6 +77,11 @@ def write_labelled(
         else:
             on_images(seeds * len(people["index"][rows]))
     return count
+
+
+def first_people(source: Path, most: int | None) -> dict[str, NDArray[Any]]:
+    """The training split of a data set, of the first `most` people alone where there are more; see `datasets.load`."""
+    return {name: values[:most] for name, values in datasets.load(source, "train").items()}
 
 
 def _shard(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,9 +90,19 @@ def open_network(method: str, weights: Path, id_vector_model: str, notes: list[s
     notes += [f"{network.name}: {deviation}" for deviation in DEVIATIONS[method]]
     if method == "vec2face":
         notes.append(vec2face.PAPER_RANKS)
-    facts = network.facts
-    notes.append(f"{network.name}: trained {facts['steps']} steps of {facts['batch size']} on {facts['data']}")
+    notes.append(f"{network.name}: {_training(network.facts)}")
     return network
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    """How a network was trained, in words."""
+    data = facts["data"]
+    pictures = f" with {data['pictures of each']} pictures each" if "pictures of each" in data else ""
+    before = f", from {facts['start']} of an earlier run" if facts.get("start") else ""
+    return (
+        f"trained {facts['steps']} steps of {facts['batch size']} on {data['people']} people{pictures} of the data set "
+        f"{data['name']}{before}"
+    )
 
 
 def _bank(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from id3pm.command_options import EXISTING_FILE, FOLDER, option, takes
+from id3pm.errors import InvalidInputError
 from id3pm.evaluation.baselines import nbnet_training as nbnet_rules
 from id3pm.evaluation.baselines.nbnet import BlockKind, NbNet
 from id3pm.evaluation.baselines.nbnet_training import NbNetTraining
@@ -105,6 +106,12 @@ def vec2face_command(options: Vec2FaceOptions) -> None:
     """Vec2Face (Duong et al. 2020), after its published description: a student of the FR model, then the generator."""
     _prepare(options)
     pairs = Pairs(options.data, options.batch_size, 64)
+    labelled = pairs if options.labelled is None else Pairs(options.labelled, options.batch_size, 64)
+    if labelled.id_vector_model != pairs.id_vector_model:
+        raise InvalidInputError(
+            f"{options.labelled} has ID vectors of {labelled.id_vector_model}, {options.data} those of "
+            f"{pairs.id_vector_model}: the student of one FR model says nothing of another one's vectors"
+        )
     dim = pairs.identity_dim
     student, generator = Student(dim), Generator(dim)
     # The student is done where its checkpoint is of the last step; then the generator's run goes on.
@@ -121,10 +128,9 @@ def vec2face_command(options: Vec2FaceOptions) -> None:
     seconds = _train("student", StudentTraining(student, pairs, options.student_steps), run)
     resume = options.resume and (folders["generator"] / "checkpoint.pt").exists()
     rules = {"network": {"identity_dim": dim}, "student steps": options.student_steps}
-    pairs = pairs if options.labelled is None else Pairs(options.labelled, options.batch_size, 64)
-    run = options.run(folders["generator"], options.steps, pairs, resume, method="vec2face", **rules)
-    seconds += _train("generator", GeneratorTraining(generator, Discriminator(), student, pairs), run)
-    _save(options.out / "vec2face.safetensors", generator, pairs, run, seconds)
+    run = options.run(folders["generator"], options.steps, labelled, resume, method="vec2face", **rules)
+    seconds += _train("generator", GeneratorTraining(generator, Discriminator(), student, labelled), run)
+    _save(options.out / "vec2face.safetensors", generator, labelled, run, seconds)
 
 
 def _prepare(options: TrainingOptions) -> None:
