@@ -69,6 +69,19 @@ def test_table_has_the_floor_and_a_row_per_guidance_scale(pipeline: ColorPipelin
     assert run(tmp_path, "--count", "30", "--guidance", "2").exit_code == 0 and pipeline.made == made
 
 
+def test_people_of_the_training_split_are_shown_on_request(pipeline: ColorPipeline, tmp_path: Path) -> None:
+    """As in Table 4 of the paper, whose 10000 images of FFHQ its networks were trained on."""
+    write_people(tmp_path / "data", 60)
+    with np.load(tmp_path / "data/shard_00000.npz") as shard:
+        arrays = dict(shard)
+    datasets.write_shard(tmp_path / "data", 0, {**arrays, "held_out": np.arange(60) >= 24})
+    assert run(tmp_path, "--count", "12", "--guidance", "2", "--split", "train").exit_code == 0
+    found = json.loads((tmp_path / "out/quality.json").read_text())
+    assert found["split"] == "train" and found["rows"][1]["quality"]["frechet"] == pytest.approx(0.0, abs=1e-3)
+    assert "12 people that the networks were trained on" in (tmp_path / "out/quality.md").read_text()
+    assert "has 24 in its train split" in str(run(tmp_path, "--count", "13", "--split", "train").exception)
+
+
 def test_attributes_of_other_people_give_rows_of_their_own(pipeline: ColorPipeline, tmp_path: Path) -> None:
     result = run(tmp_path, "--count", "10", "--guidance", "2", "--attributes")
     assert isinstance(result.exception, InvalidInputError)
@@ -106,7 +119,7 @@ def with_attributes(folder: Path) -> None:
     [
         (
             ["--count", "31"],
-            "31 images need 62 held-out people, half of them for the floor: the data set holds out 60",
+            "31 images need 62 people, half of them for the floor: the data set has 60 in its test split",
         ),
         (["--guidance", "one"], "'one': give numbers separated by commas"),
         (["--guidance", "99"], "guidance_scale=99"),

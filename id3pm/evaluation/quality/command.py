@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -17,6 +18,7 @@ from id3pm.evaluation.quality.inception import Inception
 from id3pm.evaluation.quality.lpips import Lpips
 from id3pm.evaluation.quality.report import QualityReport, write_quality_report
 from id3pm.evaluation.quality.study import FeatureNetwork, QualityRow, QualityStudy, load_faces
+from id3pm.formats.datasets import Split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,11 @@ class QualityOptions(DataOptions, PresetOptions):
     """The options of `id3pm evaluate quality`."""
 
     count: int = option(type=click.IntRange(10), default=200, help="Images; published tables have 10000 and more.")
+    split: Split = option(
+        type=click.Choice(get_args(Split)),
+        default="test",
+        help="Of the data set: the people held out from training, or the others, which Table 4 of the paper shows.",
+    )
     guidance: tuple[float, ...] = option(
         callback=guidance_scales, default="1,1.5,2,2.5,3", help="Guidance scales; empty: real images alone."
     )
@@ -60,7 +67,7 @@ def quality_command(options: QualityOptions) -> None:
         manifest = pipeline.base_manifest
         study = QualityStudy(
             pipeline=pipeline,
-            faces=load_faces(options.data, manifest.id_vector_model, options.count),
+            faces=load_faces(options.data, manifest.id_vector_model, options.count, options.split),
             network=network,
             judges=[options.stage_judge(pipeline.face_stage)],
             look=landmark_look(pipeline.face_stage, options.threads, notes),
@@ -81,6 +88,7 @@ def quality_command(options: QualityOptions) -> None:
             rows=rows,
             asked=1 + len(wanted),
             notes=notes,
+            split=options.split,
             references=study.references() if wanted else {},
         )
         write_quality_report(options.out, report)

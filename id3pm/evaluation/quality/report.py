@@ -13,6 +13,9 @@ from id3pm.evaluation.markdown import table
 from id3pm.evaluation.quality.distances import NEIGHBOUR
 from id3pm.evaluation.quality.diversity import Diversity
 from id3pm.evaluation.quality.study import FeatureNetwork, QualityRow
+from id3pm.formats.datasets import Split
+
+PEOPLE: Mapping[Split, str] = {"test": "held-out people", "train": "people that the networks were trained on"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class QualityReport:
         rows: Real images first.
         asked: Number of rows that were asked for.
         notes: What was left out, and why.
+        split: Of the data set.
         references: Diversity of real pictures; empty where there are no rows of generated images.
     """
 
@@ -37,6 +41,7 @@ class QualityReport:
     rows: Sequence[QualityRow]
     asked: int
     notes: Sequence[str]
+    split: Split
     references: Mapping[str, Diversity]
 
 
@@ -49,6 +54,7 @@ def write_quality_report(folder: Path, report: QualityReport) -> None:
         "features": report.network.name,
         "people": report.people,
         "seeds": report.seeds,
+        "split": report.split,
         "rows": [dataclasses.asdict(row) for row in report.rows],
         "references": dict(report.references),
         "asked": report.asked,
@@ -67,9 +73,9 @@ def quality_markdown(report: QualityReport) -> str:
         "",
         ", ".join(f"{name} {value}" for name, value in report.subject.items()),
         "",
-        f"One 64 px image of each of {count} held-out people, against the real images of the same people. The row of "
-        f"real images is the floor: those of {count} others. Distances depend on the number of images: compare equal "
-        f"numbers alone. Precision and recall: k = {NEIGHBOUR}, radii as Kynkaanniemi et al. 2019 and "
+        f"One 64 px image of each of {count} {PEOPLE[report.split]}, against the real images of the same people. The "
+        f"row of real images is the floor: those of {count} others. Distances depend on the number of images: compare "
+        f"equal numbers alone. Precision and recall: k = {NEIGHBOUR}, radii as Kynkaanniemi et al. 2019 and "
         f"guided-diffusion's evaluator. {len(report.rows)} of {report.asked} rows done.",
         "",
         f"| images | {frechet} | {kernel} x 1000 | precision | recall |",

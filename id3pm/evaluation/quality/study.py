@@ -1,7 +1,7 @@
 """Quality and diversity by guidance scale: Table 4 of the paper's supplement and the main paper's diversity table.
 
-One image of each held-out person is compared with the real images of the same people, as in the paper; some people
-are shown with several seeds. The floor is what real images of other people score against the same reference.
+One image of each person is compared with the real images of the same people, as in the paper; some people are shown
+with several seeds. The floor is what real images of other people score against the same reference.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FeatureNetwork(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Faces:
-    """Held-out people, and others.
+    """People of a data set, and others.
 
     Attributes:
         reference: Real images of the people, uint8 [N, S, S, 3].
@@ -84,23 +84,23 @@ class QualityRow:
     diversity: Diversity
 
 
-def load_faces(folder: Path, id_vector_model: str, count: int) -> Faces:
-    """People of a data set's test split: the first `count`, and as others the next `count`.
+def load_faces(folder: Path, id_vector_model: str, count: int, split: datasets.Split = "test") -> Faces:
+    """People of one split of a data set: the first `count`, and as others the next `count`.
 
     Raises:
-        InvalidInputError: It has ID vectors of another model, or holds out fewer people.
+        InvalidInputError: It has ID vectors of another model, or fewer people in this split.
     """
     found = datasets.describe(folder).get("id_vector_model")
     if found != id_vector_model:
         raise InvalidInputError(f"the data set has ID vectors of {found}: this bundle takes those of {id_vector_model}")
-    split = datasets.load(folder, "test")
-    if len(split["index"]) < 2 * count:
+    faces = datasets.load(folder, split)
+    if len(faces["index"]) < 2 * count:
         raise InvalidInputError(
-            f"{count} images need {2 * count} held-out people, half of them for the floor: the data set holds out "
-            f"{len(split['index'])}"
+            f"{count} images need {2 * count} people, half of them for the floor: the data set has "
+            f"{len(faces['index'])} in its {split} split"
         )
-    attributes = split["attributes"][count : 2 * count] if "attributes" in split else None
-    return Faces(split["images"][:count], split["vectors"][:count], split["images"][count : 2 * count], attributes)
+    attributes = faces["attributes"][count : 2 * count] if "attributes" in faces else None
+    return Faces(faces["images"][:count], faces["vectors"][:count], faces["images"][count : 2 * count], attributes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
