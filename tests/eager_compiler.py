@@ -24,7 +24,8 @@ class EagerCompiler:
         self.calls: list[Given] = []
         self._compile = torch.compile
 
-    def __call__(self, network: Any, *, fullgraph: bool, dynamic: bool, options: dict[str, object]) -> Any:
+    def __call__(self, network: Any, *, options: dict[str, object] | None = None, **how: Any) -> Any:
+        options = options or {}
         known = set(torch._inductor.list_options())
         assert set(options) <= known, "the compiler has no such option"
         given = Given(options)
@@ -34,4 +35,4 @@ class EagerCompiler:
             given.graphs += 1
             return graph.forward
 
-        return self._compile(network, fullgraph=fullgraph, dynamic=dynamic, backend=run_as_it_is)
+        return self._compile(network, **{**how, "backend": run_as_it_is})

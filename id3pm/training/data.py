@@ -160,6 +160,10 @@ class BatchesBeside:
         self._next = (step + 1, self._pool.submit(self._make, step + 1))
         return batch
 
+    def close(self) -> None:
+        """Ends the thread."""
+        self._pool.shutdown(cancel_futures=True)
+
     def _make(self, step: int) -> Batch:
         batch = self._made.at(step)
         return batch.pinned() if self._pin else batch

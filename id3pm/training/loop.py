@@ -19,6 +19,7 @@ from id3pm.training import checkpoint as checkpoints
 from id3pm.training.checkpoint import Checkpoint
 from id3pm.training.data import Batch, Batches, step_rng
 from id3pm.training.ema import Ema
+from id3pm.training.half_precision import keep_fp32
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
@@ -97,6 +98,7 @@ class Trainer(SteppedRun):
         self._rollouts = rollouts
         unet = build(config).train()
         unet.gradient_checkpointing = config.gradient_checkpointing
+        keep_fp32(unet)
         # What convolutions in bf16 are fastest with. PyTorch's annotations do not know this form of `to`.
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # AdamW with weight decay 0, as the paper's code base; fused: one kernel for all tensors.
@@ -111,7 +113,7 @@ class Trainer(SteppedRun):
 
     @property
     def unet(self) -> UNet:
-        """The network as it is now (not the average)."""
+        """The network as it is now (not the average), which computes in float32 unless it is called under autocast."""
         unwrapped: UNet = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False, keep_torch_compile=False)
         return unwrapped
 
@@ -140,14 +142,20 @@ class Trainer(SteppedRun):
         self._optimizer.zero_grad(set_to_none=True)
         self._ema.update(self.unet.named_parameters())
         self.step += 1
+        # Read at the end: the device gets the whole step, all passes of it, before the host waits.
+        found = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         self.seconds += time.perf_counter() - started
-        return losses
+        return found
 
-    def _backward(self, batch: Batch) -> Losses:
-        """The gradients of this process's rows, in `accumulation` passes of equally many; the losses, averaged."""
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """The gradients of this process's rows, in `accumulation` passes of equally many; the losses, averaged.
+
+        Returns:
+            Float32 [] each, on the device: nothing here waits for it.
+        """
         accelerator, parts = self._accelerator, self.config.accumulation
         rank, world = accelerator.process_index, accelerator.num_processes
-        losses: Losses = {}
+        losses: dict[str, Tensor] = {}
         for part in range(parts):
             rows = batch.share(rank + world * part, world * parts, accelerator.device)
             alone = accelerator.no_sync(self._model) if part + 1 < parts else contextlib.nullcontext()
@@ -155,7 +163,8 @@ class Trainer(SteppedRun):
                 terms = self._terms(rows)
                 accelerator.backward(terms["loss"].mean() / parts)
             for name, value in terms.items():
-                losses[name] = losses.get(name, 0.0) + float(value.detach().mean()) / parts
+                mean = value.detach().float().mean() / parts
+                losses[name] = losses[name] + mean if name in losses else mean
         return losses
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -181,15 +190,21 @@ class Trainer(SteppedRun):
         """The network's output for the batch, and the loss of the rollouts, which go through it together."""
         t = self._loss.timesteps(batch.t)
         if self._rollouts is None or batch.rollouts is None:
-            return self._model(x_t, t, **batch.conditions).float(), None
+            return self._evaluated(x_t, t, **batch.conditions), None
         rollouts = self._rollouts
         rollouts.begin(batch.rollouts, self.step, self._without_gradient)
         x, timestep, identity = rollouts.inputs()
         unconditional = self._without_gradient(x, timestep, torch.full_like(identity, NULL_IDENTITY))
         identities = torch.cat([batch.conditions["identity"], identity])
-        output = self._model(torch.cat([x_t, x]), torch.cat([t, timestep]), identity=identities).float()
+        output = self._evaluated(torch.cat([x_t, x]), torch.cat([t, timestep]), identity=identities)
         own, theirs = output[: len(x_t)], output[len(x_t) :]
         return own, rollouts.advance(theirs, unconditional, batch.rollouts)
+
+    def _evaluated(self, x: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
+        """The network's output with gradients, in the run's precision: `unet` has taken accelerate's own autocast off."""
+        with self._accelerator.autocast():
+            output: Tensor = self._model(x, timestep, **conditions)
+        return output.float()
 
     def _without_gradient(self, x: Tensor, timestep: Tensor, identity: Tensor) -> Tensor:
         with torch.no_grad(), self._accelerator.autocast():

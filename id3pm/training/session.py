@@ -127,6 +127,8 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     deadline = float("inf") if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
     with StopSignal() as stopped:
         _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
+    if isinstance(batches, BatchesBeside):
+        batches.close()
     return trainer.step
 
 

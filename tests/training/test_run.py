@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from eager_compiler import EagerCompiler
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
 from id3pm.config import SamplingOptions
@@ -441,6 +443,24 @@ def test_how_a_step_is_computed_does_not_change_it(data: Path, tmp_path: Path, c
     assert not set(changes) & set(deviations(dataclasses.replace(plain, **changes)))  # type: ignore[arg-type]
 
 
+def test_a_compiled_run_is_the_same_and_may_be_resumed_without(
+    data: Path, tmp_path: Path, eager_compiler: EagerCompiler
+) -> None:
+    plain = dataclasses.replace(TINY_BASE, unet=dataclasses.replace(TINY_BASE.unet, dropout=0.0), total_steps=2)
+    run(plain, data, tmp_path / "plain")
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the compiler for the whole process
+    try:
+        run(plain, data, tmp_path / "compiled", compile=True)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert [call.graphs > 0 for call in eager_compiler.calls] == [True]
+    expected, made = (checkpoint.load(tmp_path / name).model for name in ("plain", "compiled"))
+    assert list(made) == list(expected), "no names of the wrapper"
+    for name, tensor in expected.items():
+        torch.testing.assert_close(made[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+    assert run(dataclasses.replace(plain, total_steps=3), data, tmp_path / "compiled", resume=True) == 3
+
+
 def test_passes_must_divide_the_batch() -> None:
     with pytest.raises(ConfigError, match="accumulation=3: must divide batch_size=8"):
         dataclasses.replace(TINY_BASE, accumulation=3)
@@ -452,3 +472,4 @@ def test_batches_made_beside_are_the_same_in_and_out_of_order() -> None:
     for step in (0, 1, 2, 5, 6, 1):
         expected, made = plain.at(step), beside.at(step)
         assert torch.equal(expected.x0, made.x0) and torch.equal(expected.noise, made.noise)
+    beside.close()

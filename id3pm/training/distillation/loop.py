@@ -24,6 +24,7 @@ from id3pm.training.distillation.pairs import ROWS_PER_EARLIER, PairBatch, Pairs
 from id3pm.training.distillation.student import StudentSteps
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.ema import Ema
+from id3pm.training.half_precision import keep_fp32
 from id3pm.training.stepped_run import Losses, SteppedRun
 from id3pm.unet.checkpoint import read_plain
 from id3pm.unet.model import UNet
@@ -73,6 +74,7 @@ class Distiller(SteppedRun):
         self._losses = losses.to(accelerator.device)
         self.steps = StudentSteps(config.diffusion, accelerator.device)
         unet.gradient_checkpointing = config.gradient_checkpointing
+        keep_fp32(unet)
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(_groups(unet), lr=config.learning_rate, weight_decay=0.0, fused=True)
         self._model, self._optimizer = accelerator.prepare(unet.train(), optimizer)
@@ -126,7 +128,9 @@ class Distiller(SteppedRun):
         with self._accelerator.autocast():
             x = steps.own_inputs(self.unet, batch)
             targets = self._targets(x, batch)
-        output = self._model(x, steps.at("timestep", places), **batch.conditions).float()
+        # An autocast of its own: inside the one above it would find the weights as they were cast without gradients.
+        with self._accelerator.autocast():
+            output = self._model(x, steps.at("timestep", places), **batch.conditions).float()
         predicted = steps.x0(x, output, places)
         with self._accelerator.autocast():
             found = self._losses.judge(predicted, targets, batch, self._critic, self.step)
