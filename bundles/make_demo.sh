@@ -27,8 +27,7 @@ PYTHON=${PYTHON:-.venv/bin/python}
 devices=$("$PYTHON" - <<'PY'
 import os, torch
 gpus = torch.cuda.device_count()
-bf16 = gpus or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-print(gpus or len(os.sched_getaffinity(0)), "bf16" if bf16 else "no", "" if gpus else "--cpu --threads 1")
+print(gpus or len(os.sched_getaffinity(0)), "bf16" if gpus else "no", "" if gpus else "--cpu --threads 1")
 PY
 )
 processes=${devices%% *}

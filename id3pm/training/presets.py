@@ -228,7 +228,7 @@ DEMO_BASE = TrainConfig(
     snr_floor=0.1,
     identity_loss=0.03,
     identity_gain=128**0.5,
-    precision="bf16",
+    precision="no",
 )
 DEMO_SR = TrainConfig(
     unet=DEMO_SR_UNET,
@@ -244,7 +244,7 @@ DEMO_SR = TrainConfig(
     photo_share=0.5,
     grad_clip=1.0,
     snr_floor=0.1,
-    precision="bf16",
+    precision="no",
 )
 PRESETS: Mapping[tuple[str, str], TrainConfig] = types.MappingProxyType(
     {
