@@ -201,7 +201,7 @@ class Trainer(SteppedRun):
         return own, rollouts.advance(theirs, unconditional, batch.rollouts)
 
     def _evaluated(self, x: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
-        """The network's output with gradients, in the run's precision: `unet` has taken accelerate's own autocast off."""
+        """The output with gradients, in the run's precision: `unet` has taken accelerate's own autocast off."""
         with self._accelerator.autocast():
             output: Tensor = self._model(x, timestep, **conditions)
         return output.float()
