@@ -20,7 +20,7 @@ from id3pm.evaluation.baselines.trainer import Pairs, Run, Trainable, train
 from id3pm.evaluation.baselines.vec2face import Discriminator, Generator, Student
 from id3pm.evaluation.baselines.vec2face_training import GeneratorTraining, StudentTraining
 from id3pm.evaluation.baselines.vgg import Vgg19
-from id3pm.evaluation.baselines.weights import load_weights, save_weights
+from id3pm.evaluation.baselines.weights import load_facts, load_weights, save_weights
 from id3pm.evaluation.progress import progress_bar
 
 BATCH = 64
@@ -76,6 +76,7 @@ def nbnet_command(options: NbNetOptions) -> None:
     arguments = {"identity_dim": pairs.identity_dim, "blocks": options.blocks, "channels": options.channels}
     network = NbNet(pairs.identity_dim, options.blocks, options.channels)
     if options.start is not None:
+        load_facts(options.start, "nbnet", pairs.id_vector_model)
         load_weights(options.start, network)
     rules = {
         "network": arguments,

@@ -60,8 +60,8 @@ def load_facts(file: Path, method: str, id_vector_model: str | None = None) -> d
         raise InvalidInputError(f"{file.name} has weights of {facts.get('method')}: {method} needs its own")
     if id_vector_model not in (None, facts["id_vector_model"]):
         raise InvalidInputError(
-            f"{file.name} inverts ID vectors of {facts['id_vector_model']}: this bundle takes those of "
-            f"{id_vector_model}; train {method} on a data set with them"
+            f"{file.name} inverts ID vectors of {facts['id_vector_model']}, not those of {id_vector_model}: train "
+            f"{method} on a data set with them"
         )
     return facts
 

@@ -91,13 +91,16 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
     refused(InvalidInputError, "10 people to train on: a batch is 11", "nbnet", run, "--batch-size", "11")
     refused(InvalidInputError, "channels=100: must be a multiple of 256", "nbnet", run, "--channels", "100")
     weights = run / "nbnet.safetensors"
-    with pytest.raises(InvalidInputError, match="ID vectors of sface: this bundle takes those of facenet"):
+    with pytest.raises(InvalidInputError, match="ID vectors of sface, not those of facenet"):
         TrainedNetwork("nbnet", weights, "facenet")
     with pytest.raises(InvalidInputError, match="has weights of nbnet: vec2face needs its own"):
         TrainedNetwork("vec2face", weights, "sface")
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match=r"x.safetensors is no weights file"):
         TrainedNetwork("nbnet", tmp_path / "x.safetensors", "sface")
+    start = ("--start", str(tmp_path / "x.safetensors"))
+    refused(CheckpointError, "x.safetensors is no weights file", "nbnet", tmp_path / "new", *start)
+    refused(CheckpointError, "nbnet.safetensors does not fit", "nbnet", tmp_path / "new", "--start", str(weights))
 
 
 def test_block_a_sees_more_maps_than_block_b() -> None:
