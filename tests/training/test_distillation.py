@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from tiny_engines import random_unet
 from tiny_training import face_arrays
 
@@ -205,6 +206,30 @@ def test_a_student_learns_the_guidance_of_its_teacher(teacher: Path, small_data:
     learned = UNet(config.unet).eval()
     learned.load_state_dict(state["ema"])
     assert error(learned) < 0.7 * error(from_teacher(config, load_weights(teacher, "base")).eval())
+
+
+def test_in_half_precision_the_students_convolutions_compute_in_it_and_all_weights_learn(
+    teacher: Path, small_data: Path, tmp_path: Path
+) -> None:
+    learning = set()
+
+    def note(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        if isinstance(layer, torch.nn.Conv2d) and output.requires_grad:
+            learning.add((layer.out_channels, output.dtype))
+
+    config = config_of(teacher, critic=0.0, total_steps=3, precision="bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's otherwise
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        run(config, teacher, small_data, tmp_path)
+    finally:
+        hook.remove()
+        AcceleratorState._reset_state(reset_partial_state=True)
+    last = config.unet.out_channels
+    assert {dtype for channels, dtype in learning if channels == last} == {torch.float32}
+    assert {dtype for channels, dtype in learning if channels != last} == {torch.bfloat16}
+    started, ended = from_teacher(config, load_weights(teacher, "base")).state_dict(), load(tmp_path)[0]["model"]
+    assert [name for name, tensor in ended.items() if torch.equal(tensor, started[name])] == []
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(
