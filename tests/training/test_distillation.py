@@ -252,6 +252,14 @@ def test_a_stopped_run_keeps_the_teachers_results(teacher: Path, small_data: Pat
         run(config_of(teacher, teacher_steps=3), teacher, small_data, tmp_path, resume=True)
 
 
+def test_a_batch_that_does_not_fit_is_refused_before_the_teacher_works(
+    teacher: Path, small_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="^batch_size=6: must be a multiple of 4 for each of 1 processes$"):
+        run(config_of(teacher, batch_size=6), teacher, small_data, tmp_path)
+    assert not (tmp_path / "pairs").exists()
+
+
 def test_the_results_are_the_teachers_own_images(teacher: Path, finished: Path) -> None:
     _, arrays = read_arrays(pairs_file(finished / "pairs", 0), KIND)
     engine = TorchEngine(teacher, "base")

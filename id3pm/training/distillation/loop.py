@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from id3pm.config import from_json, to_json
-from id3pm.errors import CheckpointError, ConfigError
+from id3pm.errors import CheckpointError
 from id3pm.training import checkpoint as checkpoints
 from id3pm.training.data import step_rng
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.critic import Critic
 from id3pm.training.distillation.losses import StudentLosses
-from id3pm.training.distillation.pairs import ROWS_PER_EARLIER, PairBatch, Pairs
+from id3pm.training.distillation.pairs import PairBatch, Pairs
 from id3pm.training.distillation.student import StudentSteps
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.ema import Ema
@@ -63,11 +63,6 @@ class Distiller(SteppedRun):
         facts: dict[str, Any],
         accelerator: Accelerator,
     ) -> None:
-        if config.steps > 1 and config.batch_size % (ROWS_PER_EARLIER * accelerator.num_processes):
-            raise ConfigError(
-                f"batch_size={config.batch_size}: must be a multiple of {ROWS_PER_EARLIER} for each of "
-                f"{accelerator.num_processes} processes"
-            )
         self.config, self.step, self.seconds = config, 0, 0.0
         self._teacher = teacher
         self._pairs, self._folder, self._facts, self._accelerator = pairs, folder, facts, accelerator

@@ -20,7 +20,7 @@ from id3pm.engines.arrays import HOST
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import MANIFEST_NAME, read_manifest
 from id3pm.engines.torch_engine import TorchEngine
-from id3pm.errors import InvalidInputError
+from id3pm.errors import ConfigError, InvalidInputError
 from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import Bundle, load_weights, read_bundle, weights_hash
@@ -30,7 +30,15 @@ from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.critic import Critic
 from id3pm.training.distillation.loop import Distiller
 from id3pm.training.distillation.losses import StudentLosses
-from id3pm.training.distillation.pairs import SHARD, PairBatch, PairMaker, Pairs, files_of, pairs_file
+from id3pm.training.distillation.pairs import (
+    ROWS_PER_EARLIER,
+    SHARD,
+    PairBatch,
+    PairMaker,
+    Pairs,
+    files_of,
+    pairs_file,
+)
 from id3pm.training.distillation.student import fit_last_layer, from_teacher, require_same_network
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.identity_loss import IdentityLoss
@@ -90,6 +98,7 @@ def distill(config: DistillConfig, options: DistillOptions) -> int:
 
     Raises:
         InvalidInputError: Neither data nor stream, or they do not fit the teacher; or both `resume` and `start_from`.
+        ConfigError: A batch that the processes cannot share.
         BundleError, ConfigError: `start_from` cannot be read, or is another network.
         CheckpointError: The folder holds another run.
         EngineError: The face engine folder is not usable.
@@ -101,6 +110,7 @@ def distill(config: DistillConfig, options: DistillOptions) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     accelerator = Accelerator(cpu=options.cpu, mixed_precision=config.precision)
+    _check_batch(config, accelerator.num_processes)
     bundle = read_bundle(options.teacher)
     if options.start_from is not None:
         require_same_network(config, read_bundle(options.start_from))
@@ -117,6 +127,15 @@ def distill(config: DistillConfig, options: DistillOptions) -> int:
         _steps(distiller, pairs, options, lambda: stopped() or time.monotonic() >= deadline)
         teacher.close()
     return distiller.step
+
+
+def _check_batch(config: DistillConfig, processes: int) -> None:
+    """Before the teacher makes its results, which may take hours."""
+    rows = ROWS_PER_EARLIER if config.steps > 1 else 1
+    if config.batch_size % (rows * processes):
+        raise ConfigError(
+            f"batch_size={config.batch_size}: must be a multiple of {rows} for each of {processes} processes"
+        )
 
 
 def _pairs(
