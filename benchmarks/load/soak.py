@@ -19,6 +19,7 @@ from report import table
 BLOCKS = 10
 """Neighbouring samples are alike, so the line goes through means of blocks: their scatter is an honest uncertainty."""
 CANCELLED, KNOWN = 0.1, 0.2
+SETTLE_S = 10.0
 WARM_UP = 32
 """Requests at once: as many as both stages take at a time, and more."""
 SERIES = {"anonymous_mb": "anonymous", "shm_mb": "/dev/shm", "rss_mb": "resident (RSS)"}
@@ -159,8 +160,18 @@ def soak(
         "samples": sampler.samples,
         "fits": {name: dataclasses.asdict(fit) for name, fit in fits.items()},
         "verdict": worst([fits[name].verdict(limit_mb_per_h) for name in JUDGED]),
-        "left_in_flight": sum(server.ping(stage)["in_flight"] for stage in ("denoiser_64", "super_resolution")),
+        "left_in_flight": _left_in_flight(server),
     }
+
+
+def _left_in_flight(server: Soaked) -> int:
+    """Requests of which a stage still knows; one that was answered, or cancelled, a moment ago is given time to end."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        left = sum(server.ping(stage)["in_flight"] for stage in ("denoiser_64", "super_resolution"))
+        if not left or time.monotonic() > deadline:
+            return int(left)
+        time.sleep(0.1)
 
 
 def worst(verdicts: Sequence[str]) -> str:
