@@ -14,9 +14,9 @@ from id3pm.page.settings import ALL_STEPS, BUNDLE, QUALITIES, Settings, dice
 
 _START = Settings.of_preset("balanced", seed=1)
 # docs/sampling.md, docs/control.md: 500 held-out faces, the demo bundle, SFace.
-_STEPS = "More steps take longer, and bring no more likeness: 0.61 with 10 steps, 0.57 with 250 (demo bundle)."
+_STEPS = "More steps take longer, and bring no more likeness: 0.67 with 10 steps, 0.60 with 250 (demo bundle)."
 _GUIDANCE = (
-    "How strongly the ID vector steers. 1 is without guidance. Likeness 0.55 at 1, 0.61 at 2 and 3 (demo bundle); "
+    "How strongly the ID vector steers. 1 is without guidance. Likeness 0.61 at 1, 0.68 at 2, 0.67 at 3 (demo bundle); "
     "more guidance brings caricatures and less variety between seeds."
 )
 
