@@ -20,7 +20,7 @@ FIRST_VERSION = (2, 10)
 OPTIONS: Mapping[str, bool] = {"deterministic": True, "triton.cudagraphs": False}
 """Of inductor."""
 MOST_SIZES = 4096
-"""Batch sizes of all engines of a process. PyTorch's own limit of 8 is for programs whose shapes have no end."""
+"""Batch sizes of all engines of a process. PyTorch's own limit of 8 is for programs with ever new shapes."""
 
 
 def compiled_network(network: nn.Module) -> Callable[..., Tensor]:
@@ -33,7 +33,7 @@ def compiled_network(network: nn.Module) -> Callable[..., Tensor]:
         Takes the network's tensors by name, and gives its output up to rounding.
 
     Raises:
-        EngineError: This PyTorch compiles nothing whose bits the next start would repeat.
+        EngineError: What this PyTorch compiles may have other bits at the next start.
     """
     if (version := _version()) < FIRST_VERSION:
         raise EngineError(

@@ -8,13 +8,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from test_client_grpc import VECTOR, answer
+from test_client_grpc import VECTOR, answer, served
 from tritonclient.grpc import service_pb2_grpc
 from waiting import wait_until
 
@@ -67,14 +66,9 @@ class Working(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 @pytest.fixture
 def service() -> Iterator[tuple[Working, str]]:
-    server = grpc.server(futures.ThreadPoolExecutor(8))
     made = Working()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(made, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield made, f"127.0.0.1:{port}"
-    made.cancelled.set()
-    server.stop(5).wait()
+    with served(made, made.cancelled) as url:
+        yield made, url
 
 
 def leaves(client: Client, way: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import queue
 import threading
@@ -113,16 +114,23 @@ def answer(request: Any, **outputs: Any) -> Any:
     return response
 
 
-@pytest.fixture
-def service() -> Iterator[tuple[Service, str]]:
+@contextlib.contextmanager
+def served(made: service_pb2_grpc.GRPCInferenceServiceServicer, release: threading.Event) -> Iterator[str]:
+    """The address of a gRPC server with this service; `release` lets its calls go at the end."""
     server = grpc.server(futures.ThreadPoolExecutor(8))
-    made = Service()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(made, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield made, f"127.0.0.1:{port}"
-    made.ended.set()
-    server.stop(0).wait()
+    yield f"127.0.0.1:{port}"
+    release.set()
+    server.stop(2).wait(10)
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[Service, str]]:
+    made = Service()
+    with served(made, made.ended) as url:
+        yield made, url
 
 
 def settled(service: Service, request_id: str) -> bool:
