@@ -47,7 +47,7 @@ def fuzz(**strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], C
 def for_seconds(
     test: Callable[..., None], limit_s: Callable[[], float], **strategies: SearchStrategy[Any]
 ) -> Callable[..., None]:
-    """A test that takes new random arguments until a time is over, and then says how many it took.
+    """A test that takes new random arguments until a time is over, at least once, and then says how many it took.
 
     Args:
         test: One example of it.
@@ -59,7 +59,7 @@ def for_seconds(
     @functools.wraps(test)
     def one(*args: Any, **kwargs: Any) -> None:
         nonlocal count
-        if time.monotonic() < end:  # the rest of a round costs nothing
+        if not count or time.monotonic() < end:  # the rest of a round costs nothing
             test(*args, **kwargs)
             count += 1
 
