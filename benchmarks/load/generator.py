@@ -55,6 +55,10 @@ class Generator:
         known: Digests of known images.
         retry: How the client retries; not at all by default, so that refusals can be counted.
         timeout_s: Of one request.
+
+    Attributes:
+        records: What became of each request that has ended.
+        in_flight: Requests that were sent and have not ended.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Generator:
         self._retry = retry
         self._timeout_s = timeout_s
         self.records: list[Record] = []
+        self.in_flight = 0
 
     async def run(self, arrivals: Sequence[Arrival]) -> list[Record]:
         """Sends every request when it is due and waits for the last end."""
@@ -89,6 +94,7 @@ class Generator:
     async def _send(self, client: AsyncClient, arrival: Arrival, start: float) -> None:
         sent = time.monotonic() - start
         vector = self._identities[arrival.identity]
+        self.in_flight += 1
         answer = asyncio.ensure_future(client.generate(vector, arrival.seed, **arrival.kind.options))
         done, _ = await asyncio.wait({answer}, timeout=arrival.cancel_after_s)
         if not done:
@@ -96,6 +102,7 @@ class Generator:
             await asyncio.wait({answer})
         # Read before anything is computed: hashing is not the server's time.
         end = time.monotonic() - start
+        self.in_flight -= 1
         outcome, wrong, error = self._judge(arrival, answer)
         expected = {"invalid"} if not arrival.kind.valid else {"ok"}
         if arrival.cancel_after_s is not None:
