@@ -35,11 +35,7 @@ def compiled_network(network: nn.Module) -> Callable[..., Tensor]:
     Raises:
         EngineError: What this PyTorch compiles may have other bits at the next start.
     """
-    if (version := _version()) < FIRST_VERSION:
-        raise EngineError(
-            f"torch {torch.__version__}: compiled networks repeat their bits from {_text(FIRST_VERSION)} on, this is "
-            f"{_text(version)}; install a newer one, or build without --compile"
-        )
+    require_compiler()
     whole = torch.compile(network, fullgraph=True, dynamic=False, options=dict(OPTIONS))
 
     def run(**tensors: Tensor) -> Tensor:
@@ -49,6 +45,19 @@ def compiled_network(network: nn.Module) -> Callable[..., Tensor]:
         return output
 
     return run
+
+
+def require_compiler() -> None:
+    """Refuses a PyTorch whose compiler does not repeat its bits; before a build, and when an engine is loaded.
+
+    Raises:
+        EngineError: What this PyTorch compiles may have other bits at the next start.
+    """
+    if (version := _version()) < FIRST_VERSION:
+        raise EngineError(
+            f"torch {torch.__version__}: compiled networks repeat their bits from {_text(FIRST_VERSION)} on, this is "
+            f"{_text(version)}; install a newer one, or build without --compile"
+        )
 
 
 def _version() -> tuple[int, ...]:

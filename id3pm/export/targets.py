@@ -15,6 +15,7 @@ from id3pm.engines.buckets import Buckets
 from id3pm.engines.cupy_arrays import CupyArrays
 from id3pm.engines.manifest import CPU_TARGETS, Target
 from id3pm.engines.openvino_engine import why_no_bf16
+from id3pm.engines.torch_engine import require_torch
 from id3pm.errors import EngineError, MissingExtraError
 from id3pm.installation import how_to_install
 
@@ -153,6 +154,7 @@ def require_available(
 
     Raises:
         EngineError: The combination is not available; the message says why, and lists the available ones.
+        MissingExtraError: `compiled`, and torch is not installed.
     """
     reason = TARGETS[target].precisions[precision].why_not
     if reason is not None:
@@ -164,6 +166,11 @@ def require_available(
         )
     if compiled and target != "torch-cuda":
         raise EngineError(f"--compile: only --target torch-cuda runs PyTorch's compiler; leave it out for {target}")
+    if compiled:
+        require_torch()
+        from id3pm.engines.torch_compiled import require_compiler
+
+        require_compiler()
     if target != "tensorrt":
         if gpu is not None:
             raise EngineError(f"--gpu {gpu}: only --target tensorrt builds for a named GPU; leave it out for {target}")

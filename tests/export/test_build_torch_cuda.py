@@ -126,6 +126,16 @@ def test_an_engine_that_cannot_be_compiled_is_not_installed(
     assert not (tmp_path / ENGINE).exists()
 
 
+def test_a_torch_too_old_for_the_compiler_is_refused_before_the_build(
+    exported_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for another machine: an engine runs with the version that built it alone."""
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cu130")
+    result = build(exported_bundle, tmp_path / "repository", "--compile", "--allow-unverified")
+    assert result.exit_code == 1 and "torch 2.9.1+cu130: compiled networks repeat their bits from 2.10" in result.output
+    assert not (tmp_path / "repository").exists(), "nothing was begun"
+
+
 def test_another_version_of_torch_is_refused_and_a_missing_one_named(
     exported_bundle: Path, tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
