@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import json
 import statistics
 import time
@@ -57,6 +58,12 @@ class Report:
         """Waits for the device."""
         if not self.small:
             torch.cuda.synchronize()
+
+    def free(self) -> None:
+        """Gives memory that nothing uses any more back to the device."""
+        gc.collect()
+        if not self.small:
+            torch.cuda.empty_cache()
 
     def peak_flop_s(self, dtype: torch.dtype) -> float:
         """Operations a second of a large matrix product, which no network can exceed."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import gc
-from typing import Any
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +15,11 @@ from gpu_parts.report import Report
 from id3pm.config import UNetConfig
 from networks import TINY_16, TINY_SR, unet_flops
 
+if TYPE_CHECKING:
+    from id3pm.training.data import Batches
+    from id3pm.training.loop import Trainer
+    from id3pm.training.presets import TrainConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class Way:
@@ -20,21 +27,28 @@ class Way:
 
     Attributes:
         name: For the table.
-        settings: Of the run, `TrainConfig`.
+        settings: Of the run, `TrainConfig`; its other fields are the preset's.
         compiled: Whether through `torch.compile`, as `id3pm train --compile`.
+        data_threads: See `SessionOptions`.
     """
 
     name: str
     settings: dict[str, Any]
     compiled: bool = False
+    data_threads: int = 2
 
 
+_BF16 = {"precision": "bf16"}
 WAYS = (
-    Way("bf16", {"precision": "bf16"}),
+    Way("bf16", _BF16),
     Way("fp16, the preset", {"precision": "fp16"}),
-    Way("bf16, --gradient-checkpointing", {"precision": "bf16", "gradient_checkpointing": True}),
-    Way("bf16, --accumulation 2", {"precision": "bf16", "accumulation": 2}),
-    Way("bf16, --compile", {"precision": "bf16"}, compiled=True),
+    Way("bf16, --compile", _BF16, compiled=True),
+    Way("bf16, --no-channels-last", {**_BF16, "channels_last": False}),
+    Way("bf16, --no-fused-adamw", {**_BF16, "fused_adamw": False}),
+    Way("bf16, --no-foreach-ema", {**_BF16, "foreach_ema": False}),
+    Way("bf16, --data-threads 0", _BF16, data_threads=0),
+    Way("bf16, --gradient-checkpointing", {**_BF16, "gradient_checkpointing": True}),
+    Way("bf16, --accumulation 2", {**_BF16, "accumulation": 2}),
     Way("fp32", {"precision": "no"}),
 )
 """The most valuable first: the part may run out of time."""
@@ -47,61 +61,72 @@ def training(report: Report) -> None:
     add = report.table()
     peaks = {"no": report.peak_flop_s(torch.float32)}
     peaks |= dict.fromkeys(("bf16", "fp16"), peaks["no"] if report.small else report.peak_flop_s(torch.bfloat16))
-    for way in WAYS:
-        for preset in (PAPER_BASE, PAPER_SR):
-            batch = 2 if report.small else (64 if preset.stage == "base" else 8)
-            unet = preset.unet
-            if report.small:
-                unet = TINY_16 if preset.stage == "base" else TINY_SR.at_size(32)
-            settings: dict[str, Any] = {**way.settings, "unet": unet, "train_size": unet.image_size}
-            if report.small and settings["precision"] == "fp16":  # a CPU has no scaler of gradients
-                settings["precision"] = "bf16"
-            config = dataclasses.replace(preset, batch_size=batch, **settings)
-            line = {"network": f"paper {preset.stage}", "way": way.name, "precision": config.precision, "batch": batch}
-            try:
-                seconds, memory = _step(report, config, compiled=way.compiled)
-            except RuntimeError as error:  # no memory, no compiler: the other ways are measured all the same
-                add(**line, result=f"{type(error).__name__}: {str(error)[:200]}")
-                continue
-            flops = 3 * unet_flops(unet) * batch  # backward takes twice what forward does
-            add(
-                **line,
-                images_per_s=batch / seconds,
-                tflop_s=flops / seconds / 1e12,
-                share_of_peak=flops / seconds / peaks[config.precision],
-                memory_gib=memory,
-                hours_of_the_papers_run=preset.total_steps * preset.batch_size * seconds / batch / 3600,
-                result="ok",
-            )
+    for way, preset in itertools.product(WAYS, (PAPER_BASE, PAPER_SR)):
+        config = _config(report, way, preset)
+        line = {"network": f"paper {preset.stage}", "way": way.name, "precision": config.precision}
+        line |= {"batch": config.batch_size}
+        try:
+            seconds, batch_seconds, memory = _measured(report, config, way)
+        except RuntimeError as error:  # no memory, no compiler: the other ways are measured all the same
+            add(**line, result=f"{type(error).__name__}: {str(error)[:200]}")
+            continue
+        flops = 3 * unet_flops(config.unet) * config.batch_size  # backward takes twice what forward does
+        images = preset.total_steps * preset.batch_size
+        add(
+            **line,
+            images_per_s=config.batch_size / seconds,
+            tflop_s=flops / seconds / 1e12,
+            share_of_peak=flops / seconds / peaks[config.precision],
+            memory_gib=memory,
+            hours_of_the_papers_run=images * seconds / config.batch_size / 3600,
+            batch_of_data_ms=1e3 * batch_seconds,
+            result="ok",
+        )
 
 
-def _step(report: Report, config: Any, *, compiled: bool) -> tuple[float, float]:
-    """Seconds of an optimiser step with its batch, and the most memory of the device in GiB."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+def _config(report: Report, way: Way, preset: TrainConfig) -> TrainConfig:
+    """The preset as it is measured; for a test with a small network, in bf16 where a CPU has no scaler of gradients."""
+    batch, unet, settings = 64 if preset.stage == "base" else 8, preset.unet, dict(way.settings)
+    if report.small:
+        batch, unet = 2, TINY_16 if preset.stage == "base" else TINY_SR.at_size(32)
+        settings["precision"] = "bf16" if settings["precision"] == "fp16" else settings["precision"]
+    return dataclasses.replace(preset, batch_size=batch, unet=unet, train_size=unet.image_size, **settings)
 
-    from id3pm.training.data import BatchesBeside
-    from id3pm.training.loop import Trainer
-    from id3pm.training.session import make_batches
 
-    AcceleratorState._reset_state(reset_partial_state=True)  # precision and compiler are the process's otherwise
-    backend = ("eager" if report.small else "inductor") if compiled else None
-    accelerator = Accelerator(cpu=report.small, mixed_precision=config.precision, dynamo_backend=backend)
-    faces = random_faces(config.unet, 2 * config.batch_size)
-    batches = BatchesBeside(make_batches(config, faces), pin=not report.small)
-    trainer = Trainer(config, batches, report.file.parent, {}, accelerator)
-    try:
+def _measured(report: Report, config: TrainConfig, way: Way) -> tuple[float, float, float]:
+    """Seconds of an optimiser step, and of making its data on one core; the most memory of the device in GiB."""
+    with trainer_of(report, config, way) as (trainer, batches):
         trainer.train_step()
         if not report.small:
             torch.cuda.reset_peak_memory_stats()
         seconds = report.seconds(trainer.train_step, most_s=4.0)
-        return seconds, 0.0 if report.small else torch.cuda.max_memory_allocated() / 2**30
-    finally:
-        batches.close()
-        del trainer
-        gc.collect()
-        if not report.small:
-            torch.cuda.empty_cache()
+        memory = 0.0 if report.small else torch.cuda.max_memory_allocated() / 2**30
+    steps = itertools.count()
+    return seconds, report.seconds(lambda: batches.at(next(steps)), most_s=0.5), memory
+
+
+@contextlib.contextmanager
+def trainer_of(report: Report, config: TrainConfig, way: Way) -> Iterator[tuple[Trainer, Batches]]:
+    """A run on noise, as `id3pm train` sets it up, and where its batches come from; frees the device at the end."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    from id3pm.training.ahead import BatchesBeside
+    from id3pm.training.loop import Trainer, shares_of
+    from id3pm.training.session import make_batches
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # precision and compiler are the process's otherwise
+    backend = ("eager" if report.small else "inductor") if way.compiled else None
+    accelerator = Accelerator(cpu=report.small, mixed_precision=config.precision, dynamo_backend=backend)
+    batches = make_batches(config, random_faces(config.unet, 2 * config.batch_size))
+    with contextlib.ExitStack() as stack:
+        ahead: Any = batches
+        if way.data_threads:
+            shares = shares_of(config, accelerator)
+            ahead = BatchesBeside(batches, config.total_steps, way.data_threads, shares=shares, pin=not report.small)
+            stack.enter_context(contextlib.closing(ahead))
+        stack.callback(report.free)
+        yield Trainer(config, ahead, report.file.parent, {}, accelerator), batches
 
 
 def random_faces(config: UNetConfig, count: int) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.errors import InvalidInputError
+from id3pm.formats.mapped_images import MappedImages, mapped
 
 Split = Literal["train", "test"]
 TEST_EVERY = 20
@@ -168,22 +169,50 @@ def load(folder: Path, split: Split) -> dict[str, NDArray[Any]]:
     Raises:
         InvalidInputError: The folder is no data set, a shard is damaged, or nothing is in this half.
     """
+    columns = _columns(folder, split, ARRAYS, lambda path, rows: None)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+
+def load_mapped(folder: Path, split: Split) -> dict[str, Any]:
+    """As `load`, with `images` as `MappedImages`: they stay in their files, and are read when they are needed.
+
+    Raises:
+        InvalidInputError: See `load`.
+    """
+    images: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
+
+    def map_images(path: Path, rows: NDArray[np.int64]) -> None:
+        images.append((mapped(path, "images"), rows))
+
+    columns = _columns(folder, split, tuple(name for name in ARRAYS if name != "images"), map_images)
+    try:
+        found = MappedImages(images)
+    except ValueError as error:
+        raise InvalidInputError(f"the shards of {folder} hold {error}: make the data anew") from error
+    return {"images": found, **{name: np.concatenate(parts) for name, parts in columns.items()}}
+
+
+def _columns(
+    folder: Path, split: Split, names: Sequence[str], also: Callable[[Path, NDArray[np.int64]], None]
+) -> dict[str, list[NDArray[Any]]]:
+    """Arrays of one half, shard by shard; `also` gets each shard's file and the rows of it that belong to this half."""
     measured = "measured" in describe(folder)
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for path in sorted(folder.glob("shard_*.npz")):
         with _opened(path) as shard:
             index = shard["index"]
             held_out = shard["held_out"] if "held_out" in shard else is_test(index)
             rows = np.flatnonzero(held_out == (split == "test"))
-            for name in (*ARRAYS, *(name for name in OPTIONAL_ARRAYS if name in shard)):
+            for name in (*names, *(name for name in OPTIONAL_ARRAYS if name in shard)):
                 parts.setdefault(name, []).append(shard[name][rows])
+            also(path, rows)
         if measured:
             parts.setdefault("attributes", []).append(_measured(folder, path, index)[rows])
     if not sum(map(len, parts["index"])):
         raise InvalidInputError(f"{folder} has no {split} images")
     if any(len(arrays) != len(parts["index"]) for arrays in parts.values()):
         raise InvalidInputError(f"the shards of {folder} do not all hold {', '.join(parts)}: make the data anew")
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return parts
 
 
 def mean_colour(folder: Path) -> tuple[float, ...]:

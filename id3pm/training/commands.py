@@ -50,6 +50,9 @@ CONFIG_FIELDS = (
     "identity_jitter",
     "accumulation",
     "gradient_checkpointing",
+    "channels_last",
+    "fused_adamw",
+    "foreach_ema",
     "seed",
 )
 """Options of `id3pm train` that are fields of `TrainConfig`, by the same names."""
@@ -198,7 +201,23 @@ class TrainOptions(FacesOption):
     gradient_checkpointing: bool | None = option(
         is_flag=True, default=None, help="Recompute activations in the backward pass: less memory, more time."
     )
+    channels_last: bool | None = option(
+        "--channels-last/--no-channels-last", default=None, help="Store the channels innermost; else the preset's: yes."
+    )
+    fused_adamw: bool | None = option(
+        "--fused-adamw/--no-fused-adamw", default=None, help="AdamW in one kernel; else the preset's: yes."
+    )
+    foreach_ema: bool | None = option(
+        "--foreach-ema/--no-foreach-ema",
+        default=None,
+        help="Average all weights in one call; else the preset's: yes.",
+    )
     compile: bool = option(is_flag=True, help="Compile the network with torch.compile; for GPUs.")
+    data_threads: int | None = option(
+        type=click.IntRange(0, 16),
+        help="Threads that make the next batches, one each, while a step computes; 0 makes them in between.  "
+        "[default: 2 on a GPU, in pinned memory, 0 on a CPU]",
+    )
     seed: int = option(type=click.IntRange(0), default=0)
     max_minutes: float | None = option(type=click.FloatRange(0), help="Stop with a checkpoint after this long.")
     save_minutes: float = option(type=click.FloatRange(0), default=10.0, help="Time between checkpoints and pictures.")

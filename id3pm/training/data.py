@@ -6,12 +6,11 @@ So the number of processes does not change what is trained on.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from torch import Tensor
 from id3pm.attributes import fields_of, mirrored
 from id3pm.errors import InvalidInputError
 from id3pm.formats.images import area_reduce, to_chw
+from id3pm.formats.mapped_images import MappedImages
 from id3pm.training.embedding import mirror_landmarks
 from id3pm.training.identity_loss import crop_to_image
 from id3pm.training.photographs import random_crops
@@ -27,7 +27,10 @@ from id3pm.training.presets import TrainConfig
 from id3pm.training.variation import altered_vectors, composed, jitter
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
 
-BATCH_LIMIT_S = 600.0  # a batch takes far less
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Change = Callable[[Tensor], Tensor]
 ORDER_STREAM, ROW_STREAM, ROLLOUT_STREAM, JITTER_STREAM = 0, 1, 3, 4  # second key word of Philox: the purpose
 TILTED = 0.5  # share of the images whose roll is given
 SEED_LIMIT = np.iinfo(np.int64).max
@@ -80,15 +83,15 @@ class RolloutDraws:
         """In which of `steps` steps a row begins; rows are spread evenly."""
         return (self.first + row * self.world) * steps // self.total
 
-    def share(self, rank: int, world: int, device: torch.device) -> RolloutDraws:
-        """See `Batch.share`."""
+    def part(self, rank: int, world: int) -> RolloutDraws:
+        """See `Batch.part`."""
+        rows = {name: getattr(self, name)[rank::world] for name in ("vectors", "alignments", "noise", "jitter")}
+        given = {name: value.contiguous() for name, value in {**rows, "start": self.start[:, rank::world]}.items()}
+        return dataclasses.replace(self, **given, first=rank, world=world, total=len(self.vectors))
 
-        def rows(x: Tensor) -> Tensor:
-            return x[rank::world].to(device)
-
-        start = self.start[:, rank::world].to(device)
-        own = (rows(self.vectors), rows(self.alignments), start, rows(self.noise), rows(self.jitter))
-        return RolloutDraws(*own, self.mean.to(device), first=rank, world=world, total=len(self.vectors))
+    def each(self, change: Change) -> RolloutDraws:
+        """See `Batch.each`."""
+        return dataclasses.replace(self, **_changed(self, change))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,61 +115,54 @@ class Batch:
     alignments: Tensor | None = None
     rollouts: RolloutDraws | None = None
 
+    def part(self, rank: int, world: int) -> Batch:
+        """The rows of one of `world` processes: every world-th row, contiguous."""
+        rollouts = None if self.rollouts is None else self.rollouts.part(rank, world)
+        rows = dataclasses.replace(self, rollouts=None).each(lambda x: x[rank::world].contiguous())
+        return dataclasses.replace(rows, rollouts=rollouts)
+
+    def each(self, change: Change) -> Batch:
+        """The same with every tensor changed, such as copied to another memory."""
+        rollouts = None if self.rollouts is None else self.rollouts.each(change)
+        conditions = {name: change(value) for name, value in self.conditions.items()}
+        return dataclasses.replace(self, **_changed(self, change), conditions=conditions, rollouts=rollouts)
+
+    def on(self, device: torch.device) -> Batch:
+        """The same on a device; copies from pinned memory are enqueued, and not waited for."""
+        return self.each(lambda x: x.to(device, non_blocking=True))
+
     def share(self, rank: int, world: int, device: torch.device) -> Batch:
-        """The rows of one of `world` processes (every world-th row), on its device."""
-
-        def rows(x: Tensor) -> Tensor:
-            return x[rank::world].to(device, non_blocking=True)
-
-        conditions = {name: rows(value) for name, value in self.conditions.items()}
-        alignments = None if self.alignments is None else rows(self.alignments)
-        rollouts = None if self.rollouts is None else self.rollouts.share(rank, world, device)
-        return Batch(rows(self.x0), rows(self.noise), rows(self.t), conditions, alignments, rollouts)
-
-    def pinned(self) -> Batch:
-        """The same in pinned memory, from which copies to a GPU run beside its work."""
-        alignments = None if self.alignments is None else self.alignments.pin_memory()
-        conditions = {name: value.pin_memory() for name, value in self.conditions.items()}
-        x0, noise, t = (tensor.pin_memory() for tensor in (self.x0, self.noise, self.t))
-        return dataclasses.replace(self, x0=x0, noise=noise, t=t, conditions=conditions, alignments=alignments)
+        """`part` on a device."""
+        return self.part(rank, world).on(device)
 
 
-class Batches(Protocol):
-    """A source of batches."""
+def _changed(fields: DataclassInstance, change: Change) -> dict[str, Any]:
+    """The fields that are tensors, changed."""
+    return {name: change(value) for name, value in vars(fields).items() if isinstance(value, Tensor)}
 
-    def at(self, step: int) -> Batch:
+
+class Shares(Protocol):
+    """A batch of which each process takes its rows."""
+
+    def share(self, rank: int, world: int, device: torch.device) -> Batch:
+        """See `Batch.share`."""
+        ...
+
+
+class SharedBatches(Protocol):
+    """A source of batches for training."""
+
+    def at(self, step: int) -> Shares:
         """The batch of optimiser step `step` (0, 1, ...)."""
         ...
 
 
-class BatchesBeside:
-    """Batches that a thread makes, in pinned memory, while a GPU trains on the one before.
-
-    Args:
-        made: Where they come from.
-        pin: Whether their memory is pinned; false where there is no GPU.
-    """
-
-    def __init__(self, made: Batches, *, pin: bool = True) -> None:
-        self._made, self._pin = made, pin
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._next: tuple[int, concurrent.futures.Future[Batch]] | None = None
+class Batches(Protocol):
+    """A source of whole batches, on the CPU."""
 
     def at(self, step: int) -> Batch:
-        """See `Batches.at`."""
-        if self._next is None or self._next[0] != step:
-            self._next = (step, self._pool.submit(self._make, step))
-        batch = self._next[1].result(BATCH_LIMIT_S)
-        self._next = (step + 1, self._pool.submit(self._make, step + 1))
-        return batch
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _make(self, step: int) -> Batch:
-        batch = self._made.at(step)
-        return batch.pinned() if self._pin else batch
+        """The batch of optimiser step `step` (0, 1, ...)."""
+        ...
 
 
 def step_rng(seed: int, stream: int, counter: int) -> np.random.Generator:
@@ -193,14 +189,14 @@ class FaceBatches:
     """Images with their conditions, for the base model.
 
     Args:
-        arrays: A training split (`id3pm.formats.datasets.load`).
+        arrays: A training split (`id3pm.formats.datasets.load`, or `load_mapped`).
         config: The run.
 
     Raises:
         InvalidInputError: The data do not fit the network.
     """
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], config: TrainConfig) -> None:
+    def __init__(self, arrays: Mapping[str, Any], config: TrainConfig) -> None:
         self._arrays = arrays
         self._config = config
         self._mean = arrays["vectors"].mean(axis=0, dtype=np.float64)
@@ -246,7 +242,8 @@ class FaceBatches:
     def _faces(self, rows: NDArray[np.int64], flips: NDArray[np.bool_]) -> Faces:
         """Images by number, mirrored where their flip is true."""
         arrays = self._arrays
-        images = np.where(flips[:, None, None, None], arrays["images"][rows][:, :, ::-1], arrays["images"][rows])
+        images = arrays["images"][rows]
+        images = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
         vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
         return Faces(images, vectors, self._landmarks(rows, flips))
 
@@ -315,7 +312,7 @@ class SuperResolutionBatches:
     """Pairs of an image and its fourfold area reduction, for the super-resolution model.
 
     Args:
-        images: uint8 [M, S, S, 3], S at least `config.train_size`.
+        images: uint8 [M, S, S, 3], in memory or mapped, S at least `config.train_size`.
         photographs: Larger pictures, uint8 [H, W, 3] each, that a share `config.photo_share` of the rows is cut from.
         config: The run.
 
@@ -323,7 +320,12 @@ class SuperResolutionBatches:
         InvalidInputError: The images are too small, or photographs are asked for and there are none.
     """
 
-    def __init__(self, images: NDArray[np.uint8], photographs: list[NDArray[np.uint8]], config: TrainConfig) -> None:
+    def __init__(
+        self,
+        images: NDArray[np.uint8] | MappedImages,
+        photographs: list[NDArray[np.uint8]],
+        config: TrainConfig,
+    ) -> None:
         if min(images.shape[1:3]) < config.train_size:
             raise InvalidInputError(
                 f"the images are {images.shape[2]}x{images.shape[1]} px: training at {config.train_size} needs larger"
@@ -355,6 +357,8 @@ def turned(
     image: NDArray[np.uint8], points: NDArray[np.float64], degrees: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """An image [S, S, 3] and points [K, 2] in it, turned clockwise about its middle; corners mirror the picture."""
+    import cv2  # for attributes alone
+
     middle = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
     matrix = cv2.getRotationMatrix2D(middle, -degrees, 1.0)
     size = (image.shape[1], image.shape[0])

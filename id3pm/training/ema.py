@@ -16,13 +16,20 @@ class Ema:
         rate: Weight of the old average (paper: 0.9999).
         warm_up: Use min(rate, (1 + n) / (10 + n)) at step n, so that the random start does not stay in the average of
             a run much shorter than 1 / (1 - rate) steps (TensorFlow's `ExponentialMovingAverage` with `num_updates`).
+        foreach: One call for all tensors; else one for each.
     """
 
     def __init__(
-        self, parameters: Iterable[tuple[str, Tensor]], *, rate: float = 0.9999, warm_up: bool = False
+        self,
+        parameters: Iterable[tuple[str, Tensor]],
+        *,
+        rate: float = 0.9999,
+        warm_up: bool = False,
+        foreach: bool = True,
     ) -> None:
         self.rate = rate
         self.warm_up = warm_up
+        self.foreach = foreach
         self.updates = 0
         self.average = {name: tensor.detach().float().clone() for name, tensor in parameters}
 
@@ -32,10 +39,12 @@ class Ema:
         self.updates += 1
         rate = self.current_rate()
         given = dict(parameters)
-        # One fused call over all tensors: a loop of small ones would cost a visible part of a CPU step.
-        torch._foreach_lerp_(
-            list(self.average.values()), [given[name].detach().float() for name in self.average], 1.0 - rate
-        )
+        new = [given[name].detach().float() for name in self.average]
+        if self.foreach:
+            torch._foreach_lerp_(list(self.average.values()), new, 1.0 - rate)
+            return
+        for average, parameter in zip(self.average.values(), new, strict=True):
+            average.lerp_(parameter, 1.0 - rate)
 
     def current_rate(self) -> float:
         """The weight of the old average at the latest update."""

@@ -17,12 +17,13 @@ from id3pm.errors import CheckpointError, ConfigError
 from id3pm.formats.bundle import load_weights, read_bundle, weights_hash
 from id3pm.training import checkpoint as checkpoints
 from id3pm.training.checkpoint import Checkpoint
-from id3pm.training.data import Batch, Batches, step_rng
+from id3pm.training.data import Batch, SharedBatches, Shares, step_rng
 from id3pm.training.ema import Ema
 from id3pm.training.half_precision import keep_fp32
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
+from id3pm.training.optimizer import load_optimizer, new_optimizer
 from id3pm.training.presets import EXECUTION, TrainConfig
 from id3pm.training.rollouts import Rollouts
 from id3pm.training.stepped_run import Losses, SteppedRun
@@ -63,7 +64,7 @@ class Trainer(SteppedRun):
     def __init__(
         self,
         config: TrainConfig,
-        batches: Batches,
+        batches: SharedBatches,
         folder: Path,
         facts: dict[str, Any],
         accelerator: Accelerator,
@@ -99,12 +100,10 @@ class Trainer(SteppedRun):
         unet = build(config).train()
         unet.gradient_checkpointing = config.gradient_checkpointing
         keep_fp32(unet)
-        # What convolutions in bf16 are fastest with. PyTorch's annotations do not know this form of `to`.
-        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # AdamW with weight decay 0, as the paper's code base; fused: one kernel for all tensors.
-        optimizer = torch.optim.AdamW(_groups(unet, config), lr=config.learning_rate, weight_decay=0.0, fused=True)
-        self._model, self._optimizer = accelerator.prepare(unet, optimizer)
-        self._ema = Ema(self.unet.named_parameters(), rate=config.ema_rate, warm_up=config.ema_warmup)
+        if config.channels_last:  # PyTorch's annotations do not know this form of `to`
+            unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model, self._optimizer = accelerator.prepare(unet, new_optimizer(unet, config))
+        self._ema = self._new_average()
 
     @property
     def is_main_process(self) -> bool:
@@ -116,6 +115,11 @@ class Trainer(SteppedRun):
         """The network as it is now (not the average), which computes in float32 unless it is called under autocast."""
         unwrapped: UNet = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False, keep_torch_compile=False)
         return unwrapped
+
+    def _new_average(self) -> Ema:
+        config = self.config
+        weights = self.unet.named_parameters()
+        return Ema(weights, rate=config.ema_rate, warm_up=config.ema_warmup, foreach=config.foreach_ema)
 
     def ema_weights(self) -> dict[str, Tensor]:
         """The averaged weights by name, as they are now."""
@@ -147,17 +151,16 @@ class Trainer(SteppedRun):
         self.seconds += time.perf_counter() - started
         return found
 
-    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+    def _backward(self, batch: Shares) -> dict[str, Tensor]:
         """The gradients of this process's rows, in `accumulation` passes of equally many; the losses, averaged.
 
         Returns:
             Float32 [] each, on the device: nothing here waits for it.
         """
         accelerator, parts = self._accelerator, self.config.accumulation
-        rank, world = accelerator.process_index, accelerator.num_processes
         losses: dict[str, Tensor] = {}
-        for part in range(parts):
-            rows = batch.share(rank + world * part, world * parts, accelerator.device)
+        for part, share in enumerate(shares_of(self.config, accelerator)):
+            rows = batch.share(*share, accelerator.device)
             alone = accelerator.no_sync(self._model) if part + 1 < parts else contextlib.nullcontext()
             with alone:  # the processes exchange their gradients once, with the last part
                 terms = self._terms(rows)
@@ -275,7 +278,7 @@ class Trainer(SteppedRun):
         if adds_attributes:
             weights |= _silent_attributes(self.unet)
         self.unet.load_state_dict(weights)
-        self._ema = Ema(self.unet.named_parameters(), rate=config.ema_rate, warm_up=config.ema_warmup)
+        self._ema = self._new_average()
         earlier = read.training_card.get(stage, {})
         self._facts["started_from"] = {
             "bundle": read.name,
@@ -305,7 +308,7 @@ class Trainer(SteppedRun):
                 "with --allow-data-change"
             )
         self.unet.load_state_dict(state.model)
-        self._optimizer.load_state_dict(state.optimizer)
+        load_optimizer(self._optimizer, state.optimizer)
         self._ema.load_state_dict(state.ema_updates, state.ema)
         if state.scaler and self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
@@ -331,18 +334,14 @@ class Trainer(SteppedRun):
             unet.train()
 
 
+def shares_of(config: TrainConfig, accelerator: Accelerator) -> list[tuple[int, int]]:
+    """What this process takes of each batch, pass by pass: see `Batch.share`."""
+    rank, world, parts = accelerator.process_index, accelerator.num_processes, config.accumulation
+    return [(rank + world * part, world * parts) for part in range(parts)]
+
+
 def _count(facts: dict[str, Any]) -> str:
     return str(facts["data"].get("images", "a stream of"))
-
-
-def _groups(unet: UNet, config: TrainConfig) -> list[dict[str, Any]]:
-    """The optimiser's parameters: all, or in two groups where the attributes have a learning rate of their own."""
-    if unet.attribute_embed is None or config.attribute_speed == 1.0:
-        return [{"params": list(unet.parameters())}]
-    named = list(unet.named_parameters())
-    own = [parameter for name, parameter in named if name.startswith("attribute_embed.")]
-    rest = [parameter for name, parameter in named if not name.startswith("attribute_embed.")]
-    return [{"params": rest}, {"params": own, "speed": config.attribute_speed}]
 
 
 def _silent_attributes(unet: UNet) -> dict[str, Tensor]:

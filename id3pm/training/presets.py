@@ -71,6 +71,10 @@ class TrainConfig:
         accumulation: Passes that a step's images are divided into: less memory, the same step.
         gradient_checkpointing: See `id3pm.unet.model.UNet`.
         precision: Mixed precision: bf16 or fp16 autocast, or none.
+        channels_last: Weights and activations are stored with the channels innermost, as convolutions in half precision
+            take them.
+        fused_adamw: AdamW updates all weights in one kernel; else as PyTorch chooses.
+        foreach_ema: The average of all weights is updated in one call; else tensor by tensor.
     """
 
     unet: UNetConfig
@@ -105,6 +109,9 @@ class TrainConfig:
     accumulation: int = 1
     gradient_checkpointing: bool = False
     precision: Precision = "fp16"
+    channels_last: bool = True
+    fused_adamw: bool = True
+    foreach_ema: bool = True
 
     def __post_init__(self) -> None:
         factor = self.unet.image_size / self.train_size
@@ -256,7 +263,7 @@ PRESETS: Mapping[tuple[str, str], TrainConfig] = types.MappingProxyType(
 )
 
 
-EXECUTION = ("accumulation", "gradient_checkpointing")
+EXECUTION = ("accumulation", "gradient_checkpointing", "channels_last", "fused_adamw", "foreach_ema")
 """Fields that change how a step is computed, and none of its results but for rounding."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from id3pm.config import DiffusionConfig
@@ -26,11 +26,12 @@ from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import read_bundle
 from id3pm.formats.images import area_reduce
 from id3pm.training import checkpoint, preview
-from id3pm.training.data import Batches, BatchesBeside, FaceBatches, SuperResolutionBatches
+from id3pm.training.ahead import BatchesBeside
+from id3pm.training.data import Batches, FaceBatches, SharedBatches, SuperResolutionBatches
 from id3pm.training.demo_data import DemoJob
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
-from id3pm.training.loop import Trainer
+from id3pm.training.loop import Trainer, shares_of
 from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig
 from id3pm.training.rollouts import Rollouts
@@ -38,6 +39,8 @@ from id3pm.training.stepped_run import Losses
 from id3pm.training.stream import stream_batches
 
 HISTORY_FILE = "history.jsonl"
+GPU_DATA_THREADS = 2
+"""Of each process on a GPU."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class SessionOptions:
         stream: Train on generated people that never repeat, instead of the training half of `data`: the seed of
             `id3pm.training.stream.GeneratedPeople`. `data` then gives the held-out faces of the pictures.
         compile: Compile the network with `torch.compile`; minutes at the start.
+        data_threads: Threads that make the next batches while a step computes; 0 makes each when its step begins.
+            `None`: `GPU_DATA_THREADS` on a GPU, 0 on a CPU, which the network needs itself.
     """
 
     data: Path
@@ -76,6 +81,7 @@ class SessionOptions:
     faces: Path = Path("triton_repo/face_embedding/1/engine")
     stream: int | None = None
     compile: bool = False
+    data_threads: int | None = None
 
 
 def train(config: TrainConfig, options: SessionOptions) -> int:
@@ -101,13 +107,7 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(config, diffusion=_process(config, options))
-    if options.stream is None:
-        arrays = shards.load(options.data, "train")
-        data, batches = _data_facts(options.data, arrays), make_batches(config, arrays)
-        if accelerator.device.type == "cuda":
-            batches = BatchesBeside(batches)
-    else:
-        data, batches = _stream(config, options, options.stream)
+    data, batches = _data(config, options)
     facts = {"data": data, "hardware": hardware(accelerator)}
     judge = identity_loss(options.faces, options.data) if config.identity_loss else None
     # Faces are tilted only if their roll is given; -1, which leaves it free, is next to the value for furthest left.
@@ -118,18 +118,48 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
         rollouts = Rollouts(
             judge, stage, config.diffusion, learn_sigma=config.unet.learn_sigma, centring=config.rollout_centring
         )
-    trainer = Trainer(config, batches, options.out, facts, accelerator, judge, landmarks, rollouts)
-    if options.resume:
-        trainer.resume(allow_data_change=options.allow_data_change)
-    elif options.start_from is not None:
-        trainer.start_from(options.start_from)
-    show = _Pictures(config, options, trainer)
-    deadline = float("inf") if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
-    with StopSignal() as stopped:
-        _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
-    if isinstance(batches, BatchesBeside):
-        batches.close()
+    with _beside(batches, config, options, accelerator) as ahead:
+        trainer = Trainer(config, ahead, options.out, facts, accelerator, judge, landmarks, rollouts)
+        if options.resume:
+            trainer.resume(allow_data_change=options.allow_data_change)
+        elif options.start_from is not None:
+            trainer.start_from(options.start_from)
+        show = _Pictures(config, options, trainer)
+        deadline = float("inf") if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
+        with StopSignal() as stopped:
+            _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
     return trainer.step
+
+
+def _data(config: TrainConfig, options: SessionOptions) -> tuple[dict[str, Any], Batches]:
+    """The facts and the batches of a run.
+
+    Raises:
+        InvalidInputError: The run or the data set does not fit.
+    """
+    if options.stream is not None:
+        return _stream(config, options, options.stream)
+    arrays = shards.load_mapped(options.data, "train")
+    return _data_facts(options.data, arrays), make_batches(config, arrays)
+
+
+@contextlib.contextmanager
+def _beside(
+    batches: Batches, config: TrainConfig, options: SessionOptions, accelerator: Accelerator
+) -> Iterator[SharedBatches]:
+    """The batches, made by threads where the run has some."""
+    gpu = accelerator.device.type == "cuda"
+    threads = options.data_threads
+    if threads is None:
+        threads = GPU_DATA_THREADS if gpu else 0
+    if threads == 0:
+        yield batches
+        return
+    if options.stream is not None:
+        threads = 1  # a process of its own makes them, in order; a thread receives and pins them
+    made = BatchesBeside(batches, config.total_steps, threads, shares=shares_of(config, accelerator), pin=gpu)
+    with contextlib.closing(made):
+        yield made
 
 
 def _process(config: TrainConfig, options: SessionOptions) -> DiffusionConfig:
@@ -165,7 +195,7 @@ def _stream(config: TrainConfig, options: SessionOptions, seed: int) -> tuple[di
     return facts, stream_batches(seed, options.faces, config)
 
 
-def make_batches(config: TrainConfig, arrays: dict[str, NDArray[Any]]) -> Batches:
+def make_batches(config: TrainConfig, arrays: Mapping[str, Any]) -> Batches:
     """The batches of a run on a training split.
 
     Raises:
@@ -243,7 +273,7 @@ class _Pictures:
     """Sample grid and loss curve of a run, drawn by the first process."""
 
     def __init__(self, config: TrainConfig, options: SessionOptions, trainer: Trainer) -> None:
-        held_out = shards.load(options.data, "test")
+        held_out = shards.load_mapped(options.data, "test")
         self._targets = {name: held_out[name][: options.preview_faces] for name in ("images", "vectors")}
         self._config = config
         self._out = options.out
@@ -301,7 +331,7 @@ def cut_history(history: Path, step: int) -> None:
         history.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
 
 
-def _data_facts(folder: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def _data_facts(folder: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {"description": shards.describe(folder), "images": len(arrays["images"])}
 
 

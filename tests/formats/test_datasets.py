@@ -63,3 +63,36 @@ def test_measured_attributes_of_another_shard_are_refused(tmp_path: Path) -> Non
     shards.write_measured(tmp_path, shards.shard_path(tmp_path, 0), other)
     with pytest.raises(InvalidInputError, match=r"^attributes_00000\.npz is of another shard_00000\.npz"):
         shards.load(tmp_path, "train")
+
+
+def test_mapped_images_are_those_that_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shards.begin(tmp_path, {})
+    for shard in range(3):
+        arrays = {name: np.zeros((7, 4), np.float32) for name in shards.ARRAYS}
+        arrays["index"] = np.arange(7 * shard, 7 * shard + 7)
+        shards.write_shard(tmp_path, shard, {**arrays, "images": rng.integers(0, 256, (7, 4, 4, 3), np.uint8)})
+    for split in ("train", "test"):
+        read, mapped = shards.load(tmp_path, split)["images"], shards.load_mapped(tmp_path, split)["images"]
+        assert mapped.shape == read.shape and len(mapped) == len(read) and mapped.dtype == read.dtype
+        places = rng.integers(len(read), size=9)
+        for which in (places, slice(0, 3), slice(None), len(read) - 1, places[:0]):
+            np.testing.assert_array_equal(mapped[which], read[which])
+    assert set(shards.load(tmp_path, "train")) == set(shards.load_mapped(tmp_path, "train"))
+
+
+def test_damage_is_found_before_images_are_mapped(tmp_path: Path) -> None:
+    shards.begin(tmp_path, {})
+    arrays = {name: np.zeros((21, 4), np.float32) for name in shards.ARRAYS}
+    images = np.arange(21 * 12, dtype=np.uint8).reshape(21, 2, 2, 3)
+    shards.write_shard(tmp_path, 3, {**arrays, "index": np.arange(21), "images": images})
+    file = shards.shard_path(tmp_path, 3)
+    content = file.read_bytes()
+    at = content.index(images.tobytes())
+    for damaged in (content[: at + 5] + b"?" + content[at + 6 :], content[: at + 9]):
+        file.write_bytes(damaged)
+        with pytest.raises(InvalidInputError, match="shard_00003.npz is damaged"):
+            shards.load_mapped(tmp_path, "train")
+    np.savez_compressed(file, **{**arrays, "index": np.arange(21), "images": images})
+    with pytest.raises(InvalidInputError, match="images is compressed"):
+        shards.load_mapped(tmp_path, "train")

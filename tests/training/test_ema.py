@@ -19,6 +19,18 @@ def test_average_follows_the_recursion() -> None:
     torch.testing.assert_close(ema.average["w"], expected)
 
 
+def test_one_call_for_all_tensors_gives_the_bits_of_one_for_each() -> None:
+    rng = torch.Generator().manual_seed(0)
+    shapes = ((4, 3, 3, 3), (5,), (2, 7))
+    start = [(str(n), torch.randn(shape, generator=rng)) for n, shape in enumerate(shapes)]
+    together, alone = (Ema(start, rate=0.99, foreach=foreach) for foreach in (True, False))
+    for _ in range(5):
+        new = [(str(n), torch.randn(shape, generator=rng)) for n, shape in enumerate(shapes)]
+        together.update(new)
+        alone.update(new)
+    assert all(torch.equal(together.average[name], alone.average[name]) for name in together.average)
+
+
 def test_average_is_a_copy() -> None:
     weight = torch.zeros(2)
     ema = Ema([("w", weight)])

@@ -233,7 +233,7 @@ def _source(config: DistillConfig, options: DistillOptions, bundle: Bundle) -> t
             raise InvalidInputError("--stream is for --stage base of a bundle without attributes; give --data")
         return stream_source(options.stream, options.faces, plain), {"kind": "stream", "seed": options.stream}
     assert options.data is not None
-    arrays = shards.load(options.data, "train")
+    arrays = shards.load_mapped(options.data, "train")
     about = shards.describe(options.data)
     if first and about.get("id_vector_model") != bundle.id_vector_model:
         raise InvalidInputError(
