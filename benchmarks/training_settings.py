@@ -1,5 +1,7 @@
 """What each setting of `id3pm train` costs or saves on this CPU: steps of the demo networks, settings in turn.
 
+And what the data of a step of the paper's networks take, which threads make beside a GPU.
+
     python benchmarks/training_settings.py --out out/training
 
 Processor time, which other work on the machine changes little, and seconds by the clock. `gpu.py` measures the paper's
@@ -20,8 +22,9 @@ import click
 import torch
 
 from gpu_parts.report import Report
-from gpu_parts.training import Way, trainer_of
+from gpu_parts.training import Way, random_faces, trainer_of
 from id3pm.training.presets import PRESETS, TrainConfig
+from id3pm.training.session import make_batches
 
 WAYS = (
     Way("the preset", {}, data_threads=0),
@@ -62,8 +65,30 @@ def settings_table(configs: Sequence[TrainConfig], rounds: int, folder: Path) ->
     return lines
 
 
+def data_table(configs: Sequence[TrainConfig], rounds: int) -> list[dict[str, object]]:
+    """Median processor time of one thread for the data of a step, from images in memory."""
+    lines: list[dict[str, object]] = []
+    for config in configs:
+        batches = make_batches(config, random_faces(config.unet, 2 * config.batch_size))
+        times = []
+        for step in range(rounds + 1):
+            start = time.thread_time()
+            batches.at(step)
+            times.append(time.thread_time() - start)
+        line = {"network": f"paper {config.stage}", "batch": config.batch_size}
+        lines.append({**line, "data_ms": 1e3 * statistics.median(times[1:])})
+    return lines
+
+
+def data_markdown(lines: Sequence[dict[str, object]]) -> str:
+    """The lines of `data_table` in Markdown."""
+    text = ["| network, batch | data of a step, ms of one core |", "|---|---|"]
+    text += [f"| {line['network']}, {line['batch']} | {line['data_ms']:.1f} |" for line in lines]
+    return "\n".join(text) + "\n"
+
+
 def markdown(lines: Sequence[dict[str, object]]) -> str:
-    """The lines in Markdown."""
+    """The lines of `settings_table` in Markdown."""
     text = [
         "| network, batch | setting | processor time, ms a step | by the clock, ms | of the preset's |",
         "|" + "---|" * 5,
@@ -88,10 +113,12 @@ def main(rounds: int, threads: int | None, out: Path) -> None:
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     configs = [dataclasses.replace(PRESETS["demo", stage], identity_loss=0.0) for stage in ("base", "sr")]
+    data = data_table([PRESETS["paper", stage] for stage in ("base", "sr")], rounds)
+    click.echo(data_markdown(data))
     lines = settings_table(configs, rounds, out)
-    (out / "training_settings.json").write_text(json.dumps(lines, indent=1) + "\n")
-    (out / "training_settings.md").write_text(markdown(lines))
     click.echo(markdown(lines))
+    (out / "training_settings.json").write_text(json.dumps({"settings": lines, "data": data}, indent=1) + "\n")
+    (out / "training_settings.md").write_text(data_markdown(data) + "\n" + markdown(lines))
 
 
 if __name__ == "__main__":

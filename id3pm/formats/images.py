@@ -80,8 +80,12 @@ def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     """Means of blocks of factor x factor pixels of uint8 [N, H, W, 3], as uint8: what the first stage passes on."""
     count, height, width, _ = images.shape
     blocks = images.reshape(count, height // factor, factor, width // factor, factor, 3)
-    means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32)
-    return np.rint(means).astype(np.uint8)
+    # Pixel by pixel of a block: several times faster than numpy's sum over two inner axes.
+    sums = np.zeros((count, height // factor, width // factor, 3), np.uint32)
+    for row in range(factor):
+        for column in range(factor):
+            sums += blocks[:, :, row, :, column]
+    return np.rint(sums.astype(np.float32) / np.float32(factor**2)).astype(np.uint8)
 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, alive: Watch | None = None) -> NDArray[np.uint8]:

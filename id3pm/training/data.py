@@ -243,7 +243,7 @@ class FaceBatches:
         """Images by number, mirrored where their flip is true."""
         arrays = self._arrays
         images = arrays["images"][rows]
-        images = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
+        images[flips] = images[flips, :, ::-1]
         vectors = np.where(flips[:, None], arrays["flipped_vectors"][rows], arrays["vectors"][rows])
         return Faces(images, vectors, self._landmarks(rows, flips))
 
@@ -347,7 +347,7 @@ class SuperResolutionBatches:
             picks = rng.integers(len(self._photographs), size=len(from_photo))
             high[from_photo] = random_crops([self._photographs[pick] for pick in picks], config.train_size, rng)
         flips = (rng.random(len(rows)) < 0.5) & config.flip
-        high = np.where(flips[:, None, None, None], high[:, :, ::-1], high)
+        high[flips] = high[flips, :, ::-1]
         unet = config.train_unet
         low = area_reduce(high, unet.image_size // (unet.low_res_size or 1))
         return _noised(high, {"low_res": torch.from_numpy(to_chw(low))}, config, rng)

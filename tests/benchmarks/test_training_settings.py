@@ -19,3 +19,5 @@ def test_every_setting_is_measured_in_turn(tmp_path: Path) -> None:
     assert lines[0]["cpu_ratio"] == 1.0
     text = training_settings.markdown(lines)
     assert len(text.splitlines()) == 2 + len(lines) and "--no-channels-last" in text
+    (data,) = training_settings.data_table([config], 1)
+    assert float(str(data["data_ms"])) > 0 and "| paper base, 2 |" in training_settings.data_markdown([data])
