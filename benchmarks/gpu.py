@@ -2,8 +2,13 @@
 
     python benchmarks/gpu.py --minutes 10 --out DIR
 
-Works from a checkout without installation, with PyTorch and the light packages of pyproject.toml; what is missing is
-said first, and only the parts that need it fail. Each part is a process of its own with a time limit: one that fails or
+Works from a checkout without installation, with PyTorch and numpy alone: `gpu_parts.fallbacks` stands in for light
+packages that are missing, and parts that need more say so. What is missing is said first; `--wheels` brings it along:
+
+    pip download --dest wheels array-api-compat pillow rich safetensors onnxscript        # where there is a network
+    python benchmarks/gpu.py --wheels wheels --minutes 10 --out DIR                       # nothing is installed
+
+Each part is a process of its own with a time limit: one that fails or
 hangs does not stop the others. Results are written after every part: `gpu.json`, and `gpu.md` with the tables.
 `--device cpu` runs the same parts with small networks, to test them.
 """
@@ -11,6 +16,7 @@ hangs does not stop the others. Results are written after every part: `gpu.json`
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -24,8 +30,11 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "client" / "src")]
 sys.path[:0] = FOLDERS
 
-from gpu_parts import PARTS, part  # noqa: E402 - only now it can be found
+from gpu_parts import PARTS, fallbacks, part  # noqa: E402 - only now it can be found
 from gpu_parts.tritonserver import why_no_triton  # noqa: E402
+from gpu_parts.wheels import unpack  # noqa: E402
+
+fallbacks.install()  # also in the processes that a part starts
 
 SHARES = {
     "machine": 0.04,
@@ -42,16 +51,12 @@ SHARES = {
 }
 """Part -> its share of the time."""
 WANTED = {
-    "array_api_compat": "everything but the machine's peaks",
-    "PIL": "everything but the machine's peaks",
-    "safetensors": "everything but the machine's peaks",
-    "rich": "engines that are built here",
     "tensorrt": "TensorRT engines",
     "onnxscript": "TensorRT and onnxruntime engines that are built here",
     "cupy": "rows of TensorRT and onnxruntime engines on the device",
-    "accelerate": "training",
 }
 """Module -> what cannot be measured without it."""
+STOOD_IN = "nothing: gpu_parts.fallbacks stands in"
 TRITON = "Triton in `served` and `load`: both are measured in process without it"
 
 
@@ -63,9 +68,19 @@ def say(text: str) -> None:
 
 def missing() -> dict[str, str]:
     """What cannot be done here, by what it needs."""
-    found = {name: use for name, use in WANTED.items() if importlib.util.find_spec(name) is None}
+    found = dict.fromkeys(fallbacks.missing(), STOOD_IN)
+    found |= {name: use for name, use in WANTED.items() if importlib.util.find_spec(name) is None}
     why = why_no_triton()
     return found if why is None else {**found, f"tritonserver ({why})": TRITON}
+
+
+def use_wheels(folder: Path, to: Path) -> list[str]:
+    """Makes packages in wheels importable, here and for the parts; the names of wheels that do not fit."""
+    left_out = unpack(folder, to)
+    sys.path.insert(len(FOLDERS), str(to))
+    FOLDERS.append(str(to))
+    importlib.invalidate_caches()
+    return left_out
 
 
 def run_part(name: str, device: str, limit_s: float, out: Path) -> dict[str, Any]:
@@ -115,6 +130,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="for all parts (default: 10)")
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.md")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu for a test with small networks")
+    parser.add_argument("--wheels", type=Path, help="folder with wheels of what is not installed; unpacked into --out")
     parser.add_argument("--part", choices=list(PARTS), help="only this part, in this process")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +139,8 @@ def main() -> None:
 
         part(given.part)(Report(Path(os.environ["ID3PM_GPU_RESULT"]), given.device, 60 * given.minutes))
         return
+    if given.wheels:
+        say("".join(f"{name}: not for this Python\n" for name in use_wheels(given.wheels, given.out / "packages")))
     absent = [{"missing": module, "for": use} for module, use in missing().items()]
     results: dict[str, dict[str, Any]] = {"missing": {"tables": [absent] if absent else []}}
     for name, share in SHARES.items():

@@ -23,8 +23,8 @@ import torch
 
 from gpu_parts.report import Report
 from gpu_parts.training import Way, random_faces, trainer_of
+from id3pm.training.data import make_batches
 from id3pm.training.presets import PRESETS, TrainConfig
-from id3pm.training.session import make_batches
 
 WAYS = (
     Way("the preset", {}, data_threads=0),
@@ -52,11 +52,12 @@ def settings_table(configs: Sequence[TrainConfig], rounds: int, folder: Path) ->
                 trainers.append(stack.enter_context(trainer_of(report, settings, way))[0])
             times: list[list[tuple[float, float]]] = [[] for _ in WAYS]
             for number in range(rounds + 1):
-                for found, trainer in zip(times, trainers, strict=True):
+                for place in range(len(WAYS)):
+                    way = (place + number) % len(WAYS)  # what ran just before is in the caches
                     start = time.process_time(), time.perf_counter()
-                    trainer.train_step()
+                    trainers[way].train_step()
                     if number:  # the first one allocates
-                        found.append((time.process_time() - start[0], time.perf_counter() - start[1]))
+                        times[way].append((time.process_time() - start[0], time.perf_counter() - start[1]))
         usual = statistics.median(cpu for cpu, _ in times[0])
         for way, found in zip(WAYS, times, strict=True):
             cpu, clock = (statistics.median(values) for values in zip(*found, strict=True))

@@ -112,8 +112,8 @@ def trainer_of(report: Report, config: TrainConfig, way: Way) -> Iterator[tuple[
     from accelerate.state import AcceleratorState
 
     from id3pm.training.ahead import BatchesBeside
+    from id3pm.training.data import make_batches
     from id3pm.training.loop import Trainer, shares_of
-    from id3pm.training.session import make_batches
 
     AcceleratorState._reset_state(reset_partial_state=True)  # precision and compiler are the process's otherwise
     backend = ("eager" if report.small else "inductor") if way.compiled else None

@@ -22,7 +22,7 @@ from id3pm.formats.images import area_reduce, to_chw
 from id3pm.formats.mapped_images import MappedImages
 from id3pm.training.embedding import mirror_landmarks
 from id3pm.training.identity_loss import crop_to_image
-from id3pm.training.photographs import random_crops
+from id3pm.training.photographs import packaged_photographs, random_crops
 from id3pm.training.presets import TrainConfig
 from id3pm.training.variation import altered_vectors, composed, jitter
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
@@ -351,6 +351,18 @@ class SuperResolutionBatches:
         unet = config.train_unet
         low = area_reduce(high, unet.image_size // (unet.low_res_size or 1))
         return _noised(high, {"low_res": torch.from_numpy(to_chw(low))}, config, rng)
+
+
+def make_batches(config: TrainConfig, arrays: Mapping[str, Any]) -> Batches:
+    """The batches of a run on a training split.
+
+    Raises:
+        InvalidInputError: The data do not fit the network.
+    """
+    if config.stage == "base":
+        return FaceBatches(arrays, config)
+    photographs = packaged_photographs(config.train_size) if config.photo_share else []
+    return SuperResolutionBatches(arrays["images"], photographs, config)
 
 
 def turned(

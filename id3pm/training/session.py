@@ -27,12 +27,11 @@ from id3pm.formats.bundle import read_bundle
 from id3pm.formats.images import area_reduce
 from id3pm.training import checkpoint, preview
 from id3pm.training.ahead import BatchesBeside
-from id3pm.training.data import Batches, FaceBatches, SharedBatches, SuperResolutionBatches
+from id3pm.training.data import Batches, SharedBatches, make_batches
 from id3pm.training.demo_data import DemoJob
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loop import Trainer, shares_of
-from id3pm.training.photographs import packaged_photographs
 from id3pm.training.presets import TrainConfig
 from id3pm.training.rollouts import Rollouts
 from id3pm.training.stepped_run import Losses
@@ -193,18 +192,6 @@ def _stream(config: TrainConfig, options: SessionOptions, seed: int) -> tuple[di
         raise InvalidInputError(f"--stream {seed}: {options.data} has the people of this seed, choose another")
     facts = {"description": {**description, "kind": "stream"}}
     return facts, stream_batches(seed, options.faces, config)
-
-
-def make_batches(config: TrainConfig, arrays: Mapping[str, Any]) -> Batches:
-    """The batches of a run on a training split.
-
-    Raises:
-        InvalidInputError: The data do not fit the network.
-    """
-    if config.stage == "base":
-        return FaceBatches(arrays, config)
-    photographs = packaged_photographs(config.train_size) if config.photo_share else []
-    return SuperResolutionBatches(arrays["images"], photographs, config)
 
 
 def identity_loss(faces: Path, data: Path) -> IdentityLoss:

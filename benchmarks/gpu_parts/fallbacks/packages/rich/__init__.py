@@ -1,0 +1,1 @@
+"""A console that shows nothing, where rich is not installed."""
