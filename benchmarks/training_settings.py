@@ -28,6 +28,7 @@ from id3pm.training.presets import PRESETS, TrainConfig
 
 WAYS = (
     Way("the preset", {}, data_threads=0),
+    Way("the preset, again", {}, data_threads=0),
     Way("--no-channels-last", {"channels_last": False}, data_threads=0),
     Way("--no-fused-adamw", {"fused_adamw": False}, data_threads=0),
     Way("--no-foreach-ema", {"foreach_ema": False}, data_threads=0),
@@ -36,7 +37,7 @@ WAYS = (
     Way("--accumulation 2", {"accumulation": 2}, data_threads=0),
     Way("--precision bf16", {"precision": "bf16"}, data_threads=0),
 )
-"""The preset first: the others are compared with it. Half precision last: accelerate keeps one for the process, which
+"""The preset first: the others are compared with it; twice, to show what the same work may differ by. Half precision last: accelerate keeps one for the process, which
 runs in fp32 do not ask for."""
 
 

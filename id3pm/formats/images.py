@@ -85,7 +85,8 @@ def area_reduce(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     for row in range(factor):
         for column in range(factor):
             sums += blocks[:, :, row, :, column]
-    return np.rint(sums.astype(np.float32) / np.float32(factor**2)).astype(np.uint8)
+    means: NDArray[np.float32] = sums.astype(np.float32) / np.float32(factor**2)
+    return np.rint(means).astype(np.uint8)
 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, alive: Watch | None = None) -> NDArray[np.uint8]:
