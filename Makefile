@@ -95,10 +95,10 @@ unit: $(STAMP)
 	$(MAKE) --jobs=2 --keep-going test-rooms test-integration
 
 test-rooms: $(STAMP)
-	$(PYTEST) --ignore tests/integration
+	$(PYTEST) -o cache_dir=.pytest_cache/rooms --ignore tests/integration
 
 test-integration: $(STAMP)
-	$(PYTEST) tests/integration
+	$(PYTEST) -o cache_dir=.pytest_cache/integration tests/integration
 
 test-slow: $(STAMP)  ## full-size networks: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow

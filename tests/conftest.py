@@ -43,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((at for at, name in enumerate(LONG) if item.path.match(name)), len(LONG)))
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keeps how the run ended, for `.ci/failed_again.py`."""
+    if not hasattr(session.config, "workerinput") and session.config.cache is not None:
+        session.config.cache.set("id3pm/exit_status", int(exitstatus))
+
+
 @pytest.fixture
 def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> EagerCompiler:
     """Networks compile in milliseconds, to what Python would run."""

@@ -1,0 +1,40 @@
+"""Runs tests that failed beside the others once more, alone: up to three, each named in the log.
+
+Some tests wait for real servers, and a machine that does other work at the time may be too slow for them. What fails
+alone as well has failed; so has a run in which more failed, or that did not get to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+MOST = 3
+PARTS = ("rooms", "integration")  # as in the Makefile
+LIMIT_S = 600
+CACHE = Path(".pytest_cache")
+
+
+def main() -> int:
+    """The exit status."""
+    failed: list[str] = []
+    for part in PARTS:
+        kept = CACHE / part / "v" / "cache"
+        ended = kept.parent / "id3pm" / "exit_status"
+        if not ended.exists() or json.loads(ended.read_text()) not in (0, 1):
+            print(f"the tests of part {part!r} did not get to their end", file=sys.stderr)
+            return 1
+        if (kept / "lastfailed").exists():
+            failed += json.loads((kept / "lastfailed").read_text())
+    if not 0 < len(failed) <= MOST:
+        return 1
+    print(f"FAILED BESIDE OTHERS, run again alone: {', '.join(failed)}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", "-o", f"cache_dir={CACHE}/again", *failed]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=LIMIT_S).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
