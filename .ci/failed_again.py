@@ -25,13 +25,13 @@ def main() -> int:
         kept = CACHE / part / "v" / "cache"
         ended = kept.parent / "id3pm" / "exit_status"
         if not ended.exists() or json.loads(ended.read_text()) not in (0, 1):
-            print(f"the tests of part {part!r} did not get to their end", file=sys.stderr)
+            sys.stderr.write(f"the tests of part {part!r} did not get to their end\n")
             return 1
         if (kept / "lastfailed").exists():
             failed += json.loads((kept / "lastfailed").read_text())
     if not 0 < len(failed) <= MOST:
         return 1
-    print(f"FAILED BESIDE OTHERS, run again alone: {', '.join(failed)}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"FAILED BESIDE OTHERS, run again alone: {', '.join(failed)}\n")
     command = [sys.executable, "-m", "pytest", "-m", "not slow", "-o", f"cache_dir={CACHE}/again", *failed]
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=LIMIT_S).returncode
 

@@ -37,8 +37,8 @@ WAYS = (
     Way("--accumulation 2", {"accumulation": 2}, data_threads=0),
     Way("--precision bf16", {"precision": "bf16"}, data_threads=0),
 )
-"""The preset first: the others are compared with it; twice, to show what the same work may differ by. Half precision last: accelerate keeps one for the process, which
-runs in fp32 do not ask for."""
+"""The preset first: the others are compared with it; twice, to show what the same work may differ by. Half precision
+last: accelerate keeps one for the process, which runs in fp32 do not ask for."""
 
 
 def settings_table(configs: Sequence[TrainConfig], rounds: int, folder: Path) -> list[dict[str, object]]:
