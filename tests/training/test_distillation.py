@@ -189,8 +189,10 @@ def test_the_target_of_the_last_step_is_what_the_teacher_makes_of_its_input(teac
 
 
 def test_a_student_learns_the_guidance_of_its_teacher(teacher: Path, small_data: Path, tmp_path: Path) -> None:
+    # Much noise at the last step: where little is left, the guidance of a random network is hard to see in 40 steps.
+    noisy = dataclasses.replace(config_of(teacher).diffusion, student_timesteps=(62, 87))
     config = config_of(
-        teacher, critic=0.0, total_steps=40, learning_rate=1e-3, ema_rate=0.9, batch_size=8, target_steps=1
+        teacher, diffusion=noisy, critic=0.0, total_steps=40, learning_rate=1e-3, ema_rate=0.9, batch_size=8
     )
 
     def error(unet: UNet) -> float:
@@ -325,8 +327,8 @@ def test_a_student_goes_on_where_an_earlier_one_ended(
     config = config_of(teacher)
     with pytest.raises(InvalidInputError, match="leave --start-from out"):
         run(config, teacher, small_data, tmp_path, resume=True, start_from=student)
-    with pytest.raises(ConfigError, match=r"has student_timesteps=.*this run has"):
-        run(config_of(teacher, steps=4), teacher, small_data, tmp_path / "other", start_from=student)
+    with pytest.raises(ConfigError, match=r"has prediction='eps', this run has 'v'"):
+        run(config_of(teacher, steps=1), teacher, small_data, tmp_path / "other", start_from=student)
     assert not (tmp_path / "other").exists()
     assert run(config, teacher, small_data, tmp_path / "run", start_from=student, max_minutes=0.0) == 0
     state, _ = load(tmp_path / "run")

@@ -71,7 +71,7 @@ class DistillCommandOptions(FacesOption):
     batch_size: int | None = option(type=click.IntRange(1), help="Images per optimiser step, over all processes.")
     learning_rate: float | None = option(type=click.FloatRange(0, min_open=True))
     identity_loss: float | None = option(
-        type=click.FloatRange(0), help="Weight of the FR model's gradient; 0 needs no FR model.  [default: base 0.01]"
+        type=click.FloatRange(0), help="Weight of the FR model's gradient; 0 needs no FR model.  [default: base 0.02]"
     )
     feature_loss: float | None = option(
         type=click.FloatRange(0),

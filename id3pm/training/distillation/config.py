@@ -17,11 +17,13 @@ StudentSteps = Literal[1, 2, 4]
 StudentPrecision = Literal["no", "bf16"]
 
 LOG_SNR: Mapping[int, tuple[float, ...]] = types.MappingProxyType(
-    {1: (-3.2,), 2: (-0.85, -3.2), 4: (1.0, -0.4, -1.8, -3.2)}
+    {1: (-3.2,), 2: (0.7, -3.2), 4: (1.0, -0.4, -1.8, -3.2)}
 )
 """Log SNR, log(abar / (1 - abar)), of a student's timesteps by their number, cleanest first. The first step is given
 pure noise at log SNR -3.2, where the image has a share of 0.04: nearer to pure noise an error of eps becomes too large
-in the image (5 times here, 8 times at -4.2), and colours drift; the teacher's images are as good from either."""
+in the image (5 times here, 8 times at -4.2), and colours drift; the teacher's images are as good from either. The last
+is given little noise: from there one evaluation of the teacher, guidance included, is nearly sharp, so there is little
+to learn (`benchmarks/student_timesteps.py`)."""
 SR_LOG_SNR: Mapping[int, tuple[float, ...]] = types.MappingProxyType(
     {1: (0.5,), 2: (2.0, 0.0), 4: (2.0, 1.0, 0.0, -1.0)}
 )
@@ -42,7 +44,7 @@ class DistillConfig:
         pairs: Results of the teacher that are made ahead.
         teacher_steps: Steps in which the teacher makes an image.
         target_steps: Steps in which the teacher finishes the noisy image of the student's last step: the image that
-            this step is regressed to. 1 takes the mean of all images, which is blurred.
+            this step is regressed to. Where much noise is left, 1 is blurred.
         altered_vectors: Share of ID vectors that no image has; see `id3pm.training.variation.altered_vectors`.
         own_share: Share of later steps that go on from the student's own image instead of the teacher's.
         feature_loss: For super-resolution: weight of the distance in the features of the teacher's encoder, beside the
@@ -70,20 +72,20 @@ class DistillConfig:
     train_size: int
     pairs: int = 10_000
     teacher_steps: int = 8
-    target_steps: int = 3
+    target_steps: int = 1
     altered_vectors: float = 0.3
-    own_share: float = 0.5
+    own_share: float = 1.0
     feature_loss: float = 0.0
-    identity_loss: float = 0.01
+    identity_loss: float = 0.02
     identity_centring: float = 0.5
     identity_jitter: float = 1.0
     critic: float = 0.3
     critic_learning_rate: float = 5e-4
     batch_size: int = 8
     total_steps: int = 20_000
-    learning_rate: float = 3e-5
+    learning_rate: float = 5e-5
     warmup_steps: int = 20
-    ema_rate: float = 0.99
+    ema_rate: float = 0.998
     grad_clip: float = 1.0
     seed: int = 0
     gradient_checkpointing: bool = False

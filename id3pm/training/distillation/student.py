@@ -37,14 +37,14 @@ def require_same_network(config: DistillConfig, student: Bundle) -> None:
     """Refuses a student that a run cannot start from.
 
     Raises:
-        ConfigError: It is another network, or was taught other timesteps; the message names the field.
+        ConfigError: It is another network, or its network predicts something else; the message names the field.
     """
     base = config.stage == "base"
     found = (student.base, student.base_diffusion) if base else (student.sr, student.sr_diffusion)
     for wanted, given in zip((config.unet, config.diffusion), found, strict=True):
         for name, value in vars(wanted).items():
-            # The mean colour at which sampling begins is no property of the weights.
-            if name != "data_mean" and getattr(given, name) != value:
+            # The mean colour at which sampling begins is no property of the weights; other timesteps can be learned.
+            if name not in ("data_mean", "student_timesteps") and getattr(given, name) != value:
                 raise ConfigError(
                     f"bundle {student.name}: its {config.stage} stage has {name}={getattr(given, name)!r}, this run "
                     f"has {value!r}: start from a student of the same network and steps"
