@@ -321,6 +321,27 @@ def test_a_student_is_a_bundle_whose_card_names_the_teacher(teacher: Path, finis
         export_student(teacher, finished, None, teacher, name="other")
 
 
+def test_a_stage_of_an_earlier_student_is_kept(
+    teacher: Path, student: Path, finished: Path, data: Path, tmp_path: Path
+) -> None:
+    run(config_of(teacher, stage="sr", steps=1, total_steps=1), teacher, data, tmp_path / "sr")
+    export_student(teacher, student, tmp_path / "sr", tmp_path / "both", name="both")
+    export_student(teacher, finished, tmp_path / "both", tmp_path / "again", name="again")
+    both, again = verify(tmp_path / "both"), verify(tmp_path / "again")
+    assert both.base.guidance_range is not None and both.sr_diffusion.student_start == "low_res"
+    assert weights_hash(tmp_path / "again", "sr") == weights_hash(tmp_path / "both", "sr")
+    assert again.sr_sampling == both.sr_sampling
+    assert again.training_card["sr"] == both.training_card["sr"]
+    with pytest.raises(ConfigError, match="its sr stage is no student; leave --sr out"):
+        export_student(teacher, finished, student, tmp_path / "other", name="other")
+    card = {**both.training_card, "sr": {"teacher": {"bundle": "x", "weights_sha256": "0" * 64}}}
+    weights = [load_weights(tmp_path / "both", stage) for stage in ("base", "sr")]
+    write_bundle(tmp_path / "foreign", dataclasses.replace(both, training_card=card), *weights)
+    with pytest.raises(ConfigError, match="learned from weights 000000000000, the sr stage of"):
+        export_student(teacher, finished, tmp_path / "foreign", tmp_path / "other", name="other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_student_goes_on_where_an_earlier_one_ended(
     teacher: Path, small_data: Path, student: Path, tmp_path: Path
 ) -> None:

@@ -141,8 +141,11 @@ class ExportStudentOptions:
     """The options of `id3pm export-student`."""
 
     teacher: Path = option(type=BUNDLE, required=True, help="The teacher's bundle.")
-    base: Path | None = option(type=FOLDER, help="Distillation run of the base stage; else the teacher's stage.")
-    sr: Path | None = option(type=FOLDER, help="Distillation run of super-resolution; else the teacher's stage.")
+    base: Path | None = option(
+        type=FOLDER,
+        help="Distillation run of the base stage, or an earlier student's bundle; else the teacher's stage.",
+    )
+    sr: Path | None = option(type=FOLDER, help="The same for super-resolution.")
     out: Path = option(type=FOLDER, required=True, help="The student's bundle.")
     name: str | None = option(help="Name of the bundle [as the folder in --out].")
     storage: Storage = option(type=click.Choice(["fp16", "fp32"]), default="fp16")

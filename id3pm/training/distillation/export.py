@@ -1,4 +1,4 @@
-"""A student's bundle: the averaged weights of distillation runs, and what is left of the teacher."""
+"""A student's bundle: averaged weights of distillation runs, stages of earlier students, the teacher's for the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
 from id3pm.errors import ConfigError, InvalidInputError
-from id3pm.formats.bundle import Bundle, Storage, load_weights, read_bundle, weights_hash, write_bundle
+from id3pm.formats.bundle import CONFIG_FILE, Bundle, Storage, load_weights, read_bundle, weights_hash, write_bundle
 from id3pm.formats.model_card import write_card
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.loop import load
@@ -49,7 +49,7 @@ def export_student(
 
     Args:
         teacher: The teacher's bundle.
-        base: Folder of the base stage's run; `None` keeps the teacher's network.
+        base: Folder of the base stage's run, or the bundle of an earlier student; `None` keeps the teacher's network.
         sr: The same for super-resolution.
         out: The bundle's folder.
         name: The bundle's name.
@@ -58,10 +58,10 @@ def export_student(
     Raises:
         InvalidInputError: Neither run is given, or the bundle would replace the teacher.
         CheckpointError: A run has no checkpoint.
-        ConfigError: A run is of the other stage, or of another teacher.
+        ConfigError: A run is of the other stage, or it or a stage of a bundle is no student of this teacher.
     """
     if base is None and sr is None:
-        raise InvalidInputError("give --base or --sr: a distillation run to export")
+        raise InvalidInputError("give --base or --sr: a distillation run to export, or an earlier student")
     if out.resolve() == teacher.resolve():
         raise InvalidInputError(f"--out {out}: that is the teacher's folder, choose another")
     bundle = read_bundle(teacher)
@@ -88,23 +88,45 @@ def export_student(
 
 
 def _stage(teacher: Path, bundle: Bundle, stage: StageName, run: Path | None) -> _Stage:
-    unet, diffusion, sampling = (
-        (bundle.base, bundle.base_diffusion, bundle.sampling)
-        if stage == "base"
-        else (bundle.sr, bundle.sr_diffusion, bundle.sr_sampling)
-    )
     if run is None:
-        return _Stage(unet, diffusion, sampling, load_weights(teacher, stage), bundle.training_card.get(stage, {}))
+        return _stage_of(teacher, bundle, stage)
+    if (run / CONFIG_FILE).exists():
+        return _earlier(teacher, stage, run)
     state, config = load(run)
     if config.stage != stage:
         raise ConfigError(f"{run} holds a run of stage {config.stage!r}: a {stage!r} run is needed here")
     if (sha256 := weights_hash(teacher, stage)) != config.teacher_weights_sha256:
         raise ConfigError(
-            f"{run} learned from weights {config.teacher_weights_sha256[:12]} of {config.teacher}, the {stage} stage "
-            f"of {teacher} has {sha256[:12]}: give the teacher of the run"
+            f"{run} learned from weights {config.teacher_weights_sha256[:SHORT]} of {config.teacher}, the {stage} "
+            f"stage of {teacher} has {sha256[:SHORT]}: give the teacher of the run"
         )
     weights = {key: tensor.float().cpu().numpy() for key, tensor in state["ema"].items()}
+    sampling = bundle.sampling if stage == "base" else bundle.sr_sampling
     return _Stage(config.unet, config.diffusion, _sampling(sampling, config), weights, _card(state, config, run))
+
+
+def _stage_of(folder: Path, bundle: Bundle, stage: StageName) -> _Stage:
+    """A stage of a bundle as it is."""
+    unet, diffusion, sampling = (
+        (bundle.base, bundle.base_diffusion, bundle.sampling)
+        if stage == "base"
+        else (bundle.sr, bundle.sr_diffusion, bundle.sr_sampling)
+    )
+    return _Stage(unet, diffusion, sampling, load_weights(folder, stage), bundle.training_card.get(stage, {}))
+
+
+def _earlier(teacher: Path, stage: StageName, folder: Path) -> _Stage:
+    """A stage of an earlier student of the same weights."""
+    found = _stage_of(folder, read_bundle(folder), stage)
+    if found.diffusion.student_timesteps is None:
+        raise ConfigError(f"{folder}: its {stage} stage is no student; leave --{stage} out to keep the teacher's")
+    learned = found.card.get("teacher", {}).get("weights_sha256", "none that its card names")
+    if learned != (sha256 := weights_hash(teacher, stage)):
+        raise ConfigError(
+            f"{folder} learned from weights {learned[:SHORT]}, the {stage} stage of {teacher} has {sha256[:SHORT]}: "
+            "give the teacher of that student"
+        )
+    return found
 
 
 def _sampling(teacher: SamplingOptions, config: DistillConfig) -> SamplingOptions:
