@@ -57,7 +57,7 @@ ALLOWED = {
     "evaluation/groups": LIBRARY
     | {"evaluation", "evaluation/identity", "evaluation/figures", "evaluation/verification"},
     "evaluation/user_study": LIBRARY | {"evaluation", "evaluation/identity", "evaluation/figures"},
-    "evaluation/quality": LIBRARY | {"evaluation", "evaluation/figures"},
+    "evaluation/quality": LIBRARY | {"evaluation", "evaluation/figures", "evaluation/verification"},
     "evaluation/verification": LIBRARY | {"evaluation", "evaluation/identity"},
     "synthetic": LIBRARY | {"evaluation"},
     "serving/protocol": CORE,

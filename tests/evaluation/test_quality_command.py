@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from made_up_people import ColorPipeline, replace_engines, write_people
+from made_up_people import ColorJudge, ColorPipeline, color_of, people, replace_engines, write_people
 from numpy.typing import NDArray
 
 from id3pm.errors import InvalidInputError, MissingExtraError
+from id3pm.evaluation import options
 from id3pm.evaluation.commands import evaluate_group
 from id3pm.evaluation.quality import command
 from id3pm.evaluation.quality import diversity as module
 from id3pm.evaluation.quality.diversity import CEILING, FLOOR, altered, diversity
+from id3pm.evaluation.quality.judges import PairJudge
 from id3pm.formats import datasets
 
 
@@ -29,6 +31,18 @@ class ColorNetwork:
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return images.mean(axis=(1, 2)).astype(np.float32)
+
+
+class ShiftedModel(ColorJudge):
+    """A `PairModel` whose vectors lie around one that is longer than they are; it sees no face in black pictures."""
+
+    def __init__(self) -> None:
+        super().__init__(centred=True)
+        self.name = self.key = "shifted"
+
+    def views(self, images: list[NDArray[np.uint8]], aligned: bool) -> NDArray[np.float32]:
+        vectors = self.embed(np.stack(images)) + np.float32([9.0, 0.0, 0.0])
+        return np.stack([vectors, np.zeros_like(vectors)], axis=1)
 
 
 @pytest.fixture
@@ -67,6 +81,42 @@ def test_table_has_the_floor_and_a_row_per_guidance_scale(pipeline: ColorPipelin
     assert "| images | feature distance | ID distance (color) |" in table
     made = pipeline.made
     assert run(tmp_path, "--count", "30", "--guidance", "2").exit_code == 0 and pipeline.made == made
+
+
+def test_more_models_judge_identity_less_the_mean_of_other_people(
+    pipeline: ColorPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = SimpleNamespace(name="sface")
+    monkeypatch.setattr(options, "FaceEngineModel", lambda repository, threads: training)
+    asked: list[object] = []
+
+    def open_models(names: object, first: object, threads: object) -> list[object]:
+        asked.append(names)
+        return [first, ShiftedModel()]
+
+    monkeypatch.setattr(options, "open_models", open_models)
+    result = run(tmp_path, "--count", "30", "--guidance", "1,2", "--fr-model", "dlib")
+    assert result.exit_code == 0, result.exception
+    found = json.loads((tmp_path / "out/quality.json").read_text())
+    assert asked == [("dlib",)]
+    _, opposite, same = found["rows"]
+    assert same["diversity"]["to the target (shifted)"] == pytest.approx([0.0, 0.0, 0.0], abs=1e-3)
+    assert opposite["diversity"]["to the target (shifted)"][0] > 1.5  # with the mean in them all would be near 0
+    assert opposite["diversity"]["ID distance (shifted)"][0] == pytest.approx(0.0, abs=1e-3)
+    floor, ceiling = (found["references"][name]["ID distance (shifted)"][0] for name in (FLOOR, CEILING))
+    assert ceiling > 0.5 > floor
+    table = (tmp_path / "out/quality.md").read_text()
+    assert "| ID distance (color) | ID distance (shifted) | to the target (color) | to the target (shifted) |" in table
+
+
+def test_pictures_without_a_face_have_no_vector_and_no_part_in_the_mean() -> None:
+    pictures = color_of(people(8))
+    black = np.zeros((1, 8, 8, 3), np.uint8)
+    judge = PairJudge(ShiftedModel(), np.concatenate([pictures, black]))
+    same = PairJudge(ShiftedModel(), pictures)
+    seen = judge.embed(np.concatenate([pictures[:1], black]))
+    np.testing.assert_allclose(seen[0], same.embed(pictures[:1])[0])
+    assert np.isnan(seen[1]).all() and judge.key != same.key
 
 
 def test_people_of_the_training_split_are_shown_on_request(pipeline: ColorPipeline, tmp_path: Path) -> None:

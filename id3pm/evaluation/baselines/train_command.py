@@ -16,7 +16,7 @@ from id3pm.errors import InvalidInputError
 from id3pm.evaluation.baselines import nbnet_training as nbnet_rules
 from id3pm.evaluation.baselines.nbnet import BlockKind, NbNet
 from id3pm.evaluation.baselines.nbnet_training import NbNetTraining
-from id3pm.evaluation.baselines.trainer import Pairs, Run, Trainable, train
+from id3pm.evaluation.baselines.trainer import Pairs, Precision, Run, Trainable, train
 from id3pm.evaluation.baselines.vec2face import Discriminator, Generator, Student
 from id3pm.evaluation.baselines.vec2face_training import GeneratorTraining, StudentTraining
 from id3pm.evaluation.baselines.vgg import Vgg19
@@ -35,11 +35,23 @@ class TrainingOptions:
     save_every: int = option(type=click.IntRange(1), default=100, help="Steps between checkpoints.")
     resume: bool = option(is_flag=True, help="Go on from the checkpoint in --out.")
     threads: int | None = option(type=click.IntRange(1), help="CPU threads; all cores if not given.")
+    precision: Precision = option(
+        type=click.Choice(get_args(Precision)),
+        default="fp32",
+        help="bf16: products of a step in half precision, quicker on CPUs that have it (AMX, AVX512_BF16).",
+    )
 
     def run(self, folder: Path, steps: int, pairs: Pairs, resume: bool, **facts: Any) -> Run:
         """The run of one network."""
-        description = {"data": pairs.facts, "batch size": self.batch_size, **facts}
-        return Run(folder=folder, steps=steps, resume=resume, save_every=self.save_every, description=description)
+        description = {"data": pairs.facts, "batch size": self.batch_size, "precision": self.precision, **facts}
+        return Run(
+            folder=folder,
+            steps=steps,
+            resume=resume,
+            save_every=self.save_every,
+            precision=self.precision,
+            description=description,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ CHECKPOINT = "checkpoint.pt"
 LEAST_LABELLED = 4
 """Pictures of a batch of a labelled data set: distances within one person alone have no scale."""
 OnStep = Callable[[Mapping[str, float]], object]
+Precision = Literal["fp32", "bf16"]
+"""Of a step's products: with bf16 weights, losses and the optimiser stay in fp32 (torch.autocast)."""
 
 
 class Trainable(Protocol):
@@ -116,6 +118,7 @@ class Run:
         steps: Optimiser steps in all.
         resume: Go on from the checkpoint; else there must be none.
         save_every: Steps between checkpoints.
+        precision: See `Precision`.
         description: What the run is, as JSON; a resumed run must agree with it.
     """
 
@@ -123,6 +126,7 @@ class Run:
     steps: int
     resume: bool
     save_every: int
+    precision: Precision
     description: Mapping[str, Any]
 
 
@@ -156,7 +160,8 @@ def train(
     on_start({"step": done})
     started = time.perf_counter()
     for step in range(done, run.steps):
-        losses = trained.step(step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bf16"):
+            losses = trained.step(step)
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise CheckpointError(f"step {step}: loss {name} is {value}; the checkpoint before it is kept")

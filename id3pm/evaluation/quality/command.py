@@ -10,11 +10,12 @@ from typing import get_args
 import click
 
 from id3pm.command_options import EXISTING_FILE, option, takes
-from id3pm.evaluation.options import DataOptions, PresetOptions, guidance_scales, subject_of
+from id3pm.evaluation.options import DataOptions, PairModelOptions, PresetOptions, guidance_scales, subject_of
 from id3pm.evaluation.progress import progress_bar
 from id3pm.evaluation.quality.diversity import landmark_look
 from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
 from id3pm.evaluation.quality.inception import Inception
+from id3pm.evaluation.quality.judges import PairJudge
 from id3pm.evaluation.quality.lpips import Lpips
 from id3pm.evaluation.quality.report import QualityReport, write_quality_report
 from id3pm.evaluation.quality.study import FeatureNetwork, QualityRow, QualityStudy, load_faces
@@ -22,7 +23,7 @@ from id3pm.formats.datasets import Split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QualityOptions(DataOptions, PresetOptions):
+class QualityOptions(DataOptions, PairModelOptions, PresetOptions):
     """The options of `id3pm evaluate quality`."""
 
     count: int = option(type=click.IntRange(10), default=200, help="Images; published tables have 10000 and more.")
@@ -65,11 +66,13 @@ def quality_command(options: QualityOptions) -> None:
     people = min(options.people, options.count)
     with options.pipeline() as pipeline, progress_bar() as bar:
         manifest = pipeline.base_manifest
+        faces = load_faces(options.data, manifest.id_vector_model, options.count, options.split)
+        more = options.models(manifest)[1][1:] if options.fr_models else ()
         study = QualityStudy(
             pipeline=pipeline,
-            faces=load_faces(options.data, manifest.id_vector_model, options.count, options.split),
+            faces=faces,
             network=network,
-            judges=[options.stage_judge(pipeline.face_stage)],
+            judges=[options.stage_judge(pipeline.face_stage), *(PairJudge(model, faces.others) for model in more)],
             look=landmark_look(pipeline.face_stage, options.threads, notes),
             cache=options.cache(),
             people=people,

@@ -111,7 +111,7 @@ class QualityStudy:
         pipeline: Generates.
         faces: People and reference.
         network: Looks at images.
-        judges: FR models for the ID distance.
+        judges: FR models for the ID distance; the first one gave the ID vectors.
         look: For pose and expression; `None` leaves them out.
         cache: Where images and features are kept.
         people: How many people are shown with several seeds.
@@ -165,7 +165,7 @@ class QualityStudy:
             {name: each.reshape(*shape, -1) for name, each in vectors.items()},
             self.look,
             self.lpips,
-            {name: self.faces.vectors[: self.people] for name in vectors},
+            self._targets(self.people),
         )
         label = f"guidance {guidance_scale:g}{', attributes' if with_attributes else ''}"
         return QualityRow(label, guidance_scale, quality(features, self._reference()), spread)
@@ -185,8 +185,16 @@ class QualityStudy:
             judge.name: self._embedded(judge, every).reshape(people, len(images[0]), -1) for judge in self.judges
         }
         features = self._real(every).reshape(people, len(images[0]), -1)
-        own = {name: self.faces.vectors[:people] for name in vectors}
-        return diversity(images, features, vectors, self.look, self.lpips, own)
+        return diversity(images, features, vectors, self.look, self.lpips, self._targets(people))
+
+    def _targets(self, people: int) -> dict[str, NDArray[np.float32]]:
+        """By FR model the people's own vectors [P, D]: the ID vectors, or what another model sees in their pictures."""
+        first, *more = self.judges
+        pictures = self.faces.reference[:people]
+        return {
+            first.name: self.faces.vectors[:people],
+            **{judge.name: self._embedded(judge, pictures) for judge in more},
+        }
 
     def _embedded(self, judge: Judge, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         digest = hashlib.sha256(images.tobytes()).hexdigest()

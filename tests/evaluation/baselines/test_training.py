@@ -53,7 +53,11 @@ def train(data: Path, method: str, out: Path, *arguments: str) -> Exception | No
 
 @pytest.mark.parametrize(
     ("method", "sizes"),
-    [("nbnet", ("--blocks", "B")), ("vec2face", ("--student-steps", "2"))],
+    [
+        ("nbnet", ("--blocks", "B")),
+        ("nbnet", ("--blocks", "B", "--precision", "bf16")),
+        ("vec2face", ("--student-steps", "2")),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path, method: str, sizes: tuple[str]) -> None:
     assert train(data, method, tmp_path / "whole", *sizes, "--steps", "2") is None
@@ -76,9 +80,19 @@ def test_nbnet_learns_the_picture_of_a_vector(data: Path) -> None:
     assert losses[-1] < 0.45 * losses[0]
 
 
+def test_bf16_changes_the_products_of_a_step_and_nothing_else(data: Path, tmp_path: Path) -> None:
+    assert train(data, "nbnet", tmp_path / "fp32", "--blocks", "B", "--steps", "2") is None
+    assert train(data, "nbnet", tmp_path / "bf16", "--blocks", "B", "--steps", "2", "--precision", "bf16") is None
+    whole, half = (torch.load(tmp_path / f"{name}/checkpoint.pt", weights_only=True) for name in ("fp32", "bf16"))
+    (before, _), (after, _) = (list(run["state"]["network"].items())[0:2] for run in (whole, half))
+    assert before[0] == after[0] and after[1].dtype == torch.float32
+    assert not torch.equal(before[1], after[1])
+    torch.testing.assert_close(after[1], before[1], rtol=0.0, atol=1e-3)  # two steps of Adam, 2e-4 each, either way
+
+
 def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    small = ("--blocks", "B", "--steps", "1")
+    small, bf16 = ("--blocks", "B", "--steps", "1"), ("--resume", "--precision", "bf16")
     assert train(data, "nbnet", run, *small) is None
 
     def refused(error: type[Id3pmError], text: str, method: str, out: Path, *arguments: str) -> None:
@@ -87,6 +101,7 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
 
     refused(CheckpointError, "holds a run already", "nbnet", run, *small)
     refused(CheckpointError, "batch size=2, asked for is 3", "nbnet", run, *small, "--resume", "--batch-size", "3")
+    refused(CheckpointError, "precision='fp32', asked for is 'bf16'", "nbnet", run, *small, *bf16)
     refused(CheckpointError, "leave --resume out to begin", "nbnet", tmp_path / "new", *small, "--resume")
     refused(InvalidInputError, "10 people to train on: a batch is 11", "nbnet", run, "--batch-size", "11")
     refused(InvalidInputError, "channels=100: must be a multiple of 256", "nbnet", run, "--channels", "100")
