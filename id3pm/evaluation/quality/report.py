@@ -103,7 +103,9 @@ def quality_markdown(report: QualityReport) -> str:
 def diversity_text(network: str) -> str:
     """What the columns of `diversity_table` mean, for features of this network."""
     return (
-        "Means over the pairs of each person's images; 'to the target': the cosine distance to the person's ID vector. "
+        "Means over the pairs of each person's images; 'to the target': the cosine distance to the person's ID vector, "
+        "or to what a model beside the training one sees in the person's picture; dlib's vectors have the mean of "
+        "other people subtracted. "
         f"Feature distance: cosine distance of {network}'s features, not LPIPS. Pose in degrees, expression in shares "
         "of what faces show; dlib's (yaw and pitch) in units of its own. A picture that is only blurred and brightened "
         "gives the floor of each measure, pictures of different people what it says where no identity is kept."
