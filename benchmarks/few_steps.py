@@ -89,12 +89,15 @@ def costs(pipeline: Pipeline, options: Mapping[str, Any]) -> Costs:
 
 
 def ways_of(teacher: Pipeline, students: tuple[Pipeline, ...]) -> Iterator[Way]:
-    """The teacher's presets and its defaults; each student with all its steps."""
+    """The teacher's presets and its defaults; each student with all its steps, and with one."""
     for name in PRESETS:
         yield Way(f"`{name}`", teacher, {"preset": name})
     yield Way("bundle's default", teacher, {})
     for student in students:
-        yield Way(f"student of {student.base_manifest.sampling.steps}", student, {})
+        steps = student.base_manifest.sampling.steps
+        yield Way(f"student of {steps}", student, {})
+        if steps > 1:
+            yield Way(f"student of {steps}, 1 step", student, {"steps": 1})
 
 
 @contextlib.contextmanager
