@@ -131,8 +131,8 @@ def trainer_of(report: Report, config: TrainConfig, way: Way) -> Iterator[tuple[
     with contextlib.ExitStack() as stack:
         ahead: Any = batches
         if way.data_threads:
-            shares = shares_of(config, accelerator)
-            ahead = BatchesBeside(batches, config.total_steps, way.data_threads, shares=shares, pin=not report.small)
+            how: dict[str, Any] = {"shares": shares_of(config, accelerator), "device": accelerator.device}
+            ahead = BatchesBeside(batches, config.total_steps, way.data_threads, **how)
             stack.enter_context(contextlib.closing(ahead))
         stack.callback(report.free)
         yield Trainer(config, ahead, report.file.parent, {}, accelerator), batches

@@ -35,7 +35,7 @@ class BatchesBeside:
         total_steps: Steps of the run: none is made beyond.
         threads: How many; each makes a batch. 1 where `made` has to be asked in order.
         shares: The (rank, world) that will be asked for.
-        pin: Whether their memory is pinned, from which copies run beside a GPU's work; false where there is none.
+        device: What trains. Where that is a GPU, their memory is pinned, from which copies run beside its work.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class BatchesBeside:
         threads: int = 1,
         *,
         shares: Sequence[tuple[int, int]] = ((0, 1),),
-        pin: bool,
+        device: torch.device,
     ) -> None:
         self._made, self._total, self._threads = made, total_steps, threads
-        self._shares, self._pin = shares, pin
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="batches")
+        self._shares, self._device = shares, device
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "batches", self._begin)
         self._ahead: dict[int, concurrent.futures.Future[ReadyShares]] = {}
 
     def at(self, step: int) -> ReadyShares:
@@ -66,9 +66,14 @@ class BatchesBeside:
         """Ends the threads."""
         self._pool.shutdown(cancel_futures=True)
 
+    def _begin(self) -> None:
+        """In each thread: pinning memory is the work of a GPU's driver, and the first GPU is not every process's."""
+        if self._device.type == "cuda" and self._device.index is not None:
+            torch.cuda.set_device(self._device)
+
     def _make(self, step: int) -> ReadyShares:
         batch = self._made.at(step)
         parts = {share: batch.part(*share) for share in self._shares}
-        if self._pin:
+        if self._device.type == "cuda":
             parts = {share: part.each(torch.Tensor.pin_memory) for share, part in parts.items()}
         return ReadyShares(parts)

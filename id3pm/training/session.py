@@ -156,7 +156,9 @@ def _beside(
         return
     if options.stream is not None:
         threads = 1  # a process of its own makes them, in order; a thread receives and pins them
-    made = BatchesBeside(batches, config.total_steps, threads, shares=shares_of(config, accelerator), pin=gpu)
+    made = BatchesBeside(
+        batches, config.total_steps, threads, shares=shares_of(config, accelerator), device=accelerator.device
+    )
     with contextlib.closing(made):
         yield made
 

@@ -53,7 +53,7 @@ def assert_equal(made: Batch, expected: Batch) -> None:
 @pytest.mark.parametrize("kind", MADE)
 def test_the_same_batches_in_and_out_of_order(kind: str, threads: int) -> None:
     plain = MADE[kind]()
-    beside = BatchesBeside(plain, 8, threads, pin=False)
+    beside = BatchesBeside(plain, 8, threads, device=CPU)
     for step in (0, 1, 2, 5, 6, 1, 7):
         assert_equal(beside.at(step).share(0, 1, CPU), plain.at(step))
     beside.close()
@@ -62,7 +62,7 @@ def test_the_same_batches_in_and_out_of_order(kind: str, threads: int) -> None:
 def test_every_pass_of_a_process_gets_its_own_rows() -> None:
     shares = [(1, 4), (3, 4)]  # process 1 of 2, in two passes
     plain = MADE["faces"]()
-    beside = BatchesBeside(plain, 8, 2, shares=shares, pin=False)
+    beside = BatchesBeside(plain, 8, 2, shares=shares, device=CPU)
     ready = beside.at(2)
     for rank, world in shares:
         own = ready.share(rank, world, CPU)
@@ -85,10 +85,13 @@ def test_all_of_a_batch_is_pinned(kind: str, monkeypatch: pytest.MonkeyPatch) ->
 
     kept: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    beside = BatchesBeside(MADE[kind](), 8, pin=True)
+    used: list[tuple[torch.device, str]] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append((device, threading.current_thread().name)))
+    beside = BatchesBeside(MADE[kind](), 8, device=torch.device("cuda", 1))
     given = tensors(beside.at(0).share(0, 1, CPU)).values()
     beside.close()
     assert given and all(id(tensor) in pinned for tensor in given)
+    assert used == [(torch.device("cuda", 1), "batches_0")], "in the thread, or it would be the first GPU's driver"
 
 
 class Counted(Dataset[Batch]):
@@ -99,7 +102,7 @@ class Counted(Dataset[Batch]):
 
 
 def test_what_a_process_makes_in_order_is_received_by_a_thread() -> None:
-    beside = BatchesBeside(BatchesAhead(Counted(), 6), 6, pin=False)
+    beside = BatchesBeside(BatchesAhead(Counted(), 6), 6, device=CPU)
     for step in (0, 1, 2, 4, 5):
         assert int(beside.at(step).share(0, 1, CPU).x0) == step
     beside.close()
@@ -122,7 +125,7 @@ def test_as_many_batches_are_ahead_as_there_are_threads_and_none_beyond_the_run(
     source = Slow()
     source.go.set()
     made: Batches = source
-    beside = BatchesBeside(made, 6, 2, pin=False)
+    beside = BatchesBeside(made, 6, 2, device=CPU)
     beside.at(0)
     wait_until(lambda: len(source.asked) == 3, 60)
     assert sorted(source.asked) == [0, 1, 2]
@@ -139,7 +142,7 @@ def test_a_batch_that_cannot_be_made_ends_its_own_step() -> None:
                 raise ValueError("no such image")
             return Counted()[step]
 
-    beside = BatchesBeside(Broken(), 6, 2, pin=False)
+    beside = BatchesBeside(Broken(), 6, 2, device=CPU)
     assert int(beside.at(0).share(0, 1, CPU).x0) == 0
     with pytest.raises(ValueError, match="no such image"):
         beside.at(1)
