@@ -23,13 +23,16 @@ class MappedImages:
         parts: Arrays [m, S, S, 3] and which of their images count, in order; at least one image.
 
     Raises:
-        ValueError: Their sizes differ.
+        ValueError: Their sizes differ, or they are not uint8.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
     def __init__(self, parts: Sequence[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> None:
+        for array, _ in parts:
+            if array.dtype != np.uint8:
+                raise ValueError(f"images of dtype {array.dtype}: must be uint8")
         sizes = {array.shape[1:] for array, _ in parts}
         if len(sizes) != 1:
             raise ValueError(f"images of several sizes: {sorted(sizes)}")

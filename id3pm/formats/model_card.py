@@ -138,8 +138,8 @@ def _details(bundle: Bundle, hashes: Mapping[str, str]) -> list[str]:
         *(_network(bundle, stage, hashes[stage]) for stage in STAGES),
         (
             "default sampling",
-            f"{base.sampler}, {base.steps} steps, guidance {base.guidance_scale:g}; super-resolution {sr.sampler}, "
-            f"{sr.steps} steps",
+            f"{base.sampler}, {_steps(base.steps)}, guidance {base.guidance_scale:g}; super-resolution {sr.sampler}, "
+            f"{_steps(sr.steps)}",
         ),
     ]
     return _table(("", ""), [row for row in rows if row is not None])
@@ -153,6 +153,10 @@ def _network(bundle: Bundle, stage: str, sha256: str) -> tuple[str, str]:
     return _SIZES[stage].removeprefix("the "), f"{counted}{size} px, weights `{sha256[:12]}`"
 
 
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"
+
+
 def _data(card: Mapping[str, Any]) -> list[str]:
     rows = []
     for stage in STAGES:
@@ -160,7 +164,8 @@ def _data(card: Mapping[str, Any]) -> list[str]:
         if data:
             about = data.get("description", {})
             source = about.get("source", about.get("kind", "not recorded"))
-            rows.append((_SIZES[stage], str(source), f"{data.get('images', 0):,}", f"{about.get('image_size', '')} px"))
+            size = f"{about['image_size']} px" if "image_size" in about else "not recorded"
+            rows.append((_SIZES[stage], str(source), f"{data.get('images', 0):,}", size))
     if not rows:
         return [f"{TO_DO} `bundle.json` does not say what the networks were trained on."]
     return _table(("", "source", "faces", "size"), rows)
@@ -231,7 +236,7 @@ def _identity(found: Mapping[str, Any]) -> list[str]:
     for name, key in (("different people", "impostors"), ("the same picture, altered", "same_face_bound")):
         rows.append((name, *(part for judge in judges for part in (_number(found["yardsticks"][judge][key]), "", ""))))
     for setting in found["settings"]:
-        label = f"{setting['sampler']}, {setting['steps']} steps, guidance {setting['guidance_scale']:g}"
+        label = f"{setting['sampler']}, {_steps(setting['steps'])}, guidance {setting['guidance_scale']:g}"
         if setting.get("guidance_low", 0) > 0:
             label += f" at timesteps {setting['guidance_low']} .. {setting['guidance_high']}"
         opinions = (setting[judge] for judge in judges)

@@ -9,6 +9,7 @@ import pytest
 
 from id3pm.errors import InvalidInputError
 from id3pm.formats import datasets as shards
+from id3pm.formats.mapped_images import MappedImages
 
 
 def test_every_twentieth_number_is_held_out(tmp_path: Path) -> None:
@@ -79,6 +80,18 @@ def test_mapped_images_are_those_that_are_read(tmp_path: Path) -> None:
         for which in (places, slice(0, 3), slice(None), len(read) - 1, places[:0]):
             np.testing.assert_array_equal(mapped[which], read[which])
     assert set(shards.load(tmp_path, "train")) == set(shards.load_mapped(tmp_path, "train"))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([np.zeros((2, 4, 4, 3), np.float32)], "dtype float32: must be uint8"),
+        ([np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8)], "several sizes"),
+    ],
+)
+def test_images_that_do_not_fit_together_are_not_mapped(images: list[np.ndarray], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MappedImages([(array, np.arange(2)) for array in images])
 
 
 def test_damage_is_found_before_images_are_mapped(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from click.testing import CliRunner
 from tiny_engines import random_unet
 from tiny_training import face_arrays
 
@@ -29,6 +30,7 @@ from id3pm.formats.model_card import card_text, is_current
 from id3pm.sampling.request import SampleRequest
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.sampling.wait_all import collect
+from id3pm.training.distillation import commands
 from id3pm.training.distillation.config import DistillConfig, student_network
 from id3pm.training.distillation.estimate import estimate
 from id3pm.training.distillation.export import export_student
@@ -452,6 +454,23 @@ def test_what_a_student_cannot_honour_is_refused_by_name(
 def test_a_teacher_refuses_the_sampler_of_students(teacher: Path) -> None:
     with pytest.raises(InvalidOptionError, match="this bundle is no student"):
         plan(read_bundle(teacher).base_diffusion, SamplingOptions(sampler="student", steps=2), True)
+
+
+@pytest.mark.parametrize("stage", ["base", "sr"])
+def test_the_command_without_options_trains_by_the_defaults(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    asked: list[DistillConfig] = []
+    monkeypatch.setattr(commands, "distill", lambda config, options: asked.append(config) or 0)
+    given = ["--teacher", str(teacher), "--stage", stage, "--out", str(tmp_path), "--stream", "1"]
+    result = CliRunner().invoke(commands.distill_command, given, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (config,) = asked
+    named = config_of(teacher, stage)
+    for name in ("pairs", "teacher_steps", "target_steps", "own_share", "learning_rate", "ema_rate", "critic"):
+        assert getattr(config, name) == getattr(DistillConfig, name), name
+    assert config.identity_loss == (0.0 if stage == "sr" else DistillConfig.identity_loss)
+    assert (config.unet, config.diffusion) == (named.unet, named.diffusion)
 
 
 def test_the_estimate_counts_the_network(teacher: Path) -> None:

@@ -112,7 +112,7 @@ class DistillCommandOptions(FacesOption):
             unet=unet,
             diffusion=diffusion,
             train_size=self.train_size or size,
-            identity_loss=0.01 if unet.identity_dim is not None else 0.0,
+            identity_loss=DistillConfig.identity_loss if unet.identity_dim is not None else 0.0,
             feature_loss=1.0 if self.stage == "sr" else 0.0,
         )
         return dataclasses.replace(config, **given(self, *CONFIG_FIELDS, optimiser_steps="total_steps"))

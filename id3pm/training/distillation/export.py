@@ -120,10 +120,11 @@ def _earlier(teacher: Path, stage: StageName, folder: Path) -> _Stage:
     found = _stage_of(folder, read_bundle(folder), stage)
     if found.diffusion.student_timesteps is None:
         raise ConfigError(f"{folder}: its {stage} stage is no student; leave --{stage} out to keep the teacher's")
-    learned = found.card.get("teacher", {}).get("weights_sha256", "none that its card names")
+    learned = found.card.get("teacher", {}).get("weights_sha256")
     if learned != (sha256 := weights_hash(teacher, stage)):
+        known = "weights that its card does not name" if learned is None else f"weights {learned[:SHORT]}"
         raise ConfigError(
-            f"{folder} learned from weights {learned[:SHORT]}, the {stage} stage of {teacher} has {sha256[:SHORT]}: "
+            f"{folder} learned from {known}, the {stage} stage of {teacher} has {sha256[:SHORT]}: "
             "give the teacher of that student"
         )
     return found

@@ -47,7 +47,7 @@ def require_same_network(config: DistillConfig, student: Bundle) -> None:
             if name not in ("data_mean", "student_timesteps") and getattr(given, name) != value:
                 raise ConfigError(
                     f"bundle {student.name}: its {config.stage} stage has {name}={getattr(given, name)!r}, this run "
-                    f"has {value!r}: start from a student of the same network and steps"
+                    f"has {value!r}: start from a student of the same network and prediction"
                 )
 
 
