@@ -92,7 +92,7 @@ def ways_of(teacher: Pipeline, students: tuple[Pipeline, ...]) -> Iterator[Way]:
     """The teacher's presets and its defaults; each student with all its steps, and with one."""
     for name in PRESETS:
         yield Way(f"`{name}`", teacher, {"preset": name})
-    yield Way("bundle's default", teacher, {})
+    yield Way("default", teacher, {})
     for student in students:
         steps = student.base_manifest.sampling.steps
         yield Way(f"student of {steps}", student, {})
