@@ -17,7 +17,8 @@ from id3pm.engines.manifest import read_manifest
 from id3pm.formats.bundle import read_bundle, verify
 from id3pm.pipeline import Pipeline
 
-pytestmark = pytest.mark.server
+# The first test waits for engines, which another process may be building.
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "demo"
 Build = Callable[[Path], subprocess.CompletedProcess[str]]

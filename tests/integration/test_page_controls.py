@@ -14,7 +14,8 @@ from PIL import Image
 from id3pm.attributes import encode
 from tests.integration.page_visit import Page, Visit, decoded, serve_page, wait_until
 
-pytestmark = pytest.mark.server
+# The first test waits for engines, which another process may be building.
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
