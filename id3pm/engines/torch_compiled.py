@@ -48,7 +48,7 @@ def compiled_network(network: nn.Module) -> Callable[..., Tensor]:
 
 
 def require_compiler() -> None:
-    """Refuses a PyTorch whose compiler does not repeat its bits; before a build, and when an engine is loaded.
+    """Refuses a PyTorch with a compiler that does not repeat its bits; before a build, and when an engine is loaded.
 
     Raises:
         EngineError: What this PyTorch compiles may have other bits at the next start.

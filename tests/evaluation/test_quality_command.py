@@ -34,7 +34,7 @@ class ColorNetwork:
 
 
 class ShiftedModel(ColorJudge):
-    """A `PairModel` whose vectors lie around one that is longer than they are; it sees no face in black pictures."""
+    """A `PairModel` with vectors around one that is longer than they are; it sees no face in black pictures."""
 
     def __init__(self) -> None:
         super().__init__(centred=True)

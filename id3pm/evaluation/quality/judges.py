@@ -11,7 +11,7 @@ from id3pm.evaluation.verification.fr_models import PairModel
 
 
 class PairJudge:
-    """See `id3pm.evaluation.judges.Judge`: any FR model of the verification protocols, in vectors whose cosines count.
+    """See `id3pm.evaluation.judges.Judge`: any FR model of the verification protocols, as vectors to compare by cosine.
 
     Args:
         model: The FR model.

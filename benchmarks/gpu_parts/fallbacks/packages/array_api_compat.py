@@ -51,7 +51,7 @@ class _Namespace:
 
 
 class NumpyNamespace(_Namespace):
-    """numpy of any version, or CuPy, whose arrays are made on the current device."""
+    """numpy of any version, or CuPy, which makes arrays on the current device."""
 
     def asarray(self, x: Array, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Array:
         """See the standard."""

@@ -33,7 +33,7 @@ class Accelerator:
         self.scaler = torch.amp.GradScaler(self.device.type) if mixed_precision == "fp16" else None
 
     def prepare(self, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, _Optimizer]:
-        """The network on the device, and the optimiser, whose step the scaler may leave out."""
+        """The network on the device, and the optimiser; the scaler may leave out its step."""
         if self._half is not None:
             network.forward = self._in_precision(network.forward)
         network.to(self.device)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Table:
-    """Rows that nobody reads."""
+    """Rows that are not read."""
 
     def __init__(self, *_: object, **__: Any) -> None:
         pass
