@@ -49,8 +49,8 @@ def random_unet(config: UNetConfig) -> UNet:
     return unet
 
 
-def write_random_bundle(folder: Path, name: str, config: UNetConfig) -> None:
-    """Writes a bundle whose 64 px stage is `config` with random weights; the other stage is a stand-in."""
+def write_random_bundle(folder: Path, name: str, config: UNetConfig, sr: UNetConfig | None = None) -> None:
+    """Writes a bundle whose 64 px stage is `config` with random weights; without `sr` the other is a stand-in."""
     bundle = Bundle(
         name=name,
         id_vector_model="none",
@@ -58,7 +58,7 @@ def write_random_bundle(folder: Path, name: str, config: UNetConfig) -> None:
         attribute_set=None,
         base=config,
         base_diffusion=PAPER_BASE_DIFFUSION,
-        sr=dataclasses.replace(TINY_SR, image_size=4 * config.image_size, low_res_size=config.image_size),
+        sr=sr or dataclasses.replace(TINY_SR, image_size=4 * config.image_size, low_res_size=config.image_size),
         sr_diffusion=PAPER_SR_DIFFUSION,
         sampling=PAPER_BASE_SAMPLING,
         sr_sampling=PAPER_SR_SAMPLING,
