@@ -71,7 +71,7 @@ class Distiller(SteppedRun):
         unet.gradient_checkpointing = config.gradient_checkpointing
         keep_fp32(unet)
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(_groups(unet), lr=config.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(parameter_groups(unet), lr=config.learning_rate, weight_decay=0.0, fused=True)
         self._model, self._optimizer = accelerator.prepare(unet.train(), optimizer)
         self._critic: Any = None
         self._critic_optimizer: Any = None
@@ -220,8 +220,11 @@ class Distiller(SteppedRun):
             unet.train()
 
 
-def _groups(unet: UNet) -> list[dict[str, Any]]:
-    """The optimiser's parameters: what embeds the guidance scale begins at zero, and may move faster than the rest."""
+def parameter_groups(unet: UNet) -> list[dict[str, Any]]:
+    """The optimiser's parameters: what embeds the guidance scale begins at zero, and may move faster than the rest.
+
+    `speed` is that group's factor on the learning rate.
+    """
     named = list(unet.named_parameters())
     own = [parameter for name, parameter in named if name.startswith("guidance_embed.")]
     rest = [parameter for name, parameter in named if not name.startswith("guidance_embed.")]

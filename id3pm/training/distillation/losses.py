@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,7 @@ class StudentLosses(nn.Module):
         identity_weight: `DistillConfig.identity_loss`.
         identity_centring: See `DistillConfig`.
         mean_vector: Mean of the ID vectors, float32 [D]; needed by the identity loss.
+        pixel_loss: Of the difference between images and targets, by element; `None` for `pseudo_huber`.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class StudentLosses(nn.Module):
         identity_weight: float = 0.0,
         identity_centring: float = 0.0,
         mean_vector: Tensor | None = None,
+        pixel_loss: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self._teacher = teacher.requires_grad_(False).eval()
@@ -90,6 +93,7 @@ class StudentLosses(nn.Module):
         self._identity_weight, self._identity_centring = identity_weight, identity_centring
         self._feature_loss = feature_loss
         self._critic_share = critic_share
+        self._pixel_loss = pixel_loss or pseudo_huber
         self.balance = 0.0  # factor on the critic's gradient
 
     def judge(
@@ -112,7 +116,7 @@ class StudentLosses(nn.Module):
         images = predicted.detach().requires_grad_()
         final = (batch.places == batch.places.max()).nonzero()[:, 0]
         conditions = {name: value[final] for name, value in batch.conditions.items()}
-        terms = {"pixels": pseudo_huber(images - targets).mean()}
+        terms = {"pixels": self._pixel_loss(images - targets).mean()}
         total = terms["pixels"]
         if self._identity is not None and batch.alignments is not None:
             some = final[::IDENTITY_EVERY]

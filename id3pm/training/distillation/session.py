@@ -282,7 +282,7 @@ def _distiller(
     critic = None
     if config.critic:
         torch.manual_seed(config.seed)
-        critic = Critic(_channels(frozen))
+        critic = Critic(feature_channels(frozen))
     about = {} if options.data is None else shards.describe(options.data)
     source = about.get("source", about.get("kind", "generated people"))
     facts = {"hardware": hardware(accelerator), "data": source, "start_from": started}
@@ -301,8 +301,8 @@ def _at_steps(batch: PairBatch, steps: int) -> PairBatch:
     return dataclasses.replace(batch, places=torch.arange(len(batch.places)) % steps)
 
 
-def _channels(teacher: UNet) -> list[int]:
-    """Channels of the teacher's feature maps."""
+def feature_channels(teacher: UNet) -> list[int]:
+    """Channels of the teacher's feature maps, finest first; see `UNet.features`."""
     config = teacher.config
     given = {name: torch.zeros(1, dim) for name, dim in _condition_dims(teacher).items()}
     if config.low_res_size is not None:
