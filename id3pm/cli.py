@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 
 _TRAINING = "id3pm.training.commands:"
+_DATA = "id3pm.training.data_commands:"
 _DISTILLATION = "id3pm.training.distillation.commands:"
 COMMANDS = {
     "analyse": Command(
@@ -42,11 +43,9 @@ COMMANDS = {
     "dataset": Command(
         "id3pm.synthetic.commands:dataset_group", "synthetic data sets: plan, run, check, export", "dataset"
     ),
-    "demo-dataset": Command(_TRAINING + "demo_dataset_command", "make the embedded training set", "train"),
+    "demo-dataset": Command(_DATA + "demo_dataset_command", "make the embedded training set", "train"),
     "distill": Command(_DISTILLATION + "distill_command", "a bundle -> a student of 1, 2 or 4 evaluations", "train"),
-    "embed-dataset": Command(
-        _TRAINING + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"
-    ),
+    "embed-dataset": Command(_DATA + "embed_dataset_command", "a folder of images -> crops and ID vectors", "train"),
     "evaluate": Command(
         "id3pm.evaluation.commands:evaluate_group", "measure identity and super-resolution", "evaluate"
     ),
@@ -56,7 +55,7 @@ COMMANDS = {
     "export-student": Command(_DISTILLATION + "export_student_command", "distillation runs -> a bundle", "train"),
     "latent": Command("id3pm.idspace.commands:latent_group", "axes and directions of ID vectors", "face"),
     "measure-dataset": Command(
-        _TRAINING + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"
+        _DATA + "measure_dataset_command", "head pose and expression of a data set's faces", "attributes"
     ),
     "page": Command("id3pm.page.command:page_command", "a web page to try a service", "web"),
     "pull": Command("id3pm.artifacts.commands:pull_command", "a bundle or engines from a hub or registry", "hub"),

@@ -16,7 +16,7 @@ from id3pm.config import UNetConfig
 from networks import TINY_16, TINY_SR, unet_flops
 
 if TYPE_CHECKING:
-    from id3pm.training.data import Batches
+    from id3pm.training.batch import Batches
     from id3pm.training.loop import Trainer
     from id3pm.training.presets import TrainConfig
 
@@ -121,8 +121,9 @@ def trainer_of(report: Report, config: TrainConfig, way: Way) -> Iterator[tuple[
     from accelerate.state import AcceleratorState
 
     from id3pm.training.ahead import BatchesBeside
+    from id3pm.training.batch import shares_of
     from id3pm.training.data import make_batches
-    from id3pm.training.loop import Trainer, shares_of
+    from id3pm.training.loop import Trainer
 
     AcceleratorState._reset_state(reset_partial_state=True)  # precision and compiler are the process's otherwise
     backend = ("eager" if report.small else "inductor") if way.compiled else None

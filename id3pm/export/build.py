@@ -89,36 +89,48 @@ class BuildOptions:
 def main(options: BuildOptions) -> None:
     """Command line; see the module's text."""
     console = Console(highlight=False)
-    bundle_path, repository, stage = options.bundle_path or default_bundle(), options.repository, options.stage
+    bundle_path, repository = options.bundle_path or default_bundle(), options.repository
     target = targets.runtime(options.target_name, options.precision)
     try:
         device = targets.require_available(target, options.precision, options.gpu, options.buckets, options.compile)
         bundle = read_bundle(bundle_path)
-        unets = {"base": bundle.base, "sr": bundle.sr}
-        sizes = {name: unet.image_size for name, unet in unets.items()}
+        builds = _engine_builds(console, options, bundle_path, bundle, target, device)
+        for build in builds:  # before anything is built or written
+            build.require_verifiable(force=options.force, allow_unverified=options.allow_unverified)
+        sizes = {"base": bundle.base.image_size, "sr": bundle.sr.image_size}
         for file in write_repository(repository, sizes):
             console.print(f"{file}: was edited, kept as it is; delete it to get this version's", soft_wrap=True)
-        if stage in ("face", "all"):  # first: they compare the images of the other engines
+        if options.stage in ("face", "all"):  # first: they compare the images of the other engines
             ensure_face_models(console, repository, bundle, options.face_model)
-        for name in STAGES:
-            if stage in (name, "all"):
-                spec = EngineSpec(
-                    stage=name,
-                    target=target,
-                    precision=options.precision,
-                    max_batch=options.max_batch or targets.default_max_batch(target, unets[name]),
-                    buckets=options.buckets,
-                    compiled=options.compile,
-                    device=device,
-                    bundle=engine_folder.bundle_reference(bundle_path, bundle, name),
-                    versions=engine_folder.versions(target, options.precision),
-                )
-                build = EngineBuild(console, bundle_path, repository, spec)
-                build.run(force=options.force, allow_unverified=options.allow_unverified)
+        for build in builds:
+            build.run(force=options.force, allow_unverified=options.allow_unverified)
     except OSError as error:
         raise click.ClickException(f"{error.strerror}: {error.filename}") from error
     except Id3pmError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _engine_builds(
+    console: Console, options: BuildOptions, bundle_path: Path, bundle: Bundle, target: Target, device: str
+) -> list[EngineBuild]:
+    """The builds of the stages that are asked for."""
+    unets = {"base": bundle.base, "sr": bundle.sr}
+    specs = [
+        EngineSpec(
+            stage=stage,
+            target=target,
+            precision=options.precision,
+            max_batch=options.max_batch or targets.default_max_batch(target, unets[stage]),
+            buckets=options.buckets,
+            compiled=options.compile,
+            device=device,
+            bundle=engine_folder.bundle_reference(bundle_path, bundle, stage),
+            versions=engine_folder.versions(target, options.precision),
+        )
+        for stage in STAGES
+        if options.stage in (stage, "all")
+    ]
+    return [EngineBuild(console, bundle_path, options.repository, spec) for spec in specs]
 
 
 def default_bundle() -> Path:

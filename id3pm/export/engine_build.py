@@ -50,6 +50,24 @@ class EngineBuild:
         self._limits = dataclasses.asdict(thresholds(spec.target, spec.precision, spec.buckets))
         self._progress = BuildProgress(console)
 
+    def require_verifiable(self, *, force: bool, allow_unverified: bool) -> None:
+        """Refuses an engine that has to be built and cannot be verified here; builds and writes nothing.
+
+        Args:
+            force: See `run`.
+            allow_unverified: See `run`.
+
+        Raises:
+            EngineError: This machine cannot run the engine, and that is not allowed.
+        """
+        unverifiable = targets.why_not_executable(self._spec.target, self._spec.device)
+        if unverifiable is None or allow_unverified or (self._why_stale(allow_unverified) is None and not force):
+            return
+        raise EngineError(
+            f"{self._name} cannot be verified on this machine: {unverifiable}. Build it where it will run, "
+            "or pass --allow-unverified to install it without proof of parity"
+        )
+
     def run(self, *, force: bool, allow_unverified: bool) -> None:
         """Builds, verifies and installs the engine, unless the one in place fits.
 
@@ -62,16 +80,12 @@ class EngineBuild:
             Id3pmError: The bundle is damaged, a library is missing, or the engine cannot be built or verified here.
         """
         spec, folder = self._spec, engine_folder.engine_folder(self._repository, self._spec.stage)
-        reason = engine_folder.why_stale(folder, spec, self._limits, allow_unverified=allow_unverified)
+        reason = self._why_stale(allow_unverified)
         if reason is None and not force:
             self._say(f"{self._name}: up to date")
             return
+        self.require_verifiable(force=force, allow_unverified=allow_unverified)
         unverifiable = targets.why_not_executable(spec.target, spec.device)
-        if unverifiable is not None and not allow_unverified:
-            raise EngineError(
-                f"{self._name} cannot be verified on this machine: {unverifiable}. Build it where it will run, "
-                "or pass --allow-unverified to install it without proof of parity"
-            )
         if spec.target == "tensorrt":
             to_tensorrt.require_gpu(spec.device)
         self._say(f"{self._name}: building ({reason or '--force'})")
@@ -81,6 +95,11 @@ class EngineBuild:
         if unverifiable is not None:
             self._say(f"[yellow]{self._name}: installed WITHOUT proof of parity: {unverifiable}[/yellow]")
         self._say(f"{self._name}: installed")
+
+    def _why_stale(self, allow_unverified: bool) -> str | None:
+        """Why the engine in place does not fit; `None` if it does."""
+        folder = engine_folder.engine_folder(self._repository, self._spec.stage)
+        return engine_folder.why_stale(folder, self._spec, self._limits, allow_unverified=allow_unverified)
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from id3pm.training.data import Batch, Batches
+from id3pm.training.batch import Batch, Batches
 
 BATCH_LIMIT_S = 600.0
 """A batch takes far less."""

@@ -1,15 +1,10 @@
-"""Batches as a pure function of (seed, step), so that a run resumes exactly where it stopped.
-
-The whole batch's randomness is drawn in one place, in one order, on the CPU; each process then takes its share of rows.
-So the number of processes does not change what is trained on.
-"""
+"""Batches of a training split: images, noise and conditions, each batch a function of (seed, step)."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +15,16 @@ from id3pm.attributes import fields_of, mirrored
 from id3pm.errors import InvalidInputError
 from id3pm.formats.images import area_reduce, to_chw
 from id3pm.formats.mapped_images import MappedImages
+from id3pm.training.augmentation import drop_conditions, drop_fields, turned
+from id3pm.training.batch import Batch, Batches, RolloutDraws
 from id3pm.training.embedding import mirror_landmarks
 from id3pm.training.identity_loss import crop_to_image
 from id3pm.training.photographs import packaged_photographs, random_crops
 from id3pm.training.presets import TrainConfig
+from id3pm.training.random_streams import JITTER_STREAM, ROLLOUT_STREAM, ROW_STREAM, rows_of_step, step_rng
 from id3pm.training.variation import altered_vectors, composed, jitter
 from id3pm.unet.model import NULL_ATTRIBUTES, NULL_IDENTITY
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Change = Callable[[Tensor], Tensor]
-ORDER_STREAM, ROW_STREAM, ROLLOUT_STREAM, JITTER_STREAM = 0, 1, 3, 4  # second key word of Philox: the purpose
 TILTED = 0.5  # share of the images whose roll is given
 SEED_LIMIT = np.iinfo(np.int64).max
 ROLLOUT_STARTS = 3  # draws of noise that a rollout begins with
@@ -50,139 +43,6 @@ class Faces:
     images: NDArray[np.uint8]
     vectors: NDArray[np.float32]
     points: NDArray[np.float64]
-
-
-@dataclasses.dataclass(frozen=True)
-class RolloutDraws:
-    """Input of the rollouts of one step (`id3pm.training.rollouts`); for some rows of all, or all.
-
-    Attributes:
-        vectors: ID vectors of people who begin now, float32 [R, D].
-        alignments: As of `Batch`, of those people's images, float32 [R, 2, 3].
-        start: Standard normal, their initial noise and the noise of the first steps, float32 [K, R, 3, S, S].
-        noise: Standard normal, for this step of the sampler, float32 [R, 3, S, S].
-        jitter: Variation of this step's crops, float32 [R, 2, 3]; see
-            `id3pm.training.variation.jitter`.
-        mean: Mean of the data set's ID vectors, float32 [D].
-        first: Number of the first row among the rows of all processes.
-        world: From one row to the next, in those numbers.
-        total: Rows of all processes.
-    """
-
-    vectors: Tensor
-    alignments: Tensor
-    start: Tensor
-    noise: Tensor
-    jitter: Tensor
-    mean: Tensor
-    first: int = 0
-    world: int = 1
-    total: int = 1
-
-    def turn(self, row: int, steps: int) -> int:
-        """In which of `steps` steps a row begins; rows are spread evenly."""
-        return (self.first + row * self.world) * steps // self.total
-
-    def part(self, rank: int, world: int) -> RolloutDraws:
-        """See `Batch.part`."""
-        rows = {name: getattr(self, name)[rank::world] for name in ("vectors", "alignments", "noise", "jitter")}
-        given = {name: value.contiguous() for name, value in {**rows, "start": self.start[:, rank::world]}.items()}
-        return dataclasses.replace(self, **given, first=rank, world=world, total=len(self.vectors))
-
-    def each(self, change: Change) -> RolloutDraws:
-        """See `Batch.each`."""
-        return dataclasses.replace(self, **_changed(self, change))
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """One optimiser step's input, on the CPU.
-
-    Attributes:
-        x0: Clean images, float32 [N, 3, S, S] in [-1, 1].
-        noise: Standard normal, float32 [N, 3, S, S].
-        t: int64 [N], uniform in 0 .. T - 1.
-        conditions: Keyword arguments of the U-Net: `identity` [N, D], `attributes` [N, A], `low_res` [N, 3, s, s].
-        alignments: For the identity and the landmark loss, float32 [N, 2, 3]; see
-            `id3pm.training.identity_loss.crop_to_image`.
-        rollouts: Where the run has rollouts.
-    """
-
-    x0: Tensor
-    noise: Tensor
-    t: Tensor
-    conditions: dict[str, Tensor]
-    alignments: Tensor | None = None
-    rollouts: RolloutDraws | None = None
-
-    def part(self, rank: int, world: int) -> Batch:
-        """The rows of one of `world` processes: every world-th row, contiguous."""
-        rollouts = None if self.rollouts is None else self.rollouts.part(rank, world)
-        rows = dataclasses.replace(self, rollouts=None).each(lambda x: x[rank::world].contiguous())
-        return dataclasses.replace(rows, rollouts=rollouts)
-
-    def each(self, change: Change) -> Batch:
-        """The same with every tensor changed, such as copied to another memory."""
-        rollouts = None if self.rollouts is None else self.rollouts.each(change)
-        conditions = {name: change(value) for name, value in self.conditions.items()}
-        return dataclasses.replace(self, **_changed(self, change), conditions=conditions, rollouts=rollouts)
-
-    def on(self, device: torch.device) -> Batch:
-        """The same on a device; copies from pinned memory are enqueued, and not waited for."""
-        return self.each(lambda x: x.to(device, non_blocking=True))
-
-    def share(self, rank: int, world: int, device: torch.device) -> Batch:
-        """`part` on a device."""
-        return self.part(rank, world).on(device)
-
-
-def _changed(fields: DataclassInstance, change: Change) -> dict[str, Any]:
-    """The fields that are tensors, changed."""
-    return {name: change(value) for name, value in vars(fields).items() if isinstance(value, Tensor)}
-
-
-class Shares(Protocol):
-    """A batch of which each process takes its rows."""
-
-    def share(self, rank: int, world: int, device: torch.device) -> Batch:
-        """See `Batch.share`."""
-        ...
-
-
-class SharedBatches(Protocol):
-    """A source of batches for training."""
-
-    def at(self, step: int) -> Shares:
-        """The batch of optimiser step `step` (0, 1, ...)."""
-        ...
-
-
-class Batches(Protocol):
-    """A source of whole batches, on the CPU."""
-
-    def at(self, step: int) -> Batch:
-        """The batch of optimiser step `step` (0, 1, ...)."""
-        ...
-
-
-def step_rng(seed: int, stream: int, counter: int) -> np.random.Generator:
-    """The random numbers of one step (or epoch) of one stream."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=counter << 64))
-
-
-def rows_of_step(seed: int, step: int, batch_size: int, count: int) -> NDArray[np.int64]:
-    """Which images step `step` takes: epochs without replacement, one after the other, across batch borders."""
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    rows = np.empty(batch_size, np.int64)
-    for epoch in np.unique(positions // count):
-        inside = positions // count == epoch
-        rows[inside] = _epoch_order(seed, int(epoch), count)[positions[inside] % count]
-    return rows
-
-
-@functools.lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return step_rng(seed, ORDER_STREAM, epoch).permutation(count)
 
 
 class FaceBatches:
@@ -363,36 +223,6 @@ def make_batches(config: TrainConfig, arrays: Mapping[str, Any]) -> Batches:
         return FaceBatches(arrays, config)
     photographs = packaged_photographs(config.train_size) if config.photo_share else []
     return SuperResolutionBatches(arrays["images"], photographs, config)
-
-
-def turned(
-    image: NDArray[np.uint8], points: NDArray[np.float64], degrees: float
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """An image [S, S, 3] and points [K, 2] in it, turned clockwise about its middle; corners mirror the picture."""
-    import cv2  # for attributes alone
-
-    middle = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(middle, -degrees, 1.0)
-    size = (image.shape[1], image.shape[0])
-    picture = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    return picture.astype(np.uint8), points @ matrix[:, :2].T + matrix[:, 2]
-
-
-def drop_conditions(vectors: NDArray[np.float32], rate: float, null: float, rng: np.random.Generator) -> Tensor:
-    """Replaces each row by the null vector with probability `rate` (Ho and Salimans 2022, algorithm 1)."""
-    dropped = rng.random(len(vectors)) < rate
-    return torch.from_numpy(np.where(dropped[:, None], np.float32(null), vectors.astype(np.float32)))
-
-
-def drop_fields(vectors: NDArray[np.float32], rate: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Leaves a random part of the attribute fields unspecified, with probability `rate` for each row.
-
-    Every field of such a row is kept with the row's own probability, drawn from 0 .. 1: so every number of fields from
-    none to all is equally likely.
-    """
-    chosen = rng.random((len(vectors), 1)) < rate
-    gone = rng.random(vectors.shape) < rng.random((len(vectors), 1))
-    return np.where(chosen & gone, np.float32(NULL_ATTRIBUTES), vectors)
 
 
 def _noised(

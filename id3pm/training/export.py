@@ -30,8 +30,8 @@ from id3pm.formats.bundle import (
 from id3pm.formats.model_card import write_card
 from id3pm.training import checkpoint
 from id3pm.training.checkpoint import Checkpoint
+from id3pm.training.history import HISTORY_FILE
 from id3pm.training.presets import StageName, deviations
-from id3pm.training.session import HISTORY_FILE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

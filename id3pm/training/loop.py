@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,37 +13,21 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from id3pm.errors import CheckpointError, ConfigError
-from id3pm.formats.bundle import load_weights, read_bundle, weights_hash
 from id3pm.training import checkpoint as checkpoints
+from id3pm.training.batch import Batch, SharedBatches, Shares, shares_of
 from id3pm.training.checkpoint import Checkpoint
-from id3pm.training.data import Batch, SharedBatches, Shares, step_rng
 from id3pm.training.ema import Ema
 from id3pm.training.half_precision import keep_fp32
 from id3pm.training.identity_loss import IdentityLoss
+from id3pm.training.initial_weights import build, provenance, weights_of_bundle
 from id3pm.training.landmark_loss import LandmarkLoss
 from id3pm.training.loss import HybridLoss
-from id3pm.training.optimizer import load_optimizer, new_optimizer
+from id3pm.training.optimizer import learning_rate, load_optimizer, new_optimizer
 from id3pm.training.presets import EXECUTION, TrainConfig
+from id3pm.training.random_streams import DROPOUT_STREAM, step_rng
 from id3pm.training.rollouts import Rollouts
 from id3pm.training.stepped_run import Losses, SteppedRun
 from id3pm.unet.model import NULL_IDENTITY, UNet
-
-DROPOUT_STREAM = 2  # second key word of Philox, beside those of `id3pm.training.data`
-
-
-def build(config: TrainConfig) -> UNet:
-    """A freshly initialised network for `config.train_size`; the same seed gives the same weights.
-
-    PyTorch initialises a linear layer for inputs of variance 1, but the elements of a unit ID vector of length D have
-    variance 1 / D. `identity_gain` = sqrt(D) makes up for it, so that a short run need not learn the scale first.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        unet = UNet(config.train_unet)
-    if unet.identity_embed is not None:
-        with torch.no_grad():
-            unet.get_parameter("identity_embed.0.weight").mul_(config.identity_gain)
-    return unet
 
 
 class Trainer(SteppedRun):
@@ -248,9 +231,7 @@ class Trainer(SteppedRun):
     def start_from(self, bundle: Path) -> None:
         """Takes the weights of a bundle instead of random ones, for the average too; noted in the training card.
 
-        A bundle has no optimiser state: this is step 0 of a new run, with the learning rate's warm-up. A run with
-        attributes may start from a bundle without: what it adds to the time embedding is zero at first, so that it
-        begins as the network of the bundle, whatever the attributes.
+        A bundle has no optimiser state: this is step 0 of a new run, with the learning rate's warm-up.
 
         Args:
             bundle: A bundle's folder.
@@ -259,32 +240,9 @@ class Trainer(SteppedRun):
             BundleError: It cannot be read.
             ConfigError: Its network or its noising process is another one than this run's.
         """
-        stage, config = self.config.stage, self.config
-        read = read_bundle(bundle)
-        unet, diffusion = (read.base, read.base_diffusion) if stage == "base" else (read.sr, read.sr_diffusion)
-        adds_attributes = unet.attribute_dim is None and config.unet.attribute_dim is not None
-        if adds_attributes:
-            unet = dataclasses.replace(unet, attribute_dim=config.unet.attribute_dim)
-        elif stage == "base" and read.attribute_set != config.attribute_set:
-            raise ConfigError(
-                f"{bundle} has attribute set {read.attribute_set}, this run {config.attribute_set}: need the same"
-            )
-        if (unet, dataclasses.replace(diffusion, data_mean=config.diffusion.data_mean)) != (
-            config.unet,
-            config.diffusion,
-        ):
-            raise ConfigError(f"{bundle} holds another {stage} network than this run trains: start from random weights")
-        weights = {name: torch.from_numpy(array) for name, array in load_weights(bundle, stage).items()}
-        if adds_attributes:
-            weights |= _silent_attributes(self.unet)
-        self.unet.load_state_dict(weights)
+        self.unet.load_state_dict(weights_of_bundle(bundle, self.config, self.unet))
         self._ema = self._new_average()
-        earlier = read.training_card.get(stage, {})
-        self._facts["started_from"] = {
-            "bundle": read.name,
-            "weights_sha256": weights_hash(bundle, stage),
-            "images_seen": earlier.get("images_seen", 0) + earlier.get("started_from", {}).get("images_seen", 0),
-        }
+        self._facts["started_from"] = provenance(bundle, self.config.stage)
 
     def resume(self, *, allow_data_change: bool = False) -> None:
         """Goes on from the checkpoint in the folder: the next step is the one an uninterrupted run would do.
@@ -334,22 +292,5 @@ class Trainer(SteppedRun):
             unet.train()
 
 
-def shares_of(config: TrainConfig, accelerator: Accelerator) -> list[tuple[int, int]]:
-    """What this process takes of each batch, pass by pass: see `Batch.share`."""
-    rank, world, parts = accelerator.process_index, accelerator.num_processes, config.accumulation
-    return [(rank + world * part, world * parts) for part in range(parts)]
-
-
 def _count(facts: dict[str, Any]) -> str:
     return str(facts["data"].get("images", "a stream of"))
-
-
-def _silent_attributes(unet: UNet) -> dict[str, Tensor]:
-    """The fresh weights of the attribute embedding, its last layer zero."""
-    fresh = {name: tensor for name, tensor in unet.state_dict().items() if name.startswith("attribute_embed.")}
-    return {name: torch.zeros_like(tensor) if ".2." in name else tensor for name, tensor in fresh.items()}
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The learning rate of step 0, 1, ...: a linear rise over `warmup_steps`, then constant (as in the paper)."""
-    return config.learning_rate * min(1.0, (step + 1) / max(config.warmup_steps, 1))

@@ -1,4 +1,4 @@
-"""AdamW of a run: its parameters, the kernels that update them, and its state from a checkpoint."""
+"""AdamW of a run: its parameters and learning rate, the kernels that update them, and its state from a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def new_optimizer(unet: UNet, config: TrainConfig) -> torch.optim.AdamW:
     """
     fused = True if config.fused_adamw else None  # `None`: PyTorch's own choice
     return torch.optim.AdamW(_groups(unet, config), lr=config.learning_rate, weight_decay=0.0, fused=fused)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of step 0, 1, ...: a linear rise over `warmup_steps`, then constant (as in the paper)."""
+    return config.learning_rate * min(1.0, (step + 1) / max(config.warmup_steps, 1))
 
 
 def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ class TrainConfig:
         altered_vectors: Share of the rollouts whose ID vector no training image has; see
             `id3pm.training.variation.altered_vectors`.
         identity_gain: Factor on the initial weights of the first layer that sees the ID vector; see
-            `id3pm.training.loop.build`.
+            `id3pm.training.initial_weights.build`.
         attribute_set: Of the data set's attributes, where `unet.attribute_dim` is set.
         attribute_speed: Factor on the learning rate of the layers that embed the attributes, where the rest of the
             network has been trained before.

@@ -15,7 +15,10 @@ from id3pm.config import DiffusionConfig, SamplingOptions
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.plans import plan
 from id3pm.diffusion.samplers import sample
-from id3pm.formats.images import encode_png, to_chw, to_uint8
+from id3pm.formats import datasets as shards
+from id3pm.formats.images import area_reduce, encode_png, to_chw, to_uint8
+from id3pm.training.history import HISTORY_FILE
+from id3pm.training.loop import Trainer
 from id3pm.training.presets import TrainConfig
 from id3pm.unet.model import UNet
 
@@ -130,3 +133,50 @@ def at_full_size(unet: UNet, config: TrainConfig) -> UNet:
     full = UNet(config.unet)
     full.load_state_dict({name: tensor.cpu() for name, tensor in unet.state_dict().items()})
     return full.eval()
+
+
+class RunPictures:
+    """Sample grid and loss curve of a run, drawn by the first process.
+
+    Args:
+        trainer: The run.
+        data: Folder of a data set with held-out faces.
+        out: Folder of the pictures.
+        faces: Held-out faces in the sample grid.
+    """
+
+    def __init__(self, trainer: Trainer, data: Path, out: Path, faces: int) -> None:
+        held_out = shards.load_mapped(data, "test")
+        self._targets = {name: held_out[name][:faces] for name in ("images", "vectors")}
+        self._config = trainer.config
+        self._out = out
+        self._trainer = trainer
+
+    def __call__(self) -> None:
+        """Draws both as the run is now; called in every process."""
+        if not self._trainer.is_main_process:
+            return
+        with self._trainer.averaged() as unet:
+            if self._config.stage == "base":
+                grid = base_grid(unet, self._config, self._targets)
+                save_picture(self._out / f"samples_{self._trainer.step:07d}.png", grid, scale=2)
+            else:
+                self._super_resolution(unet)
+        if (self._out / HISTORY_FILE).exists():
+            loss_curve(self._out / HISTORY_FILE, self._out / "loss.png")
+
+    def _super_resolution(self, unet: UNet) -> None:
+        config, step = self._config, self._trainer.step
+        size = config.train_size
+        high = np.ascontiguousarray(self._targets["images"][:, :size, :size])
+        factor = size // (config.train_unet.low_res_size or 1)
+        grid = sr_grid(unet, config, high, area_reduce(high, factor))
+        save_picture(self._out / f"samples_{step:07d}.png", grid, scale=2)
+        if config.train_unet != config.unet:
+            low = self._targets["images"][:4]
+            if low.shape[1] != config.unet.low_res_size:
+                return
+            full = at_full_size(unet, config)
+            black = np.zeros((len(low), config.unet.image_size, config.unet.image_size, 3), np.uint8)
+            grid = sr_grid(full, config, black, low)
+            save_picture(self._out / f"full_size_{step:07d}.png", grid[: 3 * config.unet.image_size], scale=1)

@@ -23,7 +23,7 @@ from id3pm.diffusion.plans import RowCoefficients, plan
 from id3pm.diffusion.samplers import update
 from id3pm.diffusion.start import first_input
 from id3pm.face.stage import FaceStage
-from id3pm.training.data import RolloutDraws
+from id3pm.training.batch import RolloutDraws
 from id3pm.training.identity_loss import IdentityLoss, crop_to_image
 from id3pm.unet.model import NULL_IDENTITY
 

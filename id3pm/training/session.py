@@ -7,14 +7,11 @@ import dataclasses
 import json
 import os
 import platform
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
@@ -24,20 +21,22 @@ from id3pm.errors import InvalidInputError
 from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import read_bundle
-from id3pm.formats.images import area_reduce
-from id3pm.training import checkpoint, preview
+from id3pm.training import checkpoint
 from id3pm.training.ahead import BatchesBeside
-from id3pm.training.data import Batches, SharedBatches, make_batches
+from id3pm.training.batch import Batches, SharedBatches, shares_of
+from id3pm.training.data import make_batches
 from id3pm.training.demo_data import DemoJob
+from id3pm.training.history import HISTORY_FILE, cut_history, mean_losses
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.landmark_loss import LandmarkLoss
-from id3pm.training.loop import Trainer, shares_of
+from id3pm.training.loop import Trainer
 from id3pm.training.presets import TrainConfig
+from id3pm.training.preview import RunPictures
 from id3pm.training.rollouts import Rollouts
 from id3pm.training.stepped_run import Losses
+from id3pm.training.stop_signal import StopSignal
 from id3pm.training.stream import stream_batches
 
-HISTORY_FILE = "history.jsonl"
 GPU_DATA_THREADS = 2
 """Of each process on a GPU."""
 
@@ -123,7 +122,7 @@ def train(config: TrainConfig, options: SessionOptions) -> int:
             trainer.resume(allow_data_change=options.allow_data_change)
         elif options.start_from is not None:
             trainer.start_from(options.start_from)
-        show = _Pictures(config, options, trainer)
+        show = RunPictures(trainer, options.data, options.out, options.preview_faces)
         deadline = float("inf") if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
         with StopSignal() as stopped:
             _steps(trainer, options, accelerator, show, lambda: stopped() or time.monotonic() >= deadline)
@@ -216,7 +215,7 @@ def _steps(
     trainer: Trainer,
     options: SessionOptions,
     accelerator: Accelerator,
-    show: _Pictures,
+    show: RunPictures,
     should_stop: Callable[[], bool],
 ) -> None:
     batch_size = trainer.config.batch_size
@@ -235,10 +234,10 @@ def _steps(
     ) as bar:
         for step, losses in trainer.run(should_stop):
             recent.append(losses)
-            bar.set_postfix({name: f"{value:.4f}" for name, value in _means(recent).items()}, refresh=False)
+            bar.set_postfix({name: f"{value:.4f}" for name, value in mean_losses(recent).items()}, refresh=False)
             bar.update()
             if step % options.log_every == 0:
-                means = _means(recent)
+                means = mean_losses(recent)
                 recent.clear()
                 if accelerator.is_main_process:
                     line = {"step": step, "images": step * batch_size, "seconds": round(trainer.seconds, 1), **means}
@@ -251,73 +250,6 @@ def _steps(
                 saved_at = time.monotonic()
     trainer.save()
     show()
-
-
-def _means(recent: list[Losses]) -> Losses:
-    """Mean losses of the steps since the last line of the history."""
-    return {name: float(np.mean([losses[name] for losses in recent])) for name in recent[-1]}
-
-
-class _Pictures:
-    """Sample grid and loss curve of a run, drawn by the first process."""
-
-    def __init__(self, config: TrainConfig, options: SessionOptions, trainer: Trainer) -> None:
-        held_out = shards.load_mapped(options.data, "test")
-        self._targets = {name: held_out[name][: options.preview_faces] for name in ("images", "vectors")}
-        self._config = config
-        self._out = options.out
-        self._trainer = trainer
-
-    def __call__(self) -> None:
-        if not self._trainer.is_main_process:
-            return
-        with self._trainer.averaged() as unet:
-            if self._config.stage == "base":
-                grid = preview.base_grid(unet, self._config, self._targets)
-                preview.save_picture(self._out / f"samples_{self._trainer.step:07d}.png", grid, scale=2)
-            else:
-                self._super_resolution(unet)
-        if (self._out / HISTORY_FILE).exists():
-            preview.loss_curve(self._out / HISTORY_FILE, self._out / "loss.png")
-
-    def _super_resolution(self, unet: Any) -> None:
-        config, step = self._config, self._trainer.step
-        size = config.train_size
-        high = np.ascontiguousarray(self._targets["images"][:, :size, :size])
-        factor = size // (config.train_unet.low_res_size or 1)
-        grid = preview.sr_grid(unet, config, high, area_reduce(high, factor))
-        preview.save_picture(self._out / f"samples_{step:07d}.png", grid, scale=2)
-        if config.train_unet != config.unet:
-            low = self._targets["images"][:4]
-            if low.shape[1] != config.unet.low_res_size:
-                return
-            full = preview.at_full_size(unet, config)
-            black = np.zeros((len(low), config.unet.image_size, config.unet.image_size, 3), np.uint8)
-            grid = preview.sr_grid(full, config, black, low)
-            preview.save_picture(self._out / f"full_size_{step:07d}.png", grid[: 3 * config.unet.image_size], scale=1)
-
-
-class StopSignal:
-    """SIGTERM and SIGINT ask for a stop at the next step instead of killing the run."""
-
-    def __enter__(self) -> Callable[[], bool]:
-        self._asked = False
-        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        return lambda: self._asked
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def cut_history(history: Path, step: int) -> None:
-    """Drops lines after `step`: an interrupted run wrote them after its last checkpoint, and they will come again."""
-    if history.exists():
-        lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
-        history.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
 
 
 def _data_facts(folder: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from id3pm.errors import EngineError
-from id3pm.training.data import Batch, Batches, FaceBatches, Faces
+from id3pm.training.batch import Batch, Batches
+from id3pm.training.data import FaceBatches, Faces
 from id3pm.training.demo_data import DEMO_FILTER
 from id3pm.training.embedding import Embedder
 from id3pm.training.gan import FaceGenerator

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from waiting import wait_until
 
 from id3pm.training.ahead import BatchesBeside
-from id3pm.training.data import Batch, Batches, FaceBatches, SuperResolutionBatches
+from id3pm.training.batch import Batch, Batches
+from id3pm.training.data import FaceBatches, SuperResolutionBatches
 from id3pm.training.stream import BatchesAhead
 
 CPU = torch.device("cpu")

@@ -11,16 +11,10 @@ from tiny_training import TINY_BASE, TINY_SR, face_arrays
 
 from id3pm.errors import ConfigError, InvalidInputError
 from id3pm.formats.images import area_reduce, to_chw
-from id3pm.training.data import (
-    FaceBatches,
-    SuperResolutionBatches,
-    drop_conditions,
-    drop_fields,
-    rows_of_step,
-    step_rng,
-    turned,
-)
+from id3pm.training.augmentation import drop_conditions, drop_fields, turned
+from id3pm.training.data import FaceBatches, SuperResolutionBatches
 from id3pm.training.presets import TrainConfig
+from id3pm.training.random_streams import rows_of_step, step_rng
 
 
 def config(**changes: object) -> TrainConfig:

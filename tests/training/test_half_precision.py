@@ -13,10 +13,11 @@ from accelerate.state import AcceleratorState
 from tiny_training import TINY_BASE, TINY_SR, face_arrays
 from torch import Tensor, nn
 
+from id3pm.training.data import make_batches
 from id3pm.training.half_precision import keep_fp32
-from id3pm.training.loop import Trainer, build
+from id3pm.training.initial_weights import build
+from id3pm.training.loop import Trainer
 from id3pm.training.presets import TrainConfig
-from id3pm.training.session import make_batches
 from id3pm.unet.model import UNet
 
 BASE = dataclasses.replace(

@@ -16,7 +16,8 @@ from id3pm.errors import ConfigError
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.measures import measure
 from id3pm.formats.images import decode_photo, to_chw
-from id3pm.training.data import FaceBatches, turned
+from id3pm.training.augmentation import turned
+from id3pm.training.data import FaceBatches
 from id3pm.training.identity_loss import crop_to_image
 from id3pm.training.landmark_loss import FIELD_WEIGHTS, LandmarkLoss
 from id3pm.training.loop import Trainer

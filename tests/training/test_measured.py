@@ -15,7 +15,7 @@ from id3pm.errors import InvalidInputError
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.measures import measure
 from id3pm.formats import datasets as shards
-from id3pm.training.commands import measure_dataset_command
+from id3pm.training.data_commands import measure_dataset_command
 from id3pm.training.measured import encoded
 
 FIVE = np.array([[200.1, 101.8], [247.2, 102.6], [220.3, 124.7], [198.9, 143.2], [239.8, 143.9]])

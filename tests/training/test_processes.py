@@ -14,7 +14,7 @@ from tiny_training import TINY_BASE, face_arrays
 
 from id3pm.formats import datasets as shards
 from id3pm.training import checkpoint
-from id3pm.training.loop import build
+from id3pm.training.initial_weights import build
 from id3pm.training.session import SessionOptions, train
 
 CONFIG = dataclasses.replace(

@@ -16,7 +16,8 @@ from id3pm.diffusion.samplers import sample
 from id3pm.errors import ConfigError
 from id3pm.face.stage import FaceStage
 from id3pm.training import checkpoint
-from id3pm.training.data import FaceBatches, RolloutDraws
+from id3pm.training.batch import RolloutDraws
+from id3pm.training.data import FaceBatches
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.loop import Trainer
 from id3pm.training.presets import TrainConfig

@@ -24,7 +24,9 @@ from id3pm.formats.bundle import load_weights, read_bundle, verify, weights_hash
 from id3pm.training import checkpoint
 from id3pm.training.data import FaceBatches
 from id3pm.training.export import TaskVector, export_bundle
-from id3pm.training.loop import Trainer, build, learning_rate
+from id3pm.training.initial_weights import build
+from id3pm.training.loop import Trainer
+from id3pm.training.optimizer import learning_rate
 from id3pm.training.presets import PRESETS, TrainConfig, deviations
 from id3pm.training.session import SessionOptions, train
 from id3pm.unet.model import load_unet

@@ -15,7 +15,7 @@ from id3pm.config import UNetConfig
 from id3pm.errors import InvalidInputError
 from id3pm.face.manifest import read_manifest
 from id3pm.training import checkpoint
-from id3pm.training.data import Batch
+from id3pm.training.batch import Batch
 from id3pm.training.demo_data import DEMO_FILTER, DemoJob, make_demo_dataset
 from id3pm.training.embedding import Embedder
 from id3pm.training.gan import FaceGenerator

@@ -18,7 +18,7 @@ from id3pm.errors import CheckpointError, InvalidInputError
 from id3pm.evaluation.baselines.labelled import PICTURES
 from id3pm.formats import datasets
 from id3pm.formats.images import to_chw
-from id3pm.training.data import ROW_STREAM, rows_of_step, step_rng
+from id3pm.training.random_streams import ROW_STREAM, rows_of_step, step_rng
 from id3pm.unet.checkpoint import read_plain
 
 CHECKPOINT = "checkpoint.pt"

@@ -10,7 +10,7 @@ import torch
 
 from id3pm.command_options import BUNDLE, FOLDER, REPOSITORY, extract, given, option, takes
 from id3pm.formats.bundle import Storage, read_bundle, weights_hash
-from id3pm.training.commands import FacesOption
+from id3pm.training.data_commands import FacesOption
 from id3pm.training.distillation.config import DistillConfig, student_network
 from id3pm.training.distillation.estimate import estimate
 from id3pm.training.distillation.export import export_student

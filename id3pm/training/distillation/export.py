@@ -17,8 +17,8 @@ from id3pm.formats.model_card import write_card
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.loop import load
 from id3pm.training.export import recent_losses
+from id3pm.training.history import HISTORY_FILE
 from id3pm.training.presets import StageName
-from id3pm.training.session import HISTORY_FILE
 
 SHORT = 12  # characters of a hash
 ON_THE_CARD = (

@@ -16,7 +16,6 @@ from torch import Tensor
 from id3pm.config import from_json, to_json
 from id3pm.errors import CheckpointError
 from id3pm.training import checkpoint as checkpoints
-from id3pm.training.data import step_rng
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.critic import Critic
 from id3pm.training.distillation.losses import StudentLosses
@@ -25,6 +24,7 @@ from id3pm.training.distillation.student import StudentSteps
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.ema import Ema
 from id3pm.training.half_precision import keep_fp32
+from id3pm.training.random_streams import step_rng
 from id3pm.training.stepped_run import Losses, SteppedRun
 from id3pm.unet.checkpoint import read_plain
 from id3pm.unet.model import UNet

@@ -30,15 +30,20 @@ from id3pm.diffusion.noise import noise
 from id3pm.errors import CheckpointError
 from id3pm.formats.arrays import read_arrays, write_arrays
 from id3pm.formats.images import to_chw, to_uint8
-from id3pm.training.data import Batches, rows_of_step, step_rng
+from id3pm.training.batch import Batches
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.teacher import Teacher, stage_number
+from id3pm.training.random_streams import rows_of_step, step_rng
 from id3pm.training.variation import altered_vectors, jitter
 
 SHARD = 32  # pairs of a file
 FIRST_SEED = 2**40
 """Seeds of the pairs are above: no image is requested with them."""
-SCALE_STREAM, STEP_STREAM, CROP_STREAM = 10, 11, 12  # second key word of Philox, beside those of id3pm.training.data
+SCALE_STREAM, STEP_STREAM, CROP_STREAM = (
+    10,
+    11,
+    12,
+)  # second key word of Philox, see id3pm.training.random_streams
 KIND = "distillation pairs"
 ROWS_PER_EARLIER = 4  # rows of a batch for each that learns one of the steps before the last
 UNSPECIFIED = 0.25  # share of the rows without attributes

@@ -25,7 +25,8 @@ from id3pm.face.stage import FaceStage
 from id3pm.formats import datasets as shards
 from id3pm.formats.bundle import Bundle, load_weights, read_bundle, weights_hash
 from id3pm.training import checkpoint, preview
-from id3pm.training.data import Batches, make_batches
+from id3pm.training.batch import Batches
+from id3pm.training.data import make_batches
 from id3pm.training.distillation.config import DistillConfig
 from id3pm.training.distillation.critic import Critic
 from id3pm.training.distillation.loop import Distiller
@@ -41,10 +42,12 @@ from id3pm.training.distillation.pairs import (
 )
 from id3pm.training.distillation.student import fit_last_layer, from_teacher, require_same_network
 from id3pm.training.distillation.teacher import Teacher
+from id3pm.training.history import HISTORY_FILE, cut_history
 from id3pm.training.identity_loss import IdentityLoss
 from id3pm.training.presets import TrainConfig
-from id3pm.training.session import HISTORY_FILE, StopSignal, cut_history, hardware
+from id3pm.training.session import hardware
 from id3pm.training.stepped_run import Losses
+from id3pm.training.stop_signal import StopSignal
 from id3pm.training.stream import stream_source
 from id3pm.unet.model import UNet, load_unet
 
