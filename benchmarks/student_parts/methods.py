@@ -25,7 +25,7 @@ from id3pm.training.distillation.critic import Critic
 from id3pm.training.distillation.loop import FILE_NAME, Distiller, load
 from id3pm.training.distillation.losses import StudentLosses
 from id3pm.training.distillation.pairs import KIND, SHARD, Pairs, pairs_file, require_same
-from id3pm.training.distillation.session import feature_channels
+from id3pm.training.distillation.start import feature_channels
 from id3pm.training.distillation.student import from_teacher
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.training.identity_loss import IdentityLoss

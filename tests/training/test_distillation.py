@@ -11,10 +11,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from click.testing import CliRunner
+from tiny_distillation import BASE, DIFFUSION, FAST, SR, config_of, write_data, write_teacher
 from tiny_engines import random_unet
 from tiny_training import face_arrays
 
-from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
+from id3pm.config import SamplingOptions, UNetConfig
 from id3pm.diffusion.guidance import null_identity
 from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, noise
 from id3pm.diffusion.plans import plan
@@ -24,7 +25,7 @@ from id3pm.engines.torch_engine import TorchEngine, UNetEngine
 from id3pm.errors import CheckpointError, ConfigError, InvalidInputError, InvalidOptionError
 from id3pm.formats import datasets as shards
 from id3pm.formats.arrays import read_arrays
-from id3pm.formats.bundle import Bundle, load_weights, read_bundle, verify, weights_hash, write_bundle
+from id3pm.formats.bundle import load_weights, read_bundle, verify, weights_hash, write_bundle
 from id3pm.formats.images import to_uint8
 from id3pm.formats.model_card import card_text, is_current
 from id3pm.sampling.request import SampleRequest
@@ -35,53 +36,17 @@ from id3pm.training.distillation.config import DistillConfig, student_network
 from id3pm.training.distillation.estimate import estimate
 from id3pm.training.distillation.export import export_student
 from id3pm.training.distillation.loop import load
+from id3pm.training.distillation.options import DistillOptions
 from id3pm.training.distillation.pairs import KIND, PairBatch, pairs_file
-from id3pm.training.distillation.session import DistillOptions, distill
+from id3pm.training.distillation.session import distill
 from id3pm.training.distillation.student import StudentSteps, fit_last_layer, from_teacher
 from id3pm.training.distillation.teacher import Teacher
 from id3pm.unet.model import UNet, load_unet
 
-BASE = UNetConfig(
-    image_size=16,
-    num_channels=32,
-    num_res_blocks=1,
-    channel_mult=(1, 1),
-    attention_resolutions=(8,),
-    identity_dim=8,
-)
-SR = UNetConfig(
-    image_size=32,
-    num_channels=32,
-    num_res_blocks=1,
-    channel_mult=(1, 1),
-    attention_resolutions=(),
-    low_res_size=16,
-)
-DIFFUSION = DiffusionConfig(diffusion_steps=100)
-FAST = SamplingOptions(sampler="ddim", eta=1.0, steps=3, spacing="logsnr", dynamic_threshold=0.0)
-
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher")
-    bundle = Bundle(
-        name="tiny-teacher",
-        id_vector_model="none",
-        identity_dim=8,
-        attribute_set=None,
-        base=BASE,
-        base_diffusion=DIFFUSION,
-        sr=SR,
-        sr_diffusion=dataclasses.replace(DIFFUSION, noise_schedule="linear"),
-        sampling=FAST,
-        sr_sampling=dataclasses.replace(FAST, eta=0.0, guidance_scale=1.0, consistency=1.0),
-        licence="MIT",
-    )
-    weights = [
-        {name: value.numpy() for name, value in random_unet(config).state_dict().items()} for config in (BASE, SR)
-    ]
-    write_bundle(folder, bundle, *weights)
-    return folder
+    return write_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture(scope="module")
@@ -96,28 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small_data")
-    shards.begin(folder, {"kind": "test", "id_vector_model": "none", "identity_dim": 8})
-    shards.write_shard(folder, 0, face_arrays())
-    return folder
-
-
-def config_of(teacher: Path, stage: str = "base", steps: int = 2, **changes: object) -> DistillConfig:
-    unet, diffusion = student_network(read_bundle(teacher), stage, steps, (1.0, 3.0))  # type: ignore[arg-type]
-    config = DistillConfig(
-        teacher="tiny-teacher",
-        teacher_weights_sha256=weights_hash(teacher, stage),  # type: ignore[arg-type]
-        unet=unet,
-        diffusion=diffusion,
-        train_size=unet.image_size,
-        pairs=32,
-        teacher_steps=2,
-        identity_loss=0.0,
-        feature_loss=1.0 if stage == "sr" else 0.0,
-        batch_size=4,
-        total_steps=4,
-    )
-    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+    return write_data(tmp_path_factory.mktemp("small_data"))
 
 
 def run(config: DistillConfig, teacher: Path, data: Path, out: Path, **options: object) -> int:

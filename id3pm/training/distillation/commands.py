@@ -14,7 +14,8 @@ from id3pm.training.data_commands import FacesOption
 from id3pm.training.distillation.config import DistillConfig, student_network
 from id3pm.training.distillation.estimate import estimate
 from id3pm.training.distillation.export import export_student
-from id3pm.training.distillation.session import DistillOptions, distill
+from id3pm.training.distillation.options import DistillOptions
+from id3pm.training.distillation.session import distill
 from id3pm.training.presets import StageName
 
 CONFIG_FIELDS = (
