@@ -65,6 +65,7 @@ class StudentLosses(nn.Module):
         identity_centring: See `DistillConfig`.
         mean_vector: Mean of the ID vectors, float32 [D]; needed by the identity loss.
         pixel_loss: Of the difference between images and targets, by element; `None` for `pseudo_huber`.
+        mean: A number's mean over all processes, which call it at the same step; `None` for one process.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class StudentLosses(nn.Module):
         identity_centring: float = 0.0,
         mean_vector: Tensor | None = None,
         pixel_loss: Callable[[Tensor], Tensor] | None = None,
+        mean: Callable[[float], float] | None = None,
     ) -> None:
         super().__init__()
         self._teacher = teacher.requires_grad_(False).eval()
@@ -94,7 +96,8 @@ class StudentLosses(nn.Module):
         self._feature_loss = feature_loss
         self._critic_share = critic_share
         self._pixel_loss = pixel_loss or pseudo_huber
-        self.balance = 0.0  # factor on the critic's gradient
+        self._mean_over_processes = mean
+        self.balance = 0.0  # factor on the critic's gradient, the same in all processes: a checkpoint has one
 
     def judge(
         self,
@@ -145,6 +148,8 @@ class StudentLosses(nn.Module):
         own = torch.autograd.grad(total, images, retain_graph=True)[0]
         critics = torch.autograd.grad(fooled, images)[0]
         wanted = min(self._critic_share * float(own.norm()) / max(float(critics.norm()), 1e-12), MOST_BALANCE)
+        if self._mean_over_processes is not None:
+            wanted = self._mean_over_processes(wanted)
         self.balance = BALANCE_RATE * self.balance + (1.0 - BALANCE_RATE) * wanted if self.balance else wanted
         return own + self.balance * critics
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ def new_run(
         identity_weight=config.identity_loss,
         identity_centring=config.identity_centring,
         mean_vector=pairs.mean_vector,
+        mean=functools.partial(_mean, accelerator) if accelerator.num_processes > 1 else None,
     )
     unet = from_teacher(config, weights)
     started = None
@@ -78,6 +80,11 @@ def new_run(
         fit_last_layer(distiller.unet, distiller.steps, [part.share(0, 1, device) for part in parts])
         distiller.restart_average()
     return distiller
+
+
+def _mean(accelerator: Accelerator, value: float) -> float:
+    """A number's mean over all processes."""
+    return float(accelerator.reduce(torch.tensor(value, device=accelerator.device), "mean"))
 
 
 def _at_steps(batch: PairBatch, steps: int) -> PairBatch:
