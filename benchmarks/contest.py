@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,27 @@ class Timing(NamedTuple):
 
     seconds: float
     unet_seconds: float
+
+
+class Turn(NamedTuple):
+    """Some images of both stages, made once.
+
+    Attributes:
+        seconds: From the first request to the last image.
+        processor_s: Processor seconds by process, all of its threads together, without the client's.
+        client_s: Processor seconds of the client; 0 where there is none.
+        digest: Of the images, in order.
+    """
+
+    seconds: float
+    processor_s: Mapping[str, float]
+    client_s: float
+    digest: str
+
+
+def digest(images: Sequence[NDArray[np.uint8]]) -> str:
+    """SHA-256 of uint8 images [S, S, 3]."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(image).tobytes() for image in images)).hexdigest()
 
 
 def identities(config: UNetConfig, images: int) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
     python benchmarks/loadtest.py sweep       # perf_analyzer: concurrencies, then Poisson rates
     python benchmarks/loadtest.py mix         # our open-loop generator: mixed steps, priorities, cancellations
     python benchmarks/loadtest.py compare     # beside request-level dynamic batching, same arrivals
-    python benchmarks/loadtest.py overhead    # beside the engines in process; cancel; memory
+    python benchmarks/loadtest.py overhead    # what each layer costs; cancel; memory
     python benchmarks/loadtest.py soak        # half an hour; does memory grow?
     python benchmarks/loadtest.py faults      # kills, hangs, cuts: is anything lost or wrong?
 
@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from id3pm.command_options import numbers, option, takes
-from load import charts, compare, faults, overhead, soak, summary, sweep
+from load import charts, compare, faults, layers, overhead, soak, stand_ins, summary, sweep
 from load.perf_analyzer import install
 from load.running import (
     BAD,
@@ -76,7 +76,10 @@ class OverheadOptions(LoadOptions):
     cancels: int = option(
         type=click.IntRange(0), default=10, show_default=True, help="In each stage, of 200 steps: 0 for a student."
     )
-    memory: bool = option("--memory/--no-memory", default=True, help="Measure a server with stand-ins, too.")
+    stand_ins: bool = option(
+        "--stand-ins/--no-stand-ins", default=True, help="Measure the layers with stand-ins for the networks, too."
+    )
+    memory: bool = option("--memory/--no-memory", default=True, help="Measure the memory without engines.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,14 +157,16 @@ def compare_command(options: compare.CompareOptions) -> None:
 @main.command("overhead")
 @takes(OverheadOptions)
 def overhead_command(options: OverheadOptions) -> None:
-    """Beside the engines in process; steps after a cancel; memory without engines."""
+    """What each layer costs; steps after a cancel; memory without engines."""
     repository, out = options.repository, options.out
-    say("served beside in process")
     out.mkdir(parents=True, exist_ok=True)
-    served = overhead.served_share(
-        repository, options.steps, options.rounds, out, images=options.images, sr_steps=options.sr_steps
-    )
-    results: dict[str, Any] = {"served": served}
+    given = {name: getattr(options, name) for name in ("images", "steps", "sr_steps", "rounds")}
+    say("layers, with the engines")
+    results: dict[str, Any] = {"layers": layers.measure(repository, out, **given)}
+    if options.stand_ins:
+        say("layers, with stand-ins for the networks")
+        copy = stand_ins.build_repository(out / "layers", repository, same_work=True)
+        results["layers_alone"] = layers.measure(copy, out, **given)
     if options.cancels:
         with serving(repository) as server:
             say("cancels")

@@ -1,11 +1,10 @@
-"""Cost of serving: images a second against the same engines in process, steps after a cancel, memory."""
+"""Cost of serving: each layer, steps after a cancel, memory; and what is asked of them."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import queue
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,22 +16,19 @@ import tritonclient.grpc
 from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
 
-import ours
 from id3pm.face.stage import FaceStage
 from id3pm.serving.launcher.control import connection_to, control
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client
-from load import memory, stand_ins
+from load import layers, memory, stand_ins
 from load.identities import PHOTO
 from load.service import ServiceProcess
 from report import table
-from served import Served
-from workers import Worker, interleaved
+from workers import Worker
 
 AT_ONCE = 8
 SERVED_SHARE, CANCEL_STEPS, OWN_MB = 0.95, 2, 400.0
 """The targets."""
-GATEWAY = "through the gateway"
 STAGES: Mapping[str, dict[str, int]] = {
     "denoiser_64": {"steps": 200, "sr_steps": 2},
     "super_resolution": {"steps": 2, "sr_steps": 200},
@@ -41,44 +37,6 @@ STAGES: Mapping[str, dict[str, int]] = {
 STEPS_METRIC = "id3pm_step_seconds_count"
 SETTLED_S = 2.0
 """Longer than a step of one row, and than it takes a step to be seen in the metrics."""
-
-
-def served_share(
-    repository: Path, steps: int, rounds: int, out: Path, images: int = AT_ONCE, sr_steps: int | None = None
-) -> dict[str, Any]:
-    """Seconds of some images at once: in process, through Triton, through `id3pm serve` with its gateway; in turns.
-
-    Args:
-        repository: Models and built engines.
-        steps: Of both stages.
-        rounds: Turns of each.
-        out: Where the gateway's log goes.
-        images: How many at once.
-        sr_steps: Of super-resolution, where that has another number.
-    """
-    given = {"repository": str(repository), "images": images, "steps": steps, "sr_steps": sr_steps}
-    worker = Worker(ours.Cascade, given)
-    with contextlib.ExitStack() as stack:
-        stack.callback(worker.close)
-        worker.result()
-        contenders: dict[str, Any] = {"in process": worker}
-        for name, log in (("served", None), (GATEWAY, out / "overhead.log")):
-            contenders[name] = Served(repository, images, steps, log, sr_steps)
-            stack.callback(contenders[name].close)
-        turns, failed = interleaved(contenders, seconds=0.0, least=rounds, most=rounds)
-    if failed:
-        raise RuntimeError(f"not measured: {failed}")
-    taken = {name: [turn.seconds for turn in each] for name, each in turns.items()}
-    medians = {name: statistics.median(each) for name, each in taken.items()}
-    return {
-        "images": images,
-        "steps": steps,
-        "sr_steps": sr_steps or steps,
-        "seconds": taken,
-        "images_per_s": {name: images / median for name, median in medians.items()},
-        "share": medians["in process"] / medians["served"],
-        "gateway_share": medians["in process"] / medians[GATEWAY],
-    }
 
 
 def cancel_steps(server: TritonServer, vector: NDArray[np.float32], repeats: int) -> dict[str, list[int]]:
@@ -197,11 +155,12 @@ def _private() -> int:
 
 def verdicts(results: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     """What was asked for, what was measured, whether it is met."""
-    if "served" in results:
-        share, images = results["served"]["share"], results["served"]["images"]
-        yield f"served at concurrency {images} >= {SERVED_SHARE}x in process", f"{share:.3f}x", share >= SERVED_SHARE
-        share = results["served"]["gateway_share"]
-        yield f"the same {GATEWAY} >= {SERVED_SHARE}x in process", f"{share:.3f}x", share >= SERVED_SHARE
+    if "layers" in results:
+        measured = results["layers"]
+        for way in (layers.ENSEMBLE, layers.GATEWAY):
+            share = layers.share(measured, way)
+            asked = f"{way}, {measured['images']} at once: >= {SERVED_SHARE}x the images/s in process"
+            yield asked, f"{share:.3f}x", share >= SERVED_SHARE
     for stage, steps in results.get("cancel_steps", {}).items():
         yield f"cancel in {stage}: <= {CANCEL_STEPS} steps", f"at most {max(steps)}", max(steps) <= CANCEL_STEPS
     if "own_memory" in results:
@@ -210,10 +169,13 @@ def verdicts(results: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
 
 
 def markdown(results: Mapping[str, Any]) -> list[str]:
-    """The table of targets."""
+    """The table of targets, and those of the layers."""
     rows = [[asked, found, "met" if met else "**missed**"] for asked, found, met in verdicts(results)]
     lines = table(["asked for", "measured", ""], rows)
-    if "served" in results:
-        rates = results["served"]["images_per_s"]
-        lines += ["", f"Images a second: {', '.join(f'{rate:.3g} {name}' for name, rate in rates.items())}."]
+    for name, about in (("layers", "the engines"), ("layers_alone", "stand-ins, which compute almost nothing")):
+        if name in results:
+            of = results[name]
+            steps = f"{of['steps']} + {of['sr_steps']} steps, {of['images']} images at once"
+            busy = f"{of['load_average_before']:.1f} processes of others had work before"
+            lines += ["", f"With {about}, {steps} ({busy}):", "", *layers.markdown(of)]
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,19 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, DiffusionConfig, SamplingOptions, UNetConfig
-from id3pm.engines.manifest import BundleReference, Manifest, OnnxNodes, Parity, Stage, engine_sha256, write_manifest
+from id3pm.config import PAPER_BASE_DIFFUSION, PAPER_SR_DIFFUSION, SamplingOptions, UNetConfig
+from id3pm.engines.inputs import input_shapes, output_shape
+from id3pm.engines.manifest import (
+    BundleReference,
+    Manifest,
+    OnnxNodes,
+    Parity,
+    Stage,
+    engine_sha256,
+    read_manifest,
+    write_manifest,
+)
+from id3pm.serving.protocol.served_models import STAGE_MODELS
 
 BASE = UNetConfig(
     image_size=64, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), identity_dim=128
@@ -19,40 +31,54 @@ BASE = UNetConfig(
 SR = UNetConfig(
     image_size=256, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), low_res_size=64
 )
-GRAPHS: dict[Stage, str] = {
-    "base": """<ir_version: 8, opset_import: ["": 17]>
-base (float[N,3,64,64] x, float[N] timesteps, float[N,128] identity) => (float[N,6,64,64] model_output) {
-    model_output = Conv(x, weights)
-}""",
-    "sr": """<ir_version: 8, opset_import: ["": 17]>
-sr (float[N,3,256,256] x, float[N] timesteps, float[N,3,64,64] low_res) => (float[N,6,256,256] model_output) {
-    model_output = Conv(x, weights)
-}""",
-}
-"""With the inputs of a U-Net, most of which they ignore: one 1 x 1 convolution keeps no intermediate result."""
 
 
-def build_repository(folder: Path, repository: Path) -> Path:
-    """The models of a repository with stand-ins for both U-Nets and its own face models; what is there is replaced."""
+def build_repository(folder: Path, repository: Path, same_work: bool = False) -> Path:
+    """The models of a repository with stand-ins for both U-Nets and its own face models; what is there is replaced.
+
+    Args:
+        folder: Where it is built.
+        repository: Our models, and the face engine.
+        same_work: The stand-ins have inputs, diffusion and defaults of the repository's own engines, so that all
+            around the networks does the same work; else those of the paper's networks.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     kept = shutil.ignore_patterns("engine", "__pycache__", ".engine-*")
     shutil.copytree(repository, folder, ignore=kept)
     face = Path("face_embedding/1/engine")
     (folder / face).symlink_to((repository / face).resolve())
-    sampling = SamplingOptions(steps=5)
     plain = SamplingOptions(steps=3, guidance_scale=1.0, dynamic_threshold=0.0)
-    _engine(folder / "denoiser_64/1/engine", "base", BASE, PAPER_BASE_DIFFUSION, sampling)
-    _engine(folder / "super_resolution/1/engine", "sr", SR, PAPER_SR_DIFFUSION, plain)
+    papers: Mapping[Stage, dict[str, Any]] = {
+        "base": {"unet": BASE, "diffusion": PAPER_BASE_DIFFUSION, "sampling": SamplingOptions(steps=5)},
+        "sr": {"unet": SR, "diffusion": PAPER_SR_DIFFUSION, "sampling": plain},
+    }
+    for stage, model in STAGE_MODELS.items():
+        engine = Path(model, "1", "engine")
+        fields = {"stage": stage, **(_of(read_manifest(repository / engine)) if same_work else papers[stage])}
+        write_stand_in(folder / engine, network(fields["unet"]), **fields)
     return folder
 
 
-def _engine(
-    folder: Path, stage: Stage, unet: UNetConfig, diffusion: DiffusionConfig, sampling: SamplingOptions
-) -> None:
-    model = onnx.parser.parse_model(GRAPHS[stage])
+def _of(manifest: Manifest) -> dict[str, Any]:
+    """What decides all work around a network."""
+    names = ("unet", "diffusion", "sampling", "max_batch", "attribute_set", "id_vector_model", "l2_normalised")
+    return {name: getattr(manifest, name) for name in names}
+
+
+def network(unet: UNetConfig) -> onnx.ModelProto:
+    """A graph with the inputs of a U-Net, most of which it ignores: one convolution keeps no intermediate result."""
+    shapes = {name: ",".join(map(str, ("N", *shape[1:]))) for name, shape in input_shapes(unet, 1).items()}
+    inputs = ", ".join(f"float[{shape}] {name}" for name, shape in shapes.items())
+    output = ",".join(map(str, ("N", *output_shape(unet, 1)[1:])))
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17]>
+network ({inputs}) => (float[{output}] model_output) {{
+    model_output = Conv(x, weights)
+}}"""
+    )
     weights = np.full((unet.out_channels, 3, 1, 1), 0.1, dtype=np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
-    write_stand_in(folder, model, stage=stage, unet=unet, diffusion=diffusion, sampling=sampling)
+    return model
 
 
 def write_stand_in(folder: Path, model: onnx.ModelProto, **changes: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
-from load import baseline, faults, soak, stand_ins
+from load import baseline, faults, layers, soak, stand_ins
 from load.arrivals import Kind, burst, poisson
 from load.generator import Generator, drive
 from load.plain_triton import PlainTriton
@@ -139,6 +139,18 @@ def test_the_stand_ins_serve(repository: Path, identities: np.ndarray, tmp_path:
     with TritonServer(copy, ServerSettings.on_free_ports(threads=1)) as server:
         arrivals = burst([SHORT], 4, seed=0, identities=len(identities))
         assert {record.outcome for record in drive(Generator(server.grpc_url, identities), arrivals)} == {"ok"}
+
+
+def test_all_ways_make_the_same_images_and_their_processes_are_told_apart(repository: Path, tmp_path: Path) -> None:
+    copy = stand_ins.build_repository(tmp_path / "same_work", repository, same_work=True)
+    measured = layers.measure(copy, tmp_path, images=3, steps=2, sr_steps=1, rounds=1)
+    ways = measured["ways"]
+    assert list(ways) == [layers.PLAIN, layers.SCHEDULED, layers.STAGEWISE, layers.ENSEMBLE, layers.GATEWAY]
+    stages = {"tritonserver", "denoiser_64", "super_resolution", "face_embedding"}
+    assert stages <= ways[layers.STAGEWISE]["parts_ms"].keys() == ways[layers.ENSEMBLE]["parts_ms"].keys()
+    assert "id3pm" in ways[layers.GATEWAY]["parts_ms"].keys() - ways[layers.ENSEMBLE]["parts_ms"].keys()
+    assert all(min(way["processor_ms"]) > 0 for way in ways.values())
+    assert [name for name, way in ways.items() if way["client_ms"][0]] == list(ways)[2:]
 
 
 def _metrics(port: int) -> str:
