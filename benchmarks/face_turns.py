@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from id3pm.command_options import REPOSITORY
 from id3pm.errors import FaceError
 from id3pm.face.stage import FaceResult, FaceStage
-from id3pm.formats.images import decode_photo, encode_png
+from id3pm.formats.images import encode_png
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.samples import PEOPLE, PHOTOGRAPH
 from id3pm.training.gan import FaceGenerator
 

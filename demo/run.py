@@ -24,7 +24,8 @@ from id3pm.evaluation.figures.grid import Tile, grid
 from id3pm.evaluation.robustness import thresholds
 from id3pm.evaluation.robustness.thresholds import Threshold
 from id3pm.face.manifest import read_manifest
-from id3pm.formats.images import decode_photo, png_info
+from id3pm.formats.images import png_info
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.serving.launcher.settings import ServerSettings
 from id3pm.serving.launcher.triton_server import TritonServer
 from id3pm_client import Client, ClientError, GeneratedImage, InvalidRequestError

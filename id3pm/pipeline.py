@@ -23,8 +23,9 @@ from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed, drawn_seed
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
 from id3pm.errors import EngineError, InvalidInputError
+from id3pm.face.choice import FacePolicy
 from id3pm.face.manifest import takes_unit_vectors
-from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
+from id3pm.face.stage import FaceResult, FaceStage
 from id3pm.formats.bundle import Stage
 from id3pm.formats.images import to_chw
 from id3pm.sampling.cascade import Cascade, CascadeImages

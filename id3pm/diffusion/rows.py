@@ -11,7 +11,7 @@ import numpy as np
 from array_api_compat import device, is_numpy_array
 from numpy.typing import NDArray
 
-from id3pm.diffusion.plans import IndexArray, RowCoefficients
+from id3pm.diffusion.coefficients import IndexArray, RowCoefficients
 from id3pm.formats.array_api import array_namespace
 
 Array = Any  # numpy.ndarray, torch.Tensor, cupy.ndarray, or any other of the array API standard

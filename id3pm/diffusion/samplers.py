@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from id3pm.diffusion.coefficients import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather
 from id3pm.diffusion.guidance import clip_x0, guide, make_consistent
-from id3pm.diffusion.plans import BoolArray, Float32Array, IndexArray, RowCoefficients, StepPlan, gather, plan
+from id3pm.diffusion.plans import plan
 from id3pm.diffusion.rows import Array, Columns, columns_beside
 from id3pm.diffusion.start import first_input
 from id3pm.formats.array_api import array_namespace

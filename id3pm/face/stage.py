@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.errors import FaceError, FaceTooSmallError, InvalidInputError, NoFaceError, SeveralFacesError
+from id3pm.errors import FaceError, InvalidInputError, NoFaceError
+from id3pm.face.choice import MIN_FACE_SIZE, FacePolicy, check_policy, choose, largest
 from id3pm.face.detect import DETECTION_SIZE, FaceDetector
 from id3pm.face.detection_attempts import Attempt, detection_attempts
 from id3pm.face.encoders import FaceEncoder, load_models
@@ -28,14 +28,8 @@ from id3pm.face.upright import (
     quarter_back,
     turned_crop,
 )
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
-FacePolicy = Literal["largest", "only"]
-MIN_FACE_SIZE = 24
-"""Shortest allowed side of a face's box, in pixels of the photo; below it, five landmarks lie within noise."""
-
-LARGE, LONG = 2000, 3
-"""Longer side in pixels, and times the shorter one, from which on a photo without a face should be cropped."""
 BATCH = 16
 """Pictures or crops in one call of a network: more needs memory and is no faster."""
 
@@ -80,7 +74,7 @@ class _View:
     @property
     def face(self) -> NDArray[np.float32] | None:
         """The largest face, a detection [15] in pixels of `image`, if it is large enough to be used."""
-        face = _largest(self.faces) if len(self.faces) else None
+        face = largest(self.faces) if len(self.faces) else None
         return None if face is None or min(face[2:4]) < MIN_FACE_SIZE else face
 
 
@@ -138,7 +132,7 @@ class FaceStage:
         """The face in one photo.
 
         Args:
-            photo: Content of a JPEG, PNG or WebP file; see `id3pm.formats.images.decode_photo`.
+            photo: Content of a JPEG, PNG or WebP file; see `id3pm.formats.photo_decoding.decode_photo`.
             policy: Which of several faces to take: `largest` by box area, or `only`: refuse to choose.
             alive: Called while the photo is decoded, and before each attempt at finding a face and before encoding it.
 
@@ -149,9 +143,9 @@ class FaceStage:
             SeveralFacesError: Several faces, and the policy is `only`.
             InvalidInputError: The policy is unknown.
         """
-        _check_policy(policy)
+        check_policy(policy)
         view, tilt = self._upright(decode_photo(photo, alive=alive), alive)
-        face = _choose(view.faces, policy, view.size, self._detection_attempts(*view.size))
+        face = choose(view.faces, policy, view.size, self._detection_attempts(*view.size))
         if isinstance(face, FaceError):
             raise face
         if abs(tilt) <= self._detector.upright_rule.tilt:
@@ -179,11 +173,11 @@ class FaceStage:
         Returns:
             For every picture its result, or the error that `embed` would have raised.
         """
-        _check_policy(policy)
+        check_policy(policy)
         found = self.detect(images, alive)
         height, width = images.shape[1:3]
         tried = self._detection_attempts(height, width)
-        picks = [_choose(faces, policy, (height, width), tried) for faces in found]
+        picks = [choose(faces, policy, (height, width), tried) for faces in found]
         usable = {i: pick for i, pick in enumerate(picks) if not isinstance(pick, FaceError)}
         alive()
         vectors = self.encode([images[i] for i in usable], list(usable.values()))
@@ -286,43 +280,3 @@ class FaceStage:
 
     def _detection_attempts(self, height: int, width: int) -> tuple[Attempt, ...]:
         return detection_attempts(max(height, width), self._detector.at_own_size, self._detection_size)
-
-
-def _choose(
-    faces: NDArray[np.float32], policy: FacePolicy, size: tuple[int, int], attempts: Sequence[Attempt]
-) -> NDArray[np.float32] | FaceError:
-    """The face [15] that the policy takes, or the error why none can be taken."""
-    height, width = size
-    if not len(faces):
-        tried = ", ".join(map(str, attempts))
-        return NoFaceError(
-            f"no face was found in the {width}x{height} photo; tried with its longer side at {tried}, and turned by "
-            f"quarters: send a photo in which the face looks towards the camera and is well lit{_crop_advice(size)}"
-        )
-    if policy == "only" and len(faces) > 1:
-        return SeveralFacesError(
-            f"{len(faces)} faces were found and face='only' allows one: crop the photo, or send face='largest'"
-        )
-    face = _largest(faces)
-    if min(face[2:4]) < MIN_FACE_SIZE:
-        return FaceTooSmallError(
-            f"the face is {face[2]:.0f}x{face[3]:.0f} px: at least {MIN_FACE_SIZE} px are needed; send a closer photo"
-        )
-    return face
-
-
-def _crop_advice(size: tuple[int, int]) -> str:
-    """Advice for large and long pictures, in which faces may be too small for the detector."""
-    longer, shorter = max(size), min(size)
-    small = longer > LARGE or longer > LONG * shorter
-    return ", and crop a large or wide one (a panorama, a group) to the person's head and shoulders" if small else ""
-
-
-def _largest(faces: NDArray[np.float32]) -> NDArray[np.float32]:
-    face: NDArray[np.float32] = faces[np.argmax(faces[:, 2] * faces[:, 3])]
-    return face
-
-
-def _check_policy(policy: str) -> None:
-    if policy not in get_args(FacePolicy):
-        raise InvalidInputError(f"face={policy!r}: choose one of {', '.join(get_args(FacePolicy))}")

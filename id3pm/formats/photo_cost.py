@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 
-from id3pm.formats.images import MAX_DECODING_S, MAX_PIXELS, MAX_SCANS
+from id3pm.formats.photo_decoding import MAX_DECODING_S, MAX_PIXELS, MAX_SCANS
 
 FIXED_S = 0.03
 """Finding and encoding the face, whatever the size of the photograph."""

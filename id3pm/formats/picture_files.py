@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.errors import InvalidInputError
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.samples import PEOPLE
 from id3pm_client import AsyncClient
 

@@ -22,7 +22,7 @@ from id3pm.synthetic.check import check_dataset
 from id3pm.synthetic.draws import Draw, parse_draw
 from id3pm.synthetic.errors import OtherDatasetError
 from id3pm.synthetic.exports import FORMATS, export_dataset
-from id3pm.synthetic.plan_file import ImageFormat
+from id3pm.synthetic.plan_header import ImageFormat
 from id3pm.synthetic.planning import Planner, Rules, describe_identities
 from id3pm.synthetic.run import run
 from id3pm.synthetic.run_options import RunOptions

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from id3pm.errors import InvalidInputError
 from id3pm.face.align import CROP_SIZE, align_face
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.synthetic.maker import plan_of, read_description
-from id3pm.synthetic.plan_file import PlanHeader
+from id3pm.synthetic.plan_header import PlanHeader
 from id3pm.synthetic.recordio import RecordWriter
 from id3pm.synthetic.shard_files import KEPT, encode_picture, kept_name, numbers_of, read_table, read_tar, tar_name
 from id3pm.synthetic.store import Store

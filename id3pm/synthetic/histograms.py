@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from id3pm.evaluation.files import new_figure, save_figure
-from id3pm.synthetic.plan_file import Filters
+from id3pm.synthetic.plan_header import Filters
 
 LOWEST = -0.2
 """Where the axes begin, unless there are smaller values: all plots have one scale."""

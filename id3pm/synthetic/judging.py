@@ -17,7 +17,7 @@ from id3pm.face.manifest import FaceManifest, read_manifest
 from id3pm.face.stage import FaceStage
 from id3pm.idspace.vectors import Vectors
 from id3pm.synthetic.errors import OtherDatasetError
-from id3pm.synthetic.plan_file import Filters, PlanHeader
+from id3pm.synthetic.plan_header import Filters, PlanHeader
 
 FACES = Path("face_embedding/1/engine")
 """The face models in a model repository."""

@@ -16,7 +16,8 @@ from id3pm.sampling.receipt import Receipt
 from id3pm.synthetic.errors import OtherDatasetError
 from id3pm.synthetic.generators import Generator, LocalGenerator, ServedGenerator
 from id3pm.synthetic.judging import ImageJudges
-from id3pm.synthetic.plan_file import Plan, PlanHeader
+from id3pm.synthetic.plan_file import Plan
+from id3pm.synthetic.plan_header import PlanHeader
 from id3pm.synthetic.shard import OnImage, job_of, make_shard
 from id3pm.synthetic.shard_files import tar_name
 from id3pm.synthetic.store import Store, StoreError, open_store, split

@@ -18,7 +18,8 @@ from id3pm.idspace.space import Space
 from id3pm.sampling.options import BASE_OPTIONS, PRESET, SR_OPTIONS, both_stages
 from id3pm.synthetic.identities import Identities
 from id3pm.synthetic.judging import FACES, default_similarity, models_of
-from id3pm.synthetic.plan_file import MAX_IMAGES, MAX_SHARD, Filters, ImageFormat, PlanHeader, write_plan
+from id3pm.synthetic.plan_file import MAX_IMAGES, MAX_SHARD, write_plan
+from id3pm.synthetic.plan_header import Filters, ImageFormat, PlanHeader
 from id3pm.synthetic.variations import Variations
 
 DEFAULT_SECOND = 0.4

@@ -19,7 +19,8 @@ from id3pm.pipeline import ImageJob
 from id3pm.sampling.receipt import Receipt
 from id3pm.synthetic.generators import Generator, MadeImage
 from id3pm.synthetic.judging import SECOND, ImageJudges, Verdict
-from id3pm.synthetic.plan_file import PlanHeader, PlannedImage
+from id3pm.synthetic.plan_file import PlannedImage
+from id3pm.synthetic.plan_header import PlanHeader
 from id3pm.synthetic.shard_files import (
     KEPT,
     REJECTED,

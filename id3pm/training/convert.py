@@ -16,8 +16,8 @@ from id3pm.command_options import EXISTING, EXISTING_FILE, FOLDER, option, takes
 from id3pm.errors import CheckpointError, ConfigError, ImageError, InvalidInputError, MissingExtraError
 from id3pm.face.models import require_id_vector_model
 from id3pm.formats.bundle import ATTRIBUTE_DIMS, CONFIG_FILE, Bundle, Storage, write_bundle
-from id3pm.formats.images import decode_photo
 from id3pm.formats.model_card import to_fill_in, write_card
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.training.architecture_proof import (
     ROUNDS,
     Verdict,

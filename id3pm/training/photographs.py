@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
 SOURCES = {
     "skimage": ("data/astronaut.png", "data/chelsea.png", "data/coffee.png", "data/rocket.jpg"),

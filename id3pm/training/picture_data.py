@@ -16,7 +16,7 @@ from id3pm.config import to_json
 from id3pm.errors import ImageError, InvalidInputError
 from id3pm.face.framing import Crop, framed
 from id3pm.formats import datasets as shards
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.training.embedding import Embedder, FaceFilter
 from id3pm.training.labels import AttributeFiles, Split
 from id3pm.training.sources import Source

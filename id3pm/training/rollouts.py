@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.plans import RowCoefficients, plan
+from id3pm.diffusion.coefficients import RowCoefficients
+from id3pm.diffusion.plans import plan
 from id3pm.diffusion.samplers import update
 from id3pm.diffusion.start import first_input
 from id3pm.face.stage import FaceStage

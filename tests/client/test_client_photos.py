@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm.formats.images import GENERATED_XMP, decode_photo
+from id3pm.formats.images import GENERATED_XMP
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm_client import (
     AccessDeniedError,
     Embedding,

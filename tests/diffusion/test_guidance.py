@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from id3pm.config import DiffusionConfig, SamplingOptions
+from id3pm.diffusion.coefficients import gather
 from id3pm.diffusion.guidance import clip_x0, guide, make_consistent, null_attributes, null_identity
-from id3pm.diffusion.plans import gather, plan
+from id3pm.diffusion.plans import plan
 from id3pm.diffusion.rows import columns_beside
 
 percentiles = st.one_of(st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.995, 1.0]), st.floats(1e-6, 1.0))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.plans import Coefficients, plan_from_schedule
+from id3pm.diffusion.coefficients import Coefficients
+from id3pm.diffusion.plans import plan_from_schedule
 from id3pm.diffusion.samplers import gather, plan, sample, update
 from id3pm.diffusion.schedule import respaced_schedule
 from id3pm.errors import ConfigError, InvalidOptionError

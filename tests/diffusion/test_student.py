@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig
-from id3pm.diffusion.plans import gather, plan
+from id3pm.diffusion.coefficients import gather
+from id3pm.diffusion.plans import plan
 from id3pm.diffusion.samplers import sample, update
 from id3pm.errors import ConfigError, InvalidOptionError
 from id3pm.training.distillation.student import StudentSteps

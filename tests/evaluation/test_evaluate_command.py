@@ -24,7 +24,7 @@ from id3pm.evaluation.dlib_judge import DlibJudge
 from id3pm.evaluation.identity import commands
 from id3pm.evaluation.identity.photographs import People
 from id3pm.evaluation.super_resolution import command
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
 PEOPLE = 20
 

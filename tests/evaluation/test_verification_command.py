@@ -23,7 +23,8 @@ from id3pm.evaluation.baselines.weights import save_weights
 from id3pm.evaluation.commands import evaluate_group
 from id3pm.evaluation.verification import sets
 from id3pm.evaluation.verification.fr_models import FaceEngineModel, main_face, open_models
-from id3pm.formats.images import decode_photo, encode_png
+from id3pm.formats.images import encode_png
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.samples import PHOTOGRAPH
 
 

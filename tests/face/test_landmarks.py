@@ -10,7 +10,7 @@ from id3pm.errors import EngineError, EngineMissingError, InvalidInputError, Mis
 from id3pm.face import landmarks
 from id3pm.face.landmarks import POINTS, FaceMesh
 from id3pm.face.measures import measure
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
 PERSON = Path(__file__).parents[2] / "demo" / "people" / "04.png"
 MIRROR = [1, 0, 2, 4, 3]

@@ -9,7 +9,8 @@ from PIL import Image
 
 from id3pm.errors import FaceTooSmallError, ImageError, InvalidInputError, NoFaceError, SeveralFacesError
 from id3pm.face.stage import FaceResult
-from id3pm.formats.images import decode_photo, encode_png
+from id3pm.formats.images import encode_png
+from id3pm.formats.photo_decoding import decode_photo
 
 
 def resized(image, side):

@@ -11,7 +11,8 @@ from id3pm.face.detect import YuNet
 from id3pm.face.scrfd import Scrfd
 from id3pm.face.stage import FaceResult
 from id3pm.face.upright import Peak, crop_back, one_way_up, quarter_back, turned_crop
-from id3pm.formats.images import decode_photo, encode_png
+from id3pm.formats.images import encode_png
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.samples import PEOPLE, PHOTOGRAPH
 
 PORTRAITS = [*sorted(PEOPLE.glob("*.png")), PHOTOGRAPH]

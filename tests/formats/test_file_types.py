@@ -10,7 +10,7 @@ from PIL import Image
 
 from id3pm.errors import ImageError
 from id3pm.formats.file_types import file_type
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8))
 

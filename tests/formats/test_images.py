@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from id3pm.errors import ImageError
-from id3pm.formats import images
-from id3pm.formats.images import decode_photo, encode_png, to_chw, to_uint8
+from id3pm.formats import photo_decoding
+from id3pm.formats.images import encode_png, to_chw, to_uint8
+from id3pm.formats.photo_decoding import decode_photo
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 SMOOTH = np.stack(np.meshgrid(np.arange(0, 240, 12), np.arange(0, 240, 20)), axis=-1).astype(np.uint8)
@@ -282,7 +283,7 @@ def test_decoding_gives_signs_of_life(data):
     ids=["chunks", "empty-idat", "segments", "fill"],
 )
 def test_decoding_takes_bounded_time_whatever_is_sent(data, monkeypatch):
-    monkeypatch.setattr(images, "MAX_DECODING_S", 0.05)
+    monkeypatch.setattr(photo_decoding, "MAX_DECODING_S", 0.05)
     with pytest.raises(ImageError, match=r"takes more than 0.05 s to decode, which is the limit"):
         decode_photo(data)
 

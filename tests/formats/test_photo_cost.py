@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from id3pm.formats.images import MAX_DECODING_S, MAX_SCANS, decode_photo
 from id3pm.formats.photo_cost import FIXED_S, decoding_s
+from id3pm.formats.photo_decoding import MAX_DECODING_S, MAX_SCANS, decode_photo
 
 SIZE = (1200, 900)
 PIXELS = SIZE[0] * SIZE[1]

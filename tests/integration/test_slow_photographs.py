@@ -17,7 +17,7 @@ from PIL import Image
 from services import access_of, running
 from waiting import wait_until
 
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.serving.gateway.options import GatewayOptions
 from id3pm.serving.launcher.control import connection_to, control
 from id3pm.serving.protocol.limits import MAX_WAITING_PHOTO_S

@@ -13,7 +13,7 @@ from PIL import Image
 
 from id3pm.attributes import describe_fields
 from id3pm.errors import ImageError
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.page import html
 from id3pm.page.history import Entry, History, Verdict
 from id3pm.page.people import Person, SimilarityScale

@@ -14,7 +14,8 @@ from id3pm.face.stage import FaceResult
 from id3pm.pipeline import ImageJob
 from id3pm.synthetic.generators import MadeImage
 from id3pm.synthetic.judging import ImageJudges
-from id3pm.synthetic.plan_file import Filters, Plan, PlanHeader, write_plan
+from id3pm.synthetic.plan_file import Plan, write_plan
+from id3pm.synthetic.plan_header import Filters, PlanHeader
 from id3pm.synthetic.variations import Variation
 
 DIM = 3

@@ -15,7 +15,8 @@ from id3pm.attributes import fields_of
 from id3pm.errors import ConfigError
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.measures import measure
-from id3pm.formats.images import decode_photo, to_chw
+from id3pm.formats.images import to_chw
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.training.augmentation import turned
 from id3pm.training.data import FaceBatches
 from id3pm.training.identity_loss import crop_to_image

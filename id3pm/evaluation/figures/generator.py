@@ -15,7 +15,7 @@ from id3pm.config import SamplingOptions
 from id3pm.diffusion.plans import plan
 from id3pm.errors import Id3pmError
 from id3pm.evaluation.faces import HEAD_MARGIN, face_square, largest_faces
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.formats.picture_files import picture_files
 from id3pm.pipeline import Pipeline
 from id3pm.sampling.options import base_stage

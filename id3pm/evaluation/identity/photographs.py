@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from id3pm.errors import InvalidInputError
 from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.verification.similarities import Floats
+from id3pm.face.choice import MIN_FACE_SIZE
 from id3pm.face.framing import framed_face
-from id3pm.face.stage import MIN_FACE_SIZE, FaceStage
+from id3pm.face.stage import FaceStage
 
 CROP_SIZE = 256  # crop of a photograph for the judges: the face with its head
 Generate = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.uint8]]

@@ -15,7 +15,7 @@ from id3pm.evaluation.robustness.portrait import framed, portrait_of
 from id3pm.evaluation.robustness.study import Subject, averaged
 from id3pm.evaluation.robustness.variants import MEAN, ORIGINAL, PHOTOGRAPHS, STYLE, Picture, variants_of
 from id3pm.face.stage import FaceStage
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
 
 def _photo(file: Path) -> NDArray[np.uint8]:

@@ -24,7 +24,8 @@ from id3pm.evaluation.judges import Judge
 from id3pm.evaluation.quality.efficientnet_lite import EfficientNetLite0
 from id3pm.evaluation.verification.similarities import distribution
 from id3pm.formats.bundle import read_bundle
-from id3pm.formats.images import area_reduce, decode_photo, to_chw
+from id3pm.formats.images import area_reduce, to_chw
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.sampling.request import Sample, SampleRequest
 from id3pm.sampling.row import OnDone
 from id3pm.sampling.scheduler import StepScheduler

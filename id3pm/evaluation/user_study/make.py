@@ -11,7 +11,8 @@ from typing import Any
 
 from id3pm.errors import InvalidInputError, MissingExtraError
 from id3pm.evaluation.files import write_json, write_text
-from id3pm.formats.images import decode_photo, encode_png
+from id3pm.formats.images import encode_png
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.formats.picture_files import SUFFIXES
 from id3pm.installation import how_to_install
 

@@ -21,7 +21,7 @@ from id3pm.evaluation.generated import KeptImages
 from id3pm.evaluation.verification.fr_models import FaceEngineModel, PairModel
 from id3pm.evaluation.verification.pairs import PairSet
 from id3pm.evaluation.verification.protocol import Accuracy, ProtocolName, accuracy
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.pipeline import Pipeline
 
 CHUNK = 32  # pictures between two saves

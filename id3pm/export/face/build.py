@@ -29,7 +29,7 @@ from id3pm.export.repository import write_repository
 from id3pm.face.align import ARCFACE_TEMPLATE, CROP_SIZE
 from id3pm.face.manifest import read_manifest, write_manifest
 from id3pm.face.stage import FaceStage
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from id3pm.samples import PHOTOGRAPH
 
 FORMS = (

@@ -11,7 +11,8 @@ from typing import cast
 import numpy as np
 
 from id3pm.errors import CancelledError, DeadlineError, Id3pmError, InvalidInputError
-from id3pm.face.stage import FacePolicy, FaceResult, FaceStage
+from id3pm.face.choice import FacePolicy
+from id3pm.face.stage import FaceResult, FaceStage
 from id3pm.formats.photo_cost import decoding_s
 from id3pm.sampling.admission import draining
 from id3pm.serving.models.backend_model import BackendModel

@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from typing import TypeVar
 
-from id3pm.formats.images import MAX_DECODING_S, MAX_PIXELS, MAX_SCANS
+from id3pm.formats.photo_decoding import MAX_DECODING_S, MAX_PIXELS, MAX_SCANS
 
 _KIB, _MIB, _GIB = 2**10, 2**20, 2**30
 Number = TypeVar("Number", int, float)

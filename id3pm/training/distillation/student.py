@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from id3pm.config import DiffusionConfig, SamplingOptions
-from id3pm.diffusion.plans import StepPlan, student_plan
+from id3pm.diffusion.coefficients import StepPlan
+from id3pm.diffusion.plans import student_plan
 from id3pm.diffusion.start import first_input
 from id3pm.errors import ConfigError
 from id3pm.formats.bundle import Bundle

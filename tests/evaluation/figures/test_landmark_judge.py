@@ -10,7 +10,7 @@ import pytest
 from id3pm.evaluation.figures.landmark_judge import LandmarkJudge, fitted_slope, flat_measures, pearson_r
 from id3pm.face.landmarks import FaceMesh
 from id3pm.face.stage import FaceStage
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 
 PEOPLE = Path(__file__).parents[3] / "demo" / "people"
 

@@ -8,7 +8,7 @@ import pytest
 
 from id3pm.evaluation.robustness.portrait import Portrait, portrait_of
 from id3pm.face.stage import FaceStage
-from id3pm.formats.images import decode_photo
+from id3pm.formats.photo_decoding import decode_photo
 from tests.evaluation.robustness.made_up_model import PEOPLE, MadeUpPipeline
 
 
