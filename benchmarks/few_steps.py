@@ -89,15 +89,19 @@ def costs(pipeline: Pipeline, options: Mapping[str, Any]) -> Costs:
 
 
 def ways_of(teacher: Pipeline, students: tuple[Pipeline, ...]) -> Iterator[Way]:
-    """The teacher's presets and its defaults; each student with all its steps, and with one."""
+    """The teacher's presets and its defaults; each student with all its steps, and the one of the fewest with one."""
     for name in PRESETS:
         yield Way(f"`{name}`", teacher, {"preset": name})
     yield Way("default", teacher, {})
-    for student in students:
-        steps = student.base_manifest.sampling.steps
-        yield Way(f"student of {steps}", student, {})
-        if steps > 1:
-            yield Way(f"student of {steps}, 1 step", student, {"steps": 1})
+    for student in sorted(students, key=_steps, reverse=True):
+        yield Way(f"student of {_steps(student)}", student, {})
+    if students and _steps(fewest := min(students, key=_steps)) > 1:
+        yield Way(f"student of {_steps(fewest)}, 1 step", fewest, {"steps": 1})
+
+
+def _steps(student: Pipeline) -> int:
+    """What it was taught."""
+    return student.base_manifest.sampling.steps
 
 
 @contextlib.contextmanager
@@ -228,7 +232,7 @@ def picture_command(
         vector = load_targets(data, shown[0].pipeline.base_manifest.id_vector_model, 20, 1).vectors[person]
         vectors = np.repeat(vector[None], seeds, axis=0)
         made = [way.pipeline.generate(vectors, range(seeds), **way.options).images for way in shown]
-        heads = [f"{way.name.strip('`')}: {costs(way.pipeline, way.options)}" for way in shown]
+        heads = [f"{way.name.split(',')[0].strip('`')}: {costs(way.pipeline, way.options)}" for way in shown]
     rows = [[Tile(images[seed]) for images in made] for seed in range(seeds)]
     out.parent.mkdir(parents=True, exist_ok=True)
     save_sheet(out, grid(rows, columns=heads, size=160))
