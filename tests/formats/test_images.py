@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 from xml.etree import ElementTree
 
+import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -67,6 +68,19 @@ def test_output_is_clipped_and_truncated_as_in_guided_diffusion():
     rows = np.broadcast_to(x[:, None, None, None], (6, 3, 1, 1))
     # ((x + 1) * 127.5).clamp(0, 255).to(uint8): 0.0 -> 127.5 -> 127
     np.testing.assert_array_equal(to_uint8(rows)[:, 0, 0, 0], [0, 0, 127, 254, 255, 255])
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (2, 3)])
+def test_numpy_gives_the_bits_of_every_other_library(batch):
+    values = np.random.default_rng(0).uniform(-1.5, 1.5, (*batch, 3, 6, 7)).astype(np.float32)
+    values.flat[:6] = [np.nan, np.inf, -np.inf, 1.0, -1.0, np.nextafter(np.float32(1.0), np.float32(0.0))]
+    moved = np.moveaxis(np.ascontiguousarray(np.moveaxis(values, -3, -1)), -1, -3)  # another layout in memory
+    expected = np.asarray(to_uint8(array_api_strict.asarray(values)))
+    for given_values in (values, moved):
+        pixels = to_uint8(given_values)
+        assert pixels.flags.c_contiguous and pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, expected)
+    assert pixels.reshape(*batch, -1)[..., 0].flat[0] == 0  # NaN
 
 
 @given(st.integers(0, 255), st.sampled_from([(), (1,), (2, 2)]))
