@@ -12,31 +12,29 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from id3pm.attributes import encode
 from id3pm.config import SamplingOptions
-from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR, check_seed, drawn_seed
+from id3pm.diffusion.noise import STAGE_BASE, STAGE_SR
+from id3pm.diffusion.plans import check_options
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import BUILD_HINT, Manifest, read_manifest
-from id3pm.errors import EngineError, InvalidInputError
+from id3pm.errors import EngineError
 from id3pm.face.choice import FacePolicy
 from id3pm.face.manifest import takes_unit_vectors
 from id3pm.face.stage import FaceResult, FaceStage
 from id3pm.formats.bundle import Stage
 from id3pm.formats.images import to_chw
 from id3pm.sampling.cascade import Cascade, CascadeImages
-from id3pm.sampling.options import base_stage, both_stages
+from id3pm.sampling.inputs import Attributes, attributes_of, paired
+from id3pm.sampling.options import BASE_OPTIONS, SR_OPTIONS, base_stage, both_stages
 from id3pm.sampling.receipt import Receipt, add_stage, new_receipt
-from id3pm.sampling.request import SampleRequest, validated
+from id3pm.sampling.request import SampleRequest, require_network, validated
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.sampling.wait_all import arrivals, collect
-
-Attributes: TypeAlias = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-"""Vectors [A] or [N, A], or names with values; see `Pipeline.generate`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,6 +80,11 @@ class _Stage:
         if manifest.stage != stage:
             raise EngineError(f"the engine of stage {manifest.stage} lies where {stage} belongs; {BUILD_HINT}")
         return cls(load_engine(folder, device=device, threads=threads), manifest)
+
+    def require(self, options: SamplingOptions, names: Mapping[str, str]) -> None:
+        """Refuses what the network cannot honour; `names` has the fields of `options` by public name."""
+        check_options(self.manifest.diffusion, options, {field: name for name, field in names.items()})
+        require_network(options, self.manifest.unet)
 
     def scheduler(self, stage: int) -> StepScheduler:
         # The caller's list is the queue here, so nothing is turned away.
@@ -179,7 +182,7 @@ class Pipeline:
             InvalidInputError: A value breaks a rule; the message names both.
             EngineError: An engine failed.
         """
-        base, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, options)
+        base, sr = self._options(options)
         requests = self._requests(embeddings, seeds, base, attributes)
         results: list[CascadeImages] = collect(
             requests, lambda request, done: self._cascade.submit(request, sr, done), self._cascade.cancel
@@ -204,7 +207,7 @@ class Pipeline:
         """
         requests, sr_options = [], []
         for job in jobs:
-            base, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, job.options)
+            base, sr = self._options(job.options)
             requests += self._requests(job.embedding, job.seed, base, job.attributes)
             sr_options.append(sr)
         options = {request.id: sr for request, sr in zip(requests, sr_options, strict=True)}
@@ -228,8 +231,7 @@ class Pipeline:
             InvalidInputError: A value breaks a rule; the message names both.
             EngineError: The engine failed.
         """
-        base = base_stage(self._base.manifest.sampling, options)
-        requests = self._requests(embeddings, seeds, base, attributes)
+        requests = self._requests(embeddings, seeds, self._base_options(options), attributes)
         return _sampled(self._cascade.base, requests)
 
     def enlarge(self, images_64: NDArray[np.uint8], seeds: int | Sequence[int], **options: Any) -> NDArray[np.uint8]:
@@ -247,8 +249,8 @@ class Pipeline:
             InvalidInputError: A value breaks a rule; the message names both.
             EngineError: The engine failed.
         """
-        _, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, options)
-        seed_list = _paired(np.zeros((len(images_64), 1)), seeds)[1]
+        _, sr = self._options(options)
+        seed_list = paired(np.zeros((len(images_64), 1)), seeds)[1]
         call = next(self._calls)
         requests = [
             SampleRequest(id=f"{call}-{index}", seed=seed, options=sr, low_res=low)
@@ -279,13 +281,34 @@ class Pipeline:
         Raises:
             InvalidInputError: A value breaks a rule; the message names both.
         """
-        defaults = self._base.manifest.sampling
-        sr: SamplingOptions | None = None
-        if super_resolution:
-            base, sr = both_stages(defaults, self._sr.manifest.sampling, options)
-        else:
-            base = base_stage(defaults, options)
+        base, sr = self._options(options) if super_resolution else (self._base_options(options), None)
         return [self._receipt(request, sr) for request in self._requests(embeddings, seeds, base, attributes)]
+
+    def check(self, *, super_resolution: bool = True, **options: Any) -> None:
+        """Refuses options that `generate` would refuse; generates nothing. For a check before long work.
+
+        Args:
+            super_resolution: False for `generate_64`.
+            **options: See `generate`.
+
+        Raises:
+            InvalidOptionError: A value breaks a rule, or a network of the bundle cannot honour it.
+        """
+        if super_resolution:
+            self._options(options)
+        else:
+            self._base_options(options)
+
+    def _options(self, given: Mapping[str, Any]) -> tuple[SamplingOptions, SamplingOptions]:
+        base, sr = both_stages(self._base.manifest.sampling, self._sr.manifest.sampling, given)
+        self._base.require(base, BASE_OPTIONS)
+        self._sr.require(sr, SR_OPTIONS)
+        return base, sr
+
+    def _base_options(self, given: Mapping[str, Any]) -> SamplingOptions:
+        base = base_stage(self._base.manifest.sampling, given)
+        self._base.require(base, BASE_OPTIONS)
+        return base
 
     def _requests(
         self,
@@ -294,8 +317,10 @@ class Pipeline:
         options: SamplingOptions,
         attributes: Attributes | None,
     ) -> list[SampleRequest]:
-        vectors, seed_list = _paired(embeddings, seeds)
-        attribute_rows = self._attribute_rows(attributes, len(vectors))
+        vectors, seed_list = paired(embeddings, seeds)
+        attribute_rows = attributes_of(
+            attributes, len(vectors), self._base.manifest.attribute_set, self._base.manifest.bundle.name
+        )
         call = next(self._calls)
         requests = [
             SampleRequest(id=f"{call}-{index}", seed=seed, options=options, identity=vector, attributes=row)
@@ -303,28 +328,6 @@ class Pipeline:
         ]
         unet = self._base.manifest.unet
         return [validated(request, unet, unit_vectors=self._unit_vectors) for request in requests]
-
-    def _attribute_rows(self, attributes: Attributes | None, count: int) -> Sequence[NDArray[np.float32] | None]:
-        """The attribute vector of each image."""
-        if attributes is None:
-            return [None] * count
-        if isinstance(attributes, Mapping):
-            return [self._named(attributes)] * count
-        if isinstance(attributes, Sequence) and attributes and isinstance(attributes[0], Mapping):
-            vectors = np.stack([self._named(values) for values in attributes])
-        else:
-            vectors = np.atleast_2d(_numbers("attributes", cast(ArrayLike, attributes)))
-        if vectors.ndim != 2 or len(vectors) not in (1, count):
-            raise InvalidInputError(
-                f"attributes of shape {list(vectors.shape)} for {count} images: give [A], or one row for each"
-            )
-        return list(np.broadcast_to(vectors, (count, vectors.shape[1])))
-
-    def _named(self, values: Any) -> NDArray[np.float32]:
-        attribute_set = self._base.manifest.attribute_set
-        if attribute_set is None:
-            raise InvalidInputError(f"bundle {self._base.manifest.bundle.name} takes no attributes")
-        return encode(values, attribute_set)
 
     def _receipt(self, request: SampleRequest, sr: SamplingOptions | None) -> Receipt:
         base = self._base
@@ -350,26 +353,3 @@ class Pipeline:
 def _sampled(scheduler: StepScheduler, requests: Sequence[SampleRequest]) -> NDArray[np.uint8]:
     """The images of one stage alone."""
     return np.stack([sample.image for sample in collect(requests, scheduler.submit, scheduler.cancel)])
-
-
-def _numbers(name: str, value: ArrayLike) -> NDArray[np.float32]:
-    try:
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused by the scheduler
-            return np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{name}: expected numbers") from error
-
-
-def _paired(embeddings: ArrayLike, seeds: int | Sequence[int] | None) -> tuple[NDArray[np.float32], list[int]]:
-    """ID vectors [N, D] and N seeds, a single one of either repeated; random seeds where there are none."""
-    vectors = np.atleast_2d(_numbers("embeddings", embeddings))
-    if seeds is None:
-        seeds = [drawn_seed() for _ in vectors]
-    seed_list = [check_seed(seed) for seed in np.atleast_1d(np.asarray(seeds, dtype=object))]
-    count = max(len(vectors), len(seed_list))
-    if vectors.ndim != 2 or len(vectors) not in (1, count) or len(seed_list) not in (1, count) or not count:
-        raise InvalidInputError(
-            f"embeddings of shape {list(vectors.shape)} with {len(seed_list)} seeds: "
-            "give [N, D] and N seeds, or one of either"
-        )
-    return np.broadcast_to(vectors, (count, vectors.shape[1])), seed_list * (count // len(seed_list))

@@ -162,6 +162,41 @@ def test_bad_option_is_refused_and_the_pipeline_lives_on(pipeline: Pipeline, opt
     assert len(pipeline.generate(VECTORS[0], 1).images) == 1
 
 
+@pytest.fixture(scope="module")
+def student(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """The tiny bundle as a student of two steps, and of one in super-resolution."""
+    folder = tmp_path_factory.mktemp("student") / "repository"
+    shutil.copytree(tiny_repository, folder)
+    for model, taught in (("denoiser_64", (40, 80)), ("super_resolution", (40,))):
+        manifest = read_manifest(folder / model / "1/engine")
+        tiny_engines.rewrite_manifest(
+            folder / model / "1/engine",
+            manifest,
+            diffusion=dataclasses.replace(manifest.diffusion, student_timesteps=taught),
+            sampling=dataclasses.replace(manifest.sampling, sampler="student", steps=len(taught), eta=0.0),
+        )
+    with Pipeline.load(folder, threads=1) as pipeline:
+        yield pipeline
+
+
+def test_a_check_refuses_what_generating_would_by_its_public_name(pipeline: Pipeline, student: Pipeline) -> None:
+    pipeline.check(steps=100, sr_steps=2, preset="fast", guidance_scale=3.0)
+    student.check(steps=1)
+    student.check(super_resolution=False, steps=2)
+    for refusing, options, message in (
+        (pipeline, {"steps": 101}, "^steps=101: this model has 100 training steps"),
+        (pipeline, {"sr_steps": 101}, "^sr_steps=101: this model has 100 training steps"),
+        (pipeline, {"sr_sampler": "student"}, "^sr_sampler='student': this bundle is no student"),
+        (pipeline, {"super_resolution": False, "sr_steps": 1}, "unknown option sr_steps"),
+        (student, {"preset": "fast"}, "^sampler='.*': this bundle is a student.* and no preset"),
+        (student, {"sr_steps": 6}, "^sr_steps=6: this bundle is a student of 1"),
+    ):
+        with pytest.raises(InvalidOptionError, match=message):
+            refusing.check(**options)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="student of 2"):
+        student.receipts(VECTORS, 1, steps=3)
+
+
 def test_failing_engine_raises_and_stops_the_rest(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(inputs: object) -> None:
         raise RuntimeError("broken")
@@ -198,7 +233,7 @@ def test_face_stage_of_another_method_is_refused(pipeline: Pipeline, monkeypatch
 
 
 def test_missing_engine_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(EngineMissingError, match="id3pm build"):
+    with pytest.raises(EngineMissingError, match=r"built in .*denoiser_64/1/engine; run: id3pm build"):
         Pipeline.load(tmp_path)
 
 

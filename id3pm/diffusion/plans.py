@@ -58,11 +58,7 @@ def plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) -
 
 @functools.lru_cache(maxsize=256)
 def _plan(config: DiffusionConfig, options: SamplingOptions, learn_sigma: bool) -> StepPlan:
-    if options.steps > config.diffusion_steps:
-        raise InvalidOptionError(
-            f"steps={options.steps}: this model has {config.diffusion_steps} training steps, ask for that many or fewer"
-        )
-    check_student(config, options)
+    check_options(config, options)
     if config.student_timesteps is not None:
         return student_plan(config, options)
     schedule = respaced_schedule(config, options.steps, options.spacing)
@@ -77,6 +73,27 @@ def student_plan(config: DiffusionConfig, options: SamplingOptions) -> StepPlan:
     steps = plan_from_schedule(schedule, options, False, config.prediction)  # the small image has its colours
     start = Start(None, float(schedule.sqrt_alphas_cumprod[-1]), float(schedule.sqrt_one_minus_alphas_cumprod[-1]))
     return dataclasses.replace(steps, start=start)
+
+
+def check_options(
+    config: DiffusionConfig, options: SamplingOptions, names: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Refuses what a process cannot honour: see `plan` and `check_student`.
+
+    Args:
+        config: The process that the U-Net was trained with.
+        options: How to sample.
+        names: What the reader calls a field, where that is another name; see `id3pm.config.broken_rule`.
+
+    Raises:
+        InvalidOptionError: The message names the option.
+    """
+    if options.steps > config.diffusion_steps:
+        raise InvalidOptionError(
+            f"{names.get('steps', 'steps')}={options.steps}: this model has {config.diffusion_steps} training steps, "
+            "ask for that many or fewer"
+        )
+    check_student(config, options, names)
 
 
 def check_student(

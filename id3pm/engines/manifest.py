@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = from_json(Manifest, json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise EngineMissingError(f"no engine has been built here; {BUILD_HINT}") from error
+        raise EngineMissingError(f"no engine has been built in {folder}; {BUILD_HINT}") from error
     except ValueError as error:  # not UTF-8, not JSON, or not allowed by a configuration
         raise EngineError(f"the engine's manifest is not valid: {error}; {BUILD_HINT}") from error
     return dataclasses.replace(manifest, source=_source(folder.resolve()))

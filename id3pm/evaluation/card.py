@@ -67,8 +67,10 @@ def _report(file: Path, weights: str) -> dict[str, Any]:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
         schema, subject = report["schema"], report["subject"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(f"{file.name} is not a report of `id3pm evaluate`: {error!r}") from error
+    except KeyError as error:
+        raise InvalidInputError(f"{file.name} is not a report of `id3pm evaluate`: it has no {error}") from error
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"{file.name} is not a report of `id3pm evaluate`: {error}") from error
     if schema != SCHEMA:
         raise InvalidInputError(f"{file.name} has schema {schema}: this version of id3pm reads {SCHEMA}")
     if subject.get("weights") != weights[:SHORT]:

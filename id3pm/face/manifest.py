@@ -103,7 +103,7 @@ def read_manifest(folder: Path) -> FaceManifest:
     try:
         data: Any = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EngineMissingError(f"no face models have been built: {HOW_TO_BUILD}") from None
+        raise EngineMissingError(f"no face models have been built in {folder}: {HOW_TO_BUILD}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise EngineError(f"the face models' {FILE_NAME} is not JSON ({error}): {HOW_TO_BUILD}") from error
     if not isinstance(data, Mapping):

@@ -36,6 +36,10 @@ Split = Literal["train", "test"]
 TEST_EVERY = 20
 DESCRIPTION_FILE = "dataset.json"
 MEASURED_FILE = "attributes.json"
+_WHY_NONE: Mapping[Split, str] = {
+    "train": "all its people are held out; add others with the command that made it",
+    "test": f"every {TEST_EVERY}th image is held out, so it is too small; add others with the command that made it",
+}
 ARRAYS = ("images", "vectors", "flipped_vectors", "detections", "index")
 OPTIONAL_ARRAYS = ("attributes", "held_out")
 
@@ -209,7 +213,7 @@ def _columns(
         if measured:
             parts.setdefault("attributes", []).append(_measured(folder, path, index)[rows])
     if not sum(map(len, parts["index"])):
-        raise InvalidInputError(f"{folder} has no {split} images")
+        raise InvalidInputError(f"{folder} has no {split} images: {_WHY_NONE[split]}")
     if any(len(arrays) != len(parts["index"]) for arrays in parts.values()):
         raise InvalidInputError(f"the shards of {folder} do not all hold {', '.join(parts)}: make the data anew")
     return parts

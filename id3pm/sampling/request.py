@@ -99,17 +99,7 @@ def validated(
     """
     if request.valid_for is config and not unit_vectors:
         return request
-    scale = request.options.guidance_scale
-    if config.identity_dim is None and config.attribute_dim is None and scale != 1.0:
-        raise InvalidOptionError(f"guidance_scale={scale}: this stage has no condition to guide; leave it at 1")
-    if config.guidance_range is not None:
-        low, high = config.guidance_range
-        if not low <= scale <= high:
-            raise InvalidOptionError(f"guidance_scale={scale}: this student was taught {low:g} .. {high:g}")
-    if config.low_res_size is None and request.options.consistency != 0.0:
-        raise InvalidOptionError(
-            f"consistency={request.options.consistency}: belongs to super-resolution; leave it at 0"
-        )
+    require_network(request.options, config)
     shapes = {name: shape[1:] for name, shape in input_shapes(config, 1).items()}
     attributes = request.attributes
     if attributes is None and config.attribute_dim is not None:
@@ -126,6 +116,27 @@ def validated(
     )
     object.__setattr__(checked, "valid_for", config)  # frozen; no caller can set it
     return checked
+
+
+def require_network(options: SamplingOptions, config: UNetConfig) -> None:
+    """Refuses options that a U-Net of this configuration cannot honour.
+
+    Args:
+        options: How to sample.
+        config: Of the U-Net.
+
+    Raises:
+        InvalidOptionError: See `validated`.
+    """
+    scale = options.guidance_scale
+    if config.identity_dim is None and config.attribute_dim is None and scale != 1.0:
+        raise InvalidOptionError(f"guidance_scale={scale}: this stage has no condition to guide; leave it at 1")
+    if config.guidance_range is not None:
+        low, high = config.guidance_range
+        if not low <= scale <= high:
+            raise InvalidOptionError(f"guidance_scale={scale}: this student was taught {low:g} .. {high:g}")
+    if config.low_res_size is None and options.consistency != 0.0:
+        raise InvalidOptionError(f"consistency={options.consistency}: belongs to super-resolution; leave it at 0")
 
 
 def _check_norm(name: str, identity: FloatArray) -> None:

@@ -75,7 +75,9 @@ class ColorPipeline:
         target="onnx-cpu",
         precision="fp32",
         diffusion=DiffusionConfig(),
-        unet=SimpleNamespace(learn_sigma=True),
+        unet=SimpleNamespace(
+            learn_sigma=True, identity_dim=3, attribute_dim=None, guidance_range=None, low_res_size=None
+        ),
         sampling=SimpleNamespace(sampler="ddpm"),
     )
     face_stage = None
@@ -90,6 +92,9 @@ class ColorPipeline:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+    def check(self, **options: Any) -> None:
+        """Takes everything."""
 
     def receipts(self, vectors: NDArray[np.float32], seeds: Sequence[int], **options: Any) -> list[dict[str, Any]]:
         attributes = np.asarray(options.pop("attributes", np.zeros((len(vectors), 0))))

@@ -117,6 +117,7 @@ def test_command(bundle: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke(evaluate_group, ["card", "--bundle", str(bundle), "--super-resolution", str(report)])
     assert run.exit_code == 0 and "training card has super_resolution" in run.output
     assert CliRunner().invoke(evaluate_group, ["card", "--bundle", str(bundle)]).exit_code == 2
-    (tmp_path / "broken.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(Id3pmError, match=r"broken\.json is not a report"):
-        write_figures(bundle, tmp_path / "broken.json", None)
+    for text, problem in (("[]", "list indices"), ("{}", "it has no 'schema'"), ("{", "Expecting")):
+        (tmp_path / "broken.json").write_text(text, encoding="utf-8")
+        with pytest.raises(Id3pmError, match=rf"broken\.json is not a report of `id3pm evaluate`: {problem}"):
+            write_figures(bundle, tmp_path / "broken.json", None)

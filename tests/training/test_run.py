@@ -126,6 +126,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt is no checkpoint of a training run"):
         checkpoint.load(tmp_path)
+    torch.save({"config": {"teacher_weights_sha256": "0" * 64}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"holds a distillation run: .*id3pm export-student exports it"):
+        checkpoint.load(tmp_path)
 
 
 def test_weights_that_are_no_numbers_are_neither_saved_nor_read(finished: Path, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class Comparison:
 
     def __init__(self, options: CompareOptions, pipeline: Pipeline, bar: Progress) -> None:
         self._options, self._bar = options, bar
+        pipeline.check(super_resolution=False, **options.sampling)
         manifest = pipeline.base_manifest
         self._training, models = options.models(manifest)
         self._cache = options.cache()

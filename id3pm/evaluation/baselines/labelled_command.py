@@ -35,6 +35,7 @@ def labelled_command(options: LabelledOptions) -> None:
     """
     sampling = {**options.sampling, **({} if options.guidance is None else {"guidance_scale": options.guidance})}
     with options.pipeline() as pipeline, progress_bar() as bar:
+        pipeline.check(super_resolution=False, **sampling)
         total = options.seeds * len(first_people(options.data, options.people)["index"])
         advance = functools.partial(bar.advance, bar.add_task("images", total=total))
         people = write_labelled(

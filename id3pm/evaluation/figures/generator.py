@@ -119,7 +119,7 @@ class FaceGenerator:
         return plan(manifest.diffusion, self.sampling(**options), manifest.unet.learn_sigma).evaluations
 
     def enlarge(self, images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Super-resolution of images of `generate`, for display, in as few steps as preset `fast`.
+        """Super-resolution of images of `generate`, for display, in as few steps as preset `fast`, or a student's own.
 
         Args:
             images: uint8 [N, 64, 64, 3].
@@ -128,7 +128,8 @@ class FaceGenerator:
         Returns:
             uint8 [N, 256, 256, 3].
         """
-        return self.pipeline.enlarge(images, seed, sr_steps=PRESETS["fast"].sr.steps)
+        student = self.pipeline.sr_manifest.diffusion.student_timesteps is not None
+        return self.pipeline.enlarge(images, seed, **({} if student else {"sr_steps": PRESETS["fast"].sr.steps}))
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """ID vectors [N, D] of the largest faces in pictures uint8 [N, H, W, 3]; NaN where there is none."""

@@ -54,6 +54,7 @@ class SheetOptions:
     def generator(self, super_resolution: bool = False) -> Iterator[FaceGenerator]:
         """A generator whose engines are loaded until the end of the `with` block; see `FaceGenerator`."""
         with Pipeline.load(self.repository, threads=self.threads) as pipeline:
+            pipeline.check(super_resolution=False, **self.sampling)
             yield FaceGenerator(pipeline, super_resolution)
 
     def write(self, name: str, sheet: Image.Image, effects: Sequence[Effect], numbers: dict[str, Any]) -> None:

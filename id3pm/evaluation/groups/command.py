@@ -61,12 +61,13 @@ def groups_command(options: GroupsOptions) -> None:
     files.new_figure(1, 1)  # a missing plot library is noticed now
     with options.pipeline() as pipeline:
         manifest = pipeline.base_manifest
+        sampler, spacing = manifest.sampling.sampler, manifest.sampling.spacing
+        setting = Setting(sampler=sampler, steps=options.steps, guidance_scale=options.guidance, spacing=spacing)
+        pipeline.check(super_resolution=False, **dataclasses.asdict(setting))
         targets = load_targets(options.data, manifest.id_vector_model, options.identities, options.seeds)
         groups = groups_of(options.data, options.identities, options.labels, options.by)
         judges = options.judges(pipeline.face_stage)
         study = IdentityStudy(pipeline, targets, judges, options.cache())
-        sampler, spacing = manifest.sampling.sampler, manifest.sampling.spacing
-        setting = Setting(sampler=sampler, steps=options.steps, guidance_scale=options.guidance, spacing=spacing)
         images, similarities = study.faces(setting, options.identities, options.seeds)
         results = [
             row

@@ -12,6 +12,7 @@ import click
 
 from id3pm.command_options import EXISTING_FOLDER, argument, given, numbers, option, takes
 from id3pm.config import SamplerName, SamplingOptions, SpacingName
+from id3pm.diffusion.plans import check_options
 from id3pm.engines.manifest import Manifest
 from id3pm.evaluation import files
 from id3pm.evaluation.identity import report as reports
@@ -23,6 +24,7 @@ from id3pm.evaluation.options import DataOptions, JudgeOptions, subject_of
 from id3pm.evaluation.progress import progress_bar
 from id3pm.formats.picture_files import named_pictures
 from id3pm.sampling.presets import PRESETS
+from id3pm.sampling.request import require_network
 
 SAMPLER, SPACING = click.Choice(get_args(SamplerName)), click.Choice(get_args(SpacingName))
 PEOPLE_IN_PICTURE, SEEDS_IN_PICTURE = 8, 4
@@ -68,14 +70,16 @@ class IdentityOptions(JudgeOptions, DataOptions):
         """All settings that are measured.
 
         Raises:
-            InvalidOptionError: A value breaks a rule of the sampling options.
+            InvalidOptionError: A value breaks a rule of the sampling options, or the network cannot honour it.
         """
         samplers, spacings = self.samplers or (manifest.sampling.sampler,), self.spacings or ("uniform",)
         settings = settings_of(
             samplers, self.guidance, self.steps, self.at_guidance, self.at_steps, spacings, self.intervals
         )
         for setting in settings:
-            SamplingOptions(**dataclasses.asdict(setting))
+            sampling = SamplingOptions(**dataclasses.asdict(setting))
+            check_options(manifest.diffusion, sampling)
+            require_network(sampling, manifest.unet)
         return settings
 
 
@@ -155,6 +159,7 @@ def photographs_command(options: PhotographsOptions) -> None:
     """
     sampling: dict[str, Any] = given(options, "steps", "spacing", guidance="guidance_scale")
     with options.pipeline() as pipeline:
+        pipeline.check(super_resolution=False, **sampling)
         people = people_of(named_pictures(options.folder), pipeline.face_stage)
         generate = functools.partial(pipeline.generate_64, **sampling)
         found = likenesses(people, generate, options.judges(pipeline.face_stage), options.seeds)
@@ -181,6 +186,8 @@ def presets_command(options: PresetsOptions) -> None:
     identities = options.identities
     with options.pipeline() as pipeline, progress_bar() as bar:
         manifest = pipeline.base_manifest
+        for name in PRESETS:
+            pipeline.check(preset=name)
         judges = options.judges(pipeline.face_stage)
         targets = load_targets(options.data, manifest.id_vector_model, identities, 1)
         task = bar.add_task("speed", total=len(PRESETS))

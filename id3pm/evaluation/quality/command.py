@@ -65,6 +65,8 @@ def quality_command(options: QualityOptions) -> None:
     notes: list[str] = []
     people = min(options.people, options.count)
     with options.pipeline() as pipeline, progress_bar() as bar:
+        for scale in options.guidance:
+            pipeline.check(super_resolution=False, **{**options.sampling, "guidance_scale": scale})
         manifest = pipeline.base_manifest
         faces = load_faces(options.data, manifest.id_vector_model, options.count, options.split)
         more = options.models(manifest)[1][1:] if options.fr_models else ()

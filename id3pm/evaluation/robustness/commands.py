@@ -72,7 +72,9 @@ class AnalysisOptions:
         help="thresholds.json of an earlier run with --data; else those that come with the package.",
     )
     seed: int = option(type=click.IntRange(0), default=0, help="Of every image.")
-    preset: str = option(type=click.Choice(list(PRESETS)), default="fast", help="How images are sampled.")
+    preset: str | None = option(
+        type=click.Choice(list(PRESETS)), help="How images are sampled.  [default: fast; a student's own way]"
+    )
     steps: int | None = option(type=click.IntRange(1), help="Of the 64 px loop; else the preset's.")
     guidance_scale: float | None = option(type=click.FloatRange(1, 10), help="Else the preset's.")
     super_resolution: bool = option(is_flag=True, help="Generate 256 px images.")
@@ -81,10 +83,17 @@ class AnalysisOptions:
     )
     threads: int | None = option(type=click.IntRange(1), help="CPU threads; all cores if not given.")
 
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The sampling options that were given."""
-        return given(self, "preset", "steps", "guidance_scale")
+    def sampling(self, pipeline: Pipeline) -> dict[str, Any]:
+        """The sampling options that were given, or the default preset: a student has none.
+
+        Raises:
+            InvalidOptionError: The pipeline's bundle cannot honour them.
+        """
+        options = given(self, "preset", "steps", "guidance_scale")
+        if self.preset is None and pipeline.base_manifest.diffusion.student_timesteps is None:
+            options["preset"] = "fast"
+        pipeline.check(super_resolution=self.super_resolution, **options)
+        return options
 
     def files(self) -> tuple[list[Path], list[Path], list[Path]]:
         """The photographs; and where there is one, more photographs and drawings of its person.
@@ -122,13 +131,14 @@ def analyse_command(options: AnalysisOptions) -> None:
             stack.enter_context(Pipeline.load(repository, threads=options.threads))
             for repository in options.repositories
         ]
+        sampling = [options.sampling(pipeline) for pipeline in loaded]  # fail now for a bad value
         stage, families = loaded[0].face_stage, options.families or tuple(VARIANTS)
         subjects = [person(file, stage, families, more, drawings) for file in files]
         subjects = named_apart(subjects + gallery(picture_files(options.pictures), stage))
         options.out.mkdir(parents=True, exist_ok=True)
         bar = stack.enter_context(progress_bar())
         models = _models(options, loaded, known, notes, bar)
-        blocks, report = _study(options, models, subjects, notes, bar)
+        blocks, report = _study(options, models, sampling, subjects, notes, bar)
     for line in (*readings(summarise(blocks)), *notes):
         click.echo(line)
     click.echo(f"report: {report}")
@@ -158,19 +168,21 @@ def _models(
 def _study(
     options: AnalysisOptions,
     models: Sequence[Model],
+    sampling: Sequence[dict[str, Any]],
     subjects: Sequence[Subject],
     notes: list[str],
     bar: Progress,
 ) -> tuple[list[Block], Path]:
     """Studies one subject after the other; the report is written anew after each."""
-    shown = {**options.sampling, "size": 256 if options.super_resolution else 64}
+    shown = {**sampling[0], "size": 256 if options.super_resolution else 64}
     about = About([_about(model) for model in models], options.seed, shown, notes)
     blocks: list[Block] = []
     for subject in subjects:
         task = bar.add_task(subject.name, total=len(models) * len(subject.pictures))
         advance = functools.partial(bar.advance, task)
         of_subject = [
-            study(model, subject, options.seed, options.sampling, options.super_resolution, advance) for model in models
+            study(model, subject, options.seed, how, options.super_resolution, advance)
+            for model, how in zip(models, sampling, strict=True)
         ]
         blocks += of_subject
         write_sheet(options.out / f"{subject.name}.png", of_subject, options.seed)

@@ -72,6 +72,8 @@ def verify_sets(
     whole = [read_set(text, options.lfw_pairs) for text in options.sets]
     sets = whole if options.full else [pairs.first_of_each_fold(options.per_fold) for pairs in whole]
     with options.pipeline() as pipeline, progress_bar() as bar:
+        for scale in options.guidance:
+            pipeline.check(super_resolution=options.super_resolution, **{**options.sampling, "guidance_scale": scale})
         training, models = options.models(pipeline.base_manifest)
         study = VerificationStudy(
             sets=sets,

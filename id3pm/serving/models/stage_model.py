@@ -19,7 +19,7 @@ from typing import TypedDict
 from id3pm.attributes import describe_fields
 from id3pm.config import to_json
 from id3pm.diffusion import noise
-from id3pm.diffusion.plans import check_student
+from id3pm.diffusion.plans import check_options
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import read_manifest
 from id3pm.errors import CancelledError, EngineError, Id3pmError
@@ -243,7 +243,7 @@ class StageModel(BackendModel):
                 caller=call.caller,
                 **self.inputs_of(call, index, row),
             )
-            check_student(self.manifest.diffusion, row.options, OPTION_NAMES[self.stage])
+            check_options(self.manifest.diffusion, row.options, OPTION_NAMES[self.stage])
             names = {"identity": "embedding"}  # what the library calls identity is `embedding` to the sender
             return validated(request, self.engine.config, unit_vectors=self.unit_vectors, names=names)
 

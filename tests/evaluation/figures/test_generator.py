@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from id3pm.errors import NoFaceError
 from id3pm.evaluation.figures.generator import FaceGenerator
@@ -27,3 +28,14 @@ def test_equal_vectors_are_generated_once_and_come_back_in_order() -> None:
     assert np.isnan(faces.similarity).all()
     generator.generate(vectors, [0, 1, 2, 3])
     assert np.array_equal(requested[1], vectors), "different seeds make different images"
+
+
+@pytest.mark.parametrize(("taught", "asked"), [(None, {"sr_steps": 6}), ((214,), {})])
+def test_images_are_enlarged_in_few_steps_and_a_students_in_its_own(taught: Any, asked: dict[str, int]) -> None:
+    seen: list[dict[str, Any]] = []
+    pipeline = SimpleNamespace(
+        sr_manifest=SimpleNamespace(diffusion=SimpleNamespace(student_timesteps=taught)),
+        enlarge=lambda images, seed, **options: seen.append(options),
+    )
+    FaceGenerator(pipeline).enlarge(np.zeros((1, 64, 64, 3), np.uint8), 0)  # type: ignore[arg-type]
+    assert seen == [asked]

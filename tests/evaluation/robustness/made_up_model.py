@@ -47,10 +47,16 @@ class MadeUpPipeline:
     def __init__(self, stage: FaceStage, face: NDArray[np.uint8]) -> None:
         self.face_stage = stage
         self.base_manifest = types.SimpleNamespace(
-            bundle=types.SimpleNamespace(name="made up", weights_sha256="ab" * 32), target="none", precision="fp32"
+            bundle=types.SimpleNamespace(name="made up", weights_sha256="ab" * 32),
+            target="none",
+            precision="fp32",
+            diffusion=types.SimpleNamespace(student_timesteps=None),
         )
         self.asked: list[tuple[NDArray[np.float32], int, dict[str, Any]]] = []
         self._face = cv2.resize(face, (64, 64), interpolation=cv2.INTER_AREA)
+
+    def check(self, **options: Any) -> None:
+        """Takes everything."""
 
     def generate_64(self, vectors: NDArray[np.float32], seed: int, **options: Any) -> NDArray[np.uint8]:
         assert np.isfinite(vectors).all()

@@ -38,6 +38,12 @@ def analyse(repository: Path, *words: Any) -> str:
     return run.output
 
 
+def test_a_student_is_analysed_in_its_own_steps(repository: Path, pipeline: MadeUpPipeline, tmp_path: Path) -> None:
+    pipeline.base_manifest.diffusion.student_timesteps = (627, 871)
+    analyse(repository, PEOPLE / "03.png", "--family", "noise", "--no-independent", "--out", tmp_path / "out")
+    assert pipeline.asked and all("preset" not in options for _, _, options in pipeline.asked)
+
+
 def without_face(folder: Path) -> Path:
     folder.mkdir()
     Image.new("RGB", (64, 64), "grey").save(folder / "a <b>wall.png")
