@@ -90,7 +90,7 @@ def load(folder: Path) -> Checkpoint:
     if not file.is_file():
         raise CheckpointError(f"{folder} has no {FILE_NAME}: train first (id3pm train --out {folder})")
     state = read_plain(file)
-    if "teacher_weights_sha256" in state.get("config", {}):
+    if isinstance(config := state.get("config"), dict) and "teacher_weights_sha256" in config:
         raise CheckpointError(
             f"{folder} holds a distillation run: id3pm distill resumes it, id3pm export-student exports it"
         )
