@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -50,6 +50,41 @@ class NetworkOptions(InvertOptions, WeightsOptions):
     """The options of `id3pm baseline nbnet` and `id3pm baseline vec2face`."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Targets:
+    """What is inverted.
+
+    Attributes:
+        black_box: The FR model of the ID vectors.
+        labels: One for each ID vector.
+        vectors: The ID vectors [N, D].
+    """
+
+    black_box: FaceEngineModel
+    labels: list[str]
+    vectors: Floats
+
+    @classmethod
+    def read(cls, options: InvertOptions) -> _Targets:
+        """The ID vectors of the sources.
+
+        Raises:
+            InvalidInputError: A file has no face, no vectors, or vectors of another FR model; or two have one name.
+            EngineError: There are no usable face models.
+        """
+        black_box = FaceEngineModel(options.repository, options.threads)
+        space = Space(id_vector_model=black_box.name, identity_dim=black_box.stage.identity_dim)
+        labels: list[str] = []
+        parts = []
+        for source in options.sources:
+            vectors = in_space(read_faces(source, options.repository), space, "the face stage")
+            labels += [source.stem if len(vectors) == 1 else f"{source.stem}_{row}" for row in range(len(vectors))]
+            parts.append(vectors)
+        if twice := [label for number, label in enumerate(labels) if label in labels[:number]]:
+            raise InvalidInputError(f"two sources have the name {twice[0]!r}: their images would replace each other")
+        return cls(black_box, labels, np.concatenate(parts))
+
+
 @click.command("gaussian")
 @takes(GaussianOptions)
 def gaussian_command(options: GaussianOptions) -> None:
@@ -58,8 +93,8 @@ def gaussian_command(options: GaussianOptions) -> None:
     SOURCES are pictures, of which the largest face is taken, or ID vectors (.npy, .npz). Writes an image for each ID
     vector and seed, and gaussian.json with similarity, queries and seconds. What has been made is kept in --out.
     """
-    black_box = FaceEngineModel(options.repository, options.threads)
-    _search("gaussian", options, black_box, methods.open_gaussian([], authors_code=options.authors_code))
+    targets = _Targets.read(options)
+    _search("gaussian", options, targets, methods.open_gaussian([], authors_code=options.authors_code))
 
 
 @click.command("gan")
@@ -70,10 +105,10 @@ def gan_command(options: GanOptions) -> None:
     SOURCES are pictures, of which the largest face is taken, or ID vectors (.npy, .npz). Writes an image for each ID
     vector and seed, and gan.json with similarity, queries and seconds. What has been made is kept in --out.
     """
-    black_box = FaceEngineModel(options.repository, options.threads)
+    targets = _Targets.read(options)  # before the bank, which takes a while
     with progress_bar() as bar:
         search = methods.open_gan_search(
-            black_box,
+            targets.black_box,
             options.cache(),
             options.bank,
             options.generator,
@@ -81,7 +116,7 @@ def gan_command(options: GanOptions) -> None:
             threads=options.threads,
             on_images=functools.partial(bar.advance, bar.add_task("bank of the GAN", total=options.bank)),
         )
-    _search("gan", options, black_box, search)
+    _search("gan", options, targets, search)
 
 
 @click.command("nbnet")
@@ -106,38 +141,40 @@ def vec2face_command(options: NetworkOptions) -> None:
     _network("vec2face", options)
 
 
-def _search(name: str, options: GaussianOptions, black_box: FaceEngineModel, search: Search) -> None:
+def _search(name: str, options: GaussianOptions, targets: _Targets, search: Search) -> None:
     def make(vectors: Floats, on_queries: OnImages) -> Made:
-        return Maker(black_box, options.cache(), options.queries).search(search, vectors, options.seeds, on_queries)
+        return Maker(targets.black_box, options.cache(), options.queries).search(
+            search, vectors, options.seeds, on_queries
+        )
 
-    _invert(name, search.name, options, black_box, make, options.seeds * options.queries)
+    _invert(name, search.name, options, targets, make, options.seeds * options.queries)
 
 
 def _network(name: str, options: NetworkOptions) -> None:
-    black_box = FaceEngineModel(options.repository, options.threads)
-    network = methods.open_network(name, options.weights, black_box.name, [])
+    targets = _Targets.read(options)
+    network = methods.open_network(name, options.weights, targets.black_box.name, [])
 
     def make(vectors: Floats, on_images: OnImages) -> Made:
-        return Maker(black_box, options.cache(), 0).direct(network, vectors, 1, on_images)
+        return Maker(targets.black_box, options.cache(), 0).direct(network, vectors, 1, on_images)
 
-    _invert(name, network.name, options, black_box, make, 1)
+    _invert(name, network.name, options, targets, make, 1)
 
 
 def _invert(
     name: str,
     title: str,
     options: InvertOptions,
-    black_box: FaceEngineModel,
+    targets: _Targets,
     make: Callable[[Floats, OnImages], Made],
     work: int,
 ) -> None:
     """Makes the images, judges them by the black box and writes both; `work` is the progress of one ID vector."""
-    labels, vectors = _vectors(options.sources, options.repository, black_box)
+    vectors, black_box = targets.vectors, targets.black_box
     with progress_bar() as bar:
         made = make(vectors, functools.partial(bar.advance, bar.add_task(title, total=len(vectors) * work)))
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for label, vector, images in zip(labels, vectors, made.images, strict=True):
+    for label, vector, images in zip(targets.labels, vectors, made.images, strict=True):
         similarities = BlackBox(black_box.embed).similarities(list(images), vector, aligned=made.aligned)
         for seed, (image, similarity) in enumerate(zip(images, similarities, strict=True)):
             file = options.out / f"{name}_{label}_{seed}.png"
@@ -154,21 +191,3 @@ def _invert(
         "rows": rows,
     }
     write_json(options.out / f"{name}.json", report)
-
-
-def _vectors(sources: Sequence[Path], repository: Path, black_box: FaceEngineModel) -> tuple[list[str], Floats]:
-    """A label for each ID vector, and the vectors [N, D].
-
-    Raises:
-        InvalidInputError: A file has no face, no vectors, or vectors of another FR model; or two have one name.
-    """
-    space = Space(id_vector_model=black_box.name, identity_dim=black_box.stage.identity_dim)
-    labels: list[str] = []
-    parts = []
-    for source in sources:
-        vectors = in_space(read_faces(source, repository), space, "the face stage")
-        labels += [source.stem if len(vectors) == 1 else f"{source.stem}_{row}" for row in range(len(vectors))]
-        parts.append(vectors)
-    if twice := [label for number, label in enumerate(labels) if label in labels[:number]]:
-        raise InvalidInputError(f"two sources have the name {twice[0]!r}: their images would replace each other")
-    return labels, np.concatenate(parts)

@@ -92,5 +92,6 @@ def install(monkeypatch: Any, **settings: Any) -> list[int]:
     enlarged: list[int] = []
     settings["enlarged"] = enlarged
     monkeypatch.setattr(sheet, "FaceGenerator", type("FaceGenerator", (FakeGenerator,), settings))
-    monkeypatch.setattr(sheet, "Pipeline", SimpleNamespace(load=lambda repository, threads: contextlib.nullcontext()))
+    loaded = contextlib.nullcontext(SimpleNamespace(check=lambda **options: None))
+    monkeypatch.setattr(sheet, "Pipeline", SimpleNamespace(load=lambda repository, threads: loaded))
     return enlarged
