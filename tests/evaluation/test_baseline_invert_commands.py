@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from id3pm.errors import InvalidInputError
+from id3pm.errors import Id3pmError, InvalidInputError
 from id3pm.evaluation.baselines.commands import baseline_group
 from id3pm.evaluation.baselines.nbnet import NbNet
 from id3pm.evaluation.baselines.trained import TrainedNetwork
@@ -82,4 +82,11 @@ def test_gaussian_sampling_refuses_a_small_budget_and_sources_that_do_not_fit(re
         np.savez(repository / "short.npz", vectors=np.ones((1, 4), np.float32), id_vector_model="sface")
         found = run(repository, "gaussian", *words).exception
         assert isinstance(found, InvalidInputError) and message in str(found)
+    assert not (repository / "out").exists()
+
+
+def test_a_source_that_is_no_picture_is_refused_before_the_bank_is_made(repository: Path) -> None:
+    (repository / "notes.txt").write_text("no picture")
+    found = run(repository, "gan", repository / "notes.txt", "--bank", "100000").exception
+    assert isinstance(found, Id3pmError) and "notes.txt" in str(found)
     assert not (repository / "out").exists()

@@ -138,6 +138,8 @@ def guidance_command(options: GuidanceOptions) -> None:
     columns = options.columns()
     seeds = list(range(options.seed, options.seed + options.seeds))
     with options.generator(options.super_resolution) as generator:
+        for column in columns.options:  # fail now, not at the last column
+            generator.pipeline.check(super_resolution=False, **{**options.sampling, **column})
         people = generator.people(options.photos)
         made = _generate(generator, people, seeds, columns, options.sampling)
         loop = generator.sampling(**options.sampling)

@@ -37,11 +37,12 @@ class FakeGenerator:
 
     def __init__(self, pipeline: Any, super_resolution: bool = False) -> None:
         self.pipeline = SimpleNamespace(
+            check=lambda **options: None,
             base_manifest=SimpleNamespace(
                 id_vector_model="sface",
                 unet=SimpleNamespace(identity_dim=DIM),
                 sampling=SimpleNamespace(steps=25, guidance_scale=2.0),
-            )
+            ),
         )
 
     def people(self, files: Any) -> list[Person]:
