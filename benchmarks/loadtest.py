@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from id3pm.command_options import numbers, option, takes
-from load import charts, compare, faults, layers, overhead, soak, stand_ins, summary, sweep
+from load import charts, compare, fault_actions, faults, layers, overhead, soak, stand_ins, summary, sweep
 from load.perf_analyzer import install
 from load.running import (
     BAD,
@@ -99,7 +99,7 @@ class FaultsOptions(MixtureOptions):
     seconds: float = option(type=click.FloatRange(1), default=30.0, show_default=True, help="Of load for each fault.")
     rate: float = option(type=POSITIVE, default=0.5, show_default=True, help="Requests a second.")
     only: tuple[str, ...] = option(
-        multiple=True, type=click.Choice(list(faults.FAULTS)), help="Not all of them; may be repeated."
+        multiple=True, type=click.Choice(list(fault_actions.FAULTS)), help="Not all of them; may be repeated."
     )
 
 
@@ -209,7 +209,7 @@ def faults_command(options: FaultsOptions) -> None:
         rate=options.rate,
         seconds=options.seconds,
         seed=options.seed,
-        faults=options.only or list(faults.FAULTS),
+        faults=options.only or list(fault_actions.FAULTS),
     )
     options.write("faults", results, faults.markdown(results))
     finish(faults.passed(results))

@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,9 @@ from id3pm_client._bar import Bar
 from id3pm_client._bench import Result
 from id3pm_client._bench import bench as run_bench
 from id3pm_client._cli_files import check_free, make_folder, os_error_text, write
+from id3pm_client._cli_inputs import only, options_of, read_vectors, settings_of
 from id3pm_client._cli_output import face_of, show, tell, tell_of_others, waiting
 from id3pm_client._cli_parser import make_parser
-from id3pm_client._connection import DEFAULT_URL
-from id3pm_client._contract import OPTIONS
 from id3pm_client._errors import (
     ClientError,
     DeadlineExceededError,
@@ -77,7 +75,7 @@ def generate(args: argparse.Namespace) -> None:
     vectors: Array | None = None
     known: dict[str, Any] = {}
     if args.photo is None:
-        vectors, known = _read_vectors(args)
+        vectors, known = read_vectors(args)
     count = 1 if vectors is None or vectors.ndim == 1 else len(vectors)
     seeds = _generate_seeds(args.seed, count)
     paths = [args.out / f"{position:03d}_seed-{seed}.png" for position, seed in enumerate(seeds)]
@@ -91,8 +89,8 @@ def generate(args: argparse.Namespace) -> None:
             write(small[position], png_of(image.image_64, image.receipt), args.overwrite)
         show(paths[position], bar)
 
-    how: dict[str, Any] = {"with_64": args.with_64, "on_image": on_image, "progress": bar, **_options(args)}
-    with Client(**_settings(args)) as client:
+    how: dict[str, Any] = {"with_64": args.with_64, "on_image": on_image, "progress": bar, **options_of(args)}
+    with Client(**settings_of(args)) as client:
         make_folder(args.out)
         if vectors is not None:
             client.generate(vectors, seeds, **{**how, **known})
@@ -131,11 +129,11 @@ def blend(args: argparse.Namespace) -> None:
         write(paths[position], image.png(), args.overwrite)
         show(paths[position], bar)
 
-    with Client(**_settings(args)) as client:
+    with Client(**settings_of(args)) as client:
         first, second = (face_of(client, photo, args.face) for photo in (args.first, args.second))
         vectors = slerp(first, second, args.share)
         make_folder(args.out)
-        options = {**_options(args), "id_vector_model": args.id_vector_model or first.id_vector_model}
+        options = {**options_of(args), "id_vector_model": args.id_vector_model or first.id_vector_model}
         how: dict[str, Any] = {"on_image": on_image, "progress": bar, **options}
         client.generate(vectors, [seed] * len(paths), **how)
 
@@ -144,15 +142,15 @@ def stream(args: argparse.Namespace) -> None:
     """Writes previews, the 64 px image and the image to a folder, each as soon as it is there."""
     seed = _one_seed(args.seed)
     check_free([args.out / f"seed-{seed}.png", *args.out.glob(f"seed-{seed}_*.png")], args.overwrite)
-    how: dict[str, Any] = {"preview_every": args.preview_every, **_options(args)}
+    how: dict[str, Any] = {"preview_every": args.preview_every, **options_of(args)}
     bar = Bar(1, "steps")
-    with Client(**_settings(args)) as client:
+    with Client(**settings_of(args)) as client:
         make_folder(args.out)
         if args.photo is not None:
             events = client.stream(face_of(client, args.photo, args.face), seed, **how)
         else:
-            vectors, known = _read_vectors(args)
-            events = client.stream(_only(vectors), seed, **{**how, **known})
+            vectors, known = read_vectors(args)
+            events = client.stream(only(vectors), seed, **{**how, **known})
         with contextlib.closing(events), client._with_progress([], bar):
             for name, image in _pictures(events, bar):
                 path = args.out / f"seed-{seed}{name}.png"
@@ -179,7 +177,7 @@ def _pictures(events: Iterator[Event], bar: Bar) -> Iterator[tuple[str, Image.Im
 def embed(args: argparse.Namespace) -> None:
     """Writes the ID vector of a photograph as .npy, or as .npz with the name of its FR model."""
     check_free([args.out], args.overwrite)
-    with Client(**_settings(args)) as client:
+    with Client(**settings_of(args)) as client:
         found = face_of(client, args.photo, args.face)
     save_vectors(args.out, found.vector, found.id_vector_model)
     show(args.out)
@@ -191,8 +189,8 @@ def replay(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() != ".png":  # check now, not after the work
         raise InvalidRequestError(f"--out {args.out}: must end in .png, which carries the receipt")
     check_free([args.out], args.overwrite)
-    vector: Array | Embedding | None = None if args.embedding is None else _only(load_vectors(args.embedding)[0])
-    with Client(**_settings(args)) as client:
+    vector: Array | Embedding | None = None if args.embedding is None else only(load_vectors(args.embedding)[0])
+    with Client(**settings_of(args)) as client:
         if vector is None:
             vector = face_of(client, args.photo, args.face)
         image = waiting(client, "making the image again", lambda: client.replay(args.receipt, vector))
@@ -208,14 +206,14 @@ def bench(args: argparse.Namespace) -> int:
     seconds = None if args.seconds is None else as_timeout("seconds", args.seconds)
 
     async def run() -> Result:
-        async with AsyncClient(**{**_settings(args), "max_in_flight": concurrency}) as client:
+        async with AsyncClient(**{**settings_of(args), "max_in_flight": concurrency}) as client:
             known: dict[str, Any] = {}
             if args.photo is not None:
                 found = await client.embed(args.photo, face=args.face)
                 tell_of_others(args.photo, found)
                 vectors: Array = found.vector
             else:
-                vectors, known = _read_vectors(args)
+                vectors, known = read_vectors(args)
             return await run_bench(
                 client,
                 np.atleast_2d(vectors),
@@ -223,7 +221,7 @@ def bench(args: argparse.Namespace) -> int:
                 images=images,
                 seconds=seconds,
                 first_seed=args.seed,
-                options={**_options(args), **known},
+                options={**options_of(args), **known},
             )
 
     result = asyncio.run(run())
@@ -234,7 +232,7 @@ def bench(args: argparse.Namespace) -> int:
 def ping(args: argparse.Namespace) -> None:
     """Prints the status of the stages' schedulers as JSON; by server if there are several."""
     answers = {}
-    with Client(**_settings(args)) as client:
+    with Client(**settings_of(args)) as client:
         for url in waiting(client, "looking for servers", client.discover):
             started = time.monotonic()
             answers[url] = waiting(client, f"asking {url}", functools.partial(client.ping, url))
@@ -244,59 +242,13 @@ def ping(args: argparse.Namespace) -> None:
 
 def describe(args: argparse.Namespace) -> None:
     """Prints bundle, sizes, presets and options of the server as JSON."""
-    with Client(**_settings(args)) as client:
+    with Client(**settings_of(args)) as client:
         show(json.dumps(waiting(client, f"asking {client.urls[0]}", client.describe), indent=2))
 
 
 def _parser() -> argparse.ArgumentParser:
     commands = (generate, stream, blend, embed, replay, bench, ping, describe)
     return make_parser({command.__name__: command for command in commands})
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of a client."""
-    token = None if args.token_file is None else _read_token(args.token_file)
-    return {
-        "url": args.url or DEFAULT_URL,
-        "timeout_s": args.timeout,
-        "max_in_flight": args.max_in_flight,
-        "ssl": args.ssl or args.root_certificates is not None or args.client_certificate is not None,
-        "root_certificates": args.root_certificates,
-        "client_certificate": args.client_certificate,
-        "client_key": args.client_key,
-        "token": token,
-    }
-
-
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in OPTIONS}
-
-
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except UnicodeDecodeError:
-        raise InvalidRequestError(f"{path}: not a token, which is printable ASCII text") from None
-
-
-def _read_vectors(args: argparse.Namespace) -> tuple[Array, dict[str, Any]]:
-    """The vectors of `--embedding`, and as an option the FR model that the file names, if it does.
-
-    Raises:
-        InvalidRequestError: It is no file of vectors, or `--id-vector-model` names another model.
-        OSError: It cannot be read.
-    """
-    vectors, model = load_vectors(args.embedding)
-    if model is None:
-        return vectors, {}
-    if args.id_vector_model not in (None, model):
-        raise InvalidRequestError(f"--id-vector-model {args.id_vector_model}: {args.embedding} has vectors of {model}")
-    return vectors, {"id_vector_model": model}
-
-
-def _only(vectors: Array) -> Array:
-    """The only vector of a file, `[D]` or `[1, D]`."""
-    return vectors[0] if vectors.ndim == 2 and len(vectors) == 1 else vectors
 
 
 def _exit_code(error: Exception) -> int:

@@ -85,7 +85,7 @@ class _Targets:
         return cls(black_box, labels, np.concatenate(parts))
 
 
-@click.command("gaussian")
+@click.command("gaussian", short_help="Gaussian sampling of ID vectors of your own.")
 @takes(GaussianOptions)
 def gaussian_command(options: GaussianOptions) -> None:
     """Gaussian sampling (Razzhigaev et al. 2020) of the ID vectors of SOURCES.
@@ -97,7 +97,7 @@ def gaussian_command(options: GaussianOptions) -> None:
     _search("gaussian", options, targets, methods.open_gaussian([], authors_code=options.authors_code))
 
 
-@click.command("gan")
+@click.command("gan", short_help="GAN search of ID vectors of your own.")
 @takes(GanOptions)
 def gan_command(options: GanOptions) -> None:
     """GAN search (Vendrow and Vendrow 2021) of the ID vectors of SOURCES.
@@ -119,7 +119,7 @@ def gan_command(options: GanOptions) -> None:
     _search("gan", options, targets, search)
 
 
-@click.command("nbnet")
+@click.command("nbnet", short_help="NbNet of ID vectors of your own.")
 @takes(NetworkOptions)
 def nbnet_command(options: NetworkOptions) -> None:
     """NbNet (Mai et al. 2018) of the ID vectors of SOURCES.
@@ -130,7 +130,7 @@ def nbnet_command(options: NetworkOptions) -> None:
     _network("nbnet", options)
 
 
-@click.command("vec2face")
+@click.command("vec2face", short_help="Vec2Face of ID vectors of your own.")
 @takes(NetworkOptions)
 def vec2face_command(options: NetworkOptions) -> None:
     """Vec2Face (Duong et al. 2020), after its published description, of the ID vectors of SOURCES.
