@@ -8,7 +8,7 @@ import pytest
 import id3pm_client
 from id3pm.error_codes import ERROR_CODES
 from id3pm.errors import Id3pmError
-from id3pm.serving.gateway.grpc_server import METADATA
+from id3pm.serving.gateway.grpc_calls import METADATA
 from id3pm.serving.protocol.error_envelope import ERROR_TAG, StageError, read, triton_code, write
 from id3pm.serving.protocol.limits import MAX_MESSAGE
 from id3pm_client import _errors as client

@@ -15,7 +15,7 @@ from stand_in_triton import StandInEngine, StandInRequest, control, good, state_
 from waiting import wait_until
 
 from id3pm.serving.models import long_poll as long_polls
-from id3pm.serving.models import stage_model as stage
+from id3pm.serving.models import stage_answers
 from id3pm.serving.models.diffusion_stages import DenoiserModel
 
 
@@ -171,14 +171,14 @@ def test_a_stage_that_stops_answers_those_who_watch(model: DenoiserModel, steppi
 def encoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, list[str]]]:
     """Pictures are encoded only when allowed; and the names of the threads that did it."""
     allowed, threads = threading.Event(), []
-    encode = stage.encode_png
+    encode = stage_answers.encode_png
 
     def slowly(*args: Any, **more: Any) -> bytes:
         threads.append(threading.current_thread().name)
         assert allowed.wait(10)
         return encode(*args, **more)
 
-    monkeypatch.setattr(stage, "encode_png", slowly)
+    monkeypatch.setattr(stage_answers, "encode_png", slowly)
     yield allowed, threads
     allowed.set()
 

@@ -23,12 +23,13 @@ from id3pm.serving.gateway.admission import full
 from id3pm.serving.gateway.auth import Caller
 from id3pm.serving.gateway.connections import Connections
 from id3pm.serving.gateway.context import GatewayContext
-from id3pm.serving.gateway.grpc_types import CallContext, NamedModel
+from id3pm.serving.gateway.grpc_calls import abort, address_of, authorization_of, call_triton, is_served, trace_of_call
+from id3pm.serving.gateway.grpc_types import CallContext
 from id3pm.serving.gateway.message_parts import check_parts
 from id3pm.serving.gateway.origin import grpc_peer, origin_of
 from id3pm.serving.gateway.request import parse_message, read_message
 from id3pm.serving.gateway.tensor_checks import check_version
-from id3pm.serving.gateway.upstream import SERVICE, Metadata, Upstream, trace_of
+from id3pm.serving.gateway.upstream import SERVICE
 from id3pm.serving.protocol import limits
 from id3pm.serving.protocol.status import RefusedError, internal
 
@@ -40,8 +41,6 @@ QUERIES = {
     "ModelStatistics": service_pb2.ModelStatisticsRequest,
 }
 Call = Callable[[CallContext], Coroutine[Any, Any, None]]
-METADATA = {"code": "id3pm-code", "retry_after_s": "id3pm-retry-after-s"}
-"""Names of an error's fields in gRPC's trailing metadata."""
 _COPIES = 2  # of a message: as it came, and as it is sent on
 _END_S = 5.0  # for requests that were cancelled to end
 
@@ -81,7 +80,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             with self._connections.answering(context.peer()):
                 _, refusal = await self._outcome(name, context, run(context))
             if refusal is not None:
-                await _abort(context, refusal)
+                await abort(context, refusal)
 
         return grpc.stream_stream_rpc_method_handler(guarded)
 
@@ -123,7 +122,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
     async def _model_ready(self, context: CallContext) -> None:
         async with self._context.admission.arrival(known=False):
             query = parse_message(service_pb2.ModelReadyRequest, await self._query_message(context))
-        ready = self._context.health.ready and _is_served(query)
+        ready = self._context.health.ready and is_served(query)
         await context.write(service_pb2.ModelReadyResponse(ready=ready).SerializeToString())
 
     async def _check(self, context: CallContext) -> None:
@@ -154,19 +153,19 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     def _query(self, name: str) -> Call:
         async def answer(context: CallContext) -> None:
-            self._context.options.access.caller(_authorization(context))
+            self._context.options.access.caller(authorization_of(context))
             upstream = self._context.upstreams.get(new_work=False)
             async with self._context.admission.arrival(known=True):
                 query = parse_message(QUERIES[name], await self._query_message(context))
             if name != "ServerMetadata" and (name != "ModelStatistics" or query.name):  # else of all models
                 check_version(query.name, query.version)
             with self._context.admission.request(work=False):
-                await self._write(await _call(upstream, name, query.SerializeToString(), context), context)
+                await self._write(await call_triton(upstream, name, query.SerializeToString(), context), context)
 
         return answer
 
     async def _infer(self, context: CallContext) -> None:
-        caller = self._context.options.access.caller(_authorization(context))
+        caller = self._context.options.access.caller(authorization_of(context))
         self._context.upstreams.get(new_work=False)
         with contextlib.ExitStack() as held:
             grow = held.enter_context(self._context.admission.body())
@@ -180,7 +179,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
 
     async def _stream(self, context: CallContext) -> None:
         """`ModelStreamInfer`: many requests on one stream, each with one answer, in their order, as from Triton."""
-        caller = self._context.options.access.caller(_authorization(context))
+        caller = self._context.options.access.caller(authorization_of(context))
         self._context.upstreams.get(new_work=False)
         answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
         places = asyncio.Semaphore(limits.MAX_ON_ONE_STREAM)
@@ -196,7 +195,7 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
             finally:
                 answers.put_nowait(None)
 
-        owner = caller.name if self._context.options.access.limited else _address(context)
+        owner = caller.name if self._context.options.access.limited else address_of(context)
         with self._context.streams.open(owner) as stream:
             reader = asyncio.ensure_future(read())
             try:
@@ -237,7 +236,9 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         parsed = await self._context.admission.parsed(request, functools.partial(read_message, request))
         note(caller=caller.name, model=parsed.model[:64], id=parsed.id, bytes_in=len(request))
         parsed.check(caller)
-        return await self._context.infer(parsed, origin_of(caller, *grpc_peer(context.peer())), _trace(context), held)
+        return await self._context.infer(
+            parsed, origin_of(caller, *grpc_peer(context.peer())), trace_of_call(context), held
+        )
 
     async def _write(self, answer: bytes, context: CallContext) -> None:
         try:
@@ -278,47 +279,3 @@ class RpcGateway(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no t
         if message is grpc.aio.EOF:
             raise RefusedError("invalid_argument", "there is no message in this call")
         return message
-
-
-async def _abort(context: CallContext, refusal: RefusedError) -> None:
-    """Ends a call with a status, and the error's fields as trailing metadata, unless its caller has gone meanwhile."""
-    fields = tuple((METADATA[name], str(value)) for name, value in refusal.fields.items())
-    try:
-        await context.abort(grpc.StatusCode[refusal.grpc], str(refusal), fields)
-    except Exception as error:
-        if context.done() and not isinstance(error, grpc.aio.AbortError):
-            raise asyncio.CancelledError from error
-        raise
-
-
-def _address(context: CallContext) -> str:
-    """The caller's address, without its port."""
-    return str(context.peer()).rpartition(":")[0]
-
-
-def _is_served(query: NamedModel) -> bool:
-    try:
-        check_version(query.name, query.version)
-    except RefusedError:
-        return False
-    return True
-
-
-async def _call(upstream: Upstream, method: str, request: bytes, context: CallContext) -> bytes:
-    """One unary call to Triton."""
-    try:
-        answer = await upstream.channel.unary_unary(f"/{SERVICE}/{method}")(request, metadata=_trace(context))
-    except grpc.aio.AioRpcError as error:
-        raise upstream.error_of(error) from error
-    return bytes(answer)
-
-
-def _authorization(context: CallContext) -> str | None:
-    for name, value in context.invocation_metadata() or ():
-        if name == "authorization":
-            return str(value)
-    return None
-
-
-def _trace(context: CallContext) -> Metadata:
-    return trace_of(context.invocation_metadata() or ())

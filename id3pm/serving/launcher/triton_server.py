@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import math
 import os
-import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -19,6 +16,14 @@ from typing import Any
 
 from id3pm.engines.manifest import Manifest
 from id3pm.errors import ServerError
+from id3pm.serving.launcher.command_line import (
+    SOCKET_PATH,
+    addresses,
+    command_of,
+    socket_addresses,
+    socket_of,
+    takes_path,
+)
 from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, control, is_ready, refuses
 from id3pm.serving.launcher.endpoints import Endpoints, check_ports
 from id3pm.serving.launcher.preflight import check_engines, controlled, with_repository
@@ -35,10 +40,6 @@ _POLL_S = 0.1
 WAYS_IN = ("http", "grpc", "metrics")
 _LOG_LINES = 200
 _LINE = 4096  # characters
-_NUMBERS = {"http-port": 1, "grpc-port": 2, "metrics-port": 3}  # Triton wants different ones even where there are none
-_SOCKET_PATH = 107  # the longest that Linux takes, in bytes
-# Protocols that serving does not need, and that let a client change the server or read its data.
-_RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
 class TritonServer(Endpoints):
@@ -80,7 +81,7 @@ class TritonServer(Endpoints):
         return self._process.pid
 
     def _url(self, option: str) -> str:
-        return super()._url(option) if self._sockets is None else UNIX + _socket(self._sockets, option)
+        return super()._url(option) if self._sockets is None else UNIX + socket_of(self._sockets, option)
 
     def __enter__(self) -> TritonServer:
         self.start()
@@ -116,18 +117,25 @@ class TritonServer(Endpoints):
         remove_stale_regions()
         remove_stale_environments()
         scratch = self._folder()
-        if not _plain(scratch):
+        if not takes_path(scratch):
             scratch = self._folder(Path("/tmp"))
         self._models = scratch / "models"
         self._models.symlink_to(self.repository)  # Triton takes no spaces in its options, its Python no other letters
         if self._private:
-            short = len(_socket(scratch, "metrics-port").encode()) < _SOCKET_PATH
+            short = len(socket_of(scratch, "metrics-port").encode()) < SOCKET_PATH
             self._sockets = scratch if short else self._folder(Path("/tmp"))
         environment = self.runtime.environment()
         if self.settings.threads is not None:
             environment[THREADS_VARIABLE] = str(self.settings.threads)
         environment[COMPUTE_LOCK_VARIABLE] = str(scratch / "compute_lock")
-        self._process = start_guarded(self._command(self.runtime, scratch), environment)
+        command = command_of(
+            self.runtime,
+            self._models,
+            scratch,
+            addresses(self.host, self.ports) if self._sockets is None else socket_addresses(self._sockets),
+            self.settings.trace_url,
+        )
+        self._process = start_guarded(command, environment)
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True)
         self._reader.start()
 
@@ -249,31 +257,6 @@ class TritonServer(Endpoints):
         self._folders.append(folder)
         return folder
 
-    def _addresses(self) -> list[str]:
-        if self._sockets is None:
-            options = [f"--{name}-address={self.host}" for name in ("http", "grpc", "metrics")]
-            return [*options, *(f"--{option}={port}" for option, port in self.ports.items())]
-        # Triton's HTTP takes no notice of the port then, and its gRPC makes it the end of the name.
-        options = [f"--{name}-address={UNIX}{self._sockets}/{name}" for name in ("http", "grpc", "metrics")]
-        return [*options, *(f"--{option}={number}" for option, number in _NUMBERS.items())]
-
-    def _command(self, runtime: TritonRuntime, scratch: Path) -> list[str]:
-        # A random key. Other users can read it on the command line, but they cannot reach a private server.
-        locked = f"{_RESTRICTED}:id3pm-{secrets.token_hex(4)}={secrets.token_hex(16)}"
-        return [
-            str(runtime.binary),
-            f"--model-repository={self._models}",
-            *runtime.arguments(scratch),
-            "--disable-auto-complete-config",
-            f"--exit-timeout-secs={math.ceil(EXIT_S)}",
-            *self._addresses(),
-            "--grpc-http2-min-recv-ping-interval-without-data=1000",  # ms; else clients that ask for life are sent away
-            f"--http-restricted-api={locked}",
-            f"--grpc-restricted-protocol={locked}",
-            *([] if Path("/proc/driver/nvidia").exists() else ["--allow-gpu-metrics=false"]),
-            *([] if self.settings.trace_url is None else _tracing(self.settings.trace_url)),
-        ]
-
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         with process.stdout:
@@ -298,20 +281,3 @@ class TritonServer(Endpoints):
                 return True
             time.sleep(_POLL_S)
         return False
-
-
-def _plain(folder: Path) -> bool:
-    """Whether a path is one that Triton and its Python take."""
-    return re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII) is not None
-
-
-def _socket(folder: Path, option: str) -> str:
-    """The path at which Triton listens for one of its protocols."""
-    name = option.removesuffix("-port")
-    return f"{folder}/{name}:{_NUMBERS[option]}" if name == "grpc" else f"{folder}/{name}"
-
-
-def _tracing(url: str) -> list[str]:
-    """Triton's own OpenTelemetry export: every request, with the spans of its models; continues a `traceparent`."""
-    settings = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=1")
-    return [f"--trace-config={setting}" for setting in settings]

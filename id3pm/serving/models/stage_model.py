@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import base64
 import dataclasses
 import hashlib
 import itertools
@@ -16,20 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from id3pm.attributes import describe_fields
-from id3pm.config import to_json
 from id3pm.diffusion import noise
 from id3pm.diffusion.plans import check_options
 from id3pm.engines.base import Engine, load_engine
 from id3pm.engines.manifest import read_manifest
-from id3pm.errors import CancelledError, EngineError, Id3pmError
+from id3pm.errors import CancelledError, EngineError
 from id3pm.face.manifest import takes_unit_vectors
-from id3pm.formats.images import encode_png
 from id3pm.sampling.cost import warm_up
-from id3pm.sampling.observer import Observer
-from id3pm.sampling.presets import PRESETS
 from id3pm.sampling.request import Sample, SampleRequest, validated
-from id3pm.sampling.row import Row as SampledRow
 from id3pm.sampling.scheduler import StepScheduler
 from id3pm.serving.models.backend_model import BackendModel
 from id3pm.serving.models.logs import shown
@@ -44,6 +37,8 @@ from id3pm.serving.models.model_args import (
     warn_of_empty_rows,
 )
 from id3pm.serving.models.request_registry import Outcome, PendingRows, RegisteredRequest, RequestRegistry, content_of
+from id3pm.serving.models.stage_answers import description, row_progress, status
+from id3pm.serving.models.stage_observer import StageObserver
 from id3pm.serving.models.triton_backend import InferenceRequest, Reply
 from id3pm.serving.models.triton_types import Backend
 from id3pm.serving.models.worker import Worker
@@ -53,25 +48,6 @@ from id3pm.serving.protocol.wire import OPTION_NAMES, STAGES, Array, Control, Re
 logger = logging.getLogger(__name__)
 _SEED_KEY = secrets.token_bytes(32)  # of this process, so that no id has a seed that others can know
 _HOUSEKEEPING_S = 0.25  # a check for a disconnected caller takes 70 us per request in flight
-
-
-class _StageObserver(Observer):
-    """Passes the scheduler's events to the metrics, and wakes the long polls."""
-
-    def __init__(self, metrics: StageMetrics, long_polls: LongPolls, max_batch: int) -> None:
-        self._metrics = metrics
-        self._long_polls = long_polls
-        self._max_batch = max_batch
-
-    def stepped(self, rows: Sequence[SampledRow], evaluations: int, engine_s: float) -> None:
-        self._metrics.evaluated(evaluations, self._max_batch, engine_s)
-        for row in rows:
-            if row.made == 1:
-                self._metrics.first_step(row)
-        self._long_polls.changed()
-
-    def ended(self, row: SampledRow, outcome: Sample | Id3pmError) -> None:
-        self._metrics.row_ended(row, outcome)
 
 
 class StageInputs(TypedDict, total=False):
@@ -125,7 +101,7 @@ class StageModel(BackendModel):
             max_waiting=parameter(args, "max_waiting"),
             max_backlog_s=parameter(args, "max_backlog_s"),
             cost=cost,
-            observer=_StageObserver(self._metrics, self._long_polls, self.engine.max_batch),
+            observer=StageObserver(self._metrics, self._long_polls, self.engine.max_batch),
             compute_lock=compute_lock(self.manifest.target, STAGES.index(self.stage), len(STAGES)),
         )
         self._serial = itertools.count(1)
@@ -296,7 +272,7 @@ class StageModel(BackendModel):
 
     def _state(self, control: Control, key: RequestKey) -> dict[str, object]:
         if control.op == "describe":
-            return self._description()
+            return description(self.manifest, self.stage, unit_vectors=self.unit_vectors)
         if control.op == "cancel":
             found = self._registry.find(key)
             for registered in found:
@@ -307,36 +283,8 @@ class StageModel(BackendModel):
             self._scheduler.drain()
         return self._status()
 
-    def _description(self) -> dict[str, object]:
-        """The bundle, models and options that the stage serves."""
-        manifest = self.manifest
-        return {
-            "bundle": manifest.bundle.name,
-            "id_vector_model": manifest.id_vector_model,
-            "identity_dim": manifest.unet.identity_dim,
-            "l2_normalised": self.unit_vectors,
-            "attribute_set": manifest.attribute_set,
-            "attributes": describe_fields(manifest.attribute_set) if self.stage == "base" else [],
-            "image_size": manifest.unet.image_size,
-            "defaults": to_json(manifest.sampling),
-            "guidance_range": manifest.unet.guidance_range,
-            "presets": {name: to_json(getattr(options, self.stage)) for name, options in PRESETS.items()},
-        }
-
     def _status(self) -> dict[str, object]:
-        status = self._scheduler.status()
-        return {
-            "active": status.active,
-            "waiting": status.waiting,
-            "paused": status.paused,
-            "in_flight": self._registry.unanswered,
-            "loop_age_ms": round(status.loop_age_s * 1e3),
-            "step_ms": round(status.step_s * 1e3, 3),
-            "steps": status.steps,
-            "answer_age_ms": round(self._answers.age_s * 1e3),
-            "backlog_s": round(status.backlog_s, 3),
-            "draining": status.draining,
-        }
+        return status(self._scheduler.status(), self._registry.unanswered, self._answers.age_s)
 
     def _end(self, registered: RegisteredRequest, reason: str) -> None:
         """Frees the rows of a request at once, and answers all its callers."""
@@ -360,16 +308,8 @@ class StageModel(BackendModel):
         registered = self._submitted(key)
         if registered is None:
             return {"id": key.id, "found": False}
-        rows = [self._row_progress(request.id, preview) for request in registered.requests]
+        rows = [row_progress(self._scheduler.progress(request.id, preview)) for request in registered.requests]
         return {"id": key.id, "found": True, "rows": rows}
-
-    def _row_progress(self, row_id: str, preview: bool) -> dict[str, object]:
-        progress = self._scheduler.progress(row_id, preview)
-        if progress is None:  # done, while the request's other rows are not
-            return {"done": True}
-        picture = progress.preview
-        png = None if picture is None else base64.b64encode(encode_png(picture, generated=True)).decode()
-        return {"done": False, "step": progress.step, "steps": progress.steps, "preview_png": png}
 
     def _housekeeping(self) -> None:
         """Updates the gauges, and stops work of disconnected callers."""
