@@ -417,6 +417,17 @@ def test_the_command_without_options_trains_by_the_defaults(
     assert (config.unet, config.diffusion) == (named.unet, named.diffusion)
 
 
+@pytest.mark.parametrize(("both", "named"), [(True, "both are given"), (False, "neither is given")])
+def test_one_source_of_id_vectors_is_asked_for(
+    teacher: Path, small_data: Path, tmp_path: Path, both: bool, named: str
+) -> None:
+    options = DistillOptions(
+        teacher=teacher, out=tmp_path, data=small_data if both else None, stream=1 if both else None, cpu=True
+    )
+    with pytest.raises(InvalidInputError, match=named):
+        distill(config_of(teacher), options)
+
+
 def test_the_estimate_counts_the_network(teacher: Path) -> None:
     config = config_of(teacher)
     found = estimate(config, torch.device("cpu"))

@@ -121,7 +121,10 @@ def _source(config: DistillConfig, options: DistillOptions, bundle: Bundle) -> t
         seed=config.seed,
     )
     if (options.data is None) == (options.stream is None):
-        raise InvalidInputError("give --data or --stream: where the teacher's ID vectors come from")
+        given = "neither is" if options.data is None else "both are"
+        raise InvalidInputError(
+            f"{given} given of --data and --stream: one of them says where the teacher's ID vectors come from"
+        )
     if options.stream is not None:
         if not first or bundle.attribute_set is not None:
             raise InvalidInputError("--stream is for --stage base of a bundle without attributes; give --data")
