@@ -65,6 +65,7 @@ METHODS: Mapping[str, Method] = types.MappingProxyType(
             "consistency distillation", {"critic": 0.0, "identity_loss": 0.0}, run=ConsistencyDistiller
         ),
         "dmd2": Method("distribution matching (DMD2)", {"identity_loss": 0.0}, run=MatchingDistiller),
+        "dmd2_identity": Method("the same with the identity loss", {}, run=MatchingDistiller),
     }
 )
 
