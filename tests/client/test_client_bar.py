@@ -44,6 +44,15 @@ def test_in_a_log_it_is_a_line_now_and_then() -> None:
     assert log.getvalue().endswith(" 100/100 steps\n")
 
 
+def test_what_was_done_before_it_was_seen_has_no_rate() -> None:
+    screen = Terminal()
+    bar = Bar(1, "images", screen)
+    bar.update(15, 100, "steps of super_resolution")
+    assert screen.getvalue().endswith("15/100 steps of super_resolution")
+    bar.update(30)
+    assert "/s, " in screen.getvalue().rpartition("30/100")[2]
+
+
 def test_generate_shows_it_where_asked_to(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
     client.generate(np.ones(4), [1, 2], progress=True)
     assert "2/2 images" in capsys.readouterr().err

@@ -262,5 +262,5 @@ def test_the_steps_of_a_long_image_are_shown(
     monkeypatch.setattr("id3pm_client._bar._EVERY_S", 0.0)
     np.save(tmp_path / "vector.npy", embedding)
     arguments = ["generate", "--embedding", str(tmp_path / "vector.npy"), "--seed", "1", "--out", str(tmp_path)]
-    assert main(["--url", server.grpc_url, *arguments, "--steps", "250", "--sr-steps", "100"]) == 0
-    assert "/250 steps of denoiser_64" in capsys.readouterr().err
+    assert main(["--url", server.grpc_url, *arguments, "--steps", "1000", "--sr-steps", "100"]) == 0
+    assert "/1000 steps of denoiser_64" in capsys.readouterr().err

@@ -29,7 +29,7 @@ class Bar:
         self._file = sys.stderr if file is None else file
         self._lock = threading.Lock()
         self._started = self._written_at = time.monotonic()
-        self._done = self._width = 0
+        self._done = self._first = self._width = 0
         self._note = self._noted = ""
         self._ended = False
 
@@ -42,7 +42,7 @@ class Bar:
         """Shows that `done` are done; `total` and `unit` replace those from the start."""
         with self._lock:
             if unit not in (None, self._unit):
-                self._started = time.monotonic()
+                self._started, self._first = time.monotonic(), done
             self._total = self._total if total is None else total
             self._unit = self._unit if unit is None else unit
             self._done = done
@@ -94,7 +94,9 @@ class Bar:
             return f"{self._unit}{note}"
         filled = _WIDTH * self._done // self._total
         text = f"[{'#' * filled}{'-' * (_WIDTH - filled)}] {self._done}/{self._total} {self._unit}"
-        rate = self._done / max(now - self._started, 1e-9)
-        if self._done and self._done < self._total:
+        rate = (self._done - self._first) / max(
+            now - self._started, 1e-9
+        )  # what came before the first look is not timed
+        if rate > 0 and self._done < self._total:
             text += f", {rate:.3g}/s, {(self._total - self._done) / rate:.0f} s left"
         return text + note

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from id3pm.errors import Id3pmError, ServerError
+from id3pm.serving.launcher.control import AnswerTimeoutError
 from id3pm.serving.launcher.health import Addresses, Health, Phase
 from id3pm.serving.launcher.health_check import HealthCheck, HealthCheckSettings, probe
 from id3pm.serving.launcher.triton_log import Outlet
@@ -49,10 +50,18 @@ class Supervisor:
     def start(self) -> None:
         """Starts the first server, and returns when it is ready and has made an image.
 
+        A server that dies while it starts will die again. One that hangs is replaced once: Triton's Python backend
+        now and then does not return from the loading of a model.
+
         Raises:
             Id3pmError: It cannot be started; nothing is left running.
         """
-        self._start_server()
+        try:
+            self._start_server()
+        except AnswerTimeoutError as error:
+            self._report(f"the first start failed, another one follows: {error}")
+            self.server = self._make()
+            self._start_server()
         self._thread.start()
 
     def stop(self, drain_s: float | None = None) -> bool:

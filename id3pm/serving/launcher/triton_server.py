@@ -24,7 +24,7 @@ from id3pm.serving.launcher.command_line import (
     socket_of,
     takes_path,
 )
-from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, control, is_ready, refuses
+from id3pm.serving.launcher.control import TIMEOUT_S, UNIX, AnswerTimeoutError, control, is_ready, refuses
 from id3pm.serving.launcher.endpoints import Endpoints, check_ports
 from id3pm.serving.launcher.preflight import check_engines, controlled, with_repository
 from id3pm.serving.launcher.process import end_orphans, start_guarded
@@ -143,7 +143,8 @@ class TritonServer(Endpoints):
         """Waits until Triton is ready and every stage's scheduler answers.
 
         Raises:
-            ServerError: The server died, or was not ready in time; the message ends with its last log lines.
+            ServerError: The server died; the message ends with its last log lines.
+            AnswerTimeoutError: It was not ready in time.
         """
         timeout_s = self.settings.start_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
@@ -151,7 +152,7 @@ class TritonServer(Endpoints):
             if self.poll() is not None:
                 raise ServerError(f"the server died while starting (exit status {self.poll()}):\n{self.log_tail()}")
             if time.monotonic() > deadline:
-                raise ServerError(f"the server was not ready within {timeout_s:g} s:\n{self.log_tail()}")
+                raise AnswerTimeoutError(f"the server was not ready within {timeout_s:g} s:\n{self.log_tail()}")
             time.sleep(_POLL_S)
         self._shared_memory = regions_of(self.pid)
 

@@ -45,7 +45,7 @@ class MadeUpServer:
     pid = 2**22 + 1  # no process has this id
     controlled = ("denoiser_64", "super_resolution", "face_embedding")
 
-    def __init__(self, start_error: str | None = None) -> None:
+    def __init__(self, start_error: str | ServerError | None = None) -> None:
         self.closed: dict[str, str] = {}
         self.start_error = start_error
         self.state: dict[str, Any] | None = dict(IDLE)
@@ -56,7 +56,7 @@ class MadeUpServer:
     def start(self) -> None:
         self.calls.append("start")
         if self.start_error is not None:
-            raise ServerError(self.start_error)
+            raise self.start_error if isinstance(self.start_error, ServerError) else ServerError(self.start_error)
 
     def wait_ready(self) -> None:
         self.calls.append("wait_ready")
@@ -302,13 +302,13 @@ def test_no_answer_in_time_is_told_from_an_error() -> None:
 
 
 class Stage:
-    """A supervisor with made-up servers; the first one starts, the others fail as told."""
+    """A supervisor with made-up servers; the first one starts, or fails as told, and so do the others."""
 
-    def __init__(self, errors: list[str | None]) -> None:
+    def __init__(self, errors: list[str | None], first: ServerError | None = None) -> None:
         self.made: list[MadeUpServer] = []
         self.said: list[str] = []
         self.health = Health()
-        self._errors = iter([None, *errors])
+        self._errors = iter([first, *errors])
         self.supervisor = Supervisor(self._make, self.health, self.said.append, QUICK)  # type: ignore[arg-type]
         self.supervisor.start()
 
@@ -335,6 +335,19 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str | None]
     yield make
     for stage in stages:
         stage.supervisor.kill()
+
+
+def test_a_first_server_that_hangs_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "probe", lambda server, timeout_s: None)
+    hangs = AnswerTimeoutError("the server was not ready within 60 s")
+    stage = Stage([None], hangs)
+    assert stage.health.ready and len(stage.made) == 2
+    assert stage.made[0].calls == ["start", "kill"] and "not ready within 60 s" in stage.said[0]
+    stage.supervisor.kill()
+    with pytest.raises(ServerError, match="a port is taken"):
+        Stage(["a port is taken"], hangs)
+    with pytest.raises(ServerError, match="died while starting"):
+        Stage([], ServerError("the server died while starting"))
 
 
 def test_a_faulty_server_is_killed_and_replaced(play: Callable[[list[str | None]], Stage]) -> None:
