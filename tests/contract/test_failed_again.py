@@ -61,9 +61,19 @@ def test_a_part_that_did_not_get_to_its_end_fails(script: ModuleType, status: in
     assert script.main() == 1
 
 
-def test_many_failures_and_none_fail(script: ModuleType) -> None:
-    leave("rooms", 1, make("True", "True"))
-    leave("integration", 1, ["test_made_0.py::test_one", "test_made_1.py::test_one"])
+def test_all_tests_of_a_file_count_once(script: ModuleType) -> None:
+    make("True")
+    with Path("test_made_0.py").open("a") as file:
+        file.writelines(f"def test_{number}():\n    pass\n" for number in range(6))
+    leave("rooms", 0, [])
+    leave("integration", 1, [f"test_made_0.py::test_{number}" for number in range(6)])
+    assert script.main() == 0
+
+
+def test_failures_in_many_files_and_none_fail(script: ModuleType) -> None:
+    made = make("True", "True", "True", "True")
+    leave("rooms", 1, made[:2])
+    leave("integration", 1, made[2:])
     assert script.main() == 1
     for part in script.PARTS:
         leave(part, 0, [])
