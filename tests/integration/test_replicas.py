@@ -45,7 +45,7 @@ def test_half_of_the_replicas_is_enough(service: Service, half: Envoy, embedding
 
 def test_a_stream_and_its_cancel_pass_through(service: Service, half: Envoy, embedding: np.ndarray) -> None:
     with Client(half.url, retry=ONCE) as client, Client(service.grpc_url) as direct:
-        events = list(client.stream(embedding, 3, steps=400))
+        events = list(client.stream(embedding, 3, steps=1000))
         assert isinstance(events[-1], GeneratedImage)
         seen = [event.step for event in events if isinstance(event, Progress)]
         assert max(seen) > 0, "watch reaches the replica that has the request"
