@@ -31,7 +31,7 @@ def test_the_clock_of_a_process_has_the_time_of_all_its_threads() -> None:
         np.linalg.eigvals(np.eye(20))
     assert processor_s(os.getpid()) - before >= 0.1
     child = subprocess.Popen(["true"])
-    child.wait()
+    child.wait(timeout=60)
     with pytest.raises(OSError):
         processor_s(child.pid)
 

@@ -11,27 +11,22 @@ import numpy as np
 import pytest
 import torch
 from tiny_engines import random_unet
+from tiny_teacher import BASE, DIFFUSION, FAST, write_teacher
 
-from id3pm.config import DiffusionConfig, SamplingOptions, UNetConfig, to_json
+from id3pm.config import to_json
 from id3pm.diffusion.schedule import kept_schedule
 from id3pm.engines.torch_engine import TorchEngine
 from id3pm.errors import CheckpointError
 from id3pm.formats.arrays import write_arrays
-from id3pm.formats.bundle import Bundle, weights_hash, write_bundle
+from id3pm.formats.bundle import weights_hash
 from id3pm.training.distillation.pairs import KIND, SHARD, pairs_file
 from id3pm.training.distillation.teacher import Teacher
-from networks import TINY_16
 from student_methods import HEADS, line
 from student_parts.consistency import ConsistencyDistiller, Trajectory
 from student_parts.matching import MatchingDistiller, Noising, half_square, matching_gradient
 from student_parts.methods import METHODS, Setting, begun, common_config, trained
 
-SR = UNetConfig(
-    image_size=32, num_channels=32, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(), low_res_size=16
-)
-DIFFUSION = DiffusionConfig(diffusion_steps=100)
 STUDENT = dataclasses.replace(DIFFUSION, student_timesteps=(38, 83))
-SAMPLING = SamplingOptions(sampler="ddim", eta=1.0, steps=3, spacing="logsnr", dynamic_threshold=0.0)
 SHORT = 0.005  # minutes
 
 
@@ -44,23 +39,7 @@ def fresh_accelerate() -> None:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher")
-    found = Bundle(
-        name="tiny-teacher",
-        id_vector_model="none",
-        identity_dim=8,
-        attribute_set=None,
-        base=TINY_16,
-        base_diffusion=DIFFUSION,
-        sr=SR,
-        sr_diffusion=dataclasses.replace(DIFFUSION, noise_schedule="linear"),
-        sampling=SAMPLING,
-        sr_sampling=dataclasses.replace(SAMPLING, eta=0.0, guidance_scale=1.0),
-        licence="MIT",
-    )
-    both = [{name: value.numpy() for name, value in random_unet(each).state_dict().items()} for each in (TINY_16, SR)]
-    write_bundle(folder, found, *both)
-    return folder
+    return write_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +56,7 @@ def pairs(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "teacher_weights_sha256": weights_hash(bundle, "base"),
         "train_size": 16,
         "guidance_range": [1.0, 3.0],
-        "sampling": to_json(SAMPLING),
+        "sampling": to_json(FAST),
     }
     write_arrays(pairs_file(folder, 0), {"kind": KIND, "schema_version": 1, **made}, arrays)
     return folder
@@ -87,7 +66,7 @@ def pairs(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def setting(bundle: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
     # The tiny bundle has no FR model: the identity loss is tested with the product's.
     monkeypatch.setattr(Setting, "config_of", lambda self, method: without_identity(self, method.changes))
-    teacher = Teacher(TorchEngine(bundle, "base"), DIFFUSION, SAMPLING)
+    teacher = Teacher(TorchEngine(bundle, "base"), DIFFUSION, FAST)
     yield Setting(bundle, teacher, pairs, bundle, common_config(bundle, pairs, batch_size=4), SHORT)
     teacher.close()
 
@@ -169,7 +148,7 @@ def test_the_target_of_consistency_is_the_averages_image_one_guided_step_further
     vectors, x = torch.randn(3, 8), torch.randn(3, 3, 16, 16)
     given = {"identity": vectors, "guidance": torch.tensor([1.0, 2.0, 3.0])}
     found = run.targets(x, places, given)
-    network, t = random_unet(TINY_16), line_.at("timestep", places)
+    network, t = random_unet(BASE), line_.at("timestep", places)
     with torch.no_grad():
         conditional, null = network(x, t, identity=vectors)[:, :3], network(x, t)[:, :3]
         eps = null + given["guidance"].view(-1, 1, 1, 1) * (conditional - null)

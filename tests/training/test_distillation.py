@@ -11,8 +11,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from click.testing import CliRunner
-from tiny_distillation import BASE, DIFFUSION, FAST, SR, config_of, write_data, write_teacher
+from tiny_distillation import config_of, write_data
 from tiny_engines import random_unet
+from tiny_teacher import BASE, DIFFUSION, FAST, SR, write_teacher
 from tiny_training import face_arrays
 
 from id3pm.config import SamplingOptions, UNetConfig

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_distillation import config_of, write_data, write_teacher
+from tiny_distillation import config_of, write_data
+from tiny_teacher import write_teacher
 
 from id3pm.formats.arrays import read_arrays
 from id3pm.formats.bundle import load_weights
